@@ -1,0 +1,58 @@
+"""Serve Haystack pipelines and agents over REST and the OpenAI API from a watched directory."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from hayhooks.version import __version__
+
+if TYPE_CHECKING:
+    from haystack import Pipeline
+    from haystack import Pipeline as AsyncPipeline
+
+    from hayhooks.app import create_app, run_app
+    from hayhooks.logger import log
+    from hayhooks.settings import Settings
+    from hayhooks.sse import SSEStream
+    from hayhooks.toolkit.messages import get_last_user_message, is_user_message
+    from hayhooks.toolkit.streaming import async_streaming_generator, streaming_generator
+    from hayhooks.wrapper import BasePipelineWrapper
+
+_HOMES = {
+    "AsyncPipeline": "haystack:Pipeline",  # Haystack 3 has one class for both
+    "BasePipelineWrapper": "hayhooks.wrapper",
+    "Pipeline": "haystack",
+    "SSEStream": "hayhooks.sse",
+    "Settings": "hayhooks.settings",
+    "async_streaming_generator": "hayhooks.toolkit.streaming",
+    "create_app": "hayhooks.app",
+    "get_last_user_message": "hayhooks.toolkit.messages",
+    "is_user_message": "hayhooks.toolkit.messages",
+    "log": "hayhooks.logger",
+    "run_app": "hayhooks.app",
+    "streaming_generator": "hayhooks.toolkit.streaming",
+}
+
+__all__ = [
+    "AsyncPipeline",
+    "BasePipelineWrapper",
+    "Pipeline",
+    "SSEStream",
+    "Settings",
+    "__version__",
+    "async_streaming_generator",
+    "create_app",
+    "get_last_user_message",
+    "is_user_message",
+    "log",
+    "run_app",
+    "streaming_generator",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: the command line must not pay for Haystack (PEP 562)."""
+    try:
+        module, _, attribute = _HOMES[name].partition(":")
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    return getattr(importlib.import_module(module), attribute or name)

@@ -1,0 +1,98 @@
+"""Every error that hayhooks raises on purpose.
+
+HayhooksError
+ ├── LoadError            a revision that would not load                     -> a failure in /status
+ ├── InvalidInputError    a request whose arguments do not fit               -> 422
+ ├── PipelineError        the user's code raised while serving a request     -> 500
+ ├── UnavailableError     known, but nothing can serve it at the moment      -> 503
+ ├── NotFoundError        no deployment of that name                         -> 404
+ └── OpenAIError          any of it, on a path that speaks OpenAI            -> OpenAI's error object
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+class HayhooksError(Exception):
+    """The base of all of them; ``str()`` is a message for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in the user's code something went wrong."""
+
+    file: str  # absolute path
+    line: int  # from 1
+    source: str  # that line, stripped; "" when it cannot be read
+
+
+class LoadError(HayhooksError):
+    """A revision cannot be loaded.
+
+    Attributes:
+        reason: what went wrong and what to do, one line where possible.
+        traceback: the traceback as Python prints it, from the user's first frame on; "" when no code ran.
+        place: the innermost frame in the deployment's own files, if there is one.
+        hint: a command or an edit that would mend it, "" when none is known.
+    """
+
+    def __init__(self, reason: str, *, traceback: str = "", place: Place | None = None, hint: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.traceback = traceback
+        self.place = place
+        self.hint = hint
+
+
+class InvalidInputError(HayhooksError):
+    """The arguments of a request do not fit the method; *details* are pydantic's, ``loc`` beginning with "body"."""
+
+    def __init__(self, details: Sequence[Any]) -> None:
+        super().__init__(f"{len(details)} invalid argument(s)")
+        self.details = list(details)
+
+
+class PipelineError(HayhooksError):
+    """The user's code raised while it served a request; the cause is what it raised."""
+
+    def __init__(self, message: str, *, traceback: str) -> None:
+        super().__init__(message)
+        self.traceback = traceback
+
+
+class UnavailableError(HayhooksError):
+    """A deployment that exists cannot serve at the moment: it failed to load, or is being loaded."""
+
+
+class NotFoundError(HayhooksError):
+    """There is no deployment of that name."""
+
+
+class OpenAIError(HayhooksError):
+    """An error to be told in OpenAI's shape.
+
+    See https://platform.openai.com/docs/guides/error-codes for the types and codes that clients know.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        type: str = "invalid_request_error",
+        param: str | None = None,
+        code: str | None = None,
+        retry: bool = True,  # False adds x-should-retry: an SDK would repeat a 5xx twice
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.type = type
+        self.param = param
+        self.code = code
+        self.retry = retry
+
+    def body(self) -> dict[str, Any]:
+        """The JSON body: OpenAI's error object, and the message once more where plain clients look."""
+        error = {"message": str(self), "type": self.type, "param": self.param, "code": self.code}
+        return {"error": error, "detail": str(self)}

@@ -1,0 +1,222 @@
+"""Load: from a revision to a deployment that is ready to serve, or to the failure that says why not."""
+
+import importlib
+import inspect
+import linecache
+import re
+import time
+import traceback as tracebacks
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from hayhooks.errors import LoadError, Place
+from hayhooks.kernel import haystack
+from hayhooks.kernel.crew import Crew
+from hayhooks.kernel.modules import close_package, open_package, running
+from hayhooks.kernel.scan import WRAPPER_FILE
+from hayhooks.kernel.signature import Operation, describe
+from hayhooks.kernel.snapshot import Deployment, Failure, Revision, with_endpoints
+from hayhooks.logger import log
+from hayhooks.wrapper import BasePipelineWrapper
+
+CLASS = "PipelineWrapper"
+
+METHODS = (
+    "run_api",
+    "run_api_async",
+    "run_chat_completion",
+    "run_chat_completion_async",
+    "run_response",
+    "run_response_async",
+    "run_file_upload",
+)
+
+Equip = Callable[[Deployment], Any]
+OnLoop = Callable[[Callable[[], Awaitable[Any]]], Any]  # run a coroutine function on the serving loop and wait
+
+
+def load(revision: Revision, *, threads: int, equip: Equip, on_loop: OnLoop) -> Deployment | Failure:
+    """Import the wrapper of *revision*, set it up, warm it up and describe its methods.
+
+    Args:
+        revision: what was scanned; exactly these bytes run.
+        threads: how many of its sync calls may run at a time.
+        equip: makes the deployment's ``endpoints``; what it raises is the revision's failure too.
+        on_loop: for what must be made on the serving loop, as Haystack's async clients.
+    """
+    if revision.problem:
+        return _failure(revision, LoadError(revision.problem))
+    package = open_package(revision)
+    try:
+        return _load(revision, package, threads=threads, equip=equip, on_loop=on_loop)
+    except LoadError as error:
+        failure = _failure(revision, error)
+    # The user's code may raise anything, SystemExit included; whatever it raises must not end the server.
+    except BaseException as error:
+        failure = _failure(revision, _translated(error, revision))
+    haystack.forget(package)
+    close_package(package)
+    return failure
+
+
+def _load(revision: Revision, package: str, *, threads: int, equip: Equip, on_loop: OnLoop) -> Deployment:
+    began = time.perf_counter()
+    with running(package):
+        wrapper = _wrapper_class(package)()
+        haystack.prepare()
+        if inspect.isawaitable(returned := wrapper.setup()):
+            getattr(returned, "close", lambda: None)()
+            raise LoadError(f"setup() of {CLASS} is async: make it a plain method (it runs in a thread of its own)")
+        operations = _operations(wrapper)
+        _warm_up(wrapper, operations, on_loop)
+    deployment = Deployment(
+        revision=revision,
+        package=package,
+        wrapper=wrapper,
+        operations=operations,
+        description=inspect.getdoc(type(wrapper)) or "" if type(wrapper).__doc__ else "",
+        loaded_at=time.time(),
+        load_ms=(time.perf_counter() - began) * 1000,
+        crew=Crew(revision.name, threads),
+    )
+    return with_endpoints(deployment, equip(deployment))
+
+
+def _wrapper_class(package: str) -> type[BasePipelineWrapper]:
+    module = importlib.import_module(f"{package}.{WRAPPER_FILE.removesuffix('.py')}")
+    found = getattr(module, CLASS, None)
+    if isinstance(found, type) and issubclass(found, BasePipelineWrapper) and found is not BasePipelineWrapper:
+        return found
+    base = f"class {CLASS}(BasePipelineWrapper)"
+    if found is not None:
+        raise LoadError(f"{CLASS} in {module.__file__} does not derive from BasePipelineWrapper: write {base}")
+    others = [
+        name
+        for name, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, BasePipelineWrapper) and value is not BasePipelineWrapper
+    ]
+    hint = f"rename {others[0]} to {CLASS}" if others else f"define {base}"
+    raise LoadError(f"{module.__file__} has no class {CLASS}: {hint}")
+
+
+def _operations(wrapper: BasePipelineWrapper) -> dict[str, Operation]:
+    """Describe the methods that the wrapper's class implements itself; the base class has a stub for each."""
+    implemented = [
+        name for name in METHODS if getattr(type(wrapper), name, None) is not getattr(BasePipelineWrapper, name)
+    ]
+    if not implemented:
+        listed = ", ".join(METHODS[:4])
+        raise LoadError(f"{CLASS} implements none of {listed}: it could not answer any request")
+    return {name: describe(getattr(wrapper, name)) for name in implemented}
+
+
+def _warm_up(wrapper: BasePipelineWrapper, operations: dict[str, Operation], on_loop: OnLoop) -> None:
+    """Warm up here, in the loader's thread, whatever takes long; then on the loop what async methods need there."""
+    for warm_up in haystack.each(wrapper, "warm_up"):
+        warm_up()
+    if any(operation.on_loop for operation in operations.values()):
+        for warm_up_async in haystack.each(wrapper, "warm_up_async"):
+            on_loop(warm_up_async)
+
+
+def unload(deployment: Deployment, on_loop: OnLoop) -> None:
+    """Undo ``load``: teardown, close the pipelines, forget the modules. Every step is tried, what fails is logged."""
+    with running(deployment.package):
+        steps: list[tuple[str, Callable[[], Any]]] = [("teardown()", deployment.wrapper.teardown)]
+        if any(operation.on_loop for operation in deployment.operations.values()):
+            steps += [
+                ("close_async()", lambda close=close: on_loop(close))
+                for close in haystack.each(deployment.wrapper, "close_async")
+            ]
+        steps += [("close()", close) for close in haystack.each(deployment.wrapper, "close")]
+        for what, step in steps:
+            try:
+                step()
+            # The user's code may raise anything; the rest must be let go of all the same.
+            except BaseException:
+                log.opt(exception=True).warning("{}: {} of revision {} failed", deployment.name, what, _id(deployment))
+    deployment.crew.close()
+    haystack.forget(deployment.package)
+    close_package(deployment.package)
+
+
+def _id(deployment: Deployment) -> str:
+    return deployment.revision.id
+
+
+def _failure(revision: Revision, error: LoadError) -> Failure:
+    return Failure(revision, error.reason, error.traceback, error.place, error.hint, time.time())
+
+
+def _translated(error: BaseException, revision: Revision) -> LoadError:
+    """What the user's code raised, as text: reason, traceback from their first frame on, place and hint."""
+    folder = str(revision.path)
+    frames = _skip_until(error.__traceback__, folder)
+    text = "".join(tracebacks.format_exception(type(error), error, frames))
+    message = " ".join(str(error).split()) or "(no message)"
+    return LoadError(
+        f"{type(error).__name__}: {_readable(message)}",
+        traceback=_readable(text),
+        place=_place(error, folder),
+        hint=_hint(error, revision),
+    )
+
+
+def _skip_until(traceback: TracebackType | None, folder: str) -> TracebackType | None:
+    """*traceback* from its first frame in *folder* on; all of it when no frame is there."""
+    at = traceback
+    while at is not None:
+        if at.tb_frame.f_code.co_filename.startswith(folder):
+            return at
+        at = at.tb_next
+    return None if traceback is not None and _is_ours(traceback) else traceback
+
+
+def _is_ours(traceback: TracebackType) -> bool:
+    """Whether the whole of *traceback* lies in hayhooks and the import machinery: of no use to the user."""
+    package = str(Path(__file__).parent.parent)
+    files = [frame.filename for frame in tracebacks.extract_tb(traceback)]
+    return all(file.startswith((package, "<frozen importlib")) for file in files)
+
+
+def _place(error: BaseException, folder: str) -> Place | None:
+    """The innermost place in *folder*: of a syntax error the line it is in, else the last frame there."""
+    if isinstance(error, SyntaxError) and error.filename and error.filename.startswith(folder):
+        return Place(error.filename, error.lineno or 1, (error.text or "").strip())
+    for frame in reversed(tracebacks.extract_tb(error.__traceback__)):
+        if frame.filename.startswith(folder):
+            line = frame.lineno or 1
+            linecache.checkcache(frame.filename)
+            return Place(frame.filename, line, (frame.line or "").strip())
+    return None
+
+
+def _hint(error: BaseException, revision: Revision) -> str:
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return ""
+    if error.name.startswith(revision.name) or "." in error.name and str(revision.path) in str(error):
+        return ""
+    top = error.name.partition(".")[0]
+    if "requirements.txt" in revision.files:
+        return f"pip install -r {revision.path / 'requirements.txt'}"
+    return f"pip install {_DISTRIBUTIONS.get(top, top.replace('_', '-'))}"
+
+
+def _readable(text: str) -> str:
+    """*text* without the private package names, which say nothing to the user."""
+    return re.sub(r"_hayhooks_\w+?_[0-9a-f]{12}_\d+\.", "", text)
+
+
+# Import names whose distribution is called something else, among those that Haystack users meet.
+_DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "bs4": "beautifulsoup4",
+    "cv2": "opencv-python",
+    "dotenv": "python-dotenv",
+    "fitz": "pymupdf",
+    "haystack_integrations": "the integration's package (see https://haystack.deepset.ai/integrations)",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}

@@ -1,0 +1,254 @@
+"""Reconcile: bring the snapshot up to the directory, again and again. The conductor of the kernel.
+
+One thread runs the line of ``hayhooks.kernel`` for every tick; the loads run in threads beside it and report back
+through the same inbox. So there is one writer of ``Reconciler.snapshot``, and no lock.
+"""
+
+import asyncio
+import os
+import queue
+import threading
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hayhooks.kernel.crew import Crew
+from hayhooks.kernel.load import Equip, load, unload
+from hayhooks.kernel.plan import plan
+from hayhooks.kernel.retire import Retirement
+from hayhooks.kernel.scan import Look, Scanner
+from hayhooks.kernel.snapshot import Deployment, Failure, Loading, Revision, Snapshot, advance
+from hayhooks.kernel.watch import Watch
+from hayhooks.logger import log
+
+_LOADS_AT_A_TIME = 4
+_LOAD_PATIENCE_S = 1.0  # a load that takes longer makes room for the next one
+_START_S = 30.0  # the server is ready after this long, even if some wrappers are still loading
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that became of one name: what the log and ``hayhooks dev`` tell."""
+
+    name: str
+    outcome: Deployment | Failure | None  # None: it has been removed, or its failure is over
+    serving: Deployment | None  # what serves the name now
+    took_ms: float  # from the first sight of the change to its being served
+    files: tuple[str, ...] = ()  # that differ from what was deployed before
+
+
+Publish = Callable[[Snapshot, Callable[[], None]], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Load:
+    revision: Revision
+    loading: Loading
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    load: _Load
+    outcome: Deployment | Failure
+
+
+class Reconciler:
+    """Keeps a snapshot of what the pipelines directory asks for.
+
+    Args:
+        root: the pipelines directory. It is only read.
+        publish: called with each new snapshot and with what to call once requests meet only that one.
+        equip: makes a deployment's endpoints, see ``load``.
+        observe: called with each change, after it was published.
+        loop: the serving loop, for what has to run there.
+        reserved: names that deployments may not have.
+        threads: how many sync calls of one deployment run at a time.
+        settle_ms: how long a folder must keep still before it is read.
+        look_around_ms: the longest time between two looks.
+        absence_ms: how long a folder must be gone before it is undeployed.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        publish: Publish,
+        equip: Equip,
+        observe: Callable[[Change], None],
+        loop: asyncio.AbstractEventLoop,
+        reserved: Collection[str] = (),
+        threads: int = 40,
+        settle_ms: int = 20,
+        look_around_ms: int = 1000,
+        absence_ms: int = 400,
+    ) -> None:
+        self.snapshot = Snapshot()
+        self.retirement = Retirement(partial(unload, on_loop=self._run_on_loop))
+        self._root = root
+        self._publish = publish
+        self._equip = equip
+        self._observe = observe
+        self._loop = loop
+        self._threads = threads
+        self._settle_s = settle_ms / 1000
+        self._scanner = Scanner(root, reserved=reserved, settle_s=self._settle_s, absence_s=absence_ms / 1000)
+        self._inbox: queue.SimpleQueue[frozenset[str] | _Loaded | None] = queue.SimpleQueue()
+        self._watch = Watch(self._inbox.put, look_around_s=look_around_ms / 1000)
+        self._loaders = Crew("load", _LOADS_AT_A_TIME, patience_s=_LOAD_PATIENCE_S)
+        self._loads: dict[str, _Load] = {}
+        self._look = Look({}, {}, {}, unsettled=True, problem="")  # the last one
+        self._began_at = 0.0
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="hayhooks reconcile", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch and to load."""
+        self._began_at = time.monotonic()
+        self._watch.start()
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """Stop watching, retire every deployment, and wait for that for *timeout_s* at most."""
+        self._stopped = True
+        self._watch.stop()
+        self._inbox.put(None)
+        self._thread.join(timeout_s)
+        for deployment in self.snapshot.deployments.values():
+            self.retirement.add(deployment)
+        if not self.retirement.wait(timeout_s):
+            log.warning("Stopped with {} deployment(s) not torn down in {:g} s", self.retirement.pending, timeout_s)
+
+    def _run(self) -> None:
+        """Look and act, then wait for the next reason to; until stopped."""
+        hints: set[str] | None = None
+        loaded: list[_Loaded] = []
+        while not self._stopped:
+            try:
+                self._reconcile(hints, loaded)
+            except Exception:  # a fault of ours must not end the deployer: the next look starts from what is there
+                log.exception("The reconciler failed and will look again")
+            messages = self._receive()
+            loaded = [message for message in messages if isinstance(message, _Loaded)]
+            hints = self._names([message for message in messages if isinstance(message, frozenset)])
+
+    def _reconcile(self, hints: set[str] | None, loaded: list[_Loaded]) -> None:
+        """One turn: look at the folders *hints* (None: at all), take what was *loaded*, start what has to be."""
+        self._look = look = self._scanner.look(time.monotonic(), hints)
+        self._watch.follow(look.directories)
+        outcomes = self._accept(loaded)
+        todo = plan(advance(self.snapshot, outcomes=outcomes, loading=self._loading()), look.revisions)
+        for name in (*todo.forget, *todo.remove):
+            self._loads.pop(name, None)
+        for revision in todo.load:
+            self._start(revision)
+        snapshot = advance(
+            self.snapshot,
+            outcomes=outcomes,
+            forget=todo.forget,
+            remove=todo.remove,
+            loading=self._loading(),
+            ready=self._is_ready(),
+            problem=look.problem,
+        )
+        if snapshot is not self.snapshot:
+            self._go_live(snapshot)
+        self._loaders.relieve()
+        self.retirement.relieve()
+
+    def _accept(self, loaded: list[_Loaded]) -> list[Deployment | Failure]:
+        """The outcomes of loads that are still wanted; a deployment that came too late is retired unseen."""
+        outcomes = []
+        for result in loaded:
+            if self._loads.get(result.load.revision.name) is result.load:
+                del self._loads[result.load.revision.name]
+                outcomes.append(result.outcome)
+            elif isinstance(result.outcome, Deployment):
+                self.retirement.add(result.outcome)
+        return outcomes
+
+    def _loading(self) -> list[Loading]:
+        return [load.loading for load in self._loads.values()]
+
+    def _start(self, revision: Revision) -> None:
+        wanted = _Load(revision, Loading(revision, time.time()))
+        self._loads[revision.name] = wanted  # in place of one that is running: its outcome is not wanted any more
+        self._loaders.submit(lambda: self._load(wanted))
+
+    def _load(self, wanted: _Load) -> None:
+        """Run in a loader's thread."""
+        if self._loads.get(wanted.revision.name) is not wanted or self._stopped:
+            return
+        outcome = load(wanted.revision, threads=self._threads, equip=self._equip, on_loop=self._run_on_loop)
+        self._inbox.put(_Loaded(wanted, outcome))
+
+    def _is_ready(self) -> bool:
+        """Whether what the first look found has been loaded, or has had its time."""
+        done = not self._look.unsettled and not self._loads
+        return done or time.monotonic() - self._began_at > _START_S
+
+    def _go_live(self, snapshot: Snapshot) -> None:
+        """Publish *snapshot*; new before old: what it no longer holds is retired once requests meet only the new."""
+        before, self.snapshot = self.snapshot, snapshot
+        released = [old for name, old in before.deployments.items() if snapshot.deployments.get(name) is not old]
+        self._publish(snapshot, lambda: self._release(released))
+        for change in self._changes(before, snapshot):
+            self._observe(change)
+
+    def _release(self, released: list[Deployment]) -> None:
+        for deployment in released:
+            self.retirement.add(deployment)
+
+    def _changes(self, before: Snapshot, after: Snapshot) -> Iterator[Change]:
+        for name in sorted(before.deployments.keys() | before.failures.keys() | after.failures | after.deployments):
+            old, new = before.deployments.get(name), after.deployments.get(name)
+            failure = after.failures.get(name)
+            took_ms = (time.monotonic() - self._scanner.seen_at(name)) * 1000
+            if failure is not None and failure is not before.failures.get(name):
+                last = before.failures.get(name) or old
+                yield Change(name, failure, new, took_ms, _difference(failure, last))
+            elif new is not old:
+                yield Change(name, new, new, took_ms, _difference(new, old))
+            elif failure is None and name in before.failures:
+                yield Change(name, None, new, took_ms)
+
+    def _receive(self) -> list[frozenset[str] | _Loaded | None]:
+        """Wait for messages and take all there are; while something settles, no longer than that takes."""
+        messages = []
+        try:
+            messages.append(self._inbox.get(timeout=self._settle_s if self._look.unsettled else None))
+            while True:
+                messages.append(self._inbox.get_nowait())
+        except queue.Empty:
+            return messages
+
+    def _names(self, ticks: list[frozenset[str]]) -> set[str] | None:
+        """The names that the changed paths concern; None if that cannot be told, or a tick says to look around."""
+        names: set[str] = set()
+        root = os.path.realpath(self._root)
+        for paths in ticks:
+            if not paths:
+                return None
+            for path in paths:
+                directory = os.path.dirname(path)
+                found = self._look.names_in.get(directory, frozenset()) | self._look.names_in.get(path, frozenset())
+                if directory == root:
+                    found |= {os.path.basename(path)}
+                if not found:
+                    return None
+                names |= found
+        return names
+
+    def _run_on_loop(self, function: Callable[[], Awaitable[Any]]) -> Any:
+        async def call() -> Any:
+            return await function()
+
+        return asyncio.run_coroutine_threadsafe(call(), self._loop).result()
+
+
+def _difference(new: Deployment | Failure | None, old: Deployment | Failure | None) -> tuple[str, ...]:
+    if new is None or old is None:
+        return ()
+    return new.revision.changed_since(old.revision)

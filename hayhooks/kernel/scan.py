@@ -1,0 +1,343 @@
+"""Scan: from the pipelines directory to ``{name: Revision}``; reads files and runs none.
+
+A look costs a ``stat`` for each file; only what changed is read. A folder is read when it has kept still for the
+settle time, so that one that is still being copied is not taken half-way; until then its last revision stands, as
+it does for a short while after the folder has gone (``rm -r`` followed by ``cp -r``).
+"""
+
+import hashlib
+import os
+import stat
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+
+from hayhooks.kernel.snapshot import File, Revision, Stamp
+
+WRAPPER_FILE = "pipeline_wrapper.py"
+YAML_SUFFIXES = (".yml", ".yaml")
+
+_LEAVINGS = ("*.swp", "*.swx", "*.swo", "*~", "4913", "*.tmp", "*.pyc", "*.pyo", "#*#", "*___jb_*___")  # of editors
+_NOT_OURS = frozenset({"__pycache__", "node_modules"})
+_DIGEST_BYTES = 16 * 2**20  # of a larger file that is not Python the stamp stands for the content
+_MAX_FILES = 20_000  # a link to "/" must not make us walk the machine
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """One folder as it looked at one moment; nothing was read."""
+
+    path: Path
+    stamps: Mapping[str, Stamp] = field(default_factory=dict)  # by path relative to the folder
+    directories: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # real path: (device, inode); visited
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at the pipelines directory found."""
+
+    revisions: Mapping[str, Revision]
+    directories: Mapping[str, tuple[int, int]]  # real path: (device, inode) of every directory that matters
+    names_in: Mapping[str, frozenset[str]]  # the names that a change in such a directory concerns
+    unsettled: bool  # something is still changing: look again after the settle time
+    problem: str  # why the directory cannot be read, "" if it can
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What the scanner remembers of one name."""
+
+    sight: Sight
+    seen_at: float  # when this sight was first seen
+    revision: Revision | None = None  # the last that was read
+    settled: bool = False
+    absent_since: float | None = None
+
+
+class Scanner:
+    """Looks at a pipelines directory again and again, and remembers what it saw. For one thread.
+
+    Args:
+        root: the pipelines directory.
+        reserved: names that would clash with a route of the server.
+        settle_s: a folder is read when it has looked the same for so many seconds.
+        absence_s: a name is gone when it has been away for so many seconds.
+    """
+
+    def __init__(self, root: Path, *, reserved: Collection[str] = (), settle_s: float, absence_s: float) -> None:
+        self._root = root
+        self._reserved = frozenset(reserved)
+        self._settle_s = settle_s
+        self._absence_s = absence_s
+        self._memory: dict[str, _Memory] = {}
+        self._looked_at = 0.0
+
+    def look(self, now: float, names: Collection[str] | None = None) -> Look:
+        """Look at the folders *names*, at those that are new or still changing, and at all of them if None.
+
+        Args:
+            now: a monotonic clock's seconds.
+            names: where a change was reported; the listing of the directory itself is always read.
+        """
+        self._looked_at = now
+        try:
+            listing = _list(self._root)
+        except OSError as error:
+            return self._result(f"the pipelines directory {self._root} cannot be read: {error.strerror or error}")
+        for name, paths in listing.items():
+            memory = self._memory.get(name)
+            if names is None or name in names or memory is None or not memory.settled or memory.absent_since:
+                self._see(name, paths, now)
+        for name in self._memory.keys() - listing.keys():
+            self._miss(name, now)
+        return self._result("")
+
+    def seen_at(self, name: str) -> float:
+        """When the present state of *name* was first seen; *now* of the last look for one that is gone."""
+        memory = self._memory.get(name)
+        return memory.seen_at if memory else self._looked_at
+
+    def _see(self, name: str, paths: tuple[Path, ...], now: float) -> None:
+        sight = _sight(name, paths, self._reserved)
+        if sight is None:
+            self._miss(name, now)
+            return
+        memory = self._memory.get(name)
+        if memory is None:
+            self._memory[name] = memory = _Memory(sight, now)
+        elif memory.sight != sight:
+            memory.sight, memory.seen_at, memory.settled = sight, now, False
+        memory.absent_since = None
+        if not memory.settled and (sight.problem or now - memory.seen_at >= self._settle_s):
+            revision = _read(name, sight, memory.revision)
+            if revision is None:  # it changed while being read
+                memory.seen_at = now
+            else:
+                memory.revision, memory.settled = revision, True
+
+    def _miss(self, name: str, now: float) -> None:
+        memory = self._memory.get(name)
+        if memory is None:
+            return
+        memory.absent_since = memory.absent_since or now
+        if now - memory.absent_since >= self._absence_s:
+            del self._memory[name]
+
+    def _result(self, problem: str) -> Look:
+        directories: dict[str, tuple[int, int]] = dict(_surroundings(self._root))
+        names_in: dict[str, set[str]] = {}
+        for name, memory in self._memory.items():
+            directories.update(memory.sight.directories)
+            for directory in memory.sight.directories:
+                names_in.setdefault(directory, set()).add(name)
+        return Look(
+            revisions={name: memory.revision for name, memory in self._memory.items() if memory.revision is not None},
+            directories=directories,
+            names_in={directory: frozenset(names) for directory, names in names_in.items()},
+            unsettled=any(not memory.settled or memory.absent_since for memory in self._memory.values()),
+            problem=problem,
+        )
+
+
+def name_problem(name: str, reserved: Collection[str]) -> str:
+    """Why *name* cannot be a deployment's name, and what to do; "" if it can."""
+    if name in reserved:
+        return f"the name {name!r} belongs to a route of the server (/{name}): rename it"
+    unfit = sorted({character for character in name if not _fits_a_path_segment(character)})
+    if unfit:
+        listed = " ".join(repr(character) for character in unfit)
+        return (
+            f"the name {name!r} cannot be a part of a URL, because of {listed}: use letters, digits, '-', '_' and '.'"
+        )
+    return ""
+
+
+def _fits_a_path_segment(character: str) -> bool:
+    return character.isalnum() or character in "-._~!$&'()*+,;=:@"  # RFC 3986, and letters of every script
+
+
+def is_leaving(name: str) -> bool:
+    """Whether *name* is a hidden file, or one that editors, tools and Python leave behind."""
+    return name.startswith(".") or name in _NOT_OURS or any(fnmatch(name, pattern) for pattern in _LEAVINGS)
+
+
+def _list(root: Path) -> dict[str, tuple[Path, ...]]:
+    """The names in *root* that may be deployments, each with the paths that claim it."""
+    claims: dict[str, tuple[Path, ...]] = {}
+    with os.scandir(root) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.name.startswith("_") or is_leaving(entry.name):
+                continue
+            stem, suffix = os.path.splitext(entry.name)
+            name = stem if suffix in (*YAML_SUFFIXES, ".py") and not entry.is_dir() else entry.name
+            claims[name] = (*claims.get(name, ()), root / entry.name)
+    return claims
+
+
+def _sight(name: str, paths: tuple[Path, ...], reserved: Collection[str]) -> Sight | None:
+    """Look at what claims *name*; None if it is no deployment at all."""
+    claims = [(path, problem) for path in paths if (problem := _claim_problem(path)) is not None]
+    folders = {os.path.realpath(path): _identity(path) for path in paths if path.is_dir()}
+    if not claims:
+        return None
+    if len(claims) > 1:
+        listed = " and ".join(path.name + "/" * path.is_dir() for path, _ in claims)
+        return Sight(
+            paths[0], directories=folders, problem=f"{listed} both claim the name {name!r}: rename or remove one"
+        )
+    path, problem = claims[0]
+    problem = problem or name_problem(name, reserved)
+    if problem:
+        return Sight(path, directories=folders, problem=problem)
+    try:
+        return _walk(path)
+    except OSError as error:
+        return Sight(path, directories=folders, problem=f"{path} cannot be read: {error.strerror or error}")
+
+
+def _claim_problem(path: Path) -> str | None:
+    """None if *path* is no deployment and was not meant as one, "" if it is one, else what is wrong with it."""
+    if path.is_dir():
+        wrapper = path / WRAPPER_FILE
+        if wrapper.is_dir():
+            return f"{wrapper} is a folder: it must be the Python file with class PipelineWrapper"
+        return "" if wrapper.is_file() else None
+    if not path.is_file():
+        return None
+    if path.suffix in YAML_SUFFIXES:
+        return (
+            f"{path.name} is a pipeline in YAML, which this version does not serve by itself: "
+            f"put it into a folder {path.stem}/ with a {WRAPPER_FILE} whose setup() loads it"
+        )
+    if _looks_like_a_wrapper(path):
+        return f"{path.name} is a file where a folder should be: move it to {path.stem}/{WRAPPER_FILE}"
+    return None
+
+
+def _looks_like_a_wrapper(path: Path) -> bool:
+    """Whether the file *path* was probably meant to be a deployment: a wrapper, or a plain file named like a folder."""
+    if path.suffix == ".py":
+        try:
+            return b"class PipelineWrapper" in path.read_bytes()
+        except OSError:
+            return False
+    return path.suffix == "" and path.name == path.name.lower()  # but not LICENSE, Makefile, Dockerfile
+
+
+def _walk(folder: Path) -> Sight:
+    """Stat every file below *folder*, following links, each real directory once."""
+    stamps: dict[str, Stamp] = {}
+    directories: dict[str, tuple[int, int]] = {}
+    visited: set[tuple[int, int]] = set()
+    to_visit = [("", str(folder))]
+    while to_visit:
+        prefix, directory = to_visit.pop()
+        identity = _identity(directory)
+        if identity in visited:
+            continue
+        visited.add(identity)
+        directories[os.path.realpath(directory)] = identity
+        for relative, entry in _entries(prefix, directory):
+            if entry.is_dir():
+                to_visit.append((relative + "/", entry.path))
+            elif (stamp := _stamp(entry)) is not None:
+                stamps[relative] = stamp
+        if len(stamps) > _MAX_FILES:
+            problem = f"{folder} holds more than {_MAX_FILES:,} files (by a link to elsewhere?): move them out of it"
+            return Sight(folder, directories={os.path.realpath(folder): _identity(folder)}, problem=problem)
+    return Sight(folder, stamps, directories)
+
+
+def _entries(prefix: str, directory: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if not is_leaving(entry.name):
+                    yield prefix + entry.name, entry
+    except FileNotFoundError:  # removed since its parent was listed
+        return
+
+
+def _stamp(entry: os.DirEntry[str]) -> Stamp | None:
+    """The stamp of a regular file; None for all others, and for links that lead nowhere."""
+    try:
+        status = entry.stat()
+    except OSError:
+        return None
+    return _stamp_of(status) if stat.S_ISREG(status.st_mode) else None
+
+
+def _stamp_of(status: os.stat_result) -> Stamp:
+    return Stamp(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _identity(path: str | Path) -> tuple[int, int]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return (0, 0)
+    return status.st_dev, status.st_ino
+
+
+def _surroundings(root: Path) -> Iterator[tuple[str, tuple[int, int]]]:
+    """The root as a directory to watch; its parent too, where a link to it may be flipped or it may come back."""
+    for directory in (root, root.parent) if root.is_symlink() or not root.is_dir() else (root,):
+        if directory.is_dir():
+            yield os.path.realpath(directory), _identity(directory)
+
+
+def _read(name: str, sight: Sight, before: Revision | None) -> Revision | None:
+    """Read what *sight* saw; None if it is no longer the same. What did not change since *before* is not read again."""
+    path = sight.path
+    if sight.problem:
+        return Revision(name, path, _digest(sight.problem.encode(errors="surrogateescape")).hex(), {}, sight.problem)
+    known = before.files if before else {}
+    files: dict[str, File] = {}
+    for relative, stamp in sorted(sight.stamps.items()):
+        old = known.get(relative)
+        if old is not None and old.stamp == stamp:
+            files[relative] = old
+            continue
+        try:
+            files[relative] = _read_file(path / relative, stamp)
+        except _ChangedError:
+            return None
+        except OSError as error:
+            problem = f"{path / relative} cannot be read: {error.strerror or error}"
+            return Revision(name, path, _digest(problem.encode(errors="surrogateescape")).hex(), {}, problem)
+    return Revision(name, path, _fingerprint(files), files)
+
+
+class _ChangedError(Exception):
+    """A file is no longer what its stamp says."""
+
+
+def _read_file(path: Path, stamp: Stamp) -> File:
+    is_python = path.suffix == ".py"
+    if stamp.size > _DIGEST_BYTES and not is_python:
+        return File(stamp, _digest(repr(stamp).encode()), None)
+    try:
+        # A FIFO may have taken the file's place since: opened like this it cannot block.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise _ChangedError from None
+    with open(descriptor, "rb") as file:
+        if _stamp_of(os.fstat(descriptor)) != stamp:
+            raise _ChangedError
+        content = file.read()
+        if _stamp_of(os.fstat(descriptor)) != stamp:
+            raise _ChangedError
+    return File(stamp, _digest(content), content if is_python else None)
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def _fingerprint(files: Mapping[str, File]) -> str:
+    total = hashlib.blake2b(digest_size=16)
+    for relative, file in sorted(files.items()):
+        total.update(os.fsencode(relative) + b"\0" + file.digest)
+    return total.hexdigest()

@@ -1,0 +1,197 @@
+"""Describe a wrapper's method: what it takes, what it gives, and how to read and write that as JSON."""
+
+import inspect
+import types
+import typing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Union
+
+import docstring_parser
+from pydantic import ConfigDict, Field, GetPydanticSchema, PydanticSchemaGenerationError, TypeAdapter, WithJsonSchema
+from pydantic_core import core_schema
+from typing_extensions import NotRequired, Required, TypedDict
+
+_STREAMS = (Generator, AsyncGenerator, Iterator, AsyncIterator)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of a wrapper that requests can reach."""
+
+    name: str  # the method's
+    method: Callable[..., Any]  # bound to the wrapper
+    on_loop: bool  # calling it only makes a coroutine or an async generator: no thread is needed
+    arguments: TypeAdapter[dict[str, Any]]  # validates a JSON object to the keyword arguments, typed as annotated
+    result: TypeAdapter[Any] | None  # of the return annotation; None without one, or for streams
+    parameters: frozenset[str]  # every keyword that the method takes
+    takes_any: bool  # it has **kwargs
+    wants_headers: bool  # it has a parameter `headers` of Starlette's type, which the server fills
+    summary: str  # the docstring's first line
+    description: str  # the rest of it, without the parameters
+
+    def accepted(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of *arguments* that the method takes."""
+        return {name: value for name, value in arguments.items() if self.takes_any or name in self.parameters}
+
+
+def describe(method: Callable[..., Any]) -> Operation:
+    """Describe the bound *method*.
+
+    A parameter without annotation takes any JSON, ``**kwargs`` takes the fields that are left. A parameter named
+    ``headers`` of Starlette's type is left out of the arguments.
+
+    Raises:
+        TypeError: a parameter is of a type that no JSON can become, or cannot be given by name.
+    """
+    signature = inspect.signature(method)
+    hints = _type_hints(method, signature)
+    documentation = docstring_parser.parse(inspect.getdoc(method) or "")
+    texts = {parameter.arg_name.lstrip("*"): parameter.description for parameter in documentation.params}
+    fields: dict[str, Any] = {}
+    takes_any = wants_headers = False
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            takes_any = True
+        elif parameter.kind is parameter.POSITIONAL_ONLY:
+            raise TypeError(f"{method.__name__}(): {name!r} can only be given by position, but requests give names")
+        elif parameter.kind is not parameter.VAR_POSITIONAL:
+            annotation = hints.get(name, Any)
+            if name == "headers" and "starlette.datastructures.Headers" in _names(annotation):
+                wants_headers = True
+            else:
+                fields[name] = _field(annotation, parameter, texts.get(name))
+    return Operation(
+        name=method.__name__,
+        method=method,
+        on_loop=inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method),
+        arguments=_arguments_adapter(method.__name__, fields, takes_any),
+        result=_result_adapter(hints.get("return", Any)),
+        parameters=frozenset(fields),
+        takes_any=takes_any,
+        wants_headers=wants_headers,
+        summary=documentation.short_description or "",
+        description=documentation.long_description or "",
+    )
+
+
+def _type_hints(method: Callable[..., Any], signature: inspect.Signature) -> dict[str, Any]:
+    """The annotations, evaluated; one that cannot be (imported for type checkers only) means any JSON."""
+    try:
+        return typing.get_type_hints(method, include_extras=True)
+    except Exception:  # evaluating annotations runs user code
+        hints: dict[str, Any] = {}
+        namespace = getattr(method, "__globals__", {})
+        for name, annotation in method.__annotations__.items():
+            try:
+                hints[name] = eval(annotation, namespace) if isinstance(annotation, str) else annotation  # noqa: S307 - as get_type_hints does
+            except Exception:  # noqa: S112 - see the docstring
+                continue
+        return hints
+
+
+def _field(annotation: Any, parameter: inspect.Parameter, text: str | None) -> Any:
+    """The item of a TypedDict for one parameter; its default stays with the method and is shown in the schema."""
+    extra: dict[str, Any] = {}
+    if parameter.default is not parameter.empty and isinstance(parameter.default, str | int | float | bool | None):
+        extra["default"] = parameter.default
+    described = Annotated[_haystack_aware(annotation), Field(description=text, json_schema_extra=extra or None)]
+    return Required[described] if parameter.default is parameter.empty else NotRequired[described]
+
+
+def _arguments_adapter(name: str, fields: dict[str, Any], takes_any: bool) -> TypeAdapter[dict[str, Any]]:
+    # A TypedDict and not a model: any parameter name is allowed in it ("schema", "copy", "_id"), and what
+    # validation returns are the keyword arguments themselves.
+    arguments = TypedDict(_camel(name) + "Request", fields)  # type: ignore[operator]
+    arguments.__pydantic_config__ = ConfigDict(
+        extra="allow" if takes_any else "ignore", arbitrary_types_allowed=True, defer_build=False
+    )
+    try:
+        return TypeAdapter(arguments)
+    except PydanticSchemaGenerationError as error:
+        raise TypeError(f"{name}(): {error.message}") from error
+
+
+def _result_adapter(annotation: Any) -> TypeAdapter[Any] | None:
+    origin = typing.get_origin(annotation) or annotation
+    if annotation in (Any, None, type(None)) or origin in _STREAMS or "starlette." in " ".join(_names(annotation)):
+        return None
+    try:
+        return TypeAdapter(_haystack_aware(annotation), config=_result_config(annotation))
+    except Exception:  # an annotation that pydantic cannot use documents nothing, but must not stop a wrapper
+        return None
+
+
+def _result_config(annotation: Any) -> ConfigDict | None:
+    # Types that bring a configuration of their own refuse another.
+    brings_its_own = hasattr(annotation, "__pydantic_config__") or hasattr(annotation, "model_config")
+    return None if brings_its_own or hasattr(annotation, "__dataclass_fields__") else ConfigDict(ser_json_bytes="utf8")
+
+
+def _haystack_aware(annotation: Any) -> Any:
+    """Have Haystack's data classes read and written by their ``from_dict`` and ``to_dict``, however nested.
+
+    Pydantic alone would ask for a ChatMessage's private fields, ``_role`` and ``_content``.
+    """
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is None:
+        return _by_dict(annotation) if is_haystack_data(annotation) else annotation
+    if origin is typing.Literal or not arguments:
+        return annotation
+    if origin is Annotated:
+        return Annotated[(_haystack_aware(arguments[0]), *arguments[1:])]
+    aware = tuple(_haystack_aware(argument) if not isinstance(argument, list) else argument for argument in arguments)
+    if aware == arguments:
+        return annotation
+    return Union[aware] if origin in (Union, types.UnionType) else origin[aware]
+
+
+def is_haystack_data(cls: Any) -> bool:
+    """Whether *cls* is one of Haystack's data classes: Document, ChatMessage, Answer and so on."""
+    return (
+        isinstance(cls, type)
+        and cls.__module__.startswith("haystack.")
+        and hasattr(cls, "from_dict")
+        and hasattr(cls, "to_dict")
+    )
+
+
+def _by_dict(cls: Any) -> Any:
+    def parse(value: Any) -> Any:
+        if isinstance(value, cls):
+            return value
+        if not isinstance(value, dict):
+            raise ValueError(f"a {cls.__name__} is given as an object")  # noqa: TRY004 - pydantic reports ValueError
+        try:
+            if cls.__name__ == "ChatMessage" and isinstance(value.get("content"), str | None):
+                return cls.from_openai_dict_format(value)
+            return cls.from_dict(value)
+        except Exception as error:  # from_dict raises what it happens upon: KeyError, TypeError, AttributeError ...
+            raise ValueError(f"not a {cls.__name__}: {type(error).__name__}: {error}") from error
+
+    schema = core_schema.no_info_plain_validator_function(
+        parse, serialization=core_schema.plain_serializer_function_ser_schema(lambda value: to_plain(value))
+    )
+    json_schema = WithJsonSchema({"type": "object", "title": cls.__name__})
+    return Annotated[cls, GetPydanticSchema(lambda _source, _handler: schema), json_schema]
+
+
+def to_plain(value: Any) -> Any:
+    """A Haystack data object as a dict; a Document's meta stays a field of its own."""
+    return value.to_dict(flatten=False) if type(value).__name__ == "Document" else value.to_dict()
+
+
+def _names(annotation: Any) -> set[str]:
+    """The full names of all classes in *annotation*."""
+    names = {_full_name(annotation)} if isinstance(annotation, type) else set()
+    for argument in typing.get_args(annotation):
+        names |= _names(argument)
+    return names
+
+
+def _full_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _camel(name: str) -> str:
+    return "".join(part.capitalize() for part in name.split("_"))

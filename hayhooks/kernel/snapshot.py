@@ -1,0 +1,161 @@
+"""The values that the kernel passes on: revision, deployment, failure, and the snapshot of all of them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from hayhooks.errors import Place
+from hayhooks.kernel.crew import Crew
+from hayhooks.kernel.leases import Leases
+from hayhooks.kernel.signature import Operation
+
+
+class Stamp(NamedTuple):
+    """What tells, without reading it, that a file is still the same."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int  # cannot be set back, as tar and rsync do with mtime
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file of a revision."""
+
+    stamp: Stamp
+    digest: bytes
+    source: bytes | None  # the content, of Python files only: what was digested is what runs
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One version of one folder; no code has run."""
+
+    name: str
+    path: Path  # the folder, as it is called in the pipelines directory
+    fingerprint: str  # hex; of the relative paths and bytes of all files, or of the problem
+    files: Mapping[str, File] = field(default_factory=dict, repr=False)  # by path relative to the folder, with "/"
+    problem: str = ""  # why this can never be a deployment, and what to do about it
+
+    @property
+    def id(self) -> str:
+        """The fingerprint, as short as people can use it: 12 hex digits."""
+        return self.fingerprint[:12]
+
+    def changed_since(self, before: "Revision | None") -> tuple[str, ...]:
+        """The files that differ from *before*, removed ones included, in order; none if there is no *before*."""
+        if before is None:
+            return ()
+        ours = {path: file.digest for path, file in self.files.items()}
+        theirs = {path: file.digest for path, file in before.files.items()}
+        return tuple(sorted(path for path in ours.keys() | theirs.keys() if ours.get(path) != theirs.get(path)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Deployment:
+    """A loaded revision, ready to serve."""
+
+    revision: Revision
+    package: str  # the private package that its modules live in
+    wrapper: Any
+    operations: Mapping[str, Operation]  # by method name: those that the wrapper implements
+    description: str  # the wrapper's docstring, "" without one
+    loaded_at: float  # Unix seconds
+    load_ms: float
+    crew: Crew  # runs its sync methods
+    leases: Leases = field(default_factory=Leases)
+    endpoints: Any = None  # what the plug-ins made of it; the kernel does not look inside
+
+    @property
+    def name(self) -> str:
+        """The public name: the folder's, the route's, the model's."""
+        return self.revision.name
+
+    def operation(self, *names: str) -> Operation | None:
+        """The first of the methods *names* that the wrapper implements."""
+        return next((self.operations[name] for name in names if name in self.operations), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A revision that would not load, and why. Text only: an exception would keep the failed modules alive."""
+
+    revision: Revision
+    reason: str
+    traceback: str  # "" when no code ran
+    place: Place | None
+    hint: str
+    failed_at: float  # Unix seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """A revision that is being loaded."""
+
+    revision: Revision
+    since: float  # Unix seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All deployments, failures and loads at one moment, by name and in name order."""
+
+    generation: int = 0  # how often deployments or failures have changed
+    deployments: Mapping[str, Deployment] = field(default_factory=dict)
+    failures: Mapping[str, Failure] = field(default_factory=dict)
+    loading: Mapping[str, Loading] = field(default_factory=dict)
+    ready: bool = False  # the first reconciliation is done
+    problem: str = ""  # why the pipelines directory cannot be read at the moment
+
+    def __post_init__(self) -> None:
+        for name in ("deployments", "failures", "loading"):
+            object.__setattr__(self, name, MappingProxyType(dict(sorted(getattr(self, name).items()))))
+
+
+def advance(
+    snapshot: Snapshot,
+    *,
+    outcomes: Iterable[Deployment | Failure] = (),
+    forget: Iterable[str] = (),
+    remove: Iterable[str] = (),
+    loading: Iterable[Loading] = (),
+    ready: bool = False,
+    problem: str = "",
+) -> Snapshot:
+    """The snapshot after *outcomes* have come and the names in *remove* have gone.
+
+    A deployment takes the place of the one before it and of its failure; a failure leaves the deployment before it in
+    place. *forget* drops failures alone. The result is *snapshot* itself when nothing differs, and its generation
+    is one higher when deployments or failures do.
+    """
+    deployments, failures = dict(snapshot.deployments), dict(snapshot.failures)
+    for outcome in outcomes:
+        if isinstance(outcome, Deployment):
+            deployments[outcome.name] = outcome
+            failures.pop(outcome.revision.name, None)
+        else:
+            failures[outcome.revision.name] = outcome
+    for name in forget:
+        failures.pop(name, None)
+    for name in remove:
+        deployments.pop(name, None)
+        failures.pop(name, None)
+    changed = deployments != snapshot.deployments or failures != snapshot.failures
+    successor = Snapshot(
+        generation=snapshot.generation + changed,
+        deployments=deployments,
+        failures=failures,
+        loading={load.revision.name: load for load in loading},
+        ready=snapshot.ready or ready,
+        problem=problem,
+    )
+    return snapshot if successor == snapshot else successor
+
+
+def with_endpoints(deployment: Deployment, endpoints: Any) -> Deployment:
+    """The same deployment, with what the plug-ins made of it."""
+    return replace(deployment, endpoints=endpoints)

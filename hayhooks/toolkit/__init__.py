@@ -1,0 +1,1 @@
+"""What authors of wrappers import: reading messages, streaming pipelines. No server is needed to use it."""

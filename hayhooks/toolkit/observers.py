@@ -1,0 +1,94 @@
+"""What is seen in a stream: tool calls that start and end, reasoning, the result; and whom to tell of it."""
+
+import inspect
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from haystack.dataclasses import StreamingChunk, ToolCallDelta
+
+    OnToolCallStart = Callable[[str, dict[str, Any], str | None], Any]
+    OnToolCallEnd = Callable[[str, dict[str, Any], Any, bool], Any]
+    OnReasoning = Callable[[str, dict[str, Any]], Any]
+    OnPipelineEnd = Callable[[Any], Any]
+
+
+@dataclass(slots=True)
+class Observers:
+    """The user's callbacks, and what has to be remembered of one stream to call them at the right chunks.
+
+    Nothing is called here: calls are yielded, ready to be made without arguments, by those who know how to wait.
+    """
+
+    on_tool_call_start: "OnToolCallStart | None" = None
+    on_tool_call_end: "OnToolCallEnd | None" = None
+    on_reasoning: "OnReasoning | None" = None
+    on_pipeline_end: "OnPipelineEnd | None" = None
+    _started: dict[tuple[str | None, int], str | None] = field(default_factory=dict)  # component, index -> id
+
+    @property
+    def need_await(self) -> bool:
+        """Whether one of them is a coroutine function."""
+        callbacks = (self.on_tool_call_start, self.on_tool_call_end, self.on_reasoning, self.on_pipeline_end)
+        return any(map(inspect.iscoroutinefunction, callbacks))
+
+    def before(self, item: Any) -> Iterator[Callable[[], Any]]:
+        """The calls that are due before *item* is passed on: none, where it is no chunk."""
+        # Haystack takes a second to import, and the command line imports this.
+        from haystack.dataclasses.streaming_chunk import StreamingChunk  # noqa: PLC0415
+
+        return self._before(item) if isinstance(item, StreamingChunk) else iter(())
+
+    def at_end(self, result: Any) -> Iterator[Callable[[], Any]]:
+        """The calls that are due when the pipeline has returned *result*."""
+        if self.on_pipeline_end:
+            yield partial(self.on_pipeline_end, result)
+
+    def _before(self, chunk: "StreamingChunk") -> Iterator[Callable[[], Any]]:
+        for delta in self._newly_started(chunk):
+            if self.on_tool_call_start:
+                yield partial(self.on_tool_call_start, delta.tool_name or "", _parsed(delta.arguments), delta.id)
+        if self.on_tool_call_end and (ended := chunk.tool_call_result):
+            call = ended.origin
+            yield partial(self.on_tool_call_end, call.tool_name, call.arguments, ended.result, bool(ended.error))
+        if self.on_reasoning and chunk.reasoning:
+            yield partial(self.on_reasoning, chunk.reasoning.reasoning_text, chunk.reasoning.extra)
+
+    def _newly_started(self, chunk: "StreamingChunk") -> "Iterator[ToolCallDelta]":
+        """Yield the deltas that name a call for the first time.
+
+        Some models repeat the name in every delta, some give all calls the index 0, and an Agent counts from 0
+        again in its next step. So a call is new when its index is, or when it brings an id of its own.
+        """
+        for delta in chunk.tool_calls or ():
+            place = (chunk.component_info.name if chunk.component_info else None, delta.index)
+            if delta.tool_name and (place not in self._started or delta.id not in (None, self._started[place])):
+                self._started[place] = delta.id
+                yield delta
+        if chunk.finish_reason or chunk.tool_call_result:
+            self._started.clear()
+
+
+def outputs(returned: Any) -> list[Any]:
+    """What a callback returned as items of the stream: strings become chunks; None and "" are nothing."""
+    # Haystack takes a second to import, and the command line imports this.
+    from haystack.dataclasses.streaming_chunk import StreamingChunk  # noqa: PLC0415
+
+    items = returned if isinstance(returned, list | tuple) else [returned]
+    return [
+        StreamingChunk(content=item) if isinstance(item, str) else item
+        for item in items
+        if item is not None and item != ""
+    ]
+
+
+def _parsed(arguments: str | None) -> dict[str, Any]:
+    """The arguments of a call that starts: mostly the first piece of a JSON text still to come, and then ``{}``."""
+    try:
+        parsed = json.loads(arguments or "{}")
+    except ValueError:
+        return {}
+    return parsed if isinstance(parsed, dict) else {}

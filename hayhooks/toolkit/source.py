@@ -1,0 +1,136 @@
+"""Where a stream comes from: a pipeline or an Agent, its run arguments, and the components whose chunks are wanted."""
+
+import inspect
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
+
+if TYPE_CHECKING:
+    from haystack import Pipeline
+    from haystack.components.agents import Agent
+
+    StreamingCallback = Callable[[Any], Any]
+    MakeCallback = Callable[[Any, StreamingCallback | None], StreamingCallback]
+
+_VARIABLE = "HAYHOOKS_STREAMING_COMPONENTS"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What ``streaming_source`` has checked."""
+
+    pipeline: "Pipeline | Agent"
+    run_args: Mapping[str, Any]
+    include_outputs_from: set[str] | None
+    components: Mapping[str, Any]  # the streaming ones by name; of an Agent, itself alone
+
+    def arguments(self, make_callback: "MakeCallback") -> dict[str, Any]:
+        """The keyword arguments for ``run`` or ``run_async``, with callbacks in them; ``run_args`` stays as it is.
+
+        Args:
+            make_callback: called with a component and the callback that the run arguments have for it, or ``None``.
+        """
+        pipeline = self.pipeline
+        if not _is_pipeline(pipeline):
+            callback = make_callback(pipeline, self.run_args.get("streaming_callback"))
+            return {**self.run_args, "streaming_callback": callback}
+        # The data may be nested by component or flat. Only Haystack knows for sure: Pipeline.stream asks here too.
+        # It replaces values in the dict that it is given, hence the copy.
+        data = pipeline._prepare_component_input_data(dict(self.run_args))
+        for name, component in self.components.items():
+            inputs = data.setdefault(name, {})
+            inputs["streaming_callback"] = make_callback(component, inputs.get("streaming_callback"))
+        return {"data": data, "include_outputs_from": self.include_outputs_from}
+
+    def require_async(self) -> None:
+        """Check that no component has to run in a thread when the pipeline runs in a task.
+
+        Raises:
+            ValueError: one has; which, and what can be done.
+        """
+        for name, component in self.components.items():
+            if (part := _part_without_run_async(component)) is not None:
+                raise ValueError(
+                    f"Component '{name}' cannot stream to async_streaming_generator: {type(part).__name__} has no "
+                    "run_async. Pass allow_sync_streaming_callbacks=True to let it run in a thread, use "
+                    "streaming_generator, or take a component that has run_async."
+                )
+
+
+def streaming_source(
+    pipeline: "Pipeline | Agent",
+    run_args: Mapping[str, Any] | None,
+    include_outputs_from: set[str] | None,
+    wanted: "Sequence[str] | Literal['all'] | None",
+) -> Source:
+    """Choose the streaming components of *pipeline*.
+
+    Args:
+        pipeline: a pipeline, an Agent, or any component that streams by itself.
+        run_args: a pipeline's ``data``, or a component's arguments.
+        include_outputs_from: as for ``Pipeline.run``; only for pipelines.
+        wanted: names or "all"; ``None`` means what HAYHOOKS_STREAMING_COMPONENTS says, which is "all", names
+            separated by commas, or a JSON list. It is meant for all pipelines, so names that this one does not
+            have are skipped. Where none is left, the last streaming component in ``walk`` order is taken.
+
+    Raises:
+        ValueError: nothing in it can stream, or *wanted* has names of no streaming component.
+    """
+    parts = pipeline.walk() if _is_pipeline(pipeline) else [(type(pipeline).__name__, pipeline)]
+    capable = {name: component for name, component in parts if _can_stream(component)}
+    if not capable:
+        raise ValueError(
+            f"No streaming component in this {type(pipeline).__name__}: none has a run parameter streaming_callback."
+        )
+    if not _is_pipeline(pipeline):
+        wanted = "all"
+    names = _from_environment(capable) if wanted is None else list(capable) if wanted == "all" else list(wanted)
+    if unknown := [name for name in names if name not in capable]:
+        raise ValueError(f"No streaming component is named {unknown}; there are {list(capable)}.")
+    return Source(pipeline, run_args or {}, include_outputs_from, {name: capable[name] for name in names})
+
+
+def is_sync_only(component: Any) -> bool:
+    """Whether *component*, or the generator inside an Agent, runs in a thread when Haystack runs a pipeline async."""
+    return _part_without_run_async(component) is not None
+
+
+def user_callback(component: Any, at_run: "StreamingCallback | None", *, is_async: bool) -> "StreamingCallback | None":
+    """The streaming callback that the user has set, *at_run* or for the component, as Haystack itself chooses.
+
+    Raises:
+        ValueError: it is a coroutine function and cannot be awaited here.
+    """
+    # Haystack takes a second to import, and the command line imports this.
+    from haystack.dataclasses.streaming_chunk import select_streaming_callback  # noqa: PLC0415
+
+    at_init = getattr(component, "streaming_callback", None)
+    chosen: StreamingCallback | None
+    chosen = select_streaming_callback(at_init, at_run, requires_async=is_async)  # type: ignore[call-overload]
+    return chosen
+
+
+def _from_environment(capable: Mapping[str, Any]) -> list[str]:
+    value = os.environ.get(_VARIABLE, "").strip()
+    if value.lower() == "all":
+        return list(capable)
+    names = json.loads(value) if value.startswith("[") else [name.strip() for name in value.split(",")]
+    return [name for name in names if name in capable] or [list(capable)[-1]]
+
+
+def _part_without_run_async(component: Any) -> Any | None:
+    parts = (component, getattr(component, "chat_generator", component))
+    return next((part for part in parts if not hasattr(part, "run_async")), None)
+
+
+def _can_stream(component: Any) -> bool:
+    return "streaming_callback" in inspect.signature(component.run).parameters
+
+
+def _is_pipeline(value: Any) -> "TypeGuard[Pipeline]":
+    # Haystack takes a second to import, and the command line imports this.
+    from haystack import Pipeline  # noqa: PLC0415
+
+    return isinstance(value, Pipeline)

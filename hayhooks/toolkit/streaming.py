@@ -1,0 +1,239 @@
+"""Streaming what a Haystack pipeline or Agent produces, while it runs.
+
+    component ── callback ──> hand-over ── chunks and events ──> generator ── + callbacks' outputs ──> wrapper
+
+``source`` says what runs and which components stream, ``handover`` joins pipeline and reader, ``observers`` says
+whom to tell of a chunk; this file starts the pipeline, in a thread or in a task, and reads.
+"""
+
+import asyncio
+import contextvars
+import queue
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator
+from concurrent.futures import Future
+from contextlib import closing
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from hayhooks.logger import log
+from hayhooks.toolkit.handover import AsyncHandover, Handover, settled
+from hayhooks.toolkit.observers import Observers, outputs
+from hayhooks.toolkit.source import Source, is_sync_only, streaming_source, user_callback
+
+if TYPE_CHECKING:
+    from haystack import Pipeline
+    from haystack.components.agents import Agent
+
+    from hayhooks.toolkit.observers import OnPipelineEnd, OnReasoning, OnToolCallEnd, OnToolCallStart
+
+_shielded: set[asyncio.Task[Any]] = set()  # an event loop alone would let the garbage collector take them
+
+
+def streaming_generator(
+    pipeline: "Pipeline | Agent",
+    *,
+    pipeline_run_args: dict[str, Any] | None = None,
+    on_tool_call_start: "OnToolCallStart | None" = None,
+    on_tool_call_end: "OnToolCallEnd | None" = None,
+    on_reasoning: "OnReasoning | None" = None,
+    on_pipeline_end: "OnPipelineEnd | None" = None,
+    streaming_components: list[str] | Literal["all"] | None = None,
+    include_outputs_from: set[str] | None = None,
+    external_event_queue: queue.Queue[Any] | None = None,
+) -> Generator[Any, None, None]:
+    """Run *pipeline* in a thread of its own and yield its chunks as they come.
+
+    The run begins with the first item that is asked for. Closing the generator, or dropping it, stops the pipeline
+    at its next chunk, and so does reading slowly make it wait: few chunks are kept unread.
+
+    What a callback returns is yielded before the chunk that it is about: nothing for ``None``, a string as a
+    ``StreamingChunk``, an event object as it is, and a list item by item. What it raises is logged.
+
+    Args:
+        pipeline: what to run; its ``streaming_callback``, there or in the run arguments, is called all the same.
+        pipeline_run_args: ``data`` for a pipeline, nested or flat; keyword arguments for an Agent. Never changed.
+        on_tool_call_start: called with name, arguments and id (or ``None``) as soon as a tool call's name is known;
+            the arguments are ``{}`` if they are not complete by then.
+        on_tool_call_end: called with name, arguments, result and whether it is an error.
+        on_reasoning: called with each piece of reasoning: its text, and a dict of what else the model gave.
+        on_pipeline_end: called with what the pipeline returned; its output comes after the last chunk.
+        streaming_components: of a pipeline: names, or "all". Otherwise HAYHOOKS_STREAMING_COMPONENTS decides, with
+            "all", names separated by commas or a JSON list, and else the last one in ``pipeline.walk`` streams.
+        include_outputs_from: of a pipeline: whose outputs the result has beside those of the last components.
+        external_event_queue: what is put into it is yielded as it is, in its place among the chunks.
+
+    Yields:
+        ``StreamingChunk`` objects, and what callbacks returned and the queue held.
+
+    Raises:
+        ValueError: at the call: nothing can stream, a name is unknown, or a callback would have to be awaited.
+        Exception: while reading: what the pipeline raised, itself, after the chunks that came before.
+    """
+    source = streaming_source(pipeline, pipeline_run_args, include_outputs_from, streaming_components)
+    observers = Observers(on_tool_call_start, on_tool_call_end, on_reasoning, on_pipeline_end)
+    if observers.need_await:
+        raise ValueError("streaming_generator cannot await its callbacks: use async_streaming_generator.")
+    return _stream(source, observers, external_event_queue, contextvars.copy_context())
+
+
+def async_streaming_generator(
+    pipeline: "Pipeline | Agent",
+    *,
+    pipeline_run_args: dict[str, Any] | None = None,
+    on_tool_call_start: "OnToolCallStart | None" = None,
+    on_tool_call_end: "OnToolCallEnd | None" = None,
+    on_reasoning: "OnReasoning | None" = None,
+    on_pipeline_end: "OnPipelineEnd | None" = None,
+    streaming_components: list[str] | Literal["all"] | None = None,
+    include_outputs_from: set[str] | None = None,
+    allow_sync_streaming_callbacks: bool | Literal["auto"] = False,
+    external_event_queue: asyncio.Queue[Any] | None = None,
+    shield_pipeline_task: bool = False,
+) -> AsyncGenerator[Any, None]:
+    """Run *pipeline* in a task, by ``run_async``, and yield its chunks as they come.
+
+    As ``streaming_generator``, but for these: callbacks may be coroutine functions, and sync ones run on the event
+    loop. Closing the generator cancels the pipeline and waits until it has ended.
+
+    Args:
+        pipeline: see ``streaming_generator``, as for all that is not named here.
+        pipeline_run_args: see there.
+        on_tool_call_start: see there.
+        on_tool_call_end: see there.
+        on_reasoning: see there.
+        on_pipeline_end: see there; not called when the generator was closed before.
+        streaming_components: see there.
+        include_outputs_from: see there.
+        allow_sync_streaming_callbacks: let components that have no ``run_async`` stream too. They run in threads,
+            and cannot be cancelled there: they stop at their next chunk. "auto" means True.
+        external_event_queue: an ``asyncio.Queue``; see there.
+        shield_pipeline_task: when the generator is closed, let the pipeline go on to its end, and drop its chunks.
+
+    Yields:
+        As ``streaming_generator``.
+
+    Raises:
+        ValueError: at the call, as there, or a streaming component has no ``run_async`` and that is not allowed.
+        Exception: while reading: what the pipeline raised, itself, after the chunks that came before.
+    """
+    source = streaming_source(pipeline, pipeline_run_args, include_outputs_from, streaming_components)
+    if not allow_sync_streaming_callbacks:
+        source.require_async()
+    observers = Observers(on_tool_call_start, on_tool_call_end, on_reasoning, on_pipeline_end)
+    context = contextvars.copy_context()
+    return _stream_async(source, observers, external_event_queue, context, shield=shield_pipeline_task)
+
+
+def _stream(
+    source: Source, observers: Observers, events: queue.Queue[Any] | None, context: contextvars.Context
+) -> Generator[Any, None, None]:
+    with closing(Handover(events)) as handover:
+        arguments = source.arguments(
+            lambda component, at_run: handover.callback(user_callback(component, at_run, is_async=False))
+        )
+        pipeline: Future[Any] = Future()
+        pipeline.add_done_callback(handover.finish)
+        run = partial(_run, pipeline, partial(source.pipeline.run, **arguments))
+        # A daemon, for a pipeline that hangs must not keep the process from ending.
+        thread = threading.Thread(target=context.run, args=(run,), name="hayhooks-stream", daemon=True)
+        thread.start()
+        for item in handover:
+            for call in observers.before(item):
+                yield from _outputs(call)
+            yield item
+        thread.join()  # it has finished and only returns now
+        for call in observers.at_end(pipeline.result()):
+            yield from _outputs(call)
+
+
+def _run(outcome: Future[Any], run: Callable[[], Any]) -> None:
+    try:
+        outcome.set_result(run())
+    # Whatever it is, the reader gets it: to end a thread with it would only print it.
+    except BaseException as error:
+        outcome.set_exception(error)
+
+
+async def _stream_async(
+    source: Source,
+    observers: Observers,
+    events: asyncio.Queue[Any] | None,
+    context: contextvars.Context,
+    *,
+    shield: bool,
+) -> AsyncGenerator[Any, None]:
+    with closing(AsyncHandover(events, shield=shield)) as handover:
+        arguments = source.arguments(partial(_async_callback, handover))
+        run = source.pipeline.run_async(**arguments)
+        pipeline: asyncio.Task[Any] = asyncio.get_running_loop().create_task(run, context=context)
+        pipeline.add_done_callback(handover.finish)
+        try:
+            async for item in handover:
+                for call in observers.before(item):
+                    for output in await _outputs_async(call):
+                        yield output
+                yield item
+            for call in observers.at_end(pipeline.result()):
+                for output in await _outputs_async(call):
+                    yield output
+        finally:
+            await _leave(pipeline, shield=shield)
+
+
+def _async_callback(
+    handover: AsyncHandover, component: Any, at_run: Callable[[Any], Any] | None
+) -> Callable[[Any], Any]:
+    if is_sync_only(component):
+        return handover.thread_callback(user_callback(component, at_run, is_async=False))
+    return handover.callback(user_callback(component, at_run, is_async=True))
+
+
+async def _leave(pipeline: asyncio.Task[Any], *, shield: bool) -> None:
+    if not shield:
+        await _end(pipeline)
+    elif not pipeline.done():
+        _shielded.add(pipeline)
+        pipeline.add_done_callback(_shielded.discard)
+        pipeline.add_done_callback(_log_failure)
+
+
+async def _end(pipeline: asyncio.Task[Any]) -> None:
+    """Cancel *pipeline* once, and return when it has ended, however often the reader is cancelled meanwhile.
+
+    anyio cancels over and over until a task has left its scope; passed on, that would break off what components do
+    to clean up.
+    """
+    interrupted = False
+    pipeline.cancel()
+    while not pipeline.done():
+        try:
+            await asyncio.wait([pipeline])
+        except asyncio.CancelledError:
+            interrupted = True
+    if not pipeline.cancelled():
+        pipeline.exception()  # looked at, or asyncio would complain that nobody did
+    if interrupted:
+        raise asyncio.CancelledError
+
+
+def _log_failure(pipeline: asyncio.Task[Any]) -> None:
+    if not pipeline.cancelled() and (error := pipeline.exception()):
+        log.opt(exception=error).error("A pipeline failed after its stream had been closed: {}", error)
+
+
+def _outputs(call: Callable[[], Any]) -> list[Any]:
+    try:
+        return outputs(call())
+    # The user's callback may raise anything; the answer is worth more than what the callback had to say about it.
+    except Exception as error:
+        log.opt(exception=error).error("A callback of a stream failed: {}", error)
+        return []
+
+
+async def _outputs_async(call: Callable[[], Any]) -> list[Any]:
+    try:
+        return outputs(await settled(call()))
+    except Exception as error:  # as above
+        log.opt(exception=error).error("A callback of a stream failed: {}", error)
+        return []
