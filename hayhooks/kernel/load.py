@@ -7,8 +7,8 @@ import re
 import time
 import traceback as tracebacks
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from hayhooks.errors import LoadError, Place
@@ -22,6 +22,8 @@ from hayhooks.logger import log
 from hayhooks.wrapper import BasePipelineWrapper
 
 CLASS = "PipelineWrapper"
+
+_PACKAGE = str(Path(__file__).parent.parent)
 
 METHODS = (
     "run_api",
@@ -66,9 +68,7 @@ def _load(revision: Revision, package: str, *, threads: int, equip: Equip, on_lo
     with running(package):
         wrapper = _wrapper_class(package)()
         haystack.prepare()
-        if inspect.isawaitable(returned := wrapper.setup()):
-            getattr(returned, "close", lambda: None)()
-            raise LoadError(f"setup() of {CLASS} is async: make it a plain method (it runs in a thread of its own)")
+        _set_up(wrapper)
         operations = _operations(wrapper)
         _warm_up(wrapper, operations, on_loop)
     deployment = Deployment(
@@ -82,6 +82,12 @@ def _load(revision: Revision, package: str, *, threads: int, equip: Equip, on_lo
         crew=Crew(revision.name, threads),
     )
     return with_endpoints(deployment, equip(deployment))
+
+
+def _set_up(wrapper: BasePipelineWrapper) -> None:
+    if inspect.iscoroutinefunction(wrapper.setup):
+        raise LoadError(f"setup() of {CLASS} is async: make it a plain method (it runs in a thread of its own)")
+    wrapper.setup()
 
 
 def _wrapper_class(package: str) -> type[BasePipelineWrapper]:
@@ -126,10 +132,8 @@ def unload(deployment: Deployment, on_loop: OnLoop) -> None:
     with running(deployment.package):
         steps: list[tuple[str, Callable[[], Any]]] = [("teardown()", deployment.wrapper.teardown)]
         if any(operation.on_loop for operation in deployment.operations.values()):
-            steps += [
-                ("close_async()", lambda close=close: on_loop(close))
-                for close in haystack.each(deployment.wrapper, "close_async")
-            ]
+            closings = haystack.each(deployment.wrapper, "close_async")
+            steps += [("close_async()", partial(on_loop, close)) for close in closings]
         steps += [("close()", close) for close in haystack.each(deployment.wrapper, "close")]
         for what, step in steps:
             try:
@@ -151,34 +155,25 @@ def _failure(revision: Revision, error: LoadError) -> Failure:
 
 
 def _translated(error: BaseException, revision: Revision) -> LoadError:
-    """What the user's code raised, as text: reason, traceback from their first frame on, place and hint."""
-    folder = str(revision.path)
-    frames = _skip_until(error.__traceback__, folder)
-    text = "".join(tracebacks.format_exception(type(error), error, frames))
+    """What the user's code raised, as text: reason, traceback without our own frames, place and hint."""
     message = " ".join(str(error).split()) or "(no message)"
     return LoadError(
         f"{type(error).__name__}: {_readable(message)}",
-        traceback=_readable(text),
-        place=_place(error, folder),
+        traceback=_readable("".join(_without_our_frames(tracebacks.TracebackException.from_exception(error)).format())),
+        place=_place(error, str(revision.path)),
         hint=_hint(error, revision),
     )
 
 
-def _skip_until(traceback: TracebackType | None, folder: str) -> TracebackType | None:
-    """*traceback* from its first frame in *folder* on; all of it when no frame is there."""
-    at = traceback
-    while at is not None:
-        if at.tb_frame.f_code.co_filename.startswith(folder):
-            return at
-        at = at.tb_next
-    return None if traceback is not None and _is_ours(traceback) else traceback
-
-
-def _is_ours(traceback: TracebackType) -> bool:
-    """Whether the whole of *traceback* lies in hayhooks and the import machinery: of no use to the user."""
-    package = str(Path(__file__).parent.parent)
-    files = [frame.filename for frame in tracebacks.extract_tb(traceback)]
-    return all(file.startswith((package, "<frozen importlib")) for file in files)
+def _without_our_frames(told: tracebacks.TracebackException) -> tracebacks.TracebackException:
+    """*told*, and what it came from, without the frames of hayhooks and of the import machinery."""
+    told.stack = tracebacks.StackSummary.from_list(
+        [frame for frame in told.stack if not frame.filename.startswith((_PACKAGE, "<frozen importlib"))]
+    )
+    for origin in (told.__cause__, told.__context__):
+        if origin is not None:
+            _without_our_frames(origin)
+    return told
 
 
 def _place(error: BaseException, folder: str) -> Place | None:
@@ -196,7 +191,7 @@ def _place(error: BaseException, folder: str) -> Place | None:
 def _hint(error: BaseException, revision: Revision) -> str:
     if not isinstance(error, ModuleNotFoundError) or not error.name:
         return ""
-    if error.name.startswith(revision.name) or "." in error.name and str(revision.path) in str(error):
+    if error.name.startswith(revision.name) or ("." in error.name and str(revision.path) in str(error)):
         return ""
     top = error.name.partition(".")[0]
     if "requirements.txt" in revision.files:

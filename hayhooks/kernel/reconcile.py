@@ -202,7 +202,7 @@ class Reconciler:
             self.retirement.add(deployment)
 
     def _changes(self, before: Snapshot, after: Snapshot) -> Iterator[Change]:
-        for name in sorted(before.deployments.keys() | before.failures.keys() | after.failures | after.deployments):
+        for name in sorted({*before.deployments, *before.failures, *after.deployments, *after.failures}):
             old, new = before.deployments.get(name), after.deployments.get(name)
             failure = after.failures.get(name)
             took_ms = (time.monotonic() - self._scanner.seen_at(name)) * 1000

@@ -5,12 +5,14 @@ import types
 import typing
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Union
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, NotRequired, Required, Union
 
 import docstring_parser
 from pydantic import ConfigDict, Field, GetPydanticSchema, PydanticSchemaGenerationError, TypeAdapter, WithJsonSchema
 from pydantic_core import core_schema
-from typing_extensions import NotRequired, Required, TypedDict
+from typing_extensions import TypedDict
 
 _STREAMS = (Generator, AsyncGenerator, Iterator, AsyncIterator)
 
@@ -24,6 +26,7 @@ class Operation:
     on_loop: bool  # calling it only makes a coroutine or an async generator: no thread is needed
     arguments: TypeAdapter[dict[str, Any]]  # validates a JSON object to the keyword arguments, typed as annotated
     result: TypeAdapter[Any] | None  # of the return annotation; None without one, or for streams
+    returns_text: bool  # annotated `-> str`: a ChatMessage stands for its text
     parameters: frozenset[str]  # every keyword that the method takes
     takes_any: bool  # it has **kwargs
     wants_headers: bool  # it has a parameter `headers` of Starlette's type, which the server fills
@@ -67,6 +70,7 @@ def describe(method: Callable[..., Any]) -> Operation:
         on_loop=inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method),
         arguments=_arguments_adapter(method.__name__, fields, takes_any),
         result=_result_adapter(hints.get("return", Any)),
+        returns_text=hints.get("return") is str,
         parameters=frozenset(fields),
         takes_any=takes_any,
         wants_headers=wants_headers,
@@ -95,17 +99,16 @@ def _field(annotation: Any, parameter: inspect.Parameter, text: str | None) -> A
     extra: dict[str, Any] = {}
     if parameter.default is not parameter.empty and isinstance(parameter.default, str | int | float | bool | None):
         extra["default"] = parameter.default
-    described = Annotated[_haystack_aware(annotation), Field(description=text, json_schema_extra=extra or None)]
+    described: Any = Annotated[_haystack_aware(annotation), Field(description=text, json_schema_extra=extra or None)]
     return Required[described] if parameter.default is parameter.empty else NotRequired[described]
 
 
 def _arguments_adapter(name: str, fields: dict[str, Any], takes_any: bool) -> TypeAdapter[dict[str, Any]]:
     # A TypedDict and not a model: any parameter name is allowed in it ("schema", "copy", "_id"), and what
     # validation returns are the keyword arguments themselves.
-    arguments = TypedDict(_camel(name) + "Request", fields)  # type: ignore[operator]
-    arguments.__pydantic_config__ = ConfigDict(
-        extra="allow" if takes_any else "ignore", arbitrary_types_allowed=True, defer_build=False
-    )
+    make: Any = TypedDict  # made at run time, which type checkers cannot follow
+    arguments = make(_camel(name) + "Request", fields)
+    arguments.__pydantic_config__ = ConfigDict(extra="allow" if takes_any else "ignore", arbitrary_types_allowed=True)
     try:
         return TypeAdapter(arguments)
     except PydanticSchemaGenerationError as error:
@@ -143,7 +146,7 @@ def _haystack_aware(annotation: Any) -> Any:
     aware = tuple(_haystack_aware(argument) if not isinstance(argument, list) else argument for argument in arguments)
     if aware == arguments:
         return annotation
-    return Union[aware] if origin in (Union, types.UnionType) else origin[aware]
+    return reduce(or_, aware) if origin in (Union, types.UnionType) else origin[aware]
 
 
 def is_haystack_data(cls: Any) -> bool:
@@ -161,7 +164,7 @@ def _by_dict(cls: Any) -> Any:
         if isinstance(value, cls):
             return value
         if not isinstance(value, dict):
-            raise ValueError(f"a {cls.__name__} is given as an object")  # noqa: TRY004 - pydantic reports ValueError
+            raise ValueError(f"a {cls.__name__} is given as an object")
         try:
             if cls.__name__ == "ChatMessage" and isinstance(value.get("content"), str | None):
                 return cls.from_openai_dict_format(value)

@@ -126,7 +126,8 @@ def _part_without_run_async(component: Any) -> Any | None:
 
 
 def _can_stream(component: Any) -> bool:
-    return "streaming_callback" in inspect.signature(component.run).parameters
+    run = getattr(component, "run", None)
+    return run is not None and "streaming_callback" in inspect.signature(run).parameters
 
 
 def _is_pipeline(value: Any) -> "TypeGuard[Pipeline]":

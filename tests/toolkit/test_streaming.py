@@ -325,7 +325,7 @@ def test_a_name_of_no_streaming_component_is_refused_at_the_call(name):
         streaming_generator(two_and_one_silent(), streaming_components=["first", name])
 
 
-@pytest.mark.parametrize("silent", [pipeline(silent=Upper()), pipeline(), Upper()])
+@pytest.mark.parametrize("silent", [pipeline(silent=Upper()), pipeline(), Upper(), None])
 def test_a_pipeline_without_a_streaming_component_is_refused_at_the_call(silent):
     with pytest.raises(ValueError, match="No streaming component"):
         streaming_generator(silent)

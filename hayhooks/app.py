@@ -1,0 +1,323 @@
+"""The application: a Starlette app around the switch, with the reconciler as its lifespan.
+
+uvicorn ─> CORS ─> boundary (request id, errors, log line) ─> the user's middleware ─> their routes ─> switch
+"""
+
+import asyncio
+import os
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial, wraps
+from http import HTTPStatus
+from inspect import iscoroutinefunction, signature
+from pathlib import Path
+from typing import Any, TypeVar
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Router
+from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
+
+from hayhooks.encode import encode
+from hayhooks.endpoints import BUILTIN
+from hayhooks.errors import (
+    HayhooksError,
+    InvalidInputError,
+    NotFoundError,
+    OpenAIError,
+    PipelineError,
+    UnavailableError,
+)
+from hayhooks.kernel.reconcile import Change, Reconciler
+from hayhooks.kernel.snapshot import Deployment, Failure, Snapshot
+from hayhooks.logger import log
+from hayhooks.router import PlugIn, Switch, build, equip, error_text, reserved_names
+from hayhooks.settings import Settings
+
+Observe = Callable[[Change], None]
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+
+REQUEST_ID = "X-Request-Id"
+
+
+class Hayhooks(Starlette):
+    """A Starlette application that serves a pipelines directory.
+
+    Routes added to it win over deployments of the same name. Its lifespan runs the deployer: an application that
+    mounts it must run that lifespan, see the README.
+    """
+
+    def __init__(self, settings: Settings, *, plug_ins: Sequence[PlugIn], observe: Observe) -> None:
+        super().__init__()
+        self.settings = settings
+        self.switch = Switch(plug_ins)
+        self.reconciler: Reconciler | None = None  # while its lifespan runs
+        self.router = Router(
+            redirect_slashes=False, default=self.switch, lifespan=partial(_lifespan, observe, plug_ins)
+        )
+        self.exception_handlers = _exception_handlers(settings)
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Starlette's stack, with ours outside the user's: what their middleware raises becomes a response too."""
+        theirs, self.user_middleware = self.user_middleware, [*_middleware(self.settings), *self.user_middleware]
+        try:
+            return super().build_middleware_stack()
+        finally:
+            self.user_middleware = theirs
+
+    def get(self, path: str) -> Callable[[Endpoint], Endpoint]:
+        """Add a route: ``@app.get("/ping")`` above a function, whose dict, list or text is sent as JSON."""
+        return self._method(path, "GET")
+
+    def post(self, path: str) -> Callable[[Endpoint], Endpoint]:
+        """As ``get``."""
+        return self._method(path, "POST")
+
+    def put(self, path: str) -> Callable[[Endpoint], Endpoint]:
+        """As ``get``."""
+        return self._method(path, "PUT")
+
+    def patch(self, path: str) -> Callable[[Endpoint], Endpoint]:
+        """As ``get``."""
+        return self._method(path, "PATCH")
+
+    def delete(self, path: str) -> Callable[[Endpoint], Endpoint]:
+        """As ``get``."""
+        return self._method(path, "DELETE")
+
+    def middleware(self, kind: str) -> Callable[[Endpoint], Endpoint]:
+        """Add a function ``async (request, call_next) -> response`` that every request passes through.
+
+        Raises:
+            ValueError: *kind* is not "http".
+        """
+        if kind != "http":
+            raise ValueError(f"middleware({kind!r}): only 'http' exists")
+
+        def add(function: Endpoint) -> Endpoint:
+            self.add_middleware(BaseHTTPMiddleware, dispatch=function)
+            return function
+
+        return add
+
+    def _method(self, path: str, method: str) -> Callable[[Endpoint], Endpoint]:
+        def add(function: Endpoint) -> Endpoint:
+            self.add_route(path, _endpoint(function), methods=[method])
+            return function
+
+        return add
+
+
+def create_app(
+    settings: Settings | None = None, *, plug_ins: Sequence[PlugIn] = BUILTIN, observe: Observe | None = None
+) -> Hayhooks:
+    """An ASGI application that serves the pipelines directory of *settings*.
+
+    Args:
+        settings: default: those of the environment and ``.env``.
+        plug_ins: what makes routes of snapshots.
+        observe: told of every change, in the deployer's thread; default: a log line each.
+
+    Raises:
+        pydantic.ValidationError: a setting in the environment does not fit.
+    """
+    settings = settings or Settings()
+    return Hayhooks(settings, plug_ins=plug_ins, observe=observe or log_change)
+
+
+def run_app(app: Hayhooks | None = None, **settings: Any) -> None:
+    """Serve *app* (default: ``create_app()``) until SIGINT or SIGTERM, as ``hayhooks run`` does."""
+    import uvicorn  # noqa: PLC0415 - only needed by who serves with it
+
+    app = app or create_app(Settings(**settings))
+    uvicorn.run(
+        app,
+        host=app.settings.host,
+        port=app.settings.port,
+        root_path=app.settings.root_path,
+        timeout_graceful_shutdown=app.settings.graceful_shutdown_timeout,
+        log_config=None,
+    )
+
+
+def log_change(change: Change) -> None:
+    """Write one line about *change* to the log; of a failure all that is known."""
+    match change.outcome:
+        case Deployment() as deployment:
+            log.info("Deployed {} {} in {:.0f} ms", change.name, deployment.revision.id, change.took_ms)
+        case Failure() as failure:
+            still = f"; revision {change.serving.revision.id} keeps serving" if change.serving else ""
+            log.error("Failed to load {} {}{}\n{}", change.name, failure.revision.id, still, error_text(failure))
+        case None if change.serving is None:
+            log.info("Undeployed {}", change.name)
+        case None:
+            log.info("{} is again at the revision that serves, {}", change.name, change.serving.revision.id)
+
+
+@asynccontextmanager
+async def _lifespan(observe: Observe, plug_ins: Sequence[PlugIn], app: Hayhooks) -> AsyncIterator[None]:
+    """Run the deployer as long as the application is served."""
+    settings, loop = app.settings, asyncio.get_running_loop()
+    _make_importable(settings)
+
+    def publish(snapshot: Snapshot, published: Callable[[], None]) -> None:
+        """In the deployer's thread: build all, then swap on the loop, and only there let go of the old."""
+        generation = build(snapshot, plug_ins)
+
+        def swap() -> None:
+            app.switch.publish(generation)
+            published()
+
+        loop.call_soon_threadsafe(swap)
+
+    app.reconciler = Reconciler(
+        Path(os.path.abspath(settings.pipelines_dir)),
+        publish=publish,
+        equip=partial(equip, plug_ins=plug_ins),
+        observe=observe,
+        loop=loop,
+        reserved=reserved_names(plug_ins),
+        threads=settings.threads,
+        settle_ms=settings.settle_ms,
+        look_around_ms=settings.look_around_ms,
+    )
+    app.switch.started = True
+    app.reconciler.start()
+    try:
+        yield
+    finally:
+        app.switch.stopping = True
+        await asyncio.to_thread(app.reconciler.stop, float(settings.graceful_shutdown_timeout))
+
+
+def _make_importable(settings: Settings) -> None:
+    sys.path[:0] = [path for path in settings.python_path if path not in sys.path]
+    if settings.streaming_components:  # the toolkit reads the environment; it may stand in .env alone
+        os.environ.setdefault("HAYHOOKS_STREAMING_COMPONENTS", settings.streaming_components)
+
+
+def _middleware(settings: Settings) -> list[Middleware]:
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=settings.cors_allow_origins,
+        allow_origin_regex=settings.cors_allow_origin_regex,
+        allow_methods=settings.cors_allow_methods,
+        allow_headers=settings.cors_allow_headers,
+        allow_credentials=settings.cors_allow_credentials,
+        expose_headers=settings.cors_expose_headers,
+        max_age=settings.cors_max_age,
+    )
+    return [cors, Middleware(_Boundary)]
+
+
+class _Boundary:
+    """Gives each request its id, turns what nobody expected into a 500, and logs a line at DEBUG.
+
+    It stands inside CORSMiddleware, unlike Starlette's own handler of 500s: a browser may read the error.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = Headers(scope=scope).get(REQUEST_ID) or uuid.uuid4().hex
+        began = time.perf_counter()
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception as error:
+            log.opt(exception=error).error("{} {} failed (request {})", scope["method"], scope["path"], request_id)
+            if status:  # the response has begun: cutting the connection is all that tells the client
+                raise
+            response = JSONResponse({"detail": "Internal server error", "request_id": request_id}, status_code=500)
+            await response(scope, receive, send_with_id)
+        took_ms = (time.perf_counter() - began) * 1000
+        log.bind(request=True).debug("{} {} {} {:.1f} ms", scope["method"], scope["path"], status, took_ms)
+
+
+def _exception_handlers(settings: Settings) -> dict[Any, ExceptionHandler]:
+    def on_pipeline_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, PipelineError)
+        log.opt(exception=error.__cause__ or error).error("{} failed: {}", request.url.path, error)
+        body = {"detail": f"Pipeline execution failed: {error}"}
+        if settings.show_tracebacks:
+            body["traceback"] = error.traceback
+        return JSONResponse(body, status_code=500)
+
+    return {
+        HTTPException: _on_http_exception,
+        PipelineError: on_pipeline_error,
+        HayhooksError: _on_hayhooks_error,
+    }
+
+
+def _on_http_exception(request: Request, error: Exception) -> Response:
+    """Of a wrapper or of Starlette: status and detail as they are."""
+    assert isinstance(error, HTTPException)
+    if error.status_code in (204, 304):
+        return Response(status_code=error.status_code, headers=error.headers)
+    return _error_response(request, error.status_code, error.detail, error.headers)
+
+
+def _on_hayhooks_error(request: Request, error: Exception) -> Response:
+    match error:
+        case OpenAIError():
+            headers = {} if error.retry else {"x-should-retry": "false"}
+            return JSONResponse(error.body(), status_code=error.status, headers=headers)
+        case InvalidInputError():
+            return Response(encode({"detail": error.details}), status_code=422, media_type="application/json")
+        case NotFoundError():
+            return _error_response(request, 404, str(error))
+        case UnavailableError():
+            return _error_response(request, 503, str(error), {"Retry-After": "1"})
+    raise error
+
+
+def _error_response(request: Request, status: int, detail: Any, headers: Any = None) -> Response:
+    """``{"detail": ...}``; on the paths that speak OpenAI with the error object that its clients read."""
+    if not _speaks_openai(request.url.path):
+        return JSONResponse({"detail": detail}, status_code=status, headers=headers)
+    message = detail if isinstance(detail, str) else HTTPStatus(status).phrase
+    kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
+    body = OpenAIError(status, message, type=kind).body()
+    return JSONResponse({**body, "detail": detail}, status_code=status, headers=headers)
+
+
+def _speaks_openai(path: str) -> bool:
+    segments = path.strip("/").split("/")
+    return segments[0] in ("v1", "models", "chat") or segments[-1] == "chat"
+
+
+def _endpoint(function: Callable[..., Any]) -> Callable[[Request], Awaitable[Response]]:
+    """*function* as Starlette wants it: with a request, asynchronous, and giving a response."""
+    wants_request = bool(signature(function).parameters)
+    is_async = iscoroutinefunction(function)
+
+    @wraps(function)
+    async def endpoint(request: Request) -> Response:
+        arguments = (request,) if wants_request else ()
+        result = await function(*arguments) if is_async else await run_in_threadpool(function, *arguments)
+        return result if isinstance(result, Response) else Response(encode(result), media_type="application/json")
+
+    return endpoint

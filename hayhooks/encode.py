@@ -1,0 +1,48 @@
+"""Encode what a wrapper returns as JSON."""
+
+from typing import Any
+
+from pydantic_core import PydanticSerializationError, PydanticSerializationUnexpectedValue, to_json
+
+from hayhooks.kernel.signature import Operation, is_haystack_data, to_plain
+
+
+def encode(value: Any, operation: Operation | None = None) -> bytes:
+    """JSON of *value*: as *operation*'s return annotation says, and where it is of another type, as it is.
+
+    Haystack's data classes are written by their ``to_dict``; a ChatMessage of a method that is annotated ``-> str``
+    is its text.
+
+    Raises:
+        TypeError: something in it cannot be JSON; the message names the type.
+    """
+    try:
+        if operation is not None and operation.result is not None:
+            if operation.returns_text and is_haystack_data(type(value)) and hasattr(value, "text"):
+                value = value.text
+            try:
+                return operation.result.dump_json(value, warnings="error")
+            except (PydanticSerializationUnexpectedValue, PydanticSerializationError):
+                pass  # the annotation was not meant so strictly: what was returned is the answer
+        return to_json(_plain(value), fallback=_fallback)
+    except PydanticSerializationError as error:
+        raise TypeError(str(error)) from error
+    except ValueError as error:  # a text that is no Unicode, a structure that contains itself
+        raise TypeError(f"the result cannot be written as JSON: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    """*value* with Haystack's data classes as dicts: pydantic would write their private fields."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return [_plain(item) for item in value]
+    return _plain(to_plain(value)) if is_haystack_data(type(value)) else value
+
+
+def _fallback(value: Any) -> Any:
+    """What pydantic does not know: numpy's scalars and arrays, and what else can say itself as plain values."""
+    for method in ("tolist", "to_dict"):
+        if callable(convert := getattr(value, method, None)):
+            return _plain(convert())
+    raise TypeError(f"a {type(value).__module__}.{type(value).__qualname__} cannot be written as JSON")

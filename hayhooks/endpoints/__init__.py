@@ -1,0 +1,8 @@
+"""The plug-ins that come with hayhooks; each is a module with ``server_routes`` and ``deployment_routes``."""
+
+from collections.abc import Sequence
+
+from hayhooks.endpoints import chat, health, models, run, status
+from hayhooks.router import PlugIn
+
+BUILTIN: Sequence[PlugIn] = (run, chat, health, models, status)

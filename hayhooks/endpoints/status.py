@@ -1,0 +1,85 @@
+"""``/status``: what is served, from which revision, and why something is not."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from hayhooks.encode import encode
+from hayhooks.kernel.snapshot import Deployment, Snapshot
+from hayhooks.router import error_text, missing
+
+
+def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
+    """Serve ``/status`` and ``/status/{name}``; the list is made once a generation, when first asked for."""
+    cached: list[bytes] = []
+
+    async def status(request: Request) -> Response:
+        if not cached:
+            cached.append(encode(_status(snapshot)))
+        return Response(cached[0], media_type="application/json")
+
+    async def status_of(request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in _names(snapshot):
+            raise missing(snapshot, name)
+        body = {"status": "Up!", "pipeline": name, **_state(snapshot, name)}
+        return JSONResponse(body, status_code=200 if name in snapshot.deployments else 503)
+
+    yield Route("/status", status)
+    yield Route("/status/{name}", status_of)
+
+
+def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
+    """Nothing below a deployment."""
+    return iter(())
+
+
+def _names(snapshot: Snapshot) -> list[str]:
+    return sorted(snapshot.deployments.keys() | snapshot.failures.keys() | snapshot.loading.keys())
+
+
+def _status(snapshot: Snapshot) -> dict[str, Any]:
+    return {
+        "status": "Up!",
+        "pipelines": list(snapshot.deployments),
+        "generation": snapshot.generation,
+        "revision": _revision(snapshot),
+        "ready": snapshot.ready and not snapshot.problem,
+        "error": snapshot.problem or None,
+        "deployments": [_state(snapshot, name) for name in _names(snapshot)],
+    }
+
+
+def _revision(snapshot: Snapshot) -> str:
+    """One digest of all that is served: equal on two servers if and only if they serve the same."""
+    served = "".join(f"{name}\0{d.revision.fingerprint}\0" for name, d in snapshot.deployments.items())
+    return hashlib.blake2b(served.encode(errors="surrogateescape"), digest_size=6).hexdigest()
+
+
+def _state(snapshot: Snapshot, name: str) -> dict[str, Any]:
+    deployment, failure = snapshot.deployments.get(name), snapshot.failures.get(name)
+    loading = snapshot.loading.get(name)
+    return {
+        "name": name,
+        "state": _word(snapshot, name),
+        "revision": deployment.revision.id if deployment else None,
+        "loaded_at": deployment.loaded_at if deployment else None,
+        "load_ms": round(deployment.load_ms, 1) if deployment else None,
+        "endpoints": list(deployment.endpoints.paths) if deployment else [],
+        "description": deployment.description if deployment else "",
+        "error": error_text(failure) if failure else None,
+        "failed_revision": failure.revision.id if failure else None,
+        "failed_at": failure.failed_at if failure else None,
+        "loading_since": loading.since if loading else None,
+    }
+
+
+def _word(snapshot: Snapshot, name: str) -> str:
+    """``loading`` only where nothing serves: a deployment that is being replaced serves as before."""
+    if name in snapshot.deployments:
+        return "stale" if name in snapshot.failures else "serving"
+    return "loading" if name in snapshot.loading else "failed"

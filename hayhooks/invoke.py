@@ -1,0 +1,282 @@
+"""Invoke: call a wrapper's method, whatever kind it is, and give its result or its stream.
+
+Sync code runs in the deployment's own threads, async code on the event loop. A stream is, for both, an asynchronous
+generator of batches: lists of the items that were ready together.
+"""
+
+import asyncio
+import contextvars
+import inspect
+import threading
+import traceback as tracebacks
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
+from contextlib import aclosing
+from functools import partial
+from typing import Any
+
+from hayhooks.errors import PipelineError
+from hayhooks.kernel.modules import running
+from hayhooks.kernel.signature import Operation
+from hayhooks.kernel.snapshot import Deployment
+
+Batches = AsyncGenerator[list[Any], None]
+
+_UNREAD = 64  # items that a sync generator may be ahead of its reader
+
+
+class Stream:
+    """What a method streams, with its first batch already taken, so that an early error is still an error response.
+
+    Iterate it once, over its batches, and close it (``aclose``) whatever happens: this stops the wrapper's work.
+
+    Attributes:
+        first: the first batch; empty if there are no items at all.
+    """
+
+    def __init__(self, first: list[Any], rest: Batches | None = None) -> None:
+        self.first = first
+        self._rest = rest
+
+    @classmethod
+    async def of(cls, deployment: Deployment, items: Generator[Any, Any, Any] | AsyncIterator[Any]) -> "Stream":
+        """Begin to read *items*, and wait for the first one.
+
+        Raises:
+            PipelineError: the wrapper raised before there was an item.
+        """
+        batches = _guarded(_singly(items) if isinstance(items, AsyncIterator) else _from_thread(deployment, items))
+        try:
+            return cls(await anext(batches, []), batches)
+        except BaseException:
+            await batches.aclose()
+            raise
+
+    async def __aiter__(self) -> Batches:
+        if self.first:
+            yield self.first
+        if self._rest is not None:
+            async for batch in self._rest:
+                yield batch
+
+    async def aclose(self) -> None:
+        """Stop the work, if it still goes on."""
+        if self._rest is not None:
+            await self._rest.aclose()
+
+
+async def invoke(deployment: Deployment, operation: Operation, arguments: dict[str, Any]) -> Any:
+    """Call *operation* of *deployment* with keyword *arguments*.
+
+    Returns:
+        What the method returned, awaited; a ``Stream`` if that is a generator of either kind.
+
+    Raises:
+        PipelineError: the wrapper's code raised; the cause is what it raised.
+        Exception: a Starlette ``HTTPException`` is raised as it is.
+    """
+    call = partial(operation.method, **arguments)
+    with running(deployment.package):
+        try:
+            result = call() if operation.on_loop else await _in_thread(deployment, call)
+            if inspect.isawaitable(result):
+                result = await result
+        # The user's code may raise anything, SystemExit included; none of it may end the server.
+        except BaseException as error:
+            if _passes(error):
+                raise
+            raise _pipeline_error(error) from error
+        return await Stream.of(deployment, result) if isinstance(result, Generator | AsyncIterator) else result
+
+
+async def collect(stream: Stream) -> list[Any]:
+    """Every item of *stream*."""
+    async with aclosing(stream):
+        return [item async for batch in stream for item in batch]
+
+
+async def unless_disconnected(receive: Callable[[], Awaitable[Any]], work: Awaitable[Any]) -> Any:
+    """Await *work*, but cancel it when the client goes away; to be used once the request's body has been read.
+
+    Raises:
+        asyncio.CancelledError: the client has gone.
+    """
+    task = asyncio.ensure_future(work)
+    watcher = asyncio.ensure_future(_disconnection(receive))
+    try:
+        await asyncio.wait((task, watcher), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+        return await task
+    finally:
+        watcher.cancel()
+        if not task.done():
+            task.cancel()
+
+
+async def _disconnection(receive: Callable[[], Awaitable[Any]]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _in_thread(deployment: Deployment, call: Callable[[], Any]) -> Any:
+    """Run *call* in a thread of *deployment*, in this context.
+
+    When this is cancelled the thread runs on, with a lease of its own: its revision is not retired under it.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+    context = contextvars.copy_context()
+    deployment.leases.take()
+
+    def job() -> None:
+        try:
+            settle = partial(_settle, future, context.run(call), None)
+        except BaseException as error:
+            settle = partial(_settle, future, None, _raisable(error))
+        finally:
+            deployment.leases.give_back()
+        _tell(loop, settle)
+
+    deployment.crew.submit(job)
+    return await future
+
+
+def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    if future.done():  # cancelled meanwhile
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
+
+
+def _raisable(error: BaseException) -> BaseException:
+    """*error* as a future can carry it: these would end the loop, or a generator."""
+    if not isinstance(error, StopIteration | SystemExit | KeyboardInterrupt):
+        return error
+    carrier = RuntimeError(f"{type(error).__name__}: {error}".removesuffix(": "))
+    carrier.__cause__ = error
+    return carrier
+
+
+def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    try:
+        loop.call_soon_threadsafe(callback)
+    except RuntimeError:  # the loop has ended, and nobody waits any more
+        return
+
+
+async def _singly(items: AsyncIterator[Any]) -> Batches:
+    try:
+        async for item in items:
+            yield [item]
+    finally:
+        if isinstance(items, AsyncGenerator):
+            await items.aclose()
+
+
+async def _from_thread(deployment: Deployment, items: Generator[Any, Any, Any]) -> Batches:
+    """Read a sync generator in one thread for its whole life; what comes while we are busy comes as one batch."""
+    pump = _Pump(items, asyncio.get_running_loop())
+    context = contextvars.copy_context()
+    deployment.leases.take()
+
+    def job() -> None:
+        try:
+            context.run(pump.run)
+        finally:
+            deployment.leases.give_back()
+
+    deployment.crew.submit(job)
+    try:
+        while batch := await pump.take():
+            yield batch
+    finally:
+        pump.abandon()
+
+
+class _Pump:
+    """Moves the items of a sync generator from its thread to the loop, at most ``_UNREAD`` ahead of the reader."""
+
+    def __init__(self, items: Iterator[Any], loop: asyncio.AbstractEventLoop) -> None:
+        self._items = items
+        self._loop = loop
+        self._changed = threading.Condition()
+        self._unread: list[Any] = []
+        self._error: BaseException | None = None
+        self._ended = False
+        self._abandoned = False
+        self._arrival = asyncio.Event()
+
+    def run(self) -> None:
+        """In the thread: read all items, as fast as the reader takes them; close the generator in the end."""
+        error: BaseException | None = None
+        try:
+            for item in self._items:
+                if not self._hand_over(item):
+                    break
+        except BaseException as raised:
+            error = _raisable(raised)
+        try:
+            self._items.close()  # type: ignore[attr-defined]
+        except BaseException as raised:
+            error = error or _raisable(raised)
+        with self._changed:
+            self._error, self._ended = error, True
+        _tell(self._loop, self._arrival.set)
+
+    async def take(self) -> list[Any]:
+        """On the loop: what has arrived, waiting for the first item; empty at the end."""
+        while True:
+            self._arrival.clear()
+            with self._changed:
+                if self._unread:
+                    batch, self._unread = self._unread, []
+                    self._changed.notify()
+                    return batch
+                if self._ended:
+                    if self._error is not None:
+                        raise self._error
+                    return []
+            await self._arrival.wait()
+
+    def abandon(self) -> None:
+        """On the loop: read no more; the generator is closed when it gives its next item."""
+        with self._changed:
+            self._abandoned = True
+            self._changed.notify()
+
+    def _hand_over(self, item: Any) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: self._abandoned or len(self._unread) < _UNREAD)
+            if self._abandoned:
+                return False
+            self._unread.append(item)
+            first = len(self._unread) == 1
+        if first:
+            _tell(self._loop, self._arrival.set)
+        return True
+
+
+async def _guarded(batches: Batches) -> Batches:
+    """*batches*, with what the wrapper's code raises as a ``PipelineError``."""
+    try:
+        async with aclosing(batches):
+            async for batch in batches:
+                yield batch
+    # As in invoke.
+    except BaseException as error:
+        if _passes(error):
+            raise
+        raise _pipeline_error(error) from error
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether *error* is no fault of the wrapper: this task is cancelled, or the response is what it says."""
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
+        return True
+    return any(cls.__module__ == "starlette.exceptions" for cls in type(error).__mro__)
+
+
+def _pipeline_error(error: BaseException) -> PipelineError:
+    return PipelineError(str(error) or type(error).__name__, traceback="".join(tracebacks.format_exception(error)))

@@ -1,0 +1,204 @@
+"""Router and switch: from a snapshot to a plain Starlette router, and from a request to the live one.
+
+A generation is built whole, then one assignment makes it live. A request reads that attribute once.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Protocol
+
+from starlette._utils import get_route_path
+from starlette.datastructures import MutableHeaders, URLPath
+from starlette.routing import BaseRoute, Match, NoMatchFound, Route, Router
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from hayhooks.errors import NotFoundError, UnavailableError
+from hayhooks.kernel.snapshot import Deployment, Failure, Snapshot
+
+# First path segments of routes that are to come: a folder must not be served today and refused after an update.
+RESERVED = frozenset({"docs", "redoc", "openapi.json", "openapi.yaml", "draw", "files", "responses", "metrics", "mcp"})
+
+_SCOPE_KEY = "hayhooks.switch"
+
+
+class PlugIn(Protocol):
+    """What adds routes; a module with these two functions is one."""
+
+    def server_routes(self, snapshot: Snapshot) -> Iterable[BaseRoute]:
+        """The routes of the server; asked for with every generation."""
+
+    def deployment_routes(self, deployment: Deployment) -> Iterable[BaseRoute]:
+        """The routes below ``/{name}``; asked for once, when the deployment is loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """What the plug-ins made of one deployment."""
+
+    router: Router
+    paths: tuple[str, ...]  # with the name in front, as people call them
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A snapshot with its router."""
+
+    snapshot: Snapshot
+    router: ASGIApp
+
+
+def equip(deployment: Deployment, plug_ins: Sequence[PlugIn]) -> Endpoints:
+    """Build the routes of *deployment*."""
+    routes = [route for plug_in in plug_ins for route in plug_in.deployment_routes(deployment)]
+    shown = [route.path for route in routes if isinstance(route, Route) and route.include_in_schema]
+    paths = tuple(f"/{deployment.name}{path}" for path in shown)
+
+    async def no_such_endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"].removeprefix(scope.get("app_root_path", ""))
+        raise NotFoundError(f"{deployment.name!r} has no endpoint {path}; it has {', '.join(paths)}")
+
+    return Endpoints(Router(routes, redirect_slashes=False, default=no_such_endpoint), paths)
+
+
+def build(snapshot: Snapshot, plug_ins: Sequence[PlugIn]) -> Generation:
+    """Build the router of *snapshot*: the deployments by one look-up, then the server's routes."""
+    routes = [route for plug_in in plug_ins for route in plug_in.server_routes(snapshot)]
+    return Generation(
+        snapshot, Router([_Dispatch(snapshot.deployments), *routes], redirect_slashes=False, default=_unknown)
+    )
+
+
+def reserved_names(plug_ins: Sequence[PlugIn]) -> frozenset[str]:
+    """The names that deployments cannot have: the first path segments of the server's routes."""
+    routes = [route for plug_in in plug_ins for route in plug_in.server_routes(Snapshot())]
+    return RESERVED | {route.path.split("/")[1] for route in routes if isinstance(route, Route)}
+
+
+class Switch:
+    """The ASGI app that sends each request to the live generation."""
+
+    def __init__(self, plug_ins: Sequence[PlugIn]) -> None:
+        self.live = build(Snapshot(), plug_ins)
+        self.started = False  # its lifespan runs
+        self.stopping = False
+        self._ready = asyncio.Event()
+
+    def publish(self, generation: Generation) -> None:
+        """Make *generation* live; on the event loop. Requests that began before keep the one that they read."""
+        self.live = generation
+        if generation.snapshot.ready:
+            self._ready.set()
+
+    async def ready(self) -> Generation:
+        """The live generation, once the first reconciliation is done.
+
+        Raises:
+            UnavailableError: it will never be, because the lifespan of the application does not run.
+        """
+        if not self.started:
+            raise UnavailableError(
+                "hayhooks has not been started: the application that it is mounted in must run its lifespan"
+            )
+        await self._ready.wait()
+        return self.live
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request from one generation."""
+        scope[_SCOPE_KEY] = self
+        await self.live.router(scope, receive, send)
+
+
+def switch_of(scope: Scope) -> Switch:
+    """The switch that a request came through."""
+    switch: Switch = scope[_SCOPE_KEY]
+    return switch
+
+
+async def find(scope: Scope, name: str) -> Deployment | None:
+    """The deployment *name* that is live now; while the server starts, wait until it can be known.
+
+    For requests that name it in their body, which may have taken its time to come. Nothing may be awaited between
+    this and the lease that ``lend`` takes.
+    """
+    switch = switch_of(scope)
+    deployment = switch.live.snapshot.deployments.get(name)
+    if deployment is None and not switch.live.snapshot.ready:
+        deployment = (await switch.ready()).snapshot.deployments.get(name)
+    return deployment
+
+
+async def lend(deployment: Deployment, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Run *app* for one request on a lease of *deployment*, to the last byte; the answer names the revision."""
+    revision = deployment.revision.id
+
+    async def send_with_revision(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message)["X-Hayhooks-Revision"] = revision
+        await send(message)
+
+    with deployment.leases.hold():
+        await app(scope, receive, send_with_revision)
+
+
+class _Dispatch(BaseRoute):
+    """Every deployment's routes, found by the first path segment: 1,000 cost a request what one costs."""
+
+    def __init__(self, deployments: Mapping[str, Deployment]) -> None:
+        self._deployments = deployments
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        deployment = self._deployments.get(_first_segment(scope))
+        if deployment is None or scope["type"] != "http":
+            return Match.NONE, {}
+        root_path = scope.get("root_path", "")
+        return Match.FULL, {
+            "app_root_path": scope.get("app_root_path", root_path),
+            "root_path": f"{root_path}/{deployment.name}",
+            "endpoint": deployment,
+        }
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        deployment: Deployment = scope["endpoint"]
+        await lend(deployment, deployment.endpoints.router, scope, receive, send)
+
+    def url_path_for(self, name: str, /, **path_params: object) -> URLPath:
+        raise NoMatchFound(name, path_params)
+
+
+async def _unknown(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer for a path that nothing serves: say what is wrong with it, or serve it after all when just starting."""
+    switch, name = switch_of(scope), _first_segment(scope)
+    if not switch.live.snapshot.ready and switch.started:
+        await (await switch.ready()).router(scope, receive, send)
+        return
+    raise missing(switch.live.snapshot, name)
+
+
+def missing(snapshot: Snapshot, name: str) -> NotFoundError | UnavailableError:
+    """Why *name* is not served: it failed to load, is being loaded, or is not there."""
+    failure = snapshot.failures.get(name)
+    if name in snapshot.loading:
+        return UnavailableError(f"pipeline {name!r} is being loaded")
+    if failure is not None:
+        return UnavailableError(f"pipeline {name!r} failed to load: {failure.reason}")
+    close = get_close_matches(name, snapshot.deployments, n=1)
+    suggestion = f"; did you mean {close[0]!r}?" if close else ""
+    return NotFoundError(f"there is no pipeline {name!r}{suggestion}")
+
+
+def _first_segment(scope: Scope) -> str:
+    return get_route_path(scope)[1:].partition("/")[0]
+
+
+def error_text(failure: Failure) -> str:
+    """A failure for people: the reason, where it is in their code, what would help, and the traceback."""
+    lines = [failure.reason]
+    if failure.place is not None:
+        lines.append(f"at {failure.place.file}:{failure.place.line}: {failure.place.source}".rstrip(": "))
+    if failure.hint:
+        lines.append(f"hint: {failure.hint}")
+    if failure.traceback:
+        lines += ["", failure.traceback.rstrip()]
+    return "\n".join(lines)

@@ -1,0 +1,28 @@
+"""Fixtures for all tests."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.server import LiveServer, serving
+
+for name in [name for name in os.environ if name.startswith("HAYHOOKS_")]:
+    del os.environ[name]  # the settings of whoever runs the tests are not theirs
+os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "false"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An empty pipelines directory."""
+    root = tmp_path / "pipelines"
+    root.mkdir()
+    return root
+
+
+@pytest.fixture
+def server(root: Path) -> Iterator[LiveServer]:
+    """A server over an empty pipelines directory."""
+    with serving(root) as server:
+        yield server
