@@ -305,8 +305,7 @@ def _error_response(request: Request, status: int, detail: Any, headers: Any = N
 
 
 def _speaks_openai(path: str) -> bool:
-    segments = path.strip("/").split("/")
-    return segments[0] in ("v1", "models", "chat") or segments[-1] == "chat"
+    return path.startswith(("/v1/", "/models", "/chat/completions")) or path.endswith("/chat")
 
 
 def _endpoint(function: Callable[..., Any]) -> Callable[[Request], Awaitable[Response]]:

@@ -65,15 +65,17 @@ def equip(deployment: Deployment, plug_ins: Sequence[PlugIn]) -> Endpoints:
 def build(snapshot: Snapshot, plug_ins: Sequence[PlugIn]) -> Generation:
     """Build the router of *snapshot*: the deployments by one look-up, then the server's routes."""
     routes = [route for plug_in in plug_ins for route in plug_in.server_routes(snapshot)]
-    return Generation(
-        snapshot, Router([_Dispatch(snapshot.deployments), *routes], redirect_slashes=False, default=_unknown)
-    )
+    dispatch = _Dispatch(snapshot.deployments, frozenset(route.path for route in routes if isinstance(route, Route)))
+    return Generation(snapshot, Router([dispatch, *routes], redirect_slashes=False, default=_unknown))
 
 
 def reserved_names(plug_ins: Sequence[PlugIn]) -> frozenset[str]:
-    """The names that deployments cannot have: the first path segments of the server's routes."""
-    routes = [route for plug_in in plug_ins for route in plug_in.server_routes(Snapshot())]
-    return RESERVED | {route.path.split("/")[1] for route in routes if isinstance(route, Route)}
+    """The names that deployments cannot have: the first path segments of the server's routes.
+
+    But not of those like ``/chat/completions``, one fixed path that is no deployment's: ``chat`` is too good a name.
+    """
+    paths = [r.path for plug_in in plug_ins for r in plug_in.server_routes(Snapshot()) if isinstance(r, Route)]
+    return RESERVED | {path.split("/")[1] for path in paths if path.count("/") == 1 or "{" in path}
 
 
 class Switch:
@@ -145,12 +147,14 @@ async def lend(deployment: Deployment, app: ASGIApp, scope: Scope, receive: Rece
 class _Dispatch(BaseRoute):
     """Every deployment's routes, found by the first path segment: 1,000 cost a request what one costs."""
 
-    def __init__(self, deployments: Mapping[str, Deployment]) -> None:
+    def __init__(self, deployments: Mapping[str, Deployment], server_paths: frozenset[str]) -> None:
         self._deployments = deployments
+        self._server_paths = server_paths
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        deployment = self._deployments.get(_first_segment(scope))
-        if deployment is None or scope["type"] != "http":
+        path = get_route_path(scope)
+        deployment = self._deployments.get(path[1:].partition("/")[0])
+        if deployment is None or path in self._server_paths or scope["type"] != "http":
             return Match.NONE, {}
         root_path = scope.get("root_path", "")
         return Match.FULL, {
