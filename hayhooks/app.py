@@ -8,14 +8,15 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial, wraps
 from http import HTTPStatus
 from inspect import iscoroutinefunction, signature
-from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
@@ -57,13 +58,16 @@ class Hayhooks(Starlette):
     mounts it must run that lifespan, see the README.
     """
 
-    def __init__(self, settings: Settings, *, plug_ins: Sequence[PlugIn], observe: Observe) -> None:
+    def __init__(
+        self, settings: Settings, *, plug_ins: Sequence[PlugIn], observe: Observe, only: str | None = None
+    ) -> None:
         super().__init__()
         self.settings = settings
+        self.root = settings.pipelines_dir.absolute()  # wrappers may change the working directory
         self.switch = Switch(plug_ins)
         self.reconciler: Reconciler | None = None  # while its lifespan runs
         self.router = Router(
-            redirect_slashes=False, default=self.switch, lifespan=partial(_lifespan, observe, plug_ins)
+            redirect_slashes=False, default=self.switch, lifespan=partial(_lifespan, observe, plug_ins, only)
         )
         self.exception_handlers = _exception_handlers(settings)
 
@@ -119,7 +123,11 @@ class Hayhooks(Starlette):
 
 
 def create_app(
-    settings: Settings | None = None, *, plug_ins: Sequence[PlugIn] = BUILTIN, observe: Observe | None = None
+    settings: Settings | None = None,
+    *,
+    plug_ins: Sequence[PlugIn] = BUILTIN,
+    observe: Observe | None = None,
+    only: str | None = None,
 ) -> Hayhooks:
     """An ASGI application that serves the pipelines directory of *settings*.
 
@@ -127,27 +135,59 @@ def create_app(
         settings: default: those of the environment and ``.env``.
         plug_ins: what makes routes of snapshots.
         observe: told of every change, in the deployer's thread; default: a log line each.
+        only: the one name in the directory to serve; all if None.
 
     Raises:
         pydantic.ValidationError: a setting in the environment does not fit.
     """
     settings = settings or Settings()
-    return Hayhooks(settings, plug_ins=plug_ins, observe=observe or log_change)
+    return Hayhooks(settings, plug_ins=plug_ins, observe=observe or log_change, only=only)
 
 
 def run_app(app: Hayhooks | None = None, **settings: Any) -> None:
-    """Serve *app* (default: ``create_app()``) until SIGINT or SIGTERM, as ``hayhooks run`` does."""
-    import uvicorn  # noqa: PLC0415 - only needed by who serves with it
+    """Serve *app* (default: one with *settings*) until SIGINT or SIGTERM, then stop as ``hayhooks run`` does."""
+    serve(app or create_app(Settings(**settings)))
 
-    app = app or create_app(Settings(**settings))
-    uvicorn.run(
-        app,
-        host=app.settings.host,
-        port=app.settings.port,
-        root_path=app.settings.root_path,
-        timeout_graceful_shutdown=app.settings.graceful_shutdown_timeout,
-        log_config=None,
-    )
+
+def serve(app: Hayhooks) -> None:
+    """Serve *app* in this process until SIGINT or SIGTERM.
+
+    No new work then, open requests and streams get the graceful time, everything is torn down, and this returns.
+
+    Raises:
+        SystemExit: the server could not start; uvicorn has logged why.
+    """
+    _Server(uvicorn.Config(app, **server_options(app.settings))).run()
+
+
+def server_options(settings: Settings) -> dict[str, Any]:
+    """How uvicorn serves us."""
+    return {
+        "host": settings.host,
+        "port": settings.port,
+        "root_path": settings.root_path,
+        "timeout_graceful_shutdown": settings.graceful_shutdown_timeout,
+        "log_config": None,  # ours is set up already
+        "access_log": False,  # the boundary writes a line with more in it
+    }
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, but one that returns after a signal."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle signals as uvicorn does, without its raising them again at the end: that would end us with -15."""
+        with super().capture_signals():
+            try:
+                yield
+            finally:
+                self._captured_signals.clear()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop; ``/readyz`` says so on connections that are still open."""
+        self.config.app.switch.stopping = True  # type: ignore[union-attr]
+        super().handle_exit(sig, frame)
 
 
 def log_change(change: Change) -> None:
@@ -165,7 +205,9 @@ def log_change(change: Change) -> None:
 
 
 @asynccontextmanager
-async def _lifespan(observe: Observe, plug_ins: Sequence[PlugIn], app: Hayhooks) -> AsyncIterator[None]:
+async def _lifespan(
+    observe: Observe, plug_ins: Sequence[PlugIn], only: str | None, app: Hayhooks
+) -> AsyncIterator[None]:
     """Run the deployer as long as the application is served."""
     settings, loop = app.settings, asyncio.get_running_loop()
     _make_importable(settings)
@@ -181,12 +223,13 @@ async def _lifespan(observe: Observe, plug_ins: Sequence[PlugIn], app: Hayhooks)
         loop.call_soon_threadsafe(swap)
 
     app.reconciler = Reconciler(
-        Path(os.path.abspath(settings.pipelines_dir)),
+        app.root,
         publish=publish,
         equip=partial(equip, plug_ins=plug_ins),
         observe=observe,
         loop=loop,
         reserved=reserved_names(plug_ins),
+        only=only,
         threads=settings.threads,
         settle_ms=settings.settle_ms,
         look_around_ms=settings.look_around_ms,
@@ -221,7 +264,7 @@ def _middleware(settings: Settings) -> list[Middleware]:
 
 
 class _Boundary:
-    """Gives each request its id, turns what nobody expected into a 500, and logs a line at DEBUG.
+    """Gives each request its id, turns what nobody expected into a 500, and logs a line at TRACE.
 
     It stands inside CORSMiddleware, unlike Starlette's own handler of 500s: a browser may read the error.
     """
@@ -253,7 +296,8 @@ class _Boundary:
             response = JSONResponse({"detail": "Internal server error", "request_id": request_id}, status_code=500)
             await response(scope, receive, send_with_id)
         took_ms = (time.perf_counter() - began) * 1000
-        log.bind(request=True).debug("{} {} {} {:.1f} ms", scope["method"], scope["path"], status, took_ms)
+        request = {"method": scope["method"], "path": scope["path"], "status": status, "took_ms": took_ms}
+        log.bind(request=request).trace("{method} {path} {status} {took_ms:.1f} ms", **request)
 
 
 def _exception_handlers(settings: Settings) -> dict[Any, ExceptionHandler]:

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BeforeValidator, Field
+from pydantic import AliasChoices, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "HAYHOOKS_"
@@ -87,3 +87,13 @@ class Settings(BaseSettings):
             PREFIX + name.upper(): value if isinstance(value, str) else json.dumps(value)
             for name, value in values.items()
         }
+
+
+def problems(error: ValidationError) -> list[str]:
+    """What is wrong with settings, a line each: the name, the value and what is accepted."""
+    lines = []
+    for detail in error.errors(include_url=False):
+        name = str(detail["loc"][0]) if detail["loc"] else ""
+        name = name if name.startswith(PREFIX) else PREFIX + name.upper()
+        lines.append(f"{name}={detail['input']!r}: {detail['msg']}")
+    return lines

@@ -65,6 +65,7 @@ class Reconciler:
         observe: called with each change, after it was published.
         loop: the serving loop, for what has to run there.
         reserved: names that deployments may not have.
+        only: the one name to serve; all if None.
         threads: how many sync calls of one deployment run at a time.
         settle_ms: how long a folder must keep still before it is read.
         look_around_ms: the longest time between two looks.
@@ -80,6 +81,7 @@ class Reconciler:
         observe: Callable[[Change], None],
         loop: asyncio.AbstractEventLoop,
         reserved: Collection[str] = (),
+        only: str | None = None,
         threads: int = 40,
         settle_ms: int = 20,
         look_around_ms: int = 1000,
@@ -94,7 +96,9 @@ class Reconciler:
         self._loop = loop
         self._threads = threads
         self._settle_s = settle_ms / 1000
-        self._scanner = Scanner(root, reserved=reserved, settle_s=self._settle_s, absence_s=absence_ms / 1000)
+        self._scanner = Scanner(
+            root, reserved=reserved, only=only, settle_s=self._settle_s, absence_s=absence_ms / 1000
+        )
         self._inbox: queue.SimpleQueue[frozenset[str] | _Loaded | None] = queue.SimpleQueue()
         self._watch = Watch(self._inbox.put, look_around_s=look_around_ms / 1000)
         self._loaders = Crew("load", _LOADS_AT_A_TIME, patience_s=_LOAD_PATIENCE_S)

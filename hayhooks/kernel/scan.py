@@ -62,13 +62,23 @@ class Scanner:
     Args:
         root: the pipelines directory.
         reserved: names that would clash with a route of the server.
+        only: the one name to look for; all if None.
         settle_s: a folder is read when it has looked the same for so many seconds.
         absence_s: a name is gone when it has been away for so many seconds.
     """
 
-    def __init__(self, root: Path, *, reserved: Collection[str] = (), settle_s: float, absence_s: float) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        reserved: Collection[str] = (),
+        only: str | None = None,
+        settle_s: float,
+        absence_s: float,
+    ) -> None:
         self._root = root
         self._reserved = frozenset(reserved)
+        self._only = only
         self._settle_s = settle_s
         self._absence_s = absence_s
         self._memory: dict[str, _Memory] = {}
@@ -86,6 +96,8 @@ class Scanner:
             listing = _list(self._root)
         except OSError as error:
             return self._result(f"the pipelines directory {self._root} cannot be read: {error.strerror or error}")
+        if self._only is not None:
+            listing = {name: paths for name, paths in listing.items() if name == self._only}
         for name, paths in listing.items():
             memory = self._memory.get(name)
             if names is None or name in names or memory is None or not memory.settled or memory.absent_since:

@@ -1,0 +1,109 @@
+"""``hayhooks dev``: serve while somebody writes a wrapper, and tell them what becomes of every save."""
+
+import linecache
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from hayhooks.app import create_app, serve
+from hayhooks.cli.run import make_directory
+from hayhooks.errors import Place
+from hayhooks.kernel.reconcile import Change
+from hayhooks.kernel.scan import WRAPPER_FILE
+from hayhooks.kernel.snapshot import Deployment, Failure
+from hayhooks.logger import log, set_up
+from hayhooks.settings import Settings
+from hayhooks.version import __version__
+
+_CONTEXT = 2  # lines shown around the one that failed
+
+
+def dev(settings: Settings, path: Path | None) -> int:
+    """Serve *path* (a wrapper's folder, or a directory of them), and print a line for each change and request."""
+    console = Console(highlight=False, soft_wrap=True)  # lines are never cut, in a pipe least of all
+    only = None
+    if path is not None:
+        path = path.absolute()
+        only = path.name if (path / WRAPPER_FILE).is_file() else None
+        settings = settings.model_copy(update={"pipelines_dir": path.parent if only else path})
+    set_up(settings.log)
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # the banner says it
+    make_directory(settings)
+    log.remove()
+    log.add(partial(_show_entry, console), level="TRACE", format="{message}", backtrace=False, diagnose=False)
+    _show_banner(console, settings, only)
+    serve(create_app(settings, observe=partial(_show_change, console), only=only))
+    console.print("[dim]Stopped.[/]")
+    return 0
+
+
+def _show_banner(console: Console, settings: Settings, only: str | None) -> None:
+    url = f"http://{settings.host}:{settings.port}{settings.root_path}"
+    what = settings.pipelines_dir / only if only else settings.pipelines_dir
+    console.print(f"[bold]hayhooks dev[/] {__version__}  watching [bold]{what}[/]")
+    console.print(f"  {url}/status   {url}/v1   (Ctrl+C stops)")
+
+
+def _show_change(console: Console, change: Change) -> None:
+    serving = change.serving
+    match change.outcome:
+        case Deployment() as deployment:
+            took = f"in {change.took_ms:.0f} ms"
+            endpoints = "  ".join(f"POST {path}" for path in deployment.endpoints.paths)
+            told = ", ".join(change.files) if change.files else endpoints
+            console.print(_line("✓", "green", change.name, f"{deployment.revision.id}  {took}  {told}"))
+        case Failure() as failure:
+            console.print(_line("✗", "red", change.name, f"{failure.revision.id}  {', '.join(change.files)}".rstrip()))
+            _show_failure(console, failure)
+            if serving is not None:
+                console.print(Text(f"  revision {serving.revision.id} keeps serving", style="yellow"))
+        case None if serving is None:
+            console.print(_line("-", "dim", change.name, "removed"))
+        case None:
+            console.print(_line("✓", "green", change.name, f"{serving.revision.id}  is what serves, again"))
+
+
+def _show_failure(console: Console, failure: Failure) -> None:
+    console.print(Text(f"  {failure.reason}", style="red"))
+    if failure.place is not None:
+        console.print(Text(f"  {failure.place.file}:{failure.place.line}", style="bold"))
+        for line in _source_frame(failure.place):
+            console.print(line)
+    if failure.hint:
+        console.print(Text(f"  hint: {failure.hint}", style="cyan"))
+
+
+def _source_frame(place: Place) -> list[Text]:
+    """The lines around *place*, its own one marked."""
+    linecache.checkcache(place.file)
+    lines = linecache.getlines(place.file)
+    first = max(place.line - _CONTEXT, 1)
+    shown = enumerate(lines[first - 1 : place.line + _CONTEXT], first)
+    return [
+        Text(
+            f"  {'>' if number == place.line else ' '} {number:>4} │ {line.rstrip()}",
+            style="" if number == place.line else "dim",
+        )
+        for number, line in shown
+    ]
+
+
+def _show_entry(console: Console, message: Any) -> None:
+    """Print a log entry; a request as a line of its own form."""
+    record = message.record
+    request = record["extra"].get("request")
+    if request is not None:
+        style = "red" if request["status"] >= 500 else "yellow" if request["status"] >= 400 else "dim"
+        told = "{method} {path}  {status}  in {took_ms:.0f} ms".format(**request)
+        console.print(_line("→", style, told, ""))
+    elif record["level"].no > log.level("DEBUG").no:
+        style = {"ERROR": "red", "WARNING": "yellow"}.get(record["level"].name, "")
+        console.print(Text(f"  {message.rstrip()}", style=style))
+
+
+def _line(mark: str, style: str, subject: str, rest: str) -> Text:
+    return Text.assemble((mark, style), " ", (subject, "bold" if rest else style), "  " if rest else "", rest)

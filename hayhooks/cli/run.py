@@ -1,0 +1,36 @@
+"""``hayhooks run``: serve in production."""
+
+import os
+
+import uvicorn
+
+from hayhooks.app import Hayhooks, create_app, serve, server_options
+from hayhooks.logger import log, set_up
+from hayhooks.settings import Settings
+
+
+def run(settings: Settings) -> int:
+    """Serve until stopped, in one process or in several; 0 after a clean stop."""
+    set_up(settings.log)
+    make_directory(settings)
+    if settings.workers == 1:
+        serve(create_app(settings))
+        return 0
+    os.environ.update(settings.environment())  # how the workers, which are started anew, learn of them
+    uvicorn.run("hayhooks.cli.run:worker", factory=True, workers=settings.workers, **server_options(settings))
+    return 0
+
+
+def worker() -> Hayhooks:
+    """The application of one of several workers; each has a deployer of its own."""
+    settings = Settings()
+    set_up(settings.log)
+    return create_app(settings)
+
+
+def make_directory(settings: Settings) -> None:
+    """Create the pipelines directory where only it is missing; afterwards it is its owner's, and only read."""
+    directory = settings.pipelines_dir.absolute()
+    if directory.parent.is_dir() and not os.path.lexists(directory):
+        directory.mkdir()
+        log.info("Created the pipelines directory {}", directory)

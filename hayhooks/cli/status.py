@@ -1,0 +1,88 @@
+"""``hayhooks status``: what the running server serves."""
+
+import json
+import ssl
+import sys
+import time
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from hayhooks.settings import Settings
+
+_TIMEOUT_S = 10
+_STYLES = {"serving": "green", "stale": "yellow", "failed": "red", "loading": "cyan"}
+
+
+def status(settings: Settings, *, as_json: bool) -> int:
+    """Print the running server's deployments.
+
+    Returns:
+        0, or 1 if the server does not answer, or 2 if a deployment failed or is stale.
+    """
+    url = _url(settings)
+    try:
+        body = _get(url, settings)
+    except (OSError, ValueError) as error:
+        reason = error.reason if isinstance(error, URLError) and not isinstance(error, HTTPError) else error
+        print(f"No answer from {url}: {reason}. Is `hayhooks run` running there?", file=sys.stderr)  # noqa: T201
+        return 1
+    if as_json:
+        print(json.dumps(body, indent=2))  # noqa: T201
+    else:
+        _show(body, Console(highlight=False))
+    return 2 if any(entry["state"] in ("failed", "stale") for entry in body["deployments"]) else 0
+
+
+def _url(settings: Settings) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(settings.host, settings.host)  # noqa: S104
+    if ":" in host:
+        host = f"[{host}]"
+    return f"http{'s' if settings.use_https else ''}://{host}:{settings.port}/status"
+
+
+def _get(url: str, settings: Settings) -> dict[str, Any]:
+    # The standard library's client: importing httpx would take longer than the whole command.
+    context = ssl.create_default_context() if settings.use_https else None
+    if context is not None and settings.disable_ssl:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with urlopen(url, timeout=_TIMEOUT_S, context=context) as response:  # noqa: S310 - the scheme is ours
+        body = json.load(response)
+    if not isinstance(body, dict) or "deployments" not in body:
+        raise ValueError("that is no hayhooks server")
+    return body
+
+
+def _show(body: dict[str, Any], console: Console) -> None:
+    if not console.is_terminal:
+        console.width = 10_000  # in a pipe lines are not cut
+    if body.get("error"):
+        console.print(Text(body["error"], style="red"))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("name", "state", "revision", "age", "endpoints", "error"):
+        table.add_column(column, overflow="fold")
+    for entry in body["deployments"]:
+        table.add_row(
+            entry["name"],
+            Text(entry["state"], style=_STYLES.get(entry["state"], "")),
+            entry["revision"] or entry["failed_revision"] or "",
+            _age(entry["loaded_at"] or entry["failed_at"] or entry["loading_since"]),
+            Text(" ".join(entry["endpoints"])),
+            Text((entry["error"] or "").partition("\n")[0]),
+        )
+    console.print(table if body["deployments"] else "Nothing is deployed.")
+
+
+def _age(since: float | None) -> str:
+    """How long ago, in the largest unit that gives a whole number: 12s, 3m, 5h, 2d."""
+    if since is None:
+        return ""
+    seconds = max(int(time.time() - since), 0)
+    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"

@@ -1,0 +1,101 @@
+"""Serve the examples; see scripts/demo."""
+
+import argparse
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = ROOT / "examples"
+HAYHOOKS = Path(sys.executable).with_name("hayhooks")
+PORT = 1416  # the one that the READMEs show
+START_S = 90
+
+
+def commands() -> dict[str, list[str]]:
+    """The curl commands in the README of each example."""
+    blocks = re.compile(r"^```sh\n(curl .*?)^```", re.MULTILINE | re.DOTALL)
+    return {readme.parent.name: blocks.findall(readme.read_text()) for readme in sorted(EXAMPLES.glob("*/README.md"))}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/demo", description="Serve the examples.")
+    parser.add_argument("--check", action="store_true", help="send what the READMEs show, print the answers, stop")
+    parser.add_argument("--port", type=int, help=f"default: {PORT}; any free one with --check")
+    arguments = parser.parse_args()
+    port = arguments.port or (_free_port() if arguments.check else PORT)
+    with subprocess.Popen([HAYHOOKS, "run", "--pipelines-dir", EXAMPLES, "--port", str(port)]) as server:
+        try:
+            if not _wait_until_ready(server, port):
+                return 1
+            return _check(port) if arguments.check else _invite(server, port)
+        finally:
+            server.send_signal(signal.SIGTERM)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_ready(server: subprocess.Popen[bytes], port: int) -> bool:
+    for _ in range(START_S * 10):
+        if server.poll() is not None:
+            return False
+        try:
+            urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5)
+        except URLError:
+            time.sleep(0.1)
+        else:
+            return True
+    print(f"The server was not ready within {START_S} s.", file=sys.stderr)
+    return False
+
+
+def _invite(server: subprocess.Popen[bytes], port: int) -> int:
+    print("\nThe examples are served. In another terminal, try:\n")
+    for blocks in commands().values():
+        print("\n".join(_on_port(block, port) for block in blocks))
+    print(f"What is served:  curl http://127.0.0.1:{port}/status")
+    print(f"Change a file below {EXAMPLES}, and the next answer comes from the new code. Ctrl+C stops.\n", flush=True)
+    try:
+        return server.wait()
+    except KeyboardInterrupt:
+        return 0
+
+
+def _check(port: int) -> int:
+    failed = 0
+    for name, blocks in commands().items():
+        for block in blocks:
+            command = _on_port(block, port)
+            print(f"\n# {name}\n{command}", flush=True)
+            # -f: an error status is an error of the command, and the answer is shown all the same.
+            answer = subprocess.run(
+                ["sh", "-c", command.replace("curl ", "curl --silent --show-error --fail-with-body --max-time 60 ", 1)],
+                stdout=subprocess.PIPE,
+                env={**os.environ, "NO_PROXY": "127.0.0.1"},
+                check=False,
+                text=True,
+            )
+            print(answer.stdout, flush=True)
+            ok = answer.returncode == 0 and answer.stdout and '"error"' not in answer.stdout
+            failed += not ok
+    print(f"\n{'All answered.' if not failed else f'{failed} failed.'}")
+    return 1 if failed else 0
+
+
+def _on_port(command: str, port: int) -> str:
+    return command.replace(f":{PORT}", f":{port}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
