@@ -6,12 +6,9 @@ uvicorn ─> CORS ─> boundary (request id, errors, log line) ─> the user's m
 import asyncio
 import os
 import sys
-import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial, wraps
-from http import HTTPStatus
 from inspect import iscoroutinefunction, signature
 from types import FrameType
 from typing import Any, TypeVar
@@ -19,26 +16,17 @@ from typing import Any, TypeVar
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Router
-from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
+from hayhooks.boundary import Boundary, OnRequest, exception_handlers
 from hayhooks.encode import encode
 from hayhooks.endpoints import BUILTIN
-from hayhooks.errors import (
-    HayhooksError,
-    InvalidInputError,
-    NotFoundError,
-    OpenAIError,
-    PipelineError,
-    UnavailableError,
-)
 from hayhooks.kernel.reconcile import Change, Reconciler
 from hayhooks.kernel.snapshot import Deployment, Failure, Snapshot
 from hayhooks.logger import log
@@ -47,8 +35,6 @@ from hayhooks.settings import Settings
 
 Observe = Callable[[Change], None]
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
-
-REQUEST_ID = "X-Request-Id"
 
 
 class Hayhooks(Starlette):
@@ -59,7 +45,13 @@ class Hayhooks(Starlette):
     """
 
     def __init__(
-        self, settings: Settings, *, plug_ins: Sequence[PlugIn], observe: Observe, only: str | None = None
+        self,
+        settings: Settings,
+        *,
+        plug_ins: Sequence[PlugIn],
+        observe: Observe,
+        on_request: OnRequest | None = None,
+        only: str | None = None,
     ) -> None:
         super().__init__()
         self.settings = settings
@@ -69,15 +61,18 @@ class Hayhooks(Starlette):
         self.router = Router(
             redirect_slashes=False, default=self.switch, lifespan=partial(_lifespan, observe, plug_ins, only)
         )
-        self.exception_handlers = _exception_handlers(settings)
+        self.exception_handlers = exception_handlers(show_tracebacks=settings.show_tracebacks)
+        self._on_request = on_request
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Starlette's stack, with ours outside the user's: what their middleware raises becomes a response too."""
-        theirs, self.user_middleware = self.user_middleware, [*_middleware(self.settings), *self.user_middleware]
-        try:
-            return super().build_middleware_stack()
-        finally:
-            self.user_middleware = theirs
+        """CORS and boundary outside the user's middleware: what that raises becomes a response too.
+
+        Starlette's own outermost layer, which answers 500 outside CORS, is not needed then.
+        """
+        app: ASGIApp = ExceptionMiddleware(self.router, handlers=self.exception_handlers, debug=self.debug)
+        for cls, args, kwargs in reversed(self.user_middleware):
+            app = cls(app, *args, **kwargs)
+        return _cors(Boundary(app, self._on_request), self.settings)
 
     def get(self, path: str) -> Callable[[Endpoint], Endpoint]:
         """Add a route: ``@app.get("/ping")`` above a function, whose dict, list or text is sent as JSON."""
@@ -127,6 +122,7 @@ def create_app(
     *,
     plug_ins: Sequence[PlugIn] = BUILTIN,
     observe: Observe | None = None,
+    on_request: OnRequest | None = None,
     only: str | None = None,
 ) -> Hayhooks:
     """An ASGI application that serves the pipelines directory of *settings*.
@@ -135,13 +131,14 @@ def create_app(
         settings: default: those of the environment and ``.env``.
         plug_ins: what makes routes of snapshots.
         observe: told of every change, in the deployer's thread; default: a log line each.
+        on_request: told of every answered request; default: nobody.
         only: the one name in the directory to serve; all if None.
 
     Raises:
         pydantic.ValidationError: a setting in the environment does not fit.
     """
     settings = settings or Settings()
-    return Hayhooks(settings, plug_ins=plug_ins, observe=observe or log_change, only=only)
+    return Hayhooks(settings, plug_ins=plug_ins, observe=observe or log_change, on_request=on_request, only=only)
 
 
 def run_app(app: Hayhooks | None = None, **settings: Any) -> None:
@@ -249,9 +246,9 @@ def _make_importable(settings: Settings) -> None:
         os.environ.setdefault("HAYHOOKS_STREAMING_COMPONENTS", settings.streaming_components)
 
 
-def _middleware(settings: Settings) -> list[Middleware]:
-    cors = Middleware(
-        CORSMiddleware,
+def _cors(app: ASGIApp, settings: Settings) -> ASGIApp:
+    return CORSMiddleware(
+        app,
         allow_origins=settings.cors_allow_origins,
         allow_origin_regex=settings.cors_allow_origin_regex,
         allow_methods=settings.cors_allow_methods,
@@ -260,96 +257,6 @@ def _middleware(settings: Settings) -> list[Middleware]:
         expose_headers=settings.cors_expose_headers,
         max_age=settings.cors_max_age,
     )
-    return [cors, Middleware(_Boundary)]
-
-
-class _Boundary:
-    """Gives each request its id, turns what nobody expected into a 500, and logs a line at TRACE.
-
-    It stands inside CORSMiddleware, unlike Starlette's own handler of 500s: a browser may read the error.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        request_id = Headers(scope=scope).get(REQUEST_ID) or uuid.uuid4().hex
-        began = time.perf_counter()
-        status = 0
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                MutableHeaders(scope=message)[REQUEST_ID] = request_id
-            await send(message)
-
-        try:
-            await self._app(scope, receive, send_with_id)
-        except Exception as error:
-            log.opt(exception=error).error("{} {} failed (request {})", scope["method"], scope["path"], request_id)
-            if status:  # the response has begun: cutting the connection is all that tells the client
-                raise
-            response = JSONResponse({"detail": "Internal server error", "request_id": request_id}, status_code=500)
-            await response(scope, receive, send_with_id)
-        took_ms = (time.perf_counter() - began) * 1000
-        request = {"method": scope["method"], "path": scope["path"], "status": status, "took_ms": took_ms}
-        log.bind(request=request).trace("{method} {path} {status} {took_ms:.1f} ms", **request)
-
-
-def _exception_handlers(settings: Settings) -> dict[Any, ExceptionHandler]:
-    def on_pipeline_error(request: Request, error: Exception) -> Response:
-        assert isinstance(error, PipelineError)
-        log.opt(exception=error.__cause__ or error).error("{} failed: {}", request.url.path, error)
-        body = {"detail": f"Pipeline execution failed: {error}"}
-        if settings.show_tracebacks:
-            body["traceback"] = error.traceback
-        return JSONResponse(body, status_code=500)
-
-    return {
-        HTTPException: _on_http_exception,
-        PipelineError: on_pipeline_error,
-        HayhooksError: _on_hayhooks_error,
-    }
-
-
-def _on_http_exception(request: Request, error: Exception) -> Response:
-    """Of a wrapper or of Starlette: status and detail as they are."""
-    assert isinstance(error, HTTPException)
-    if error.status_code in (204, 304):
-        return Response(status_code=error.status_code, headers=error.headers)
-    return _error_response(request, error.status_code, error.detail, error.headers)
-
-
-def _on_hayhooks_error(request: Request, error: Exception) -> Response:
-    match error:
-        case OpenAIError():
-            headers = {} if error.retry else {"x-should-retry": "false"}
-            return JSONResponse(error.body(), status_code=error.status, headers=headers)
-        case InvalidInputError():
-            return Response(encode({"detail": error.details}), status_code=422, media_type="application/json")
-        case NotFoundError():
-            return _error_response(request, 404, str(error))
-        case UnavailableError():
-            return _error_response(request, 503, str(error), {"Retry-After": "1"})
-    raise error
-
-
-def _error_response(request: Request, status: int, detail: Any, headers: Any = None) -> Response:
-    """``{"detail": ...}``; on the paths that speak OpenAI with the error object that its clients read."""
-    if not _speaks_openai(request.url.path):
-        return JSONResponse({"detail": detail}, status_code=status, headers=headers)
-    message = detail if isinstance(detail, str) else HTTPStatus(status).phrase
-    kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
-    body = OpenAIError(status, message, type=kind).body()
-    return JSONResponse({**body, "detail": detail}, status_code=status, headers=headers)
-
-
-def _speaks_openai(path: str) -> bool:
-    return path.startswith(("/v1/", "/models", "/chat/completions")) or path.endswith("/chat")
 
 
 def _endpoint(function: Callable[..., Any]) -> Callable[[Request], Awaitable[Response]]:

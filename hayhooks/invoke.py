@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from hayhooks.errors import PipelineError
-from hayhooks.kernel.modules import running
+from hayhooks.kernel.modules import enter
 from hayhooks.kernel.signature import Operation
 from hayhooks.kernel.snapshot import Deployment
 
@@ -75,17 +75,22 @@ async def invoke(deployment: Deployment, operation: Operation, arguments: dict[s
         Exception: a Starlette ``HTTPException`` is raised as it is.
     """
     call = partial(operation.method, **arguments)
-    with running(deployment.package):
-        try:
-            result = call() if operation.on_loop else await _in_thread(deployment, call)
-            if inspect.isawaitable(result):
-                result = await result
-        # The user's code may raise anything, SystemExit included; none of it may end the server.
-        except BaseException as error:
-            if _passes(error):
-                raise
-            raise _pipeline_error(error) from error
-        return await Stream.of(deployment, result) if isinstance(result, Generator | AsyncIterator) else result
+    enter(deployment.package)
+    try:
+        result = call() if operation.on_loop else await _in_thread(deployment, call)
+        if inspect.isawaitable(result):
+            result = await result
+    # The user's code may raise anything, SystemExit included; none of it may end the server.
+    except BaseException as error:
+        if _passes(error):
+            raise
+        raise _pipeline_error(error) from error
+    return await Stream.of(deployment, result) if _is_stream(result) else result
+
+
+def _is_stream(result: Any) -> bool:
+    # By attribute: the checks of collections.abc cost more than the rest of a short call.
+    return inspect.isgenerator(result) or hasattr(result, "__anext__")
 
 
 async def collect(stream: Stream) -> list[Any]:

@@ -10,10 +10,11 @@ from difflib import get_close_matches
 from typing import Protocol
 
 from starlette._utils import get_route_path
-from starlette.datastructures import MutableHeaders, URLPath
+from starlette.datastructures import URLPath
 from starlette.routing import BaseRoute, Match, NoMatchFound, Route, Router
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from hayhooks.boundary import EXTRA_HEADERS
 from hayhooks.errors import NotFoundError, UnavailableError
 from hayhooks.kernel.snapshot import Deployment, Failure, Snapshot
 
@@ -133,15 +134,12 @@ async def find(scope: Scope, name: str) -> Deployment | None:
 
 async def lend(deployment: Deployment, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """Run *app* for one request on a lease of *deployment*, to the last byte; the answer names the revision."""
-    revision = deployment.revision.id
-
-    async def send_with_revision(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            MutableHeaders(scope=message)["X-Hayhooks-Revision"] = revision
-        await send(message)
-
-    with deployment.leases.hold():
-        await app(scope, receive, send_with_revision)
+    scope[EXTRA_HEADERS].append((b"x-hayhooks-revision", deployment.revision.id.encode()))
+    deployment.leases.take()
+    try:
+        await app(scope, receive, send)
+    finally:
+        deployment.leases.give_back()
 
 
 class _Dispatch(BaseRoute):

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from hayhooks.app import create_app, serve
+from hayhooks.boundary import Answered
 from hayhooks.cli.run import make_directory
 from hayhooks.errors import Place
 from hayhooks.kernel.reconcile import Change
@@ -34,9 +35,12 @@ def dev(settings: Settings, path: Path | None) -> int:
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # the banner says it
     make_directory(settings)
     log.remove()
-    log.add(partial(_show_entry, console), level="TRACE", format="{message}", backtrace=False, diagnose=False)
+    log.add(partial(_show_entry, console), level=settings.log, format="{message}", backtrace=False, diagnose=False)
     _show_banner(console, settings, only)
-    serve(create_app(settings, observe=partial(_show_change, console), only=only))
+    app = create_app(
+        settings, observe=partial(_show_change, console), on_request=partial(_show_request, console), only=only
+    )
+    serve(app)
     console.print("[dim]Stopped.[/]")
     return 0
 
@@ -93,17 +97,15 @@ def _source_frame(place: Place) -> list[Text]:
 
 
 def _show_entry(console: Console, message: Any) -> None:
-    """Print a log entry; a request as a line of its own form."""
-    record = message.record
-    request = record["extra"].get("request")
-    if request is not None:
-        style = "red" if request["status"] >= 500 else "yellow" if request["status"] >= 400 else "dim"
-        told = "{method} {path}  {status}  in {took_ms:.0f} ms".format(**request)
-        console.print(_line("→", style, told, ""))
-    elif record["level"].no > log.level("DEBUG").no:
-        style = {"ERROR": "red", "WARNING": "yellow"}.get(record["level"].name, "")
-        console.print(Text(f"  {message.rstrip()}", style=style))
+    style = {"ERROR": "red", "WARNING": "yellow"}.get(message.record["level"].name, "")
+    console.print(Text(f"  {message.rstrip()}", style=style))
+
+
+def _show_request(console: Console, answered: Answered) -> None:
+    style = "red" if answered.status >= 500 else "yellow" if answered.status >= 400 else "dim"
+    told = f"{answered.method} {answered.path}  {answered.status}  in {answered.took_ms:.0f} ms"
+    console.print(Text(f"→ {told}", style=style))
 
 
 def _line(mark: str, style: str, subject: str, rest: str) -> Text:
-    return Text.assemble((mark, style), " ", (subject, "bold" if rest else style), "  " if rest else "", rest)
+    return Text.assemble((mark, style), " ", (subject, "bold"), "  ", rest)

@@ -23,7 +23,7 @@ from hayhooks.wrapper import BasePipelineWrapper
 
 CLASS = "PipelineWrapper"
 
-_PACKAGE = str(Path(__file__).parent.parent)
+_OURS = (str(Path(__file__).parent.parent), str(Path(importlib.__file__).parent), "<frozen importlib")  # frames
 
 METHODS = (
     "run_api",
@@ -168,7 +168,7 @@ def _translated(error: BaseException, revision: Revision) -> LoadError:
 def _without_our_frames(told: tracebacks.TracebackException) -> tracebacks.TracebackException:
     """*told*, and what it came from, without the frames of hayhooks and of the import machinery."""
     told.stack = tracebacks.StackSummary.from_list(
-        [frame for frame in told.stack if not frame.filename.startswith((_PACKAGE, "<frozen importlib"))]
+        [frame for frame in told.stack if not frame.filename.startswith(_OURS)]
     )
     for origin in (told.__cause__, told.__context__):
         if origin is not None:

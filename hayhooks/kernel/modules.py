@@ -156,6 +156,11 @@ def running(package: str) -> Iterator[None]:
         _current.reset(token)
 
 
+def enter(package: str) -> None:
+    """Mark the rest of this context, a request's task, as the *package*'s; it ends with the task."""
+    _current.set(package)
+
+
 def private_name(dotted: str) -> str:
     """The importable form of *dotted*, if that names something beside the wrapper that is running.
 
