@@ -50,7 +50,7 @@ def load(revision: Revision, *, threads: int, equip: Equip, on_loop: OnLoop) -> 
     """
     if revision.problem:
         return _failure(revision, LoadError(revision.problem))
-    package = open_package(revision)
+    package = open_package(revision, after_import=haystack.prepare)
     try:
         return _load(revision, package, threads=threads, equip=equip, on_loop=on_loop)
     except LoadError as error:
@@ -66,8 +66,8 @@ def load(revision: Revision, *, threads: int, equip: Equip, on_loop: OnLoop) -> 
 def _load(revision: Revision, package: str, *, threads: int, equip: Equip, on_loop: OnLoop) -> Deployment:
     began = time.perf_counter()
     with running(package):
-        wrapper = _wrapper_class(package)()
         haystack.prepare()
+        wrapper = _wrapper_class(package)()
         _set_up(wrapper)
         operations = _operations(wrapper)
         _warm_up(wrapper, operations, on_loop)

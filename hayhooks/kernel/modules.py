@@ -13,7 +13,7 @@ import itertools
 import re
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -125,14 +125,17 @@ class _Loader(importlib.abc.SourceLoader):
         super().exec_module(module)
 
 
-def open_package(revision: Revision) -> str:
-    """Give *revision* a private package and return its name; none of its code runs until it is imported."""
+def open_package(revision: Revision, after_import: Callable[[], None] = lambda: None) -> str:
+    """Give *revision* a private package and return its name; none of its code runs until it is imported.
+
+    *after_import* is called whenever its code has imported something of other people's for the first time.
+    """
     slug = re.sub(r"\W", "_", revision.name, flags=re.ASCII)
     name = f"{PREFIX}{slug}_{revision.id}_{next(_counter)}"
     sources = {path: file.source for path, file in revision.files.items() if file.source is not None}
     siblings = frozenset(path.partition("/")[0].removesuffix(".py") for path in sources) - {"__init__"}
     package = _Package(name, revision.path, sources, siblings, {})
-    package.builtins.update(vars(builtins), __import__=_importer(package))
+    package.builtins.update(vars(builtins), __import__=_importer(package, after_import))
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
     _finder.packages[name] = package
@@ -178,7 +181,7 @@ def private_name(dotted: str) -> str:
     return f"{package.name}.{dotted}" if found else dotted
 
 
-def _importer(package: _Package) -> Any:
+def _importer(package: _Package, after_import: Callable[[], None]) -> Any:
     """The ``__import__`` of *package*'s code: siblings first, as if it ran as a script in its folder."""
 
     def private_import(
@@ -197,7 +200,9 @@ def _importer(package: _Package) -> Any:
         if _is_imported(name, fromlist):  # a request that imports what is there must not wait for another's import
             return builtins.__import__(name, globals, locals, fromlist or (), 0)
         with _import_lock:
-            return builtins.__import__(name, globals, locals, fromlist or (), 0)
+            module = builtins.__import__(name, globals, locals, fromlist or (), 0)
+            after_import()
+        return module
 
     return private_import
 
