@@ -1,0 +1,93 @@
+"""Run the command line as a process, as its users do."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from tests.server import eventually
+
+HAYHOOKS = str(Path(sys.executable).with_name("hayhooks"))
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """The environment of a process: ours, without the settings of whoever runs the tests, and *settings*."""
+    return {**os.environ, "COLUMNS": "80", **{f"HAYHOOKS_{name}": value for name, value in settings.items()}}
+
+
+def hayhooks(*arguments: str, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        [HAYHOOKS, *arguments],
+        cwd=cwd,
+        env=environment(**settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Process:
+    """A server in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, output: Path) -> None:
+        self.process = process
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self._output = output
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=10)
+
+    def post(self, path: str, json: object) -> httpx.Response:
+        return httpx.post(self.url + path, json=json, timeout=30)
+
+    def output(self) -> str:
+        """All that it has printed."""
+        return self._output.read_text()
+
+    def prints(self, text: str) -> None:
+        """Wait until it has printed *text*."""
+        eventually(lambda: text in self.output(), f"{text!r} in the output")
+
+    def stop(self, sig: int = signal.SIGTERM) -> int:
+        """Send *sig* and return the exit status."""
+        self.process.send_signal(sig)
+        return self.process.wait(timeout=40)
+
+
+@contextmanager
+def started(tmp_path: Path, *arguments: str, port: int | None = None, **settings: str) -> Iterator[Process]:
+    """A serving command, ready."""
+    port = port or free_port()
+    output = tmp_path / f"output-{port}"
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            [HAYHOOKS, *arguments, "--port", str(port)],
+            cwd=tmp_path,
+            env=environment(**settings),
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    server = Process(process, port, output)
+    try:
+        eventually(lambda: server.get("/readyz").status_code == 200, "the server to be ready", 60)
+        yield server
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -1,0 +1,52 @@
+import re
+
+from tests.cli.processes import started
+from tests.server import ECHO, eventually, replace
+
+
+def test_dev_tells_what_becomes_of_every_save(tmp_path):
+    wrapper = tmp_path / "pipelines/echo/pipeline_wrapper.py"
+    replace(wrapper, "ANSWER = ''\n" + ECHO)
+    with started(tmp_path, "dev") as server:
+        assert f"{server.url}/status" in server.output()
+        assert re.search(r"✓ echo  [0-9a-f]{12}  in \d+ ms  POST /echo/run  POST /echo/chat\n", server.output())
+
+        replace(wrapper, "ANSWER = 'new '\n" + ECHO)
+        eventually(lambda: re.search(r"✓ echo  [0-9a-f]{12}  in \d+ ms  pipeline_wrapper.py\n", server.output()))
+
+        server.post("/echo/run", {"text": "x"})
+        eventually(lambda: re.search(r"→ POST /echo/run  200  in \d+ ms\n", server.output()))
+
+        replace(wrapper, "import nothing_of_this_name\n" + ECHO)
+        server.prints("keeps serving")
+        lines = server.output().splitlines()
+        assert "  ModuleNotFoundError: No module named 'nothing_of_this_name'" in lines
+        assert f"  {wrapper}:1" in lines
+        assert "  >    1 │ import nothing_of_this_name" in lines
+        assert "  hint: pip install nothing-of-this-name" in lines
+        assert re.match(r"  revision [0-9a-f]{12} keeps serving", lines[-1])
+
+        replace(wrapper, "ANSWER = 'new '\n" + ECHO)
+        server.prints("is what serves, again")
+
+        wrapper.unlink()
+        server.prints("- echo  removed")
+        assert server.stop() == 0
+
+
+def test_dev_serves_one_folder_by_its_path(tmp_path):
+    replace(tmp_path / "many/one/pipeline_wrapper.py", "ANSWER = '1'\n" + ECHO)
+    replace(tmp_path / "many/two/pipeline_wrapper.py", "ANSWER = '2'\n" + ECHO)
+    with started(tmp_path, "dev", "many/one") as server:
+        assert server.get("/status").json()["pipelines"] == ["one"]
+        replace(tmp_path / "many/one/pipeline_wrapper.py", "ANSWER = '3'\n" + ECHO)
+        eventually(lambda: server.post("/one/run", {}).json() == {"result": "3"})
+        assert server.post("/two/run", {}).status_code == 404
+
+
+def test_dev_names_the_folders_own_requirements(tmp_path):
+    folder = tmp_path / "many/one"
+    replace(folder / "requirements.txt", "nothing-of-this-name\n")
+    replace(folder / "pipeline_wrapper.py", "import nothing_of_this_name\n")
+    with started(tmp_path, "dev", "many") as server:
+        server.prints(f"hint: pip install -r {folder}/requirements.txt")

@@ -1,0 +1,127 @@
+import signal
+import threading
+from collections import Counter
+
+import httpx
+import pytest
+
+from tests.cli.processes import free_port, hayhooks, started
+from tests.server import ECHO, eventually, replace
+
+SLOW_STREAM = """
+import time
+from pathlib import Path
+
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        pass
+
+    def run_api(self, gate: str):
+        yield "began "
+        while not Path(gate).exists():
+            time.sleep(0.01)
+        yield "ended"
+
+    def teardown(self):
+        Path(LEFT).touch()
+"""
+
+STUCK = """
+import time
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        pass
+
+    def run_api(self):
+        time.sleep(600)
+"""
+
+
+def test_run_creates_the_directory_once_and_serves_what_is_put_there(tmp_path):
+    with started(tmp_path, "run") as server:
+        assert (tmp_path / "pipelines").is_dir()
+        replace(tmp_path / "pipelines/echo/pipeline_wrapper.py", "ANSWER = 'hi '\n" + ECHO)
+        eventually(lambda: server.post("/echo/run", {"text": "you"}).json() == {"result": "hi you"})
+
+        (tmp_path / "pipelines").rename(tmp_path / "away")
+        eventually(lambda: server.get("/readyz").status_code == 503)
+
+        assert "cannot be read" in server.get("/readyz").json()["detail"]
+        assert server.post("/echo/run", {"text": "you"}).json() == {"result": "hi you"}
+        assert not (tmp_path / "pipelines").exists()
+
+
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_it_cleanly(tmp_path, sig):
+    with started(tmp_path, "run") as server:
+        assert server.stop(sig) == 0
+
+
+def test_open_streams_end_before_it_stops_and_everything_is_torn_down(tmp_path):
+    gate, left = tmp_path / "gate", tmp_path / "left"
+    replace(tmp_path / "pipelines/slow/pipeline_wrapper.py", f"LEFT = {str(left)!r}\n" + SLOW_STREAM)
+    with started(tmp_path, "run") as server:
+        with httpx.stream("POST", server.url + "/slow/run", json={"gate": str(gate)}, timeout=30) as response:
+            pieces = response.iter_text()
+            assert next(pieces) == "began "
+            server.process.send_signal(signal.SIGTERM)
+            server.prints("Shutting down")
+            gate.touch()
+            assert "".join(pieces) == "ended"
+        assert server.process.wait(timeout=30) == 0
+        assert left.exists()
+
+
+def test_what_outlives_the_graceful_time_does_not_keep_it(tmp_path):
+    replace(tmp_path / "pipelines/stuck/pipeline_wrapper.py", STUCK)
+    with started(tmp_path, "run", GRACEFUL_SHUTDOWN_TIMEOUT="1") as server:
+        request = threading.Thread(target=_ignore_the_end, args=(server.url + "/stuck/run",))
+        request.start()
+        eventually(lambda: server.get("/status").status_code == 200)
+
+        assert server.stop() == 0
+        request.join(timeout=10)
+
+
+def _ignore_the_end(url: str) -> None:
+    try:
+        httpx.post(url, json={}, timeout=30)
+    except httpx.HTTPError:
+        return
+
+
+def test_every_worker_serves_what_lies_there(tmp_path):
+    replace(tmp_path / "pipelines/echo/pipeline_wrapper.py", "ANSWER = 'one '\n" + ECHO)
+    with started(tmp_path, "run", "--workers", "2") as server:
+        eventually(lambda: _answers(server.url) == {"one "})
+        replace(tmp_path / "pipelines/echo/pipeline_wrapper.py", "ANSWER = 'two '\n" + ECHO)
+        eventually(lambda: _answers(server.url) == {"two "})
+
+        assert server.stop() == 0
+
+
+def _answers(url: str) -> set[str]:
+    """What ten new connections are answered."""
+    return set(Counter(httpx.post(url + "/echo/run", json={}).json()["result"] for _ in range(10)))
+
+
+def test_a_port_that_is_taken_ends_it_with_the_reason(tmp_path):
+    port = free_port()
+    with started(tmp_path, "run", port=port):
+        second = hayhooks("run", "--port", str(port), cwd=tmp_path)
+
+    assert second.returncode != 0
+    assert "address already in use" in second.stderr
+
+
+def test_settings_come_from_the_environment_file_the_environment_and_the_command_line_in_that_order(tmp_path):
+    replace(tmp_path / "there/pipeline_wrapper.py", "ANSWER = ''\n" + ECHO)
+    (tmp_path / ".env").write_text("HAYHOOKS_PIPELINES_DIR=nowhere/at/all\nHAYHOOKS_SHOW_TRACEBACKS=true\n")
+    with started(tmp_path, "run", "--pipelines-dir", ".", PIPELINES_DIR="nowhere") as server:
+        assert server.get("/status").json()["pipelines"] == ["there"]

@@ -1,0 +1,74 @@
+import json
+
+import pytest
+
+from tests.cli.processes import free_port, hayhooks
+from tests.server import ECHO, LiveServer
+
+
+@pytest.fixture
+def port(server: LiveServer) -> str:
+    return server.url.rpartition(":")[2]
+
+
+def test_the_table_shows_each_deployment_on_a_line_of_its_own(server, port, tmp_path):
+    server.serve("first", answer="1")
+    server.serve("second", answer="2")
+
+    result = hayhooks("status", "--port", port, cwd=tmp_path)
+
+    header, first, second = result.stdout.splitlines()
+    assert header.split() == ["name", "state", "revision", "age", "endpoints", "error"]
+    assert first.split()[:2] == ["first", "serving"]
+    assert first.split()[2] == server.state("first")["revision"]
+    assert "/first/run /first/chat" in first
+    assert second.split()[:2] == ["second", "serving"]
+    assert result.returncode == 0
+
+
+def test_a_stale_or_failed_one_is_exit_status_2_and_shown_with_the_first_line_of_its_error(server, port, tmp_path):
+    long_name = "a_module_with_a_name_that_is_much_longer_than_any_terminal_would_show_in_its_last_column"
+    server.serve("echo", answer="1")
+    server.write("echo", f"import {long_name}\n" + ECHO, answer="2")
+    server.eventually(lambda: server.state("echo")["state"] == "stale")
+
+    result = hayhooks("status", "--port", port, cwd=tmp_path)
+
+    assert result.returncode == 2
+    assert result.stdout.splitlines()[1].endswith(f"ModuleNotFoundError: No module named '{long_name}'")
+
+
+def test_json_is_what_the_server_says(server, port, tmp_path):
+    server.serve("echo", answer="1")
+
+    result = hayhooks("status", "--json", "--port", port, cwd=tmp_path)
+
+    assert json.loads(result.stdout) == server.status()
+    assert result.returncode == 0
+
+
+def test_an_empty_server_says_so(server, port, tmp_path):
+    result = hayhooks("status", cwd=tmp_path, PORT=port)
+
+    assert result.stdout == "Nothing is deployed.\n"
+    assert result.returncode == 0
+
+
+def test_no_answer_is_exit_status_1_and_says_where_it_asked(tmp_path):
+    port = free_port()
+
+    result = hayhooks("status", "--port", str(port), cwd=tmp_path)
+
+    assert result.returncode == 1
+    assert f"No answer from http://127.0.0.1:{port}/status" in result.stderr
+
+
+def test_a_server_that_is_not_hayhooks_is_told(tmp_path, server, port):
+    @server.app.get("/status")
+    def other():
+        return ["something else"]
+
+    result = hayhooks("status", "--port", port, cwd=tmp_path)
+
+    assert result.returncode == 1
+    assert "no hayhooks server" in result.stderr
