@@ -1,0 +1,112 @@
+"""What README and docs say is true."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+import hayhooks
+from hayhooks.cli import main
+from hayhooks.settings import Settings
+
+ROOT = Path(hayhooks.__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").rglob("README.md"))]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def test_the_settings_table_is_what_the_settings_are():
+    rows = dict(re.findall(r"^\| `HAYHOOKS_(\w+)` \| `?(.*?)`? \| ", README, re.MULTILINE))
+
+    assert {name.lower() for name in rows} == set(Settings.model_fields)
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default is None else field.default
+        shown = json.dumps(default) if isinstance(default, list | bool) else str(default)
+        assert rows[name.upper()] == shown, name
+
+
+def test_every_setting_that_a_page_names_exists():
+    known = {name.upper() for name in Settings.model_fields} | {"LOG_LEVEL", "ADDITIONAL_PYTHONPATH"}
+    for page in PAGES:
+        assert set(re.findall(r"HAYHOOKS_([A-Z_]+[A-Z])", page.read_text())) <= known, page
+
+
+def test_every_command_and_option_that_a_page_names_exists():
+    for page in PAGES:
+        for command, rest in re.findall(r"hayhooks (run|dev|status)\b([^`|\n]*)", page.read_text()):
+            options = {option for parameter in main.commands[command].params for option in parameter.opts}
+            assert set(re.findall(r"--[a-z-]+", rest)) <= options, f"{page}: hayhooks {command} {rest}"
+    assert set(main.commands) == set(re.findall(r"^\| `hayhooks (\w+)", README, re.MULTILINE))
+
+
+def test_every_option_of_a_command_is_in_the_readme():
+    for command in main.commands.values():
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.opts[0] in README, f"{command.name} {parameter.opts[0]}"
+
+
+def test_every_script_is_in_the_readme_and_the_other_way_round():
+    scripts = {path.name for path in (ROOT / "scripts").iterdir() if "." not in path.name}
+
+    assert set(re.findall(r"scripts/(\w+)", README)) == scripts
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_that_exist(page: Path):
+    for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_files_that_the_architecture_names_exist():
+    text = (ROOT / "docs/architecture.md").read_text()
+    for name in re.findall(r"\*\*`([\w/]+(?:\.py|/))`\*\*", text):
+        assert (ROOT / "hayhooks" / name).exists(), name
+
+
+def test_the_first_wrapper_answers_as_shown(server):
+    wrapper = next(block for block in blocks("python") if "PromptBuilder" in block)
+    server.serve("shout", wrapper)
+    command = next(block for block in blocks("sh") if "/shout/run" in block)
+
+    answer = subprocess.run(
+        ["sh", "-c", command.replace("http://127.0.0.1:1416", server.url)], capture_output=True, text=True, check=True
+    )
+
+    assert answer.stdout == next(block for block in blocks("json") if "HELLO" in block).strip()
+    refused = server.client.post("/shout/run", json={"times": "many"})
+    assert refused.status_code == 422
+    assert [error["loc"] for error in refused.json()["detail"]] == [["body", "text"], ["body", "times"]]
+
+
+def test_the_python_blocks_are_python():
+    for block in blocks("python"):
+        ast.parse(block)
+
+
+@pytest.mark.parametrize("part", ["app = create_app()", "hayhooks = create_app()"])
+def test_the_applications_shown_are_served_by_uvicorn(tmp_path: Path, part: str):
+    (tmp_path / "module.py").write_text(next(block for block in blocks("python") if part in block))
+    prefix = "/ai" if "Mount" in (tmp_path / "module.py").read_text() else ""
+    (tmp_path / "pipelines/echo").mkdir(parents=True)
+    wrapper = next(block for block in blocks("python") if "PromptBuilder" in block)
+    (tmp_path / "pipelines/echo/pipeline_wrapper.py").write_text(wrapper)
+    script = (
+        "import httpx, json, module; from starlette.testclient import TestClient\n"
+        "with TestClient(module.app) as client:\n"
+        f"    print(client.post('{prefix}/echo/run', json={{'text': 'x'}}).text)\n"
+        f"    print(client.get('{prefix}/ping').text)\n"
+    )
+
+    result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert '{"result":"X!"}' in result.stdout, result.stderr
+    assert ('{"answer":"pong"}' in result.stdout) is (prefix == "")
