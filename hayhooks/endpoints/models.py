@@ -15,17 +15,18 @@ _METHODS = ("run_chat_completion", "run_chat_completion_async")
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
     """Serve the list and each model, with and without ``/v1``."""
-    models = {name: _model(d) for name, d in snapshot.deployments.items() if d.operation(*_METHODS)}
 
     async def list_models(request: Request) -> JSONResponse:
-        return JSONResponse({"object": "list", "data": list(models.values())})
+        models = [_model(deployment) for deployment in snapshot.deployments.values() if deployment.operation(*_METHODS)]
+        return JSONResponse({"object": "list", "data": models})
 
     async def retrieve_model(request: Request) -> JSONResponse:
         name = request.path_params["name"]
-        if name not in models:
+        deployment = snapshot.deployments.get(name)
+        if deployment is None or not deployment.operation(*_METHODS):
             message = f"The model {name!r} does not exist"
             raise OpenAIError(404, message, param="model", code="model_not_found")
-        return JSONResponse(models[name])
+        return JSONResponse(_model(deployment))
 
     for prefix in ("", "/v1"):
         yield Route(f"{prefix}/models", list_models)

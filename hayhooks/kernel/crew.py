@@ -1,8 +1,8 @@
 """A crew: daemon threads that work off jobs, at most so many at a time."""
 
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 
 Job = Callable[[], None]
@@ -28,69 +28,59 @@ class Crew:
         self._limit = limit
         self._patience_s = patience_s
         self._idle_s = idle_s
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._idle = 0
-        self._threads = 0
-        self._busy_since: dict[int, float] = {}  # only kept where patience is limited
+        self._changed = threading.Condition(threading.Lock())  # guards all below
+        self._jobs: deque[Job] = deque()
+        self._idle = 0  # threads that wait, or have been woken and will look for a job
+        self._busy_since: dict[int, float] = {}  # by thread
         self._closed = False
 
     def submit(self, job: Job) -> None:
         """Have *job* run in a thread, in order of submission; a job must not raise."""
-        with self._lock:
-            self._jobs.put(job)
-            if self._idle > 0:
-                self._idle -= 1  # that one wakes for this job
-            else:
-                self._start_if_allowed()
+        with self._changed:
+            self._jobs.append(job)
+            if self._idle:
+                self._changed.notify()
+            self._start_missing()
 
     def relieve(self) -> None:
         """Start threads for waiting jobs in place of those that have been busy for longer than the patience."""
-        with self._lock:
-            for _ in range(self._jobs.qsize()):
-                self._start_if_allowed()
+        with self._changed:
+            self._start_missing()
 
     def close(self) -> None:
         """Let every thread end after its present job; jobs submitted later still run."""
-        with self._lock:
+        with self._changed:
             self._closed = True
-            for _ in range(self._threads):
-                self._jobs.put(None)
+            self._changed.notify_all()
 
-    def _start_if_allowed(self) -> None:
+    def _start_missing(self) -> None:
+        """Start a thread for each job that no idle one will take, as far as the limit allows."""
+        missing = len(self._jobs) - self._idle
+        if missing <= 0:
+            return
         now = time.monotonic()
-        overdue = sum(now - since > self._patience_s for since in self._busy_since.values())
-        if self._threads - overdue < self._limit:
-            self._threads += 1
-            threading.Thread(target=self._work, name=f"hayhooks {self._name}", daemon=True).start()
+        counted = sum(now - since <= self._patience_s for since in self._busy_since.values()) + self._idle
+        for _ in range(min(missing, self._limit - counted)):
+            thread = threading.Thread(target=self._work, name=f"hayhooks {self._name}", daemon=True)
+            self._idle += 1  # as one that was woken
+            thread.start()
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
-            if self._patience_s != float("inf"):
-                self._busy_since[threading.get_ident()] = time.monotonic()
             job()
-            self._busy_since.pop(threading.get_ident(), None)
             del job  # what it refers to must not live until the next job comes
 
     def _next(self) -> Job | None:
-        try:
-            job = self._jobs.get_nowait()
-        except queue.Empty:
-            with self._lock:
+        """The next job for this thread, which is idle until then; None when it should end."""
+        me = threading.get_ident()
+        with self._changed:
+            if self._busy_since.pop(me, None) is not None:
                 self._idle += 1
-            job = self._wait()
-        if job is None:
-            with self._lock:
-                self._threads -= 1
-        return job
-
-    def _wait(self) -> Job | None:
-        """Wait for a job; None when there was none for so long that this thread should end."""
-        while True:
-            try:
-                return self._jobs.get(timeout=0 if self._closed else self._idle_s)
-            except queue.Empty:
-                with self._lock:  # submit puts and counts under this lock: what it meant for us is in the queue now
-                    if self._jobs.empty():
-                        self._idle -= 1
-                        return None
+            while not self._jobs:
+                woken = not self._closed and self._changed.wait(self._idle_s)
+                if not woken and not self._jobs:
+                    self._idle -= 1
+                    return None
+            self._idle -= 1
+            self._busy_since[me] = time.monotonic()
+            return self._jobs.popleft()

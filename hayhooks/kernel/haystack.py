@@ -35,7 +35,7 @@ def forget(package: str) -> None:
     """Drop the components of *package* from Haystack's registry, which would keep all its modules alive."""
     component = getattr(sys.modules.get("haystack.core.component.component"), "component", None)
     if component is not None:
-        for path in [path for path in component.registry if path.startswith(package + ".")]:
+        for path in [path for path in list(component.registry) if path.startswith(package + ".")]:
             component.registry.pop(path, None)
 
 

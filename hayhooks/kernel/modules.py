@@ -145,7 +145,7 @@ def open_package(revision: Revision, after_import: Callable[[], None] = lambda: 
 def close_package(name: str) -> None:
     """Forget the package *name* and its modules; code of it that still runs keeps working, but imports no more."""
     _finder.packages.pop(name, None)
-    for module in [module for module in sys.modules if module == name or module.startswith(name + ".")]:
+    for module in [module for module in list(sys.modules) if module == name or module.startswith(name + ".")]:
         sys.modules.pop(module, None)
 
 

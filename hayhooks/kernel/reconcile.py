@@ -103,7 +103,7 @@ class Reconciler:
         self._watch = Watch(self._inbox.put, look_around_s=look_around_ms / 1000)
         self._loaders = Crew("load", _LOADS_AT_A_TIME, patience_s=_LOAD_PATIENCE_S)
         self._loads: dict[str, _Load] = {}
-        self._look = Look({}, {}, {}, unsettled=True, problem="")  # the last one
+        self._look = Look({}, {}, {}, {}, unsettled=True, problem="")  # the last one
         self._began_at = 0.0
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="hayhooks reconcile", daemon=True)

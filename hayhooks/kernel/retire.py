@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from hayhooks.kernel.crew import Crew
 from hayhooks.kernel.snapshot import Deployment
+from hayhooks.logger import log
 
 _BATCH_S = 0.05  # one gc.collect takes up to 70 ms with Haystack loaded: one for all that retire together
 
@@ -46,7 +47,10 @@ class Retirement:
             return self._changed.wait_for(lambda: self._pending == 0, timeout_s)
 
     def _retire(self, deployment: Deployment) -> None:
-        self._unload(deployment)
+        try:
+            self._unload(deployment)
+        except Exception:  # a fault of ours; it must not keep the server from stopping
+            log.exception("Retiring {} failed", deployment.name)
         del deployment
         with self._changed:
             self._pending -= 1

@@ -7,31 +7,37 @@ it does for a short while after the folder has gone (``rm -r`` followed by ``cp 
 
 import hashlib
 import os
+import re
 import stat
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
+from functools import lru_cache
 from pathlib import Path
 
 from hayhooks.kernel.snapshot import File, Revision, Stamp
 
 WRAPPER_FILE = "pipeline_wrapper.py"
 YAML_SUFFIXES = (".yml", ".yaml")
+_FILE_SUFFIXES = (*YAML_SUFFIXES, ".py")
 
-_LEAVINGS = ("*.swp", "*.swx", "*.swo", "*~", "4913", "*.tmp", "*.pyc", "*.pyo", "#*#", "*___jb_*___")  # of editors
-_NOT_OURS = frozenset({"__pycache__", "node_modules"})
+# Hidden files, and what editors, tools and Python leave behind.
+_LEAVING = re.compile(r"\..*|.*(\.sw[pxo]|~|\.tmp|\.py[co]|___jb_\w+___)|#.*#|4913|__pycache__|node_modules", re.DOTALL)
 _DIGEST_BYTES = 16 * 2**20  # of a larger file that is not Python the stamp stands for the content
 _MAX_FILES = 20_000  # a link to "/" must not make us walk the machine
 
 
+Directories = Mapping[str, tuple[int, int]]  # real path: (device, inode)
+
+
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """One folder as it looked at one moment; nothing was read."""
+    """What claims a name, as it looked at one moment; nothing was read."""
 
     path: Path
     stamps: Mapping[str, Stamp] = field(default_factory=dict)  # by path relative to the folder
-    directories: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # real path: (device, inode); visited
+    directories: Directories = field(default_factory=dict)  # those that were visited
     problem: str = ""
+    is_deployment: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +45,8 @@ class Look:
     """What one look at the pipelines directory found."""
 
     revisions: Mapping[str, Revision]
-    directories: Mapping[str, tuple[int, int]]  # real path: (device, inode) of every directory that matters
+    surroundings: Directories  # the root, and what is above it where that matters
+    directories: Directories  # all that matter, those too
     names_in: Mapping[str, frozenset[str]]  # the names that a change in such a directory concerns
     unsettled: bool  # something is still changing: look again after the settle time
     problem: str  # why the directory cannot be read, "" if it can
@@ -82,7 +89,10 @@ class Scanner:
         self._settle_s = settle_s
         self._absence_s = absence_s
         self._memory: dict[str, _Memory] = {}
+        self._bystanders: dict[str, Directories] = {}  # folders that are no deployments, by name: they may become some
+        self._unsettled: set[str] = set()
         self._looked_at = 0.0
+        self._last: Look | None = None  # while nothing has changed since
 
     def look(self, now: float, names: Collection[str] | None = None) -> Look:
         """Look at the folders *names*, at those that are new or still changing, and at all of them if None.
@@ -97,12 +107,13 @@ class Scanner:
         except OSError as error:
             return self._result(f"the pipelines directory {self._root} cannot be read: {error.strerror or error}")
         if self._only is not None:
-            listing = {name: paths for name, paths in listing.items() if name == self._only}
-        for name, paths in listing.items():
-            memory = self._memory.get(name)
-            if names is None or name in names or memory is None or not memory.settled or memory.absent_since:
-                self._see(name, paths, now)
-        for name in self._memory.keys() - listing.keys():
+            listing = {name: entries for name, entries in listing.items() if name == self._only}
+        known = self._memory.keys() | self._bystanders.keys()
+        for name, entries in listing.items():
+            if names is None or name in names or name in self._unsettled or name not in known:
+                self._see(name, [self._root / entry for entry in sorted(entries)], now)
+        for name in known - listing.keys():
+            self._bystanders.pop(name, None)
             self._miss(name, now)
         return self._result("")
 
@@ -111,16 +122,23 @@ class Scanner:
         memory = self._memory.get(name)
         return memory.seen_at if memory else self._looked_at
 
-    def _see(self, name: str, paths: tuple[Path, ...], now: float) -> None:
+    def _see(self, name: str, paths: Sequence[Path], now: float) -> None:
         sight = _sight(name, paths, self._reserved)
-        if sight is None:
+        if not sight.is_deployment:
+            if self._bystanders.get(name) != sight.directories:
+                self._bystanders[name], self._last = sight.directories, None
             self._miss(name, now)
             return
+        self._bystanders.pop(name, None)
         memory = self._memory.get(name)
         if memory is None:
             self._memory[name] = memory = _Memory(sight, now)
         elif memory.sight != sight:
             memory.sight, memory.seen_at, memory.settled = sight, now, False
+        elif memory.settled and memory.absent_since is None:
+            return
+        self._last = None
+        self._unsettled.add(name)
         memory.absent_since = None
         if not memory.settled and (sight.problem or now - memory.seen_at >= self._settle_s):
             revision = _read(name, sight, memory.revision)
@@ -128,27 +146,42 @@ class Scanner:
                 memory.seen_at = now
             else:
                 memory.revision, memory.settled = revision, True
+        if memory.settled:
+            self._unsettled.discard(name)
 
     def _miss(self, name: str, now: float) -> None:
         memory = self._memory.get(name)
         if memory is None:
             return
-        memory.absent_since = memory.absent_since or now
+        self._last = None
+        self._unsettled.add(name)
+        if memory.absent_since is None:
+            memory.absent_since = now
         if now - memory.absent_since >= self._absence_s:
             del self._memory[name]
+            self._unsettled.discard(name)
 
     def _result(self, problem: str) -> Look:
-        directories: dict[str, tuple[int, int]] = dict(_surroundings(self._root))
+        surroundings = dict(_surroundings(self._root))
+        last = self._last
+        if last is None or last.problem != problem or last.surroundings != surroundings:
+            self._last = last = self._fresh_result(surroundings, problem)
+        return last
+
+    def _fresh_result(self, surroundings: Directories, problem: str) -> Look:
+        directories = {**surroundings}
         names_in: dict[str, set[str]] = {}
-        for name, memory in self._memory.items():
-            directories.update(memory.sight.directories)
-            for directory in memory.sight.directories:
+        seen = [(name, memory.sight.directories) for name, memory in self._memory.items()]
+        for name, visited in [*seen, *self._bystanders.items()]:
+            directories.update(visited)
+            for directory in visited:
                 names_in.setdefault(directory, set()).add(name)
         return Look(
             revisions={name: memory.revision for name, memory in self._memory.items() if memory.revision is not None},
+            surroundings=surroundings,
             directories=directories,
             names_in={directory: frozenset(names) for directory, names in names_in.items()},
-            unsettled=any(not memory.settled or memory.absent_since for memory in self._memory.values()),
+            unsettled=bool(self._unsettled),
             problem=problem,
         )
 
@@ -172,51 +205,56 @@ def _fits_a_path_segment(character: str) -> bool:
 
 def is_leaving(name: str) -> bool:
     """Whether *name* is a hidden file, or one that editors, tools and Python leave behind."""
-    return name.startswith(".") or name in _NOT_OURS or any(fnmatch(name, pattern) for pattern in _LEAVINGS)
+    return _LEAVING.fullmatch(name) is not None
 
 
-def _list(root: Path) -> dict[str, tuple[Path, ...]]:
-    """The names in *root* that may be deployments, each with the paths that claim it."""
-    claims: dict[str, tuple[Path, ...]] = {}
+def _list(root: Path) -> dict[str, tuple[str, ...]]:
+    """The names in *root* that may be deployments, each with the entries that claim it."""
+    claims: dict[str, tuple[str, ...]] = {}
     with os.scandir(root) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            if entry.name.startswith("_") or is_leaving(entry.name):
+        for entry in entries:
+            filename = entry.name
+            if filename.startswith("_") or is_leaving(filename):
                 continue
-            stem, suffix = os.path.splitext(entry.name)
-            name = stem if suffix in (*YAML_SUFFIXES, ".py") and not entry.is_dir() else entry.name
-            claims[name] = (*claims.get(name, ()), root / entry.name)
+            name = filename
+            if filename.endswith(_FILE_SUFFIXES) and not entry.is_dir():
+                name = filename.rpartition(".")[0]
+            claims[name] = (*claims.get(name, ()), filename)
     return claims
 
 
-def _sight(name: str, paths: tuple[Path, ...], reserved: Collection[str]) -> Sight | None:
-    """Look at what claims *name*; None if it is no deployment at all."""
+def _sight(name: str, paths: Sequence[Path], reserved: Collection[str]) -> Sight:
+    """Look at what claims *name*."""
     claims = [(path, problem) for path in paths if (problem := _claim_problem(path)) is not None]
-    folders = {os.path.realpath(path): _identity(path) for path in paths if path.is_dir()}
     if not claims:
-        return None
+        return Sight(paths[0], directories=_folders(paths), is_deployment=False)
+    path, problem = claims[0]
     if len(claims) > 1:
         listed = " and ".join(path.name + "/" * path.is_dir() for path, _ in claims)
-        return Sight(
-            paths[0], directories=folders, problem=f"{listed} both claim the name {name!r}: rename or remove one"
-        )
-    path, problem = claims[0]
+        problem = f"{listed} both claim the name {name!r}: rename or remove one"
     problem = problem or name_problem(name, reserved)
     if problem:
-        return Sight(path, directories=folders, problem=problem)
+        return Sight(path, directories=_folders(paths), problem=problem)
     try:
         return _walk(path)
     except OSError as error:
-        return Sight(path, directories=folders, problem=f"{path} cannot be read: {error.strerror or error}")
+        problem = f"{path} cannot be read: {error.strerror or error}"
+        return Sight(path, directories=_folders(paths), problem=problem)
+
+
+def _folders(paths: Sequence[Path]) -> Directories:
+    return {_real_path(str(path), _identity(path)): _identity(path) for path in paths if path.is_dir()}
 
 
 def _claim_problem(path: Path) -> str | None:
     """None if *path* is no deployment and was not meant as one, "" if it is one, else what is wrong with it."""
-    if path.is_dir():
-        wrapper = path / WRAPPER_FILE
-        if wrapper.is_dir():
-            return f"{wrapper} is a folder: it must be the Python file with class PipelineWrapper"
-        return "" if wrapper.is_file() else None
-    if not path.is_file():
+    mode = _mode(path)
+    if stat.S_ISDIR(mode):
+        wrapper_mode = _mode(f"{path}/{WRAPPER_FILE}")
+        if stat.S_ISDIR(wrapper_mode):
+            return f"{path / WRAPPER_FILE} is a folder: it must be the Python file with class PipelineWrapper"
+        return "" if stat.S_ISREG(wrapper_mode) else None
+    if not stat.S_ISREG(mode):
         return None
     if path.suffix in YAML_SUFFIXES:
         return (
@@ -226,6 +264,14 @@ def _claim_problem(path: Path) -> str | None:
     if _looks_like_a_wrapper(path):
         return f"{path.name} is a file where a folder should be: move it to {path.stem}/{WRAPPER_FILE}"
     return None
+
+
+def _mode(path: str | Path) -> int:
+    """What kind of file *path* is, links followed; 0 if it is none."""
+    try:
+        return os.stat(path).st_mode
+    except OSError:
+        return 0
 
 
 def _looks_like_a_wrapper(path: Path) -> bool:
@@ -250,7 +296,7 @@ def _walk(folder: Path) -> Sight:
         if identity in visited:
             continue
         visited.add(identity)
-        directories[os.path.realpath(directory)] = identity
+        directories[_real_path(directory, identity)] = identity
         for relative, entry in _entries(prefix, directory):
             if entry.is_dir():
                 to_visit.append((relative + "/", entry.path))
@@ -258,7 +304,7 @@ def _walk(folder: Path) -> Sight:
                 stamps[relative] = stamp
         if len(stamps) > _MAX_FILES:
             problem = f"{folder} holds more than {_MAX_FILES:,} files (by a link to elsewhere?): move them out of it"
-            return Sight(folder, directories={os.path.realpath(folder): _identity(folder)}, problem=problem)
+            return Sight(folder, directories=_folders((folder,)), problem=problem)
     return Sight(folder, stamps, directories)
 
 
@@ -291,6 +337,12 @@ def _identity(path: str | Path) -> tuple[int, int]:
     except OSError:
         return (0, 0)
     return status.st_dev, status.st_ino
+
+
+@lru_cache(maxsize=10_000)
+def _real_path(directory: str, identity: tuple[int, int]) -> str:
+    """The real path of *directory*, found once for each *identity*: it costs a system call for each part."""
+    return os.path.realpath(directory)
 
 
 def _surroundings(root: Path) -> Iterator[tuple[str, tuple[int, int]]]:

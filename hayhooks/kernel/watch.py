@@ -4,19 +4,21 @@ Events can be lost (network mounts, a full inotify queue, a change made before t
 cannot: so there is a tick without a hint at least every look-around time, whatever the file system says.
 """
 
+import os
 import threading
 from collections.abc import Callable, Mapping
 
-from watchfiles import watch
+from watchfiles._rust_notify import RustNotify
 
 from hayhooks.logger import log
+
+_DEBOUNCE_MS = 400  # a burst of events is told after this long, even if it goes on
 
 
 class Watch:
     """Watches directories in a thread of its own, and tells the paths that changed.
 
-    The thread is ours, and the watch the synchronous one: ``awatch`` borrows from the thread pool that requests use,
-    and starved with 60 of them blocked.
+    The thread is ours: ``awatch`` borrows from the thread pool that requests use, and starved with 60 of them blocked.
 
     Args:
         tell: called in that thread with the changed paths, or with none after the look-around time.
@@ -57,30 +59,32 @@ class Watch:
         while not self._stopped:
             self._renew.clear()
             try:
-                self._watch_once(tuple(self._directories))
+                self._watch_once([directory for directory in self._directories if os.path.isdir(directory)])
+            except FileNotFoundError:  # removed just now: the next look no longer asks for it
+                self._tell(frozenset())
+                self._renew.wait(0.05)
             except Exception as error:  # whatever the file system does not support, looking around still works
                 log.warning(
                     "Cannot watch for changes ({}): looking around every {:g} s instead", error, self._look_around_s
                 )
                 self._renew.wait(self._look_around_s)
-            if not self._stopped:
-                self._tell(frozenset())  # what happened while no watch was on
+                self._tell(frozenset())
 
-    def _watch_once(self, directories: tuple[str, ...]) -> None:
+    def _watch_once(self, directories: list[str]) -> None:
         """Tell of changes in *directories* until others are to be watched."""
-        if not directories:
-            self._renew.wait(self._look_around_s)
-            return
-        for changes in watch(
-            *directories,
-            stop_event=self._renew,
-            watch_filter=None,  # the default one drops dot names, and with them a ConfigMap's swap
-            step=self._step_ms,
-            debounce=400,
-            rust_timeout=int(self._look_around_s * 1000),
-            yield_on_timeout=True,
+        # The library's documented backend and not its watch(): only here it can be told when a new watch is on.
+        with RustNotify(
+            directories,
+            debug=False,
+            force_polling=False,
+            poll_delay_ms=0,
             recursive=False,
             ignore_permission_denied=True,
-            raise_interrupt=False,
-        ):
-            self._tell(frozenset(path for _, path in changes))
+        ) as backend:
+            self._tell(frozenset())  # what happened before that
+            while not self._renew.is_set():
+                changes = backend.watch(_DEBOUNCE_MS, self._step_ms, int(self._look_around_s * 1000), self._renew)
+                if not isinstance(changes, str):
+                    self._tell(frozenset(path for _, path in changes))
+                elif changes == "timeout":
+                    self._tell(frozenset())
