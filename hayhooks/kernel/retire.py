@@ -9,7 +9,10 @@ from hayhooks.kernel.crew import Crew
 from hayhooks.kernel.snapshot import Deployment
 from hayhooks.logger import log
 
-_BATCH_S = 0.05  # one gc.collect takes up to 70 ms with Haystack loaded: one for all that retire together
+# One gc.collect takes up to 70 ms with Haystack loaded, in which nothing else runs: one for all that retire together,
+# and not while somebody waits for the answer to a save.
+_QUIET_S = 0.5
+_PATIENCE_S = 2.0  # but memory is given back after this long, however busy it gets
 
 
 class Retirement:
@@ -24,7 +27,8 @@ class Retirement:
         self._crew = Crew("retire", limit=2, patience_s=1.0)
         self._changed = threading.Condition()
         self._pending = 0
-        self._collect_at: float | None = None
+        self._collect_at = 0.0
+        self._collect_by: float | None = None  # None: nothing is to be collected
 
     @property
     def pending(self) -> int:
@@ -55,18 +59,21 @@ class Retirement:
         with self._changed:
             self._pending -= 1
             self._changed.notify_all()
-            first = self._collect_at is None
-            self._collect_at = time.monotonic() + _BATCH_S
-        if first:
-            self._crew.submit(self._collect)
+            now = time.monotonic()
+            self._collect_at = now + _QUIET_S
+            begin = self._collect_by is None
+            self._collect_by = self._collect_by or now + _PATIENCE_S
+        if begin:
+            threading.Thread(target=self._collect, name="hayhooks collect", daemon=True).start()
 
     def _collect(self) -> None:
         """Collect the cycles of what was retired, once the batch is complete: classes and modules are made of them."""
         while True:
             with self._changed:
-                wait_s = (self._collect_at or 0) - time.monotonic()
+                assert self._collect_by is not None
+                wait_s = min(self._collect_at, self._collect_by) - time.monotonic()
                 if wait_s <= 0:
-                    self._collect_at = None
+                    self._collect_by = None
                     break
             time.sleep(wait_s)
         gc.collect()
