@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, 
 
 from hayhooks.encode import encode
 from hayhooks.errors import (
+    DisconnectedError,
     HayhooksError,
     InvalidInputError,
     NotFoundError,
@@ -74,6 +75,8 @@ class Boundary:
 
         try:
             await self._app(scope, receive, send_with_headers)
+        except DisconnectedError as error:
+            log.info("{} {} was cancelled: {}", scope["method"], scope["path"], error)
         except Exception as error:
             request_id = extra[0][1].decode("latin-1")
             log.opt(exception=error).error("{} {} failed (request {})", scope["method"], scope["path"], request_id)

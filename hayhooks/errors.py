@@ -1,5 +1,6 @@
 """Every error that hayhooks raises on purpose.
 
+DisconnectedError         nobody is left to answer                           -> nothing is sent
 HayhooksError
  ├── LoadError            a revision that would not load                     -> a failure in /status
  ├── InvalidInputError    a request whose arguments do not fit               -> 422
@@ -63,6 +64,10 @@ class PipelineError(HayhooksError):
 
 class UnavailableError(HayhooksError):
     """A deployment that exists cannot serve at the moment: it failed to load, or is being loaded."""
+
+
+class DisconnectedError(Exception):
+    """The client went away before it had its answer; what was done for it has been cancelled."""
 
 
 class NotFoundError(HayhooksError):

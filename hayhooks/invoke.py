@@ -14,7 +14,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any
 
-from hayhooks.errors import PipelineError
+from hayhooks.errors import DisconnectedError, PipelineError
 from hayhooks.kernel.modules import enter
 from hayhooks.kernel.signature import Operation
 from hayhooks.kernel.snapshot import Deployment
@@ -103,7 +103,7 @@ async def unless_disconnected(receive: Callable[[], Awaitable[Any]], work: Await
     """Await *work*, but cancel it when the client goes away; to be used once the request's body has been read.
 
     Raises:
-        asyncio.CancelledError: the client has gone.
+        DisconnectedError: the client has gone, and the work was cancelled.
     """
     task = asyncio.ensure_future(work)
     watcher = asyncio.ensure_future(_disconnection(receive))
@@ -111,6 +111,9 @@ async def unless_disconnected(receive: Callable[[], Awaitable[Any]], work: Await
         await asyncio.wait((task, watcher), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             task.cancel()
+            await asyncio.wait((task,))
+            if task.cancelled():
+                raise DisconnectedError("the client went away")
         return await task
     finally:
         watcher.cancel()

@@ -8,6 +8,7 @@ from inspect import isawaitable
 from haystack import component
 from haystack.dataclasses import ChatMessage, ChatRole, ComponentInfo, StreamingCallbackT, StreamingChunk
 
+PASSAGE = re.compile(r'<passage file="(.*?)">(.*?)</passage>', re.DOTALL)
 COMMON_WORDS = re.findall(
     r"\w+",
     "a about an and any are at be by can could do does for from have how i in is it me much my of on or our tell the"
@@ -17,7 +18,7 @@ COMMON_WORDS = re.findall(
 
 @component
 class LocalChatGenerator:
-    """Answers with the section of its system message that has most words in common with the question.
+    """Answers with the passage of its system message that has most words in common with the question.
 
     It is called like Haystack's chat generators, so each of them can take its place.
     """
@@ -54,12 +55,12 @@ class LocalChatGenerator:
 
 def _answer(messages: list[ChatMessage]) -> str:
     question = _words(_text(messages, ChatRole.USER))
-    sections = re.split(r"^#+ ", _text(messages, ChatRole.SYSTEM), flags=re.MULTILINE)[1:]
-    best = max(sections, key=lambda section: len(question & _words(section)), default="")
+    passages = PASSAGE.findall(_text(messages, ChatRole.SYSTEM))
+    file, best = max(passages, key=lambda passage: len(question & _words(passage[1])), default=("", ""))
     if not question & _words(best):
         return "The handbook does not say."
-    _heading, _, text = best.partition("\n")
-    return " ".join(text.split())
+    prose = re.sub(r"^#+ .*$", "", best, flags=re.MULTILINE)
+    return f"{' '.join(prose.split())} ({file})"
 
 
 def _text(messages: list[ChatMessage], role: ChatRole) -> str:

@@ -27,8 +27,9 @@ PROMPT = """
 You keep the Kestrel Hut. Answer in a few words, only from these passages of the handbook, and name the file.
 
 {% for document in documents %}
-{{ document.content | trim }} ({{ document.meta.file_path }})
-
+<passage file="{{ document.meta.file_path }}">
+{{ document.content | trim }}
+</passage>
 {% endfor %}
 {% endmessage %}
 {% message role="user" %}

@@ -1,0 +1,68 @@
+"""The examples answer as their READMEs say."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hayhooks
+from tests.server import LiveServer, serving
+
+ROOT = Path(hayhooks.__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+NAMES = sorted(path.parent.name for path in EXAMPLES.glob("*/pipeline_wrapper.py"))
+
+
+@pytest.fixture(scope="module")
+def examples():
+    with serving(EXAMPLES) as server:
+        server.eventually(lambda: server.status()["ready"], "the examples to be loaded", 60)
+        yield server
+
+
+def test_all_examples_are_served(examples: LiveServer):
+    status = examples.status()
+
+    assert status["pipelines"] == NAMES
+    assert {entry["state"] for entry in status["deployments"]} == {"serving"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_commands_of_a_readme_are_answered_as_it_says(examples: LiveServer, name: str):
+    readme = (EXAMPLES / name / "README.md").read_text()
+    commands = re.findall(r"^```sh\n(curl .*?)^```", readme, re.MULTILINE | re.DOTALL)
+    assert commands
+    for command in commands:
+        command = command.replace("http://127.0.0.1:1416", examples.url).replace(
+            "curl ", "curl -sS --fail-with-body ", 1
+        )
+        answer = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout
+        if "/run" in command:
+            assert f"```json\n{answer}\n```" in readme
+        elif '"stream": true' in command:
+            assert answer.endswith("data: [DONE]\n\n")
+            assert "error" not in answer
+        else:
+            assert '"object":"chat.completion"' in answer
+
+
+def test_the_agents_own_tool_calls_are_not_the_clients(examples: LiveServer):
+    body = {"model": "agent", "messages": [{"role": "user", "content": "What is 17 times 23?"}], "stream": True}
+    answer = examples.client.post("/v1/chat/completions", json=body).text
+
+    assert "391" in answer
+    assert "tool_calls" not in answer
+    assert answer.count('"finish_reason":"stop"') == 1
+
+
+def test_the_demo_checks_itself():
+    demo = subprocess.run(
+        [sys.executable, ROOT / "scripts/demo.py", "--check"], capture_output=True, text=True, timeout=120, check=False
+    )
+
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    for name in NAMES:
+        assert f"# {name}\n" in demo.stdout
+    assert demo.stdout.endswith("All answered.\n")
