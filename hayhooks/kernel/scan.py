@@ -217,7 +217,7 @@ def _list(root: Path) -> dict[str, tuple[str, ...]]:
             if filename.startswith("_") or is_leaving(filename):
                 continue
             name = filename
-            if filename.endswith(_FILE_SUFFIXES) and not entry.is_dir():
+            if filename.endswith(_FILE_SUFFIXES) and not _is_directory(entry):
                 name = filename.rpartition(".")[0]
             claims[name] = (*claims.get(name, ()), filename)
     return claims
@@ -298,7 +298,7 @@ def _walk(folder: Path) -> Sight:
         visited.add(identity)
         directories[_real_path(directory, identity)] = identity
         for relative, entry in _entries(prefix, directory):
-            if entry.is_dir():
+            if _is_directory(entry):
                 to_visit.append((relative + "/", entry.path))
             elif (stamp := _stamp(entry)) is not None:
                 stamps[relative] = stamp
@@ -316,6 +316,13 @@ def _entries(prefix: str, directory: str) -> Iterator[tuple[str, os.DirEntry[str
                     yield prefix + entry.name, entry
     except FileNotFoundError:  # removed since its parent was listed
         return
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _stamp(entry: os.DirEntry[str]) -> Stamp | None:

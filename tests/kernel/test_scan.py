@@ -1,0 +1,255 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from hayhooks.kernel.scan import Scanner
+
+WRAPPER = "class PipelineWrapper: ..."
+
+
+class Looker:
+    """A scanner with a clock of its own: every look is a second after the one before."""
+
+    def __init__(self, root: Path, **options) -> None:
+        self.root = root
+        self.scanner = Scanner(root, reserved={"status"}, settle_s=0.5, absence_s=1.5, **options)
+        self.now = 100.0
+
+    def look(self, names=None):
+        self.now += 1
+        return self.scanner.look(self.now, names)
+
+    def settled(self):
+        """What is there, once it has kept still."""
+        self.look()
+        return self.look().revisions
+
+    def write(self, path: str, content: str = WRAPPER) -> Path:
+        file = self.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+        return file
+
+
+@pytest.fixture
+def looker(root):
+    return Looker(root)
+
+
+def test_a_folder_is_read_when_it_has_kept_still(looker):
+    looker.write("chat/pipeline_wrapper.py")
+
+    first = looker.look()
+    assert (dict(first.revisions), first.unsettled) == ({}, True)
+    second = looker.look()
+    assert (list(second.revisions), second.unsettled) == (["chat"], False)
+
+
+def test_a_folder_that_changes_keeps_its_last_revision_until_it_is_still(looker):
+    looker.write("chat/pipeline_wrapper.py")
+    before = looker.settled()["chat"]
+
+    for number in range(3):
+        looker.write("chat/part.py", f"{number}")
+        assert looker.look().revisions["chat"] is before
+    after = looker.look().revisions["chat"]
+    assert after.changed_since(before) == ("part.py",)
+
+
+def test_the_fingerprint_is_of_paths_and_bytes(looker):
+    wrapper = looker.write("chat/pipeline_wrapper.py")
+    before = looker.settled()["chat"].fingerprint
+
+    os.utime(wrapper, (1, 1))
+    wrapper.chmod(0o600)
+    assert looker.settled()["chat"].fingerprint == before
+    looker.write("chat/pipeline_wrapper.py")
+    assert looker.settled()["chat"].fingerprint == before
+    looker.write("chat/data.txt")
+    with_data = looker.settled()["chat"].fingerprint
+    assert with_data != before
+    (looker.root / "chat/data.txt").rename(looker.root / "chat/more.txt")
+    assert looker.settled()["chat"].fingerprint not in (before, with_data)
+
+
+def test_same_size_and_same_mtime_is_a_change(looker):
+    wrapper = looker.write("chat/pipeline_wrapper.py", "a = 1")
+    os.utime(wrapper, (1, 1))
+    before = looker.settled()["chat"].fingerprint
+    looker.write("chat/pipeline_wrapper.py", "a = 2")
+    os.utime(wrapper, (1, 1))
+
+    assert looker.settled()["chat"].fingerprint != before
+
+
+@pytest.mark.parametrize(
+    "leaving",
+    [".git/HEAD", "__pycache__/x.cpython-311.pyc", ".pipeline_wrapper.py.swp", "4913", "x.py~", ".#x.py", "x.tmp"],
+)
+def test_what_tools_leave_behind_is_no_change(looker, leaving):
+    looker.write("chat/pipeline_wrapper.py")
+    before = looker.settled()["chat"]
+    looker.write(f"chat/{leaving}")
+
+    assert looker.settled()["chat"] is before
+
+
+@pytest.mark.parametrize("name", [".hidden", "_private", "__pycache__", "notes~"])
+def test_such_folders_are_no_deployments(looker, name):
+    looker.write(f"{name}/pipeline_wrapper.py")
+
+    assert looker.settled() == {}
+
+
+def test_a_folder_without_a_wrapper_is_none_until_it_has_one(looker):
+    looker.write("chat/readme.md")
+    look = looker.look()
+    assert not look.unsettled
+    assert str(looker.root.resolve() / "chat") in look.directories  # watched all the same
+
+    looker.write("chat/pipeline_wrapper.py")
+    looker.look({"chat"})
+    assert list(looker.look({"chat"}).revisions) == ["chat"]
+
+
+def test_a_name_is_gone_after_a_while_only(looker):
+    wrapper = looker.write("chat/pipeline_wrapper.py")
+    looker.settled()
+    wrapper.unlink()
+
+    assert "chat" in looker.look().revisions
+    looker.write("chat/pipeline_wrapper.py")
+    assert "chat" in looker.settled()
+    wrapper.unlink()
+    looker.look()
+    looker.look()
+    assert looker.look().revisions == {}
+
+
+def test_a_look_at_some_names_leaves_the_others_and_finds_new_ones(looker):
+    for name in ("one", "two"):
+        looker.write(f"{name}/pipeline_wrapper.py")
+    before = looker.settled()
+    for name in ("one", "two", "new"):
+        looker.write(f"{name}/pipeline_wrapper.py", "changed")
+    looker.look({"one"})
+    after = looker.look({"one"}).revisions
+
+    assert after["one"] != before["one"]
+    assert after["two"] is before["two"]
+    assert "new" in after
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("status", "belongs to a route"),
+        ("my chat", "cannot be a part of a URL, because of ' '"),
+        ("what?", "because of '?'"),
+        ("50%", "because of '%'"),
+    ],
+)
+def test_an_unusable_name_is_a_problem_that_says_what_to_do(looker, name, problem):
+    looker.write(f"{name}/pipeline_wrapper.py")
+
+    assert problem in looker.settled()[name].problem
+
+
+@pytest.mark.parametrize("name", ["chat", "chat-2", "chat_2", "v1.2", "größe", "対話"])
+def test_usable_names(looker, name):
+    looker.write(f"{name}/pipeline_wrapper.py")
+
+    assert looker.settled()[name].problem == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "problem"),
+    [
+        ("chat", "chat", "a file where a folder should be"),
+        ("pipeline_wrapper.py", "pipeline_wrapper", "move it to pipeline_wrapper/pipeline_wrapper.py"),
+        ("chat.yml", "chat", "a pipeline in YAML"),
+        ("chat/pipeline_wrapper.py/x", "chat", "is a folder"),
+    ],
+)
+def test_what_lies_in_the_wrong_place_is_a_problem_that_says_what_to_do(looker, path, name, problem):
+    looker.write(path, "class PipelineWrapper(BasePipelineWrapper): ...")
+
+    assert problem in looker.settled()[name].problem
+
+
+@pytest.mark.parametrize("path", ["README.md", "LICENSE", "shared.py", "data.json"])
+def test_other_files_are_nobodys_business(looker, path):
+    looker.write(path, "text")
+
+    assert looker.settled() == {}
+
+
+def test_a_folder_and_a_yaml_file_of_one_name_clash(looker):
+    looker.write("chat/pipeline_wrapper.py")
+    looker.write("chat.yaml", "components: {}")
+
+    assert "chat/ and chat.yaml both claim the name 'chat'" in looker.settled()["chat"].problem
+
+
+def test_links_are_followed_and_a_flipped_one_is_a_change(looker, tmp_path):
+    for version in ("v1", "v2"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "pipeline_wrapper.py").write_text(version)
+    link = looker.root / "chat"
+    link.symlink_to(tmp_path / "v1")
+    before = looker.settled()["chat"]
+    link.unlink()
+    link.symlink_to(tmp_path / "v2")
+
+    after = looker.settled()["chat"]
+    assert after.changed_since(before) == ("pipeline_wrapper.py",)
+    assert after.path == link
+
+
+def test_odd_files_neither_block_nor_count(looker):
+    looker.write("chat/pipeline_wrapper.py")
+    folder = looker.root / "chat"
+    before = looker.settled()["chat"].fingerprint
+    os.mkfifo(folder / "fifo")
+    (folder / "dangling").symlink_to("nowhere")
+    (folder / "loop").symlink_to(folder)
+    (folder / "itself").symlink_to("itself")
+    (looker.root / "gone").symlink_to("nowhere")
+
+    assert looker.settled()["chat"].fingerprint == before
+
+
+def test_names_that_are_not_utf8_are_read(looker):
+    looker.write("chat/pipeline_wrapper.py")
+    before = looker.settled()["chat"].fingerprint
+    (Path(os.fsdecode(os.fsencode(looker.root / "chat") + b"/\xff.txt"))).write_text("x")
+
+    assert looker.settled()["chat"].fingerprint != before
+
+
+def test_a_root_that_is_away_keeps_everything_and_says_so(looker, tmp_path):
+    looker.write("chat/pipeline_wrapper.py")
+    before = looker.settled()["chat"]
+    looker.root.rename(tmp_path / "away")
+    for _ in range(3):
+        look = looker.look()
+    assert look.revisions["chat"] is before
+    assert str(looker.root) in look.problem
+
+    (tmp_path / "away").rename(looker.root)
+    assert looker.look().problem == ""
+
+
+def test_a_root_that_is_a_file_cannot_be_read(tmp_path):
+    (tmp_path / "file").touch()
+
+    assert "cannot be read: Not a directory" in Looker(tmp_path / "file").look().problem
+
+
+def test_only_one_name_can_be_asked_for(root):
+    looker = Looker(root, only="one")
+    for name in ("one", "two"):
+        looker.write(f"{name}/pipeline_wrapper.py")
+
+    assert list(looker.settled()) == ["one"]
