@@ -5,6 +5,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,7 +44,7 @@ def eventually(condition: Callable[[], T], what: str = "", deadline_s: float = D
         try:
             if found := condition():
                 return found
-        except (AssertionError, KeyError, IndexError, httpx.HTTPError) as raised:
+        except (AssertionError, LookupError, TypeError, OSError, httpx.HTTPError) as raised:
             error = raised
         if time.monotonic() > end:
             raise AssertionError(f"not within {deadline_s:g} s: {what or condition}") from error
@@ -90,6 +91,12 @@ class LiveServer:
         before = self.state(name)
         self.write(name, wrapper, files, **constants)
         self.eventually(lambda: _is_newer(self.state(name), before), f"{name} to be served")
+
+    @contextmanager
+    def in_background(self, path: str, json: Any) -> Iterator["Future[httpx.Response]"]:
+        """Post *json* from a thread."""
+        with ThreadPoolExecutor(1) as pool:
+            yield pool.submit(httpx.post, self.url + path, json=json, timeout=60)
 
     eventually = staticmethod(eventually)
 

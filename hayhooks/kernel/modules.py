@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from importlib.resources.readers import FileReader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -76,7 +77,7 @@ def _package_spec(package: _Package, fullname: str, relative: str) -> importlib.
     prefix = relative + "/" if relative else ""
     init = f"{prefix}__init__.py"
     folder = str(package.folder / relative)
-    if init in package.sources:
+    if init in package.sources or not relative:  # the folder itself is a package, with or without the file
         loader = _Loader(package, init)
         spec = importlib.machinery.ModuleSpec(fullname, loader, origin=loader.path, is_package=True)
         spec.has_location = True
@@ -118,7 +119,11 @@ class _Loader(importlib.abc.SourceLoader):
 
     def get_data(self, path: str | bytes) -> bytes:
         """The scanned source, or, for ``pkgutil.get_data`` and the like, any other file as it is now."""
-        return self._package.sources[self._relative] if path == self.path else Path(str(path)).read_bytes()
+        return self._package.sources.get(self._relative, b"") if path == self.path else Path(str(path)).read_bytes()
+
+    def get_resource_reader(self, fullname: str) -> FileReader:
+        """For ``importlib.resources``: the folder that the module lies in."""
+        return FileReader(self)  # type: ignore[arg-type]  # it wants the path alone
 
     def exec_module(self, module: ModuleType) -> None:
         module.__dict__["__builtins__"] = self._package.builtins

@@ -1,0 +1,166 @@
+"""Loading side by side, and starting cold."""
+
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.server import ECHO, LiveServer, eventually, replace, serving
+
+SLOW = """
+import time
+from pathlib import Path
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        Path(BEGAN).touch()
+        while not Path(GATE).exists():
+            time.sleep(0.01)
+
+    def run_api(self):
+        return ANSWER
+"""
+
+
+def test_slow_setups_run_side_by_side_and_delay_nobody(server: LiveServer, tmp_path: Path):
+    gate = tmp_path / "gate"
+    names = [f"slow{number}" for number in range(8)]
+    for name in names:
+        server.write(name, SLOW, began=str(tmp_path / name), gate=str(gate), answer=name)
+    # All of them are in setup at the same time, though fewer may begin at once: those that take long make room.
+    eventually(lambda: all((tmp_path / name).exists() for name in names))
+    assert {entry["state"] for entry in server.status()["deployments"]} == {"loading"}
+    assert server.client.post("/slow0/run", json={}).status_code == 503
+
+    server.serve("quick", answer="at once")
+    assert server.run("quick") == "at once"
+    gate.touch()
+    server.eventually(lambda: len(server.status()["pipelines"]) == 9)
+    assert [server.run(name) for name in names] == names
+
+
+def test_an_edit_during_setup_wins_and_the_one_before_never_serves(server: LiveServer, tmp_path: Path):
+    began, gate = tmp_path / "began", tmp_path / "gate"
+    server.write("chat", SLOW, began=str(began), gate=str(gate), answer="hangs")
+    eventually(began.exists)
+    server.serve("chat", answer="repaired")
+    assert server.run("chat") == "repaired"
+
+    gate.touch()
+    assert server.app.reconciler is not None
+    retirement = server.app.reconciler.retirement
+    server.serve("other")
+    eventually(lambda: retirement.pending == 0)
+    assert server.run("chat") == "repaired"
+
+
+def test_a_server_that_starts_is_ready_when_all_are_loaded_and_requests_wait_for_that(root: Path, tmp_path: Path):
+    gate = tmp_path / "gate"
+    head = f"BEGAN, GATE, ANSWER = {str(tmp_path / 'began')!r}, {str(gate)!r}, 'here'\n"
+    replace(root / "slow/pipeline_wrapper.py", head + SLOW)
+    with serving(root) as server, ThreadPoolExecutor(2) as pool:
+        eventually((tmp_path / "began").exists)
+        assert server.client.get("/readyz").status_code == 503
+        assert server.client.get("/healthz").status_code == 200
+        assert server.state("slow")["state"] == "loading"
+        request = pool.submit(server.client.post, "/slow/run", json={})
+        unknown = pool.submit(server.client.post, "/nothing/run", json={})
+        gate.touch()
+
+        assert request.result().json() == {"result": "here"}
+        assert unknown.result().status_code == 404
+        assert server.client.get("/readyz").status_code == 200
+
+
+def test_a_root_that_is_away_is_not_ready_and_comes_back_by_itself(tmp_path: Path):
+    root = tmp_path / "pipelines"
+    with serving(root, look_around_ms=100) as server:
+        server.eventually(lambda: "cannot be read" in server.client.get("/readyz").json().get("detail", ""))
+        server.serve("chat", answer="here")
+        assert server.client.get("/readyz").status_code == 200
+
+        root.rename(tmp_path / "away")
+        server.eventually(lambda: server.client.get("/readyz").status_code == 503)
+        assert server.run("chat") == "here"
+        assert str(root) in server.status()["error"]
+
+        (tmp_path / "away").rename(root)
+        server.eventually(lambda: server.client.get("/readyz").status_code == 200)
+        server.serve("chat", answer="again")
+
+
+def test_a_thousand_touches_load_nothing(server: LiveServer):
+    server.serve("chat", answer="1")
+    generation = server.status()["generation"]
+    for _ in range(1000):
+        (server.root / "chat/pipeline_wrapper.py").touch()
+    server.serve("other")
+
+    assert server.status()["generation"] == generation + 1
+
+
+def test_the_last_of_many_quick_edits_is_served(server: LiveServer):
+    for number in range(200):
+        server.write("chat", answer=str(number))
+    server.eventually(lambda: server.run("chat") == "199")
+
+
+COLD = """
+import sys, time
+from pathlib import Path
+from tests.server import serving
+with serving(Path(sys.argv[1])) as server:
+    server.eventually(lambda: server.status()["ready"], deadline_s=60)
+    status = server.status()
+    broken = [entry["error"] for entry in status["deployments"] if entry["state"] != "serving"]
+    sys.exit("\\n".join(broken) if broken or len(status["pipelines"]) != 8 else 0)
+"""
+
+# What the eight import of Haystack, each in an order of its own: its packages import their parts when first touched.
+PARTS = [
+    "haystack.components.generators.chat import MockChatGenerator",
+    "haystack.components.retrievers import InMemoryBM25Retriever",
+    "haystack.components.builders import ChatPromptBuilder, PromptBuilder",
+    "haystack.components.converters import TextFileToDocument",
+    "haystack.components.preprocessors import DocumentSplitter, MarkdownHeaderSplitter",
+    "haystack.components.writers import DocumentWriter",
+    "haystack.document_stores.in_memory import InMemoryDocumentStore",
+    "haystack.components.agents import Agent",
+    "haystack.components.joiners import DocumentJoiner",
+    "haystack.components.routers import ConditionalRouter",
+]
+
+
+def test_twenty_cold_starts_serve_all_eight_wrappers_each_time(tmp_path: Path):
+    for number in range(8):
+        parts = PARTS[number:] + PARTS[:number]
+        imports = "".join(f"from {part}\n" for part in parts[:6])
+        late = "".join(f"        from {part}\n" for part in parts[6:])
+        source = imports + ECHO.replace("def setup(self):\n", f"def setup(self):\n{late}")
+        replace(tmp_path / f"w{number}/pipeline_wrapper.py", "ANSWER = ''\n" + source)
+
+    def start(_: int) -> str:
+        command = [sys.executable, "-c", COLD, str(tmp_path)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120).stderr[-2000:] or "-"
+
+    def failed(number: int) -> bool:
+        command = [sys.executable, "-c", COLD, str(tmp_path)]
+        return subprocess.run(command, capture_output=True, check=False, timeout=120).returncode != 0
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sum(pool.map(failed, range(20))) == 0, start(0)
+
+
+def test_idle_it_looks_around_and_does_nothing(server: LiveServer):
+    server.serve("chat")
+    generation = server.status()["generation"]
+    reconciler = server.app.reconciler
+    assert reconciler is not None
+    snapshot = reconciler.snapshot
+    time.sleep(1.2)  # longer than the look-around time: nothing is to happen in it, so there is nothing to wait for
+
+    assert reconciler.snapshot is snapshot
+    assert server.status()["generation"] == generation
