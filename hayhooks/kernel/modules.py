@@ -22,6 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from hayhooks.kernel.crew import Crew
 from hayhooks.kernel.snapshot import Revision
 
 PREFIX = "_hayhooks_"
@@ -31,9 +32,12 @@ _counter = itertools.count(1)
 # The package whose code is running: set around setup and around every call of a wrapper's method.
 _current: ContextVar[str | None] = ContextVar("hayhooks_package", default=None)
 
+# Where other people's code is imported for the first time, one import after the other, in a thread apart.
 # Haystack imports its parts when they are first touched, and two threads that do so together can break each other
-# (half-initialised modules). One import of other people's code at a time, where user code asks for it, prevents that.
-_import_lock = threading.RLock()
+# (half-initialised modules). And where an optional dependency is missing it keeps the exception for ever, with all
+# frames of that thread: in one of a wrapper's that would be the wrapper, with all that it holds.
+_imports = Crew("import", limit=1)
+_import_thread = threading.local()
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,12 +208,37 @@ def _importer(package: _Package, after_import: Callable[[], None]) -> Any:
             return private if fromlist else sys.modules[f"{package.name}.{top}"]
         if _is_imported(name, fromlist):  # a request that imports what is there must not wait for another's import
             return builtins.__import__(name, globals, locals, fromlist or (), 0)
-        with _import_lock:
-            module = builtins.__import__(name, globals, locals, fromlist or (), 0)
-            after_import()
-        return module
+        return _import_apart(name, fromlist or (), after_import)
 
     return private_import
+
+
+def _import_apart(name: str, fromlist: Sequence[str], after_import: Callable[[], None]) -> ModuleType:
+    """Import in the import thread, and wait for it."""
+    if getattr(_import_thread, "is_this", False):
+        return builtins.__import__(name, None, None, fromlist, 0)
+    done = threading.Event()
+    outcome: list[ModuleType | BaseException] = []
+
+    def job() -> None:
+        _import_thread.is_this = True
+        try:
+            outcome.append(builtins.__import__(name, None, None, fromlist, 0))
+            after_import()
+        # Whatever the imported code raises belongs to who asked for it.
+        except BaseException as error:
+            outcome[:] = [error]
+        done.set()
+
+    _imports.submit(job)
+    done.wait()
+    result = outcome.pop()
+    if isinstance(result, BaseException):
+        try:
+            raise result
+        finally:
+            del result  # or exception and frame would hold each other
+    return result
 
 
 def _is_imported(name: str, fromlist: Sequence[str] | None) -> bool:

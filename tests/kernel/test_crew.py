@@ -3,6 +3,7 @@ import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from hayhooks.kernel.crew import Crew
 from tests.server import eventually
@@ -17,7 +18,7 @@ def test_every_job_runs_whoever_submits_it_however_often_threads_end():
 
     def submit(start: int) -> None:
         for number in range(start, start + 500):
-            crew.submit(lambda number=number: job(number))
+            crew.submit(partial(job, number))
             if number % 50 == 0:
                 time.sleep(0.002)  # threads end meanwhile
 
@@ -28,9 +29,15 @@ def test_every_job_runs_whoever_submits_it_however_often_threads_end():
 
 
 def test_no_more_jobs_run_together_than_the_limit():
-    crew, gate, running = Crew("test", 2), threading.Event(), []
+    crew, gate = Crew("test", 2), threading.Event()
+    running: list[int] = []
+
+    def hold(number: int) -> None:
+        running.append(number)
+        gate.wait(10)
+
     for number in range(5):
-        crew.submit(lambda number=number: (running.append(number), gate.wait(10)))
+        crew.submit(partial(hold, number))
     eventually(lambda: len(running) == 2)
     crew.relieve()
     assert running == [0, 1]
@@ -40,9 +47,15 @@ def test_no_more_jobs_run_together_than_the_limit():
 
 
 def test_jobs_that_outlast_the_patience_make_room():
-    crew, gate, running = Crew("test", 1, patience_s=0.0), threading.Event(), []
-    crew.submit(lambda: gate.wait(10))
-    eventually(lambda: (crew.submit(lambda: running.append(1)), crew.relieve(), running)[-1])
+    crew, gate, ran = Crew("test", 1, patience_s=0.0), threading.Event(), threading.Event()
+
+    def relieved() -> bool:
+        crew.relieve()
+        return ran.is_set()
+
+    crew.submit(partial(_wait, gate))
+    crew.submit(ran.set)
+    eventually(relieved)
     gate.set()
 
 
@@ -73,3 +86,7 @@ def test_a_crew_does_not_keep_what_a_job_held():
     crew.submit(held)
     del held
     eventually(lambda: (gc.collect(), kept() is None)[-1])
+
+
+def _wait(gate: threading.Event) -> None:
+    gate.wait(10)
