@@ -43,8 +43,14 @@ def _arguments(operation: Operation, body: bytes) -> dict[str, Any]:
     try:
         return operation.arguments.validate_json(body or b"{}")
     except ValidationError as error:
-        details = error.errors(include_url=False, include_context=False)
-        raise InvalidInputError([{**detail, "loc": ["body", *detail["loc"]]} for detail in details]) from None
+        details = [
+            {**detail, "loc": ["body", *detail["loc"]]}
+            for detail in error.errors(include_url=False, include_context=False)
+        ]
+        for detail in details:
+            if detail["type"] == "json_invalid":
+                del detail["input"]  # that is the whole body, and may be no text at all
+        raise InvalidInputError(details) from None
 
 
 async def _respond(result: Any, deployment: Deployment, operation: Operation) -> Response:

@@ -1,0 +1,272 @@
+import time
+from contextvars import ContextVar
+from typing import Any
+
+import httpx
+import pytest
+
+from hayhooks import Settings, create_app
+from tests.server import LiveServer, eventually, serving
+
+HEAD = """
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from haystack.dataclasses import ChatMessage, Document
+from pydantic import BaseModel, Field
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse, Response
+
+from hayhooks import BasePipelineWrapper, SSEStream
+
+
+class Model(BaseModel):
+    number: int
+
+
+@dataclass
+class Point:
+    x: int
+    y: int = 0
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        pass
+
+    DEF
+"""
+
+
+def method(definition: str) -> str:
+    return HEAD.replace("DEF", definition.replace("\n", "\n    "))
+
+
+def post(server: LiveServer, definition: str, **arguments: Any) -> Any:
+    server.serve("it", method(definition))
+    return server.client.post("/it/run", json=arguments)
+
+
+@pytest.mark.parametrize(
+    ("definition", "arguments", "result"),
+    [
+        ("def run_api(self, x: Model): return [type(x).__name__, x.number]", {"x": {"number": "3"}}, ["Model", 3]),
+        ("def run_api(self, x: Point): return [type(x).__name__, x.x, x.y]", {"x": {"x": 1}}, ["Point", 1, 0]),
+        ("def run_api(self, x: list[Point]): return sum(p.x for p in x)", {"x": [{"x": 1}, {"x": 2}]}, 3),
+        ("def run_api(self, x: Document): return x.content", {"x": {"content": "a"}}, "a"),
+        ("def run_api(self, x: ChatMessage): return x.text", {"x": {"role": "user", "content": "hi"}}, "hi"),
+        ("def run_api(self, x: list[ChatMessage]): return x[0].text", {"x": [{"role": "user", "content": "hi"}]}, "hi"),
+        ("def run_api(self, x: ChatMessage | None = None): return x and x.text", {}, None),
+        (
+            "def run_api(self, x: ChatMessage): return x.role.value",
+            {"x": {"role": "assistant", "content": [{"text": "hi"}]}},
+            "assistant",
+        ),
+        ("def run_api(self, x): return x", {"x": {"any": [1, None, "json"]}}, {"any": [1, None, "json"]}),
+        ("def run_api(self, x: list[dict]): return x", {"x": [{"a": 1}]}, [{"a": 1}]),
+        ("def run_api(self, a: int, **kwargs): return kwargs", {"a": 1, "b": 2, "c": [3]}, {"b": 2, "c": [3]}),
+        ("def run_api(self, a: int = 7): return a", {}, 7),
+        ("def run_api(self, a: int = 7): return a", {"unknown": 1}, 7),
+        ("def run_api(self, schema: int, copy: int, json: int, _x: int): return schema + copy + json + _x",
+         {"schema": 1, "copy": 2, "json": 3, "_x": 4}, 10),
+        ("def run_api(self) -> str: return ChatMessage.from_assistant('text')", {}, "text"),
+        ("def run_api(self) -> Model: return Model(number=1)", {}, {"number": 1}),
+        ("def run_api(self) -> list[Point]: return [Point(1)]", {}, [{"x": 1, "y": 0}]),
+        ("def run_api(self) -> int: return 'not so strict'", {}, "not so strict"),
+        ("def run_api(self) -> str: return None", {}, None),
+        ("def run_api(self): return {'replies': [ChatMessage.from_user('hi')]}", {},
+         {"replies": [{"role": "user", "meta": {}, "name": None, "content": [{"text": "hi"}]}]}),
+        ("def run_api(self): import numpy; return [numpy.float64(1.5), numpy.arange(2)]", {}, [1.5, [0, 1]]),
+        ("async def run_api_async(self, a: int): return a + 1", {"a": 1}, 2),
+        ("def run_api(self): return 1\nasync def run_api_async(self): return 2", {}, 2),
+        ("def run_api(self, headers: Headers | None = None): return headers['x-mine'] if headers else 0", {}, "yes"),
+    ],
+)  # fmt: skip
+def test_arguments_and_results_are_what_the_annotations_say(server: LiveServer, definition, arguments, result):
+    server.serve("it", method(definition))
+    response = server.client.post("/it/run", json=arguments, headers={"x-mine": "yes"})
+
+    assert response.json() == {"result": result}
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "loc"),
+    [
+        (b'{"number": "many"}', "int_parsing", ["body", "number"]),
+        (b"{}", "missing", ["body", "number"]),
+        (b"", "missing", ["body", "number"]),
+        (b'{"number": ', "json_invalid", ["body"]),
+        (b"[1]", "dict_type", ["body"]),
+        (b"\xff", "json_invalid", ["body"]),
+        (b"[" * 10_000, "json_invalid", ["body"]),
+    ],
+)
+def test_what_does_not_fit_is_422_with_pydantics_details(server: LiveServer, content: bytes, kind: str, loc: list[str]):
+    server.serve("it", method("def run_api(self, number: int): return number"))
+    response = server.client.post("/it/run", content=content)
+
+    assert response.status_code == 422
+    (detail,) = response.json()["detail"]
+    assert (detail["type"], detail["loc"]) == (kind, loc)
+    assert detail["msg"]
+
+
+RAISING = {
+    "an exception": "raise ValueError('it broke')",
+    "SystemExit": "raise SystemExit('it broke')",
+    "KeyboardInterrupt": "raise KeyboardInterrupt('it broke')",
+    "StopIteration": "raise StopIteration('it broke')",
+    "BaseException": "raise BaseException('it broke')",
+}
+
+
+@pytest.mark.parametrize("kind", RAISING)
+@pytest.mark.parametrize("define", ["def run_api(self)", "async def run_api_async(self)"])
+def test_whatever_a_pipeline_raises_is_500_with_its_message_and_no_traceback(
+    server: LiveServer, kind: str, define: str
+):
+    response = post(server, f"{define}: {RAISING[kind]}")
+
+    assert response.status_code == 500
+    assert set(response.json()) == {"detail"}
+    assert response.json()["detail"].startswith("Pipeline execution failed: ")
+    if not (kind == "StopIteration" and "async" in define):  # of that Python itself makes another error
+        assert "it broke" in response.json()["detail"]
+    server.serve("it", method("def run_api(self): return 'alive'"))
+    assert server.run("it") == "alive"
+
+
+def test_a_traceback_is_told_where_it_is_asked_for(root):
+    with serving(root, show_tracebacks=True) as server:
+        response = post(server, "def run_api(self): raise ValueError('it broke')")
+
+    assert "pipeline_wrapper.py" in response.json()["traceback"]
+    assert "ValueError: it broke" in response.json()["traceback"]
+
+
+def test_a_result_that_is_no_json_is_a_clear_500(server: LiveServer):
+    response = post(server, "def run_api(self): return {'socket': __import__('socket').socket}")
+
+    assert response.status_code == 500
+    assert "type" in response.json()["detail"]
+    assert "JSON" in response.json()["detail"]
+
+
+def test_starlettes_exceptions_and_responses_pass_through(server: LiveServer):
+    raised = post(server, "def run_api(self): raise HTTPException(418, 'teapot', headers={'X-Tea': 'yes'})")
+    assert (raised.status_code, raised.json(), raised.headers["X-Tea"]) == (418, {"detail": "teapot"}, "yes")
+
+    returned = post(server, "async def run_api_async(self): return PlainTextResponse('as it is', 202)")
+    assert (returned.status_code, returned.text) == (202, "as it is")
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        "def run_api(self):\n    yield 'a'\n    yield 'b'",
+        "def run_api(self): return (c for c in 'ab')",
+        "async def run_api_async(self):\n    yield 'a'\n    yield 'b'",
+        "async def run_api_async(self): return (c for c in 'ab')",
+        "def run_api(self): return self.words()\nasync def words(self):\n    yield 'a'\n    yield 'b'",
+    ],
+)
+def test_generators_stream_as_text(server: LiveServer, definition: str):
+    response = post(server, definition)
+
+    assert response.headers["content-type"] == "text/plain; charset=utf-8"
+    assert response.text == "ab"
+
+
+@pytest.mark.parametrize("define", ["def words(self)", "async def words(self)"])
+def test_an_sse_stream_is_sent_as_events(server: LiveServer, define: str):
+    words = f"{define}:\n    yield 'a'\n    yield 'two\\nlines'\n    yield {{'x': 1}}"
+    response = post(server, f"def run_api(self): return SSEStream(self.words())\n{words}")
+
+    assert response.headers["content-type"].startswith("text/event-stream")
+    assert response.text == 'data: a\n\ndata: two\ndata: lines\n\ndata: {"x":1}\n\n'
+
+
+def test_a_stream_that_raises_at_once_is_500_and_later_is_cut(server: LiveServer):
+    assert post(server, "def run_api(self):\n    raise ValueError('early')\n    yield").status_code == 500
+    with pytest.raises(httpx.RemoteProtocolError):
+        post(server, "def run_api(self):\n    yield 'a'\n    raise ValueError('late')")
+
+
+caller = ContextVar("caller", default="nobody")  # wrappers import it from here
+
+
+def test_context_variables_reach_both_kinds_of_methods(root):
+    app = create_app(Settings(pipelines_dir=root))
+
+    class SetCaller:
+        def __init__(self, app):
+            self.app = app
+
+        async def __call__(self, scope, receive, send):
+            caller.set("me")
+            await self.app(scope, receive, send)
+
+    app.add_middleware(SetCaller)
+    with serving(root, app) as server:
+        for define in ("def run_api(self)", "async def run_api_async(self)"):
+            read = "from tests.endpoints.test_run import caller; return caller.get()"
+            assert post(server, f"{define}: {read}").json() == {"result": "me"}
+
+
+def test_a_slow_pipeline_starves_neither_others_nor_the_status(root, tmp_path):
+    gate = tmp_path / "gate"
+    slow = "def run_api(self):\n    import os, time\n    while not os.path.exists(GATE): time.sleep(0.01)\n    return 1"
+    with serving(root, threads=2) as server:
+        server.serve("slow", method(slow), gate=str(gate))
+        server.serve("quick", method("def run_api(self): return 'at once'"))
+        with (
+            server.in_background("/slow/run", {}) as one,
+            server.in_background("/slow/run", {}) as two,
+            server.in_background("/slow/run", {}) as three,
+        ):
+            for _ in range(5):
+                assert server.run("quick") == "at once"
+                assert server.status()["status"] == "Up!"
+            gate.touch()
+            assert [request.result().json() for request in (one, two, three)] == [{"result": 1}] * 3
+
+
+ENDLESS = """def run_api(self):
+    import time
+    from pathlib import Path
+    try:
+        while True:
+            yield "x"
+            time.sleep(0.01)
+    finally:
+        Path(CLOSED).touch()
+"""
+
+MUCH = """def run_api(self):
+    from pathlib import Path
+    for number in range(100_000):
+        Path(COUNT).write_text(str(number))
+        yield "x" * 100_000
+"""
+
+
+def test_a_reader_that_goes_away_ends_a_sync_generator_at_its_next_item(server: LiveServer, tmp_path):
+    closed = tmp_path / "closed"
+    server.serve("it", method(ENDLESS), closed=str(closed))
+    with server.client.stream("POST", "/it/run", json={}) as response:
+        next(response.iter_bytes())
+    eventually(closed.exists)
+
+
+def test_a_slow_reader_is_felt_by_the_generator(server: LiveServer, tmp_path):
+    count = tmp_path / "count"
+    server.serve("it", method(MUCH), count=str(count))
+    with server.client.stream("POST", "/it/run", json={}) as response:
+        next(response.iter_raw())
+        before, same = "", 0
+        while same < 20:  # it waits for us
+            now = count.read_text()
+            before, same = now, same + 1 if now == before else 0
+            time.sleep(0.01)
+        assert int(before or 0) < 2_000
