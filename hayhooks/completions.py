@@ -58,21 +58,23 @@ class Completion:
         raise and UIs show, and no finish reason says that the answer was complete.
         """
         reasons: list[Piece] = []
-        start = self.chunk({"role": "assistant", "content": ""})
+        ready = self.chunk({"role": "assistant", "content": ""})
         async with aclosing(stream):
             try:
                 async for batch in stream:
-                    pieces = [piece_of(item) for item in batch]
-                    reasons += [piece for piece in pieces if piece.finish_reason]
-                    text = b"".join(self.chunk({"content": p.content}) for p in pieces if p.content is not None)
-                    if start + text:
-                        yield start + text
-                    start = b""
-                yield start + self.chunk({}, _finish_reason(reasons)) + DONE
+                    for piece in map(piece_of, batch):
+                        if piece.content is not None:
+                            ready += self.chunk({"content": piece.content})
+                        if piece.finish_reason:
+                            reasons.append(piece)
+                    if ready:
+                        yield ready
+                        ready = b""
+                yield ready + self.chunk({}, _finish_reason(reasons)) + DONE
             except Exception as error:
                 log.opt(exception=error).error("{}: the answer failed in mid-stream: {}", self.model, error)
                 body = {"message": str(error), "type": "server_error", "param": None, "code": None}
-                yield start + _event({"error": body}) + DONE
+                yield ready + _event({"error": body}) + DONE
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}

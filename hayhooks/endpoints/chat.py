@@ -115,7 +115,7 @@ async def _answer(deployment: Deployment, operation: Operation, body: dict[str, 
     if not isinstance(result, Stream):
         result = Stream([result])
     try:
-        for item in result.first:
+        for item in result.first[:1]:
             piece_of(item)  # raises while there is still a status to say so
     except PipelineError:
         await result.aclose()
