@@ -92,10 +92,9 @@ def piece_of(item: Any) -> Piece:
     if kind == "StreamingChunk":
         # An Agent's tool calls and their results are chunks too; they are its own, and no part of the answer.
         own = item.tool_calls or item.tool_call_result or item.reasoning
-        reason = item.finish_reason if item.finish_reason in _FINISH_REASONS else None
-        return Piece(None if own else item.content, reason)
+        return Piece(None if own else item.content, _known(item.finish_reason))
     if kind == "ChatMessage":
-        return Piece(item.text or "", item.meta.get("finish_reason"))
+        return Piece(item.text or "", _known(item.meta.get("finish_reason")))
     raise PipelineError(
         f"a chat completion cannot be made of a {type(item).__module__}.{kind}: "
         "return or yield str, StreamingChunk or ChatMessage",
@@ -104,8 +103,12 @@ def piece_of(item: Any) -> Piece:
 
 
 def _finish_reason(pieces: Iterable[Piece]) -> str:
-    reasons = [piece.finish_reason for piece in pieces if piece.finish_reason in _FINISH_REASONS]
-    return reasons[-1] or "stop" if reasons else "stop"
+    reasons = [piece.finish_reason for piece in pieces if piece.finish_reason]
+    return reasons[-1] if reasons else "stop"
+
+
+def _known(reason: Any) -> str | None:
+    return reason if reason in _FINISH_REASONS else None
 
 
 def _event(data: dict[str, Any]) -> bytes:

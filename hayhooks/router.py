@@ -171,7 +171,7 @@ class _Dispatch(BaseRoute):
 async def _unknown(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer for a path that nothing serves: say what is wrong with it, or serve it after all when just starting."""
     switch, name = switch_of(scope), _first_segment(scope)
-    if not switch.live.snapshot.ready and switch.started:
+    if not switch.live.snapshot.ready:
         await (await switch.ready()).router(scope, receive, send)
         return
     raise missing(switch.live.snapshot, name)

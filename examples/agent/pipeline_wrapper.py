@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import AsyncGenerator
-from typing import Any
 
 from haystack.components.agents import Agent
 from haystack.components.generators import chat  # lazy: what is not used of it is not imported
@@ -16,7 +15,7 @@ from .tools import calculate
 
 
 class PipelineWrapper(BasePipelineWrapper):
-    """Calculates, and shows its work."""
+    """Calculates instead of guessing."""
 
     def setup(self) -> None:
         self.pipeline = Agent(
@@ -34,15 +33,9 @@ class PipelineWrapper(BasePipelineWrapper):
         return self.pipeline.run(messages=[ChatMessage.from_user(question)])["last_message"].text
 
     async def run_chat_completion_async(self, model: str, messages: list[dict], body: dict) -> AsyncGenerator:
-        """Go on with a chat, streamed; each use of a tool is shown before the answer."""
+        """Go on with a chat, streamed; the agent's own tool calls stay on the server."""
         history = [ChatMessage.from_openai_dict_format(message) for message in messages]
-        return async_streaming_generator(
-            pipeline=self.pipeline, pipeline_run_args={"messages": history}, on_tool_call_end=show_call
-        )
-
-
-def show_call(name: str, arguments: dict[str, Any], result: str, error: bool) -> str:
-    return f"`{name}({arguments['expression']}) = {result}`\n\n" if not error else ""
+        return async_streaming_generator(pipeline=self.pipeline, pipeline_run_args={"messages": history})
 
 
 def chat_generator() -> ChatGenerator:

@@ -19,7 +19,8 @@ from haystack.dataclasses import (
 from haystack.tools import ToolsType
 
 SYMBOLS = {"plus": "+", "minus": "-", "times": "*", "divided by": "/"}
-CALCULATION = re.compile(r"-?\.?[\d(][\d\s.,()]*[-+*/^%][-\d\s.,()+*/^%]*[\d)]")
+# It begins with a parenthesis or a whole number, never inside a word: 1e5*2 is not 5*2.
+CALCULATION = re.compile(r"-?((?<![\w.,])\.?\d|\()[\d\s.,()]*[-+*/^%][-\d\s.,()+*/^%]*[\d)]")
 
 
 @component
@@ -67,9 +68,11 @@ class ScriptedChatGenerator:
                 ToolCallDelta(index, tool_name=call.tool_name, id=call.id),
                 ToolCallDelta(index, arguments=json.dumps(call.arguments)),
             ):
-                yield StreamingChunk("", component_info=me, index=index, tool_calls=[delta])
-        for word in re.findall(r"\S+\s*", reply.text or ""):
-            yield StreamingChunk(word, component_info=me)
+                yield StreamingChunk(
+                    "", component_info=me, index=index, start=bool(delta.tool_name), tool_calls=[delta]
+                )
+        for position, word in enumerate(re.findall(r"\S+\s*", reply.text or "")):
+            yield StreamingChunk(word, component_info=me, start=position == 0)
         yield StreamingChunk("", component_info=me, finish_reason="tool_calls" if reply.tool_calls else "stop")
 
 
