@@ -55,4 +55,5 @@ def __getattr__(name: str) -> Any:
         module, _, attribute = _HOMES[name].partition(":")
     except KeyError:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
-    return getattr(importlib.import_module(module), attribute or name)
+    globals()[name] = value = getattr(importlib.import_module(module), attribute or name)
+    return value

@@ -5,6 +5,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from hayhooks.logger import log
+
 Job = Callable[[], None]
 
 
@@ -67,7 +69,10 @@ class Crew:
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
-            job()
+            try:
+                job()
+            except BaseException:  # a fault of ours; the thread, and the count of them, must survive it
+                log.exception("A job of {} failed", threading.current_thread().name)
             del job  # what it refers to must not live until the next job comes
 
     def _next(self) -> Job | None:
