@@ -160,7 +160,7 @@ def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | Non
 
 def _raisable(error: BaseException) -> BaseException:
     """*error* as a future can carry it: these would end the loop, or a generator."""
-    if not isinstance(error, StopIteration | SystemExit | KeyboardInterrupt):
+    if not isinstance(error, StopIteration | SystemExit | KeyboardInterrupt | GeneratorExit | asyncio.CancelledError):
         return error
     carrier = RuntimeError(f"{type(error).__name__}: {error}".removesuffix(": "))
     carrier.__cause__ = error
@@ -272,6 +272,8 @@ async def _guarded(batches: Batches) -> Batches:
         async with aclosing(batches):
             async for batch in batches:
                 yield batch
+    except GeneratorExit:  # the reader has closed us
+        raise
     # As in invoke.
     except BaseException as error:
         if _passes(error):
@@ -281,8 +283,9 @@ async def _guarded(batches: Batches) -> Batches:
 
 def _passes(error: BaseException) -> bool:
     """Whether *error* is no fault of the wrapper: this task is cancelled, or the response is what it says."""
-    if isinstance(error, asyncio.CancelledError | GeneratorExit):
-        return True
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0  # else the wrapper itself raised it
     return any(cls.__module__ == "starlette.exceptions" for cls in type(error).__mro__)
 
 

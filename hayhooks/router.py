@@ -85,31 +85,39 @@ class Switch:
         self.live = build(Snapshot(), plug_ins)
         self.started = False  # its lifespan runs
         self.stopping = False
-        self._ready = asyncio.Event()
+        self._superseded = asyncio.Event()  # the live generation is
 
     def publish(self, generation: Generation) -> None:
         """Make *generation* live; on the event loop. Requests that began before keep the one that they read."""
         self.live = generation
-        if generation.snapshot.ready:
-            self._ready.set()
+        superseded, self._superseded = self._superseded, asyncio.Event()
+        superseded.set()
 
-    async def ready(self) -> Generation:
-        """The live generation, once the first reconciliation is done.
+    async def known(self, name: str) -> Snapshot:
+        """The live snapshot, as soon as it can tell what *name* is: while the server starts, that may take a load.
 
         Raises:
-            UnavailableError: it will never be, because the lifespan of the application does not run.
+            UnavailableError: it never will, because the lifespan of the application does not run.
         """
-        if not self.started:
-            raise UnavailableError(
-                "hayhooks has not been started: the application that it is mounted in must run its lifespan"
-            )
-        await self._ready.wait()
-        return self.live
+        while _may_come(self.live.snapshot, name):
+            if not self.started:
+                raise UnavailableError(
+                    "hayhooks has not been started: the application that it is mounted in must run its lifespan"
+                )
+            await self._superseded.wait()
+        return self.live.snapshot
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request from one generation."""
         scope[_SCOPE_KEY] = self
         await self.live.router(scope, receive, send)
+
+
+def _may_come(snapshot: Snapshot, name: str) -> bool:
+    """Whether the server has just started, and *name* may be among what it has not loaded yet."""
+    if snapshot.ready or name in snapshot.deployments or name in snapshot.failures:
+        return False
+    return name in snapshot.loading or not snapshot.looked
 
 
 def switch_of(scope: Scope) -> Switch:
@@ -124,11 +132,7 @@ async def find(scope: Scope, name: str) -> Deployment | None:
     For requests that name it in their body, which may have taken its time to come. Nothing may be awaited between
     this and the lease that ``lend`` takes.
     """
-    switch = switch_of(scope)
-    deployment = switch.live.snapshot.deployments.get(name)
-    if deployment is None and not switch.live.snapshot.ready:
-        deployment = (await switch.ready()).snapshot.deployments.get(name)
-    return deployment
+    return (await switch_of(scope).known(name)).deployments.get(name)
 
 
 async def lend(deployment: Deployment, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
@@ -171,8 +175,10 @@ class _Dispatch(BaseRoute):
 async def _unknown(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer for a path that nothing serves: say what is wrong with it, or serve it after all when just starting."""
     switch, name = switch_of(scope), _first_segment(scope)
-    if not switch.live.snapshot.ready:
-        await (await switch.ready()).router(scope, receive, send)
+    if not name:
+        raise NotFoundError(f"nothing is served at {get_route_path(scope)}; /status lists what is")
+    if name in (await switch.known(name)).deployments:
+        await switch.live.router(scope, receive, send)
         return
     raise missing(switch.live.snapshot, name)
 

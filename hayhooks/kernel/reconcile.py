@@ -154,6 +154,7 @@ class Reconciler:
             forget=todo.forget,
             remove=todo.remove,
             loading=self._loading(),
+            looked=not look.unsettled,
             ready=self._is_ready(),
             problem=look.problem,
         )

@@ -108,7 +108,8 @@ class Snapshot:
     deployments: Mapping[str, Deployment] = field(default_factory=dict)
     failures: Mapping[str, Failure] = field(default_factory=dict)
     loading: Mapping[str, Loading] = field(default_factory=dict)
-    ready: bool = False  # the first reconciliation is done
+    looked: bool = False  # every name that lay there at the start is in one of the three
+    ready: bool = False  # the first reconciliation is done: they are loaded, or had their time
     problem: str = ""  # why the pipelines directory cannot be read at the moment
 
     def __post_init__(self) -> None:
@@ -123,6 +124,7 @@ def advance(
     forget: Iterable[str] = (),
     remove: Iterable[str] = (),
     loading: Iterable[Loading] = (),
+    looked: bool = False,
     ready: bool = False,
     problem: str = "",
 ) -> Snapshot:
@@ -150,6 +152,7 @@ def advance(
         deployments=deployments,
         failures=failures,
         loading={load.revision.name: load for load in loading},
+        looked=snapshot.looked or looked,
         ready=snapshot.ready or ready,
         problem=problem,
     )

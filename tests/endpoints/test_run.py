@@ -118,6 +118,8 @@ RAISING = {
     "KeyboardInterrupt": "raise KeyboardInterrupt('it broke')",
     "StopIteration": "raise StopIteration('it broke')",
     "BaseException": "raise BaseException('it broke')",
+    "CancelledError": "import asyncio; raise asyncio.CancelledError('it broke')",
+    "GeneratorExit": "raise GeneratorExit('it broke')",
 }
 
 
