@@ -33,6 +33,19 @@ def test_the_settings_table_is_what_the_settings_are():
         assert rows[name.upper()] == shown, name
 
 
+def test_the_example_of_an_environment_file_holds_every_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("\n".join(line.removeprefix("# ") for line in lines[1:]))
+
+    assert len(lines) == 1 + len(Settings.model_fields)
+    example = Settings()
+    default = Settings(_env_file=None)
+    assert example.model_dump(exclude={"cors_allow_origin_regex"}) == default.model_dump(
+        exclude={"cors_allow_origin_regex"}
+    )
+
+
 def test_every_setting_that_a_page_names_exists():
     known = {name.upper() for name in Settings.model_fields} | {"LOG_LEVEL", "ADDITIONAL_PYTHONPATH"}
     for page in PAGES:

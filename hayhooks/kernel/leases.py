@@ -1,8 +1,7 @@
 """Leases: who still works with a deployment, and what happens when nobody does."""
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 
 class Leases:
@@ -22,17 +21,8 @@ class Leases:
         """How many leases are held now."""
         return self._held
 
-    @contextmanager
-    def hold(self) -> Iterator[None]:
-        """Keep the deployment from being retired until the block ends."""
-        self.take()
-        try:
-            yield
-        finally:
-            self.give_back()
-
     def take(self) -> None:
-        """Take a lease that ``give_back`` ends; for holds that no ``with`` block can span."""
+        """Keep the deployment from being retired until ``give_back``."""
         with self._lock:
             self._held += 1
 

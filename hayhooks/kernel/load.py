@@ -14,7 +14,7 @@ from typing import Any
 from hayhooks.errors import LoadError, Place
 from hayhooks.kernel import haystack
 from hayhooks.kernel.crew import Crew
-from hayhooks.kernel.modules import close_package, open_package, running
+from hayhooks.kernel.modules import PREFIX, close_package, open_package, running
 from hayhooks.kernel.scan import WRAPPER_FILE
 from hayhooks.kernel.signature import Operation, describe
 from hayhooks.kernel.snapshot import Deployment, Failure, Revision, with_endpoints
@@ -189,10 +189,8 @@ def _place(error: BaseException, folder: str) -> Place | None:
 
 
 def _hint(error: BaseException, revision: Revision) -> str:
-    if not isinstance(error, ModuleNotFoundError) or not error.name:
-        return ""
-    if error.name.startswith(revision.name) or ("." in error.name and str(revision.path) in str(error)):
-        return ""
+    if not isinstance(error, ModuleNotFoundError) or not error.name or error.name.startswith(PREFIX):
+        return ""  # of a file that is missing beside the wrapper the message says all
     top = error.name.partition(".")[0]
     if "requirements.txt" in revision.files:
         return f"pip install -r {revision.path / 'requirements.txt'}"

@@ -105,7 +105,7 @@ class Reconciler:
         self._loads: dict[str, _Load] = {}
         self._look = Look({}, {}, {}, {}, unsettled=True, problem="")  # the last one
         self._began_at = 0.0
-        self._stopped = False
+        self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hayhooks reconcile", daemon=True)
 
     def start(self) -> None:
@@ -116,7 +116,7 @@ class Reconciler:
 
     def stop(self, timeout_s: float) -> None:
         """Stop watching, retire every deployment, and wait for that for *timeout_s* at most."""
-        self._stopped = True
+        self._stopped.set()
         self._watch.stop()
         self._inbox.put(None)
         self._thread.join(timeout_s)
@@ -129,7 +129,7 @@ class Reconciler:
         """Look and act, then wait for the next reason to; until stopped."""
         hints: set[str] | None = None
         loaded: list[_Loaded] = []
-        while not self._stopped:
+        while not self._stopped.is_set():
             try:
                 self._reconcile(hints, loaded)
             except Exception:  # a fault of ours must not end the deployer: the next look starts from what is there
@@ -184,10 +184,12 @@ class Reconciler:
 
     def _load(self, wanted: _Load) -> None:
         """Run in a loader's thread."""
-        if self._loads.get(wanted.revision.name) is not wanted or self._stopped:
+        if self._loads.get(wanted.revision.name) is not wanted or self._stopped.is_set():
             return
         outcome = load(wanted.revision, threads=self._threads, equip=self._equip, on_loop=self._run_on_loop)
         self._inbox.put(_Loaded(wanted, outcome))
+        if self._stopped.is_set() and isinstance(outcome, Deployment):  # nobody reads the inbox any more
+            self.retirement.add(outcome)
 
     def _is_ready(self) -> bool:
         """Whether what the first look found has been loaded, or has had its time."""

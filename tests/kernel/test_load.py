@@ -228,11 +228,15 @@ def test_a_hint_names_what_to_install(server: LiveServer):
     server.write("one", "import yaml_of_nobody")
     server.write("two", "import sklearn")
     server.write("three", "import sklearn", {"requirements.txt": "scikit-learn"})
-    server.eventually(lambda: len(server.status()["deployments"]) == 3 and server.state("three")["error"])
+    server.write("four", "import fourier_of_nobody")
+    server.write("five", "from .nothing import x")
+    server.eventually(lambda: len(server.status()["deployments"]) == 5 and not server.app.switch.live.snapshot.loading)
     errors = {entry["name"]: entry["error"] for entry in server.status()["deployments"]}
 
     assert "hint: pip install yaml-of-nobody" in errors["one"]
     assert "hint: pip install scikit-learn" in errors["two"]
+    assert "hint: pip install fourier-of-nobody" in errors["four"]
+    assert "hint:" not in errors["five"]
     assert f"hint: pip install -r {server.root}/three/requirements.txt" in errors["three"]
 
 
