@@ -1,6 +1,7 @@
 """Fixtures for all tests."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from tests.server import LiveServer, serving
 
 for name in [name for name in os.environ if name.startswith("HAYHOOKS_")]:
     del os.environ[name]  # the settings of whoever runs the tests are not theirs
+sys.dont_write_bytecode = False  # it would hide that a deployment never runs from stale bytecode
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "false"
 
 
