@@ -31,7 +31,9 @@ def main() -> int:
     parser.add_argument("--port", type=int, help=f"default: {PORT}; any free one with --check")
     arguments = parser.parse_args()
     port = arguments.port or (_free_port() if arguments.check else PORT)
-    with subprocess.Popen([HAYHOOKS, "run", "--pipelines-dir", EXAMPLES, "--port", str(port)]) as server:
+    command = [HAYHOOKS, "run", "--pipelines-dir", EXAMPLES, "--port", str(port)]
+    # The examples need no network: neither should Haystack, to tell that it is used.
+    with subprocess.Popen(command, env={"HAYSTACK_TELEMETRY_ENABLED": "false", **os.environ}) as server:
         try:
             if not _wait_until_ready(server, port):
                 return 1
