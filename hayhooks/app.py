@@ -5,7 +5,6 @@ uvicorn ─> CORS ─> boundary (request id, errors, log line) ─> the user's m
 
 import asyncio
 import os
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial, wraps
@@ -27,6 +26,8 @@ from starlette.types import ASGIApp
 from hayhooks.boundary import Boundary, OnRequest, exception_handlers
 from hayhooks.encode import encode
 from hayhooks.endpoints import BUILTIN
+from hayhooks.kernel.haystack import prepare
+from hayhooks.kernel.modules import share
 from hayhooks.kernel.reconcile import Change, Reconciler
 from hayhooks.kernel.snapshot import Deployment, Failure, Snapshot
 from hayhooks.logger import log
@@ -226,12 +227,16 @@ async def _lifespan(
         observe=observe,
         loop=loop,
         reserved=reserved_names(plug_ins),
+        python_path=settings.python_path,
         only=only,
         threads=settings.threads,
         settle_ms=settings.settle_ms,
         look_around_ms=settings.look_around_ms,
+        drain_s=settings.drain_timeout,
+        check_s=settings.check_timeout,
+        events=settings.watch_events,
     )
-    app.switch.started = True
+    app.switch.kernel = app.reconciler
     app.reconciler.start()
     try:
         yield
@@ -241,7 +246,7 @@ async def _lifespan(
 
 
 def _make_importable(settings: Settings) -> None:
-    sys.path[:0] = [path for path in settings.python_path if path not in sys.path]
+    share(settings.python_path, after_import=prepare)
     if settings.streaming_components:  # the toolkit reads the environment; it may stand in .env alone
         os.environ.setdefault("HAYHOOKS_STREAMING_COMPONENTS", settings.streaming_components)
 

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, 
 from hayhooks.encode import encode
 from hayhooks.errors import (
     DisconnectedError,
+    DrainedError,
     HayhooksError,
     InvalidInputError,
     NotFoundError,
@@ -78,11 +79,9 @@ class Boundary:
         except DisconnectedError as error:
             log.info("{} {} was cancelled: {}", scope["method"], scope["path"], error)
         except Exception as error:
-            request_id = extra[0][1].decode("latin-1")
-            log.opt(exception=error).error("{} {} failed (request {})", scope["method"], scope["path"], request_id)
+            response = _unhandled(error, Request(scope), request_id=extra[0][1].decode("latin-1"))
             if status:  # the response has begun: cutting the connection is all that tells the client
                 raise
-            response = JSONResponse({"detail": "Internal server error", "request_id": request_id}, status_code=500)
             await response(scope, receive, send_with_headers)
         finally:
             if self._on_request is not None:
@@ -95,6 +94,16 @@ class Boundary:
             if name == _REQUEST_ID and value:
                 return bytes(value)
         return f"{self._prefix}{next(self._counter):08x}".encode()
+
+
+def _unhandled(error: Exception, request: Request, request_id: str) -> Response:
+    """Log what no handler answered for, and make a response of it."""
+    where = f"{request.method} {request.url.path}"
+    if isinstance(error, DrainedError):
+        log.warning("{} was cancelled: {}", where, error)
+        return _error_response(request, 503, str(error), {"Retry-After": "1"})
+    log.opt(exception=error).error("{} failed (request {})", where, request_id)
+    return JSONResponse({"detail": "Internal server error", "request_id": request_id}, status_code=500)
 
 
 def exception_handlers(*, show_tracebacks: bool) -> dict[Any, ExceptionHandler]:

@@ -1,6 +1,7 @@
 """Every error that hayhooks raises on purpose.
 
 DisconnectedError         nobody is left to answer                           -> nothing is sent
+DrainedError              a request outlived its replaced deployment         -> 503, or the stream ends with an error
 HayhooksError
  ├── LoadError            a revision that would not load                     -> a failure in /status
  ├── InvalidInputError    a request whose arguments do not fit               -> 422
@@ -68,6 +69,13 @@ class UnavailableError(HayhooksError):
 
 class DisconnectedError(Exception):
     """The client went away before it had its answer; what was done for it has been cancelled."""
+
+
+class DrainedError(Exception):
+    """The request was cancelled: its deployment was replaced or removed longer ago than drains may take."""
+
+    def __init__(self) -> None:
+        super().__init__("the pipeline was replaced while it worked, and the time for what it had begun is over")
 
 
 class NotFoundError(HayhooksError):

@@ -14,7 +14,8 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any
 
-from hayhooks.errors import DisconnectedError, PipelineError
+from hayhooks.errors import DisconnectedError, DrainedError, PipelineError
+from hayhooks.kernel.leases import Lease, current_lease
 from hayhooks.kernel.modules import enter
 from hayhooks.kernel.signature import Operation
 from hayhooks.kernel.snapshot import Deployment
@@ -52,11 +53,21 @@ class Stream:
             raise
 
     async def __aiter__(self) -> Batches:
+        lease, task = current_lease.get(), asyncio.current_task()
+        if lease is not None:
+            lease.task = task  # while we are read, this is what to cancel: the reader can still tell its client
         if self.first:
             yield self.first
-        if self._rest is not None:
+        if self._rest is None:
+            return
+        try:
             async for batch in self._rest:
                 yield batch
+        except asyncio.CancelledError:
+            if lease is None or not lease.expired or task is None:
+                raise
+            task.uncancel()
+            raise DrainedError from None
 
     async def aclose(self) -> None:
         """Stop the work, if it still goes on."""
@@ -126,7 +137,7 @@ async def _disconnection(receive: Callable[[], Awaitable[Any]]) -> None:
         pass
 
 
-async def _in_thread(deployment: Deployment, call: Callable[[], Any]) -> Any:
+async def _in_thread(deployment: Deployment, call: partial[Any]) -> Any:
     """Run *call* in a thread of *deployment*, in this context.
 
     When this is cancelled the thread runs on, with a lease of its own: its revision is not retired under it.
@@ -134,7 +145,8 @@ async def _in_thread(deployment: Deployment, call: Callable[[], Any]) -> Any:
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
     context = contextvars.copy_context()
-    deployment.leases.take()
+    lease = Lease(thread=getattr(call.func, "__name__", "a method"))
+    deployment.leases.take(lease)
 
     def job() -> None:
         try:
@@ -142,7 +154,7 @@ async def _in_thread(deployment: Deployment, call: Callable[[], Any]) -> Any:
         except BaseException as error:
             settle = partial(_settle, future, None, _raisable(error))
         finally:
-            deployment.leases.give_back()
+            deployment.leases.give_back(lease)
         _tell(loop, settle)
 
     deployment.crew.submit(job)
@@ -187,13 +199,14 @@ async def _from_thread(deployment: Deployment, items: Generator[Any, Any, Any]) 
     """Read a sync generator in one thread for its whole life; what comes while we are busy comes as one batch."""
     pump = _Pump(items, asyncio.get_running_loop())
     context = contextvars.copy_context()
-    deployment.leases.take()
+    lease = Lease(thread="a generator")
+    deployment.leases.take(lease)
 
     def job() -> None:
         try:
             context.run(pump.run)
         finally:
-            deployment.leases.give_back()
+            deployment.leases.give_back(lease)
 
     deployment.crew.submit(job)
     try:

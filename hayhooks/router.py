@@ -15,7 +15,9 @@ from starlette.routing import BaseRoute, Match, NoMatchFound, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hayhooks.boundary import EXTRA_HEADERS
-from hayhooks.errors import NotFoundError, UnavailableError
+from hayhooks.errors import DrainedError, NotFoundError, UnavailableError
+from hayhooks.kernel.leases import Lease, current_lease
+from hayhooks.kernel.reconcile import Reconciler
 from hayhooks.kernel.snapshot import Deployment, Failure, Snapshot
 
 # First path segments of routes that are to come: a folder must not be served today and refused after an update.
@@ -83,7 +85,7 @@ class Switch:
 
     def __init__(self, plug_ins: Sequence[PlugIn]) -> None:
         self.live = build(Snapshot(), plug_ins)
-        self.started = False  # its lifespan runs
+        self.kernel: Reconciler | None = None  # while the lifespan runs
         self.stopping = False
         self._superseded = asyncio.Event()  # the live generation is
 
@@ -100,7 +102,7 @@ class Switch:
             UnavailableError: it never will, because the lifespan of the application does not run.
         """
         while _may_come(self.live.snapshot, name):
-            if not self.started:
+            if self.kernel is None:
                 raise UnavailableError(
                     "hayhooks has not been started: the application that it is mounted in must run its lifespan"
                 )
@@ -138,11 +140,20 @@ async def find(scope: Scope, name: str) -> Deployment | None:
 async def lend(deployment: Deployment, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """Run *app* for one request on a lease of *deployment*, to the last byte; the answer names the revision."""
     scope[EXTRA_HEADERS].append((b"x-hayhooks-revision", deployment.revision.id.encode()))
-    deployment.leases.take()
+    task = asyncio.current_task()
+    lease = Lease(task)
+    current_lease.set(lease)
+    deployment.leases.take(lease)
     try:
         await app(scope, receive, send)
+    except asyncio.CancelledError:
+        if not lease.expired or task is None:
+            raise
+        task.uncancel()
+        raise DrainedError from None
     finally:
-        deployment.leases.give_back()
+        lease.task = lease.host = None  # the task's context holds the lease: they would keep each other
+        deployment.leases.give_back(lease)
 
 
 class _Dispatch(BaseRoute):

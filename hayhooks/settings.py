@@ -56,7 +56,12 @@ class Settings(BaseSettings):
     workers: int = Field(1, ge=1, description="Processes that serve; each watches for itself.")
     threads: int = Field(200, ge=1, description="Sync calls of one deployment that run at the same time.")
     graceful_shutdown_timeout: int = Field(30, ge=0, description="Seconds that open requests get when stopping.")
+    drain_timeout: int = Field(
+        600, ge=0, description="Seconds that requests get to end on a revision that was replaced or removed."
+    )
+    check_timeout: int = Field(30, ge=1, description="Seconds that a wrapper's `check()` may take.")
     look_around_ms: int = Field(1000, ge=50, description="Longest time between two looks at the directory.")
+    watch_events: bool = Field(True, description="`false`: do not ask the file system for events, only look around.")
     settle_ms: int = Field(20, ge=0, description="How long a folder must keep still before it is loaded.")
     show_tracebacks: bool = Field(False, description="Put the traceback into the answer when a pipeline raises.")
     streaming_components: str = Field(

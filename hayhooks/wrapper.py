@@ -25,6 +25,14 @@ class BasePipelineWrapper:
         """
         raise NotImplementedError("setup() is not implemented")
 
+    def check(self) -> Any:
+        """Try the new revision before it serves: ask the pipeline something, and raise if the answer is wrong.
+
+        Called after ``setup`` and warm-up, in a thread, or on the event loop if it is ``async``; it may take
+        ``HAYHOOKS_CHECK_TIMEOUT`` seconds. When it raises, or returns False, the revision is a failure and the one
+        before it goes on serving.
+        """
+
     def teardown(self) -> None:
         """Let go of what ``setup`` acquired; called once, in a thread, after the revision's last request."""
 

@@ -1,9 +1,12 @@
 """Load: from a revision to a deployment that is ready to serve, or to the failure that says why not."""
 
+import asyncio
+import contextvars
 import importlib
 import inspect
 import linecache
 import re
+import threading
 import time
 import traceback as tracebacks
 from collections.abc import Awaitable, Callable
@@ -14,7 +17,7 @@ from typing import Any
 from hayhooks.errors import LoadError, Place
 from hayhooks.kernel import haystack
 from hayhooks.kernel.crew import Crew
-from hayhooks.kernel.modules import PREFIX, close_package, open_package, running
+from hayhooks.kernel.modules import PREFIX, close_package, open_package, running, shared_modules
 from hayhooks.kernel.scan import WRAPPER_FILE
 from hayhooks.kernel.signature import Operation, describe
 from hayhooks.kernel.snapshot import Deployment, Failure, Revision, with_endpoints
@@ -39,31 +42,36 @@ Equip = Callable[[Deployment], Any]
 OnLoop = Callable[[Callable[[], Awaitable[Any]]], Any]  # run a coroutine function on the serving loop and wait
 
 
-def load(revision: Revision, *, threads: int, equip: Equip, on_loop: OnLoop) -> Deployment | Failure:
-    """Import the wrapper of *revision*, set it up, warm it up and describe its methods.
+def load(revision: Revision, *, threads: int, check_s: float, equip: Equip, on_loop: OnLoop) -> Deployment | Failure:
+    """Import the wrapper of *revision*, set it up, warm it up, describe its methods and let it check itself.
 
     Args:
         revision: what was scanned; exactly these bytes run.
         threads: how many of its sync calls may run at a time.
+        check_s: how many seconds the wrapper's ``check`` may take.
         equip: makes the deployment's ``endpoints``; what it raises is the revision's failure too.
         on_loop: for what must be made on the serving loop, as Haystack's async clients.
     """
     if revision.problem:
         return _failure(revision, LoadError(revision.problem))
     package = open_package(revision, after_import=haystack.prepare)
+    dropped = shared_modules.renew(revision.shared)
     try:
-        return _load(revision, package, threads=threads, equip=equip, on_loop=on_loop)
+        return _load(revision, package, threads=threads, check_s=check_s, equip=equip, on_loop=on_loop)
     except LoadError as error:
         failure = _failure(revision, error)
     # The user's code may raise anything, SystemExit included; whatever it raises must not end the server.
     except BaseException as error:
         failure = _failure(revision, _translated(error, revision))
+    shared_modules.restore(dropped)
     haystack.forget(package)
     close_package(package)
     return failure
 
 
-def _load(revision: Revision, package: str, *, threads: int, equip: Equip, on_loop: OnLoop) -> Deployment:
+def _load(
+    revision: Revision, package: str, *, threads: int, check_s: float, equip: Equip, on_loop: OnLoop
+) -> Deployment:
     began = time.perf_counter()
     with running(package):
         haystack.prepare()
@@ -71,6 +79,7 @@ def _load(revision: Revision, package: str, *, threads: int, equip: Equip, on_lo
         _set_up(wrapper)
         operations = _operations(wrapper)
         _warm_up(wrapper, operations, on_loop)
+        _check(wrapper, check_s, on_loop)
     deployment = Deployment(
         revision=revision,
         package=package,
@@ -125,6 +134,72 @@ def _warm_up(wrapper: BasePipelineWrapper, operations: dict[str, Operation], on_
     if any(operation.on_loop for operation in operations.values()):
         for warm_up_async in haystack.each(wrapper, "warm_up_async"):
             on_loop(warm_up_async)
+
+
+def _check(wrapper: BasePipelineWrapper, limit_s: float, on_loop: OnLoop) -> None:
+    """The gate before the swap: what the wrapper's ``check`` raises is the revision's failure."""
+    check = wrapper.check
+    if type(wrapper).check is BasePipelineWrapper.check or not _is_callable_without_arguments(check):
+        return
+    if inspect.iscoroutinefunction(check):
+        result = on_loop(lambda: _within(limit_s, check()))
+    else:
+        result = _in_time(check, limit_s)
+        if inspect.isawaitable(result):
+            result = on_loop(partial(_within, limit_s, result))
+    if result is False:
+        raise LoadError("check() returned False: this revision says that it does not work")
+
+
+def _is_callable_without_arguments(method: Callable[..., Any]) -> bool:
+    """Whether it is our ``check``, and not one of the wrapper's own that happens to have the name."""
+    try:
+        inspect.signature(method).bind()
+    except TypeError:
+        return False
+    return True
+
+
+async def _within(limit_s: float, work: Awaitable[Any]) -> Any:
+    limit = asyncio.timeout(limit_s)
+    try:
+        async with limit:
+            return await work
+    except TimeoutError:
+        if limit.expired():
+            raise _too_slow(limit_s) from None
+        raise
+
+
+def _in_time(check: Callable[[], Any], limit_s: float) -> Any:
+    """Call *check* in a thread, to be able to go on without it."""
+    outcome: list[Any] = []
+    context = contextvars.copy_context()
+
+    def call() -> None:
+        try:
+            outcome[:] = [True, context.run(check)]
+        # The user's code may raise anything: it is raised again where it is waited for.
+        except BaseException as error:
+            outcome[:] = [False, error]
+
+    thread = threading.Thread(target=call, name="hayhooks check", daemon=True)
+    thread.start()
+    thread.join(limit_s)
+    if thread.is_alive():
+        raise _too_slow(limit_s)
+    passed, result = outcome
+    if passed:
+        return result
+    try:
+        raise result
+    finally:
+        outcome.clear()
+        del result  # or exception and frame would hold each other
+
+
+def _too_slow(limit_s: float) -> LoadError:
+    return LoadError(f"check() was not done after {limit_s:g} s (HAYHOOKS_CHECK_TIMEOUT)")
 
 
 def unload(deployment: Deployment, on_loop: OnLoop) -> None:

@@ -23,9 +23,12 @@ from types import ModuleType
 from typing import Any
 
 from hayhooks.kernel.crew import Crew
+from hayhooks.kernel.shared import SharedModules
 from hayhooks.kernel.snapshot import Revision
 
 PREFIX = "_hayhooks_"
+
+shared_modules = SharedModules()
 
 _counter = itertools.count(1)
 
@@ -36,7 +39,7 @@ _current: ContextVar[str | None] = ContextVar("hayhooks_package", default=None)
 # Haystack imports its parts when they are first touched, and two threads that do so together can break each other
 # (half-initialised modules). And where an optional dependency is missing it keeps the exception for ever, with all
 # frames of that thread: in one of a wrapper's that would be the wrapper, with all that it holds.
-_imports = Crew("import", limit=1)
+_imports = Crew("import", limit=1, patience_s=20.0)
 _import_thread = threading.local()
 
 
@@ -158,6 +161,17 @@ def close_package(name: str) -> None:
         sys.modules.pop(module, None)
 
 
+def relieve() -> None:
+    """Go on with other imports when one hangs; to be called now and then."""
+    _imports.relieve()
+
+
+def current_folder() -> Path | None:
+    """The folder of the wrapper whose code runs in this context."""
+    package = _finder.packages.get(_current.get() or "")
+    return package.folder if package else None
+
+
 @contextmanager
 def running(package: str) -> Iterator[None]:
     """Mark the code that runs in this context as the *package*'s."""
@@ -206,11 +220,40 @@ def _importer(package: _Package, after_import: Callable[[], None]) -> Any:
         if top in package.siblings:
             private = builtins.__import__(f"{package.name}.{name}", globals, locals, fromlist or (), 0)
             return private if fromlist else sys.modules[f"{package.name}.{top}"]
-        if _is_imported(name, fromlist):  # a request that imports what is there must not wait for another's import
-            return builtins.__import__(name, globals, locals, fromlist or (), 0)
-        return _import_apart(name, fromlist or (), after_import)
+        return _import_public(name, globals, locals, fromlist or (), after_import)
 
     return private_import
+
+
+def _import_public(
+    name: str,
+    globals: Mapping[str, Any] | None,
+    locals: Mapping[str, Any] | None,
+    fromlist: Sequence[str],
+    after_import: Callable[[], None],
+) -> ModuleType:
+    """Import what lies outside the folder: here what is there already or shared, the rest apart."""
+    # A request that imports what is there must not wait for another's import, nor anybody for a shared module's.
+    if _is_imported(name, fromlist) or shared_modules.holds(name.partition(".")[0]):
+        return builtins.__import__(name, globals, locals, fromlist, 0)
+    return _import_apart(name, fromlist, after_import)
+
+
+def share(roots: Sequence[str], after_import: Callable[[], None]) -> None:
+    """Let everybody import from the directories *roots*."""
+
+    def shared_import(
+        name: str,
+        globals: Mapping[str, Any] | None = None,
+        locals: Mapping[str, Any] | None = None,
+        fromlist: Sequence[str] | None = (),
+        level: int = 0,
+    ) -> ModuleType:
+        if level > 0:
+            return builtins.__import__(name, globals, locals, fromlist or (), level)
+        return _import_public(name, globals, locals, fromlist or (), after_import)
+
+    shared_modules.add(roots, {**vars(builtins), "__import__": shared_import})
 
 
 def _import_apart(name: str, fromlist: Sequence[str], after_import: Callable[[], None]) -> ModuleType:

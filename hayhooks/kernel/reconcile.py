@@ -9,7 +9,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 from hayhooks.kernel.crew import Crew
 from hayhooks.kernel.load import Equip, load, unload
+from hayhooks.kernel.modules import relieve
 from hayhooks.kernel.plan import plan
 from hayhooks.kernel.retire import Retirement
 from hayhooks.kernel.scan import Look, Scanner
@@ -65,11 +66,15 @@ class Reconciler:
         observe: called with each change, after it was published.
         loop: the serving loop, for what has to run there.
         reserved: names that deployments may not have.
+        python_path: directories of shared modules.
         only: the one name to serve; all if None.
         threads: how many sync calls of one deployment run at a time.
         settle_ms: how long a folder must keep still before it is read.
         look_around_ms: the longest time between two looks.
         absence_ms: how long a folder must be gone before it is undeployed.
+        drain_s: how long requests may go on in a deployment that was replaced or removed.
+        check_s: how long a wrapper's ``check`` may take.
+        events: whether to ask the file system for changes, and not only look around.
     """
 
     def __init__(
@@ -81,26 +86,36 @@ class Reconciler:
         observe: Callable[[Change], None],
         loop: asyncio.AbstractEventLoop,
         reserved: Collection[str] = (),
+        python_path: Sequence[str] = (),
         only: str | None = None,
         threads: int = 40,
         settle_ms: int = 20,
         look_around_ms: int = 1000,
         absence_ms: int = 400,
+        drain_s: float = 600.0,
+        check_s: float = 30.0,
+        events: bool = True,
     ) -> None:
         self.snapshot = Snapshot()
-        self.retirement = Retirement(partial(unload, on_loop=self._run_on_loop))
+        self.retirement = Retirement(partial(unload, on_loop=self._run_on_loop), loop=loop, drain_s=drain_s)
         self._root = root
         self._publish = publish
         self._equip = equip
         self._observe = observe
         self._loop = loop
         self._threads = threads
+        self._check_s = check_s
         self._settle_s = settle_ms / 1000
         self._scanner = Scanner(
-            root, reserved=reserved, only=only, settle_s=self._settle_s, absence_s=absence_ms / 1000
+            root,
+            reserved=reserved,
+            python_path=python_path,
+            only=only,
+            settle_s=self._settle_s,
+            absence_s=absence_ms / 1000,
         )
         self._inbox: queue.SimpleQueue[frozenset[str] | _Loaded | None] = queue.SimpleQueue()
-        self._watch = Watch(self._inbox.put, look_around_s=look_around_ms / 1000)
+        self.watch = Watch(self._inbox.put, look_around_s=look_around_ms / 1000, events=events)
         self._loaders = Crew("load", _LOADS_AT_A_TIME, patience_s=_LOAD_PATIENCE_S)
         self._loads: dict[str, _Load] = {}
         self._look = Look({}, {}, {}, {}, unsettled=True, problem="")  # the last one
@@ -111,13 +126,13 @@ class Reconciler:
     def start(self) -> None:
         """Begin to watch and to load."""
         self._began_at = time.monotonic()
-        self._watch.start()
+        self.watch.start()
         self._thread.start()
 
     def stop(self, timeout_s: float) -> None:
         """Stop watching, retire every deployment, and wait for that for *timeout_s* at most."""
         self._stopped.set()
-        self._watch.stop()
+        self.watch.stop()
         self._inbox.put(None)
         self._thread.join(timeout_s)
         for deployment in self.snapshot.deployments.values():
@@ -141,7 +156,7 @@ class Reconciler:
     def _reconcile(self, hints: set[str] | None, loaded: list[_Loaded]) -> None:
         """One turn: look at the folders *hints* (None: at all), take what was *loaded*, start what has to be."""
         self._look = look = self._scanner.look(time.monotonic(), hints)
-        self._watch.follow(look.directories)
+        self.watch.follow(look.directories)
         outcomes = self._accept(loaded)
         todo = plan(advance(self.snapshot, outcomes=outcomes, loading=self._loading()), look.revisions)
         for name in (*todo.forget, *todo.remove):
@@ -161,6 +176,7 @@ class Reconciler:
         if snapshot is not self.snapshot:
             self._go_live(snapshot)
         self._loaders.relieve()
+        relieve()
         self.retirement.relieve()
 
     def _accept(self, loaded: list[_Loaded]) -> list[Deployment | Failure]:
@@ -186,7 +202,13 @@ class Reconciler:
         """Run in a loader's thread."""
         if self._loads.get(wanted.revision.name) is not wanted or self._stopped.is_set():
             return
-        outcome = load(wanted.revision, threads=self._threads, equip=self._equip, on_loop=self._run_on_loop)
+        outcome = load(
+            wanted.revision,
+            threads=self._threads,
+            check_s=self._check_s,
+            equip=self._equip,
+            on_loop=self._run_on_loop,
+        )
         self._inbox.put(_Loaded(wanted, outcome))
         if self._stopped.is_set() and isinstance(outcome, Deployment):  # nobody reads the inbox any more
             self.retirement.add(outcome)

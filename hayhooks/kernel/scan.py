@@ -10,11 +10,14 @@ import os
 import re
 import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-from hayhooks.kernel.snapshot import File, Revision, Stamp
+from hayhooks.kernel import own_files
+from hayhooks.kernel.shared import PythonPath, imported_names
+from hayhooks.kernel.snapshot import File, Revision, Shared, Stamp
+from hayhooks.logger import log
 
 WRAPPER_FILE = "pipeline_wrapper.py"
 YAML_SUFFIXES = (".yml", ".yaml")
@@ -23,7 +26,14 @@ _FILE_SUFFIXES = (*YAML_SUFFIXES, ".py")
 # Hidden files, and what editors, tools and Python leave behind.
 _LEAVING = re.compile(r"\..*|.*(\.sw[pxo]|~|\.tmp|\.py[co]|___jb_\w+___)|#.*#|4913|__pycache__|node_modules", re.DOTALL)
 _DIGEST_BYTES = 16 * 2**20  # of a larger file that is not Python the stamp stands for the content
-_MAX_FILES = 20_000  # a link to "/" must not make us walk the machine
+_MAX_FILES = 20_000  # of a folder, each of which costs a stat with every look
+_MAX_LINKED_FILES = 2_000  # below one link: those of a link to more, as to "/usr", are not looked at
+
+# A folder in which something always moves: data that other processes write, or that the wrapper writes unseen.
+_PATIENCE_S = 10.0  # so long changes of Python files wait for the rest to keep still
+_RESTLESS_S = 2.0  # data that changes again so soon after it was read is restless
+_FREE_CHANGES = 5  # so many times that costs nothing, then the folder has to keep still twice as long each time
+_MAX_SETTLE_S = 5.0
 
 
 Directories = Mapping[str, tuple[int, int]]  # real path: (device, inode)
@@ -35,9 +45,16 @@ class Sight:
 
     path: Path
     stamps: Mapping[str, Stamp] = field(default_factory=dict)  # by path relative to the folder
-    directories: Directories = field(default_factory=dict)  # those that were visited
+    shared: Mapping[str, Shared] = field(default_factory=dict)  # modules that it imports, by name
+    directories: Directories = field(default_factory=dict)  # those that were visited, and those of shared modules
     problem: str = ""
     is_deployment: bool = True
+    own: frozenset[str] = field(default=frozenset(), compare=False)  # what the wrapper writes there itself
+
+    @property
+    def code(self) -> Mapping[str, Stamp | None]:
+        """The stamps of Python files; of the others only that they are there."""
+        return {path: stamp if path.endswith(".py") else None for path, stamp in self.stamps.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +75,12 @@ class _Memory:
 
     sight: Sight
     seen_at: float  # when this sight was first seen
+    code_seen_at: float  # when the code in it was
     revision: Revision | None = None  # the last that was read
+    read_at: float = 0.0
+    imports: frozenset[str] = frozenset()  # of the revision
     settled: bool = False
+    restless: int = 0  # how many times in a row data has changed soon after it was read
     absent_since: float | None = None
 
 
@@ -69,6 +90,7 @@ class Scanner:
     Args:
         root: the pipelines directory.
         reserved: names that would clash with a route of the server.
+        python_path: where shared modules lie.
         only: the one name to look for; all if None.
         settle_s: a folder is read when it has looked the same for so many seconds.
         absence_s: a name is gone when it has been away for so many seconds.
@@ -79,12 +101,15 @@ class Scanner:
         root: Path,
         *,
         reserved: Collection[str] = (),
+        python_path: Sequence[str] = (),
         only: str | None = None,
         settle_s: float,
         absence_s: float,
     ) -> None:
+        own_files.listen()
         self._root = root
         self._reserved = frozenset(reserved)
+        self._python_path = PythonPath(python_path)
         self._only = only
         self._settle_s = settle_s
         self._absence_s = absence_s
@@ -108,6 +133,7 @@ class Scanner:
             return self._result(f"the pipelines directory {self._root} cannot be read: {error.strerror or error}")
         if self._only is not None:
             listing = {name: entries for name, entries in listing.items() if name == self._only}
+        self._python_path.look()
         known = self._memory.keys() | self._bystanders.keys()
         for name, entries in listing.items():
             if names is None or name in names or name in self._unsettled or name not in known:
@@ -131,23 +157,75 @@ class Scanner:
             return
         self._bystanders.pop(name, None)
         memory = self._memory.get(name)
+        if memory is not None:
+            sight = self._with_shared(sight, memory.imports)
         if memory is None:
-            self._memory[name] = memory = _Memory(sight, now)
+            self._memory[name] = memory = _Memory(sight, now, now)
         elif memory.sight != sight:
+            if memory.settled or memory.sight.code != sight.code or memory.sight.shared != sight.shared:
+                memory.code_seen_at = now
             memory.sight, memory.seen_at, memory.settled = sight, now, False
         elif memory.settled and memory.absent_since is None:
             return
         self._last = None
         self._unsettled.add(name)
         memory.absent_since = None
-        if not memory.settled and (sight.problem or now - memory.seen_at >= self._settle_s):
-            revision = _read(name, sight, memory.revision)
-            if revision is None:  # it changed while being read
-                memory.seen_at = now
-            else:
-                memory.revision, memory.settled = revision, True
+        if not memory.settled and self._is_still(memory, now):
+            self._take(name, memory, now)
         if memory.settled:
             self._unsettled.discard(name)
+
+    def _with_shared(self, sight: Sight, imports: frozenset[str]) -> Sight:
+        shared = self._python_path.modules(imports)
+        if not shared:
+            return sight
+        places = {os.path.dirname(module.path) for module in shared.values()}
+        directories = {**sight.directories, **{os.path.realpath(place): _identity(place) for place in places}}
+        return replace(sight, shared=shared, directories=directories)
+
+    def _is_still(self, memory: _Memory, now: float) -> bool:
+        """Whether it can be read now: nothing has moved for the settle time, or for long nothing but data."""
+        if memory.sight.problem:
+            return True
+        settle_s = self._settle_s
+        if memory.restless > _FREE_CHANGES:
+            settle_s = min(settle_s * 2.0 ** (memory.restless - _FREE_CHANGES), max(_MAX_SETTLE_S, settle_s))
+        return now - memory.seen_at >= settle_s or self._waits_for_data_only(memory, now)
+
+    def _waits_for_data_only(self, memory: _Memory, now: float) -> bool:
+        still = now - memory.code_seen_at >= _PATIENCE_S
+        return still and (memory.revision is None or memory.sight.code != _code_of(memory.revision))
+
+    def _take(self, name: str, memory: _Memory, now: float) -> None:
+        """Read what was seen, if it is still like that."""
+        hurry = now - memory.seen_at < self._settle_s
+        revision = _read(name, memory.sight, memory.revision, in_hurry=hurry)
+        if revision is None:  # it changed while being read
+            memory.seen_at = now
+            return
+        memory.restless = self._restless(name, memory, revision, now)
+        memory.revision, memory.read_at = revision, now
+        imports = _imports(revision)
+        if imports != memory.imports:
+            memory.imports = imports
+            memory.sight = self._with_shared(memory.sight, imports)
+            memory.revision = _read(name, memory.sight, revision, in_hurry=hurry)
+        memory.settled = memory.revision is not None
+
+    def _restless(self, name: str, memory: _Memory, revision: Revision, now: float) -> int:
+        """How many times in a row, now included, data alone has changed soon after it was read."""
+        changed = revision.changed_since(memory.revision)
+        if not changed or now - memory.read_at > _RESTLESS_S + (now - memory.seen_at):
+            return 0
+        if any(path.endswith(".py") and path not in memory.sight.own for path in changed):
+            return 0
+        if memory.restless == 2 * _FREE_CHANGES:
+            log.warning(
+                "{}: {} changes again and again, and each time it is loaded anew: let it lie elsewhere",
+                name,
+                ", ".join(changed[:3]),
+            )
+        return memory.restless + 1
 
     def _miss(self, name: str, now: float) -> None:
         memory = self._memory.get(name)
@@ -160,6 +238,7 @@ class Scanner:
         if now - memory.absent_since >= self._absence_s:
             del self._memory[name]
             self._unsettled.discard(name)
+            own_files.forget(os.path.realpath(memory.sight.path))
 
     def _result(self, problem: str) -> Look:
         surroundings = dict(_surroundings(self._root))
@@ -284,28 +363,73 @@ def _looks_like_a_wrapper(path: Path) -> bool:
     return path.suffix == "" and path.name == path.name.lower()  # but not LICENSE, Makefile, Dockerfile
 
 
+class _Walk:
+    """A stat of every file below *folder*; links are followed, each real directory once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.stamps: dict[str, Stamp] = {}
+        self.directories: dict[str, tuple[int, int]] = {}
+        self.own: set[str] = set()
+        self._folder = os.path.realpath(folder)
+        self._written = own_files.written_in(self._folder)
+        self._visited: set[tuple[int, int]] = set()
+        links = self._tree("", str(folder), _MAX_FILES)
+        while links:
+            prefix, directory = links.pop()
+            if not f"{self._folder}/".startswith(os.path.realpath(directory).rstrip("/") + "/"):  # no way back up
+                links += self._link(prefix, directory)
+
+    def _link(self, prefix: str, directory: str) -> list[tuple[str, str]]:
+        """Visit what a link leads to; where that is too much, nothing of it."""
+        stamps, directories = dict(self.stamps), dict(self.directories)
+        try:
+            return self._tree(prefix, directory, len(stamps) + _MAX_LINKED_FILES)
+        except _TooManyError:
+            self.stamps, self.directories = stamps, directories
+            return []
+
+    def _tree(self, prefix: str, directory: str, most: int) -> list[tuple[str, str]]:
+        """Visit *directory* and what lies below it; returns the links to directories, with their prefixes."""
+        links: list[tuple[str, str]] = []
+        to_visit = [(prefix, directory)]
+        while to_visit:
+            prefix, directory = to_visit.pop()
+            identity = _identity(directory)
+            if identity in self._visited:
+                continue
+            self._visited.add(identity)
+            real = _real_path(directory, identity)
+            entries = list(_entries(prefix, directory))
+            if any(entry.name == "pyvenv.cfg" for _, entry in entries):  # a virtual environment
+                continue
+            self.directories[real] = identity
+            for relative, entry in entries:
+                if _is_directory(entry):
+                    (links if entry.is_symlink() else to_visit).append((relative + "/", entry.path))
+                else:
+                    self._file(relative, entry, f"{real}/{entry.name}" in self._written)
+            if len(self.stamps) > most:
+                raise _TooManyError
+        return links
+
+    def _file(self, relative: str, entry: os.DirEntry[str], own: bool) -> None:
+        if own:
+            self.own.add(relative)
+        if (not own or relative.endswith(".py")) and (stamp := _stamp(entry)) is not None:
+            self.stamps[relative] = stamp
+
+
+class _TooManyError(Exception):
+    """A walk met more files than it may."""
+
+
 def _walk(folder: Path) -> Sight:
-    """Stat every file below *folder*, following links, each real directory once."""
-    stamps: dict[str, Stamp] = {}
-    directories: dict[str, tuple[int, int]] = {}
-    visited: set[tuple[int, int]] = set()
-    to_visit = [("", str(folder))]
-    while to_visit:
-        prefix, directory = to_visit.pop()
-        identity = _identity(directory)
-        if identity in visited:
-            continue
-        visited.add(identity)
-        directories[_real_path(directory, identity)] = identity
-        for relative, entry in _entries(prefix, directory):
-            if _is_directory(entry):
-                to_visit.append((relative + "/", entry.path))
-            elif (stamp := _stamp(entry)) is not None:
-                stamps[relative] = stamp
-        if len(stamps) > _MAX_FILES:
-            problem = f"{folder} holds more than {_MAX_FILES:,} files (by a link to elsewhere?): move them out of it"
-            return Sight(folder, directories=_folders((folder,)), problem=problem)
-    return Sight(folder, stamps, directories)
+    try:
+        walk = _Walk(folder)
+    except _TooManyError:
+        problem = f"{folder} holds more than {_MAX_FILES:,} files: move what is no part of the wrapper out of it"
+        return Sight(folder, directories=_folders((folder,)), problem=problem)
+    return Sight(folder, walk.stamps, directories=walk.directories, own=frozenset(walk.own))
 
 
 def _entries(prefix: str, directory: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
@@ -359,8 +483,11 @@ def _surroundings(root: Path) -> Iterator[tuple[str, tuple[int, int]]]:
             yield os.path.realpath(directory), _identity(directory)
 
 
-def _read(name: str, sight: Sight, before: Revision | None) -> Revision | None:
-    """Read what *sight* saw; None if it is no longer the same. What did not change since *before* is not read again."""
+def _read(name: str, sight: Sight, before: Revision | None, *, in_hurry: bool) -> Revision | None:
+    """Read what *sight* saw; None if it is no longer the same. What did not change since *before* is not read again.
+
+    *in_hurry* of data that moves while it is read the stamp stands for the content.
+    """
     path = sight.path
     if sight.problem:
         return Revision(name, path, _digest(sight.problem.encode(errors="surrogateescape")).hex(), {}, sight.problem)
@@ -374,11 +501,25 @@ def _read(name: str, sight: Sight, before: Revision | None) -> Revision | None:
         try:
             files[relative] = _read_file(path / relative, stamp)
         except _ChangedError:
-            return None
+            if not in_hurry or relative.endswith(".py"):
+                return None
+            files[relative] = _by_stamp(stamp)
         except OSError as error:
             problem = f"{path / relative} cannot be read: {error.strerror or error}"
             return Revision(name, path, _digest(problem.encode(errors="surrogateescape")).hex(), {}, problem)
-    return Revision(name, path, _fingerprint(files), files)
+    return Revision(name, path, _fingerprint(files, sight.shared), files, shared=sight.shared)
+
+
+def _imports(revision: Revision) -> frozenset[str]:
+    """What the code of *revision* imports from outside its folder."""
+    sources = {path: file.source for path, file in revision.files.items() if file.source is not None}
+    siblings = {path.partition("/")[0].removesuffix(".py") for path in sources}
+    names = frozenset().union(*map(imported_names, sources.values()))
+    return frozenset(name for name in names if name.partition(".")[0] not in siblings)
+
+
+def _code_of(revision: Revision) -> Mapping[str, Stamp | None]:
+    return {path: file.stamp if path.endswith(".py") else None for path, file in revision.files.items()}
 
 
 class _ChangedError(Exception):
@@ -388,7 +529,7 @@ class _ChangedError(Exception):
 def _read_file(path: Path, stamp: Stamp) -> File:
     is_python = path.suffix == ".py"
     if stamp.size > _DIGEST_BYTES and not is_python:
-        return File(stamp, _digest(repr(stamp).encode()), None)
+        return _by_stamp(stamp)
     try:
         # A FIFO may have taken the file's place since: opened like this it cannot block.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -403,12 +544,18 @@ def _read_file(path: Path, stamp: Stamp) -> File:
     return File(stamp, _digest(content), content if is_python else None)
 
 
+def _by_stamp(stamp: Stamp) -> File:
+    return File(stamp, _digest(repr(stamp).encode()), None)
+
+
 def _digest(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
-def _fingerprint(files: Mapping[str, File]) -> str:
+def _fingerprint(files: Mapping[str, File], shared: Mapping[str, Shared]) -> str:
     total = hashlib.blake2b(digest_size=16)
     for relative, file in sorted(files.items()):
         total.update(os.fsencode(relative) + b"\0" + file.digest)
+    for name, module in sorted(shared.items()):
+        total.update(f"{name}\0{module.version}\0".encode())
     return total.hexdigest()

@@ -31,15 +31,23 @@ class File:
     source: bytes | None  # the content, of Python files only: what was digested is what runs
 
 
+class Shared(NamedTuple):
+    """A module of the additional Python path."""
+
+    path: str
+    version: str  # a digest of it, and of those that it imports
+
+
 @dataclass(frozen=True, slots=True)
 class Revision:
     """One version of one folder; no code has run."""
 
     name: str
     path: Path  # the folder, as it is called in the pipelines directory
-    fingerprint: str  # hex; of the relative paths and bytes of all files, or of the problem
+    fingerprint: str  # hex; of the relative paths and bytes of all files and the shared modules, or of the problem
     files: Mapping[str, File] = field(default_factory=dict, repr=False)  # by path relative to the folder, with "/"
     problem: str = ""  # why this can never be a deployment, and what to do about it
+    shared: Mapping[str, Shared] = field(default_factory=dict, repr=False)  # modules that it imports, by name
 
     @property
     def id(self) -> str:
@@ -50,9 +58,12 @@ class Revision:
         """The files that differ from *before*, removed ones included, in order; none if there is no *before*."""
         if before is None:
             return ()
-        ours = {path: file.digest for path, file in self.files.items()}
-        theirs = {path: file.digest for path, file in before.files.items()}
+        ours, theirs = self._digests(), before._digests()
         return tuple(sorted(path for path in ours.keys() | theirs.keys() if ours.get(path) != theirs.get(path)))
+
+    def _digests(self) -> dict[str, bytes | str]:
+        shared = {module.path: module.version for module in self.shared.values()}
+        return {**shared, **{path: file.digest for path, file in self.files.items()}}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,6 +109,16 @@ class Loading:
 
     revision: Revision
     since: float  # Unix seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """A deployment that has been replaced or removed, and still lives."""
+
+    name: str
+    revision: str
+    since: float  # Unix seconds
+    why: str  # the requests and threads that it waits for, "teardown", or what refers to it
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,25 @@ cannot: so there is a tick without a hint at least every look-around time, whate
 
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from watchfiles._rust_notify import RustNotify
 
 from hayhooks.logger import log
 
 _DEBOUNCE_MS = 400  # a burst of events is told after this long, even if it goes on
+_RETRY_S = 30.0  # after this long without events they are tried again
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """How changes are noticed at the moment."""
+
+    directories: int  # how many tell of changes by themselves; 0: only looking around finds any
+    look_around_s: float
+    problem: str = ""  # why there are no events, "" if there are
 
 
 class Watch:
@@ -21,14 +33,24 @@ class Watch:
     The thread is ours: ``awatch`` borrows from the thread pool that requests use, and starved with 60 of them blocked.
 
     Args:
-        tell: called in that thread with the changed paths, or with none after the look-around time.
-        look_around_s: the longest time between two ticks.
+        tell: called in that thread with the changed paths, and with none whenever the look-around time is over.
+        look_around_s: the longest time between two ticks of the latter kind.
+        events: whether to ask the file system at all.
         step_ms: how long a burst of events must pause before it is told: what a save costs at the least.
     """
 
-    def __init__(self, tell: Callable[[frozenset[str]], None], *, look_around_s: float, step_ms: int = 10) -> None:
+    def __init__(
+        self,
+        tell: Callable[[frozenset[str]], None],
+        *,
+        look_around_s: float,
+        events: bool = True,
+        step_ms: int = 10,
+    ) -> None:
+        self.state = Watching(0, look_around_s, "" if events else "events are switched off")
         self._tell = tell
         self._look_around_s = look_around_s
+        self._events = events
         self._step_ms = step_ms
         self._directories: Mapping[str, tuple[int, int]] = {}
         self._renew = threading.Event()
@@ -59,16 +81,15 @@ class Watch:
         while not self._stopped:
             self._renew.clear()
             try:
-                self._watch_once([directory for directory in self._directories if os.path.isdir(directory)])
+                if self._events:
+                    self._watch_once([directory for directory in self._directories if os.path.isdir(directory)])
+                else:
+                    self._look_around(self._look_around_s)
             except FileNotFoundError:  # removed just now: the next look no longer asks for it
                 self._tell(frozenset())
                 self._renew.wait(0.05)
             except Exception as error:  # whatever the file system does not support, looking around still works
-                log.warning(
-                    "Cannot watch for changes ({}): looking around every {:g} s instead", error, self._look_around_s
-                )
-                self._renew.wait(self._look_around_s)
-                self._tell(frozenset())
+                self._do_without(" ".join(str(error).split()) or type(error).__name__)
 
     def _watch_once(self, directories: list[str]) -> None:
         """Tell of changes in *directories* until others are to be watched."""
@@ -81,10 +102,32 @@ class Watch:
             recursive=False,
             ignore_permission_denied=True,
         ) as backend:
+            if self.state.problem:
+                log.info("Watching for changes again")
+            self.state = Watching(len(directories), self._look_around_s)
             self._tell(frozenset())  # what happened before that
+            look_at = time.monotonic() + self._look_around_s
             while not self._renew.is_set():
-                changes = backend.watch(_DEBOUNCE_MS, self._step_ms, int(self._look_around_s * 1000), self._renew)
+                # A folder that changes all the time must not keep us from looking at the others.
+                timeout_ms = max(int((look_at - time.monotonic()) * 1000), 1)
+                changes = backend.watch(_DEBOUNCE_MS, self._step_ms, timeout_ms, self._renew)
                 if not isinstance(changes, str):
                     self._tell(frozenset(path for _, path in changes))
-                elif changes == "timeout":
+                if time.monotonic() >= look_at:
                     self._tell(frozenset())
+                    look_at = time.monotonic() + self._look_around_s
+
+    def _do_without(self, problem: str) -> None:
+        """Look around for a while, then try events again."""
+        if not self.state.problem:
+            log.warning("Cannot watch for changes ({}): looking around every {:g} s", problem, self._look_around_s)
+        self.state = Watching(0, self._look_around_s, problem)
+        self._look_around(_RETRY_S)
+
+    def _look_around(self, duration_s: float) -> None:
+        """Tick every look-around time for *duration_s*, or until other directories are to be watched."""
+        end = time.monotonic() + duration_s
+        renew = False
+        while not renew and time.monotonic() < end:
+            renew = self._renew.wait(self._look_around_s)
+            self._tell(frozenset())

@@ -269,7 +269,7 @@ def test_a_client_that_goes_away_cancels_async_work(server: LiveServer, tmp_path
 
     eventually(closed.exists)
     deployment = server.app.switch.live.snapshot.deployments["it"]
-    eventually(lambda: deployment.leases.held == 0)
+    eventually(lambda: not deployment.leases.held)
 
 
 def test_a_client_that_goes_away_stops_a_sync_pipeline_at_its_next_chunk(server: LiveServer, tmp_path: Path):
@@ -283,7 +283,7 @@ def test_a_client_that_goes_away_stops_a_sync_pipeline_at_its_next_chunk(server:
 
     eventually(closed.exists)
     deployment = server.app.switch.live.snapshot.deployments["it"]
-    eventually(lambda: deployment.leases.held == 0)
+    eventually(lambda: not deployment.leases.held)
 
 
 def go_away(server: LiveServer, stream: bool, began: Path) -> None:
