@@ -31,8 +31,9 @@ from hayhooks.kernel.modules import share
 from hayhooks.kernel.reconcile import Change, Reconciler
 from hayhooks.kernel.snapshot import Deployment, Failure, Snapshot
 from hayhooks.logger import log
-from hayhooks.router import PlugIn, Switch, build, equip, error_text, reserved_names
+from hayhooks.router import PlugIn, Switch, build, equip, error_text, reserved_names, served
 from hayhooks.settings import Settings
+from hayhooks.workers import Board
 
 Observe = Callable[[Change], None]
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
@@ -209,6 +210,7 @@ async def _lifespan(
     """Run the deployer as long as the application is served."""
     settings, loop = app.settings, asyncio.get_running_loop()
     _make_importable(settings)
+    board = Board.of_environment()
 
     def publish(snapshot: Snapshot, published: Callable[[], None]) -> None:
         """In the deployer's thread: build all, then swap on the loop, and only there let go of the old."""
@@ -219,6 +221,7 @@ async def _lifespan(
             published()
 
         loop.call_soon_threadsafe(swap)
+        board.post(served(snapshot))
 
     app.reconciler = Reconciler(
         app.root,

@@ -4,10 +4,11 @@ A generation is built whole, then one assignment makes it live. A request reads 
 """
 
 import asyncio
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette._utils import get_route_path
 from starlette.datastructures import URLPath
@@ -192,6 +193,13 @@ async def _unknown(scope: Scope, receive: Receive, send: Send) -> None:
         await switch.live.router(scope, receive, send)
         return
     raise missing(switch.live.snapshot, name)
+
+
+def served(snapshot: Snapshot) -> dict[str, Any]:
+    """What a worker serves, in short; ``revision`` is equal on two of them if and only if they serve the same."""
+    all_served = "".join(f"{name}\0{d.revision.fingerprint}\0" for name, d in snapshot.deployments.items())
+    revision = hashlib.blake2b(all_served.encode(errors="surrogateescape"), digest_size=6).hexdigest()
+    return {"generation": snapshot.generation, "revision": revision, "ready": snapshot.ready and not snapshot.problem}
 
 
 def missing(snapshot: Snapshot, name: str) -> NotFoundError | UnavailableError:

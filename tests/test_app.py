@@ -157,6 +157,7 @@ def test_run_app_serves_until_it_is_stopped(tmp_path: Path):
     [
         "os.chdir('/')",
         "sys.stdout = sys.stderr = None",
+        "sys.stdout.close(); sys.stderr.close()",
         "warnings.simplefilter('error')",
         "logging.disable(logging.CRITICAL)",
     ],

@@ -1,12 +1,19 @@
 """``hayhooks run``: serve in production."""
 
 import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import uvicorn
 
 from hayhooks.app import Hayhooks, create_app, serve, server_options
 from hayhooks.logger import log, set_up
 from hayhooks.settings import Settings
+from hayhooks.workers import Board
+
+_WORKER_PATIENCE_S = (
+    30  # a setup that holds the interpreter's lock is no dead worker; one that is so long counts as one
+)
 
 
 def run(settings: Settings) -> int:
@@ -17,7 +24,15 @@ def run(settings: Settings) -> int:
         serve(create_app(settings))
         return 0
     os.environ.update(settings.environment())  # how the workers, which are started anew, learn of them
-    uvicorn.run("hayhooks.cli.run:worker", factory=True, workers=settings.workers, **server_options(settings))
+    with TemporaryDirectory(prefix="hayhooks-") as directory:
+        Board.announce(Path(directory))
+        uvicorn.run(
+            "hayhooks.cli.run:worker",
+            factory=True,
+            workers=settings.workers,
+            timeout_worker_healthcheck=_WORKER_PATIENCE_S,
+            **server_options(settings),
+        )
     return 0
 
 

@@ -4,6 +4,7 @@ import json
 import ssl
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
@@ -22,7 +23,7 @@ def status(settings: Settings, *, as_json: bool) -> int:
     """Print the running server's deployments.
 
     Returns:
-        0, or 1 if the server does not answer, or 2 if a deployment failed or is stale.
+        0, or 1 if the server does not answer, or 2 if a deployment failed or is stale, or workers differ.
     """
     url = _url(settings)
     try:
@@ -35,7 +36,8 @@ def status(settings: Settings, *, as_json: bool) -> int:
         print(json.dumps(body, indent=2))  # noqa: T201
     else:
         _show(body, Console(highlight=False))
-    return 2 if any(entry["state"] in ("failed", "stale") for entry in body["deployments"]) else 0
+    wrong = any(entry["state"] in ("failed", "stale") for entry in body["deployments"])
+    return 2 if wrong or _differing(body) else 0
 
 
 def _url(settings: Settings) -> str:
@@ -75,6 +77,28 @@ def _show(body: dict[str, Any], console: Console) -> None:
             Text((entry["error"] or "").partition("\n")[0]),
         )
     console.print(table if body["deployments"] else "Nothing is deployed.")
+    for note in _notes(body):
+        console.print(Text(note, style="yellow"))
+
+
+def _differing(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """The workers, if they do not all serve the same."""
+    workers = body.get("workers", [])
+    return workers if len({worker["revision"] for worker in workers}) > 1 else []
+
+
+def _notes(body: dict[str, Any]) -> Iterator[str]:
+    """What else is worth knowing, a line each."""
+    watching = body.get("watching") or {}
+    if watching.get("problem"):
+        seconds = watching["look_around_ms"] / 1000
+        yield f"Changes are noticed by looking around every {seconds:g} s: {watching['problem']}"
+    if differing := _differing(body):
+        listed = ", ".join(f"{worker['pid']}: {worker['revision']}" for worker in differing)
+        yield f"The workers do not serve the same ({listed})"
+    for retired in body.get("retired", []):
+        age = _age(retired["since"])
+        yield f"{retired['name']} {retired['revision']} was replaced {age} ago and still lives: {retired['why']}"
 
 
 def _age(since: float | None) -> str:

@@ -1,7 +1,7 @@
 """``/status``: what is served, from which revision, and why something is not."""
 
-import hashlib
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from starlette.requests import Request
@@ -10,17 +10,21 @@ from starlette.routing import BaseRoute, Route
 
 from hayhooks.encode import encode
 from hayhooks.kernel.snapshot import Deployment, Snapshot
-from hayhooks.router import error_text, missing
+from hayhooks.router import Switch, error_text, missing, served, switch_of
+from hayhooks.workers import Board
 
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
-    """Serve ``/status`` and ``/status/{name}``; the list is made once a generation, when first asked for."""
-    cached: list[bytes] = []
+    """Serve ``/status`` and ``/status/{name}``; what the snapshot says is written once, when first asked for."""
+    board = Board.of_environment()
+    cached: list[tuple[bytes, dict[str, Any]]] = []
 
     async def status(request: Request) -> Response:
         if not cached:
-            cached.append(encode(_status(snapshot)))
-        return Response(cached[0], media_type="application/json")
+            cached.append((encode(_status(snapshot)), served(snapshot)))
+        told, mine = cached[0]
+        live = {**_live(switch_of(request.scope)), "workers": board.read(mine)}
+        return Response(told[:-1] + b"," + encode(live)[1:], media_type="application/json")
 
     async def status_of(request: Request) -> Response:
         name = request.path_params["name"]
@@ -46,18 +50,26 @@ def _status(snapshot: Snapshot) -> dict[str, Any]:
     return {
         "status": "Up!",
         "pipelines": list(snapshot.deployments),
-        "generation": snapshot.generation,
-        "revision": _revision(snapshot),
-        "ready": snapshot.ready and not snapshot.problem,
+        **served(snapshot),
         "error": snapshot.problem or None,
         "deployments": [_state(snapshot, name) for name in _names(snapshot)],
     }
 
 
-def _revision(snapshot: Snapshot) -> str:
-    """One digest of all that is served: equal on two servers if and only if they serve the same."""
-    served = "".join(f"{name}\0{d.revision.fingerprint}\0" for name, d in snapshot.deployments.items())
-    return hashlib.blake2b(served.encode(errors="surrogateescape"), digest_size=6).hexdigest()
+def _live(switch: Switch) -> dict[str, Any]:
+    """What changes without a new generation."""
+    kernel = switch.kernel
+    watching = kernel.watch.state if kernel else None
+    return {
+        "watching": watching
+        and {
+            "by": "look-around" if watching.problem else "events",
+            "directories": watching.directories,
+            "look_around_ms": round(watching.look_around_s * 1000),
+            "problem": watching.problem or None,
+        },
+        "retired": [asdict(retired) for retired in kernel.retirement.living()] if kernel else [],
+    }
 
 
 def _state(snapshot: Snapshot, name: str) -> dict[str, Any]:

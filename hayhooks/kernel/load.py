@@ -5,7 +5,9 @@ import contextvars
 import importlib
 import inspect
 import linecache
+import os
 import re
+import sys
 import threading
 import time
 import traceback as tracebacks
@@ -63,6 +65,8 @@ def load(revision: Revision, *, threads: int, check_s: float, equip: Equip, on_l
     # The user's code may raise anything, SystemExit included; whatever it raises must not end the server.
     except BaseException as error:
         failure = _failure(revision, _translated(error, revision))
+    finally:
+        _mend_streams(revision.name)
     shared_modules.restore(dropped)
     haystack.forget(package)
     close_package(package)
@@ -200,6 +204,18 @@ def _in_time(check: Callable[[], Any], limit_s: float) -> Any:
 
 def _too_slow(limit_s: float) -> LoadError:
     return LoadError(f"check() was not done after {limit_s:g} s (HAYHOOKS_CHECK_TIMEOUT)")
+
+
+def _mend_streams(name: str) -> None:
+    """Open standard output and error again, if a wrapper has closed them: whoever prints would fail."""
+    for stream, descriptor in (("stdout", 1), ("stderr", 2)):
+        if getattr(getattr(sys, stream), "closed", False):
+            log.warning("{}: sys.{} was closed by a wrapper; it is open again", name, stream)
+            try:
+                mended = os.fdopen(os.dup(descriptor), "w", buffering=1, errors="backslashreplace")
+            except OSError:  # the descriptor is closed too
+                mended = open(os.devnull, "w")  # noqa: SIM115 - it stays open
+            setattr(sys, stream, mended)
 
 
 def unload(deployment: Deployment, on_loop: OnLoop) -> None:

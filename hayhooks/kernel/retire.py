@@ -63,6 +63,7 @@ class Retirement:
         self._changed = threading.Condition()  # guards all below
         self._drains: list[_Drain] = []
         self._remains: list[_Remains] = []
+        self._ending = False
         self._collect_at = 0.0
         self._collect_by: float | None = None  # None: nothing is to be collected
 
@@ -99,7 +100,8 @@ class Retirement:
         self._crew.relieve()
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until nothing is pending; False if that did not happen in time."""
+        """The last that is asked of it: wait until nothing is pending; False if that did not happen in time."""
+        self._ending = True
         with self._changed:
             return self._changed.wait_for(lambda: not self._drains, timeout_s)
 
@@ -151,7 +153,7 @@ class Retirement:
     def _explain(self, remains: _Remains) -> None:
         """Say what keeps a wrapper alive that a collection has not freed."""
         wrapper, told = remains.wrapper(), remains.told
-        if wrapper is None or told.why:
+        if wrapper is None or told.why or self._ending:
             return
         holders = Counter(_holder(referrer) for referrer in gc.get_referrers(wrapper))
         del wrapper

@@ -1,0 +1,61 @@
+"""Workers: what several processes that serve one port tell each other, by a file of each in a directory of theirs.
+
+Each worker deploys for itself. That all serve the same can only be seen when one knows of the others: a client that
+asks ``/status`` meets any of them.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from hayhooks.logger import log
+
+_VARIABLE = "_HAYHOOKS_WORKERS"  # no setting: it is set by the process that starts the workers
+
+
+class Board:
+    """Where workers post what they serve; None as *directory* for a process that has no others."""
+
+    def __init__(self, directory: Path | None) -> None:
+        self._directory = directory
+
+    @classmethod
+    def of_environment(cls) -> "Board":
+        """The board that the process which started us has made."""
+        directory = os.environ.get(_VARIABLE)
+        return cls(Path(directory) if directory else None)
+
+    @staticmethod
+    def announce(directory: Path) -> None:
+        """Tell the workers that are started from now on to use *directory*."""
+        os.environ[_VARIABLE] = str(directory)
+
+    def post(self, facts: dict[str, Any]) -> None:
+        """Say what this worker serves, in place of what it said before."""
+        if self._directory is None:
+            return
+        draft = self._directory / f".{os.getpid()}"
+        try:
+            draft.write_text(json.dumps(facts))
+            draft.replace(self._directory / str(os.getpid()))
+        except OSError as error:
+            log.warning("The other workers cannot be told what this one serves: {}", error)
+
+    def read(self, mine: dict[str, Any]) -> list[dict[str, Any]]:
+        """What every living worker serves, by process id: *mine* for this one, what they have posted for the others."""
+        workers = {os.getpid(): mine}
+        for file in self._directory.glob("[0-9]*") if self._directory is not None else ():
+            if (pid := int(file.name)) not in workers and _lives(pid):
+                workers[pid] = json.loads(file.read_text())
+        return [{"pid": pid, **facts} for pid, facts in sorted(workers.items())]
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
