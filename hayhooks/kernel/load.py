@@ -30,6 +30,8 @@ CLASS = "PipelineWrapper"
 
 _OURS = (str(Path(__file__).parent.parent), str(Path(importlib.__file__).parent), "<frozen importlib")  # frames
 
+_DESCRIPTORS = {"stdout": 1, "stderr": 2}
+
 METHODS = (
     "run_api",
     "run_api_async",
@@ -208,14 +210,15 @@ def _too_slow(limit_s: float) -> LoadError:
 
 def _mend_streams(name: str) -> None:
     """Open standard output and error again, if a wrapper has closed them: whoever prints would fail."""
-    for stream, descriptor in (("stdout", 1), ("stderr", 2)):
-        if getattr(getattr(sys, stream), "closed", False):
-            log.warning("{}: sys.{} was closed by a wrapper; it is open again", name, stream)
-            try:
-                mended = os.fdopen(os.dup(descriptor), "w", buffering=1, errors="backslashreplace")
-            except OSError:  # the descriptor is closed too
-                mended = open(os.devnull, "w")  # noqa: SIM115 - it stays open
-            setattr(sys, stream, mended)
+    closed = [stream for stream in _DESCRIPTORS if getattr(getattr(sys, stream), "closed", False)]
+    for stream in closed:
+        try:
+            mended = os.fdopen(os.dup(_DESCRIPTORS[stream]), "w", buffering=1, errors="backslashreplace")
+        except OSError:  # what it led to is closed too
+            mended = open(os.devnull, "w")  # noqa: SIM115 - it stays open
+        setattr(sys, stream, mended)
+    if closed:  # a log line before that might fail itself
+        log.warning("{}: a wrapper has closed {}; it is open again", name, " and ".join(closed))
 
 
 def unload(deployment: Deployment, on_loop: OnLoop) -> None:

@@ -1,9 +1,11 @@
 """What a wrapper writes into its own folder."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from hayhooks.kernel.scan import Scanner
 from tests.server import ECHO, LiveServer, replace
 
 LOGBOOK = """
@@ -88,7 +90,8 @@ def test_data_that_never_keeps_still_does_not_hold_up_an_edit_for_ever(server: L
         "f'while [ -d {HERE} ]; do date +%N > {HERE}/now.txt; sleep 0.01; done'])"
     )
     source = LOGBOOK.format(in_setup=process, in_run="pass").replace(
-        "    def run_api", "    def teardown(self):\n        self.process.kill()\n        self.process.wait()\n\n    def run_api"
+        "    def run_api",
+        "    def teardown(self):\n        self.process.kill()\n        self.process.wait()\n\n    def run_api",
     )
     loads = tmp_path / "loads"
     server.serve("writer", source, answer=1, loads=str(loads))
@@ -107,4 +110,8 @@ def look_around(server: LiveServer) -> None:
     scanner = server.app.reconciler._scanner
     for _ in range(2):
         last = scanner._looked_at
-        server.eventually(lambda last=last: scanner._looked_at > last)
+        server.eventually(partial(_is_after, scanner, last))
+
+
+def _is_after(scanner: Scanner, moment: float) -> bool:
+    return scanner._looked_at > moment

@@ -1,0 +1,48 @@
+"""How changes are noticed, and that ``/status`` says so."""
+
+import mmap
+import subprocess
+from pathlib import Path
+
+from tests.server import ECHO, LiveServer, serving
+
+
+def test_status_says_that_events_tell_and_of_how_many_directories(server: LiveServer):
+    server.serve("echo", answer=1)
+
+    watching = server.eventually(lambda: server.status()["watching"])
+
+    assert watching["by"] == "events"
+    assert watching["problem"] is None
+    server.eventually(lambda: server.status()["watching"]["directories"] == 2)
+
+
+def test_without_events_looking_around_finds_every_change(root: Path):
+    with serving(root, watch_events=False, look_around_ms=50) as server:
+        server.serve("echo", answer=1)
+        server.serve("echo", answer=2)
+        server.write("echo/deep", "", {"data.txt": "x"})
+        server.remove("echo")
+        server.eventually(lambda: server.state("echo") is None)
+        assert server.status()["watching"] == {
+            "by": "look-around",
+            "directories": 0,
+            "look_around_ms": 50,
+            "problem": "events are switched off",
+        }
+
+
+def test_a_change_without_an_event_is_noticed_though_another_folder_never_rests(server: LiveServer):
+    server.serve("busy", answer=1)
+    prompt = server.write("quiet", ECHO, {"prompt.txt": "a" * 4096}, answer=1) / "prompt.txt"
+    server.eventually(lambda: server.state("quiet"))
+    before = server.state("quiet")["revision"]
+    touch = f"while [ -d {server.root}/busy ]; do touch {server.root}/busy/pipeline_wrapper.py; sleep 0.005; done"
+    with subprocess.Popen(["sh", "-c", touch]):
+        with prompt.open("r+b") as file, mmap.mmap(file.fileno(), 4096) as memory:
+            memory[0:1] = b"b"  # raises no event
+            memory.flush()
+        try:
+            server.eventually(lambda: server.state("quiet")["revision"] != before)
+        finally:
+            server.remove("busy")
