@@ -70,13 +70,15 @@ class Process:
 
 
 @contextmanager
-def started(tmp_path: Path, *arguments: str, port: int | None = None, **settings: str) -> Iterator[Process]:
+def started(
+    tmp_path: Path, *arguments: str, port: int | None = None, executable: str = HAYHOOKS, **settings: str
+) -> Iterator[Process]:
     """A serving command, ready."""
     port = port or free_port()
     output = tmp_path / f"output-{port}"
     with output.open("wb") as file:
         process = subprocess.Popen(
-            [HAYHOOKS, *arguments, "--port", str(port)],
+            [executable, *arguments, "--port", str(port)],
             cwd=tmp_path,
             env=environment(**settings),
             stdout=file,

@@ -1,0 +1,19 @@
+"""A server with the deployment under test, a bystander, and traffic on both."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.faults.traffic import BYSTANDER, Traffic, write
+from tests.server import LiveServer
+
+
+@pytest.fixture
+def traffic(server: LiveServer) -> Iterator[Traffic]:
+    """Requests that flow all the time, once version 10 of ``app`` is served; checked in the end."""
+    write(server.root / "app", 10)
+    server.serve("bystander", BYSTANDER)
+    server.eventually(lambda: server.run("app") == [10, 10, 10])
+    with Traffic(server).flowing() as traffic:
+        traffic.serves(10)
+        yield traffic

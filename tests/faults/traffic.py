@@ -1,0 +1,133 @@
+"""Clients that never stop asking while something happens to the directory, and what they must never see."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from tests.server import LiveServer, replace
+
+# Version n of the deployment under test. The version is said three times, in three files: an answer of mixed versions
+# is a torn revision.
+WRAPPER = """
+import helper
+from pathlib import Path
+from hayhooks import BasePipelineWrapper
+
+VERSION = {version}
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        self.prompt = int((Path(__file__).parent / "data" / "prompt.txt").read_text())
+
+    def run_api(self) -> list[int]:
+        return [VERSION, helper.VERSION, self.prompt]
+
+    def run_chat_completion(self, model, messages, body):
+        yield str(VERSION)
+        yield f" {{helper.VERSION}}"
+"""
+
+BYSTANDER = """
+import uuid
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        self.born = uuid.uuid4().hex
+
+    def run_api(self) -> str:
+        return self.born
+"""
+
+
+def files(version: int) -> dict[str, str]:
+    """The files of version *version*, all of the same sizes for versions of one length."""
+    return {
+        "data/prompt.txt": str(version),
+        "helper.py": f"VERSION = {version}\n",
+        "pipeline_wrapper.py": WRAPPER.format(version=version),
+    }
+
+
+def write(folder: Path, version: int) -> Path:
+    """Write version *version* to *folder*, each file atomically, the wrapper last."""
+    for path, content in files(version).items():
+        replace(folder / path, content)
+    return folder
+
+
+class Traffic:
+    """What is asked for all the time, and every answer that may not be."""
+
+    def __init__(self, server: LiveServer) -> None:
+        self.server = server
+        self.wrong: list[str] = []
+        self.asked = 0
+        self._stop = threading.Event()
+        self._lowest = 0
+        self._born = server.run("bystander")
+
+    def serves(self, version: int) -> None:
+        """Wait until *version* serves; no later request may be answered by an older one."""
+        self.server.eventually(lambda: self.server.run("app") == [version] * 3, f"version {version} to be served")
+        self._lowest = version
+
+    @contextmanager
+    def flowing(self) -> Iterator["Traffic"]:
+        """Ask until the block ends, then tell whether all was well."""
+        asks = (self._run, self._chat, self._bystander, self._lists)
+        threads = [threading.Thread(target=self._ask, args=(ask,)) for ask in asks]
+        for thread in threads:
+            thread.start()
+        try:
+            yield self
+        finally:
+            self._stop.set()
+            for thread in threads:
+                thread.join(timeout=30)
+        assert not self.wrong, self.wrong[:5]
+        assert self.asked > 0
+
+    def _ask(self, ask: Callable[[httpx.Client], None]) -> None:
+        with httpx.Client(base_url=self.server.url, timeout=30) as client:
+            while not self._stop.wait(0.002):
+                try:
+                    ask(client)
+                except (httpx.HTTPError, AssertionError, LookupError, ValueError) as error:
+                    self.wrong.append(f"{ask.__name__}: {error!r}")
+                self.asked += 1
+
+    def _run(self, client: httpx.Client) -> None:
+        lowest = self._lowest
+        response = client.post("/app/run", json={})
+        assert response.status_code == 200, response.text
+        version, helper, prompt = response.json()["result"]
+        assert version == helper == prompt, response.text
+        assert version >= lowest, f"{version} after {lowest}"
+
+    def _chat(self, client: httpx.Client) -> None:
+        body = {"model": "app", "stream": True, "messages": [{"role": "user", "content": "x"}]}
+        response = client.post("/v1/chat/completions", json=body)
+        assert response.status_code == 200, response.text
+        events = response.text.split("\n\n")
+        assert events[-2:] == ["data: [DONE]", ""], response.text
+        deltas = [json.loads(event.removeprefix("data: "))["choices"][0]["delta"] for event in events[:-2]]
+        version, helper = "".join(delta.get("content") or "" for delta in deltas).split()
+        assert version == helper, response.text
+
+    def _bystander(self, client: httpx.Client) -> None:
+        response = client.post("/bystander/run", json={})
+        assert response.status_code == 200, response.text
+        assert response.json()["result"] == self._born, "the bystander was loaded anew"
+
+    def _lists(self, client: httpx.Client) -> None:
+        status = client.get("/status").raise_for_status().json()
+        assert {"app", "bystander"} <= set(status["pipelines"]), status
+        models = client.get("/v1/models").raise_for_status().json()
+        assert [model["id"] for model in models["data"]] == ["app"], models
