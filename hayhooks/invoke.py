@@ -16,7 +16,7 @@ from typing import Any
 
 from hayhooks.errors import DisconnectedError, DrainedError, PipelineError
 from hayhooks.kernel.leases import Lease, current_lease
-from hayhooks.kernel.modules import enter
+from hayhooks.kernel.modules import enter, public
 from hayhooks.kernel.signature import Operation
 from hayhooks.kernel.snapshot import Deployment
 
@@ -303,4 +303,5 @@ def _passes(error: BaseException) -> bool:
 
 
 def _pipeline_error(error: BaseException) -> PipelineError:
-    return PipelineError(str(error) or type(error).__name__, traceback="".join(tracebacks.format_exception(error)))
+    traceback = public("".join(tracebacks.format_exception(error)))
+    return PipelineError(public(str(error)) or type(error).__name__, traceback=traceback)

@@ -6,7 +6,6 @@ import importlib
 import inspect
 import linecache
 import os
-import re
 import sys
 import threading
 import time
@@ -19,7 +18,7 @@ from typing import Any
 from hayhooks.errors import LoadError, Place
 from hayhooks.kernel import haystack
 from hayhooks.kernel.crew import Crew
-from hayhooks.kernel.modules import PREFIX, close_package, open_package, running, shared_modules
+from hayhooks.kernel.modules import PREFIX, close_package, open_package, public, running, shared_modules
 from hayhooks.kernel.scan import WRAPPER_FILE
 from hayhooks.kernel.signature import Operation, describe
 from hayhooks.kernel.snapshot import Deployment, Failure, Revision, with_endpoints
@@ -252,8 +251,8 @@ def _translated(error: BaseException, revision: Revision) -> LoadError:
     """What the user's code raised, as text: reason, traceback without our own frames, place and hint."""
     message = " ".join(str(error).split()) or "(no message)"
     return LoadError(
-        f"{type(error).__name__}: {_readable(message)}",
-        traceback=_readable("".join(_without_our_frames(tracebacks.TracebackException.from_exception(error)).format())),
+        f"{type(error).__name__}: {public(message)}",
+        traceback=public("".join(_without_our_frames(tracebacks.TracebackException.from_exception(error)).format())),
         place=_place(error, str(revision.path)),
         hint=_hint(error, revision),
     )
@@ -289,11 +288,6 @@ def _hint(error: BaseException, revision: Revision) -> str:
     if "requirements.txt" in revision.files:
         return f"pip install -r {revision.path / 'requirements.txt'}"
     return f"pip install {_DISTRIBUTIONS.get(top, top.replace('_', '-'))}"
-
-
-def _readable(text: str) -> str:
-    """*text* without the private package names, which say nothing to the user."""
-    return re.sub(r"_hayhooks_\w+?_[0-9a-f]{12}_\d+\.", "", text)
 
 
 # Import names whose distribution is called something else, among those that Haystack users meet.

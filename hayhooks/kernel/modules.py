@@ -10,6 +10,7 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import itertools
+import logging
 import re
 import sys
 import threading
@@ -27,6 +28,7 @@ from hayhooks.kernel.shared import SharedModules
 from hayhooks.kernel.snapshot import Revision
 
 PREFIX = "_hayhooks_"
+_PRIVATE = re.compile(rf"{PREFIX}\w+?_[0-9a-f]{{12}}_\d+\.")
 
 shared_modules = SharedModules()
 
@@ -155,10 +157,20 @@ def open_package(revision: Revision, after_import: Callable[[], None] = lambda: 
 
 
 def close_package(name: str) -> None:
-    """Forget the package *name* and its modules; code of it that still runs keeps working, but imports no more."""
+    """Forget the package *name*, its modules and their loggers.
+
+    Code of it that still runs keeps working, but imports no more.
+    """
     _finder.packages.pop(name, None)
-    for module in [module for module in list(sys.modules) if module == name or module.startswith(name + ".")]:
-        sys.modules.pop(module, None)
+    registers: tuple[dict[str, Any], ...] = (sys.modules, logging.Logger.manager.loggerDict)
+    for register in registers:
+        for key in [key for key in list(register) if key == name or key.startswith(name + ".")]:
+            register.pop(key, None)
+
+
+def public(text: str) -> str:
+    """*text* without the private package names, which say nothing to the user."""
+    return _PRIVATE.sub("", text)
 
 
 def relieve() -> None:

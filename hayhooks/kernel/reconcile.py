@@ -182,6 +182,8 @@ class Reconciler:
     def _accept(self, loaded: list[_Loaded]) -> list[Deployment | Failure]:
         """The outcomes of loads that are still wanted; a deployment that came too late is retired unseen."""
         outcomes = []
+        if any(isinstance(result.outcome, Failure) for result in loaded):
+            self.retirement.collect_soon()
         for result in loaded:
             if self._loads.get(result.load.revision.name) is result.load:
                 del self._loads[result.load.revision.name]

@@ -4,12 +4,12 @@ import asyncio
 import gc
 import threading
 import time
+import typing
 import weakref
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import FrameType, MethodType, ModuleType
-from typing import Any
 
 from hayhooks.kernel.crew import Crew
 from hayhooks.kernel.snapshot import Deployment, Retired
@@ -39,7 +39,7 @@ class _Drain:
 class _Remains:
     """A deployment that was torn down, and whether its wrapper still lives."""
 
-    wrapper: "weakref.ref[Any]"
+    wrapper: "weakref.ref[typing.Any]"
     told: Retired  # why: "" until a collection has not freed it
 
 
@@ -126,6 +126,11 @@ class Retirement:
             self._drains.remove(drain)
             self._remains.append(remains)
             self._changed.notify_all()
+        self.collect_soon()
+
+    def collect_soon(self) -> None:
+        """Give the memory back of what was let go of, here or by a load that failed, when it has become quiet."""
+        with self._changed:
             now = time.monotonic()
             self._collect_at = now + _QUIET_S
             begin = self._collect_by is None
@@ -144,6 +149,8 @@ class Retirement:
                     retired = list(self._remains)
                     break
             time.sleep(wait_s)
+        for forget in typing._cleanups:  # type: ignore[attr-defined]  # Optional[Model] is cached, and Model with it
+            forget()
         gc.collect()
         for remains in retired:
             self._explain(remains)
@@ -179,7 +186,7 @@ def _told(drain: _Drain) -> Retired:
     return Retired(*_id(drain), drain.since, ", ".join(parts) or "teardown")
 
 
-def _holder(referrer: Any) -> str:
+def _holder(referrer: typing.Any) -> str:
     """A name for what refers to a wrapper; "" for what is of no interest."""
     match referrer:
         case FrameType():

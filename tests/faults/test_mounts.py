@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,10 +24,14 @@ def test_a_root_that_is_a_link_which_git_sync_flips(tmp_path: Path):
             write(tmp_path / f"rev-{version}/app", version)
             os.symlink(f"rev-{version}", tmp_path / "next")
             os.replace(tmp_path / "next", link)
-            server.eventually(lambda version=version: server.run("app") == [version] * 3)
+            server.eventually(partial(_runs, server, version))
             shutil.rmtree(tmp_path / f"rev-{version - 1}")
         write(tmp_path / "rev-13/app", 14)
         server.eventually(lambda: server.run("app") == [14, 14, 14])
+
+
+def _runs(server: LiveServer, version: int) -> bool:
+    return bool(server.run("app") == [version] * 3)
 
 
 def test_a_root_that_is_removed_and_made_again_loses_nothing(traffic: Traffic, tmp_path: Path):

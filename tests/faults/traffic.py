@@ -78,6 +78,11 @@ class Traffic:
         self.server.eventually(lambda: self.server.run("app") == [version] * 3, f"version {version} to be served")
         self._lowest = version
 
+    def serves_again(self, version: int) -> None:
+        """As ``serves``, where *version* may be an older one: the directory went back to it."""
+        self._lowest = 0
+        self.server.eventually(lambda: self.server.run("app") == [version] * 3, f"version {version} to be served")
+
     @contextmanager
     def flowing(self) -> Iterator["Traffic"]:
         """Ask until the block ends, then tell whether all was well."""
@@ -87,12 +92,12 @@ class Traffic:
             thread.start()
         try:
             yield self
+            self.server.eventually(lambda: self.asked > len(asks))
         finally:
             self._stop.set()
             for thread in threads:
                 thread.join(timeout=30)
         assert not self.wrong, self.wrong[:5]
-        assert self.asked > 0
 
     def _ask(self, ask: Callable[[httpx.Client], None]) -> None:
         with httpx.Client(base_url=self.server.url, timeout=30) as client:
@@ -130,4 +135,4 @@ class Traffic:
         status = client.get("/status").raise_for_status().json()
         assert {"app", "bystander"} <= set(status["pipelines"]), status
         models = client.get("/v1/models").raise_for_status().json()
-        assert [model["id"] for model in models["data"]] == ["app"], models
+        assert "app" in [model["id"] for model in models["data"]], models

@@ -1,0 +1,118 @@
+"""A process that reloads again and again has in the end what it had in the beginning."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROCESS = '''
+import gc, json, logging, os, sys, threading
+from pathlib import Path
+from tests.server import ECHO, replace, serving
+
+TYPES = """
+import logging
+from enum import Enum
+from typing import Optional
+from haystack import Document, Pipeline, component
+from pydantic import BaseModel
+from hayhooks import BasePipelineWrapper
+import helper
+
+logger = logging.getLogger(__name__)
+VERSION = %d
+
+
+class Kind(Enum):
+    A = "a"
+
+
+class Question(BaseModel):
+    text: str = ""
+    kind: Optional[Kind] = None
+    more: "Optional[Question]" = None
+    held: list[int] = list(range(20_000))
+
+
+@component
+class Double:
+    @component.output_types(value=int)
+    def run(self, value: int):
+        return {"value": 2 * value}
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        self.pipeline = Pipeline()
+        self.pipeline.add_component("double", Double())
+        self.held = bytearray(HELD)
+        self.held[::4096] = b"x" * len(self.held[::4096])
+
+    def run_api(self, question: Optional[Question] = None, documents: Optional[list[Document]] = None) -> Optional[int]:
+        logger.debug("asked")
+        return self.pipeline.run({"double": {"value": VERSION}})["double"]["value"]
+""".replace("HELD", sys.argv[2])
+FAILING = TYPES.replace("self.pipeline.add", "raise ValueError(self, Question); self.pipeline.add")
+kind, rounds = sys.argv[3], int(sys.argv[4])
+
+
+def counts():
+    gc.collect()
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return {
+        "resident": int(status["VmRSS"].split()[0]) // 1024,
+        "threads": threading.active_count(),
+        "descriptors": len(os.listdir("/proc/self/fd")),
+        "modules": len(sys.modules),
+        "loggers": len(logging.Logger.manager.loggerDict),
+    }
+
+
+with serving(Path(sys.argv[1])) as server:
+    def good(version):
+        server.serve("app", TYPES % version, {"helper.py": ""})
+        assert server.run("app", question={"text": "x"}) == 2 * version
+        server.eventually(lambda: server.app.reconciler.retirement.pending == 0)
+
+    def failing(version):
+        server.write("app", FAILING % version, {"helper.py": ""})
+        server.eventually(lambda: server.state("app")["failed_revision"] not in failed)
+        failed.add(server.state("app")["failed_revision"])
+        assert server.run("app") == 0
+
+    failed = {None}
+    good(0)
+    act = good if kind == "good" else failing
+    warm_up = rounds // 3
+    for version in range(1, warm_up):
+        act(version)
+    server.eventually(lambda: not server.status()["retired"])
+    before = counts()
+    for version in range(warm_up, rounds):
+        act(version)
+    server.eventually(lambda: not server.status()["retired"])
+    print(json.dumps([before, counts()]))
+'''
+
+
+@pytest.mark.parametrize(
+    ("kind", "rounds", "held", "growth_mb"),
+    [("good", 300, 5_000_000, 80), ("good", 150, 100_000, 40), ("failing", 150, 100_000, 40)],
+    ids=["300 of 5 MB", "150 with types", "150 that fail"],
+)
+def test_reloads_leave_nothing(tmp_path: Path, kind: str, rounds: int, held: int, growth_mb: int):
+    """What stayed of 200 reloads of 5 MB would be 1,000 MB; the bounds are what the allocator may keep."""
+    arguments = [str(tmp_path), str(held), kind, str(rounds)]
+    result = subprocess.run(
+        [sys.executable, "-c", PROCESS, *arguments], capture_output=True, text=True, check=False, timeout=170
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    before, after = json.loads(result.stdout)
+
+    assert after["modules"] <= before["modules"] + 3, (before, after)
+    assert after["loggers"] <= before["loggers"] + 3, (before, after)
+    assert after["threads"] <= before["threads"] + 3, (before, after)
+    assert after["descriptors"] <= before["descriptors"] + 5, (before, after)
+    assert after["resident"] <= before["resident"] + growth_mb, (before, after)

@@ -1,0 +1,61 @@
+"""Several processes that serve one directory."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+from tests.cli.processes import Process, hayhooks, started
+from tests.faults.traffic import write
+from tests.server import eventually
+
+
+def workers(server: Process) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = server.get("/status").json()["workers"]
+    return found
+
+
+def agree(server: Process) -> bool:
+    found = workers(server)
+    return len(found) == 3 and len({worker["revision"] for worker in found}) == 1 and all(w["ready"] for w in found)
+
+
+def test_all_workers_serve_the_same_and_one_that_dies_is_replaced(tmp_path: Path):
+    write(tmp_path / "pipelines/app", 10)
+    with started(tmp_path, "run", "--workers", "3") as server:
+        eventually(lambda: agree(server), "three workers that serve the same", 60)
+        first = workers(server)[0]["revision"]
+        write(tmp_path / "pipelines/app", 11)
+        eventually(lambda: agree(server) and workers(server)[0]["revision"] != first)
+        answers = [server.post("/app/run", {}).json()["result"] for _ in range(10)]
+        assert answers == [[11, 11, 11]] * 10
+
+        dead = workers(server)[0]["pid"]
+        assert isinstance(dead, int)
+        os.kill(dead, signal.SIGKILL)
+
+        eventually(lambda: dead not in [worker["pid"] for worker in workers(server)] and agree(server), "a new one", 60)
+        assert [server.post("/app/run", {}).json()["result"] for _ in range(10)] == [[11, 11, 11]] * 10
+        assert server.stop() == 0
+
+
+def test_the_command_line_says_when_workers_differ(tmp_path: Path):
+    """One worker cannot load what the other can: it serves an older revision."""
+    choosy = "import os\nif os.path.exists(TAKEN): raise RuntimeError('only the first')\nopen(TAKEN, 'x').close()\n"
+    write(tmp_path / "pipelines/app", 10)
+    with started(tmp_path, "run", "--workers", "2") as server:
+        eventually(lambda: len(workers(server)) == 2 and len({w["revision"] for w in workers(server)}) == 1)
+        same = hayhooks("status", "--port", str(server.port), cwd=tmp_path)
+        assert (same.returncode, "do not serve the same" in same.stdout) == (0, False)
+        head = f"TAKEN = {str(tmp_path / 'taken')!r}\n{choosy}"
+        (tmp_path / "pipelines/app/pipeline_wrapper.py").write_text(
+            head + (tmp_path / "pipelines/app/pipeline_wrapper.py").read_text()
+        )
+        eventually(lambda: len({worker["revision"] for worker in workers(server)}) == 2)
+
+        differ = hayhooks("status", "--port", str(server.port), cwd=tmp_path)
+
+        assert "The workers do not serve the same" in differ.stdout
+        assert differ.returncode == 2
+        told = json.loads(hayhooks("status", "--json", "--port", str(server.port), cwd=tmp_path).stdout)
+        assert len(told["workers"]) == 2
