@@ -14,6 +14,8 @@ from pydantic import ConfigDict, Field, GetPydanticSchema, PydanticSchemaGenerat
 from pydantic_core import core_schema
 from typing_extensions import TypedDict
 
+from hayhooks.toolkit.inputs import made_of
+
 _STREAMS = (Generator, AsyncGenerator, Iterator, AsyncIterator)
 
 
@@ -165,12 +167,7 @@ def _by_dict(cls: Any) -> Any:
             return value
         if not isinstance(value, dict):
             raise ValueError(f"a {cls.__name__} is given as an object")
-        try:
-            if cls.__name__ == "ChatMessage" and isinstance(value.get("content"), str | None):
-                return cls.from_openai_dict_format(value)
-            return cls.from_dict(value)
-        except Exception as error:  # from_dict raises what it happens upon: KeyError, TypeError, AttributeError ...
-            raise ValueError(f"not a {cls.__name__}: {type(error).__name__}: {error}") from error
+        return made_of(cls, value)
 
     schema = core_schema.no_info_plain_validator_function(
         parse, serialization=core_schema.plain_serializer_function_ser_schema(lambda value: to_plain(value))
