@@ -3,6 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from hayhooks import compat
 from hayhooks.version import __version__
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ __all__ = [
     "run_app",
     "streaming_generator",
 ]
+
+compat.install()
 
 
 def __getattr__(name: str) -> Any:

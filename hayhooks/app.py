@@ -31,6 +31,7 @@ from hayhooks.kernel.reconcile import Change, Reconciler
 from hayhooks.kernel.snapshot import Deployment, Failure, Snapshot
 from hayhooks.logger import log
 from hayhooks.router import PlugIn, Switch, build, equip, error_text, reserved_names
+from hayhooks.running import running
 from hayhooks.settings import Settings
 
 Observe = Callable[[Change], None]
@@ -232,12 +233,13 @@ async def _lifespan(
         look_around_ms=settings.look_around_ms,
     )
     app.switch.started = True
-    app.reconciler.start()
-    try:
-        yield
-    finally:
-        app.switch.stopping = True
-        await asyncio.to_thread(app.reconciler.stop, float(settings.graceful_shutdown_timeout))
+    with running(app):
+        app.reconciler.start()
+        try:
+            yield
+        finally:
+            app.switch.stopping = True
+            await asyncio.to_thread(app.reconciler.stop, float(settings.graceful_shutdown_timeout))
 
 
 def _make_importable(settings: Settings) -> None:
