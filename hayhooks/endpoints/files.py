@@ -6,14 +6,14 @@ Without a name in the path it is the form's ``model``, or the query's, that choo
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from os import PathLike
 from typing import Any
 
 import anyio
 from pydantic_core import from_json
 from starlette.datastructures import FormData, UploadFile
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
@@ -93,8 +93,9 @@ async def _require_any(request: Request, method: str, deployment: Deployment | N
         return
     if any(method in it.operations for it in ([deployment] if deployment else snapshot.deployments.values())):
         return
-    async for _ in request.stream():  # a client that still sends would not see the answer
-        pass
+    with suppress(ClientDisconnect):
+        async for _ in request.stream():  # a client that still sends would not see the answer
+            pass
     who = f"The pipeline {deployment.name!r} does not implement" if deployment else "No pipeline implements"
     raise _not_implemented(f"{who} {method}")
 
