@@ -157,4 +157,5 @@ def _error_response(request: Request, status: int, detail: Any, headers: Any = N
 
 
 def _speaks_openai(path: str) -> bool:
-    return path.startswith(("/v1/", "/models", "/chat/completions")) or path.endswith("/chat")
+    is_files = path.endswith("/files") or "/files/" in path
+    return is_files or path.startswith(("/v1/", "/models", "/chat/completions")) or path.endswith("/chat")
