@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Any
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
 
@@ -75,8 +75,9 @@ class Boundary:
 
         try:
             await self._app(scope, receive, send_with_headers)
-        except DisconnectedError as error:
-            log.info("{} {} was cancelled: {}", scope["method"], scope["path"], error)
+        except (DisconnectedError, ClientDisconnect) as error:
+            # Starlette's own has no message; it is raised while a request is read.
+            log.info("{} {} was cancelled: {}", scope["method"], scope["path"], str(error) or "it was never complete")
         except Exception as error:
             request_id = extra[0][1].decode("latin-1")
             log.opt(exception=error).error("{} {} failed (request {})", scope["method"], scope["path"], request_id)
@@ -148,4 +149,6 @@ def _error_response(request: Request, status: int, detail: Any, headers: Any = N
 
 
 def _speaks_openai(path: str) -> bool:
-    return path.startswith(("/v1/", "/models", "/chat/completions")) or path.endswith("/chat")
+    return path.startswith(("/v1/", "/models", "/chat/completions", "/responses")) or path.endswith(
+        ("/chat", "/responses")
+    )

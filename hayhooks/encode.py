@@ -1,5 +1,6 @@
 """Encode what a wrapper returns as JSON."""
 
+import json
 from typing import Any
 
 from pydantic_core import PydanticSerializationError, PydanticSerializationUnexpectedValue, to_json
@@ -46,3 +47,18 @@ def _fallback(value: Any) -> Any:
         if callable(convert := getattr(value, method, None)):
             return _plain(convert())
     raise TypeError(f"a {type(value).__module__}.{type(value).__qualname__} cannot be written as JSON")
+
+
+def encode_part(value: Any) -> bytes:
+    """JSON of a part of an answer, whatever its text: half a surrogate pair, which UTF-8 has no bytes for, is escaped.
+
+    Raises:
+        TypeError: something in it cannot be JSON; the message names the type.
+    """
+    try:
+        return to_json(value) if isinstance(value, str) else encode(value)
+    except (PydanticSerializationError, TypeError) as error:
+        try:
+            return json.dumps(value, allow_nan=False).encode()
+        except (TypeError, ValueError):
+            raise TypeError(str(error)) from error

@@ -9,16 +9,17 @@ import contextvars
 import inspect
 import threading
 import traceback as tracebacks
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from hayhooks.errors import DisconnectedError, PipelineError
 from hayhooks.kernel.modules import enter
 from hayhooks.kernel.signature import Operation
 from hayhooks.kernel.snapshot import Deployment
 
+T = TypeVar("T")
 Batches = AsyncGenerator[list[Any], None]
 
 _UNREAD = 64  # items that a sync generator may be ahead of its reader
@@ -38,7 +39,7 @@ class Stream:
         self._rest = rest
 
     @classmethod
-    async def of(cls, deployment: Deployment, items: Generator[Any, Any, Any] | AsyncIterator[Any]) -> "Stream":
+    async def of(cls, deployment: Deployment, items: Iterator[Any] | AsyncIterator[Any]) -> "Stream":
         """Begin to read *items*, and wait for the first one.
 
         Raises:
@@ -68,7 +69,7 @@ async def invoke(deployment: Deployment, operation: Operation, arguments: dict[s
     """Call *operation* of *deployment* with keyword *arguments*.
 
     Returns:
-        What the method returned, awaited; a ``Stream`` if that is a generator of either kind.
+        What the method returned, awaited; a ``Stream`` if that is an iterator of either kind.
 
     Raises:
         PipelineError: the wrapper's code raised; the cause is what it raised.
@@ -90,7 +91,7 @@ async def invoke(deployment: Deployment, operation: Operation, arguments: dict[s
 
 def _is_stream(result: Any) -> bool:
     # By attribute: the checks of collections.abc cost more than the rest of a short call.
-    return inspect.isgenerator(result) or hasattr(result, "__anext__")
+    return hasattr(result, "__next__") or hasattr(result, "__anext__")
 
 
 async def collect(stream: Stream) -> list[Any]:
@@ -99,31 +100,34 @@ async def collect(stream: Stream) -> list[Any]:
         return [item async for batch in stream for item in batch]
 
 
-async def unless_disconnected(receive: Callable[[], Awaitable[Any]], work: Awaitable[Any]) -> Any:
+async def unless_disconnected(receive: Callable[[], Awaitable[Any]], work: Awaitable[T]) -> T:
     """Await *work*, but cancel it when the client goes away; to be used once the request's body has been read.
 
     Raises:
         DisconnectedError: the client has gone, and the work was cancelled.
     """
-    task = asyncio.ensure_future(work)
-    watcher = asyncio.ensure_future(_disconnection(receive))
+    task = asyncio.current_task()
+    assert task is not None
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        task.cancel()  # and not a task for the work, which would cost each request more than this costs one
+
+    watcher = asyncio.create_task(watch())
     try:
-        await asyncio.wait((task, watcher), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            task.cancel()
-            await asyncio.wait((task,))
-            if task.cancelled():
-                raise DisconnectedError("the client went away")
-        return await task
+        return await work
+    except asyncio.CancelledError:
+        if gone and task.cancelling() == 1:  # else somebody else cancels us too
+            raise DisconnectedError("the client went away") from None
+        raise
     finally:
         watcher.cancel()
-        if not task.done():
-            task.cancel()
-
-
-async def _disconnection(receive: Callable[[], Awaitable[Any]]) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+        if gone:
+            task.uncancel()
 
 
 async def _in_thread(deployment: Deployment, call: Callable[[], Any]) -> Any:
@@ -175,16 +179,20 @@ def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None
 
 
 async def _singly(items: AsyncIterator[Any]) -> Batches:
+    count = 0
     try:
         async for item in items:
             yield [item]
+            count += 1
+            if not count % _UNREAD:
+                await asyncio.sleep(0)  # neither wrapper nor client may make us wait: others want their turn
     finally:
-        if isinstance(items, AsyncGenerator):
+        if hasattr(items, "aclose"):
             await items.aclose()
 
 
-async def _from_thread(deployment: Deployment, items: Generator[Any, Any, Any]) -> Batches:
-    """Read a sync generator in one thread for its whole life; what comes while we are busy comes as one batch."""
+async def _from_thread(deployment: Deployment, items: Iterator[Any]) -> Batches:
+    """Read a sync iterator in one thread for its whole life; what comes while we are busy comes as one batch."""
     pump = _Pump(items, asyncio.get_running_loop())
     context = contextvars.copy_context()
     deployment.leases.take()
@@ -226,7 +234,8 @@ class _Pump:
         except BaseException as raised:
             error = _raisable(raised)
         try:
-            self._items.close()  # type: ignore[attr-defined]
+            if hasattr(self._items, "close"):
+                self._items.close()
         except BaseException as raised:
             error = error or _raisable(raised)
         with self._changed:

@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute, Route
 
 from hayhooks.encode import encode
 from hayhooks.errors import InvalidInputError, PipelineError
-from hayhooks.invoke import Stream, invoke
+from hayhooks.invoke import Stream, invoke, unless_disconnected
 from hayhooks.kernel.signature import Operation
 from hayhooks.kernel.snapshot import Deployment, Snapshot
 from hayhooks.sse import Events, SSEStream, Text, run_events
@@ -33,7 +33,7 @@ def _endpoint(deployment: Deployment, operation: Operation) -> Callable[[Request
         arguments = _arguments(operation, await request.body())
         if operation.wants_headers:
             arguments["headers"] = request.headers
-        return await _respond(await invoke(deployment, operation, arguments), deployment, operation)
+        return await unless_disconnected(request.receive, _answer(deployment, operation, arguments))
 
     return run
 
@@ -53,11 +53,16 @@ def _arguments(operation: Operation, body: bytes) -> dict[str, Any]:
         raise InvalidInputError(details) from None
 
 
+async def _answer(deployment: Deployment, operation: Operation, arguments: dict[str, Any]) -> Response:
+    return await _respond(await invoke(deployment, operation, arguments), deployment, operation)
+
+
 async def _respond(result: Any, deployment: Deployment, operation: Operation) -> Response:
     if isinstance(result, Response):
         return result
     if isinstance(result, SSEStream):
-        return Events(run_events(await Stream.of(deployment, result.stream)))
+        stream = await Stream.of(deployment, result.stream)
+        return Events(run_events(stream), stream)
     if isinstance(result, Stream):
         return Text(result)
     try:
