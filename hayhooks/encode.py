@@ -25,7 +25,7 @@ def encode(value: Any, operation: Operation | None = None) -> bytes:
                 return operation.result.dump_json(value, warnings="error")
             except (PydanticSerializationUnexpectedValue, PydanticSerializationError):
                 pass  # the annotation was not meant so strictly: what was returned is the answer
-        return to_json(_plain(value), fallback=_fallback)
+        return to_json(_plain(value), fallback=_fallback, inf_nan_mode="null")  # JSON has no NaN
     except PydanticSerializationError as error:
         raise TypeError(str(error)) from error
     except ValueError as error:  # a text that is no Unicode, a structure that contains itself
