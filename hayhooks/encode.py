@@ -50,15 +50,25 @@ def _fallback(value: Any) -> Any:
 
 
 def encode_part(value: Any) -> bytes:
-    """JSON of a part of an answer, whatever its text: half a surrogate pair, which UTF-8 has no bytes for, is escaped.
+    """JSON of a part of an answer, on one line whatever its text.
+
+    Half a surrogate pair, which UTF-8 has no bytes for, is escaped, and so are the characters that Python's
+    ``splitlines`` takes for the end of a line: clients find the lines of a stream with it.
 
     Raises:
         TypeError: something in it cannot be JSON; the message names the type.
     """
     try:
-        return to_json(value) if isinstance(value, str) else encode(value)
+        data = to_json(value) if isinstance(value, str) else encode(value)
     except (PydanticSerializationError, TypeError) as error:
         try:
             return json.dumps(value, allow_nan=False).encode()
         except (TypeError, ValueError):
             raise TypeError(str(error)) from error
+    if b"\xe2\x80" in data or b"\xc2\x85" in data:
+        for line_end, escaped in _LINE_ENDS:
+            data = data.replace(line_end, escaped)
+    return data
+
+
+_LINE_ENDS = tuple((end.encode(), f"\\u{ord(end):04x}".encode()) for end in "\x85\u2028\u2029")

@@ -426,6 +426,15 @@ def test_text_that_utf8_cannot_hold_is_escaped(server: LiveServer):
     assert ask(server).json()["choices"][0]["message"]["content"] == "a\U0001f600"
 
 
+def test_text_that_ends_lines_elsewhere_does_not_end_them_here(server: LiveServer):
+    text = "a\r\n\x0b\x85\u2028\u2029\u2019b"
+    serve(server, SYNC + f"yield {text!r}")
+
+    streamed = ask(server, stream=True).text
+    assert len(streamed.splitlines()) == len(streamed.split("\n")) - 1
+    assert content(events(streamed)) == text
+
+
 @pytest.mark.parametrize(
     "message",
     [
