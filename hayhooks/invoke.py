@@ -23,6 +23,7 @@ T = TypeVar("T")
 Batches = AsyncGenerator[list[Any], None]
 
 _UNREAD = 64  # items that a sync generator may be ahead of its reader
+_UNWATCHED_S = 0.02  # work that takes less is not worth the watching
 
 
 class Stream:
@@ -106,18 +107,23 @@ async def unless_disconnected(receive: Callable[[], Awaitable[Any]], work: Await
     Raises:
         DisconnectedError: the client has gone, and the work was cancelled.
     """
-    task = asyncio.current_task()
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None
     gone = False
+    watcher: asyncio.Task[None] | None = None
 
     async def watch() -> None:
         nonlocal gone
         while (await receive())["type"] != "http.disconnect":
             pass
         gone = True
-        task.cancel()  # and not a task for the work, which would cost each request more than this costs one
+        task.cancel()  # and not a task of the work's own, which would cost every request more
 
-    watcher = asyncio.create_task(watch())
+    def begin() -> None:
+        nonlocal watcher
+        watcher = loop.create_task(watch())
+
+    timer = loop.call_later(_UNWATCHED_S, begin)
     try:
         return await work
     except asyncio.CancelledError:
@@ -125,7 +131,9 @@ async def unless_disconnected(receive: Callable[[], Awaitable[Any]], work: Await
             raise DisconnectedError("the client went away") from None
         raise
     finally:
-        watcher.cancel()
+        timer.cancel()
+        if watcher is not None:
+            watcher.cancel()
         if gone:
             task.uncancel()
 

@@ -125,7 +125,7 @@ def tally(*items: Any) -> Tally:
     return tally
 
 
-LLM = {"component_info": ComponentInfo("Generator")}
+LLM: dict[str, Any] = {"component_info": ComponentInfo("Generator")}
 
 
 @pytest.mark.parametrize(

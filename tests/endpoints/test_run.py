@@ -265,7 +265,8 @@ def test_a_reader_that_goes_away_ends_a_sync_generator_at_its_next_item(server: 
 @pytest.mark.parametrize(
     "definition",
     [
-        "async def run_api_async(self):\n    try:\n        Path(CLOSED + '.began').touch()\n        await asyncio.sleep(60)",
+        "async def run_api_async(self):\n    try:\n        Path(CLOSED + '.began').touch()"
+        "\n        await asyncio.sleep(60)",
         "async def run_api_async(self):\n    try:\n        Path(CLOSED + '.began').touch()\n        while True:"
         "\n            yield 'x'\n            await asyncio.sleep(0.01)",
         "def run_api(self):\n    try:\n        Path(CLOSED + '.began').touch()\n        while True:"
