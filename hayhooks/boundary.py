@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -140,7 +141,7 @@ def _on_hayhooks_error(request: Request, error: Exception) -> Response:
 
 def _error_response(request: Request, status: int, detail: Any, headers: Any = None) -> Response:
     """``{"detail": ...}``; on the paths that speak OpenAI with the error object that its clients read."""
-    if not _speaks_openai(request.url.path):
+    if not _speaks_openai(get_route_path(request.scope)):
         return JSONResponse({"detail": detail}, status_code=status, headers=headers)
     message = detail if isinstance(detail, str) else HTTPStatus(status).phrase
     kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"

@@ -13,10 +13,10 @@ from starlette.types import Receive, Scope, Send
 
 from hayhooks.errors import NotFoundError, OpenAIError, PipelineError
 from hayhooks.invoke import Stream, collect, invoke, unless_disconnected
+from hayhooks.items import piece_of
 from hayhooks.kernel.signature import Operation
 from hayhooks.kernel.snapshot import Deployment, Snapshot
 from hayhooks.logger import log
-from hayhooks.pieces import piece_of
 from hayhooks.router import find, lend, missing, switch_of
 from hayhooks.sse import Events
 

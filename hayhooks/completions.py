@@ -7,13 +7,15 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
+from functools import cached_property
 from typing import Any
 
 from hayhooks.encode import encode_part
 from hayhooks.errors import OpenAIError
 from hayhooks.invoke import Stream
+from hayhooks.items import completion_of, piece_of
 from hayhooks.logger import log
-from hayhooks.pieces import Call, Piece, Tally, completion_of, piece_of
+from hayhooks.pieces import Call, Piece, Tally
 
 DONE = b"data: [DONE]\n\n"
 
@@ -31,10 +33,6 @@ class Completion:
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
         self._created = int(time.time())
         self._include_usage = include_usage
-        # A chunk of text differs from the next in its text alone: what stands around that is encoded once.
-        self._before_choices = b"data: " + encode_part(self._head("chat.completion.chunk"))[:-1] + b',"choices":['
-        before, self._after_text = self._chunk({"content": ""}).split(b'""')
-        self._before_text = before
 
     def whole(self, items: Iterable[Any]) -> bytes:
         """The ``chat.completion`` object of an answer that consists of *items*.
@@ -87,7 +85,8 @@ class Completion:
     def _add(self, ready: list[bytes], piece: Piece) -> None:
         """Put the chunks of *piece* into *ready*; calls wait for the end, when it is known whose they are."""
         if piece.content:
-            ready += (self._before_text, encode_part(piece.content), self._after_text)
+            before, after = self._around_text
+            ready += (before, encode_part(piece.content), after)
         if piece.reasoning:
             ready.append(self._chunk({"reasoning_content": piece.reasoning}))
         if piece.event is not None:
@@ -100,6 +99,17 @@ class Completion:
         if self._include_usage:
             yield self._without_choice({"usage": _usage(tally.usage)})
         yield DONE
+
+    # A chunk of text differs from the next in its text alone: what stands around that is encoded once for each answer.
+
+    @cached_property
+    def _before_choices(self) -> bytes:
+        return b"data: " + encode_part(self._head("chat.completion.chunk"))[:-1] + b',"choices":['
+
+    @cached_property
+    def _around_text(self) -> tuple[bytes, bytes]:
+        before, _, after = self._chunk({"content": ""}).rpartition(b'""')
+        return before, after
 
     def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}

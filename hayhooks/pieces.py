@@ -1,21 +1,14 @@
-"""Pieces: what the items that a wrapper gives add to an answer, whichever API asks for it.
+"""Pieces: what an answer is made of, whichever API asks for it.
 
-    item ── piece_of ──> Piece ── Tally.take ──> what is only known at the end: tool calls, finish reason, usage
-
-Pure functions on items. Haystack's classes are known by name and OpenAI's by shape, for neither is imported here.
+item ── items.piece_of ──> Piece ── Tally.take ──> what is only known at the end: tool calls, finish reason, usage
 """
 
-import json
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from hayhooks.errors import PipelineError
-
-# Haystack's own reason "tool_call_results" means that an Agent goes on.
-_FINISH_REASONS = frozenset({"stop", "length", "content_filter", "tool_calls"})
-_TEXT_PARTS = frozenset({"text", "output_text", "refusal", None})  # types of the parts of a content array
+FINISH_REASONS = frozenset({"stop", "length", "content_filter", "tool_calls"})  # those that OpenAI's clients know
 
 
 class CallDelta(NamedTuple):
@@ -39,51 +32,6 @@ class Piece(NamedTuple):
     finish_reason: str | None = None
     usage: Mapping[str, Any] | None = None  # token counts, as the model's provider names them
     source: tuple[Any, Any] | None = None  # the component that it comes from, where that is known
-
-
-def piece_of(item: Any) -> Piece:
-    """What *item* of a wrapper adds.
-
-    Args:
-        item: a string; a ``StreamingChunk`` or ``ChatMessage`` of Haystack's; an event for the UI, ``PipelineEvent`` or
-            ``{"type": str, "data": ...}``; a chunk, completion or message of OpenAI's, as object or as dict.
-
-    Raises:
-        PipelineError: it is none of these.
-    """
-    if isinstance(item, str):
-        return Piece(item)
-    kind = type(item).__name__
-    if kind == "StreamingChunk":
-        return _of_chunk(item)
-    if kind == "ChatMessage":
-        return _of_message(item)
-    if (event := _event(item)) is not None:
-        return Piece(event=event)
-    piece = _of_openai(plain) if (plain := _plain(item)) is not None else None
-    if piece is None:
-        raise PipelineError(
-            f"an answer cannot be made of a {type(item).__module__}.{kind}: return or yield str, StreamingChunk, "
-            "ChatMessage, PipelineEvent or what has the shape of an OpenAI message or chunk",
-            traceback="",
-        )
-    return piece
-
-
-def completion_of(item: Any) -> dict[str, Any] | None:
-    """*item* as a dict, if it is a whole chat completion of OpenAI's: a wrapper may make all of the answer itself."""
-    plain = None if isinstance(item, str) else _plain(item)
-    choices = plain.get("choices") if plain else None
-    whole = (
-        isinstance(choices, list) and choices and all(isinstance(_get(choice, "message"), dict) for choice in choices)
-    )
-    return plain if whole else None
-
-
-def response_of(item: Any) -> dict[str, Any] | None:
-    """*item* as a dict, if it is a whole response of OpenAI's; as ``completion_of``."""
-    plain = None if isinstance(item, str) else _plain(item)
-    return plain if plain and plain.get("object") == "response" and isinstance(plain.get("output"), list) else None
 
 
 @dataclass(slots=True)
@@ -178,119 +126,6 @@ class Tally:
         self._calls = [other for other in self._calls if other is not call]
 
 
-def _of_chunk(chunk: Any) -> Piece:
-    """Of Haystack's ``StreamingChunk``: content, tool calls, tool result or reasoning, and what comes with it."""
-    meta, info, reasoning, result = chunk.meta, chunk.component_info, chunk.reasoning, chunk.tool_call_result
-    return Piece(
-        chunk.content,
-        reasoning.reasoning_text if reasoning else "",
-        tuple(CallDelta(c.index, c.id, c.tool_name, c.arguments or "") for c in chunk.tool_calls or ()),
-        ((result.origin.id, result.origin.tool_name),) if result else (),
-        None,
-        chunk.finish_reason if chunk.finish_reason in _FINISH_REASONS else None,
-        _usage(meta) if meta else None,
-        (info.type, info.name) if info else None,
-    )
-
-
-def _of_message(message: Any) -> Piece:
-    calls = (
-        CallDelta(index, call.id, call.tool_name, json.dumps(call.arguments, ensure_ascii=False), whole=True)
-        for index, call in enumerate(message.tool_calls)
-    )
-    return Piece(
-        content="".join(message.texts),
-        reasoning="".join(reasoning.reasoning_text for reasoning in message.reasonings),
-        calls=tuple(calls),
-        results=tuple((result.origin.id, result.origin.tool_name) for result in message.tool_call_results),
-        finish_reason=_known(message.meta.get("finish_reason")),
-        usage=_usage(message.meta),
-    )
-
-
-def _event(item: Any) -> Mapping[str, Any] | None:
-    """*item* as an event for the UI, if it is one: it has a type and data."""
-    if isinstance(item, Mapping):
-        return item if isinstance(item.get("type"), str) and "data" in item else None
-    if isinstance(getattr(item, "type", None), str) and hasattr(item, "data"):
-        return {"type": item.type, "data": item.data}
-    return None
-
-
-def _plain(item: Any) -> dict[str, Any] | None:
-    """*item* as a dict: it is one, or an object of OpenAI's client."""
-    if isinstance(item, Mapping):
-        return dict(item)
-    dump = getattr(item, "model_dump", None)
-    return dump(exclude_unset=True) if callable(dump) and not isinstance(item, type) else None
-
-
-def _of_openai(item: dict[str, Any]) -> Piece | None:
-    """Of a chunk, a completion or a message; None if it is none of them. Of several choices the first is the answer."""
-    choices = item.get("choices")
-    if not isinstance(choices, list):
-        return _of_delta(item) if item.keys() & {"content", "tool_calls", "reasoning_content"} else None
-    event = item.get("event")
-    piece = Piece(event=event if isinstance(event, Mapping) else None, usage=_usage(item))
-    choice = next((choice for choice in choices if isinstance(choice, Mapping)), None)
-    if choice is None:
-        return piece
-    delta = choice.get("delta") or choice.get("message") or {}
-    added = _of_delta(delta) if isinstance(delta, Mapping) else Piece()
-    return added._replace(event=piece.event, usage=piece.usage, finish_reason=_known(choice.get("finish_reason")))
-
-
-def _of_delta(delta: Mapping[str, Any]) -> Piece:
-    calls = delta.get("tool_calls")
-    whole = "role" in delta and not any("index" in call for call in calls or () if isinstance(call, Mapping))
-    reasoning = delta.get("reasoning_content") or delta.get("reasoning")
-    return Piece(
-        content=_text(delta.get("content")) or _text(delta.get("refusal")),
-        reasoning=reasoning if isinstance(reasoning, str) else "",
-        calls=tuple(_openai_calls(calls, whole=whole)) if isinstance(calls, list | tuple) else (),
-    )
-
-
-def _openai_calls(calls: Iterable[Any], *, whole: bool) -> Iterator[CallDelta]:
-    for position, call in enumerate(calls):
-        function = _get(call, "function")
-        index, arguments = _get(call, "index"), _get(function, "arguments")
-        yield CallDelta(
-            index if isinstance(index, int) else position,
-            _string(_get(call, "id")),
-            _string(_get(function, "name")),
-            arguments if isinstance(arguments, str) else json.dumps(arguments) if arguments else "",
-            whole,
-        )
-
-
-def _text(content: Any) -> str:
-    """The text of a message's content: a string, or parts of which some are text."""
-    if isinstance(content, str):
-        return content
-    parts = content if isinstance(content, list) else ()
-    texts = (_get(part, "text") or _get(part, "refusal") for part in parts if _get(part, "type") in _TEXT_PARTS)
-    return "".join(text for text in texts if isinstance(text, str))
-
-
-def _usage(meta: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The token counts in a chunk's meta; Haystack's OpenAI Responses generator has them in the response there."""
-    usage = meta.get("usage") or _get(meta.get("response"), "usage")
-    usage = _plain(usage) if usage else None
-    return _counts(usage) if usage else None
-
-
-def _counts(usage: Mapping[str, Any]) -> dict[str, Any]:
-    """*usage* without what is no count."""
-    counts: dict[str, Any] = {}
-    for name, value in usage.items():
-        if isinstance(value, Mapping):
-            counts[name] = _counts(value)
-        elif isinstance(value, int) and not isinstance(value, bool):
-            counts[name] = value
-    return counts
-
-
 def _added(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     total = dict(one)
     for name, value in other.items():
@@ -300,15 +135,3 @@ def _added(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
         else:
             total[name] = value + (before if isinstance(before, int) else 0)
     return total
-
-
-def _known(reason: Any) -> str | None:
-    return reason if isinstance(reason, str) and reason in _FINISH_REASONS else None
-
-
-def _string(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _get(value: Any, name: str) -> Any:
-    return value.get(name) if isinstance(value, Mapping) else None

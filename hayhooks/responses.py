@@ -12,8 +12,9 @@ from typing import Any
 
 from hayhooks.encode import encode_part
 from hayhooks.invoke import Stream
+from hayhooks.items import piece_of, response_of
 from hayhooks.logger import log
-from hayhooks.pieces import Call, Piece, Tally, piece_of, response_of
+from hayhooks.pieces import Call, Piece, Tally
 
 # What a response repeats of its request: the field, the type that it must have to be repeated, and what stands there
 # else. Only model and input mean something to us; the wrapper gets them all.

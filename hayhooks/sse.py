@@ -30,7 +30,7 @@ class _Live(Response):
 
     keep_awake = b""  # sent when nothing else was for a while
 
-    def __init__(self, chunks: AsyncGenerator[bytes, None], stream: Stream) -> None:
+    def __init__(self, chunks: AsyncGenerator[bytes, None], stream: Stream | None = None) -> None:
         self.status_code = 200
         self.background = None
         self.init_headers(_HEADERS)
@@ -52,7 +52,8 @@ class _Live(Response):
             if awake is not None:
                 awake.cancel()
             await self._chunks.aclose()
-            await self._stream.aclose()  # the chunks do, but not if nobody has begun to read them
+            if self._stream is not None:  # closing the chunks does it, but not if nobody has begun to read them
+                await self._stream.aclose()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send(self, send: Send) -> None:

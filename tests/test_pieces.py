@@ -9,15 +9,36 @@ from haystack.dataclasses.streaming_chunk import ToolCallDelta
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from hayhooks.errors import PipelineError
-from hayhooks.pieces import CallDelta, Piece, Tally, piece_of
+from hayhooks.items import piece_of
+from hayhooks.pieces import CallDelta, Piece, Tally
 
 HEAD = {"id": "x", "created": 1, "model": "m"}
 CALL = {"index": 0, "id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+
+FUNCTION_CALL = CallDelta(0, "c1", "add", "{}", whole=True)
+RESPONSE: dict[str, Any] = {
+    "object": "response",
+    "output": [
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "text"}]},
+        {"type": "function_call", "id": "fc", "call_id": "c1", "name": "add", "arguments": "{}"},
+    ],
+    "incomplete_details": {"reason": "max_output_tokens"},
+    "usage": {"input_tokens": 3},
+}
 
 
 def openai_chunk(delta: dict[str, Any], finish_reason: str | None = None, **extra: Any) -> dict[str, Any]:
     choices = [{"index": 0, "delta": delta, "finish_reason": finish_reason}]
     return {**HEAD, "object": "chat.completion.chunk", "choices": choices, **extra}
+
+
+class Chunk(StreamingChunk):
+    pass
+
+
+class Written:
+    content = "text"
 
 
 class Event:
@@ -32,6 +53,8 @@ class Event:
     [
         ("text", Piece("text")),
         (StreamingChunk("text", meta={"finish_reason": "stop"}), Piece("text")),
+        (Chunk("text"), Piece("text")),
+        (Written(), Piece("text")),
         (StreamingChunk("text", finish_reason="length"), Piece("text", finish_reason="length")),
         (StreamingChunk("", finish_reason="tool_call_results"), Piece()),
         (StreamingChunk("", index=0, reasoning=ReasoningContent("hm")), Piece(reasoning="hm")),
@@ -82,6 +105,15 @@ class Event:
         (openai_chunk({"reasoning_content": "hm"}), Piece(reasoning="hm")),
         (openai_chunk({"reasoning": "hm"}), Piece(reasoning="hm")),
         (openai_chunk({"tool_calls": [CALL]}), Piece(calls=(CallDelta(0, "c1", "add", '{"a": 1}'),))),
+        (RESPONSE, Piece("text", "hm", (FUNCTION_CALL,), finish_reason="length", usage={"input_tokens": 3})),
+        ({"type": "response.output_text.delta", "delta": "a"}, Piece("a")),
+        ({"type": "response.reasoning_summary_text.delta", "delta": "hm"}, Piece(reasoning="hm")),
+        ({"type": "response.output_text.done", "text": "a"}, Piece()),
+        ({"type": "response.output_item.done", "item": RESPONSE["output"][2]}, Piece(calls=(FUNCTION_CALL,))),
+        (
+            {"type": "response.incomplete", "response": RESPONSE},
+            Piece(finish_reason="length", usage={"input_tokens": 3}),
+        ),
         ({**HEAD, "choices": [], "usage": {"total_tokens": 3}}, Piece(usage={"total_tokens": 3})),
         ({**HEAD, "choices": [], "event": {"type": "a"}}, Piece(event={"type": "a"})),
     ],
@@ -108,6 +140,11 @@ def test_objects_of_openais_client_add_what_their_dicts_do():
 def test_what_is_nothing_of_this_is_refused_and_named(item: Any):
     with pytest.raises(PipelineError, match=type(item).__name__):
         piece_of(item)
+
+
+def test_a_response_that_failed_elsewhere_fails_here():
+    with pytest.raises(PipelineError, match="it broke"):
+        piece_of({"type": "response.failed", "response": {"error": {"code": "server_error", "message": "it broke"}}})
 
 
 def call(name: str | None, arguments: str | None, id: str | None = None, index: int = 0, **more: Any) -> StreamingChunk:
