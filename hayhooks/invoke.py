@@ -9,7 +9,7 @@ import contextvars
 import inspect
 import threading
 import traceback as tracebacks
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from functools import partial
 from typing import Any, TypeVar
@@ -40,13 +40,13 @@ class Stream:
         self._rest = rest
 
     @classmethod
-    async def of(cls, deployment: Deployment, items: Iterator[Any] | AsyncIterator[Any]) -> "Stream":
+    async def of(cls, deployment: Deployment, items: Iterator[Any] | AsyncIterable[Any]) -> "Stream":
         """Begin to read *items*, and wait for the first one.
 
         Raises:
             PipelineError: the wrapper raised before there was an item.
         """
-        batches = _guarded(_singly(items) if isinstance(items, AsyncIterator) else _from_thread(deployment, items))
+        batches = _guarded(_singly(items) if isinstance(items, AsyncIterable) else _from_thread(deployment, items))
         try:
             return cls(await anext(batches, []), batches)
         except BaseException:
@@ -70,7 +70,7 @@ async def invoke(deployment: Deployment, operation: Operation, arguments: dict[s
     """Call *operation* of *deployment* with keyword *arguments*.
 
     Returns:
-        What the method returned, awaited; a ``Stream`` if that is an iterator of either kind.
+        What the method returned, awaited; a ``Stream`` if that is an iterator, or can be iterated asynchronously.
 
     Raises:
         PipelineError: the wrapper's code raised; the cause is what it raised.
@@ -92,7 +92,7 @@ async def invoke(deployment: Deployment, operation: Operation, arguments: dict[s
 
 def _is_stream(result: Any) -> bool:
     # By attribute: the checks of collections.abc cost more than the rest of a short call.
-    return hasattr(result, "__next__") or hasattr(result, "__anext__")
+    return hasattr(result, "__next__") or hasattr(result, "__aiter__")
 
 
 async def collect(stream: Stream) -> list[Any]:
@@ -186,7 +186,8 @@ def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None
         return
 
 
-async def _singly(items: AsyncIterator[Any]) -> Batches:
+async def _singly(source: AsyncIterable[Any]) -> Batches:
+    items = aiter(source)  # of a generator itself, of what Haystack's Pipeline.stream returns a generator
     count = 0
     try:
         async for item in items:

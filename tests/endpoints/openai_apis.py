@@ -76,7 +76,9 @@ def logged() -> Iterator[list[str]]:
     """The lines that are logged meanwhile, from INFO on, each with its level before it; no deploys."""
     lines: list[str] = []
     sink = log.add(
-        lambda message: lines.append(f"{message.record['level'].name} {message.record['message']}"), level=20
+        lambda message: lines.append(f"{message.record['level'].name} {message.record['message']}"),
+        level="INFO",
+        filter=lambda record: not record["message"].startswith("Deployed "),
     )
     try:
         yield lines

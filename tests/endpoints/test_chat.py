@@ -9,9 +9,9 @@ from typing import Any
 import openai
 import pytest
 
-from hayhooks import sse
+from hayhooks import Settings, create_app, sse
 from tests.endpoints.openai_apis import asked, go_away, leases, logged, method, settled
-from tests.server import LiveServer, eventually
+from tests.server import LiveServer, eventually, serving
 
 SYNC = "def run_chat_completion(self, model, messages, body):\n    "
 ASYNC = "async def run_chat_completion_async(self, model, messages, body):\n    "
@@ -56,6 +56,8 @@ KINDS = {
     + "return streaming_generator(self.pipeline, pipeline_run_args={'messages': [ChatMessage.from_user('x')]})",
     "async_streaming_generator": ASYNC
     + "return async_streaming_generator(self.pipeline, pipeline_run_args={'messages': [ChatMessage.from_user('x')]})",
+    "Pipeline.stream": ASYNC + "return self.pipeline.stream({'llm': {'messages': [ChatMessage.from_user('x')]}})",
+    "def returns an iterator": SYNC + "return map(str.lower, ['ONE ', 'TWO ', 'THREE'])",
     "an Agent": ASYNC
     + "return async_streaming_generator(Agent(chat_generator=MockChatGenerator('one two three')), "
     + "pipeline_run_args={'messages': [ChatMessage.from_user('x')]})",
@@ -388,6 +390,43 @@ def test_events_for_the_ui_are_chunks_without_a_choice(server: LiveServer, event
     assert ask(server).json()["choices"][0]["message"] == {"role": "assistant", "content": "answer"}
 
 
+def test_an_event_that_cannot_be_sent_is_an_error_that_says_why(server: LiveServer):
+    serve(server, SYNC + "yield 'a'\n    yield {'type': 'status', 'data': object()}\n    yield 'b'")
+
+    *chunks, error = events(ask(server, stream=True).text)
+    assert content(chunks) == "a"
+    assert "object" in error["error"]["message"]
+
+
+def test_headers_are_given_to_a_method_that_asks_for_them(server: LiveServer):
+    define = "def run_chat_completion(self, model, messages, body, headers: Headers | None = None):\n    "
+    server.serve("it", "from starlette.datastructures import Headers\n" + method(define + "return headers['x-me']"))
+    response = server.client.post(CHAT, json=BODY, headers={"X-Me": "you"})
+
+    assert response.json()["choices"][0]["message"]["content"] == "you"
+
+
+def test_a_response_of_a_wrappers_own_is_sent_as_it_is(server: LiveServer):
+    head = "from starlette.exceptions import HTTPException\nfrom starlette.responses import PlainTextResponse\n"
+    server.serve("it", head + method(SYNC + "return PlainTextResponse('mine', 202)"))
+    response = ask(server)
+    assert (response.status_code, response.text) == (202, "mine")
+
+    server.serve("it", head + method(SYNC + "raise HTTPException(418, 'no coffee')"))
+    for stream in (False, True):
+        response = ask(server, stream=stream)
+        assert (response.status_code, response.json()["error"]["message"]) == (418, "no coffee")
+
+
+def test_a_model_that_failed_to_load_is_503_and_says_why(server: LiveServer):
+    server.write("it", "import nothing_of_this_name")
+    server.eventually(lambda: server.state("it")["state"] == "failed")
+    response = ask(server)
+
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "model_not_ready")
+    assert "nothing_of_this_name" in response.json()["detail"]
+
+
 def test_a_chunk_is_sent_for_each_item_but_none_for_empty_ones(server: LiveServer):
     serve(server, SYNC + "yield from ['a', '', 'b', 'c']\n    yield StreamingChunk('')")
 
@@ -495,6 +534,26 @@ def test_a_client_that_leaves_while_it_sends_is_no_failure(server: LiveServer):
         eventually(lambda: lines)
 
     assert lines == [f"INFO POST {CHAT} was cancelled: it was never complete"]
+
+
+def test_middleware_of_the_application_changes_nothing_of_it(root: Path, tmp_path: Path):
+    app = create_app(Settings(pipelines_dir=root))
+
+    @app.middleware("http")
+    async def pass_on(request: Any, call_next: Any) -> Any:
+        return await call_next(request)
+
+    wait = "for _ in range(10):\n        await asyncio.sleep(0.01)\n        yield 'x'\n    Path(BEGAN).touch()\n    "
+    with serving(root, app) as server, logged() as lines:
+        serve(server, ASYNC + wait + "await asyncio.sleep(PAUSE)", began=str(tmp_path / "any"), pause=0)
+        assert content(events(ask(server, stream=True).text)) == ask(server).json()["choices"][0]["message"]["content"]
+        lines.clear()
+        for stream in (False, True):
+            began = tmp_path / str(stream)
+            serve(server, ASYNC + wait + "await asyncio.sleep(PAUSE)", began=str(began), pause=60)
+            go_away(server, CHAT, {**BODY, "stream": stream}, began)
+            eventually(lambda: lines and lines.pop() == f"INFO POST {CHAT} was cancelled: the client went away")
+            eventually(lambda: leases(server) == 0)
 
 
 def test_silence_is_broken_by_comments(server: LiveServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
