@@ -1,5 +1,6 @@
 """Encode what a wrapper returns as JSON."""
 
+import json
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -57,3 +58,28 @@ def _fallback(value: Any) -> Any:
         if callable(convert := getattr(value, method, None)) and not isinstance(value, type):
             return _plain(convert())
     raise TypeError(f"a {type(value).__module__}.{type(value).__qualname__} cannot be written as JSON")
+
+
+def encode_part(value: Any) -> bytes:
+    """JSON of a part of an answer, on one line whatever its text.
+
+    Half a surrogate pair, which UTF-8 has no bytes for, is escaped, and so are the characters that Python's
+    ``splitlines`` takes for the end of a line: clients find the lines of a stream with it.
+
+    Raises:
+        TypeError: something in it cannot be JSON; the message names the type.
+    """
+    try:
+        data = to_json(value) if isinstance(value, str) else encode(value)
+    except (PydanticSerializationError, TypeError) as error:
+        try:
+            return json.dumps(value, allow_nan=False).encode()
+        except (TypeError, ValueError):
+            raise TypeError(str(error)) from error
+    if b"\xe2\x80" in data or b"\xc2\x85" in data:
+        for line_end, escaped in _LINE_ENDS:
+            data = data.replace(line_end, escaped)
+    return data
+
+
+_LINE_ENDS = tuple((end.encode(), f"\\u{ord(end):04x}".encode()) for end in "\x85\u2028\u2029")

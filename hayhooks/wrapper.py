@@ -62,12 +62,23 @@ class BasePipelineWrapper:
         """Answer an OpenAI chat completion on the event loop; preferred when both exist."""
         raise NotImplementedError("run_chat_completion_async() is not implemented")
 
-    def run_response(self, *args: Any, **kwargs: Any) -> Any:
-        """Reserved for OpenAI Responses, which this version does not serve yet."""
+    def run_response(
+        self, model: str, input_items: list[dict[str, Any]], body: dict[str, Any]
+    ) -> str | Generator[Any, None, None] | Any:
+        """Answer a request of OpenAI's Responses API, streamed or whole.
+
+        Args:
+            model: the deployment's name.
+            input_items: messages, ``function_call_output`` and so on, as the client sent them; a text is one message,
+                ``{"type": "message", "role": "user", "content": text}``.
+            body: the whole request, with every field the client sent.
+        """
         raise NotImplementedError("run_response() is not implemented")
 
-    async def run_response_async(self, *args: Any, **kwargs: Any) -> Any:
-        """Reserved for OpenAI Responses, which this version does not serve yet."""
+    async def run_response_async(
+        self, model: str, input_items: list[dict[str, Any]], body: dict[str, Any]
+    ) -> str | AsyncGenerator[Any, None] | Any:
+        """Answer a request of OpenAI's Responses API on the event loop; preferred when both exist."""
         raise NotImplementedError("run_response_async() is not implemented")
 
     def run_file_upload(self, *args: Any, **kwargs: Any) -> Any:

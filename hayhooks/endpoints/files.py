@@ -19,13 +19,13 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from hayhooks.encode import encode
-from hayhooks.errors import NotFoundError, OpenAIError, PipelineError
+from hayhooks.errors import OpenAIError, PipelineError
 from hayhooks.forms import content_type, form_of
 from hayhooks.invoke import Stream, collect, invoke
 from hayhooks.kernel.signature import Operation
 from hayhooks.kernel.snapshot import Deployment, Snapshot
 from hayhooks.logger import log
-from hayhooks.router import find, lend, missing, switch_of
+from hayhooks.router import find, lend, switch_of, unknown_model
 from hayhooks.sse import Text
 
 _UPLOAD = "run_file_upload"
@@ -122,7 +122,7 @@ async def _chosen(scope: Scope, method: str, model: Any) -> Deployment:
     if model:
         deployment = await find(scope, model)
         if deployment is None:
-            raise _unknown_model(switch_of(scope).live.snapshot, model)
+            raise unknown_model(switch_of(scope).live.snapshot, model)
         if method not in deployment.operations:
             raise _not_implemented(f"The pipeline {deployment.name!r} does not implement {method}")
         return deployment
@@ -136,13 +136,6 @@ async def _chosen(scope: Scope, method: str, model: Any) -> Deployment:
     if not snapshot.ready:
         raise OpenAIError(503, "The pipelines are being loaded for the first time", type="server_error")
     raise _not_implemented(f"No pipeline implements {method}")
-
-
-def _unknown_model(snapshot: Snapshot, model: str) -> OpenAIError:
-    error = missing(snapshot, model)
-    if isinstance(error, NotFoundError):
-        return OpenAIError(404, f"The model {model!r} does not exist", param="model", code="model_not_found")
-    return OpenAIError(503, str(error), type="server_error", param="model", code="model_not_ready")
 
 
 async def _answer(deployment: Deployment, method: str, form: FormData, request: Request) -> Response:

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from hayhooks.encode import encode
 from hayhooks.errors import InvalidInputError, PipelineError
 from hayhooks.forms import FORMS, arguments_of, content_type, form_of
-from hayhooks.invoke import Stream, invoke
+from hayhooks.invoke import Stream, invoke, unless_disconnected
 from hayhooks.kernel.signature import Operation
 from hayhooks.kernel.snapshot import Deployment, Snapshot
 from hayhooks.sse import Events, SSEStream, Text, run_events
@@ -105,6 +105,10 @@ def _invalid(error: ValidationError, *, without_input: bool = False) -> InvalidI
 async def _run(deployment: Deployment, operation: Operation, arguments: dict[str, Any], request: Request) -> Response:
     if operation.wants_headers:
         arguments["headers"] = request.headers
+    return await unless_disconnected(request.receive, _answer(deployment, operation, arguments))
+
+
+async def _answer(deployment: Deployment, operation: Operation, arguments: dict[str, Any]) -> Response:
     return await _respond(await invoke(deployment, operation, arguments), deployment, operation)
 
 
@@ -114,7 +118,8 @@ async def _respond(result: Any, deployment: Deployment, operation: Operation) ->
     if isinstance(result, Response):
         return result
     if isinstance(result, SSEStream):
-        return Events(run_events(await Stream.of(deployment, result.stream)))
+        stream = await Stream.of(deployment, result.stream)
+        return Events(run_events(stream), stream)
     if isinstance(result, Stream):
         return Text(result)
     try:
