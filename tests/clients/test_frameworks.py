@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from haystack.components.generators.chat import OpenAIChatGenerator
 from haystack.dataclasses import ChatMessage, StreamingChunk
-from haystack.tools import Tool
+from haystack.tools import Tool  # type: ignore[attr-defined]  # its re-export is implicit
 from haystack.utils import Secret
 
 from tests.clients.conftest import WEATHER
@@ -90,7 +90,7 @@ def test_langchain(base_url: str):
 def test_langchain_over_responses(base_url: str):
     from langchain_openai import ChatOpenAI  # noqa: PLC0415
 
-    chat: Any = ChatOpenAI(base_url=base_url, api_key="not needed", model="words", use_responses_api=True)  # type: ignore[arg-type]
+    chat: Any = ChatOpenAI(base_url=base_url, api_key="not needed", model="words", use_responses_api=True)
     assert chat.invoke("hello").text == SAID
     assert "".join(chunk.text for chunk in chat.stream("hello")) == SAID
 
@@ -113,7 +113,7 @@ def test_litellm(base_url: str):
     ]
     assert calls[0].function.name == "weather"
     assert ask("thinker").choices[0].message.reasoning_content == "Let me think."
-    with pytest.raises(litellm.NotFoundError):
+    with pytest.raises(litellm.exceptions.NotFoundError):
         ask("nobody")
-    with pytest.raises(litellm.InternalServerError, match="no luck today"):
+    with pytest.raises(litellm.exceptions.InternalServerError, match="no luck today"):
         ask("failing")
