@@ -1,4 +1,4 @@
-"""A guide to a small museum, for open-webui: status lines and sources beside the text, no work for the UI's own tasks."""
+"""A guide to a small museum, for open-webui: status lines and sources beside the text, nothing for its own tasks."""
 
 import asyncio
 from collections.abc import AsyncGenerator
