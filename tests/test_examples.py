@@ -77,7 +77,8 @@ def test_what_open_webui_asks_besides_costs_nothing_and_answers_show_status_and_
 
     task = ask("### Task:\nGenerate a concise title.", stream=False).json()
     assert task["choices"][0]["message"]["content"] == "{}"
-    chunks = [json.loads(line[6:]) for line in ask("When was the oldest clock made?", stream=True).text.split("\n\n")[:-2]]
+    events = ask("When was the oldest clock made?", stream=True).text.split("\n\n")
+    chunks = [json.loads(event.removeprefix("data: ")) for event in events[:-2]]
     assert [chunk["event"]["type"] for chunk in chunks if "event" in chunk] == ["status", "status", "source"]
     assert all(chunk["choices"] == [] for chunk in chunks if "event" in chunk)
     assert "1512" in "".join(choice["delta"].get("content", "") for chunk in chunks for choice in chunk["choices"])
