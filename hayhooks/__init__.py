@@ -3,6 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from hayhooks import compat
 from hayhooks.version import __version__
 
 if TYPE_CHECKING:
@@ -13,7 +14,20 @@ if TYPE_CHECKING:
     from hayhooks.logger import log
     from hayhooks.settings import Settings
     from hayhooks.sse import SSEStream
-    from hayhooks.toolkit.messages import get_last_user_message, is_user_message
+    from hayhooks.toolkit.callbacks import (
+        default_on_pipeline_end,
+        default_on_tool_call_end,
+        default_on_tool_call_start,
+    )
+    from hayhooks.toolkit.events import PipelineEvent
+    from hayhooks.toolkit.inputs import coerce_pipeline_inputs
+    from hayhooks.toolkit.messages import (
+        chat_messages_from_openai_response,
+        get_input_files,
+        get_last_user_input_text,
+        get_last_user_message,
+        is_user_message,
+    )
     from hayhooks.toolkit.streaming import async_streaming_generator, streaming_generator
     from hayhooks.wrapper import BasePipelineWrapper
 
@@ -21,10 +35,18 @@ _HOMES = {
     "AsyncPipeline": "haystack:Pipeline",  # Haystack 3 has one class for both
     "BasePipelineWrapper": "hayhooks.wrapper",
     "Pipeline": "haystack",
+    "PipelineEvent": "hayhooks.toolkit.events",
     "SSEStream": "hayhooks.sse",
     "Settings": "hayhooks.settings",
     "async_streaming_generator": "hayhooks.toolkit.streaming",
+    "chat_messages_from_openai_response": "hayhooks.toolkit.messages",
+    "coerce_pipeline_inputs": "hayhooks.toolkit.inputs",
     "create_app": "hayhooks.app",
+    "default_on_pipeline_end": "hayhooks.toolkit.callbacks",
+    "default_on_tool_call_end": "hayhooks.toolkit.callbacks",
+    "default_on_tool_call_start": "hayhooks.toolkit.callbacks",
+    "get_input_files": "hayhooks.toolkit.messages",
+    "get_last_user_input_text": "hayhooks.toolkit.messages",
     "get_last_user_message": "hayhooks.toolkit.messages",
     "is_user_message": "hayhooks.toolkit.messages",
     "log": "hayhooks.logger",
@@ -36,17 +58,27 @@ __all__ = [
     "AsyncPipeline",
     "BasePipelineWrapper",
     "Pipeline",
+    "PipelineEvent",
     "SSEStream",
     "Settings",
     "__version__",
     "async_streaming_generator",
+    "chat_messages_from_openai_response",
+    "coerce_pipeline_inputs",
     "create_app",
+    "default_on_pipeline_end",
+    "default_on_tool_call_end",
+    "default_on_tool_call_start",
+    "get_input_files",
+    "get_last_user_input_text",
     "get_last_user_message",
     "is_user_message",
     "log",
     "run_app",
     "streaming_generator",
 ]
+
+compat.install()
 
 
 def __getattr__(name: str) -> Any:

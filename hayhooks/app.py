@@ -32,6 +32,7 @@ from hayhooks.kernel.reconcile import Change, Reconciler
 from hayhooks.kernel.snapshot import Deployment, Failure, Snapshot
 from hayhooks.logger import log
 from hayhooks.router import PlugIn, Switch, build, equip, error_text, reserved_names, served
+from hayhooks.running import running
 from hayhooks.settings import Settings
 from hayhooks.workers import Board
 
@@ -240,12 +241,13 @@ async def _lifespan(
         events=settings.watch_events,
     )
     app.switch.kernel = app.reconciler
-    app.reconciler.start()
-    try:
-        yield
-    finally:
-        app.switch.stopping = True
-        await asyncio.to_thread(app.reconciler.stop, float(settings.graceful_shutdown_timeout))
+    with running(app):
+        app.reconciler.start()
+        try:
+            yield
+        finally:
+            app.switch.stopping = True
+            await asyncio.to_thread(app.reconciler.stop, float(settings.graceful_shutdown_timeout))
 
 
 def _make_importable(settings: Settings) -> None:

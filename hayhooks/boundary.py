@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
 
@@ -76,8 +77,9 @@ class Boundary:
 
         try:
             await self._app(scope, receive, send_with_headers)
-        except DisconnectedError as error:
-            log.info("{} {} was cancelled: {}", scope["method"], scope["path"], error)
+        except (DisconnectedError, ClientDisconnect) as error:
+            # Starlette's own has no message; it is raised while a request is read.
+            log.info("{} {} was cancelled: {}", scope["method"], scope["path"], str(error) or "it was never complete")
         except Exception as error:
             response = _unhandled(error, Request(scope), request_id=extra[0][1].decode("latin-1"))
             if status:  # the response has begun: cutting the connection is all that tells the client
@@ -148,7 +150,7 @@ def _on_hayhooks_error(request: Request, error: Exception) -> Response:
 
 def _error_response(request: Request, status: int, detail: Any, headers: Any = None) -> Response:
     """``{"detail": ...}``; on the paths that speak OpenAI with the error object that its clients read."""
-    if not _speaks_openai(request.url.path):
+    if not _speaks_openai(get_route_path(request.scope)):
         return JSONResponse({"detail": detail}, status_code=status, headers=headers)
     message = detail if isinstance(detail, str) else HTTPStatus(status).phrase
     kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
@@ -157,4 +159,5 @@ def _error_response(request: Request, status: int, detail: Any, headers: Any = N
 
 
 def _speaks_openai(path: str) -> bool:
-    return path.startswith(("/v1/", "/models", "/chat/completions")) or path.endswith("/chat")
+    below = path.startswith(("/v1/", "/models", "/chat/completions", "/responses")) or "/files/" in path
+    return below or path.endswith(("/chat", "/responses", "/files"))

@@ -5,111 +5,142 @@ See https://platform.openai.com/docs/api-reference/chat for the shapes.
 
 import time
 import uuid
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
-from pydantic_core import to_json
-
-from hayhooks.errors import PipelineError
+from hayhooks.encode import encode_part
+from hayhooks.errors import OpenAIError
 from hayhooks.invoke import Stream
+from hayhooks.items import completion_of, piece_of
 from hayhooks.logger import log
+from hayhooks.pieces import Call, Piece, Tally
 
 DONE = b"data: [DONE]\n\n"
 
-# Haystack's own reason "tool_call_results" means that an Agent goes on, and "tool_calls" are those it makes itself.
-_FINISH_REASONS = frozenset({"stop", "length", "content_filter"})
 
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """What one item of a wrapper's stream adds to the answer."""
-
-    content: str | None = None  # None: it adds no text
-    finish_reason: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Completion:
-    """What is the same in all chunks of one answer, and in the whole answer."""
+    """One answer: what is the same in all of its chunks, and how they are made.
 
-    model: str
-    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
-    created: int = field(default_factory=lambda: int(time.time()))
+    Args:
+        model: the deployment's name.
+        include_usage: a stream ends with a chunk that tells the token counts, or that they are not known.
+    """
 
-    def whole(self, pieces: Iterable[Piece]) -> dict[str, Any]:
-        """The ``chat.completion`` object of an answer that consists of *pieces*."""
-        pieces = list(pieces)
-        content = "".join(piece.content or "" for piece in pieces)
-        message = {"role": "assistant", "content": content}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish_reason(pieces)}
-        return {**self._head("chat.completion"), "choices": [choice], "usage": None}
+    def __init__(self, model: str, *, include_usage: bool = False) -> None:
+        self._model = model
+        self._id = f"chatcmpl-{uuid.uuid4().hex}"
+        self._created = int(time.time())
+        self._include_usage = include_usage
 
-    def chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
-        """One ``chat.completion.chunk`` as an event."""
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        return _event({**self._head("chat.completion.chunk"), "choices": [choice]})
+    def whole(self, items: Iterable[Any]) -> bytes:
+        """The ``chat.completion`` object of an answer that consists of *items*.
+
+        Raises:
+            PipelineError: one of them is of no use.
+        """
+        items = list(items)
+        given = completion_of(items[0]) if len(items) == 1 else None
+        if given is not None:
+            return encode_part({**self._head("chat.completion"), "usage": None, **given})
+        content, reasoning, tally = [], [], Tally()
+        for piece in map(piece_of, items):
+            content.append(piece.content)
+            reasoning.append(piece.reasoning)
+            tally.take(piece)
+        calls = [_call(call) for call in tally.calls]
+        message: dict[str, Any] = {"role": "assistant", "content": "".join(content) or (None if calls else "")}
+        if any(reasoning):
+            message["reasoning_content"] = "".join(reasoning)
+        if calls:
+            message["tool_calls"] = calls
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": tally.finish_reason}
+        return encode_part({**self._head("chat.completion"), "choices": [choice], "usage": _usage(tally.usage)})
 
     async def events(self, stream: Stream) -> AsyncGenerator[bytes, None]:
-        """The events of *stream*: role, one chunk for each piece of text, finish reason, ``[DONE]``.
+        """The events of *stream*, those of one batch together: role, one for each item, finish reason, ``[DONE]``.
 
         When the wrapper raises in the middle the status has been sent: the error is an event of its own, which SDKs
         raise and UIs show, and no finish reason says that the answer was complete.
         """
-        reasons: list[Piece] = []
-        ready = self.chunk({"role": "assistant", "content": ""})
+        tally = Tally()
+        ready = [self._chunk({"role": "assistant", "content": ""})]
         async with aclosing(stream):
             try:
                 async for batch in stream:
-                    for piece in map(piece_of, batch):
-                        if piece.content is not None:
-                            ready += self.chunk({"content": piece.content})
-                        if piece.finish_reason:
-                            reasons.append(piece)
+                    for item in batch:
+                        piece = piece_of(item)
+                        tally.take(piece)
+                        self._add(ready, piece)
                     if ready:
-                        yield ready
-                        ready = b""
-                yield ready + self.chunk({}, _finish_reason(reasons)) + DONE
+                        yield b"".join(ready)
+                        ready = []
+                yield b"".join([*ready, *self._end(tally)])
             except Exception as error:
-                log.opt(exception=error).error("{}: the answer failed in mid-stream: {}", self.model, error)
-                body = {"message": str(error), "type": "server_error", "param": None, "code": None}
-                yield ready + _event({"error": body}) + DONE
+                log.opt(exception=error).error("{}: the answer failed in mid-stream: {}", self._model, error)
+                body = OpenAIError(500, str(error), type="server_error").body()["error"]
+                yield b"".join([*ready, b"data: ", encode_part({"error": body}), b"\n\n", DONE])
+
+    def _add(self, ready: list[bytes], piece: Piece) -> None:
+        """Put the chunks of *piece* into *ready*; calls wait for the end, when it is known whose they are."""
+        if piece.content:
+            before, after = self._around_text
+            ready += (before, encode_part(piece.content), after)
+        if piece.reasoning:
+            ready.append(self._chunk({"reasoning_content": piece.reasoning}))
+        if piece.event is not None:
+            ready.append(self._without_choice({"event": piece.event}))
+
+    def _end(self, tally: Tally) -> Iterable[bytes]:
+        for index, call in enumerate(tally.calls):
+            yield self._chunk({"tool_calls": [{"index": index, **_call(call)}]})
+        yield self._chunk({}, tally.finish_reason)
+        if self._include_usage:
+            yield self._without_choice({"usage": _usage(tally.usage)})
+        yield DONE
+
+    # A chunk of text differs from the next in its text alone: what stands around that is encoded once for each answer.
+
+    @cached_property
+    def _before_choices(self) -> bytes:
+        return b"data: " + encode_part(self._head("chat.completion.chunk"))[:-1] + b',"choices":['
+
+    @cached_property
+    def _around_text(self) -> tuple[bytes, bytes]:
+        before, _, after = self._chunk({"content": ""}).rpartition(b'""')
+        return before, after
+
+    def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        return self._before_choices + encode_part(choice) + b"]}\n\n"
+
+    def _without_choice(self, extra: dict[str, Any]) -> bytes:
+        return self._before_choices + b"]," + encode_part(extra)[1:] + b"\n\n"
 
     def _head(self, kind: str) -> dict[str, Any]:
-        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+        return {"id": self._id, "object": kind, "created": self._created, "model": self._model}
 
 
-def piece_of(item: Any) -> Piece:
-    """What *item* of a wrapper adds: a string, or a StreamingChunk, ChatMessage or the like of Haystack's.
-
-    Raises:
-        PipelineError: it is none of these.
-    """
-    if isinstance(item, str):
-        return Piece(item)
-    kind = type(item).__name__
-    if kind == "StreamingChunk":
-        # An Agent's tool calls and their results are chunks too; they are its own, and no part of the answer.
-        own = item.tool_calls or item.tool_call_result or item.reasoning
-        return Piece(None if own else item.content, _known(item.finish_reason))
-    if kind == "ChatMessage":
-        return Piece(item.text or "", _known(item.meta.get("finish_reason")))
-    raise PipelineError(
-        f"a chat completion cannot be made of a {type(item).__module__}.{kind}: "
-        "return or yield str, StreamingChunk or ChatMessage",
-        traceback="",
-    )
+def _call(call: Call) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
-def _finish_reason(pieces: Iterable[Piece]) -> str:
-    reasons = [piece.finish_reason for piece in pieces if piece.finish_reason]
-    return reasons[-1] if reasons else "stop"
-
-
-def _known(reason: Any) -> str | None:
-    return reason if reason in _FINISH_REASONS else None
-
-
-def _event(data: dict[str, Any]) -> bytes:
-    return b"data: " + to_json(data) + b"\n\n"
+def _usage(counts: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """*counts* by the names that chat completions have for them; some providers use those of Responses."""
+    if counts is None:
+        return None
+    prompt = counts.get("prompt_tokens", counts.get("input_tokens", 0))
+    completion = counts.get("completion_tokens", counts.get("output_tokens", 0))
+    usage = {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": counts.get("total_tokens", prompt + completion),
+    }
+    for name, other in (
+        ("prompt_tokens_details", "input_tokens_details"),
+        ("completion_tokens_details", "output_tokens_details"),
+    ):
+        if details := counts.get(name) or counts.get(other):
+            usage[name] = details
+    return usage

@@ -1,5 +1,7 @@
 """Encode what a wrapper returns as JSON."""
 
+import json
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from pydantic_core import PydanticSerializationError, PydanticSerializationUnexpectedValue, to_json
@@ -24,25 +26,60 @@ def encode(value: Any, operation: Operation | None = None) -> bytes:
                 return operation.result.dump_json(value, warnings="error")
             except (PydanticSerializationUnexpectedValue, PydanticSerializationError):
                 pass  # the annotation was not meant so strictly: what was returned is the answer
-        return to_json(_plain(value), fallback=_fallback)
+        return to_json(_plain(value), fallback=_fallback, inf_nan_mode="null")  # JSON has no NaN
     except PydanticSerializationError as error:
         raise TypeError(str(error)) from error
     except ValueError as error:  # a text that is no Unicode, a structure that contains itself
         raise TypeError(f"the result cannot be written as JSON: {error}") from error
 
 
+_LEAVES = frozenset({str, int, float, bool, type(None)})
+
+
 def _plain(value: Any) -> Any:
-    """*value* with Haystack's data classes as dicts: pydantic would write their private fields."""
+    """*value* with Haystack's data classes as dicts, however nested: pydantic would write their private fields."""
+    kind = type(value)
+    if kind in _LEAVES:
+        return value
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
-    if type(value) in (list, tuple):
+    if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    return _plain(to_plain(value)) if is_haystack_data(type(value)) else value
+    if is_haystack_data(kind):
+        return _plain(to_plain(value))
+    if is_dataclass(kind) and not hasattr(kind, "__pydantic_serializer__"):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    return value
 
 
 def _fallback(value: Any) -> Any:
     """What pydantic does not know: numpy's scalars and arrays, and what else can say itself as plain values."""
     for method in ("tolist", "to_dict"):
-        if callable(convert := getattr(value, method, None)):
+        if callable(convert := getattr(value, method, None)) and not isinstance(value, type):
             return _plain(convert())
     raise TypeError(f"a {type(value).__module__}.{type(value).__qualname__} cannot be written as JSON")
+
+
+def encode_part(value: Any) -> bytes:
+    """JSON of a part of an answer, on one line whatever its text.
+
+    Half a surrogate pair, which UTF-8 has no bytes for, is escaped, and so are the characters that Python's
+    ``splitlines`` takes for the end of a line: clients find the lines of a stream with it.
+
+    Raises:
+        TypeError: something in it cannot be JSON; the message names the type.
+    """
+    try:
+        data = to_json(value) if isinstance(value, str) else encode(value)
+    except (PydanticSerializationError, TypeError) as error:
+        try:
+            return json.dumps(value, allow_nan=False).encode()
+        except (TypeError, ValueError):
+            raise TypeError(str(error)) from error
+    if b"\xe2\x80" in data or b"\xc2\x85" in data:
+        for line_end, escaped in _LINE_ENDS:
+            data = data.replace(line_end, escaped)
+    return data
+
+
+_LINE_ENDS = tuple((end.encode(), f"\\u{ord(end):04x}".encode()) for end in "\x85\u2028\u2029")

@@ -9,10 +9,10 @@ import contextvars
 import inspect
 import threading
 import traceback as tracebacks
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from hayhooks.errors import DisconnectedError, DrainedError, PipelineError
 from hayhooks.kernel.leases import Lease, current_lease
@@ -20,9 +20,11 @@ from hayhooks.kernel.modules import enter, public
 from hayhooks.kernel.signature import Operation
 from hayhooks.kernel.snapshot import Deployment
 
+T = TypeVar("T")
 Batches = AsyncGenerator[list[Any], None]
 
 _UNREAD = 64  # items that a sync generator may be ahead of its reader
+_UNWATCHED_S = 0.02  # work that takes less is not worth the watching
 
 
 class Stream:
@@ -39,13 +41,13 @@ class Stream:
         self._rest = rest
 
     @classmethod
-    async def of(cls, deployment: Deployment, items: Generator[Any, Any, Any] | AsyncIterator[Any]) -> "Stream":
+    async def of(cls, deployment: Deployment, items: Iterator[Any] | AsyncIterable[Any]) -> "Stream":
         """Begin to read *items*, and wait for the first one.
 
         Raises:
             PipelineError: the wrapper raised before there was an item.
         """
-        batches = _guarded(_singly(items) if isinstance(items, AsyncIterator) else _from_thread(deployment, items))
+        batches = _guarded(_singly(items) if isinstance(items, AsyncIterable) else _from_thread(deployment, items))
         try:
             return cls(await anext(batches, []), batches)
         except BaseException:
@@ -79,7 +81,7 @@ async def invoke(deployment: Deployment, operation: Operation, arguments: dict[s
     """Call *operation* of *deployment* with keyword *arguments*.
 
     Returns:
-        What the method returned, awaited; a ``Stream`` if that is a generator of either kind.
+        What the method returned, awaited; a ``Stream`` if that is an iterator, or can be iterated asynchronously.
 
     Raises:
         PipelineError: the wrapper's code raised; the cause is what it raised.
@@ -101,7 +103,7 @@ async def invoke(deployment: Deployment, operation: Operation, arguments: dict[s
 
 def _is_stream(result: Any) -> bool:
     # By attribute: the checks of collections.abc cost more than the rest of a short call.
-    return inspect.isgenerator(result) or hasattr(result, "__anext__")
+    return hasattr(result, "__next__") or hasattr(result, "__aiter__")
 
 
 async def collect(stream: Stream) -> list[Any]:
@@ -110,31 +112,41 @@ async def collect(stream: Stream) -> list[Any]:
         return [item async for batch in stream for item in batch]
 
 
-async def unless_disconnected(receive: Callable[[], Awaitable[Any]], work: Awaitable[Any]) -> Any:
+async def unless_disconnected(receive: Callable[[], Awaitable[Any]], work: Awaitable[T]) -> T:
     """Await *work*, but cancel it when the client goes away; to be used once the request's body has been read.
 
     Raises:
         DisconnectedError: the client has gone, and the work was cancelled.
     """
-    task = asyncio.ensure_future(work)
-    watcher = asyncio.ensure_future(_disconnection(receive))
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
+    gone = False
+    watcher: asyncio.Task[None] | None = None
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        task.cancel()  # and not a task of the work's own, which would cost every request more
+
+    def begin() -> None:
+        nonlocal watcher
+        watcher = loop.create_task(watch())
+
+    timer = loop.call_later(_UNWATCHED_S, begin)
     try:
-        await asyncio.wait((task, watcher), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            task.cancel()
-            await asyncio.wait((task,))
-            if task.cancelled():
-                raise DisconnectedError("the client went away")
-        return await task
+        return await work
+    except asyncio.CancelledError:
+        if gone and task.cancelling() == 1:  # else somebody else cancels us too
+            raise DisconnectedError("the client went away") from None
+        raise
     finally:
-        watcher.cancel()
-        if not task.done():
-            task.cancel()
-
-
-async def _disconnection(receive: Callable[[], Awaitable[Any]]) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+        timer.cancel()
+        if watcher is not None:
+            watcher.cancel()
+        if gone:
+            task.uncancel()
 
 
 async def _in_thread(deployment: Deployment, call: partial[Any]) -> Any:
@@ -186,17 +198,22 @@ def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None
         return
 
 
-async def _singly(items: AsyncIterator[Any]) -> Batches:
+async def _singly(source: AsyncIterable[Any]) -> Batches:
+    items = aiter(source)  # of a generator itself, of what Haystack's Pipeline.stream returns a generator
+    count = 0
     try:
         async for item in items:
             yield [item]
+            count += 1
+            if not count % _UNREAD:
+                await asyncio.sleep(0)  # neither wrapper nor client may make us wait: others want their turn
     finally:
-        if isinstance(items, AsyncGenerator):
+        if hasattr(items, "aclose"):
             await items.aclose()
 
 
-async def _from_thread(deployment: Deployment, items: Generator[Any, Any, Any]) -> Batches:
-    """Read a sync generator in one thread for its whole life; what comes while we are busy comes as one batch."""
+async def _from_thread(deployment: Deployment, items: Iterator[Any]) -> Batches:
+    """Read a sync iterator in one thread for its whole life; what comes while we are busy comes as one batch."""
     pump = _Pump(items, asyncio.get_running_loop())
     context = contextvars.copy_context()
     lease = Lease(thread="a generator")
@@ -239,7 +256,8 @@ class _Pump:
         except BaseException as raised:
             error = _raisable(raised)
         try:
-            self._items.close()  # type: ignore[attr-defined]
+            if hasattr(self._items, "close"):
+                self._items.close()
         except BaseException as raised:
             error = error or _raisable(raised)
         with self._changed:

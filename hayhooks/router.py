@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Match, NoMatchFound, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hayhooks.boundary import EXTRA_HEADERS
-from hayhooks.errors import DrainedError, NotFoundError, UnavailableError
+from hayhooks.errors import DrainedError, NotFoundError, OpenAIError, UnavailableError
 from hayhooks.kernel.leases import Lease, current_lease
 from hayhooks.kernel.reconcile import Reconciler
 from hayhooks.kernel.snapshot import Deployment, Failure, Snapshot
@@ -212,6 +212,14 @@ def missing(snapshot: Snapshot, name: str) -> NotFoundError | UnavailableError:
     close = get_close_matches(name, snapshot.deployments, n=1)
     suggestion = f"; did you mean {close[0]!r}?" if close else ""
     return NotFoundError(f"there is no pipeline {name!r}{suggestion}")
+
+
+def unknown_model(snapshot: Snapshot, model: str) -> OpenAIError:
+    """The same for OpenAI's clients, who name it as their model."""
+    error = missing(snapshot, model)
+    if isinstance(error, NotFoundError):
+        return OpenAIError(404, f"The model {model!r} does not exist", param="model", code="model_not_found")
+    return OpenAIError(503, str(error), type="server_error", param="model", code="model_not_ready")
 
 
 def _first_segment(scope: Scope) -> str:

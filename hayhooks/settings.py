@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from hayhooks.running import newest
+
 PREFIX = "HAYHOOKS_"
 
 
@@ -102,3 +104,11 @@ def problems(error: ValidationError) -> list[str]:
         name = name if name.startswith(PREFIX) else PREFIX + name.upper()
         lines.append(f"{name}={detail['input']!r}: {detail['msg']}")
     return lines
+
+
+def __getattr__(name: str) -> Any:
+    """``settings``: those of the application that runs, else of the environment and ``.env``; asked for when used."""
+    if name != "settings":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    app = newest()
+    return Settings() if app is None else app.settings

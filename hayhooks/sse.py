@@ -1,19 +1,21 @@
 """What a wrapper streams, as server-sent events or as plain text."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-import anyio
-from sse_starlette import EventSourceResponse
-from starlette.responses import StreamingResponse
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from hayhooks.encode import encode
-from hayhooks.invoke import Stream
+from hayhooks.invoke import Stream, unless_disconnected
 from hayhooks.logger import log
 
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+_SILENCE_S = 15  # a comment is sent after one to two times this
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,28 +25,68 @@ class SSEStream:
     stream: Generator[Any, Any, Any] | AsyncGenerator[Any, Any]
 
 
-class Events(EventSourceResponse):
+class _Live(Response):
+    """Sends *chunks*, made of *stream*, as they come; when the client goes away, the work behind them is stopped."""
+
+    keep_awake = b""  # sent when nothing else was for a while
+
+    def __init__(self, chunks: AsyncGenerator[bytes, None], stream: Stream | None = None) -> None:
+        self.status_code = 200
+        self.background = None
+        self.init_headers(_HEADERS)
+        self._chunks = chunks
+        self._stream = stream
+        self._sent_lately = True
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request.
+
+        Raises:
+            DisconnectedError: the client went away before the end.
+        """
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        awake = asyncio.create_task(self._keep_awake(send)) if self.keep_awake else None
+        try:
+            await unless_disconnected(receive, self._send(send))
+        finally:
+            if awake is not None:
+                awake.cancel()
+            await self._chunks.aclose()
+            if self._stream is not None:  # closing the chunks does it, but not if nobody has begun to read them
+                await self._stream.aclose()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send(self, send: Send) -> None:
+        async for chunk in self._chunks:
+            self._sent_lately = True
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    async def _keep_awake(self, send: Send) -> None:
+        while True:
+            await asyncio.sleep(_SILENCE_S)
+            if not self._sent_lately:
+                await send({"type": "http.response.body", "body": self.keep_awake, "more_body": True})
+            self._sent_lately = False
+
+
+class Events(_Live):
     """A ``text/event-stream`` of ready events, several to a piece where they came together.
 
-    Every 15 s without an end a comment keeps proxies awake. When the server stops, the stream goes on to its end:
-    uvicorn's graceful time bounds it, not this class.
+    In long silences a comment keeps proxies awake. When the server stops, the stream goes on to its end: uvicorn's
+    graceful time bounds it, not this class.
     """
 
-    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
-        super().__init__(
-            events,
-            headers=_HEADERS,
-            sep="\n",  # its default is CRLF, which SDKs that split at "\n\n" wait on for ever
-            shutdown_event=anyio.Event(),
-            shutdown_grace_period=float("inf"),
-        )
+    media_type = "text/event-stream"
+    keep_awake = b": keep-alive\n\n"
 
 
-class Text(StreamingResponse):
+class Text(_Live):
     """A plain-text stream that ends with the connection cut, not cleanly, when the wrapper raises in the middle."""
 
+    media_type = "text/plain"
+
     def __init__(self, stream: Stream) -> None:
-        super().__init__(_text(stream), media_type="text/plain; charset=utf-8", headers=_HEADERS)
+        super().__init__(_text(stream), stream)
 
 
 def event(data: bytes) -> bytes:

@@ -62,14 +62,55 @@ class BasePipelineWrapper:
         """Answer an OpenAI chat completion on the event loop; preferred when both exist."""
         raise NotImplementedError("run_chat_completion_async() is not implemented")
 
-    def run_response(self, *args: Any, **kwargs: Any) -> Any:
-        """Reserved for OpenAI Responses, which this version does not serve yet."""
+    def run_response(
+        self, model: str, input_items: list[dict[str, Any]], body: dict[str, Any]
+    ) -> str | Generator[Any, None, None] | Any:
+        """Answer a request of OpenAI's Responses API, streamed or whole.
+
+        Args:
+            model: the deployment's name.
+            input_items: messages, ``function_call_output`` and so on, as the client sent them; a text is one message,
+                ``{"type": "message", "role": "user", "content": text}``.
+            body: the whole request, with every field the client sent.
+        """
         raise NotImplementedError("run_response() is not implemented")
 
-    async def run_response_async(self, *args: Any, **kwargs: Any) -> Any:
-        """Reserved for OpenAI Responses, which this version does not serve yet."""
+    async def run_response_async(
+        self, model: str, input_items: list[dict[str, Any]], body: dict[str, Any]
+    ) -> str | AsyncGenerator[Any, None] | Any:
+        """Answer a request of OpenAI's Responses API on the event loop; preferred when both exist."""
         raise NotImplementedError("run_response_async() is not implemented")
 
     def run_file_upload(self, *args: Any, **kwargs: Any) -> Any:
-        """Reserved for OpenAI Files, which this version does not serve yet."""
+        """Keep a file that came to ``POST /v1/files``; plain or ``async``. Take what you need of these, by name.
+
+        ``filename`` and ``content_type``: what the client says, or ``None``. ``content``: the bytes, all in memory; or
+        ``file``: Starlette's ``UploadFile``, spooled to disk and closed after the answer. ``purpose``: what the client
+        says it is for. ``model``: the deployment's name. ``body``: the other fields of the form.
+
+        Returns:
+            OpenAI's file object as a dict, where what you leave out is filled in; or only its id; or nothing.
+        """
         raise NotImplementedError("run_file_upload() is not implemented")
+
+    def run_file_list(self, *args: Any, **kwargs: Any) -> Any:
+        """Answer ``GET /v1/files`` with a list of file objects.
+
+        It may take ``after``, ``limit``, ``order`` and ``purpose``, each of which the client may leave out.
+        """
+        raise NotImplementedError("run_file_list() is not implemented")
+
+    def run_file_retrieve(self, *args: Any, **kwargs: Any) -> Any:
+        """Answer ``GET /v1/files/{file_id}`` with the file object; ``None`` if there is no such file."""
+        raise NotImplementedError("run_file_retrieve() is not implemented")
+
+    def run_file_content(self, *args: Any, **kwargs: Any) -> Any:
+        """Answer ``GET /v1/files/{file_id}/content`` with bytes, text, a ``Path`` or a response.
+
+        ``None`` if there is no such file.
+        """
+        raise NotImplementedError("run_file_content() is not implemented")
+
+    def run_file_delete(self, *args: Any, **kwargs: Any) -> Any:
+        """Answer ``DELETE /v1/files/{file_id}``; return ``False`` if there is no such file."""
+        raise NotImplementedError("run_file_delete() is not implemented")

@@ -1,4 +1,4 @@
-"""``/models``: the deployments that can chat, as OpenAI lists models."""
+"""``/models``: the deployments that can chat or respond, as OpenAI lists models."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute, Route
 from hayhooks.errors import OpenAIError
 from hayhooks.kernel.snapshot import Deployment, Snapshot
 
-_METHODS = ("run_chat_completion", "run_chat_completion_async")
+_METHODS = ("run_chat_completion", "run_chat_completion_async", "run_response", "run_response_async")
 
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:

@@ -1,16 +1,24 @@
-"""``POST /{name}/run``: a wrapper's ``run_api``, its arguments as a JSON object, its result as JSON or as a stream."""
+"""``POST /{name}/run``: a wrapper's ``run_api``, its arguments as a JSON object, its result as JSON or as a stream.
 
-from collections.abc import Awaitable, Callable, Iterator
+Of a method that takes files the arguments come as a form; the answer is the same.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
 from pydantic import ValidationError
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 
 from hayhooks.encode import encode
 from hayhooks.errors import InvalidInputError, PipelineError
-from hayhooks.invoke import Stream, invoke
+from hayhooks.forms import FORMS, arguments_of, content_type, form_of
+from hayhooks.invoke import Stream, invoke, unless_disconnected
 from hayhooks.kernel.signature import Operation
 from hayhooks.kernel.snapshot import Deployment, Snapshot
 from hayhooks.sse import Events, SSEStream, Text, run_events
@@ -25,17 +33,54 @@ def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
     """Serve ``/run`` for a deployment that implements ``run_api`` or ``run_api_async``."""
     operation = deployment.operation("run_api_async", "run_api")
     if operation is not None:
-        yield Route("/run", _endpoint(deployment, operation), methods=["POST"])
+        endpoint = _WithFiles(deployment, operation) if operation.uploads else _endpoint(deployment, operation)
+        yield Route("/run", endpoint, methods=["POST"])
 
 
 def _endpoint(deployment: Deployment, operation: Operation) -> Callable[[Request], Awaitable[Response]]:
     async def run(request: Request) -> Response:
-        arguments = _arguments(operation, await request.body())
-        if operation.wants_headers:
-            arguments["headers"] = request.headers
-        return await _respond(await invoke(deployment, operation, arguments), deployment, operation)
+        try:
+            arguments = _arguments(operation, await request.body())
+        except InvalidInputError:
+            if content_type(request) == "multipart/form-data":
+                raise HTTPException(415, f"{request.url.path} takes JSON: it has no parameter for files") from None
+            raise
+        return await _run(deployment, operation, arguments, request)
 
     return run
+
+
+class _WithFiles:
+    """Run a method that takes files; an ASGI app, for they stay open to the last byte of the answer."""
+
+    def __init__(self, deployment: Deployment, operation: Operation) -> None:
+        self._deployment = deployment
+        self._operation = operation
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        async with _arguments_with_files(request, self._operation) as arguments:
+            response = await _run(self._deployment, self._operation, arguments, request)
+            await response(scope, receive, send)
+
+
+@asynccontextmanager
+async def _arguments_with_files(request: Request, operation: Operation) -> AsyncIterator[dict[str, Any]]:
+    """The keyword arguments in a form, or in JSON where all files may be left out."""
+    kind = content_type(request)
+    if kind not in FORMS and kind and "json" not in kind:
+        files = ", ".join(sorted(operation.uploads))
+        raise HTTPException(415, f"The body must be multipart/form-data, for {files}, and not {kind}")
+    # What curl -d sends is called a form too, but this one no form ever begins with.
+    if kind != "multipart/form-data" and (kind not in FORMS or (await request.body()).lstrip().startswith(b"{")):
+        yield _arguments(operation, await request.body())
+        return
+    async with form_of(request) as form:
+        try:
+            arguments = operation.arguments.validate_python(arguments_of(form, operation))
+        except ValidationError as error:
+            raise _invalid(error, without_input=True) from None
+        yield arguments
 
 
 def _arguments(operation: Operation, body: bytes) -> dict[str, Any]:
@@ -43,21 +88,38 @@ def _arguments(operation: Operation, body: bytes) -> dict[str, Any]:
     try:
         return operation.arguments.validate_json(body or b"{}")
     except ValidationError as error:
-        details = [
-            {**detail, "loc": ["body", *detail["loc"]]}
-            for detail in error.errors(include_url=False, include_context=False)
-        ]
-        for detail in details:
-            if detail["type"] == "json_invalid":
-                del detail["input"]  # that is the whole body, and may be no text at all
-        raise InvalidInputError(details) from None
+        raise _invalid(error) from None
+
+
+def _invalid(error: ValidationError, *, without_input: bool = False) -> InvalidInputError:
+    details = [
+        {**detail, "loc": ["body", *detail["loc"]]}
+        for detail in error.errors(include_url=False, include_context=False, include_input=not without_input)
+    ]
+    for detail in details:
+        if detail["type"] == "json_invalid":
+            del detail["input"]  # that is the whole body, and may be no text at all
+    return InvalidInputError(details)
+
+
+async def _run(deployment: Deployment, operation: Operation, arguments: dict[str, Any], request: Request) -> Response:
+    if operation.wants_headers:
+        arguments["headers"] = request.headers
+    return await unless_disconnected(request.receive, _answer(deployment, operation, arguments))
+
+
+async def _answer(deployment: Deployment, operation: Operation, arguments: dict[str, Any]) -> Response:
+    return await _respond(await invoke(deployment, operation, arguments), deployment, operation)
 
 
 async def _respond(result: Any, deployment: Deployment, operation: Operation) -> Response:
+    if isinstance(result, FileResponse) and not await anyio.Path(result.path).is_file():
+        raise PipelineError(f"there is no file {str(result.path)!r} to send", traceback="")
     if isinstance(result, Response):
         return result
     if isinstance(result, SSEStream):
-        return Events(run_events(await Stream.of(deployment, result.stream)))
+        stream = await Stream.of(deployment, result.stream)
+        return Events(run_events(stream), stream)
     if isinstance(result, Stream):
         return Text(result)
     try:

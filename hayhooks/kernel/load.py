@@ -39,6 +39,10 @@ METHODS = (
     "run_response",
     "run_response_async",
     "run_file_upload",
+    "run_file_list",
+    "run_file_retrieve",
+    "run_file_content",
+    "run_file_delete",
 )
 
 Equip = Callable[[Deployment], Any]

@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from hayhooks.logger import log
 
 _LOADS_AT_A_TIME = 4
 _LOAD_PATIENCE_S = 1.0  # a load that takes longer makes room for the next one
+_HOLD_S = 1.0  # what was loaded waits no longer than this for its folder to be still
 _START_S = 30.0  # the server is ready after this long, even if some wrappers are still loading
 
 
@@ -54,6 +55,7 @@ class _Load:
 class _Loaded:
     load: _Load
     outcome: Deployment | Failure
+    at: float = field(default_factory=time.monotonic)
 
 
 class Reconciler:
@@ -118,6 +120,7 @@ class Reconciler:
         self.watch = Watch(self._inbox.put, look_around_s=look_around_ms / 1000, events=events)
         self._loaders = Crew("load", _LOADS_AT_A_TIME, patience_s=_LOAD_PATIENCE_S)
         self._loads: dict[str, _Load] = {}
+        self._held: list[_Loaded] = []  # what came from folders that are moving
         self._look = Look({}, {}, {}, {}, unsettled=True, problem="")  # the last one
         self._began_at = 0.0
         self._stopped = threading.Event()
@@ -155,6 +158,8 @@ class Reconciler:
 
     def _reconcile(self, hints: set[str] | None, loaded: list[_Loaded]) -> None:
         """One turn: look at the folders *hints* (None: at all), take what was *loaded*, start what has to be."""
+        if hints is not None:
+            hints.update(result.load.revision.name for result in loaded)
         self._look = look = self._scanner.look(time.monotonic(), hints)
         self.watch.follow(look.directories)
         outcomes = self._accept(loaded)
@@ -180,17 +185,30 @@ class Reconciler:
         self.retirement.relieve()
 
     def _accept(self, loaded: list[_Loaded]) -> list[Deployment | Failure]:
-        """The outcomes of loads that are still wanted; a deployment that came too late is retired unseen."""
-        outcomes = []
+        """The outcomes of loads that are still wanted; a deployment that came too late is retired unseen.
+
+        A wrapper may have read files that changed while it was set up. So what comes from a folder that is moving waits
+        until that is still again, and is only wanted if it is still the same.
+        """
         if any(isinstance(result.outcome, Failure) for result in loaded):
             self.retirement.collect_soon()
-        for result in loaded:
-            if self._loads.get(result.load.revision.name) is result.load:
-                del self._loads[result.load.revision.name]
+        results, self._held = [*self._held, *loaded], []
+        outcomes = []
+        for result in results:
+            name = result.load.revision.name
+            if self._loads.get(name) is not result.load or not self._is_current(result.load.revision):
+                if isinstance(result.outcome, Deployment):
+                    self.retirement.add(result.outcome)
+            elif self._scanner.is_moving(name) and time.monotonic() - result.at < _HOLD_S:
+                self._held.append(result)
+            else:
+                del self._loads[name]
                 outcomes.append(result.outcome)
-            elif isinstance(result.outcome, Deployment):
-                self.retirement.add(result.outcome)
         return outcomes
+
+    def _is_current(self, revision: Revision) -> bool:
+        latest = self._look.revisions.get(revision.name)
+        return latest is not None and latest.fingerprint == revision.fingerprint
 
     def _loading(self) -> list[Loading]:
         return [load.loading for load in self._loads.values()]

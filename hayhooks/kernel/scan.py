@@ -143,6 +143,10 @@ class Scanner:
             self._miss(name, now)
         return self._result("")
 
+    def is_moving(self, name: str) -> bool:
+        """Whether *name* has changed, or gone, and has not kept still since."""
+        return name in self._unsettled
+
     def seen_at(self, name: str) -> float:
         """When the present state of *name* was first seen; *now* of the last look for one that is gone."""
         memory = self._memory.get(name)

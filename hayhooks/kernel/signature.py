@@ -14,6 +14,8 @@ from pydantic import ConfigDict, Field, GetPydanticSchema, PydanticSchemaGenerat
 from pydantic_core import core_schema
 from typing_extensions import TypedDict
 
+from hayhooks.toolkit.inputs import made_of
+
 _STREAMS = (Generator, AsyncGenerator, Iterator, AsyncIterator)
 
 
@@ -30,6 +32,8 @@ class Operation:
     parameters: frozenset[str]  # every keyword that the method takes
     takes_any: bool  # it has **kwargs
     wants_headers: bool  # it has a parameter `headers` of Starlette's type, which the server fills
+    uploads: frozenset[str]  # the parameters that take uploaded files: then the arguments come as a form
+    fields: Mapping[str, TypeAdapter[dict[str, Any]]]  # where they do: one for each parameter that has a type
     summary: str  # the docstring's first line
     description: str  # the rest of it, without the parameters
 
@@ -42,7 +46,8 @@ def describe(method: Callable[..., Any]) -> Operation:
     """Describe the bound *method*.
 
     A parameter without annotation takes any JSON, ``**kwargs`` takes the fields that are left. A parameter named
-    ``headers`` of Starlette's type is left out of the arguments.
+    ``headers`` of Starlette's type is left out of the arguments. One of Starlette's ``UploadFile``, a list of them, or
+    one named ``files`` without a type, takes files.
 
     Raises:
         TypeError: a parameter is of a type that no JSON can become, or cannot be given by name.
@@ -52,6 +57,7 @@ def describe(method: Callable[..., Any]) -> Operation:
     documentation = docstring_parser.parse(inspect.getdoc(method) or "")
     texts = {parameter.arg_name.lstrip("*"): parameter.description for parameter in documentation.params}
     fields: dict[str, Any] = {}
+    uploads: set[str] = set()
     takes_any = wants_headers = False
     for name, parameter in signature.parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
@@ -60,10 +66,15 @@ def describe(method: Callable[..., Any]) -> Operation:
             raise TypeError(f"{method.__name__}(): {name!r} can only be given by position, but requests give names")
         elif parameter.kind is not parameter.VAR_POSITIONAL:
             annotation = hints.get(name, Any)
+            if name == "files" and annotation in (Any, list):
+                annotation = list[_UPLOAD]  # type: ignore[valid-type]
             if name == "headers" and "starlette.datastructures.Headers" in _names(annotation):
                 wants_headers = True
             else:
                 fields[name] = _field(annotation, parameter, texts.get(name))
+                hints[name] = annotation
+                if _takes_upload(annotation):
+                    uploads.add(name)
     return Operation(
         name=method.__name__,
         method=method,
@@ -74,6 +85,8 @@ def describe(method: Callable[..., Any]) -> Operation:
         parameters=frozenset(fields),
         takes_any=takes_any,
         wants_headers=wants_headers,
+        uploads=frozenset(uploads),
+        fields=_field_adapters(method.__name__, fields, hints) if uploads else {},
         summary=documentation.short_description or "",
         description=documentation.long_description or "",
     )
@@ -115,6 +128,17 @@ def _arguments_adapter(name: str, fields: dict[str, Any], takes_any: bool) -> Ty
         raise TypeError(f"{name}(): {error.message}") from error
 
 
+def _field_adapters(
+    name: str, fields: Mapping[str, Any], hints: Mapping[str, Any]
+) -> dict[str, TypeAdapter[dict[str, Any]]]:
+    """An adapter for each of *fields* alone, so that a form's text can be tried; none where anything is accepted."""
+    return {
+        field: _arguments_adapter(name, {field: annotation}, takes_any=False)
+        for field, annotation in fields.items()
+        if hints[field] is not Any
+    }
+
+
 def _result_adapter(annotation: Any) -> TypeAdapter[Any] | None:
     origin = typing.get_origin(annotation) or annotation
     if annotation in (Any, None, type(None)) or origin in _STREAMS or "starlette." in " ".join(_names(annotation)):
@@ -138,6 +162,8 @@ def _haystack_aware(annotation: Any) -> Any:
     """
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is None:
+        if is_upload(annotation):
+            return _UPLOAD
         return _by_dict(annotation) if is_haystack_data(annotation) else annotation
     if origin is typing.Literal or not arguments:
         return annotation
@@ -159,18 +185,38 @@ def is_haystack_data(cls: Any) -> bool:
     )
 
 
+def is_upload(cls: Any) -> bool:
+    """Whether *cls* is Starlette's ``UploadFile`` or derives from it, as FastAPI's does."""
+    return isinstance(cls, type) and any(
+        _full_name(base) == "starlette.datastructures.UploadFile" for base in cls.__mro__
+    )
+
+
+def _takes_upload(annotation: Any) -> bool:
+    arguments = typing.get_args(annotation)
+    return annotation is _UPLOAD or is_upload(annotation) or any(_takes_upload(argument) for argument in arguments)
+
+
+def _an_upload() -> Any:
+    """What stands for ``UploadFile`` in a request model: whatever class was written, what comes is Starlette's."""
+
+    def check(value: Any) -> Any:
+        if not is_upload(type(value)):
+            raise ValueError("a file is expected, in a form of type multipart/form-data")
+        return value
+
+    schema = core_schema.no_info_plain_validator_function(check)
+    json_schema = WithJsonSchema({"type": "string", "format": "binary"})
+    return Annotated[Any, GetPydanticSchema(lambda _source, _handler: schema), json_schema]
+
+
 def _by_dict(cls: Any) -> Any:
     def parse(value: Any) -> Any:
         if isinstance(value, cls):
             return value
         if not isinstance(value, dict):
             raise ValueError(f"a {cls.__name__} is given as an object")
-        try:
-            if cls.__name__ == "ChatMessage" and isinstance(value.get("content"), str | None):
-                return cls.from_openai_dict_format(value)
-            return cls.from_dict(value)
-        except Exception as error:  # from_dict raises what it happens upon: KeyError, TypeError, AttributeError ...
-            raise ValueError(f"not a {cls.__name__}: {type(error).__name__}: {error}") from error
+        return made_of(cls, value)
 
     schema = core_schema.no_info_plain_validator_function(
         parse, serialization=core_schema.plain_serializer_function_ser_schema(lambda value: to_plain(value))
@@ -198,3 +244,6 @@ def _full_name(cls: type) -> str:
 
 def _camel(name: str) -> str:
     return "".join(part.capitalize() for part in name.split("_"))
+
+
+_UPLOAD = _an_upload()

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from haystack.dataclasses import StreamingChunk, ToolCallDelta
 
-    OnToolCallStart = Callable[[str, dict[str, Any], str | None], Any]
-    OnToolCallEnd = Callable[[str, dict[str, Any], Any, bool], Any]
-    OnReasoning = Callable[[str, dict[str, Any]], Any]
-    OnPipelineEnd = Callable[[Any], Any]
+OnToolCallStart = Callable[[str, dict[str, Any], str | None], Any]
+OnToolCallEnd = Callable[[str, dict[str, Any], Any, bool], Any]
+OnReasoning = Callable[[str, dict[str, Any]], Any]
+OnPipelineEnd = Callable[[Any], Any]
 
 
 @dataclass(slots=True)

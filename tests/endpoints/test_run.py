@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from hayhooks import Settings, create_app
+from tests.endpoints.openai_apis import go_away, leases, logged
 from tests.server import LiveServer, eventually, serving
 
 HEAD = """
@@ -259,6 +260,30 @@ def test_a_reader_that_goes_away_ends_a_sync_generator_at_its_next_item(server: 
     with server.client.stream("POST", "/it/run", json={}) as response:
         next(response.iter_bytes())
     eventually(closed.exists)
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        "async def run_api_async(self):\n    try:\n        Path(CLOSED + '.began').touch()"
+        "\n        await asyncio.sleep(60)",
+        "async def run_api_async(self):\n    try:\n        Path(CLOSED + '.began').touch()\n        while True:"
+        "\n            yield 'x'\n            await asyncio.sleep(0.01)",
+        "def run_api(self):\n    try:\n        Path(CLOSED + '.began').touch()\n        while True:"
+        "\n            yield 'x'",
+        "def run_api(self): return SSEStream(self.words())\n\ndef words(self):\n    try:"
+        "\n        Path(CLOSED + '.began').touch()\n        while True:\n            yield 'x'",
+    ],
+)
+def test_a_client_that_goes_away_stops_the_work_and_the_log_says_so(server: LiveServer, tmp_path, definition: str):
+    closed = tmp_path / "closed"
+    ending = "\n    finally:\n        Path(CLOSED).touch()"
+    server.serve("it", "import asyncio\nfrom pathlib import Path\n" + method(definition + ending), closed=str(closed))
+    with logged() as lines:
+        go_away(server, "/it/run", {}, tmp_path / "closed.began")
+        eventually(lambda: closed.exists() and leases(server) == 0 and lines)
+
+    assert lines == ["INFO POST /it/run was cancelled: the client went away"]
 
 
 def test_a_slow_reader_is_felt_by_the_generator(server: LiveServer, tmp_path):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.faults.traffic import Traffic, write
+from tests.faults.traffic import Traffic, files, write
 from tests.server import ECHO, LiveServer, replace, serving
 
 HANGING = """
@@ -102,3 +102,22 @@ def test_after_a_while_the_start_no_longer_waits_for_one_that_hangs(root: Path, 
         assert server.client.post("/hanging/run", json={}).status_code == 503
         gate.touch()
         server.eventually(lambda: server.run("hanging") == 1)
+
+
+def test_what_a_setup_read_from_a_folder_that_had_changed_is_not_served(traffic: Traffic, tmp_path: Path):
+    """The old wrapper is still in setup when the new version comes, and reads the new prompt."""
+    app = traffic.server.root / "app"
+    for version in (11, 13, 15, 17):
+        gate, began = tmp_path / f"gate{version}", tmp_path / f"began{version}"
+        wait = (
+            f"Path({str(began)!r}).touch()\n        while not Path({str(gate)!r}).exists(): __import__('time').sleep(0)"
+        )
+        source = files(version)["pipeline_wrapper.py"].replace(
+            "        self.prompt", f"        {wait}\n        self.prompt"
+        )
+        for path, content in {**files(version), "pipeline_wrapper.py": source}.items():
+            replace(app / path, content)
+        traffic.server.eventually(began.exists)
+        write(app, version + 1)
+        gate.touch()
+        traffic.serves(version + 1)

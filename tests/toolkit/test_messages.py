@@ -1,9 +1,15 @@
 from types import SimpleNamespace
 
 import pytest
-from haystack.dataclasses import ChatMessage
+from haystack.dataclasses import ChatMessage, ToolCall
 
-from hayhooks.toolkit.messages import get_last_user_message, is_user_message
+from hayhooks.toolkit.messages import (
+    chat_messages_from_openai_response,
+    get_input_files,
+    get_last_user_input_text,
+    get_last_user_message,
+    is_user_message,
+)
 
 CONVERSATION = [
     {"role": "system", "content": "Be brief."},
@@ -61,3 +67,102 @@ def test_messages_of_haystack_are_read_too():
 )
 def test_only_the_role_makes_a_user_message(message, expected):
     assert is_user_message(message) is expected
+
+
+QUESTION = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "What is in it?"}]}
+DATA_URL = "data:image/png;base64,iVBORw0KGgo="
+
+
+@pytest.mark.parametrize(
+    ("input_items", "expected"),
+    [
+        ("hello", "hello"),
+        ([], None),
+        ([QUESTION], "What is in it?"),
+        ([{"role": "user", "content": "short"}], "short"),
+        ([QUESTION, {"type": "function_call", "name": "f", "arguments": "{}", "call_id": "1"}], "What is in it?"),
+        ([QUESTION, {"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}], "What is in it?"),
+        ([QUESTION, {"role": "assistant", "content": "no"}], "What is in it?"),
+        ([{"role": "assistant", "content": "no"}], None),
+    ],
+)
+def test_the_last_text_of_the_user_in_a_responses_input(input_items, expected):
+    assert get_last_user_input_text(input_items) == expected
+
+
+def test_the_files_of_a_responses_input_are_those_that_users_sent():
+    by_id = {"type": "input_file", "file_id": "file-1", "filename": "a.pdf"}
+    inline = {"type": "input_file", "file_data": "aGVsbG8=", "filename": "b.txt"}
+    image = {"type": "input_image", "file_id": "file-2"}
+    others = [
+        {"type": "input_image", "image_url": DATA_URL},
+        {"type": "input_file"},
+        {"type": "input_text", "text": "x"},
+    ]
+    items = [
+        {"role": "user", "content": [by_id, *others]},
+        {"role": "assistant", "content": [by_id]},
+        {"role": "user", "content": "no file"},
+        {"role": "user", "content": [inline, image]},
+    ]
+
+    assert get_input_files(items) == [by_id, inline, image]
+    assert get_input_files("text") == []
+
+
+def test_the_input_of_a_response_becomes_haystacks_messages():
+    messages = chat_messages_from_openai_response(
+        [
+            {"role": "developer", "content": "Be brief."},
+            QUESTION,
+            {"type": "reasoning", "summary": []},
+            {"type": "function_call", "call_id": "1", "name": "look", "arguments": '{"at": "it"}'},
+            {"type": "function_call", "call_id": "2", "name": "ask", "arguments": "no JSON"},
+            {"type": "function_call_output", "call_id": "1", "output": "a cat"},
+            {"type": "function_call_output", "call_id": "2", "output": [{"type": "input_text", "text": "a dog"}]},
+            {"type": "function_call_output", "call_id": "3", "output": {"a": 1}},
+            {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Pets."}]},
+            {"role": "user", "content": ""},
+        ]
+    )
+
+    look, ask = ToolCall("look", {"at": "it"}, id="1"), ToolCall("ask", {}, id="2")
+    assert messages == [
+        ChatMessage.from_system("Be brief."),
+        ChatMessage.from_user("What is in it?"),
+        ChatMessage.from_assistant(tool_calls=[look, ask]),
+        ChatMessage.from_tool("a cat", look),
+        ChatMessage.from_tool("a dog", ask),
+        ChatMessage.from_tool('{"a": 1}', ToolCall("function", {}, id="3")),
+        ChatMessage.from_assistant("Pets."),
+    ]
+
+
+def test_calls_at_the_end_of_a_responses_input_are_kept():
+    (message,) = chat_messages_from_openai_response([{"type": "function_call", "id": "1", "name": "f"}])
+
+    assert message.tool_calls == [ToolCall("f", {}, id="1")]
+
+
+def test_a_text_is_a_users_message():
+    assert chat_messages_from_openai_response("hello") == [ChatMessage.from_user("hello")]
+    assert chat_messages_from_openai_response("") == []
+
+
+def test_images_and_files_that_are_in_the_input_are_in_the_message_and_references_are_not():
+    content = [
+        {"type": "input_text", "text": "look"},
+        {"type": "input_image", "image_url": DATA_URL, "detail": "low"},
+        {"type": "input_image", "image_url": "https://example.org/cat.png"},
+        {"type": "input_image", "file_id": "file-1"},
+        {"type": "input_file", "file_data": "data:text/plain;base64,aGVsbG8=", "filename": "a.txt"},
+    ]
+    (message,) = chat_messages_from_openai_response([{"role": "user", "content": content}])
+
+    assert message.text == "look"
+    assert [(image.base64_image, image.mime_type, image.detail) for image in message.images] == [
+        ("iVBORw0KGgo=", "image/png", "low")
+    ]
+    assert [(file.base64_data, file.mime_type, file.filename) for file in message.files] == [
+        ("aGVsbG8=", "text/plain", "a.txt")
+    ]

@@ -1,0 +1,169 @@
+"""Requests of OpenAI's APIs: the body names the deployment as its ``model``, and errors are told in OpenAI's shape."""
+
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol
+
+from pydantic_core import from_json
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from hayhooks.errors import OpenAIError, PipelineError
+from hayhooks.invoke import Stream, collect, invoke, unless_disconnected
+from hayhooks.items import piece_of
+from hayhooks.kernel.signature import Operation
+from hayhooks.kernel.snapshot import Deployment
+from hayhooks.logger import log
+from hayhooks.router import find, lend, switch_of, unknown_model
+from hayhooks.sse import Events
+
+
+class Answer(Protocol):
+    """One answer in the making."""
+
+    def whole(self, items: Iterable[Any]) -> bytes:
+        """The JSON of an answer that consists of *items*."""
+
+    def events(self, stream: Stream) -> AsyncGenerator[bytes, None]:
+        """The server-sent events of an answer that *stream* gives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """One of OpenAI's APIs."""
+
+    path: str  # below "/v1" and without it
+    short_path: str  # below "/{name}", where the path decides the model
+    title: str
+    methods: tuple[str, ...]  # of wrappers, the preferred one first
+    check: Callable[[dict[str, Any]], None]  # raises OpenAIError if its own fields of the body do not fit
+    main_field: str  # of the body: what the model is asked
+    arguments: Callable[[dict[str, Any]], dict[str, Any]]  # of the method, from the body; model and body are added
+    answer: Callable[[str, dict[str, Any]], Answer]  # from model and body
+
+    def server_routes(self) -> Iterator[BaseRoute]:
+        """Serve the paths on which the body names the model."""
+        for prefix in ("", "/v1"):
+            yield Route(prefix + self.path, _ByModel(self), methods=["POST"])
+
+    def deployment_routes(self, deployment: Deployment) -> Iterator[BaseRoute]:
+        """Serve the path of one deployment; it says so where the wrapper has none of the methods."""
+
+        async def ask(request: Request) -> Response:
+            body = await self.body(request)
+            return await _ask(self, deployment, {**body, "model": deployment.name}, request)
+
+        implemented = deployment.operation(*self.methods) is not None
+        yield Route(self.short_path, ask, methods=["POST"], include_in_schema=implemented)
+
+    async def body(self, request: Request) -> dict[str, Any]:
+        """The checked body; every field as the client sent it.
+
+        Raises:
+            OpenAIError: it is no JSON object, or a field does not fit.
+        """
+        try:
+            body = from_json(await request.body(), allow_inf_nan=False, cache_strings="keys")
+        except ValueError as error:
+            raise OpenAIError(400, f"The body is not valid JSON: {error}") from None
+        if not isinstance(body, dict):
+            raise OpenAIError(400, "The body must be a JSON object")
+        self.check(body)
+        if not isinstance(body.get("stream"), bool | None):
+            raise OpenAIError(400, "'stream' must be true, false or null", param="stream")
+        if not isinstance(body.get("stream_options"), dict | None):
+            raise OpenAIError(400, "'stream_options' must be an object or null", param="stream_options")
+        return body
+
+
+def check_content(message: dict[str, Any], param: str) -> None:
+    """Check what every wrapper relies on in the ``content`` of a *message*, which *param* names in the body.
+
+    Raises:
+        OpenAIError: it is neither text nor null nor a list of parts, or a text is none.
+    """
+    content = message.get("content")
+    if not isinstance(content, str | list | None):
+        raise OpenAIError(400, f"'{param}.content' must be a text, a list of parts or null", param=f"{param}.content")
+    for index, part in enumerate(content if isinstance(content, list) else ()):
+        text = part.get("text", "") if isinstance(part, dict) else part
+        if not isinstance(text, str):
+            name = f"{param}.content[{index}]"
+            raise OpenAIError(400, f"'{name}' must be an object, and its 'text' a string", param=name)
+
+
+class _ByModel:
+    """Ask the deployment that the body names; an ASGI app, for the lease must last to the last byte."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        body = await self._api.body(request)
+        model = body.get("model")
+        if not isinstance(model, str) or not model:
+            raise OpenAIError(400, "'model' must be a string that names a model", param="model")
+        deployment = await find(scope, model)
+        if deployment is None:
+            raise unknown_model(switch_of(scope).live.snapshot, model)
+        chosen = deployment
+
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            response = await _ask(self._api, chosen, body, request)
+            await response(scope, receive, send)
+
+        await lend(chosen, answer, scope, receive, send)
+
+
+async def _ask(api: Api, deployment: Deployment, body: dict[str, Any], request: Request) -> Response:
+    operation = deployment.operation(*api.methods)
+    if operation is None:
+        message = f"The pipeline {deployment.name!r} does not implement {api.title} ({' or '.join(api.methods)})"
+        raise OpenAIError(501, message, param="model", code="not_implemented", retry=False)
+    try:
+        # While the wrapper works nothing is read from the client but the news that it has gone.
+        return await unless_disconnected(request.receive, _answer(api, deployment, operation, body, request))
+    except PipelineError as error:
+        if error.__cause__ is not None and _was_reading_messages(error.__cause__.__traceback__):
+            param = api.main_field
+            raise OpenAIError(400, f"The pipeline cannot use '{param}': {error}", param=param) from error
+        log.opt(exception=error.__cause__ or error).error("{}: {} failed: {}", deployment.name, api.title, error)
+        raise OpenAIError(500, str(error), type="server_error", retry=False) from error
+
+
+async def _answer(
+    api: Api, deployment: Deployment, operation: Operation, body: dict[str, Any], request: Request
+) -> Response:
+    arguments = operation.accepted({"model": deployment.name, **api.arguments(body), "body": body})
+    if operation.wants_headers:
+        arguments["headers"] = request.headers
+    result = await invoke(deployment, operation, arguments)
+    if isinstance(result, Response):
+        return result
+    stream = result if isinstance(result, Stream) else Stream([result])
+    answer = api.answer(deployment.name, body)
+    if not body.get("stream"):
+        return Response(answer.whole(await collect(stream)), media_type="application/json")
+    try:
+        for item in stream.first[:1]:
+            piece_of(item)  # raises while there is still a status to say so
+    except PipelineError:
+        await stream.aclose()
+        raise
+    return Events(answer.events(stream), stream)
+
+
+def _was_reading_messages(traceback: TracebackType | None) -> bool:
+    """Whether the wrapper was turning the client's messages into Haystack's when it raised: they are at fault then."""
+    while traceback is not None:
+        module, name = traceback.tb_frame.f_globals.get("__name__"), traceback.tb_frame.f_code.co_name
+        if (module, name) == ("haystack.dataclasses.chat_message", "from_openai_dict_format"):
+            return True
+        if module == "hayhooks.toolkit.messages":
+            return True
+        traceback = traceback.tb_next
+    return False
