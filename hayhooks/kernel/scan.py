@@ -23,8 +23,10 @@ WRAPPER_FILE = "pipeline_wrapper.py"
 YAML_SUFFIXES = (".yml", ".yaml")
 _FILE_SUFFIXES = (*YAML_SUFFIXES, ".py")
 
-# Hidden files, and what editors, tools and Python leave behind.
-_LEAVING = re.compile(r"\..*|.*(\.sw[pxo]|~|\.tmp|\.py[co]|___jb_\w+___)|#.*#|4913|__pycache__|node_modules", re.DOTALL)
+# Hidden files, and what editors, tools, databases and Python leave behind.
+_LEAVING = re.compile(
+    r"\..*|.*(\.sw[pxo]|-(journal|wal|shm)|~|\.tmp|\.py[co]|___jb_\w+___)|#.*#|4913|__pycache__|node_modules", re.DOTALL
+)
 _DIGEST_BYTES = 16 * 2**20  # of a larger file that is not Python the stamp stands for the content
 _MAX_FILES = 20_000  # of a folder, each of which costs a stat with every look
 _MAX_LINKED_FILES = 2_000  # below one link: those of a link to more, as to "/usr", are not looked at
@@ -134,6 +136,7 @@ class Scanner:
         if self._only is not None:
             listing = {name: entries for name, entries in listing.items() if name == self._only}
         self._python_path.look()
+        own_files.look()
         known = self._memory.keys() | self._bystanders.keys()
         for name, entries in listing.items():
             if names is None or name in names or name in self._unsettled or name not in known:
@@ -410,17 +413,18 @@ class _Walk:
             for relative, entry in entries.items():
                 if _is_directory(entry):
                     (links if entry.is_symlink() else to_visit).append((relative + "/", entry.path))
-                else:
-                    self._file(relative, entry, f"{real}/{entry.name}" in self._written)
+                elif (stamp := _stamp(entry)) is not None:
+                    self._file(relative, f"{real}/{entry.name}", stamp)
             if len(self.stamps) > most:
                 raise _TooManyError
         return links
 
-    def _file(self, relative: str, entry: os.DirEntry[str], own: bool) -> None:
-        if own:
+    def _file(self, relative: str, path: str, stamp: Stamp) -> None:
+        if path in self._written and own_files.is_own(self._folder, path, stamp):
             self.own.add(relative)
-        if (not own or relative.endswith(".py")) and (stamp := _stamp(entry)) is not None:
-            self.stamps[relative] = stamp
+            if not relative.endswith(".py"):
+                return
+        self.stamps[relative] = stamp
 
 
 class _TooManyError(Exception):
