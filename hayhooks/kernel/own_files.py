@@ -20,7 +20,8 @@ from hayhooks.kernel.modules import current_folder
 from hayhooks.kernel.snapshot import Stamp
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-_WORK_S = 2.0  # so long after it was opened, or was seen open, a change of a file is the wrapper's
+_BEGIN_S = 1.0  # a write that was announced has begun by then
+_ELSEWHERE_S = 2.0  # so long after it was announced by another worker a change is that one's
 _MOST_NOTES = 2_000  # on the board
 
 
@@ -28,8 +29,10 @@ _MOST_NOTES = 2_000  # on the board
 class _Own:
     """A file that a wrapper has written."""
 
-    until: float  # Unix seconds: changes until then are the wrapper's
+    announced_at: float  # of a monotonic clock
+    is_elsewhere: bool = False  # another worker has
     stamp: Stamp | None = None  # as it was seen last
+    is_done: bool = False  # as it was left when it was closed: who changes it now is somebody else
 
 
 _lock = threading.Lock()
@@ -54,7 +57,7 @@ def look() -> None:
             folder, path = (_board / note).read_bytes().split(b"\0")
             with _lock:
                 own = _written.setdefault(os.fsdecode(folder), {})
-                own.setdefault(os.fsdecode(path), _Own(time.time() + _WORK_S))
+                own.setdefault(os.fsdecode(path), _Own(time.monotonic(), is_elsewhere=True))
 
 
 def written_in(folder: str) -> frozenset[str]:
@@ -67,12 +70,21 @@ def is_own(folder: str, path: str, stamp: Stamp) -> bool:
     """Whether *path*, one of those, is as the wrapper left it; it is forgotten when somebody else has changed it."""
     with _lock:
         own = _written.get(folder, {}).get(path)
-        if own is None or own.stamp == stamp:
-            return own is not None
-        if time.time() > own.until and not _is_open(path) and not _was_noted_lately(path):
-            del _written[folder][path]
+        if own is None:
             return False
-        own.stamp, own.until = stamp, max(own.until, time.time() + _WORK_S)
+        if own.is_elsewhere:
+            announced = _announced_elsewhere(path)
+            still = announced is not None and (own.stamp in (None, stamp) or time.time() - announced < _ELSEWHERE_S)
+        else:
+            still = not own.is_done or own.stamp == stamp or _is_open(path)
+        if not still:
+            del _written[folder][path]
+            _withdraw(path)
+            return False
+        begun = own.stamp != stamp or time.monotonic() - own.announced_at > _BEGIN_S
+        left_alone = own.is_done and own.stamp == stamp
+        own.is_done = left_alone or (begun and not _is_open(path))
+        own.stamp = stamp
         return True
 
 
@@ -92,12 +104,20 @@ def _target(descriptor: str) -> str:
         return ""
 
 
-def _was_noted_lately(path: str) -> bool:
-    """Whether another worker has opened *path* just now."""
+def _announced_elsewhere(path: str) -> float | None:
+    """When another worker has announced to write *path*, Unix seconds; None if none has."""
     try:
-        return _board is not None and time.time() - _note_of(_board, path).stat().st_mtime < _WORK_S
+        return _note_of(_board, path).stat().st_mtime if _board is not None else None
     except OSError:
-        return False
+        return None
+
+
+def _withdraw(path: str) -> None:
+    """Let the other workers look at *path* again too."""
+    if _board is not None:
+        note = _note_of(_board, path)
+        note.unlink(missing_ok=True)
+        _noted.discard(note.name)
 
 
 def _note_of(board: Path, path: str) -> Path:
@@ -148,11 +168,11 @@ def _hear(event: str, args: Sequence[Any]) -> None:
 
 
 def _note(folder: str, path: str) -> None:
-    now = time.time()
+    now = time.monotonic()
     with _lock:
-        own = _written.setdefault(folder, {}).setdefault(path, _Own(0.0))
-        known_for_a_while = own.until - now > _WORK_S / 2
-        own.until = now + _WORK_S
+        own = _written.setdefault(folder, {}).setdefault(path, _Own(float("-inf")))
+        known_for_a_while = now - own.announced_at < _BEGIN_S
+        own.announced_at, own.is_elsewhere, own.is_done = now, False, False
     if _board is None or known_for_a_while:
         return
     note = _note_of(_board, path)
