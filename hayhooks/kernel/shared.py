@@ -68,14 +68,14 @@ class PythonPath:
     """Finds what sources import from the directories *roots*, and in which version. For one thread."""
 
     def __init__(self, roots: Sequence[str]) -> None:
-        self._roots = tuple(roots)
+        self.roots = tuple(roots)
         self._listings: dict[str, frozenset[str]] = {}
         self._files: dict[str, tuple[_Stamp, bytes] | None] = {}  # all that were looked for; None: there is none
         self._found: dict[frozenset[str], Mapping[str, Shared]] = {}
 
     def look(self) -> None:
         """See what is there now: until this is called again, ``modules`` tells of this moment."""
-        listings = {root: _listing(root) for root in self._roots}
+        listings = {root: _listing(root) for root in self.roots}
         stale = [path for path, file in self._files.items() if _stamp(path) != (file and file[0])]
         if stale or listings != self._listings:
             self._listings = listings
@@ -85,7 +85,7 @@ class PythonPath:
 
     def modules(self, names: frozenset[str]) -> Mapping[str, Shared]:
         """The modules that lie behind the imported *names*, and those that they import in turn, by name."""
-        if not self._roots:
+        if not self.roots:
             return {}
         found = self._found.get(names)
         if found is None:
@@ -118,7 +118,7 @@ class PythonPath:
         """The module *name*, and the packages that it lies in, with their files."""
         parts = name.split(".")
         top = {parts[0], f"{parts[0]}.py"}
-        root = next((root for root in self._roots if not top.isdisjoint(self._listings.get(root, ()))), None)
+        root = next((root for root in self.roots if not top.isdisjoint(self._listings.get(root, ()))), None)
         if root is None:
             return
         for length in range(1, len(parts) + 1):
