@@ -190,12 +190,17 @@ class _Dispatch(BaseRoute):
 async def _unknown(server_names: frozenset[str], scope: Scope, receive: Receive, send: Send) -> None:
     """Answer for a path that nothing serves: say what is wrong with it, or serve it after all when just starting."""
     switch, name = switch_of(scope), _first_segment(scope)
-    if not name or (name in server_names and name not in switch.live.snapshot.deployments):
+    snapshot = await switch.known(name)
+    if not name or (name in server_names and not _is_there(snapshot, name)):
         raise NotFoundError(f"nothing is served at {get_route_path(scope)}; /status lists what is")
-    if name in (await switch.known(name)).deployments:
+    if name in snapshot.deployments:
         await switch.live.router(scope, receive, send)
         return
-    raise missing(switch.live.snapshot, name)
+    raise missing(snapshot, name)
+
+
+def _is_there(snapshot: Snapshot, name: str) -> bool:
+    return any(name in names for names in (snapshot.deployments, snapshot.failures, snapshot.loading))
 
 
 def served(snapshot: Snapshot) -> dict[str, Any]:
