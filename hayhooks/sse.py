@@ -1,4 +1,9 @@
-"""What a wrapper streams, as server-sent events or as plain text."""
+"""What a wrapper streams, as server-sent events or as plain text.
+
+Not by sse-starlette's response: events are ready bytes here, and of those, sent one by one, it lets 57,000 a second
+through where this one lets 118,000 (medians of five interleaved rounds on two cores; slow ones cost the same). It also
+ends streams when the server begins to stop, where ours go on to their end.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, Generator

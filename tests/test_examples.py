@@ -1,10 +1,12 @@
 """The examples answer as their READMEs say."""
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 import hayhooks
@@ -66,3 +68,17 @@ def test_the_demo_checks_itself():
     for name in NAMES:
         assert f"# {name}\n" in demo.stdout
     assert demo.stdout.endswith("All answered.\n")
+
+
+def test_what_open_webui_asks_besides_costs_nothing_and_answers_show_status_and_source(examples: LiveServer):
+    def ask(text: str, stream: bool) -> httpx.Response:
+        body = {"model": "open_webui", "stream": stream, "messages": [{"role": "user", "content": text}]}
+        return examples.client.post("/v1/chat/completions", json=body).raise_for_status()
+
+    task = ask("### Task:\nGenerate a concise title.", stream=False).json()
+    assert task["choices"][0]["message"]["content"] == "{}"
+    events = ask("When was the oldest clock made?", stream=True).text.split("\n\n")
+    chunks = [json.loads(event.removeprefix("data: ")) for event in events[:-2]]
+    assert [chunk["event"]["type"] for chunk in chunks if "event" in chunk] == ["status", "status", "source"]
+    assert all(chunk["choices"] == [] for chunk in chunks if "event" in chunk)
+    assert "1512" in "".join(choice["delta"].get("content", "") for chunk in chunks for choice in chunk["choices"])

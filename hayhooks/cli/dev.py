@@ -11,7 +11,7 @@ from rich.text import Text
 
 from hayhooks.app import create_app, serve
 from hayhooks.boundary import Answered
-from hayhooks.cli.run import make_directory
+from hayhooks.cli.run import ending, make_directory
 from hayhooks.errors import Place
 from hayhooks.kernel.reconcile import Change
 from hayhooks.kernel.scan import WRAPPER_FILE
@@ -40,7 +40,7 @@ def dev(settings: Settings, path: Path | None) -> int:
     app = create_app(
         settings, observe=partial(_show_change, console), on_request=partial(_show_request, console), only=only
     )
-    serve(app)
+    serve(ending(app))
     console.print("[dim]Stopped.[/]")
     return 0
 

@@ -1,6 +1,11 @@
 """``hayhooks run``: serve in production."""
 
 import os
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,13 +20,15 @@ _WORKER_PATIENCE_S = (
     30  # a setup that holds the interpreter's lock is no dead worker; one that is so long counts as one
 )
 
+_END_S = 2.0  # that threads of wrappers get when all is torn down
+
 
 def run(settings: Settings) -> int:
     """Serve until stopped, in one process or in several; 0 after a clean stop."""
     set_up(settings.log)
     make_directory(settings)
     if settings.workers == 1:
-        serve(create_app(settings))
+        serve(ending(create_app(settings)))
         return 0
     os.environ.update(settings.environment())  # how the workers, which are started anew, learn of them
     with TemporaryDirectory(prefix="hayhooks-") as directory:
@@ -40,7 +47,29 @@ def worker() -> Hayhooks:
     """The application of one of several workers; each has a deployer of its own."""
     settings = Settings()
     set_up(settings.log)
-    return create_app(settings)
+    return ending(create_app(settings))
+
+
+def ending(app: Hayhooks) -> Hayhooks:
+    """*app*, which ends the process when it has stopped, even if threads that wrappers have left behind never end."""
+    lifespan = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan_and_end(app: Hayhooks) -> AsyncIterator[None]:
+        async with lifespan(app):
+            yield
+        threading.Thread(target=_end, name="hayhooks end", daemon=True).start()
+
+    app.router.lifespan_context = lifespan_and_end
+    return app
+
+
+def _end() -> None:
+    """End the process where it does not end by itself: Python waits for threads that wrappers have started."""
+    time.sleep(_END_S)
+    log.warning("Ended with threads of wrappers left behind")
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def make_directory(settings: Settings) -> None:

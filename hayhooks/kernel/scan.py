@@ -374,7 +374,7 @@ class _Walk:
         self.stamps: dict[str, Stamp] = {}
         self.directories: dict[str, tuple[int, int]] = {}
         self.own: set[str] = set()
-        self._folder = os.path.realpath(folder)
+        self._folder = _real_path(str(folder), _identity(folder))
         self._written = own_files.written_in(self._folder)
         self._visited: set[tuple[int, int]] = set()
         links = self._tree("", str(folder), _MAX_FILES)
@@ -403,11 +403,11 @@ class _Walk:
                 continue
             self._visited.add(identity)
             real = _real_path(directory, identity)
-            entries = list(_entries(prefix, directory))
-            if any(entry.name == "pyvenv.cfg" for _, entry in entries):  # a virtual environment
+            entries = dict(_entries(prefix, directory))
+            if prefix + "pyvenv.cfg" in entries:  # a virtual environment
                 continue
             self.directories[real] = identity
-            for relative, entry in entries:
+            for relative, entry in entries.items():
                 if _is_directory(entry):
                     (links if entry.is_symlink() else to_visit).append((relative + "/", entry.path))
                 else:

@@ -96,6 +96,35 @@ def _ignore_the_end(url: str) -> None:
         return
 
 
+CLINGING = """
+import concurrent.futures, threading, time
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        START
+
+    def run_api(self):
+        return 1
+"""
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "threading.Thread(target=time.sleep, args=(600,), daemon=False).start()",
+        "concurrent.futures.ThreadPoolExecutor().submit(time.sleep, 600)",
+    ],
+)
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_threads_that_a_wrapper_leaves_behind_do_not_keep_the_process(tmp_path, workers, start):
+    replace(tmp_path / "pipelines/clinging/pipeline_wrapper.py", CLINGING.replace("START", start))
+    with started(tmp_path, "run", "--workers", workers) as server:
+        assert server.stop() == 0
+        assert workers == "2" or "Ended with threads of wrappers left behind" in server.output()
+
+
 def test_every_worker_serves_what_lies_there(tmp_path):
     replace(tmp_path / "pipelines/echo/pipeline_wrapper.py", "ANSWER = 'one '\n" + ECHO)
     with started(tmp_path, "run", "--workers", "2") as server:
