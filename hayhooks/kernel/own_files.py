@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hayhooks.kernel.modules import current_folder
+from hayhooks.kernel.paths import real_path
 from hayhooks.kernel.snapshot import Stamp
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -158,11 +159,11 @@ def _hear(event: str, args: Sequence[Any]) -> None:
     paths = _PATHS.get(event)
     if paths is None or (folder := current_folder()) is None:
         return
-    real_folder = os.path.realpath(folder)
+    real_folder = real_path(folder)
     for path in paths(args):
         if isinstance(path, str | bytes | os.PathLike):
             directory, name = os.path.split(os.path.abspath(os.fsdecode(path)))
-            directory = os.path.realpath(directory)
+            directory = real_path(directory)
             if f"{directory}/".startswith(f"{real_folder}/"):
                 _note(real_folder, f"{directory}/{name}")
 
