@@ -26,6 +26,7 @@ from starlette.types import ASGIApp
 from hayhooks.boundary import Boundary, OnRequest, exception_handlers
 from hayhooks.encode import encode
 from hayhooks.endpoints import BUILTIN
+from hayhooks.kernel import own_files
 from hayhooks.kernel.haystack import prepare
 from hayhooks.kernel.modules import share
 from hayhooks.kernel.reconcile import Change, Reconciler
@@ -212,6 +213,7 @@ async def _lifespan(
     settings, loop = app.settings, asyncio.get_running_loop()
     _make_importable(settings)
     board = Board.of_environment()
+    own_files.share(board.notes)
 
     def publish(snapshot: Snapshot, published: Callable[[], None]) -> None:
         """In the deployer's thread: build all, then swap on the loop, and only there let go of the old."""

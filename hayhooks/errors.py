@@ -15,6 +15,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+_LONGEST = 10_000  # characters of what an error says
+
+
+def told(error: BaseException) -> str:
+    """What *error* says, whatever its ``__str__`` does; "" if nothing."""
+    try:
+        return sendable(str(error))
+    # It is the user's class: it may raise anything.
+    except BaseException as failed:
+        return f"({type(error).__name__}.__str__ raised {type(failed).__name__})"
+
+
+def sendable(text: str) -> str:
+    """*text* as UTF-8 can write it, names of files are not always, and no longer than anybody would read."""
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST // 2]} [... {len(text) - _LONGEST:,} characters ...] {text[-_LONGEST // 2 :]}"
+    return text.encode("utf-8", "backslashreplace").decode()
+
 
 class HayhooksError(Exception):
     """The base of all of them; ``str()`` is a message for the user."""

@@ -14,7 +14,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any, TypeVar
 
-from hayhooks.errors import DisconnectedError, DrainedError, PipelineError
+from hayhooks.errors import DisconnectedError, DrainedError, PipelineError, sendable, told
 from hayhooks.kernel.leases import Lease, current_lease
 from hayhooks.kernel.modules import enter, public
 from hayhooks.kernel.signature import Operation
@@ -299,17 +299,18 @@ class _Pump:
 
 async def _guarded(batches: Batches) -> Batches:
     """*batches*, with what the wrapper's code raises as a ``PipelineError``."""
-    try:
-        async with aclosing(batches):
-            async for batch in batches:
-                yield batch
-    except GeneratorExit:  # the reader has closed us
-        raise
-    # As in invoke.
-    except BaseException as error:
-        if _passes(error):
-            raise
-        raise _pipeline_error(error) from error
+    async with aclosing(batches):
+        while True:
+            try:
+                batch = await anext(batches, None)
+            # As in invoke; a reader that closes us does it at the yield below.
+            except BaseException as error:
+                if _passes(error):
+                    raise
+                raise _pipeline_error(error) from error
+            if batch is None:
+                return
+            yield batch
 
 
 def _passes(error: BaseException) -> bool:
@@ -321,5 +322,8 @@ def _passes(error: BaseException) -> bool:
 
 
 def _pipeline_error(error: BaseException) -> PipelineError:
-    traceback = public("".join(tracebacks.format_exception(error)))
-    return PipelineError(public(str(error)) or type(error).__name__, traceback=traceback)
+    try:
+        traceback = "".join(tracebacks.format_exception(error))
+    except BaseException:  # it is of the user's own making, down to its attributes
+        traceback = "".join(tracebacks.format_tb(error.__traceback__))
+    return PipelineError(public(told(error)) or type(error).__name__, traceback=sendable(public(traceback)))

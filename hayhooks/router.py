@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, Protocol
 
 from starlette._utils import get_route_path
@@ -68,8 +69,10 @@ def equip(deployment: Deployment, plug_ins: Sequence[PlugIn]) -> Endpoints:
 def build(snapshot: Snapshot, plug_ins: Sequence[PlugIn]) -> Generation:
     """Build the router of *snapshot*: the deployments by one look-up, then the server's routes."""
     routes = [route for plug_in in plug_ins for route in plug_in.server_routes(snapshot)]
-    dispatch = _Dispatch(snapshot.deployments, frozenset(route.path for route in routes if isinstance(route, Route)))
-    return Generation(snapshot, Router([dispatch, *routes], redirect_slashes=False, default=_unknown))
+    paths = frozenset(route.path for route in routes if isinstance(route, Route))
+    dispatch = _Dispatch(snapshot.deployments, paths)
+    unknown = partial(_unknown, frozenset(path.split("/")[1] for path in paths))
+    return Generation(snapshot, Router([dispatch, *routes], redirect_slashes=False, default=unknown))
 
 
 def reserved_names(plug_ins: Sequence[PlugIn]) -> frozenset[str]:
@@ -184,15 +187,20 @@ class _Dispatch(BaseRoute):
         raise NoMatchFound(name, path_params)
 
 
-async def _unknown(scope: Scope, receive: Receive, send: Send) -> None:
+async def _unknown(server_names: frozenset[str], scope: Scope, receive: Receive, send: Send) -> None:
     """Answer for a path that nothing serves: say what is wrong with it, or serve it after all when just starting."""
     switch, name = switch_of(scope), _first_segment(scope)
-    if not name:
+    snapshot = await switch.known(name)
+    if not name or (name in server_names and not _is_there(snapshot, name)):
         raise NotFoundError(f"nothing is served at {get_route_path(scope)}; /status lists what is")
-    if name in (await switch.known(name)).deployments:
+    if name in snapshot.deployments:
         await switch.live.router(scope, receive, send)
         return
-    raise missing(switch.live.snapshot, name)
+    raise missing(snapshot, name)
+
+
+def _is_there(snapshot: Snapshot, name: str) -> bool:
+    return any(name in names for names in (snapshot.deployments, snapshot.failures, snapshot.loading))
 
 
 def served(snapshot: Snapshot) -> dict[str, Any]:

@@ -26,9 +26,15 @@ class Board:
         directory = os.environ.get(_VARIABLE)
         return cls(Path(directory) if directory else None)
 
+    @property
+    def notes(self) -> Path | None:
+        """A directory for notes that workers leave each other."""
+        return self._directory and self._directory / "notes"
+
     @staticmethod
     def announce(directory: Path) -> None:
         """Tell the workers that are started from now on to use *directory*."""
+        (directory / "notes").mkdir()
         os.environ[_VARIABLE] = str(directory)
 
     def post(self, facts: dict[str, Any]) -> None:

@@ -183,6 +183,14 @@ def test_an_unknown_pipeline_is_named_and_a_likely_one_suggested(server: LiveSer
     assert response.json() == {"detail": "there is no pipeline 'wether'; did you mean 'weather'?"}
 
 
+@pytest.mark.parametrize("path", ["/v1/nothing", "/v1", "/models/a/b", "/chat"])
+def test_a_path_among_the_servers_own_is_no_unknown_pipeline(server: LiveServer, path: str):
+    response = server.client.get(path)
+
+    assert response.status_code == 404
+    assert response.json()["detail"] == f"nothing is served at {path}; /status lists what is"
+
+
 def test_an_unknown_endpoint_of_a_pipeline_names_those_that_exist(server: LiveServer):
     server.serve("weather", answer="")
 

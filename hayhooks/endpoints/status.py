@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from hayhooks.encode import encode
+from hayhooks.errors import sendable
 from hayhooks.kernel.snapshot import Deployment, Snapshot
 from hayhooks.router import Switch, error_text, missing, served, switch_of
 from hayhooks.workers import Board
@@ -63,7 +64,7 @@ def _live(switch: Switch) -> dict[str, Any]:
     return {
         "watching": watching
         and {
-            "by": "look-around" if watching.problem else "events",
+            "by": "events" if watching.directories else "look-around",
             "directories": watching.directories,
             "look_around_ms": round(watching.look_around_s * 1000),
             "problem": watching.problem or None,
@@ -76,7 +77,7 @@ def _state(snapshot: Snapshot, name: str) -> dict[str, Any]:
     deployment, failure = snapshot.deployments.get(name), snapshot.failures.get(name)
     loading = snapshot.loading.get(name)
     return {
-        "name": name,
+        "name": sendable(name),
         "state": _word(snapshot, name),
         "revision": deployment.revision.id if deployment else None,
         "loaded_at": deployment.loaded_at if deployment else None,

@@ -15,10 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hayhooks.errors import LoadError, Place
+from hayhooks.errors import LoadError, Place, sendable, told
 from hayhooks.kernel import haystack
 from hayhooks.kernel.crew import Crew
-from hayhooks.kernel.modules import PREFIX, close_package, open_package, public, running, shared_modules
+from hayhooks.kernel.modules import PREFIX, close_package, keep_shared, open_package, public, running, shared_modules
 from hayhooks.kernel.scan import WRAPPER_FILE
 from hayhooks.kernel.signature import Operation, describe
 from hayhooks.kernel.snapshot import Deployment, Failure, Revision, with_endpoints
@@ -62,7 +62,6 @@ def load(revision: Revision, *, threads: int, check_s: float, equip: Equip, on_l
     if revision.problem:
         return _failure(revision, LoadError(revision.problem))
     package = open_package(revision, after_import=haystack.prepare)
-    dropped = shared_modules.renew(revision.shared)
     try:
         return _load(revision, package, threads=threads, check_s=check_s, equip=equip, on_loop=on_loop)
     except LoadError as error:
@@ -72,7 +71,6 @@ def load(revision: Revision, *, threads: int, check_s: float, equip: Equip, on_l
         failure = _failure(revision, _translated(error, revision))
     finally:
         _mend_streams(revision.name)
-    shared_modules.restore(dropped)
     haystack.forget(package)
     close_package(package)
     return failure
@@ -84,7 +82,10 @@ def _load(
     began = time.perf_counter()
     with running(package):
         haystack.prepare()
-        wrapper = _wrapper_class(package)()
+        with shared_modules.renewed(revision.shared):
+            wrapper_class = _wrapper_class(package)
+        keep_shared(package, revision.shared)
+        wrapper = wrapper_class()
         _set_up(wrapper)
         operations = _operations(wrapper)
         _warm_up(wrapper, operations, on_loop)
@@ -248,18 +249,26 @@ def _id(deployment: Deployment) -> str:
 
 
 def _failure(revision: Revision, error: LoadError) -> Failure:
-    return Failure(revision, error.reason, error.traceback, error.place, error.hint, time.time())
+    place = error.place and Place(sendable(error.place.file), error.place.line, sendable(error.place.source))
+    traceback, hint = sendable(error.traceback), sendable(error.hint)
+    return Failure(revision, sendable(error.reason), traceback, place, hint, time.time())
 
 
 def _translated(error: BaseException, revision: Revision) -> LoadError:
     """What the user's code raised, as text: reason, traceback without our own frames, place and hint."""
-    message = " ".join(str(error).split()) or "(no message)"
-    return LoadError(
-        f"{type(error).__name__}: {public(message)}",
-        traceback=public("".join(_without_our_frames(tracebacks.TracebackException.from_exception(error)).format())),
-        place=_place(error, str(revision.path)),
-        hint=_hint(error, revision),
-    )
+    message = " ".join(told(error).split()) or "(no message)"
+    reason = f"{type(error).__name__}: {public(message)}"
+    try:
+        traceback = "".join(_without_our_frames(tracebacks.TracebackException.from_exception(error)).format())
+        return LoadError(
+            reason,
+            traceback=public(traceback),
+            place=_place(error, str(revision.path)),
+            hint=_hint(error, revision),
+        )
+    # Errors may be of the user's own making, down to their attributes: then only the frames can be told.
+    except BaseException:
+        return LoadError(reason, traceback=public("".join(tracebacks.format_tb(error.__traceback__))))
 
 
 def _without_our_frames(told: tracebacks.TracebackException) -> tracebacks.TracebackException:

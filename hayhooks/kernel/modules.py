@@ -14,7 +14,7 @@ import logging
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -54,6 +54,7 @@ class _Package:
     sources: Mapping[str, bytes]  # by path relative to the folder
     siblings: frozenset[str]  # the top-level module names beside pipeline_wrapper.py
     builtins: dict[str, Any]  # what its modules see as built-in, __import__ included
+    shared: dict[str, ModuleType]  # the shared modules that it was loaded with, by name
 
 
 class _Finder(importlib.abc.MetaPathFinder):
@@ -148,12 +149,17 @@ def open_package(revision: Revision, after_import: Callable[[], None] = lambda: 
     name = f"{PREFIX}{slug}_{revision.id}_{next(_counter)}"
     sources = {path: file.source for path, file in revision.files.items() if file.source is not None}
     siblings = frozenset(path.partition("/")[0].removesuffix(".py") for path in sources) - {"__init__"}
-    package = _Package(name, revision.path, sources, siblings, {})
+    package = _Package(name, revision.path, sources, siblings, {}, {})
     package.builtins.update(vars(builtins), __import__=_importer(package, after_import))
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
     _finder.packages[name] = package
     return name
+
+
+def keep_shared(name: str, shared: Iterable[str]) -> None:
+    """Let the package *name* go on with the modules *shared* as they are now, also where it imports them again."""
+    _finder.packages[name].shared.update({module: sys.modules[module] for module in shared if module in sys.modules})
 
 
 def close_package(name: str) -> None:
@@ -232,6 +238,8 @@ def _importer(package: _Package, after_import: Callable[[], None]) -> Any:
         if top in package.siblings:
             private = builtins.__import__(f"{package.name}.{name}", globals, locals, fromlist or (), 0)
             return private if fromlist else sys.modules[f"{package.name}.{top}"]
+        if name in package.shared:  # in the version of this revision, whatever others have imported since
+            return package.shared[name if fromlist else top]
         return _import_public(name, globals, locals, fromlist or (), after_import)
 
     return private_import
@@ -245,9 +253,12 @@ def _import_public(
     after_import: Callable[[], None],
 ) -> ModuleType:
     """Import what lies outside the folder: here what is there already or shared, the rest apart."""
-    # A request that imports what is there must not wait for another's import, nor anybody for a shared module's.
-    if _is_imported(name, fromlist) or shared_modules.holds(name.partition(".")[0]):
+    if _is_imported(name, fromlist):  # a request that imports what is there must not wait for another's import
         return builtins.__import__(name, globals, locals, fromlist, 0)
+    if shared_modules.holds(name.partition(".")[0]):  # nor anybody for that of a shared module
+        module = builtins.__import__(name, globals, locals, fromlist, 0)
+        # Who waited for the import of another thread gets the module even if that import has failed.
+        return module if name in sys.modules else builtins.__import__(name, globals, locals, fromlist, 0)
     return _import_apart(name, fromlist, after_import)
 
 

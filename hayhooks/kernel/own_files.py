@@ -1,28 +1,127 @@
 """Own files: what a wrapper writes into its own folder, a log or a cache, is no change that asks for a reload.
 
 Python tells of every file that is opened for writing (``sys.addaudithook``), and the context tells whether a wrapper's
-code does it. What others write into the folder, another wrapper included, is a change as ever.
+code does it. What others write into the folder, another wrapper included, is a change as ever; so is what somebody else
+writes later to a file that a wrapper has written once. Workers that serve the same directory tell each other.
 """
 
+import hashlib
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from hayhooks.kernel.modules import current_folder
+from hayhooks.kernel.snapshot import Stamp
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_BEGIN_S = 1.0  # a write that was announced has begun by then
+_ELSEWHERE_S = 2.0  # so long after it was announced by another worker a change is that one's
+_MOST_NOTES = 2_000  # on the board
+
+
+@dataclass(slots=True)
+class _Own:
+    """A file that a wrapper has written."""
+
+    announced_at: float  # of a monotonic clock
+    is_elsewhere: bool = False  # another worker has
+    stamp: Stamp | None = None  # as it was seen last
+    is_done: bool = False  # as it was left when it was closed: who changes it now is somebody else
+
 
 _lock = threading.Lock()
-_written: dict[str, set[str]] = {}  # by the wrapper's real folder: real paths
+_written: dict[str, dict[str, _Own]] = {}  # by the wrapper's real folder and the file's real path
+_board: Path | None = None  # where workers tell each other
+_noted: set[str] = set()  # files of the board that were read
+
+
+def share(board: Path | None) -> None:
+    """Tell the other workers by notes in the directory *board* what is written here, and hear of theirs."""
+    global _board  # noqa: PLW0603 - as the hook, one for the process
+    _board = board
+
+
+def look() -> None:
+    """Read what other workers have told since."""
+    if _board is None or not _board.is_dir():
+        return
+    for note in set(os.listdir(_board)) - _noted:
+        if not note.startswith("."):
+            _noted.add(note)
+            folder, path = (_board / note).read_bytes().split(b"\0")
+            with _lock:
+                own = _written.setdefault(os.fsdecode(folder), {})
+                own.setdefault(os.fsdecode(path), _Own(time.monotonic(), is_elsewhere=True))
 
 
 def written_in(folder: str) -> frozenset[str]:
     """The real paths of the files that the wrapper in the real path *folder* has written there itself."""
     with _lock:
         return frozenset(_written.get(folder, ()))
+
+
+def is_own(folder: str, path: str, stamp: Stamp) -> bool:
+    """Whether *path*, one of those, is as the wrapper left it; it is forgotten when somebody else has changed it."""
+    with _lock:
+        own = _written.get(folder, {}).get(path)
+        if own is None:
+            return False
+        if own.is_elsewhere:
+            announced = _announced_elsewhere(path)
+            still = announced is not None and (own.stamp in (None, stamp) or time.time() - announced < _ELSEWHERE_S)
+        else:
+            still = not own.is_done or own.stamp == stamp or _is_open(path)
+        if not still:
+            del _written[folder][path]
+            _withdraw(path)
+            return False
+        begun = own.stamp != stamp or time.monotonic() - own.announced_at > _BEGIN_S
+        left_alone = own.is_done and own.stamp == stamp
+        own.is_done = left_alone or (begun and not _is_open(path))
+        own.stamp = stamp
+        return True
+
+
+def _is_open(path: str) -> bool:
+    """Whether this process has *path* open: a log is opened once and written for ever."""
+    try:
+        descriptors = os.listdir("/proc/self/fd")
+    except OSError:  # no such thing here: who knows
+        return True
+    return any(_target(descriptor) == path for descriptor in descriptors)
+
+
+def _target(descriptor: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:  # closed since
+        return ""
+
+
+def _announced_elsewhere(path: str) -> float | None:
+    """When another worker has announced to write *path*, Unix seconds; None if none has."""
+    try:
+        return _note_of(_board, path).stat().st_mtime if _board is not None else None
+    except OSError:
+        return None
+
+
+def _withdraw(path: str) -> None:
+    """Let the other workers look at *path* again too."""
+    if _board is not None:
+        note = _note_of(_board, path)
+        note.unlink(missing_ok=True)
+        _noted.discard(note.name)
+
+
+def _note_of(board: Path, path: str) -> Path:
+    return board / hashlib.blake2b(os.fsencode(path), digest_size=16).hexdigest()
 
 
 def forget(folder: str) -> None:
@@ -65,5 +164,24 @@ def _hear(event: str, args: Sequence[Any]) -> None:
             directory, name = os.path.split(os.path.abspath(os.fsdecode(path)))
             directory = os.path.realpath(directory)
             if f"{directory}/".startswith(f"{real_folder}/"):
-                with _lock:
-                    _written.setdefault(real_folder, set()).add(f"{directory}/{name}")
+                _note(real_folder, f"{directory}/{name}")
+
+
+def _note(folder: str, path: str) -> None:
+    now = time.monotonic()
+    with _lock:
+        own = _written.setdefault(folder, {}).setdefault(path, _Own(float("-inf")))
+        known_for_a_while = now - own.announced_at < _BEGIN_S
+        own.announced_at, own.is_elsewhere, own.is_done = now, False, False
+    if _board is None or known_for_a_while:
+        return
+    note = _note_of(_board, path)
+    try:
+        if note.exists():
+            os.utime(note)
+        elif len(_noted) < _MOST_NOTES:
+            draft = _board / f".{note.name}.{os.getpid()}"
+            draft.write_bytes(os.fsencode(folder) + b"\0" + os.fsencode(path))
+            draft.replace(note)
+    except OSError:  # the board is gone: the server is stopping
+        return

@@ -9,12 +9,15 @@ import os
 import queue
 import threading
 import time
+import traceback as tracebacks
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hayhooks.errors import sendable, told
 from hayhooks.kernel.crew import Crew
 from hayhooks.kernel.load import Equip, load, unload
 from hayhooks.kernel.modules import relieve
@@ -49,6 +52,7 @@ Publish = Callable[[Snapshot, Callable[[], None]], None]
 class _Load:
     revision: Revision
     loading: Loading
+    again: bool  # the one before was misled
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,11 @@ class Reconciler:
         self.watch.start()
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """Whether it still looks and acts."""
+        return self._thread.is_alive()
+
     def stop(self, timeout_s: float) -> None:
         """Stop watching, retire every deployment, and wait for that for *timeout_s* at most."""
         self._stopped.set()
@@ -151,7 +160,8 @@ class Reconciler:
             try:
                 self._reconcile(hints, loaded)
             except Exception:  # a fault of ours must not end the deployer: the next look starts from what is there
-                log.exception("The reconciler failed and will look again")
+                with suppress(Exception):  # nor may a sink that a wrapper has added
+                    log.exception("The reconciler failed and will look again")
             messages = self._receive()
             loaded = [message for message in messages if isinstance(message, _Loaded)]
             hints = self._names([message for message in messages if isinstance(message, frozenset)])
@@ -197,24 +207,37 @@ class Reconciler:
         for result in results:
             name = result.load.revision.name
             if self._loads.get(name) is not result.load or not self._is_current(result.load.revision):
-                if isinstance(result.outcome, Deployment):
-                    self.retirement.add(result.outcome)
+                self._drop(result)
             elif self._scanner.is_moving(name) and time.monotonic() - result.at < _HOLD_S:
                 self._held.append(result)
+            elif self._was_misled(result.load):
+                self._drop(result)
+                self._start(self._look.revisions[name], again=True)
             else:
                 del self._loads[name]
                 outcomes.append(result.outcome)
         return outcomes
 
+    def _drop(self, result: _Loaded) -> None:
+        if isinstance(result.outcome, Deployment):
+            self.retirement.add(result.outcome)
+
     def _is_current(self, revision: Revision) -> bool:
         latest = self._look.revisions.get(revision.name)
         return latest is not None and latest.fingerprint == revision.fingerprint
 
+    def _was_misled(self, load: _Load) -> bool:
+        """Whether data was changed and changed back while the wrapper was set up: it may have read what was between."""
+        latest = self._look.revisions[load.revision.name].files
+        return not load.again and any(
+            file.source is None and latest[path].stamp != file.stamp for path, file in load.revision.files.items()
+        )
+
     def _loading(self) -> list[Loading]:
         return [load.loading for load in self._loads.values()]
 
-    def _start(self, revision: Revision) -> None:
-        wanted = _Load(revision, Loading(revision, time.time()))
+    def _start(self, revision: Revision, *, again: bool = False) -> None:
+        wanted = _Load(revision, Loading(revision, time.time()), again)
         self._loads[revision.name] = wanted  # in place of one that is running: its outcome is not wanted any more
         self._loaders.submit(lambda: self._load(wanted))
 
@@ -222,13 +245,18 @@ class Reconciler:
         """Run in a loader's thread."""
         if self._loads.get(wanted.revision.name) is not wanted or self._stopped.is_set():
             return
-        outcome = load(
-            wanted.revision,
-            threads=self._threads,
-            check_s=self._check_s,
-            equip=self._equip,
-            on_loop=self._run_on_loop,
-        )
+        try:
+            outcome = load(
+                wanted.revision,
+                threads=self._threads,
+                check_s=self._check_s,
+                equip=self._equip,
+                on_loop=self._run_on_loop,
+            )
+        except BaseException as error:  # a fault of ours: nobody may wait for ever for this outcome
+            reason = f"hayhooks failed to load it ({type(error).__name__}: {told(error)})"
+            traceback = sendable("".join(tracebacks.format_tb(error.__traceback__)))
+            outcome = Failure(wanted.revision, reason, traceback, None, "", time.time())
         self._inbox.put(_Loaded(wanted, outcome))
         if self._stopped.is_set() and isinstance(outcome, Deployment):  # nobody reads the inbox any more
             self.retirement.add(outcome)
@@ -244,7 +272,11 @@ class Reconciler:
         released = [old for name, old in before.deployments.items() if snapshot.deployments.get(name) is not old]
         self._publish(snapshot, lambda: self._release(released))
         for change in self._changes(before, snapshot):
-            self._observe(change)
+            try:
+                self._observe(change)
+            except Exception:  # who cannot be told, or a sink that a wrapper has added, must not keep us from deploying
+                with suppress(Exception):
+                    log.exception("A change of {} could not be told", change.name)
 
     def _release(self, released: list[Deployment]) -> None:
         for deployment in released:
@@ -257,11 +289,11 @@ class Reconciler:
             took_ms = (time.monotonic() - self._scanner.seen_at(name)) * 1000
             if failure is not None and failure is not before.failures.get(name):
                 last = before.failures.get(name) or old
-                yield Change(name, failure, new, took_ms, _difference(failure, last))
+                yield Change(sendable(name), failure, new, took_ms, _difference(failure, last))
             elif new is not old:
                 yield Change(name, new, new, took_ms, _difference(new, old))
             elif failure is None and name in before.failures:
-                yield Change(name, None, new, took_ms)
+                yield Change(sendable(name), None, new, took_ms)
 
     def _receive(self) -> list[frozenset[str] | _Loaded | None]:
         """Wait for messages and take all there are; while something settles, no longer than that takes."""

@@ -134,6 +134,7 @@ class Scanner:
         if self._only is not None:
             listing = {name: entries for name, entries in listing.items() if name == self._only}
         self._python_path.look()
+        own_files.look()
         known = self._memory.keys() | self._bystanders.keys()
         for name, entries in listing.items():
             if names is None or name in names or name in self._unsettled or name not in known:
@@ -184,8 +185,9 @@ class Scanner:
         if not shared:
             return sight
         places = {os.path.dirname(module.path) for module in shared.values()}
-        directories = {**sight.directories, **{os.path.realpath(place): _identity(place) for place in places}}
-        return replace(sight, shared=shared, directories=directories)
+        identities = {place: _identity(place) for place in places}
+        visited = {_real_path(place, identity): identity for place, identity in identities.items()}
+        return replace(sight, shared=shared, directories={**sight.directories, **visited})
 
     def _is_still(self, memory: _Memory, now: float) -> bool:
         """Whether it can be read now: nothing has moved for the settle time, or for long nothing but data."""
@@ -204,17 +206,15 @@ class Scanner:
         """Read what was seen, if it is still like that."""
         hurry = now - memory.seen_at < self._settle_s
         revision = _read(name, memory.sight, memory.revision, in_hurry=hurry)
+        if revision is not None and self._python_path.roots and (imports := _imports(revision)) != memory.imports:
+            memory.imports = imports
+            memory.sight = self._with_shared(memory.sight, imports)
+            revision = _read(name, memory.sight, revision, in_hurry=hurry)
         if revision is None:  # it changed while being read
             memory.seen_at = now
             return
         memory.restless = self._restless(name, memory, revision, now)
-        memory.revision, memory.read_at = revision, now
-        imports = _imports(revision)
-        if imports != memory.imports:
-            memory.imports = imports
-            memory.sight = self._with_shared(memory.sight, imports)
-            memory.revision = _read(name, memory.sight, revision, in_hurry=hurry)
-        memory.settled = memory.revision is not None
+        memory.revision, memory.read_at, memory.settled = revision, now, True
 
     def _restless(self, name: str, memory: _Memory, revision: Revision, now: float) -> int:
         """How many times in a row, now included, data alone has changed soon after it was read."""
@@ -410,17 +410,24 @@ class _Walk:
             for relative, entry in entries.items():
                 if _is_directory(entry):
                     (links if entry.is_symlink() else to_visit).append((relative + "/", entry.path))
-                else:
-                    self._file(relative, entry, f"{real}/{entry.name}" in self._written)
+                elif not _is_beside_a_database(relative, entries) and (stamp := _stamp(entry)) is not None:
+                    self._file(relative, f"{real}/{entry.name}", stamp)
             if len(self.stamps) > most:
                 raise _TooManyError
         return links
 
-    def _file(self, relative: str, entry: os.DirEntry[str], own: bool) -> None:
-        if own:
+    def _file(self, relative: str, path: str, stamp: Stamp) -> None:
+        if path in self._written and own_files.is_own(self._folder, path, stamp):
             self.own.add(relative)
-        if (not own or relative.endswith(".py")) and (stamp := _stamp(entry)) is not None:
-            self.stamps[relative] = stamp
+            if not relative.endswith(".py"):
+                return
+        self.stamps[relative] = stamp
+
+
+def _is_beside_a_database(relative: str, entries: Collection[str]) -> bool:
+    """Whether SQLite keeps that file beside its own while it works."""
+    database, _, suffix = relative.rpartition("-")
+    return suffix in ("journal", "wal", "shm") and database in entries
 
 
 class _TooManyError(Exception):

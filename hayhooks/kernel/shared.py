@@ -16,6 +16,7 @@ import stat
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -23,6 +24,7 @@ from typing import Any
 
 from hayhooks.kernel.snapshot import Shared
 
+_PATIENCE_S = 5.0  # for the import of another load
 _CACHED = 4_000  # sources whose imports are remembered
 
 
@@ -66,14 +68,14 @@ class PythonPath:
     """Finds what sources import from the directories *roots*, and in which version. For one thread."""
 
     def __init__(self, roots: Sequence[str]) -> None:
-        self._roots = tuple(roots)
+        self.roots = tuple(roots)
         self._listings: dict[str, frozenset[str]] = {}
         self._files: dict[str, tuple[_Stamp, bytes] | None] = {}  # all that were looked for; None: there is none
         self._found: dict[frozenset[str], Mapping[str, Shared]] = {}
 
     def look(self) -> None:
         """See what is there now: until this is called again, ``modules`` tells of this moment."""
-        listings = {root: _listing(root) for root in self._roots}
+        listings = {root: _listing(root) for root in self.roots}
         stale = [path for path, file in self._files.items() if _stamp(path) != (file and file[0])]
         if stale or listings != self._listings:
             self._listings = listings
@@ -83,7 +85,7 @@ class PythonPath:
 
     def modules(self, names: frozenset[str]) -> Mapping[str, Shared]:
         """The modules that lie behind the imported *names*, and those that they import in turn, by name."""
-        if not self._roots:
+        if not self.roots:
             return {}
         found = self._found.get(names)
         if found is None:
@@ -116,7 +118,7 @@ class PythonPath:
         """The module *name*, and the packages that it lies in, with their files."""
         parts = name.split(".")
         top = {parts[0], f"{parts[0]}.py"}
-        root = next((root for root in self._roots if not top.isdisjoint(self._listings.get(root, ()))), None)
+        root = next((root for root in self.roots if not top.isdisjoint(self._listings.get(root, ()))), None)
         if root is None:
             return
         for length in range(1, len(parts) + 1):
@@ -160,7 +162,7 @@ class SharedModules(importlib.abc.MetaPathFinder):
     def __init__(self) -> None:
         self._builtins: dict[str, Any] = {}
         self._roots: list[str] = []
-        self._lock = threading.Lock()
+        self._turn = threading.Lock()
         self._versions: dict[str, str] = {}  # of the modules that are imported
 
     def add(self, roots: Sequence[str], builtins: Mapping[str, Any]) -> None:
@@ -175,23 +177,44 @@ class SharedModules(importlib.abc.MetaPathFinder):
         """Whether the top-level module *top* is one of them."""
         return any(os.path.exists(f"{root}/{top}.py") or os.path.isdir(f"{root}/{top}") for root in self._roots)
 
-    def renew(self, wanted: Mapping[str, Shared]) -> dict[str, tuple[ModuleType, str]]:
-        """Drop the modules that are imported in another version than *wanted*, and return them with theirs."""
-        dropped = {}
-        with self._lock:
-            for name, shared in wanted.items():
-                version = self._versions.get(name)
-                if version != shared.version and (module := sys.modules.pop(name, None)) is not None:
-                    dropped[name] = (module, version or "")
-                self._versions[name] = shared.version
-        return dropped
+    @contextmanager
+    def renewed(self, wanted: Mapping[str, Shared]) -> Iterator[None]:
+        """Import in this context in the versions *wanted*; others are dropped, and put back on failure.
 
-    def restore(self, dropped: Mapping[str, tuple[ModuleType, str]]) -> None:
-        """Put *dropped* modules back, after a load that failed, where there is nothing in their place."""
-        with self._lock:
+        One load after the other: a module whose import fails must not be met half-made by another load. But none waits
+        for ever for an import that hangs.
+
+        Raises:
+            SyntaxError: one of them is broken, even if it is only imported later.
+        """
+        if not wanted:
+            yield
+            return
+        alone = self._turn.acquire(timeout=_PATIENCE_S)
+        dropped: dict[str, tuple[ModuleType, str]] = {}
+        try:
+            for name, shared in wanted.items():
+                if self._versions.get(name) != shared.version:
+                    compile(Path(shared.path).read_bytes(), shared.path, "exec", dont_inherit=True)
+            dropped = self._drop(wanted)
+            yield
+        except BaseException:
             for name, (module, version) in dropped.items():
                 if sys.modules.setdefault(name, module) is module:
                     self._versions[name] = version
+            raise
+        finally:
+            if alone:
+                self._turn.release()
+
+    def _drop(self, wanted: Mapping[str, Shared]) -> dict[str, tuple[ModuleType, str]]:
+        dropped = {}
+        for name, shared in wanted.items():
+            version = self._versions.get(name)
+            if version != shared.version and (module := sys.modules.pop(name, None)) is not None:
+                dropped[name] = (module, version or "")
+            self._versions[name] = shared.version
+        return dropped
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

@@ -94,6 +94,7 @@ class Watch:
     def _watch_once(self, directories: list[str]) -> None:
         """Tell of changes in *directories* until others are to be watched."""
         # The library's documented backend and not its watch(): only here it can be told when a new watch is on.
+        before = _watches()
         with RustNotify(
             directories,
             debug=False,
@@ -102,9 +103,8 @@ class Watch:
             recursive=False,
             ignore_permission_denied=True,
         ) as backend:
-            if self.state.problem:
-                log.info("Watching for changes again")
-            self.state = Watching(len(directories), self._look_around_s)
+            mine = [count for descriptor, count in _watches().items() if before.get(descriptor) != count]
+            self._report(len(directories), max(mine, default=len(directories)))
             self._tell(frozenset())  # what happened before that
             look_at = time.monotonic() + self._look_around_s
             while not self._renew.is_set():
@@ -116,6 +116,17 @@ class Watch:
                 if time.monotonic() >= look_at:
                     self._tell(frozenset())
                     look_at = time.monotonic() + self._look_around_s
+
+    def _report(self, wanted: int, watched: int) -> None:
+        """Say how it goes: the backend passes over directories for which there is no watch left."""
+        problem = ""
+        if watched < wanted:
+            problem = f"only {watched} of {wanted} directories can be watched, see fs.inotify.max_user_watches"
+        if problem and not self.state.problem:
+            log.warning("{}: for the others, looking around every {:g} s", problem, self._look_around_s)
+        elif self.state.problem and not problem:
+            log.info("Watching for changes again")
+        self.state = Watching(min(watched, wanted), self._look_around_s, problem)
 
     def _do_without(self, problem: str) -> None:
         """Look around for a while, then try events again."""
@@ -131,3 +142,20 @@ class Watch:
         while not renew and time.monotonic() < end:
             renew = self._renew.wait(self._look_around_s)
             self._tell(frozenset())
+
+
+def _watches() -> dict[str, int]:
+    """How many directories each inotify descriptor of this process watches; empty where there is no Linux to tell."""
+    try:
+        descriptors = os.listdir("/proc/self/fdinfo")
+    except OSError:
+        return {}
+    return {descriptor: count for descriptor in descriptors if (count := _watches_of(descriptor))}
+
+
+def _watches_of(descriptor: str) -> int:
+    try:
+        with open(f"/proc/self/fdinfo/{descriptor}") as lines:
+            return sum(line.startswith("inotify wd") for line in lines)
+    except OSError:  # closed since
+        return 0

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import httpx
-import pytest
 
 from tests.cli.processes import Process, started
 from tests.server import LiveServer, eventually, replace
@@ -25,7 +24,6 @@ class PipelineWrapper(BasePipelineWrapper):
 """
 
 
-@pytest.mark.xfail(strict=True, reason="F4: what a wrapper wrote once is its own for ever")
 def test_a_file_that_the_wrapper_once_wrote_is_its_owners_to_edit(server: LiveServer):
     server.serve("app", DEFAULTS)
     assert server.run("app") == "default"
@@ -54,7 +52,6 @@ class PipelineWrapper(BasePipelineWrapper):
 """
 
 
-@pytest.mark.xfail(strict=True, reason="F6: each worker knows of its own writes alone")
 def test_what_one_worker_writes_reloads_no_other(tmp_path: Path):
     loads = tmp_path / "loads"
     replace(tmp_path / "pipelines/app/pipeline_wrapper.py", f"LOADS = {str(loads)!r}\n{CACHE}")

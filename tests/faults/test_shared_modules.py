@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 
 import httpx
-import pytest
 
 from tests.server import replace, serving
 
@@ -23,7 +22,6 @@ class PipelineWrapper(BasePipelineWrapper):
 NAMES = [f"app{number}" for number in range(4)]
 
 
-@pytest.mark.xfail(strict=True, reason="F10: a load that fails puts back a module that another load is about to import")
 def test_a_shared_module_that_is_broken_and_repaired_fails_no_request(root: Path, tmp_path: Path):
     module = tmp_path / "shared/often_edited.py"
     replace(module, "VERSION = 0\n")
