@@ -126,6 +126,7 @@ class Reconciler:
         self.watch = Watch(self._inbox.put, look_around_s=look_around_ms / 1000, events=events)
         self._loaders = Crew("load", _LOADS_AT_A_TIME, patience_s=_LOAD_PATIENCE_S)
         self._loads: dict[str, _Load] = {}
+        self._outcomes: list[Deployment | Failure] = []  # that are not yet in a published snapshot
         self._loaded: list[_Loaded] = []  # what has come, and what waits for its folder to be still
         self._look = Look({}, {}, {}, {}, unsettled=True, problem="")  # the last one
         self._began_at = 0.0
@@ -173,7 +174,8 @@ class Reconciler:
             hints.update(result.load.revision.name for result in self._loaded)
         self._look = look = self._scanner.look(time.monotonic(), hints)
         self.watch.follow(look.directories)
-        outcomes = self._accept()
+        self._accept()
+        outcomes = self._outcomes
         todo = plan(advance(self.snapshot, outcomes=outcomes, loading=self._loading()), look.revisions)
         for name in (*todo.forget, *todo.remove):
             self._loads.pop(name, None)
@@ -191,12 +193,13 @@ class Reconciler:
         )
         if snapshot is not self.snapshot:
             self._go_live(snapshot)
+        self._outcomes = []
         self._loaders.relieve()
         relieve()
         self.retirement.relieve()
 
-    def _accept(self) -> list[Deployment | Failure]:
-        """The outcomes of loads that are still wanted; a deployment that came too late is retired unseen.
+    def _accept(self) -> None:
+        """Take the outcomes of loads that are still wanted; a deployment that came too late is retired unseen.
 
         A wrapper may have read files that changed while it was set up. So what comes from a folder that is moving waits
         until that is still again, and is only wanted if it is still the same.
@@ -204,7 +207,6 @@ class Reconciler:
         results, self._loaded = self._loaded, []
         if any(isinstance(result.outcome, Failure) for result in results):
             self.retirement.collect_soon()
-        outcomes = []
         for result in results:
             name = result.load.revision.name
             if self._loads.get(name) is not result.load or not self._is_current(result.load.revision):
@@ -216,8 +218,7 @@ class Reconciler:
                 self._start(self._look.revisions[name], again=True)
             else:
                 del self._loads[name]
-                outcomes.append(result.outcome)
-        return outcomes
+                self._outcomes.append(result.outcome)
 
     def _drop(self, result: _Loaded) -> None:
         if isinstance(result.outcome, Deployment):
@@ -269,9 +270,11 @@ class Reconciler:
 
     def _go_live(self, snapshot: Snapshot) -> None:
         """Publish *snapshot*; new before old: what it no longer holds is retired once requests meet only the new."""
-        before, self.snapshot = self.snapshot, snapshot
-        released = [old for name, old in before.deployments.items() if snapshot.deployments.get(name) is not old]
+        before = self.snapshot
+        known = [*before.deployments.values(), *(new for new in self._outcomes if isinstance(new, Deployment))]
+        released = [deployment for deployment in known if snapshot.deployments.get(deployment.name) is not deployment]
         self._publish(snapshot, lambda: self._release(released))
+        self.snapshot = snapshot
         for change in self._changes(before, snapshot):
             try:
                 self._observe(change)
