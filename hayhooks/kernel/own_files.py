@@ -54,8 +54,11 @@ def look() -> None:
         return
     for note in set(os.listdir(_board)) - _noted:
         if not note.startswith("."):
+            try:
+                folder, path = (_board / note).read_bytes().split(b"\0")
+            except FileNotFoundError:  # it has just been withdrawn
+                continue
             _noted.add(note)
-            folder, path = (_board / note).read_bytes().split(b"\0")
             with _lock:
                 own = _written.setdefault(os.fsdecode(folder), {})
                 own.setdefault(os.fsdecode(path), _Own(time.monotonic(), is_elsewhere=True))
@@ -162,7 +165,10 @@ def _hear(event: str, args: Sequence[Any]) -> None:
     real_folder = real_path(folder)
     for path in paths(args):
         if isinstance(path, str | bytes | os.PathLike):
-            directory, name = os.path.split(os.path.abspath(os.fsdecode(path)))
+            try:
+                directory, name = os.path.split(os.path.abspath(os.fsdecode(path)))
+            except OSError:  # the working directory is gone; what raises here would be raised by the wrapper's open()
+                continue
             directory = real_path(directory)
             if f"{directory}/".startswith(f"{real_folder}/"):
                 _note(real_folder, f"{directory}/{name}")

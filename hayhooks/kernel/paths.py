@@ -12,4 +12,4 @@ def real_path(path: str | Path) -> str:
     try:
         return os.path.realpath(path)
     except OSError:
-        return os.path.abspath(path)
+        return str(path)
