@@ -87,9 +87,17 @@ def is_own(folder: str, path: str, stamp: Stamp) -> bool:
             return False
         begun = own.stamp != stamp or time.monotonic() - own.announced_at > _BEGIN_S
         left_alone = own.is_done and own.stamp == stamp
-        own.is_done = left_alone or (begun and not _is_open(path))
+        own.is_done = left_alone or (begun and not _is_open(path) and _is_still(path, stamp))
         own.stamp = stamp
         return True
+
+
+def _is_still(path: str, stamp: Stamp) -> bool:
+    """Whether *path* has not been written between the look at it and its being closed."""
+    try:
+        return Stamp.of(os.stat(path)) == stamp
+    except OSError:
+        return False
 
 
 def _is_open(path: str) -> bool:

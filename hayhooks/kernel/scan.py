@@ -467,11 +467,7 @@ def _stamp(entry: os.DirEntry[str]) -> Stamp | None:
         status = entry.stat()
     except OSError:
         return None
-    return _stamp_of(status) if stat.S_ISREG(status.st_mode) else None
-
-
-def _stamp_of(status: os.stat_result) -> Stamp:
-    return Stamp(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return Stamp.of(status) if stat.S_ISREG(status.st_mode) else None
 
 
 def _identity(path: str | Path) -> tuple[int, int]:
@@ -556,10 +552,10 @@ def _read_file(path: Path, stamp: Stamp) -> File:
     except FileNotFoundError:
         raise _ChangedError from None
     with open(descriptor, "rb") as file:
-        if _stamp_of(os.fstat(descriptor)) != stamp:
+        if Stamp.of(os.fstat(descriptor)) != stamp:
             raise _ChangedError
         content = file.read()
-        if _stamp_of(os.fstat(descriptor)) != stamp:
+        if Stamp.of(os.fstat(descriptor)) != stamp:
             raise _ChangedError
     return File(stamp, _digest(content), content if is_python else None)
 

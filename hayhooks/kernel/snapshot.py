@@ -1,5 +1,6 @@
 """The values that the kernel passes on: revision, deployment, failure, and the snapshot of all of them."""
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,11 @@ class Stamp(NamedTuple):
     size: int
     mtime_ns: int
     ctime_ns: int  # cannot be set back, as tar and rsync do with mtime
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> "Stamp":
+        """The stamp of the file with *status*."""
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,7 @@ class Watch:
         self._events = events
         self._step_ms = step_ms
         self._directories: Mapping[str, tuple[int, int]] = {}
+        self._absent: tuple[str, ...] = ()  # of those, when the watch began
         self._renew = threading.Event()
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="hayhooks watch", daemon=True)
@@ -66,7 +67,7 @@ class Watch:
 
         The identities make a directory that was replaced by another of its name a new one to watch.
         """
-        if directories != self._directories:
+        if directories != self._directories or any(os.path.isdir(directory) for directory in self._absent):
             self._directories = directories
             self._renew.set()
 
@@ -82,7 +83,9 @@ class Watch:
             self._renew.clear()
             try:
                 if self._events:
-                    self._watch_once([directory for directory in self._directories if os.path.isdir(directory)])
+                    present = [directory for directory in self._directories if os.path.isdir(directory)]
+                    self._absent = tuple(self._directories.keys() - present)
+                    self._watch_once(present)
                 else:
                     self._look_around(self._look_around_s)
             except FileNotFoundError:  # removed just now: the next look no longer asks for it

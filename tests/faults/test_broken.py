@@ -158,4 +158,4 @@ def test_data_that_was_another_only_while_setup_read_it_is_read_again(root: Path
         eventually(read.exists)
         replace(root / "app/prompt.txt", "the prompt")
 
-        server.eventually(lambda: server.run("app") == "the prompt", deadline_s=8)
+        server.eventually(lambda: server.run("app") == "the prompt")

@@ -23,7 +23,7 @@ def server(root: Path) -> Iterator[LiveServer]:
 
 
 def is_served(server: LiveServer, version: int) -> None:
-    server.eventually(lambda: server.run("app") == [version] * 3, f"version {version} to be served", 8)
+    server.eventually(lambda: server.run("app") == [version] * 3, f"version {version} to be served")
 
 
 def every_edit_is_served(server: LiveServer, app: Path, version: int) -> None:
@@ -32,7 +32,7 @@ def every_edit_is_served(server: LiveServer, app: Path, version: int) -> None:
         replace(app / path, content)
     is_served(server, version)
     replace(app / "data/prompt.txt", "99")
-    server.eventually(lambda: server.run("app") == [version, version, 99], "the data to be served", 8)
+    server.eventually(lambda: server.run("app") == [version, version, 99], "the data to be served")
     replace(app / "data/prompt.txt", str(version))
     is_served(server, version)
 
@@ -98,4 +98,4 @@ def test_a_folder_under_two_names(server: LiveServer):
     for version in (11, 12):
         write(server.root / "app", version)
         is_served(server, version)
-        server.eventually(lambda version=version: server.run("alias") == [version] * 3, deadline_s=8)  # type: ignore[misc]
+        server.eventually(lambda version=version: server.run("alias") == [version] * 3)  # type: ignore[misc]

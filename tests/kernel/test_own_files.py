@@ -1,5 +1,6 @@
 """What a wrapper writes into its own folder."""
 
+import os
 from functools import partial
 from pathlib import Path
 
@@ -94,13 +95,14 @@ def test_data_that_never_keeps_still_does_not_hold_up_an_edit_for_ever(server: L
         "    def teardown(self):\n        self.process.kill()\n        self.process.wait()\n\n    def run_api",
     )
     loads = tmp_path / "loads"
-    server.serve("writer", source, answer=1, loads=str(loads))
+    server.write("writer", source, answer=1, loads=str(loads))
+    server.eventually(lambda: server.run("writer") == 1, deadline_s=60)
 
     server.write("writer", source, answer=2, loads=str(loads))
-    server.eventually(lambda: server.run("writer") == 2, deadline_s=30)
+    server.eventually(lambda: server.run("writer") == 2, deadline_s=60)
 
     assert len(loads.read_text()) < 30
-    server.remove("writer")
+    os.rename(server.root / "writer", tmp_path / "away")  # what is written all the time cannot be removed
     server.eventually(lambda: server.state("writer") is None)
 
 
