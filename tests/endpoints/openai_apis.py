@@ -89,8 +89,8 @@ def logged() -> Iterator[list[str]]:
 def settled(path: Path) -> str:
     """What the file at *path* says when it no longer changes."""
     before, same = "", 0
-    while same < 30:
-        now = path.read_text()
-        before, same = now, same + 1 if now == before else 0
+    while same < 50:
+        now = path.read_text()  # "" while it is being written
+        before, same = now, same + 1 if now and now == before else 0
         time.sleep(0.01)
     return before
