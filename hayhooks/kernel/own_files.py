@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hayhooks.kernel.modules import current_folder
+from hayhooks.kernel.paths import real_path
 from hayhooks.kernel.snapshot import Stamp
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -53,8 +54,11 @@ def look() -> None:
         return
     for note in set(os.listdir(_board)) - _noted:
         if not note.startswith("."):
+            try:
+                folder, path = (_board / note).read_bytes().split(b"\0")
+            except FileNotFoundError:  # it has just been withdrawn
+                continue
             _noted.add(note)
-            folder, path = (_board / note).read_bytes().split(b"\0")
             with _lock:
                 own = _written.setdefault(os.fsdecode(folder), {})
                 own.setdefault(os.fsdecode(path), _Own(time.monotonic(), is_elsewhere=True))
@@ -158,11 +162,14 @@ def _hear(event: str, args: Sequence[Any]) -> None:
     paths = _PATHS.get(event)
     if paths is None or (folder := current_folder()) is None:
         return
-    real_folder = os.path.realpath(folder)
+    real_folder = real_path(folder)
     for path in paths(args):
         if isinstance(path, str | bytes | os.PathLike):
-            directory, name = os.path.split(os.path.abspath(os.fsdecode(path)))
-            directory = os.path.realpath(directory)
+            try:
+                directory, name = os.path.split(os.path.abspath(os.fsdecode(path)))
+            except OSError:  # the working directory is gone; what raises here would be raised by the wrapper's open()
+                continue
+            directory = real_path(directory)
             if f"{directory}/".startswith(f"{real_folder}/"):
                 _note(real_folder, f"{directory}/{name}")
 

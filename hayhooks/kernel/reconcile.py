@@ -21,6 +21,7 @@ from hayhooks.errors import sendable, told
 from hayhooks.kernel.crew import Crew
 from hayhooks.kernel.load import Equip, load, unload
 from hayhooks.kernel.modules import relieve
+from hayhooks.kernel.paths import real_path
 from hayhooks.kernel.plan import plan
 from hayhooks.kernel.retire import Retirement
 from hayhooks.kernel.scan import Look, Scanner
@@ -31,6 +32,7 @@ from hayhooks.logger import log
 _LOADS_AT_A_TIME = 4
 _LOAD_PATIENCE_S = 1.0  # a load that takes longer makes room for the next one
 _HOLD_S = 1.0  # what was loaded waits no longer than this for its folder to be still
+_RECOVERY_S = 0.2  # after a fault of ours
 _START_S = 30.0  # the server is ready after this long, even if some wrappers are still loading
 
 
@@ -124,7 +126,8 @@ class Reconciler:
         self.watch = Watch(self._inbox.put, look_around_s=look_around_ms / 1000, events=events)
         self._loaders = Crew("load", _LOADS_AT_A_TIME, patience_s=_LOAD_PATIENCE_S)
         self._loads: dict[str, _Load] = {}
-        self._held: list[_Loaded] = []  # what came from folders that are moving
+        self._outcomes: list[Deployment | Failure] = []  # that are not yet in a published snapshot
+        self._loaded: list[_Loaded] = []  # what has come, and what waits for its folder to be still
         self._look = Look({}, {}, {}, {}, unsettled=True, problem="")  # the last one
         self._began_at = 0.0
         self._stopped = threading.Event()
@@ -155,24 +158,24 @@ class Reconciler:
     def _run(self) -> None:
         """Look and act, then wait for the next reason to; until stopped."""
         hints: set[str] | None = None
-        loaded: list[_Loaded] = []
         while not self._stopped.is_set():
             try:
-                self._reconcile(hints, loaded)
+                self._reconcile(hints)
+                hints = self._names(self._wait(self._settle_s if self._look.unsettled else None))
             except Exception:  # a fault of ours must not end the deployer: the next look starts from what is there
+                hints = None
                 with suppress(Exception):  # nor may a sink that a wrapper has added
                     log.exception("The reconciler failed and will look again")
-            messages = self._receive()
-            loaded = [message for message in messages if isinstance(message, _Loaded)]
-            hints = self._names([message for message in messages if isinstance(message, frozenset)])
+                self._wait(_RECOVERY_S)
 
-    def _reconcile(self, hints: set[str] | None, loaded: list[_Loaded]) -> None:
-        """One turn: look at the folders *hints* (None: at all), take what was *loaded*, start what has to be."""
+    def _reconcile(self, hints: set[str] | None) -> None:
+        """One turn: look at the folders *hints* (None: at all), take what was loaded, start what has to be."""
         if hints is not None:
-            hints.update(result.load.revision.name for result in loaded)
+            hints.update(result.load.revision.name for result in self._loaded)
         self._look = look = self._scanner.look(time.monotonic(), hints)
         self.watch.follow(look.directories)
-        outcomes = self._accept(loaded)
+        self._accept()
+        outcomes = self._outcomes
         todo = plan(advance(self.snapshot, outcomes=outcomes, loading=self._loading()), look.revisions)
         for name in (*todo.forget, *todo.remove):
             self._loads.pop(name, None)
@@ -190,33 +193,32 @@ class Reconciler:
         )
         if snapshot is not self.snapshot:
             self._go_live(snapshot)
+        self._outcomes = []
         self._loaders.relieve()
         relieve()
         self.retirement.relieve()
 
-    def _accept(self, loaded: list[_Loaded]) -> list[Deployment | Failure]:
-        """The outcomes of loads that are still wanted; a deployment that came too late is retired unseen.
+    def _accept(self) -> None:
+        """Take the outcomes of loads that are still wanted; a deployment that came too late is retired unseen.
 
         A wrapper may have read files that changed while it was set up. So what comes from a folder that is moving waits
         until that is still again, and is only wanted if it is still the same.
         """
-        if any(isinstance(result.outcome, Failure) for result in loaded):
+        results, self._loaded = self._loaded, []
+        if any(isinstance(result.outcome, Failure) for result in results):
             self.retirement.collect_soon()
-        results, self._held = [*self._held, *loaded], []
-        outcomes = []
         for result in results:
             name = result.load.revision.name
             if self._loads.get(name) is not result.load or not self._is_current(result.load.revision):
                 self._drop(result)
             elif self._scanner.is_moving(name) and time.monotonic() - result.at < _HOLD_S:
-                self._held.append(result)
+                self._loaded.append(result)
             elif self._was_misled(result.load):
                 self._drop(result)
                 self._start(self._look.revisions[name], again=True)
             else:
                 del self._loads[name]
-                outcomes.append(result.outcome)
-        return outcomes
+                self._outcomes.append(result.outcome)
 
     def _drop(self, result: _Loaded) -> None:
         if isinstance(result.outcome, Deployment):
@@ -268,9 +270,11 @@ class Reconciler:
 
     def _go_live(self, snapshot: Snapshot) -> None:
         """Publish *snapshot*; new before old: what it no longer holds is retired once requests meet only the new."""
-        before, self.snapshot = self.snapshot, snapshot
-        released = [old for name, old in before.deployments.items() if snapshot.deployments.get(name) is not old]
+        before = self.snapshot
+        known = [*before.deployments.values(), *(new for new in self._outcomes if isinstance(new, Deployment))]
+        released = [deployment for deployment in known if snapshot.deployments.get(deployment.name) is not deployment]
         self._publish(snapshot, lambda: self._release(released))
+        self.snapshot = snapshot
         for change in self._changes(before, snapshot):
             try:
                 self._observe(change)
@@ -295,20 +299,24 @@ class Reconciler:
             elif failure is None and name in before.failures:
                 yield Change(sendable(name), None, new, took_ms)
 
-    def _receive(self) -> list[frozenset[str] | _Loaded | None]:
-        """Wait for messages and take all there are; while something settles, no longer than that takes."""
-        messages = []
+    def _wait(self, timeout_s: float | None) -> list[frozenset[str]]:
+        """Wait for messages, and take all there are: returns the ticks, and keeps what was loaded."""
+        ticks = []
         try:
-            messages.append(self._inbox.get(timeout=self._settle_s if self._look.unsettled else None))
+            message = self._inbox.get(timeout=timeout_s)
             while True:
-                messages.append(self._inbox.get_nowait())
+                if isinstance(message, _Loaded):
+                    self._loaded.append(message)
+                elif message is not None:
+                    ticks.append(message)
+                message = self._inbox.get_nowait()
         except queue.Empty:
-            return messages
+            return ticks
 
     def _names(self, ticks: list[frozenset[str]]) -> set[str] | None:
         """The names that the changed paths concern; None if that cannot be told, or a tick says to look around."""
         names: set[str] = set()
-        root = os.path.realpath(self._root)
+        root = real_path(self._root)
         for paths in ticks:
             if not paths:
                 return None

@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from hayhooks.kernel import own_files
+from hayhooks.kernel.paths import real_path
 from hayhooks.kernel.shared import PythonPath, imported_names
 from hayhooks.kernel.snapshot import File, Revision, Shared, Stamp
 from hayhooks.logger import log
@@ -242,7 +243,7 @@ class Scanner:
         if now - memory.absent_since >= self._absence_s:
             del self._memory[name]
             self._unsettled.discard(name)
-            own_files.forget(os.path.realpath(memory.sight.path))
+            own_files.forget(real_path(memory.sight.path))
 
     def _result(self, problem: str) -> Look:
         surroundings = dict(_surroundings(self._root))
@@ -380,7 +381,7 @@ class _Walk:
         links = self._tree("", str(folder), _MAX_FILES)
         while links:
             prefix, directory = links.pop()
-            if not f"{self._folder}/".startswith(os.path.realpath(directory).rstrip("/") + "/"):  # no way back up
+            if not f"{self._folder}/".startswith(real_path(directory).rstrip("/") + "/"):  # no way back up
                 links += self._link(prefix, directory)
 
     def _link(self, prefix: str, directory: str) -> list[tuple[str, str]]:
@@ -481,17 +482,25 @@ def _identity(path: str | Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-@lru_cache(maxsize=10_000)
 def _real_path(directory: str, identity: tuple[int, int]) -> str:
     """The real path of *directory*, found once for each *identity*: it costs a system call for each part."""
-    return os.path.realpath(directory)
+    real = _known_real_path(directory, identity)
+    if real != directory and _identity(real) != identity:  # what a link leads to was renamed, and the link flipped
+        _known_real_path.cache_clear()
+        real = _known_real_path(directory, identity)
+    return real
+
+
+@lru_cache(maxsize=10_000)
+def _known_real_path(directory: str, identity: tuple[int, int]) -> str:
+    return real_path(directory)
 
 
 def _surroundings(root: Path) -> Iterator[tuple[str, tuple[int, int]]]:
     """The root as a directory to watch; its parent too, where a link to it may be flipped or it may come back."""
     for directory in (root, root.parent) if root.is_symlink() or not root.is_dir() else (root,):
         if directory.is_dir():
-            yield os.path.realpath(directory), _identity(directory)
+            yield real_path(directory), _identity(directory)
 
 
 def _read(name: str, sight: Sight, before: Revision | None, *, in_hurry: bool) -> Revision | None:

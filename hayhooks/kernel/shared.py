@@ -17,7 +17,6 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
@@ -28,7 +27,9 @@ _PATIENCE_S = 5.0  # for the import of another load
 _CACHED = 4_000  # sources whose imports are remembered
 
 
-@lru_cache(maxsize=_CACHED)
+_imports: dict[tuple[bytes, str], frozenset[str]] = {}  # by the source's digest, which is smaller, and its package
+
+
 def imported_names(source: bytes, package: str = "") -> frozenset[str]:
     """The dotted names that *source* imports, wherever it does so; none if it is no Python.
 
@@ -36,6 +37,15 @@ def imported_names(source: bytes, package: str = "") -> frozenset[str]:
         source: of a module.
         package: the package that it belongs to: relative imports are only followed in one.
     """
+    key = (hashlib.blake2b(source, digest_size=16).digest(), package)
+    if key not in _imports:
+        if len(_imports) >= _CACHED:
+            _imports.clear()
+        _imports[key] = _imported_names(source, package)
+    return _imports[key]
+
+
+def _imported_names(source: bytes, package: str) -> frozenset[str]:
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -112,7 +112,11 @@ class Watch:
                 timeout_ms = max(int((look_at - time.monotonic()) * 1000), 1)
                 changes = backend.watch(_DEBOUNCE_MS, self._step_ms, timeout_ms, self._renew)
                 if not isinstance(changes, str):
-                    self._tell(frozenset(path for _, path in changes))
+                    paths = frozenset(path for _, path in changes)
+                    self._tell(paths)
+                    # A directory that was removed and made again may have the inode of before, and no watch.
+                    if not paths.isdisjoint(self._directories):
+                        return
                 if time.monotonic() >= look_at:
                     self._tell(frozenset())
                     look_at = time.monotonic() + self._look_around_s

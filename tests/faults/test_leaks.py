@@ -140,7 +140,6 @@ with serving(root) as server:
 """
 
 
-@pytest.mark.xfail(strict=True, reason="F13: the imports of a source are remembered by the source")
 def test_the_sources_of_old_revisions_are_forgotten(tmp_path: Path):
     """What stayed of 39 reloads with 2 MB of source would be 78 MB."""
     result = subprocess.run(

@@ -4,18 +4,14 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.faults.test_tools import TOOLS, Tool, remove_and_copy
+from tests.faults.test_tools import TOOLS, Tool
 from tests.faults.traffic import files, write
 from tests.server import LiveServer, replace, serving
 
 NEVER_MS = 600_000
-INODES = pytest.mark.xfail(
-    strict=False, reason="F11: a new folder that gets the inode of the old one is taken for that"
-)
 
 
 @pytest.fixture
@@ -41,12 +37,7 @@ def every_edit_is_served(server: LiveServer, app: Path, version: int) -> None:
     is_served(server, version)
 
 
-def tools() -> list[Any]:
-    """Every tool; the mark goes when the fault has gone."""
-    return [pytest.param(tool, id=tool.__name__, marks=[INODES] * (tool is remove_and_copy)) for tool in TOOLS]
-
-
-@pytest.mark.parametrize("tool", tools())
+@pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: tool.__name__)
 def test_after_every_tool(server: LiveServer, tmp_path: Path, tool: Tool):
     app, beside = server.root / "app", tmp_path / "beside"
     for version in (11, 13, 15):
@@ -77,7 +68,6 @@ def moved_root(root: Path, version: int) -> None:
     write(root / "app", version)
 
 
-@INODES
 @pytest.mark.parametrize(
     "act", [quick_replacement, replaced_below, replaced_root, moved_root], ids=lambda act: act.__name__
 )
@@ -88,7 +78,6 @@ def test_after_a_replacement(server: LiveServer, act: Callable[[Path, int], None
         every_edit_is_served(server, server.root / "app", version + 1)
 
 
-@pytest.mark.xfail(strict=True, reason="F12: the real path of before is remembered")
 def test_where_the_place_behind_a_link_is_renamed(tmp_path: Path):
     """The directory is the same one and is called by the same link; only its real name is another."""
     root = tmp_path / "current"

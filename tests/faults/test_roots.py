@@ -13,10 +13,7 @@ from tests.server import serving
 FLICKERING_S = 3.0  # what it takes to meet a moment between two system calls
 
 
-DIES = pytest.mark.xfail(run=False, reason="F14: the deployer's thread dies of a link that has just gone")
-
-
-@pytest.mark.parametrize("where", [pytest.param("root", marks=DIES), "folder"])
+@pytest.mark.parametrize("where", ["root", "folder"])
 def test_a_link_that_flickers_stops_nothing(tmp_path: Path, where: str):
     real, link = tmp_path / "real", tmp_path / "link"
     root = link if where == "root" else tmp_path / "pipelines"

@@ -1,0 +1,15 @@
+"""Paths: the real one of what may be replaced at this very moment."""
+
+import os
+from pathlib import Path
+
+
+def real_path(path: str | Path) -> str:
+    """*path* without links; as it is where a link on the way is removed while it is followed.
+
+    ``os.path.realpath`` raises then, between its look at a link and its reading of it.
+    """
+    try:
+        return os.path.realpath(path)
+    except OSError:
+        return str(path)
