@@ -1,0 +1,57 @@
+"""Trees that are too broad or too deep: they cost their own folder, not the others."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.faults.traffic import Traffic, write
+
+TOO_MANY = 20_500
+
+
+@pytest.mark.xfail(run=False, reason="F17: directories do not count, and each costs more than a file")
+def test_more_directories_than_can_be_looked_at_are_told_like_files(traffic: Traffic):
+    server = traffic.server
+    for number in range(TOO_MANY):
+        os.makedirs(server.root / f"broad/cache/{number % 100}/{number}")
+    write(server.root / "broad", 1)
+
+    server.eventually(lambda: "holds more than 20,000" in server.state("broad")["error"])
+
+    for version in (11, 12):
+        write(server.root / "app", version)
+        traffic.serves(version)
+    shutil.rmtree(server.root / "broad/cache")
+    server.eventually(lambda: server.run("broad") == [1, 1, 1])
+
+
+@contextmanager
+def deeper_than_a_path_may_be_long(folder: Path) -> Iterator[None]:
+    """Directories in directories: what lies in the last ones has no name that a system call would take."""
+    here = os.open(".", os.O_RDONLY)
+    name = "d" * 200
+    os.chdir(folder)
+    try:
+        for _ in range(30):
+            os.mkdir(name)
+            os.chdir(name)
+        os.fchdir(here)
+        yield
+    finally:
+        os.fchdir(here)
+        os.close(here)
+        shutil.rmtree(folder / name)
+
+
+@pytest.mark.xfail(strict=True, reason="F18: the folder is a failure from then on")
+def test_a_tree_that_is_too_deep_keeps_no_edit_from_being_served(traffic: Traffic):
+    app = traffic.server.root / "app"
+    with deeper_than_a_path_may_be_long(app):
+        for version in (11, 12):
+            write(app, version)
+            traffic.server.eventually(lambda version=version: traffic.server.run("app") == [version] * 3, deadline_s=8)  # type: ignore[misc]
+            traffic.serves(version)
