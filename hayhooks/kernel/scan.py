@@ -5,10 +5,12 @@ settle time, so that one that is still being copied is not taken half-way; until
 it does for a short while after the folder has gone (``rm -r`` followed by ``cp -r``).
 """
 
+import errno
 import hashlib
 import os
 import re
 import stat
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -28,6 +30,7 @@ _FILE_SUFFIXES = (*YAML_SUFFIXES, ".py")
 _LEAVING = re.compile(r"\..*|.*(\.sw[pxo]|~|\.tmp|\.py[co]|___jb_\w+___)|#.*#|4913|__pycache__|node_modules", re.DOTALL)
 _DIGEST_BYTES = 16 * 2**20  # of a larger file that is not Python the stamp stands for the content
 _MAX_FILES = 20_000  # of a folder, each of which costs a stat with every look
+_MAX_DIRECTORIES = 2_000  # that are looked into, the nearest first: each costs several system calls and a watch
 _MAX_LINKED_FILES = 2_000  # below one link: those of a link to more, as to "/usr", are not looked at
 
 # A folder in which something always moves: data that other processes write, or that the wrapper writes unseen.
@@ -51,6 +54,7 @@ class Sight:
     problem: str = ""
     is_deployment: bool = True
     own: frozenset[str] = field(default=frozenset(), compare=False)  # what the wrapper writes there itself
+    is_cut: bool = False  # it has more directories than are looked into
 
     @property
     def code(self) -> Mapping[str, Stamp | None]:
@@ -214,6 +218,8 @@ class Scanner:
         if revision is None:  # it changed while being read
             memory.seen_at = now
             return
+        if memory.revision is None and memory.sight.is_cut:
+            log.warning("{}: changes below its {:,} nearest folders are not noticed", name, _MAX_DIRECTORIES)
         memory.restless = self._restless(name, memory, revision, now)
         memory.revision, memory.read_at, memory.settled = revision, now, True
 
@@ -375,6 +381,7 @@ class _Walk:
         self.stamps: dict[str, Stamp] = {}
         self.directories: dict[str, tuple[int, int]] = {}
         self.own: set[str] = set()
+        self.is_cut = False  # there are more directories than are looked into
         self._folder = _real_path(str(folder), _identity(folder))
         self._written = own_files.written_in(self._folder)
         self._visited: set[tuple[int, int]] = set()
@@ -396,21 +403,26 @@ class _Walk:
     def _tree(self, prefix: str, directory: str, most: int) -> list[tuple[str, str]]:
         """Visit *directory* and what lies below it; returns the links to directories, with their prefixes."""
         links: list[tuple[str, str]] = []
-        to_visit = [(prefix, directory)]
+        to_visit = deque([(prefix, directory, _real_path(directory, _identity(directory)))])
         while to_visit:
-            prefix, directory = to_visit.pop()
+            prefix, directory, real = to_visit.popleft()
             identity = _identity(directory)
             if identity in self._visited:
                 continue
+            if len(self.directories) >= _MAX_DIRECTORIES:  # the nearest have been seen: code lies there, caches below
+                self.is_cut = True
+                break
             self._visited.add(identity)
-            real = _real_path(directory, identity)
             entries = dict(_entries(prefix, directory))
             if prefix + "pyvenv.cfg" in entries:  # a virtual environment
                 continue
             self.directories[real] = identity
             for relative, entry in entries.items():
                 if _is_directory(entry):
-                    (links if entry.is_symlink() else to_visit).append((relative + "/", entry.path))
+                    if entry.is_symlink():
+                        links.append((relative + "/", entry.path))
+                    else:
+                        to_visit.append((relative + "/", entry.path, f"{real}/{entry.name}"))
                 elif not _is_beside_a_database(relative, entries) and (stamp := _stamp(entry)) is not None:
                     self._file(relative, f"{real}/{entry.name}", stamp)
             if len(self.stamps) > most:
@@ -441,7 +453,7 @@ def _walk(folder: Path) -> Sight:
     except _TooManyError:
         problem = f"{folder} holds more than {_MAX_FILES:,} files: move what is no part of the wrapper out of it"
         return Sight(folder, directories=_folders((folder,)), problem=problem)
-    return Sight(folder, walk.stamps, directories=walk.directories, own=frozenset(walk.own))
+    return Sight(folder, walk.stamps, directories=walk.directories, own=frozenset(walk.own), is_cut=walk.is_cut)
 
 
 def _entries(prefix: str, directory: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
@@ -452,6 +464,9 @@ def _entries(prefix: str, directory: str) -> Iterator[tuple[str, os.DirEntry[str
                     yield prefix + entry.name, entry
     except FileNotFoundError:  # removed since its parent was listed
         return
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # so deep that nothing there can be called by a name
+            raise
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:
