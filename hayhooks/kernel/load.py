@@ -19,6 +19,7 @@ from hayhooks.errors import LoadError, Place, sendable, told
 from hayhooks.kernel import haystack
 from hayhooks.kernel.crew import Crew
 from hayhooks.kernel.modules import PREFIX, close_package, keep_shared, open_package, public, running, shared_modules
+from hayhooks.kernel.outcome import Outcome
 from hayhooks.kernel.scan import WRAPPER_FILE
 from hayhooks.kernel.signature import Operation, describe
 from hayhooks.kernel.snapshot import Deployment, Failure, Revision, with_endpoints
@@ -151,6 +152,8 @@ def _check(wrapper: BasePipelineWrapper, limit_s: float, on_loop: OnLoop) -> Non
     check = wrapper.check
     if type(wrapper).check is BasePipelineWrapper.check or not _is_callable_without_arguments(check):
         return
+    if inspect.isgeneratorfunction(check) or inspect.isasyncgenfunction(check):
+        raise LoadError("check() is a generator, of which nothing would run: take the yield out of it")
     if inspect.iscoroutinefunction(check):
         result = on_loop(lambda: _within(limit_s, check()))
     else:
@@ -171,41 +174,27 @@ def _is_callable_without_arguments(method: Callable[..., Any]) -> bool:
 
 
 async def _within(limit_s: float, work: Awaitable[Any]) -> Any:
-    limit = asyncio.timeout(limit_s)
-    try:
-        async with limit:
-            return await work
-    except TimeoutError:
-        if limit.expired():
-            raise _too_slow(limit_s) from None
-        raise
+    """Await *work* on the loop, and go on without it when it takes too long: it may refuse to be cancelled."""
+    task = asyncio.create_task(Outcome.awaited(work))
+    done, _ = await asyncio.wait({task}, timeout=limit_s)
+    if not done:
+        task.cancel()
+        raise _too_slow(limit_s)
+    return task.result().take()
 
 
 def _in_time(check: Callable[[], Any], limit_s: float) -> Any:
     """Call *check* in a thread, to be able to go on without it."""
-    outcome: list[Any] = []
+    outcomes: list[Outcome] = []
     context = contextvars.copy_context()
-
-    def call() -> None:
-        try:
-            outcome[:] = [True, context.run(check)]
-        # The user's code may raise anything: it is raised again where it is waited for.
-        except BaseException as error:
-            outcome[:] = [False, error]
-
-    thread = threading.Thread(target=call, name="hayhooks check", daemon=True)
+    thread = threading.Thread(
+        target=lambda: outcomes.append(Outcome.of(partial(context.run, check))), name="hayhooks check", daemon=True
+    )
     thread.start()
     thread.join(limit_s)
     if thread.is_alive():
         raise _too_slow(limit_s)
-    passed, result = outcome
-    if passed:
-        return result
-    try:
-        raise result
-    finally:
-        outcome.clear()
-        del result  # or exception and frame would hold each other
+    return outcomes.pop().take()
 
 
 def _too_slow(limit_s: float) -> LoadError:

@@ -24,6 +24,7 @@ from types import ModuleType
 from typing import Any
 
 from hayhooks.kernel.crew import Crew
+from hayhooks.kernel.outcome import Outcome
 from hayhooks.kernel.shared import SharedModules
 from hayhooks.kernel.snapshot import Revision
 
@@ -284,27 +285,22 @@ def _import_apart(name: str, fromlist: Sequence[str], after_import: Callable[[],
     if getattr(_import_thread, "is_this", False):
         return builtins.__import__(name, None, None, fromlist, 0)
     done = threading.Event()
-    outcome: list[ModuleType | BaseException] = []
+    outcomes: list[Outcome] = []
+
+    def import_and_prepare() -> ModuleType:
+        module = builtins.__import__(name, None, None, fromlist, 0)
+        after_import()
+        return module
 
     def job() -> None:
         _import_thread.is_this = True
-        try:
-            outcome.append(builtins.__import__(name, None, None, fromlist, 0))
-            after_import()
-        # Whatever the imported code raises belongs to who asked for it.
-        except BaseException as error:
-            outcome[:] = [error]
+        outcomes.append(Outcome.of(import_and_prepare))
         done.set()
 
     _imports.submit(job)
     done.wait()
-    result = outcome.pop()
-    if isinstance(result, BaseException):
-        try:
-            raise result
-        finally:
-            del result  # or exception and frame would hold each other
-    return result
+    module: ModuleType = outcomes.pop().take()
+    return module
 
 
 def _is_imported(name: str, fromlist: Sequence[str] | None) -> bool:

@@ -21,6 +21,7 @@ from hayhooks.errors import sendable, told
 from hayhooks.kernel.crew import Crew
 from hayhooks.kernel.load import Equip, load, unload
 from hayhooks.kernel.modules import relieve
+from hayhooks.kernel.outcome import Outcome
 from hayhooks.kernel.paths import real_path
 from hayhooks.kernel.plan import plan
 from hayhooks.kernel.retire import Retirement
@@ -331,10 +332,14 @@ class Reconciler:
         return names
 
     def _run_on_loop(self, function: Callable[[], Awaitable[Any]]) -> Any:
-        async def call() -> Any:
-            return await function()
+        async def call() -> Outcome:
+            return await Outcome.awaited(_begun(function))
 
-        return asyncio.run_coroutine_threadsafe(call(), self._loop).result()
+        return asyncio.run_coroutine_threadsafe(call(), self._loop).result().take()
+
+
+async def _begun(function: Callable[[], Awaitable[Any]]) -> Any:
+    return await function()
 
 
 def _difference(new: Deployment | Failure | None, old: Deployment | Failure | None) -> tuple[str, ...]:

@@ -23,6 +23,13 @@ class PipelineWrapper(BasePipelineWrapper):
         return self.answer
 """
 
+STUBBORN = """async def check(self):
+        for _ in range(3):
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                pass"""
+
 PASSING = {
     "plain": "def check(self): assert self.answer",
     "async": "async def check(self): await asyncio.sleep(0)",
@@ -35,10 +42,16 @@ FAILING = {
     "async": ("async def check(self): raise ValueError('no answer')", "ValueError: no answer"),
     "awaitable": ("def check(self): return self.no()\n    async def no(self): 1 / 0", "ZeroDivisionError"),
     "exits": ("def check(self): raise SystemExit(3)", "SystemExit: 3"),
+    "exits on the loop": ("async def check(self): raise SystemExit(3)", "SystemExit: 3"),
+    "is interrupted on the loop": ("async def check(self): raise KeyboardInterrupt", "KeyboardInterrupt"),
+    "is cancelled on the loop": ("async def check(self): raise asyncio.CancelledError", "CancelledError"),
     "says False": ("def check(self): return False", "check() returned False"),
     "its own timeout": ("async def check(self): raise TimeoutError('mine')", "TimeoutError: mine"),
     "hangs": ("def check(self): time.sleep(5)", "check() was not done after 1 s"),
     "hangs on the loop": ("async def check(self): await asyncio.sleep(60)", "check() was not done after 1 s"),
+    "will not be cancelled": (STUBBORN, "check() was not done after 1 s"),
+    "a generator": ("def check(self): yield 1", "check() is a generator"),
+    "a generator on the loop": ("async def check(self): yield 1", "check() is a generator"),
 }
 
 
