@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BeforeValidator, Field, ValidationError
+from pydantic import AliasChoices, BeforeValidator, ByteSize, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from hayhooks.running import newest
@@ -26,6 +26,16 @@ def _upper(value: Any) -> Any:
     return value.upper() if isinstance(value, str) else value
 
 
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _none(value: Any) -> Any:
+    """An optional value that was left empty counts as not set."""
+    return None if value == "" else value
+
+
+Given = BeforeValidator(_none)
 Texts = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 Level = Literal["TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL"]
 
@@ -62,6 +72,39 @@ class Settings(BaseSettings):
         600, ge=0, description="Seconds that requests get to end on a revision that was replaced or removed."
     )
     check_timeout: int = Field(30, ge=1, description="Seconds that a wrapper's `check()` may take.")
+    request_timeout: int = Field(
+        0,
+        ge=0,
+        description="Seconds that a request may take, to its last byte; `0`: no limit. A wrapper can say its own.",
+    )
+    concurrency: int = Field(
+        0,
+        ge=0,
+        description="Requests that one deployment works on at the same time; `0`: no limit. A wrapper can say its own.",
+    )
+    queue: int = Field(
+        100, ge=0, description="Requests that wait where `HAYHOOKS_CONCURRENCY` is reached. More of them get a 503."
+    )
+    max_body_size: ByteSize = Field(
+        ByteSize(104857600), description="Bytes of a request's body, as `100MiB`; more gets a 413. `0`: no limit."
+    )
+    max_upload_size: ByteSize = Field(
+        ByteSize(1073741824), description="The same for forms, whose files lie on disk and not in memory."
+    )
+    max_upload_files: int = Field(1000, ge=1, description="Files in one form.")
+    read_timeout: int = Field(
+        30, ge=1, description="Seconds in which a request's headers must come, and in which something of its body must."
+    )
+    api_keys: Texts = Field([], repr=False, description="Keys of which a request must bring one. None: all may ask.")
+    api_keys_file: Annotated[Path | None, Given] = Field(
+        None, description="A file with such keys, a line each; read again when it changes."
+    )
+    allowed_hosts: Texts = Field(["*"], description="Names by which the server may be called, as `*.example.com`.")
+    ssl_certfile: Annotated[Path | None, Given] = Field(None, description="Serve TLS with this certificate chain.")
+    ssl_keyfile: Annotated[Path | None, Given] = Field(None, description="Its private key.")
+    ssl_keyfile_password: Annotated[str | None, Given] = Field(
+        None, repr=False, description="The password of that file."
+    )
     look_around_ms: int = Field(1000, ge=50, description="Longest time between two looks at the directory.")
     watch_events: bool = Field(True, description="`false`: do not ask the file system for events, only look around.")
     settle_ms: int = Field(20, ge=0, description="How long a folder must keep still before it is loaded.")
@@ -72,10 +115,15 @@ class Settings(BaseSettings):
     log: Annotated[Level, BeforeValidator(_upper)] = Field(
         "INFO", validation_alias=_names("LOG", "LOG_LEVEL"), description="Log level. `HAYHOOKS_LOG_LEVEL` is the same."
     )
+    log_format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] = Field(
+        "text", description="`text` or `json`, an object a line."
+    )
+    access_log: bool = Field(True, description="Whether to log a line for each request.")
+    metrics: bool = Field(True, description="Whether to serve `/metrics`.")
     use_https: bool = Field(False, description="`hayhooks status` asks by https.")
     disable_ssl: bool = Field(False, description="`hayhooks status` does not verify certificates.")
     cors_allow_origins: Texts = Field(["*"], description="Origins that browsers may call from.")
-    cors_allow_origin_regex: str | None = Field(None, description="The same as a regular expression.")
+    cors_allow_origin_regex: Annotated[str | None, Given] = Field(None, description="The same as a regular expression.")
     cors_allow_methods: Texts = Field(["*"], description="Methods that browsers may use.")
     cors_allow_headers: Texts = Field(["*"], description="Headers that browsers may send.")
     cors_allow_credentials: bool = Field(False, description="Whether browsers may send cookies.")
@@ -86,6 +134,15 @@ class Settings(BaseSettings):
     def python_path(self) -> list[str]:
         """The additional directories to import from, absolute."""
         return [os.path.abspath(part) for part in self.additional_python_path.split(os.pathsep) if part]
+
+    def keys(self) -> list[str]:
+        """The API keys, those in the file too; none if everybody may ask.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        lines = self.api_keys_file.read_text().splitlines() if self.api_keys_file else []
+        return [*self.api_keys, *(line.strip() for line in lines if line.strip() and not line.startswith("#"))]
 
     def environment(self) -> dict[str, str]:
         """The environment variables that make another process read these very settings."""
