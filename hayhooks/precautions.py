@@ -46,11 +46,11 @@ def _check_readable(setting: str, file: Path) -> None:
 
 
 def _tls_reason(error: Exception, certfile: Path, keyfile: Path | None) -> str:
-    key = str(keyfile or certfile)
+    key = keyfile or certfile
     reason = getattr(error, "reason", None) or str(error)
     if reason == "KEY_VALUES_MISMATCH":
         return f"the private key in {key} does not belong to it"
-    if "PASSWORD" in reason.upper() or "DECRYPT" in reason.upper():
+    if b"ENCRYPTED" in key.read_bytes():  # of a wrong password OpenSSL only says that something in it is wrong
         return f"the private key in {key} cannot be decrypted: HAYHOOKS_SSL_KEYFILE_PASSWORD is wrong or missing"
     return f"there is no certificate chain with its private key in PEM format in {certfile} and {key} ({reason})"
 
