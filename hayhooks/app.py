@@ -1,6 +1,7 @@
 """The application: a Starlette app around the switch, with the reconciler as its lifespan.
 
-uvicorn ─> CORS ─> boundary (request id, errors, log line) ─> the user's middleware ─> their routes ─> switch
+uvicorn ─> CORS ─> boundary (request id, errors, log line) ─> guard (hosts, keys, limits) ─> the user's middleware
+        ─> their routes ─> switch
 """
 
 import asyncio
@@ -24,14 +25,19 @@ from starlette.routing import Router
 from starlette.types import ASGIApp
 
 from hayhooks.boundary import Boundary, OnRequest, exception_handlers
+from hayhooks.connection import Connection
 from hayhooks.encode import encode
 from hayhooks.endpoints import BUILTIN
+from hayhooks.guard import Guard
 from hayhooks.kernel import own_files
 from hayhooks.kernel.haystack import prepare
+from hayhooks.kernel.limits import Limits
 from hayhooks.kernel.modules import share
 from hayhooks.kernel.reconcile import Change, Reconciler
 from hayhooks.kernel.snapshot import Deployment, Failure, Snapshot
+from hayhooks.keys import Keys
 from hayhooks.logger import log
+from hayhooks.precautions import check, say
 from hayhooks.router import PlugIn, Switch, build, equip, error_text, reserved_names, served
 from hayhooks.running import running
 from hayhooks.settings import Settings
@@ -67,16 +73,17 @@ class Hayhooks(Starlette):
         )
         self.exception_handlers = exception_handlers(show_tracebacks=settings.show_tracebacks)
         self._on_request = on_request
+        self.keys = Keys(settings)
 
     def build_middleware_stack(self) -> ASGIApp:
-        """CORS and boundary outside the user's middleware: what that raises becomes a response too.
+        """CORS, boundary and guard outside the user's middleware: what that raises becomes a response too.
 
         Starlette's own outermost layer, which answers 500 outside CORS, is not needed then.
         """
         app: ASGIApp = ExceptionMiddleware(self.router, handlers=self.exception_handlers, debug=self.debug)
         for cls, args, kwargs in reversed(self.user_middleware):
             app = cls(app, *args, **kwargs)
-        return _cors(Boundary(app, self._on_request), self.settings)
+        return _cors(Boundary(Guard(app, self.settings, self.keys), self._on_request), self.settings)
 
     def get(self, path: str) -> Callable[[Endpoint], Endpoint]:
         """Add a route: ``@app.get("/ping")`` above a function, whose dict, list or text is sent as JSON."""
@@ -140,6 +147,7 @@ def create_app(
 
     Raises:
         pydantic.ValidationError: a setting in the environment does not fit.
+        StartError: the file with the API keys cannot be read, or holds none.
     """
     settings = settings or Settings()
     return Hayhooks(settings, plug_ins=plug_ins, observe=observe or log_change, on_request=on_request, only=only)
@@ -156,8 +164,10 @@ def serve(app: Hayhooks) -> None:
     No new work then, open requests and streams get the graceful time, everything is torn down, and this returns.
 
     Raises:
+        StartError: the files for TLS, or the one with the API keys, cannot be used.
         SystemExit: the server could not start; uvicorn has logged why.
     """
+    check(app.settings)
     _Server(uvicorn.Config(app, **server_options(app.settings))).run()
 
 
@@ -170,6 +180,10 @@ def server_options(settings: Settings) -> dict[str, Any]:
         "timeout_graceful_shutdown": settings.graceful_shutdown_timeout,
         "log_config": None,  # ours is set up already
         "access_log": False,  # the boundary writes a line with more in it
+        "http": partial(Connection, read_timeout_s=settings.read_timeout),
+        "ssl_certfile": settings.ssl_certfile,
+        "ssl_keyfile": settings.ssl_keyfile,
+        "ssl_keyfile_password": settings.ssl_keyfile_password,
     }
 
 
@@ -236,6 +250,7 @@ async def _lifespan(
         python_path=settings.python_path,
         only=only,
         threads=settings.threads,
+        limits=Limits(settings.request_timeout, settings.concurrency, settings.queue),
         settle_ms=settings.settle_ms,
         look_around_ms=settings.look_around_ms,
         drain_s=settings.drain_timeout,
@@ -243,7 +258,9 @@ async def _lifespan(
         events=settings.watch_events,
     )
     app.switch.kernel = app.reconciler
-    with running(app):
+    if board.notes is None:  # of several workers the process that starts them says it
+        say(settings)
+    with running(app), app.keys.followed():
         app.reconciler.start()
         try:
             yield

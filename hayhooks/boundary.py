@@ -17,12 +17,14 @@ from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, 
 from hayhooks.encode import encode
 from hayhooks.errors import (
     DisconnectedError,
-    DrainedError,
+    ExpiredError,
     HayhooksError,
     InvalidInputError,
     NotFoundError,
     OpenAIError,
     PipelineError,
+    RefusedError,
+    TimedOutError,
     UnavailableError,
 )
 from hayhooks.logger import log
@@ -100,9 +102,13 @@ class Boundary:
 
 def _unhandled(error: Exception, request: Request, request_id: str) -> Response:
     """Log what no handler answered for, and make a response of it."""
+    if isinstance(error, RefusedError):  # by what stands outside the user's middleware, or in it
+        return _on_hayhooks_error(request, error)
     where = f"{request.method} {request.url.path}"
-    if isinstance(error, DrainedError):
+    if isinstance(error, ExpiredError):
         log.warning("{} was cancelled: {}", where, error)
+        if isinstance(error, TimedOutError):  # an SDK would have it done twice more
+            return _error_response(request, 504, str(error), {"x-should-retry": "false"})
         return _error_response(request, 503, str(error), {"Retry-After": "1"})
     log.opt(exception=error).error("{} failed (request {})", where, request_id)
     return JSONResponse({"detail": "Internal server error", "request_id": request_id}, status_code=500)
@@ -145,16 +151,20 @@ def _on_hayhooks_error(request: Request, error: Exception) -> Response:
             return _error_response(request, 404, str(error))
         case UnavailableError():
             return _error_response(request, 503, str(error), {"Retry-After": "1"})
+        case RefusedError():
+            return _error_response(request, error.status, str(error), error.headers, code=error.code)
     raise error
 
 
-def _error_response(request: Request, status: int, detail: Any, headers: Any = None) -> Response:
-    """``{"detail": ...}``; on the paths that speak OpenAI with the error object that its clients read."""
-    if not _speaks_openai(get_route_path(request.scope)):
+def _error_response(
+    request: Request, status: int, detail: Any, headers: Any = None, *, code: str | None = None
+) -> Response:
+    """``{"detail": ...}``; with a *code*, or on a path that speaks OpenAI, with the error object its clients read."""
+    if code is None and not _speaks_openai(get_route_path(request.scope)):
         return JSONResponse({"detail": detail}, status_code=status, headers=headers)
     message = detail if isinstance(detail, str) else HTTPStatus(status).phrase
     kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
-    body = OpenAIError(status, message, type=kind).body()
+    body = OpenAIError(status, message, type=kind, code=code).body()
     return JSONResponse({**body, "detail": detail}, status_code=status, headers=headers)
 
 

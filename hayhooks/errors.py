@@ -1,17 +1,21 @@
 """Every error that hayhooks raises on purpose.
 
 DisconnectedError         nobody is left to answer                           -> nothing is sent
-DrainedError              a request outlived its replaced deployment         -> 503, or the stream ends with an error
+ExpiredError              the server cancelled it; a stream that has begun   -> ends with the error
+ ├── DrainedError         a request outlived its replaced deployment         -> 503
+ └── TimedOutError        a request took longer than its deployment allows   -> 504
 HayhooksError
  ├── LoadError            a revision that would not load                     -> a failure in /status
  ├── InvalidInputError    a request whose arguments do not fit               -> 422
  ├── PipelineError        the user's code raised while serving a request     -> 500
  ├── UnavailableError     known, but nothing can serve it at the moment      -> 503
  ├── NotFoundError        no deployment of that name                         -> 404
+ ├── RefusedError         against a rule of the server: its keys, its limits -> 400, 401, 408, 413, 431
+ ├── StartError           a server that must not start as it is set up       -> one line, and no server
  └── OpenAIError          any of it, on a path that speaks OpenAI            -> OpenAI's error object
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,15 +93,49 @@ class DisconnectedError(Exception):
     """The client went away before it had its answer; what was done for it has been cancelled."""
 
 
-class DrainedError(Exception):
+class ExpiredError(Exception):
+    """The server has cancelled a request: its time was over."""
+
+
+class DrainedError(ExpiredError):
     """The request was cancelled: its deployment was replaced or removed longer ago than drains may take."""
 
     def __init__(self) -> None:
         super().__init__("the pipeline was replaced while it worked, and the time for what it had begun is over")
 
 
+class TimedOutError(ExpiredError):
+    """The request was cancelled: it took longer than its deployment allows."""
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__(f"the pipeline was not done after {limit_s:g} s, which is all that a request may take")
+
+
 class NotFoundError(HayhooksError):
     """There is no deployment of that name."""
+
+
+class RefusedError(HayhooksError):
+    """A rule of the server forbids the request, whoever it is for.
+
+    Args:
+        status: of the answer, a 4xx.
+        message: what rule, by the name of its setting, and what it allows.
+        code: OpenAI's name for it; one that has a name is told in OpenAI's shape on every path.
+        headers: of the answer.
+    """
+
+    def __init__(
+        self, status: int, message: str, *, code: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.headers = headers
+
+
+class StartError(HayhooksError):
+    """What the settings name cannot be used, so that the server must not start; one line that says what and why."""
 
 
 class OpenAIError(HayhooksError):

@@ -15,7 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
 
-from hayhooks.errors import DisconnectedError
+from hayhooks.body import allow
+from hayhooks.errors import DisconnectedError, RefusedError
 from hayhooks.kernel.signature import Operation
 
 Value = str | UploadFile
@@ -34,12 +35,21 @@ async def form_of(request: Request) -> AsyncIterator[FormData]:
 
     Raises:
         HTTPException: it is no form; the status is 400.
+        RefusedError: it is larger than a form may be, or has more files.
         DisconnectedError: the client went away while it sent it.
     """
+    settings = request.app.settings
+    if content_type(request) == "multipart/form-data":  # of others all lies in memory
+        allow(request.scope, "HAYHOOKS_MAX_UPLOAD_SIZE", settings.max_upload_size)
     try:
-        form = await request.form()
+        form = await request.form(max_files=settings.max_upload_files)
     except ClientDisconnect:
         raise DisconnectedError("the client went away while it sent a form") from None
+    except HTTPException as error:
+        if error.detail.startswith("Too many files"):
+            message = f"The form has more files than {settings.max_upload_files} (HAYHOOKS_MAX_UPLOAD_FILES)"
+            raise RefusedError(413, message) from None
+        raise
     except (MultiPartException, ValueError) as error:  # what the parser thinks of a boundary or a charset
         raise HTTPException(400, f"The body is not a valid form: {error}") from error
     try:

@@ -14,8 +14,9 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any, TypeVar
 
-from hayhooks.errors import DisconnectedError, DrainedError, PipelineError, sendable, told
+from hayhooks.errors import DisconnectedError, PipelineError, sendable, told
 from hayhooks.kernel.leases import Lease, current_lease
+from hayhooks.kernel.limits import Slots
 from hayhooks.kernel.modules import enter, public
 from hayhooks.kernel.signature import Operation
 from hayhooks.kernel.snapshot import Deployment
@@ -69,7 +70,7 @@ class Stream:
             if lease is None or not lease.expired or task is None:
                 raise
             task.uncancel()
-            raise DrainedError from None
+            raise lease.expired() from None
 
     async def aclose(self) -> None:
         """Stop the work, if it still goes on."""
@@ -85,8 +86,11 @@ async def invoke(deployment: Deployment, operation: Operation, arguments: dict[s
 
     Raises:
         PipelineError: the wrapper's code raised; the cause is what it raised.
+        UnavailableError: the deployment works on as many requests as it may, and as many wait.
         Exception: a Starlette ``HTTPException`` is raised as it is.
     """
+    if deployment.slots is not None:
+        await _take_slot(deployment.slots)
     call = partial(operation.method, **arguments)
     enter(deployment.package)
     try:
@@ -99,6 +103,13 @@ async def invoke(deployment: Deployment, operation: Operation, arguments: dict[s
             raise
         raise _pipeline_error(error) from error
     return await Stream.of(deployment, result) if _is_stream(result) else result
+
+
+async def _take_slot(slots: Slots) -> None:
+    """Wait for the turn of the request that runs in this context; it has it to its last byte."""
+    lease = current_lease.get()
+    if lease is not None and lease.slot is None:
+        lease.slot = await slots.take()
 
 
 def _is_stream(result: Any) -> bool:
@@ -157,8 +168,7 @@ async def _in_thread(deployment: Deployment, call: partial[Any]) -> Any:
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
     context = contextvars.copy_context()
-    lease = Lease(thread=getattr(call.func, "__name__", "a method"))
-    deployment.leases.take(lease)
+    let_go = _hold(deployment, getattr(call.func, "__name__", "a method"), loop)
 
     def job() -> None:
         try:
@@ -166,11 +176,31 @@ async def _in_thread(deployment: Deployment, call: partial[Any]) -> Any:
         except BaseException as error:
             settle = partial(_settle, future, None, _raisable(error))
         finally:
-            deployment.leases.give_back(lease)
+            let_go()
         _tell(loop, settle)
 
     deployment.crew.submit(job)
     return await future
+
+
+def _hold(deployment: Deployment, method: str, loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
+    """Keep *deployment*, and the slot of the request, for a thread that runs *method*.
+
+    Returns:
+        What lets go of both; to be called once, in the thread.
+    """
+    lease, request = Lease(thread=method), current_lease.get()
+    deployment.leases.take(lease)
+    slot = request.slot if request is not None else None
+    if slot is None:
+        return partial(deployment.leases.give_back, lease)
+    slot.share()
+
+    def let_go() -> None:
+        deployment.leases.give_back(lease)
+        _tell(loop, slot.give_back)
+
+    return let_go
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
@@ -214,16 +244,16 @@ async def _singly(source: AsyncIterable[Any]) -> Batches:
 
 async def _from_thread(deployment: Deployment, items: Iterator[Any]) -> Batches:
     """Read a sync iterator in one thread for its whole life; what comes while we are busy comes as one batch."""
-    pump = _Pump(items, asyncio.get_running_loop())
+    loop = asyncio.get_running_loop()
+    pump = _Pump(items, loop)
     context = contextvars.copy_context()
-    lease = Lease(thread="a generator")
-    deployment.leases.take(lease)
+    let_go = _hold(deployment, "a generator", loop)
 
     def job() -> None:
         try:
             context.run(pump.run)
         finally:
-            deployment.leases.give_back(lease)
+            let_go()
 
     deployment.crew.submit(job)
     try:

@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute, Match, NoMatchFound, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hayhooks.boundary import EXTRA_HEADERS
-from hayhooks.errors import DrainedError, NotFoundError, OpenAIError, UnavailableError
+from hayhooks.errors import NotFoundError, OpenAIError, TimedOutError, UnavailableError
 from hayhooks.kernel.leases import Lease, current_lease
 from hayhooks.kernel.reconcile import Reconciler
 from hayhooks.kernel.snapshot import Deployment, Failure, Snapshot
@@ -148,15 +148,19 @@ async def lend(deployment: Deployment, app: ASGIApp, scope: Scope, receive: Rece
     lease = Lease(task)
     current_lease.set(lease)
     deployment.leases.take(lease)
+    if deployment.timeout_s:
+        lease.expire_in(deployment.timeout_s, partial(TimedOutError, deployment.timeout_s))
     try:
+        if deployment.slots is not None and scope["method"] == "POST":
+            deployment.slots.refuse_if_full()  # before the body is read; what asks for work asks again after it
         await app(scope, receive, send)
     except asyncio.CancelledError:
         if not lease.expired or task is None:
             raise
         task.uncancel()
-        raise DrainedError from None
+        raise lease.expired() from None
     finally:
-        lease.task = lease.host = None  # the task's context holds the lease: they would keep each other
+        lease.end()
         deployment.leases.give_back(lease)
 
 

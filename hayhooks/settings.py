@@ -2,15 +2,19 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BeforeValidator, ByteSize, Field, ValidationError
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, ByteSize, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from hayhooks.running import newest
 
 PREFIX = "HAYHOOKS_"
+
+_KEY = re.compile(r"[!-~]+")
+_HOST = re.compile(r"(\*\.)?[^*:/\s]+|\[[0-9a-fA-F:.]+\]")  # a name that may stand for all below it, or an IPv6 address
 
 
 def _split(value: Any) -> Any:
@@ -20,6 +24,49 @@ def _split(value: Any) -> Any:
     if value.lstrip().startswith("["):
         return json.loads(value)
     return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _keys(value: Any) -> Any:
+    """API keys, but none only where that is said: an empty variable is more likely a mistake that opens the server.
+
+    Raises:
+        ValueError: it is empty, or a key cannot be sent in a header as it is.
+    """
+    keys = _split(value)
+    if isinstance(value, str) and not keys and value.strip() != "[]":
+        raise ValueError("it is empty: give a key, or unset it to let everybody ask")
+    if isinstance(keys, list):
+        _check_keys(keys)
+    return keys
+
+
+def _check_keys(keys: list[Any]) -> None:
+    if not all(isinstance(key, str) and _KEY.fullmatch(key) for key in keys):
+        raise ValueError("a key must be a text of visible ASCII characters, without spaces")
+
+
+def _check_hosts(hosts: list[str]) -> list[str]:
+    if not hosts:
+        raise ValueError("it is empty: name at least one host, or * for any")
+    for host in hosts:
+        if host != "*" and not _HOST.fullmatch(host):
+            raise ValueError(f"{host!r} must be a name without port, as www.example.com, *.example.com or *")
+    return hosts
+
+
+def read_keys(file: Path) -> list[str]:
+    """The API keys in *file*, a line each; empty lines and those that begin with # are none.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it holds no key, or one that cannot be sent in a header.
+    """
+    lines = [line.strip() for line in file.read_text("utf-8-sig").splitlines()]
+    keys = [line for line in lines if line and not line.startswith("#")]
+    if not keys:
+        raise ValueError("it holds no key")
+    _check_keys(keys)
+    return keys
 
 
 def _upper(value: Any) -> Any:
@@ -52,7 +99,12 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_file=".env", extra="ignore", populate_by_name=True, validate_default=False
+        env_prefix=PREFIX,
+        env_file=".env",
+        extra="ignore",
+        populate_by_name=True,
+        validate_default=False,
+        hide_input_in_errors=True,  # it may be a secret; ``problems`` shows what is none
     )
 
     host: str = Field("127.0.0.1", description="Address to listen on; `0.0.0.0` for all.")
@@ -95,11 +147,15 @@ class Settings(BaseSettings):
     read_timeout: int = Field(
         30, ge=1, description="Seconds in which a request's headers must come, and in which something of its body must."
     )
-    api_keys: Texts = Field([], repr=False, description="Keys of which a request must bring one. None: all may ask.")
+    api_keys: Annotated[list[str], NoDecode, BeforeValidator(_keys)] = Field(
+        [], repr=False, description="Keys of which a request must bring one. None: all may ask."
+    )
     api_keys_file: Annotated[Path | None, Given] = Field(
         None, description="A file with such keys, a line each; read again when it changes."
     )
-    allowed_hosts: Texts = Field(["*"], description="Names by which the server may be called, as `*.example.com`.")
+    allowed_hosts: Annotated[Texts, AfterValidator(_check_hosts)] = Field(
+        ["*"], description="Names by which the server may be called, as `*.example.com`."
+    )
     ssl_certfile: Annotated[Path | None, Given] = Field(None, description="Serve TLS with this certificate chain.")
     ssl_keyfile: Annotated[Path | None, Given] = Field(None, description="Its private key.")
     ssl_keyfile_password: Annotated[str | None, Given] = Field(
@@ -140,9 +196,9 @@ class Settings(BaseSettings):
 
         Raises:
             OSError: the file cannot be read.
+            ValueError: the file holds no key, or one that cannot be sent in a header.
         """
-        lines = self.api_keys_file.read_text().splitlines() if self.api_keys_file else []
-        return [*self.api_keys, *(line.strip() for line in lines if line.strip() and not line.startswith("#"))]
+        return [*self.api_keys, *(read_keys(self.api_keys_file) if self.api_keys_file else ())]
 
     def environment(self) -> dict[str, str]:
         """The environment variables that make another process read these very settings."""
@@ -153,13 +209,17 @@ class Settings(BaseSettings):
         }
 
 
+_SECRETS = frozenset(PREFIX + name.upper() for name, field in Settings.model_fields.items() if not field.repr)
+
+
 def problems(error: ValidationError) -> list[str]:
-    """What is wrong with settings, a line each: the name, the value and what is accepted."""
+    """What is wrong with settings, a line each: the name, the value if it is no secret, and what is accepted."""
     lines = []
     for detail in error.errors(include_url=False):
         name = str(detail["loc"][0]) if detail["loc"] else ""
         name = name if name.startswith(PREFIX) else PREFIX + name.upper()
-        lines.append(f"{name}={detail['input']!r}: {detail['msg']}")
+        value = "..." if name in _SECRETS else repr(detail["input"])
+        lines.append(f"{name}={value}: {detail['msg']}")
     return lines
 
 

@@ -14,9 +14,17 @@ class BasePipelineWrapper:
     Attributes:
         pipeline: what ``setup`` builds: a Haystack ``Pipeline`` or ``Agent``. Pipelines and agents kept in
             other attributes are warmed up and closed too.
+        request_timeout: seconds that a request may take, to its last byte; 0: no limit; None: as
+            ``HAYHOOKS_REQUEST_TIMEOUT`` says. What takes longer is cancelled, and answered with a 504.
+        concurrency: requests that this deployment works on at the same time; 0: no limit; None: as
+            ``HAYHOOKS_CONCURRENCY`` says. The others wait, in the order in which they came.
+        queue_size: how many may wait, more get a 503; None: as ``HAYHOOKS_QUEUE`` says.
     """
 
     pipeline: Any = None
+    request_timeout: float | None = None
+    concurrency: int | None = None
+    queue_size: int | None = None
 
     def setup(self) -> None:
         """Build the pipeline; called once per revision, in a thread, before the revision serves.

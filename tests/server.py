@@ -14,7 +14,7 @@ import httpx
 import uvicorn
 
 from hayhooks import Settings, create_app
-from hayhooks.app import Hayhooks
+from hayhooks.app import Hayhooks, server_options
 
 T = TypeVar("T")
 
@@ -119,7 +119,8 @@ def replace(path: Path, content: str) -> None:
 def serving(root: Path, app: Hayhooks | None = None, **settings: Any) -> Iterator[LiveServer]:
     """Serve *root* until the block ends."""
     app = app or create_app(Settings(pipelines_dir=root, _env_file=None, **settings))
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=10)
+    options = {**server_options(app.settings), "host": "127.0.0.1", "port": 0, "timeout_graceful_shutdown": 10}
+    config = uvicorn.Config(app, **options)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -4,12 +4,14 @@
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from hayhooks.errors import StartError
 from hayhooks.version import __version__
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ def _where(command: Command) -> Command:
 def _serving(command: Command) -> Command:
     """The options of every command that serves."""
     for option in (
+        click.option("--ssl-keyfile", type=click.Path(path_type=Path), help="Its private key."),
+        click.option("--ssl-certfile", type=click.Path(path_type=Path), help="Serve TLS with this certificate chain."),
         click.option("--additional-python-path", help="Directories of shared modules, separated as in PATH."),
         click.option("--root-path", help="Path below which a proxy serves us."),
     ):
@@ -54,7 +58,8 @@ def run(**options: Any) -> None:
     """Serve the pipelines directory until stopped."""
     from hayhooks.cli.run import run  # noqa: PLC0415 - imports the whole server
 
-    sys.exit(run(_settings(options)))
+    with _told():
+        sys.exit(run(_settings(options)))
 
 
 @main.command()
@@ -67,7 +72,8 @@ def dev(path: Path | None, **options: Any) -> None:
     """
     from hayhooks.cli.dev import dev  # noqa: PLC0415 - imports the whole server
 
-    sys.exit(dev(_settings(options), path))
+    with _told():
+        sys.exit(dev(_settings(options), path))
 
 
 @main.command()
@@ -81,6 +87,15 @@ def status(as_json: bool, **options: Any) -> None:
     from hayhooks.cli.status import status  # noqa: PLC0415 - imports rich
 
     sys.exit(status(_settings(options), as_json=as_json))
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """End the command with status 1, and one line, where the server must not start."""
+    try:
+        yield
+    except StartError as error:
+        raise click.ClickException(str(error)) from None
 
 
 def _settings(options: dict[str, Any]) -> "Settings":

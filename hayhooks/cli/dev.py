@@ -17,6 +17,7 @@ from hayhooks.kernel.reconcile import Change
 from hayhooks.kernel.scan import WRAPPER_FILE
 from hayhooks.kernel.snapshot import Deployment, Failure
 from hayhooks.logger import log, set_up
+from hayhooks.precautions import check
 from hayhooks.settings import Settings
 from hayhooks.version import __version__
 
@@ -24,7 +25,12 @@ _CONTEXT = 2  # lines shown around the one that failed
 
 
 def dev(settings: Settings, path: Path | None) -> int:
-    """Serve *path* (a wrapper's folder, or a directory of them), and print a line for each change and request."""
+    """Serve *path* (a wrapper's folder, or a directory of them), and print a line for each change and request.
+
+    Raises:
+        StartError: a file that the settings name cannot be used.
+    """
+    check(settings)
     console = Console(highlight=False, soft_wrap=True)  # lines are never cut, in a pipe least of all
     only = None
     if path is not None:
@@ -46,7 +52,7 @@ def dev(settings: Settings, path: Path | None) -> int:
 
 
 def _show_banner(console: Console, settings: Settings, only: str | None) -> None:
-    url = f"http://{settings.host}:{settings.port}{settings.root_path}"
+    url = f"http{'s' if settings.ssl_certfile else ''}://{settings.host}:{settings.port}{settings.root_path}"
     what = settings.pipelines_dir / only if only else settings.pipelines_dir
     console.print(f"[bold]hayhooks dev[/] {__version__}  watching [bold]{what}[/]")
     console.print(f"  {url}/status   {url}/v1   (Ctrl+C stops)")

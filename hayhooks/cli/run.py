@@ -13,6 +13,7 @@ import uvicorn
 
 from hayhooks.app import Hayhooks, create_app, serve, server_options
 from hayhooks.logger import log, set_up
+from hayhooks.precautions import check, say
 from hayhooks.settings import Settings
 from hayhooks.workers import Board
 
@@ -24,12 +25,18 @@ _END_S = 2.0  # that threads of wrappers get when all is torn down
 
 
 def run(settings: Settings) -> int:
-    """Serve until stopped, in one process or in several; 0 after a clean stop."""
+    """Serve until stopped, in one process or in several; 0 after a clean stop.
+
+    Raises:
+        StartError: a file that the settings name cannot be used.
+    """
     set_up(settings.log)
+    check(settings)
     make_directory(settings)
     if settings.workers == 1:
         serve(ending(create_app(settings)))
         return 0
+    say(settings)
     os.environ.update(settings.environment())  # how the workers, which are started anew, learn of them
     with TemporaryDirectory(prefix="hayhooks-") as directory:
         Board.announce(Path(directory))

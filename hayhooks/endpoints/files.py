@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 from hayhooks.encode import encode
 from hayhooks.errors import OpenAIError, PipelineError
 from hayhooks.forms import content_type, form_of
-from hayhooks.invoke import Stream, collect, invoke
+from hayhooks.invoke import Stream, collect, invoke, unless_disconnected
 from hayhooks.kernel.signature import Operation
 from hayhooks.kernel.snapshot import Deployment, Snapshot
 from hayhooks.logger import log
@@ -145,7 +145,7 @@ async def _answer(deployment: Deployment, method: str, form: FormData, request: 
     if operation.wants_headers:
         arguments["headers"] = request.headers
     try:
-        result = await invoke(deployment, operation, arguments)
+        result = await unless_disconnected(request.receive, invoke(deployment, operation, arguments))
         return result if isinstance(result, Response) else await _response(method, result, form, request)
     except PipelineError as error:
         log.opt(exception=error.__cause__ or error).error("{}: {} failed: {}", deployment.name, method, error)

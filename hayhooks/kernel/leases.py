@@ -6,6 +6,12 @@ import time
 from collections.abc import Callable
 from contextvars import ContextVar
 
+from hayhooks.kernel.limits import Slot
+
+Reason = Callable[[], Exception]
+
+_INSIST_S = 5.0  # how long after it was told to end a request is told again: its wrapper may not listen
+
 # The lease of the request that runs in this context: its stream says through it which task to cancel.
 current_lease: ContextVar["Lease | None"] = ContextVar("hayhooks_lease", default=None)
 
@@ -18,23 +24,42 @@ class Lease:
         thread: the name of the method that a thread runs; "" for a request.
         task: the task to cancel when the request outlives its time; None where nothing can be cancelled.
         host: the task that began the request.
-        expired: it has been told to end, because the deployment was replaced too long ago.
+        slot: of a request, its place among those that its deployment works on; None where there is no limit.
+        expired: makes the error that says why it has been told to end; None as long as it has not.
     """
 
-    __slots__ = ("expired", "host", "since", "task", "thread")
+    __slots__ = ("_timer", "expired", "host", "since", "slot", "task", "thread")
 
     def __init__(self, task: asyncio.Task[object] | None = None, thread: str = "") -> None:
         self.since = time.monotonic()
         self.thread = thread
         self.task = self.host = task
-        self.expired = False
+        self.slot: Slot | None = None
+        self.expired: Reason | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
-    def expire(self) -> None:
+    def expire(self, reason: Reason) -> None:
         """Tell the request to end; on the event loop. The second call cancels the task that began it."""
         task = self.host if self.expired else self.task
-        self.expired = True
+        self.expired = self.expired or reason
         if task is not None:
             task.cancel()
+
+    def expire_in(self, seconds: float, reason: Reason) -> None:
+        """Tell the request to end after *seconds*, and again while it does not; on the event loop."""
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._insist, reason)
+
+    def end(self) -> None:
+        """The request has ended, and what it holds is free; on the event loop."""
+        self.task = self.host = None  # the task's context holds the lease: they would keep each other
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.slot is not None:
+            self.slot.give_back()
+
+    def _insist(self, reason: Reason) -> None:
+        self.expire_in(_INSIST_S, reason)
+        self.expire(reason)
 
 
 class Leases:

@@ -18,6 +18,7 @@ from typing import Any
 from hayhooks.errors import LoadError, Place, sendable, told
 from hayhooks.kernel import haystack
 from hayhooks.kernel.crew import Crew
+from hayhooks.kernel.limits import Limits, Slots
 from hayhooks.kernel.modules import PREFIX, close_package, keep_shared, open_package, public, running, shared_modules
 from hayhooks.kernel.outcome import Outcome
 from hayhooks.kernel.scan import WRAPPER_FILE
@@ -50,12 +51,15 @@ Equip = Callable[[Deployment], Any]
 OnLoop = Callable[[Callable[[], Awaitable[Any]]], Any]  # run a coroutine function on the serving loop and wait
 
 
-def load(revision: Revision, *, threads: int, check_s: float, equip: Equip, on_loop: OnLoop) -> Deployment | Failure:
+def load(
+    revision: Revision, *, threads: int, limits: Limits, check_s: float, equip: Equip, on_loop: OnLoop
+) -> Deployment | Failure:
     """Import the wrapper of *revision*, set it up, warm it up, describe its methods and let it check itself.
 
     Args:
         revision: what was scanned; exactly these bytes run.
         threads: how many of its sync calls may run at a time.
+        limits: what its requests may take, where the wrapper does not say so itself.
         check_s: how many seconds the wrapper's ``check`` may take.
         equip: makes the deployment's ``endpoints``; what it raises is the revision's failure too.
         on_loop: for what must be made on the serving loop, as Haystack's async clients.
@@ -64,7 +68,7 @@ def load(revision: Revision, *, threads: int, check_s: float, equip: Equip, on_l
         return _failure(revision, LoadError(revision.problem))
     package = open_package(revision, after_import=haystack.prepare)
     try:
-        return _load(revision, package, threads=threads, check_s=check_s, equip=equip, on_loop=on_loop)
+        return _load(revision, package, threads=threads, limits=limits, check_s=check_s, equip=equip, on_loop=on_loop)
     except LoadError as error:
         failure = _failure(revision, error)
     # The user's code may raise anything, SystemExit included; whatever it raises must not end the server.
@@ -78,7 +82,7 @@ def load(revision: Revision, *, threads: int, check_s: float, equip: Equip, on_l
 
 
 def _load(
-    revision: Revision, package: str, *, threads: int, check_s: float, equip: Equip, on_loop: OnLoop
+    revision: Revision, package: str, *, threads: int, limits: Limits, check_s: float, equip: Equip, on_loop: OnLoop
 ) -> Deployment:
     began = time.perf_counter()
     with running(package):
@@ -88,6 +92,7 @@ def _load(
         keep_shared(package, revision.shared)
         wrapper = wrapper_class()
         _set_up(wrapper)
+        limits = limits.of(wrapper)
         operations = _operations(wrapper)
         _warm_up(wrapper, operations, on_loop)
         _check(wrapper, check_s, on_loop)
@@ -100,6 +105,8 @@ def _load(
         loaded_at=time.time(),
         load_ms=(time.perf_counter() - began) * 1000,
         crew=Crew(revision.name, threads),
+        timeout_s=limits.timeout_s,
+        slots=Slots(revision.name, limits.concurrency, limits.queue) if limits.concurrency else None,
     )
     return with_endpoints(deployment, equip(deployment))
 

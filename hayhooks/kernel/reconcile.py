@@ -19,6 +19,7 @@ from typing import Any
 
 from hayhooks.errors import sendable, told
 from hayhooks.kernel.crew import Crew
+from hayhooks.kernel.limits import NO_LIMITS, Limits
 from hayhooks.kernel.load import Equip, load, unload
 from hayhooks.kernel.modules import relieve
 from hayhooks.kernel.outcome import Outcome
@@ -78,6 +79,7 @@ class Reconciler:
         python_path: directories of shared modules.
         only: the one name to serve; all if None.
         threads: how many sync calls of one deployment run at a time.
+        limits: what the requests of a deployment may take, where its wrapper does not say so itself.
         settle_ms: how long a folder must keep still before it is read.
         look_around_ms: the longest time between two looks.
         absence_ms: how long a folder must be gone before it is undeployed.
@@ -98,6 +100,7 @@ class Reconciler:
         python_path: Sequence[str] = (),
         only: str | None = None,
         threads: int = 40,
+        limits: Limits = NO_LIMITS,
         settle_ms: int = 20,
         look_around_ms: int = 1000,
         absence_ms: int = 400,
@@ -113,6 +116,7 @@ class Reconciler:
         self._observe = observe
         self._loop = loop
         self._threads = threads
+        self._limits = limits
         self._check_s = check_s
         self._settle_s = settle_ms / 1000
         self._scanner = Scanner(
@@ -252,6 +256,7 @@ class Reconciler:
             outcome = load(
                 wanted.revision,
                 threads=self._threads,
+                limits=self._limits,
                 check_s=self._check_s,
                 equip=self._equip,
                 on_loop=self._run_on_loop,

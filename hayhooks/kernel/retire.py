@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import FrameType, MethodType, ModuleType
 
+from hayhooks.errors import DrainedError
 from hayhooks.kernel.crew import Crew
 from hayhooks.kernel.snapshot import Deployment, Retired
 from hayhooks.logger import log
@@ -112,7 +113,7 @@ class Retirement:
             told = _told(drain)
             log.warning("{}: revision {} still has {} after {:g} s: cancelling", *_id(drain), told.why, self._drain_s)
         for lease in leases:
-            self._loop.call_soon_threadsafe(lease.expire)
+            self._loop.call_soon_threadsafe(lease.expire, DrainedError)
 
     def _retire(self, drain: _Drain) -> None:
         drain.tearing_down = True

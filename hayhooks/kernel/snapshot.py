@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from hayhooks.errors import Place
 from hayhooks.kernel.crew import Crew
 from hayhooks.kernel.leases import Leases
+from hayhooks.kernel.limits import Slots
 from hayhooks.kernel.signature import Operation
 
 
@@ -84,6 +85,8 @@ class Deployment:
     loaded_at: float  # Unix seconds
     load_ms: float
     crew: Crew  # runs its sync methods
+    timeout_s: float = 0.0  # that a request may take; 0: no limit
+    slots: Slots | None = None  # for the requests that it works on; None: no limit
     leases: Leases = field(default_factory=Leases)
     endpoints: Any = None  # what the plug-ins made of it; the kernel does not look inside
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -43,17 +44,20 @@ def free_port() -> int:
 class Process:
     """A server in a process of its own."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int, output: Path) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], port: int, output: Path, verify: ssl.SSLContext | bool = True
+    ) -> None:
         self.process = process
         self.port = port
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"http{'' if verify is True else 's'}://127.0.0.1:{port}"
         self._output = output
+        self._verify = verify
 
     def get(self, path: str) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=10)
+        return httpx.get(self.url + path, timeout=10, verify=self._verify)
 
     def post(self, path: str, json: object) -> httpx.Response:
-        return httpx.post(self.url + path, json=json, timeout=30)
+        return httpx.post(self.url + path, json=json, timeout=30, verify=self._verify)
 
     def output(self) -> str:
         """All that it has printed."""
@@ -71,9 +75,14 @@ class Process:
 
 @contextmanager
 def started(
-    tmp_path: Path, *arguments: str, port: int | None = None, executable: str = HAYHOOKS, **settings: str
+    tmp_path: Path,
+    *arguments: str,
+    port: int | None = None,
+    executable: str = HAYHOOKS,
+    cafile: Path | None = None,
+    **settings: str,
 ) -> Iterator[Process]:
-    """A serving command, ready."""
+    """A serving command, ready; with *cafile*, one that serves TLS."""
     port = port or free_port()
     output = tmp_path / f"output-{port}"
     with output.open("wb") as file:
@@ -85,7 +94,7 @@ def started(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    server = Process(process, port, output)
+    server = Process(process, port, output, ssl.create_default_context(cafile=cafile) if cafile else True)
     try:
         eventually(lambda: server.get("/readyz").status_code == 200, "the server to be ready", 60)
         yield server

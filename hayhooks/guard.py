@@ -1,0 +1,92 @@
+"""The guard: who may ask, and how large a question may be. It stands before the user's middleware and all routes."""
+
+from starlette._utils import get_route_path, parse_host_header
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketClose
+
+from hayhooks.body import Body, Patience
+from hayhooks.errors import OpenAIError, RefusedError
+from hayhooks.keys import Keys
+from hayhooks.settings import Settings
+
+# Whoever watches over the process asks these, by its address and without a key; they tell nothing else.
+_PROBES = frozenset({"/healthz", "/readyz"})
+
+
+class Guard:
+    """Lets in who calls the server by an allowed name and brings a valid key, and bounds what they send.
+
+    What it refuses it raises, for the boundary to tell; websockets it answers itself.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings, keys: Keys) -> None:
+        self._app = app
+        self._keys = keys
+        self._hosts = None if "*" in settings.allowed_hosts else [host.lower() for host in settings.allowed_hosts]
+        self._max_body_size = settings.max_body_size
+        self._patience = Patience(settings.read_timeout)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let one request or websocket pass.
+
+        Raises:
+            RefusedError: the request must not.
+        """
+        if scope["type"] == "http":
+            if (self._keys or self._hosts is not None) and not _is_probe(scope):
+                self._check(Headers(scope=scope))
+            receive = Body(scope, receive, self._patience, "HAYHOOKS_MAX_BODY_SIZE", self._max_body_size).receive
+        elif scope["type"] == "websocket":
+            try:
+                self._check(Headers(scope=scope))
+            except RefusedError as error:
+                await _refuse_websocket(error, scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _check(self, headers: Headers) -> None:
+        if self._hosts is not None:
+            _check_host(headers.get("host", ""), self._hosts)
+        if self._keys:
+            _check_key(headers, self._keys)
+
+
+def _is_probe(scope: Scope) -> bool:
+    return scope["method"] in ("GET", "HEAD") and get_route_path(scope) in _PROBES
+
+
+def _check_host(called: str, allowed: list[str]) -> None:
+    parsed = parse_host_header(called)
+    host = parsed.host.lower() if parsed is not None else ""
+    if not any(host == pattern or (pattern.startswith("*.") and host.endswith(pattern[1:])) for pattern in allowed):
+        raise RefusedError(
+            400, f"The host {called!r} is none that the server may be called by (HAYHOOKS_ALLOWED_HOSTS)"
+        )
+
+
+def _check_key(headers: Headers, keys: Keys) -> None:
+    """The message never repeats what was sent: it may be somebody's key for something else."""
+    given = headers.getlist("authorization")
+    if not given:
+        raise _unauthorized("There is no API key: send it in the header 'Authorization: Bearer KEY'")
+    scheme, _, key = given[0].strip().partition(" ")
+    if len(given) > 1 or scheme.lower() != "bearer" or not key.strip():
+        raise _unauthorized("The header Authorization must be one, and say 'Bearer KEY'")
+    if key.strip().encode("latin-1") not in keys:
+        raise _unauthorized("The API key is not valid")
+
+
+def _unauthorized(message: str) -> RefusedError:
+    return RefusedError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+
+
+async def _refuse_websocket(error: RefusedError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer the handshake with the error where the server can say it, else have it answer with its plain 403."""
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await WebSocketClose(code=1008)(scope, receive, send)
+        return
+    body = OpenAIError(error.status, str(error), code=error.code).body()
+    response = JSONResponse(body, status_code=error.status, headers=error.headers)
+    await WebSocket(scope, receive, send).send_denial_response(response)

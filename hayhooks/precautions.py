@@ -1,0 +1,92 @@
+"""What is looked at before a server starts, and what is said when it does: whom it is open to."""
+
+import ipaddress
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+from hayhooks.errors import StartError
+from hayhooks.keys import Keys
+from hayhooks.logger import log
+from hayhooks.settings import Settings
+
+
+def check(settings: Settings) -> None:
+    """Try the files that *settings* name.
+
+    Raises:
+        StartError: one cannot be used; the message names the setting.
+    """
+    Keys(settings)
+    _check_tls(settings)
+
+
+def _check_tls(settings: Settings) -> None:
+    certfile, keyfile = settings.ssl_certfile, settings.ssl_keyfile
+    if certfile is None:
+        if keyfile is not None:
+            raise StartError(f"HAYHOOKS_SSL_KEYFILE={keyfile}: HAYHOOKS_SSL_CERTFILE must be set too")
+        return
+    for setting, file in (("CERTFILE", certfile), ("KEYFILE", keyfile)):
+        if file is not None:
+            _check_readable(f"HAYHOOKS_SSL_{setting}={file}", file)
+    # Without a password to give OpenSSL would ask for one on the terminal.
+    password = settings.ssl_keyfile_password or ""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certfile, keyfile, lambda: password)
+    except (ssl.SSLError, ValueError) as error:
+        raise StartError(f"HAYHOOKS_SSL_CERTFILE={certfile}: {_tls_reason(error, certfile, keyfile)}") from None
+
+
+def _check_readable(setting: str, file: Path) -> None:
+    try:
+        file.read_bytes()
+    except OSError as error:
+        raise StartError(f"{setting}: {error.strerror}") from None
+
+
+def _tls_reason(error: Exception, certfile: Path, keyfile: Path | None) -> str:
+    key = keyfile or certfile
+    reason = getattr(error, "reason", None) or str(error)
+    if reason == "KEY_VALUES_MISMATCH":
+        return f"the private key in {key} does not belong to it"
+    if b"ENCRYPTED" in key.read_bytes():  # of a wrong password OpenSSL only says that something in it is wrong
+        return f"the private key in {key} cannot be decrypted: HAYHOOKS_SSL_KEYFILE_PASSWORD is wrong or missing"
+    return f"there is no certificate chain with its private key in PEM format in {certfile} and {key} ({reason})"
+
+
+def say(settings: Settings) -> None:
+    """Log to whom the server is open."""
+    for level, message in _open_to(settings):
+        log.log(level, message)
+
+
+def _open_to(settings: Settings) -> Iterator[tuple[str, str]]:
+    has_keys = bool(settings.api_keys) or settings.api_keys_file is not None
+    if not has_keys and not _is_loopback(settings.host):
+        yield (
+            "WARNING",
+            f"Everybody who can reach {settings.host}:{settings.port} may call every pipeline: "
+            "there are no API keys (HAYHOOKS_API_KEYS)",
+        )
+    if settings.cors_allow_credentials and _any_origin(settings):
+        yield (
+            "WARNING",
+            "Every website may call with the cookies of whoever visits it: HAYHOOKS_CORS_ALLOW_CREDENTIALS is on, "
+            "and HAYHOOKS_CORS_ALLOW_ORIGINS is *; name the origins",
+        )
+    elif _any_origin(settings):
+        yield "INFO", "Browsers may call from every website (HAYHOOKS_CORS_ALLOW_ORIGINS is *)"
+    if settings.show_tracebacks:
+        yield "WARNING", "Answers show tracebacks, and so source code (HAYHOOKS_SHOW_TRACEBACKS)"
+
+
+def _any_origin(settings: Settings) -> bool:
+    return "*" in settings.cors_allow_origins
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
