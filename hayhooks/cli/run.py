@@ -25,10 +25,10 @@ _END_S = 2.0  # that threads of wrappers get when all is torn down
 
 def run(settings: Settings) -> int:
     """Serve until stopped, in one process or in several; 0 after a clean stop."""
-    set_up(settings.log)
+    set_up(settings.log, settings.log_format)
     make_directory(settings)
     if settings.workers == 1:
-        serve(ending(create_app(settings)))
+        serve(ending(_app(settings)))
         return 0
     os.environ.update(settings.environment())  # how the workers, which are started anew, learn of them
     with TemporaryDirectory(prefix="hayhooks-") as directory:
@@ -46,8 +46,14 @@ def run(settings: Settings) -> int:
 def worker() -> Hayhooks:
     """The application of one of several workers; each has a deployer of its own."""
     settings = Settings()
-    set_up(settings.log)
-    return ending(create_app(settings))
+    set_up(settings.log, settings.log_format)
+    return ending(_app(settings))
+
+
+def _app(settings: Settings) -> Hayhooks:
+    app = create_app(settings)
+    app.log_requests()
+    return app
 
 
 def ending(app: Hayhooks) -> Hayhooks:
