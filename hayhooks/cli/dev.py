@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from hayhooks.app import create_app, serve
-from hayhooks.cli.run import ending, make_directory
+from hayhooks.cli.run import ending, make_directory, warn_of_unknown
 from hayhooks.errors import Place
 from hayhooks.exchange import Exchange
 from hayhooks.kernel.reconcile import Change
@@ -36,6 +36,7 @@ def dev(settings: Settings, path: Path | None) -> int:
     make_directory(settings)
     log.remove()
     log.add(partial(_show_entry, console), level=settings.log, format="{message}", backtrace=False, diagnose=False)
+    warn_of_unknown()
     _show_banner(console, settings, only)
     app = create_app(
         settings, observe=partial(_show_change, console), on_request=partial(_show_request, console), only=only

@@ -13,7 +13,7 @@ import uvicorn
 
 from hayhooks.app import Hayhooks, create_app, serve, server_options
 from hayhooks.logger import log, set_up
-from hayhooks.settings import Settings
+from hayhooks.settings import Settings, unknown
 from hayhooks.workers import Board
 
 _WORKER_PATIENCE_S = (
@@ -26,6 +26,7 @@ _END_S = 2.0  # that threads of wrappers get when all is torn down
 def run(settings: Settings) -> int:
     """Serve until stopped, in one process or in several; 0 after a clean stop."""
     set_up(settings.log, settings.log_format)
+    warn_of_unknown()
     make_directory(settings)
     if settings.workers == 1:
         serve(ending(_app(settings)))
@@ -76,6 +77,12 @@ def _end() -> None:
     log.warning("Ended with threads of wrappers left behind")
     sys.stdout.flush()
     os._exit(0)
+
+
+def warn_of_unknown() -> None:
+    """Warn of names that look like settings and are none: somebody believes that they have an effect."""
+    for line in unknown():
+        log.warning("{}", line)
 
 
 def make_directory(settings: Settings) -> None:
