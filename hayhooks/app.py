@@ -24,19 +24,21 @@ from starlette.routing import Router
 from starlette.types import ASGIApp
 
 from hayhooks.access import AccessLog
-from hayhooks.boundary import Boundary, OnRequest, exception_handlers
+from hayhooks.boundary import Boundary, OnBegin, OnRequest, exception_handlers
 from hayhooks.encode import encode
 from hayhooks.endpoints import BUILTIN
 from hayhooks.kernel import own_files
 from hayhooks.kernel.haystack import prepare
 from hayhooks.kernel.modules import share
-from hayhooks.kernel.reconcile import Change, Reconciler
+from hayhooks.kernel.reconcile import Change, Publish, Reconciler
 from hayhooks.kernel.snapshot import Deployment, Failure, Snapshot
 from hayhooks.logger import log
 from hayhooks.metrics import Metrics
 from hayhooks.router import PlugIn, Switch, build, equip, error_text, reserved_names, served
 from hayhooks.running import running
 from hayhooks.settings import Settings
+from hayhooks.tracing import set_up as set_up_tracing
+from hayhooks.tracing import warn_if_missing
 from hayhooks.workers import Board
 
 Observe = Callable[[Change], None]
@@ -71,7 +73,8 @@ class Hayhooks(Starlette):
         self.metrics = Metrics() if settings.metrics else None
         self.switch.metrics = self.metrics
         self.access_log: AccessLog | None = None
-        self._on_request = [told for told in (self.metrics, on_request) if told is not None]
+        self._on_begin: list[OnBegin] = []
+        self._on_request: list[OnRequest] = [told for told in (self.metrics, on_request) if told is not None]
 
     def build_middleware_stack(self) -> ASGIApp:
         """CORS and boundary outside the user's middleware: what that raises becomes a response too.
@@ -81,13 +84,30 @@ class Hayhooks(Starlette):
         app: ASGIApp = ExceptionMiddleware(self.router, handlers=self.exception_handlers, debug=self.debug)
         for cls, args, kwargs in reversed(self.user_middleware):
             app = cls(app, *args, **kwargs)
-        return _cors(Boundary(app, self._on_request), self.settings)
+        return _cors(Boundary(app, self._on_begin, self._on_request), self.settings)
 
     def log_requests(self) -> None:
         """Write the access log, if the settings ask for it: to be called where no other server writes one."""
         if self.settings.access_log and log.level(self.settings.log).no <= log.level("INFO").no:
             self.access_log = AccessLog()
             self._on_request.append(self.access_log)
+
+    @asynccontextmanager
+    async def traced(self) -> AsyncIterator[None]:
+        """Trace requests in this context, if OpenTelemetry's variables ask for it."""
+        tracing = set_up_tracing()
+        if tracing is None:
+            yield
+            return
+        # Before anything is loaded: threads that import Haystack together can break each other.
+        await asyncio.to_thread(tracing.connect)
+        self._on_begin.append(tracing.begin)
+        self._on_request.append(tracing.end)
+        try:
+            yield
+        finally:
+            self._on_begin.remove(tracing.begin)
+            await asyncio.to_thread(tracing.close)
 
     def get(self, path: str) -> Callable[[Endpoint], Endpoint]:
         """Add a route: ``@app.get("/ping")`` above a function, whose dict, list or text is sent as JSON."""
@@ -234,6 +254,38 @@ async def _lifespan(
     board = Board.of_environment()
     own_files.share(board.notes)
 
+    app.reconciler = Reconciler(
+        app.root,
+        publish=_publisher(app, plug_ins, board, loop),
+        equip=partial(equip, plug_ins=plug_ins),
+        observe=observe if metrics is None else partial(_count_and_tell, metrics, observe),
+        loop=loop,
+        reserved=reserved_names(plug_ins),
+        python_path=settings.python_path,
+        only=only,
+        threads=settings.threads,
+        settle_ms=settings.settle_ms,
+        look_around_ms=settings.look_around_ms,
+        drain_s=settings.drain_timeout,
+        check_s=settings.check_timeout,
+        events=settings.watch_events,
+    )
+    app.switch.kernel = app.reconciler
+    if board.directory is None:  # else the process that has started us warns, once
+        warn_if_missing()
+    shared = metrics.shared(board) if metrics is not None else nullcontext()
+    async with app.traced():
+        with running(app), shared:
+            app.reconciler.start()
+            try:
+                yield
+            finally:
+                await _stop(app, app.reconciler)
+
+
+def _publisher(app: Hayhooks, plug_ins: Sequence[PlugIn], board: Board, loop: asyncio.AbstractEventLoop) -> Publish:
+    metrics = app.metrics
+
     def publish(snapshot: Snapshot, published: Callable[[], None]) -> None:
         """In the deployer's thread: build all, then swap on the loop, and only there let go of the old."""
         generation = build(snapshot, plug_ins)
@@ -249,32 +301,14 @@ async def _lifespan(
         loop.call_soon_threadsafe(swap)
         board.post(served(snapshot))
 
-    app.reconciler = Reconciler(
-        app.root,
-        publish=publish,
-        equip=partial(equip, plug_ins=plug_ins),
-        observe=observe if metrics is None else partial(_count_and_tell, metrics, observe),
-        loop=loop,
-        reserved=reserved_names(plug_ins),
-        python_path=settings.python_path,
-        only=only,
-        threads=settings.threads,
-        settle_ms=settings.settle_ms,
-        look_around_ms=settings.look_around_ms,
-        drain_s=settings.drain_timeout,
-        check_s=settings.check_timeout,
-        events=settings.watch_events,
-    )
-    app.switch.kernel = app.reconciler
-    with running(app), metrics.shared(board) if metrics is not None else nullcontext():
-        app.reconciler.start()
-        try:
-            yield
-        finally:
-            app.switch.stopping = True
-            await asyncio.to_thread(app.reconciler.stop, float(settings.graceful_shutdown_timeout))
-            if app.access_log is not None:
-                await asyncio.to_thread(app.access_log.close)
+    return publish
+
+
+async def _stop(app: Hayhooks, reconciler: Reconciler) -> None:
+    app.switch.stopping = True
+    await asyncio.to_thread(reconciler.stop, float(app.settings.graceful_shutdown_timeout))
+    if app.access_log is not None:
+        await asyncio.to_thread(app.access_log.close)
 
 
 def _count_and_tell(metrics: Metrics, observe: Observe, change: Change) -> None:

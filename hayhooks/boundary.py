@@ -34,17 +34,21 @@ _REQUEST_ID = b"x-request-id"
 EXTRA_HEADERS = "hayhooks.headers"
 
 
+OnBegin = Callable[[Exchange, Scope], None]
 OnRequest = Callable[[Exchange], None]
 
 
 class Boundary:
-    """Gives each request its id, turns what nobody expected into a 500, and tells *on_request* of each that has ended.
+    """Gives each request its id and turns what nobody expected into a 500.
+
+    It tells *on_begin* of each, and *on_request* when it has ended, with the last byte.
 
     It stands inside CORSMiddleware, unlike Starlette's own handler of 500s: a browser may read the error.
     """
 
-    def __init__(self, app: ASGIApp, on_request: Sequence[OnRequest] = ()) -> None:
+    def __init__(self, app: ASGIApp, on_begin: Sequence[OnBegin] = (), on_request: Sequence[OnRequest] = ()) -> None:
         self._app = app
+        self._on_begin = on_begin
         self._on_request = on_request
         self._prefix = secrets.token_hex(8)
         self._counter = itertools.count(1)
@@ -87,6 +91,8 @@ class Boundary:
         client = scope.get("client")
         exchange = Exchange(scope["method"], scope["path"], client[0] if client else "", self._request_id(scope))
         current_exchange.set(exchange)
+        for tell in self._on_begin:
+            tell(exchange, scope)
         return exchange
 
     def _end(self, exchange: Exchange, route: Any) -> None:

@@ -63,6 +63,7 @@ class Exchange:
         "pipeline",
         "revision",
         "size",
+        "span",
         "status",
         "took_s",
         "trace_id",
@@ -77,6 +78,7 @@ class Exchange:
         self.endpoint = self.pipeline = self.revision = self.error = self.trace_id = ""
         self.below_name = self.cancelled = False
         self.status = self.size = self.chunks = 0
+        self.span: Any = None  # while it is traced
         self.counts: Counts | None = None  # of its pipeline, where metrics are kept
         self.ended_at = self.took_s = 0.0
 

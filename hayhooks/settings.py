@@ -202,7 +202,7 @@ def problems(error: ValidationError) -> list[str]:
         value = repr(_masked(field, detail["input"]))
         value = value if len(value) <= _LONGEST else f"{value[:_LONGEST]}..."
         why = f" ({detail['ctx']['error']})" if detail["type"] == "value_error" else ""
-        lines.append(f"{told if told in _names_of(field) else _name(field)}={value}: must be {accepted(field)}{why}")
+        lines.append(f"{_used_name(field)}={value}: must be {accepted(field)}{why}")
     return lines
 
 
@@ -291,6 +291,13 @@ def _names_of(field: str) -> set[str]:
     """The names of *field* in the environment."""
     alias = Settings.model_fields[field].validation_alias
     return {str(choice) for choice in alias.choices} if isinstance(alias, AliasChoices) else {_name(field)}
+
+
+def _used_name(field: str) -> str:
+    """Of the names of *field* the one that is set, if it has several."""
+    names = _names_of(field)
+    used = names & _upper_names(os.environ) or names & _upper_names(_env_file())
+    return min(used or {_name(field)})
 
 
 def _masked(field: str, value: Any) -> Any:

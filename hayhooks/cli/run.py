@@ -14,6 +14,7 @@ import uvicorn
 from hayhooks.app import Hayhooks, create_app, serve, server_options
 from hayhooks.logger import log, set_up
 from hayhooks.settings import Settings, unknown
+from hayhooks.tracing import warn_if_missing
 from hayhooks.workers import Board
 
 _WORKER_PATIENCE_S = (
@@ -31,6 +32,7 @@ def run(settings: Settings) -> int:
     if settings.workers == 1:
         serve(ending(_app(settings)))
         return 0
+    warn_if_missing()
     os.environ.update(settings.environment())  # how the workers, which are started anew, learn of them
     with TemporaryDirectory(prefix="hayhooks-") as directory:
         Board.announce(Path(directory))
