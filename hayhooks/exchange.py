@@ -103,5 +103,7 @@ def failed(error: BaseException) -> None:
     """Note that *error*, or what it came from, spoiled the answer of the request that runs here."""
     exchange: Any = current_exchange.get(None)
     if exchange is not None:
+        if isinstance(error.__cause__, PipelineError):  # Starlette wraps what comes when the status has been sent
+            error = error.__cause__
         origin = error.__cause__ or error if isinstance(error, PipelineError) else error
         exchange.error = f"{type(origin).__name__}: {told(origin)}".removesuffix(": ")

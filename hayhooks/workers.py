@@ -22,7 +22,6 @@ class Board:
 
     def __init__(self, directory: Path | None) -> None:
         self.directory = directory
-        self._token = secrets.token_hex(4)  # a process id may come again
 
     @classmethod
     def of_environment(cls) -> "Board":
@@ -55,13 +54,12 @@ class Board:
 
     def post_as(self, kind: str, text: str) -> None:
         """Leave *text* for the others, in place of what this worker has left of that *kind* before."""
-        self._write(f"{kind}-{os.getpid()}-{self._token}", text)
+        self._write(_mine(kind), text)
 
     def posted(self, kind: str) -> Iterator[tuple[bool, str]]:
         """What other workers have left of that *kind*, also those that have ended, and whether they live."""
-        mine = f"{kind}-{os.getpid()}-{self._token}"
         for file in self.directory.glob(f"{kind}-*") if self.directory is not None else ():
-            if file.name != mine:
+            if file.name != _mine(kind):
                 yield _lives(int(file.name.split("-")[1])), file.read_text()
 
     def _write(self, name: str, text: str) -> None:
@@ -73,6 +71,13 @@ class Board:
             draft.replace(self.directory / name)
         except OSError as error:
             log.warning("The other workers cannot be told what this one serves: {}", error)
+
+
+_TOKEN = secrets.token_hex(4)  # of this process: its id may come again
+
+
+def _mine(kind: str) -> str:
+    return f"{kind}-{os.getpid()}-{_TOKEN}"
 
 
 def _lives(pid: int) -> bool:
