@@ -7,7 +7,7 @@ uvicorn ─> CORS ─> boundary (request id, errors, log line) ─> guard (hosts
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from functools import partial, wraps
 from inspect import iscoroutinefunction, signature
 from types import FrameType
@@ -24,7 +24,8 @@ from starlette.responses import Response
 from starlette.routing import Router
 from starlette.types import ASGIApp
 
-from hayhooks.boundary import Boundary, OnRequest, exception_handlers
+from hayhooks.access import AccessLog
+from hayhooks.boundary import Boundary, OnBegin, OnRequest, exception_handlers
 from hayhooks.connection import Connection
 from hayhooks.encode import encode
 from hayhooks.endpoints import BUILTIN
@@ -33,14 +34,17 @@ from hayhooks.kernel import own_files
 from hayhooks.kernel.haystack import prepare
 from hayhooks.kernel.limits import Limits
 from hayhooks.kernel.modules import share
-from hayhooks.kernel.reconcile import Change, Reconciler
+from hayhooks.kernel.reconcile import Change, Publish, Reconciler
 from hayhooks.kernel.snapshot import Deployment, Failure, Snapshot
 from hayhooks.keys import Keys
 from hayhooks.logger import log
+from hayhooks.metrics import Metrics
 from hayhooks.precautions import check, say
 from hayhooks.router import PlugIn, Switch, build, equip, error_text, reserved_names, served
 from hayhooks.running import running
 from hayhooks.settings import Settings
+from hayhooks.tracing import set_up as set_up_tracing
+from hayhooks.tracing import warn_if_missing
 from hayhooks.workers import Board
 
 Observe = Callable[[Change], None]
@@ -72,8 +76,12 @@ class Hayhooks(Starlette):
             redirect_slashes=False, default=self.switch, lifespan=partial(_lifespan, observe, plug_ins, only)
         )
         self.exception_handlers = exception_handlers(show_tracebacks=settings.show_tracebacks)
-        self._on_request = on_request
         self.keys = Keys(settings)
+        self.metrics = Metrics() if settings.metrics else None
+        self.switch.metrics = self.metrics
+        self.access_log: AccessLog | None = None
+        self._on_begin: list[OnBegin] = []
+        self._on_request: list[OnRequest] = [told for told in (self.metrics, on_request) if told is not None]
 
     def build_middleware_stack(self) -> ASGIApp:
         """CORS, boundary and guard outside the user's middleware: what that raises becomes a response too.
@@ -83,7 +91,31 @@ class Hayhooks(Starlette):
         app: ASGIApp = ExceptionMiddleware(self.router, handlers=self.exception_handlers, debug=self.debug)
         for cls, args, kwargs in reversed(self.user_middleware):
             app = cls(app, *args, **kwargs)
-        return _cors(Boundary(Guard(app, self.settings, self.keys), self._on_request), self.settings)
+        guarded = Guard(app, self.settings, self.keys)
+        return _cors(Boundary(guarded, self._on_begin, self._on_request), self.settings)
+
+    def log_requests(self) -> None:
+        """Write the access log, if the settings ask for it: to be called where no other server writes one."""
+        if self.settings.access_log and log.level(self.settings.log).no <= log.level("INFO").no:
+            self.access_log = AccessLog()
+            self._on_request.append(self.access_log)
+
+    @asynccontextmanager
+    async def traced(self) -> AsyncIterator[None]:
+        """Trace requests in this context, if OpenTelemetry's variables ask for it."""
+        tracing = set_up_tracing()
+        if tracing is None:
+            yield
+            return
+        # Before anything is loaded: threads that import Haystack together can break each other.
+        await asyncio.to_thread(tracing.connect)
+        self._on_begin.append(tracing.begin)
+        self._on_request.append(tracing.end)
+        try:
+            yield
+        finally:
+            self._on_begin.remove(tracing.begin)
+            await asyncio.to_thread(tracing.close)
 
     def get(self, path: str) -> Callable[[Endpoint], Endpoint]:
         """Add a route: ``@app.get("/ping")`` above a function, whose dict, list or text is sent as JSON."""
@@ -142,7 +174,7 @@ def create_app(
         settings: default: those of the environment and ``.env``.
         plug_ins: what makes routes of snapshots.
         observe: told of every change, in the deployer's thread; default: a log line each.
-        on_request: told of every answered request; default: nobody.
+        on_request: told of every request that has ended; default: nobody.
         only: the one name in the directory to serve; all if None.
 
     Raises:
@@ -155,7 +187,9 @@ def create_app(
 
 def run_app(app: Hayhooks | None = None, **settings: Any) -> None:
     """Serve *app* (default: one with *settings*) until SIGINT or SIGTERM, then stop as ``hayhooks run`` does."""
-    serve(app or create_app(Settings(**settings)))
+    app = app or create_app(Settings(**settings))
+    app.log_requests()
+    serve(app)
 
 
 def serve(app: Hayhooks) -> None:
@@ -207,16 +241,22 @@ class _Server(uvicorn.Server):
 
 def log_change(change: Change) -> None:
     """Write one line about *change* to the log; of a failure all that is known."""
+    about = log.bind(pipeline=change.name)
     match change.outcome:
-        case Deployment() as deployment:
-            log.info("Deployed {} {} in {:.0f} ms", change.name, deployment.revision.id, change.took_ms)
+        case Deployment(revision=revision):
+            about = about.bind(event="deployed", revision=revision.id, took_ms=round(change.took_ms, 1))
+            about.info("Deployed {} {} in {:.0f} ms", change.name, revision.id, change.took_ms)
         case Failure() as failure:
             still = f"; revision {change.serving.revision.id} keeps serving" if change.serving else ""
-            log.error("Failed to load {} {}{}\n{}", change.name, failure.revision.id, still, error_text(failure))
+            about = about.bind(event="failed", revision=failure.revision.id, took_ms=round(change.took_ms, 1))
+            about = about.bind(serving=change.serving.revision.id if change.serving else None)
+            about.error("Failed to load {} {}{}\n{}", change.name, failure.revision.id, still, error_text(failure))
         case None if change.serving is None:
-            log.info("Undeployed {}", change.name)
+            about.bind(event="undeployed").info("Undeployed {}", change.name)
         case None:
-            log.info("{} is again at the revision that serves, {}", change.name, change.serving.revision.id)
+            serving = change.serving.revision.id
+            about = about.bind(event="restored", revision=serving)
+            about.info("{} is again at the revision that serves, {}", change.name, serving)
 
 
 @asynccontextmanager
@@ -224,27 +264,16 @@ async def _lifespan(
     observe: Observe, plug_ins: Sequence[PlugIn], only: str | None, app: Hayhooks
 ) -> AsyncIterator[None]:
     """Run the deployer as long as the application is served."""
-    settings, loop = app.settings, asyncio.get_running_loop()
+    settings, loop, metrics = app.settings, asyncio.get_running_loop(), app.metrics
     _make_importable(settings)
     board = Board.of_environment()
     own_files.share(board.notes)
 
-    def publish(snapshot: Snapshot, published: Callable[[], None]) -> None:
-        """In the deployer's thread: build all, then swap on the loop, and only there let go of the old."""
-        generation = build(snapshot, plug_ins)
-
-        def swap() -> None:
-            app.switch.publish(generation)
-            published()
-
-        loop.call_soon_threadsafe(swap)
-        board.post(served(snapshot))
-
     app.reconciler = Reconciler(
         app.root,
-        publish=publish,
+        publish=_publisher(app, plug_ins, board, loop),
         equip=partial(equip, plug_ins=plug_ins),
-        observe=observe,
+        observe=observe if metrics is None else partial(_count_and_tell, metrics, observe),
         loop=loop,
         reserved=reserved_names(plug_ins),
         python_path=settings.python_path,
@@ -258,15 +287,50 @@ async def _lifespan(
         events=settings.watch_events,
     )
     app.switch.kernel = app.reconciler
-    if board.notes is None:  # of several workers the process that starts them says it
+    if board.directory is None:  # of several workers the process that has started us says it, once
         say(settings)
-    with running(app), app.keys.followed():
-        app.reconciler.start()
-        try:
-            yield
-        finally:
-            app.switch.stopping = True
-            await asyncio.to_thread(app.reconciler.stop, float(settings.graceful_shutdown_timeout))
+        warn_if_missing()
+    shared = metrics.shared(board) if metrics is not None else nullcontext()
+    async with app.traced():
+        with running(app), app.keys.followed(), shared:
+            app.reconciler.start()
+            try:
+                yield
+            finally:
+                await _stop(app, app.reconciler)
+
+
+def _publisher(app: Hayhooks, plug_ins: Sequence[PlugIn], board: Board, loop: asyncio.AbstractEventLoop) -> Publish:
+    metrics = app.metrics
+
+    def publish(snapshot: Snapshot, published: Callable[[], None]) -> None:
+        """In the deployer's thread: build all, then swap on the loop, and only there let go of the old."""
+        generation = build(snapshot, plug_ins)
+        if metrics is not None:
+            metrics.expect(snapshot)
+
+        def swap() -> None:
+            app.switch.publish(generation)
+            if metrics is not None:
+                metrics.live(snapshot)
+            published()
+
+        loop.call_soon_threadsafe(swap)
+        board.post(served(snapshot))
+
+    return publish
+
+
+async def _stop(app: Hayhooks, reconciler: Reconciler) -> None:
+    app.switch.stopping = True
+    await asyncio.to_thread(reconciler.stop, float(app.settings.graceful_shutdown_timeout))
+    if app.access_log is not None:
+        await asyncio.to_thread(app.access_log.close)
+
+
+def _count_and_tell(metrics: Metrics, observe: Observe, change: Change) -> None:
+    metrics.changed(change)
+    observe(change)
 
 
 def _make_importable(settings: Settings) -> None:

@@ -1,10 +1,9 @@
 """The boundary to HTTP: every request gets its id, and every error becomes a response, in one place."""
 
+import asyncio
 import itertools
 import secrets
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -12,6 +11,7 @@ from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
 
 from hayhooks.encode import encode
@@ -27,7 +27,8 @@ from hayhooks.errors import (
     TimedOutError,
     UnavailableError,
 )
-from hayhooks.logger import log
+from hayhooks.exchange import Exchange, current_exchange, failed
+from hayhooks.logger import log, printable
 
 _REQUEST_ID = b"x-request-id"
 
@@ -35,27 +36,21 @@ _REQUEST_ID = b"x-request-id"
 EXTRA_HEADERS = "hayhooks.headers"
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """A request that has been answered, to its last byte."""
-
-    method: str
-    path: str
-    status: int
-    took_ms: float
-
-
-OnRequest = Callable[[Answered], None]
+OnBegin = Callable[[Exchange, Scope], None]
+OnRequest = Callable[[Exchange], None]
 
 
 class Boundary:
-    """Gives each request its id, turns what nobody expected into a 500, and tells *on_request* of each answer.
+    """Gives each request its id and turns what nobody expected into a 500.
+
+    It tells *on_begin* of each, and *on_request* when it has ended, with the last byte.
 
     It stands inside CORSMiddleware, unlike Starlette's own handler of 500s: a browser may read the error.
     """
 
-    def __init__(self, app: ASGIApp, on_request: OnRequest | None = None) -> None:
+    def __init__(self, app: ASGIApp, on_begin: Sequence[OnBegin] = (), on_request: Sequence[OnRequest] = ()) -> None:
         self._app = app
+        self._on_begin = on_begin
         self._on_request = on_request
         self._prefix = secrets.token_hex(8)
         self._counter = itertools.count(1)
@@ -65,52 +60,72 @@ class Boundary:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began = time.perf_counter()
-        status = 0
-        extra: list[tuple[bytes, bytes]] = [(_REQUEST_ID, self._request_id(scope))]
+        exchange = self._begin(scope)
+        extra: list[tuple[bytes, bytes]] = [(_REQUEST_ID, exchange.id.encode("latin-1"))]
         scope[EXTRA_HEADERS] = extra
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                exchange.status = message["status"]
                 message["headers"] = [*message["headers"], *extra]
+            else:
+                exchange.size += len(message.get("body", b""))
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_headers)
         except (DisconnectedError, ClientDisconnect) as error:
             # Starlette's own has no message; it is raised while a request is read.
-            log.info("{} {} was cancelled: {}", scope["method"], scope["path"], str(error) or "it was never complete")
+            _cancelled(exchange, str(error) or "it was never complete")
+        except asyncio.CancelledError:
+            exchange.cancelled = True
+            raise
         except Exception as error:
-            response = _unhandled(error, Request(scope), request_id=extra[0][1].decode("latin-1"))
-            if status:  # the response has begun: cutting the connection is all that tells the client
+            failed(error)
+            response = _unhandled(error, Request(scope), request_id=exchange.id)
+            if exchange.status:  # the response has begun: cutting the connection is all that tells the client
                 raise
             await response(scope, receive, send_with_headers)
         finally:
-            if self._on_request is not None:
-                took_ms = (time.perf_counter() - began) * 1000
-                self._on_request(Answered(scope["method"], scope["path"], status, took_ms))
+            self._end(exchange, scope.get("route"))
 
-    def _request_id(self, scope: Scope) -> bytes:
+    def _begin(self, scope: Scope) -> Exchange:
+        client = scope.get("client")
+        exchange = Exchange(scope["method"], scope["path"], client[0] if client else "", self._request_id(scope))
+        current_exchange.set(exchange)
+        for tell in self._on_begin:
+            tell(exchange, scope)
+        return exchange
+
+    def _end(self, exchange: Exchange, route: Any) -> None:
+        exchange.end(route.path if isinstance(route, Route) else "")
+        for tell in self._on_request:
+            tell(exchange)
+
+    def _request_id(self, scope: Scope) -> str:
         """The client's, or a new one: unique by the random prefix of this process."""
         for name, value in scope["headers"]:
             if name == _REQUEST_ID and value:
-                return bytes(value)
-        return f"{self._prefix}{next(self._counter):08x}".encode()
+                return bytes(value).decode("latin-1")
+        return f"{self._prefix}{next(self._counter):08x}"
+
+
+def _cancelled(exchange: Exchange, why: str) -> None:
+    exchange.cancelled = True
+    log.info("{} {} was cancelled: {}", exchange.method, printable(exchange.path), why)
 
 
 def _unhandled(error: Exception, request: Request, request_id: str) -> Response:
     """Log what no handler answered for, and make a response of it."""
     if isinstance(error, RefusedError):  # by what stands outside the user's middleware, or in it
         return _on_hayhooks_error(request, error)
-    where = f"{request.method} {request.url.path}"
+    where = f"{request.method} {printable(request.url.path)}"
     if isinstance(error, ExpiredError):
         log.warning("{} was cancelled: {}", where, error)
         if isinstance(error, TimedOutError):  # an SDK would have it done twice more
             return _error_response(request, 504, str(error), {"x-should-retry": "false"})
         return _error_response(request, 503, str(error), {"Retry-After": "1"})
-    log.opt(exception=error).error("{} failed (request {})", where, request_id)
+    log.opt(exception=error).error("{} failed (request {})", where, printable(request_id))
     return JSONResponse({"detail": "Internal server error", "request_id": request_id}, status_code=500)
 
 
@@ -119,7 +134,8 @@ def exception_handlers(*, show_tracebacks: bool) -> dict[Any, ExceptionHandler]:
 
     def on_pipeline_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, PipelineError)
-        log.opt(exception=error.__cause__ or error).error("{} failed: {}", request.url.path, error)
+        failed(error)
+        log.opt(exception=error.__cause__ or error).error("{} failed: {}", printable(request.url.path), error)
         body = {"detail": f"Pipeline execution failed: {error}"}
         if show_tracebacks:
             body["traceback"] = error.traceback

@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from hayhooks.errors import OpenAIError, PipelineError
+from hayhooks.exchange import failed
 from hayhooks.invoke import Stream, collect, invoke, unless_disconnected
 from hayhooks.items import piece_of
 from hayhooks.kernel.signature import Operation
@@ -131,6 +132,7 @@ async def _ask(api: Api, deployment: Deployment, body: dict[str, Any], request: 
         if error.__cause__ is not None and _was_reading_messages(error.__cause__.__traceback__):
             param = api.main_field
             raise OpenAIError(400, f"The pipeline cannot use '{param}': {error}", param=param) from error
+        failed(error)
         log.opt(exception=error.__cause__ or error).error("{}: {} failed: {}", deployment.name, api.title, error)
         raise OpenAIError(500, str(error), type="server_error", retry=False) from error
 

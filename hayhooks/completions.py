@@ -12,6 +12,7 @@ from typing import Any
 
 from hayhooks.encode import encode_part
 from hayhooks.errors import OpenAIError
+from hayhooks.exchange import failed
 from hayhooks.invoke import Stream
 from hayhooks.items import completion_of, piece_of
 from hayhooks.logger import log
@@ -78,6 +79,7 @@ class Completion:
                         ready = []
                 yield b"".join([*ready, *self._end(tally)])
             except Exception as error:
+                failed(error)
                 log.opt(exception=error).error("{}: the answer failed in mid-stream: {}", self._model, error)
                 body = OpenAIError(500, str(error), type="server_error").body()["error"]
                 yield b"".join([*ready, b"data: ", encode_part({"error": body}), b"\n\n", DONE])

@@ -35,10 +35,12 @@ class Stream:
 
     Attributes:
         first: the first batch; empty if there are no items at all.
+        taken: how many items have been taken from it.
     """
 
     def __init__(self, first: list[Any], rest: Batches | None = None) -> None:
         self.first = first
+        self.taken = 0
         self._rest = rest
 
     @classmethod
@@ -60,11 +62,13 @@ class Stream:
         if lease is not None:
             lease.task = task  # while we are read, this is what to cancel: the reader can still tell its client
         if self.first:
+            self.taken = len(self.first)
             yield self.first
         if self._rest is None:
             return
         try:
             async for batch in self._rest:
+                self.taken += len(batch)
                 yield batch
         except asyncio.CancelledError:
             if lease is None or not lease.expired or task is None:

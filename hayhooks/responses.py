@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hayhooks.encode import encode_part
+from hayhooks.exchange import failed
 from hayhooks.invoke import Stream
 from hayhooks.items import piece_of, response_of
 from hayhooks.logger import log
@@ -105,6 +106,7 @@ class Reply:
                 ready += self._finish()
                 yield b"".join([*ready, self._event(f"response.{self._status}", response=self._response(self._status))])
             except Exception as error:
+                failed(error)
                 log.opt(exception=error).error("{}: the answer failed in mid-stream: {}", self._model, error)
                 yield b"".join([*ready, *self._fail(error)])
 

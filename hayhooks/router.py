@@ -18,9 +18,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hayhooks.boundary import EXTRA_HEADERS
 from hayhooks.errors import NotFoundError, OpenAIError, TimedOutError, UnavailableError
+from hayhooks.exchange import Exchange, current_exchange
 from hayhooks.kernel.leases import Lease, current_lease
 from hayhooks.kernel.reconcile import Reconciler
 from hayhooks.kernel.snapshot import Deployment, Failure, Snapshot
+from hayhooks.metrics import Metrics
 
 # First path segments of routes that are to come: a folder must not be served today and refused after an update.
 RESERVED = frozenset({"docs", "redoc", "openapi.json", "openapi.yaml", "draw", "files", "responses", "metrics", "mcp"})
@@ -90,6 +92,7 @@ class Switch:
     def __init__(self, plug_ins: Sequence[PlugIn]) -> None:
         self.live = build(Snapshot(), plug_ins)
         self.kernel: Reconciler | None = None  # while the lifespan runs
+        self.metrics: Metrics | None = None  # where they are kept
         self.stopping = False
         self._superseded = asyncio.Event()  # the live generation is
 
@@ -138,12 +141,28 @@ async def find(scope: Scope, name: str) -> Deployment | None:
     For requests that name it in their body, which may have taken its time to come. Nothing may be awaited between
     this and the lease that ``lend`` takes.
     """
-    return (await switch_of(scope).known(name)).deployments.get(name)
+    snapshot = await switch_of(scope).known(name)
+    if _is_there(snapshot, name):
+        _concerns(scope, name)
+    return snapshot.deployments.get(name)
+
+
+def _concerns(scope: Scope, name: str) -> Exchange:
+    """Note in the request's exchange that it is one of the pipeline *name*, which exists."""
+    exchange, metrics = current_exchange.get(), switch_of(scope).metrics
+    exchange.pipeline = name
+    if metrics is not None:
+        exchange.counts = metrics.of(name)
+    return exchange
 
 
 async def lend(deployment: Deployment, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """Run *app* for one request on a lease of *deployment*, to the last byte; the answer names the revision."""
-    scope[EXTRA_HEADERS].append((b"x-hayhooks-revision", deployment.revision.id.encode()))
+    exchange, revision = _concerns(scope, deployment.name), deployment.revision.id
+    scope[EXTRA_HEADERS].append((b"x-hayhooks-revision", revision.encode()))
+    exchange.revision, counts = revision, exchange.counts
+    if counts is not None:
+        counts.in_flight += 1
     task = asyncio.current_task()
     lease = Lease(task)
     current_lease.set(lease)
@@ -160,6 +179,8 @@ async def lend(deployment: Deployment, app: ASGIApp, scope: Scope, receive: Rece
         task.uncancel()
         raise lease.expired() from None
     finally:
+        if counts is not None:
+            counts.in_flight -= 1
         lease.end()
         deployment.leases.give_back(lease)
 
@@ -185,6 +206,7 @@ class _Dispatch(BaseRoute):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         deployment: Deployment = scope["endpoint"]
+        current_exchange.get().below_name = True
         await lend(deployment, deployment.endpoints.router, scope, receive, send)
 
     def url_path_for(self, name: str, /, **path_params: object) -> URLPath:
@@ -200,6 +222,8 @@ async def _unknown(server_names: frozenset[str], scope: Scope, receive: Receive,
     if name in snapshot.deployments:
         await switch.live.router(scope, receive, send)
         return
+    if _is_there(snapshot, name):
+        _concerns(scope, name)
     raise missing(snapshot, name)
 
 

@@ -3,15 +3,22 @@
 import json
 import os
 import re
+from collections.abc import Collection, Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
+from dotenv.parser import parse_stream
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, ByteSize, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from hayhooks.running import newest
 
 PREFIX = "HAYHOOKS_"
+ENV_FILE = ".env"
+MASK = "***"
+
+_LONGEST = 200  # characters of a wrong value that are shown
 
 _KEY = re.compile(r"[!-~]+")
 _HOST = re.compile(r"(\*\.)?[^*:/\s]+|\[[0-9a-fA-F:.]+\]")  # a name that may stand for all below it, or an IPv6 address
@@ -21,8 +28,8 @@ def _split(value: Any) -> Any:
     """A list given as JSON or separated by commas."""
     if not isinstance(value, str):
         return value
-    if value.lstrip().startswith("["):
-        return json.loads(value)
+    if value.lstrip().startswith(("[", "{")):
+        return json.loads(value)  # an object is no list, as is said then
     return [part.strip() for part in value.split(",") if part.strip()]
 
 
@@ -82,6 +89,21 @@ def _none(value: Any) -> Any:
     return None if value == "" else value
 
 
+def _regex(value: str | None) -> str | None:
+    if value is not None:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(str(error)) from None
+    return value
+
+
+def _root(value: str) -> str:
+    if value and not value.startswith("/"):
+        raise ValueError("it begins with no slash")
+    return value
+
+
 Given = BeforeValidator(_none)
 Texts = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 Level = Literal["TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL"]
@@ -100,17 +122,19 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
-        env_file=".env",
+        env_file=ENV_FILE,
         extra="ignore",
         populate_by_name=True,
         validate_default=False,
-        hide_input_in_errors=True,  # it may be a secret; ``problems`` shows what is none
+        hide_input_in_errors=True,  # a traceback must not tell a key; `problems` masks it
     )
 
     host: str = Field("127.0.0.1", description="Address to listen on; `0.0.0.0` for all.")
     port: int = Field(1416, ge=0, le=65535, description="Port to listen on; `0` for any free one.")
     pipelines_dir: Path = Field(Path("pipelines"), description="The pipelines directory.")
-    root_path: str = Field("", description="Path below which a proxy serves us, as `/hayhooks`.")
+    root_path: Annotated[str, AfterValidator(_root)] = Field(
+        "", description="Path below which a proxy serves us, as `/hayhooks`."
+    )
     additional_python_path: str = Field(
         "",
         validation_alias=_names("ADDITIONAL_PYTHON_PATH", "ADDITIONAL_PYTHONPATH"),
@@ -179,7 +203,9 @@ class Settings(BaseSettings):
     use_https: bool = Field(False, description="`hayhooks status` asks by https.")
     disable_ssl: bool = Field(False, description="`hayhooks status` does not verify certificates.")
     cors_allow_origins: Texts = Field(["*"], description="Origins that browsers may call from.")
-    cors_allow_origin_regex: Annotated[str | None, Given] = Field(None, description="The same as a regular expression.")
+    cors_allow_origin_regex: Annotated[str | None, Given, AfterValidator(_regex)] = Field(
+        None, description="The same as a regular expression."
+    )
     cors_allow_methods: Texts = Field(["*"], description="Methods that browsers may use.")
     cors_allow_headers: Texts = Field(["*"], description="Headers that browsers may send.")
     cors_allow_credentials: bool = Field(False, description="Whether browsers may send cookies.")
@@ -208,19 +234,126 @@ class Settings(BaseSettings):
             for name, value in values.items()
         }
 
-
-_SECRETS = frozenset(PREFIX + name.upper() for name, field in Settings.model_fields.items() if not field.repr)
+    def shown(self) -> dict[str, Any]:
+        """Every setting by its name in the environment, as plain values; secrets are masked."""
+        values = self.model_dump(mode="json")
+        return {_name(field): _masked(field, value) for field, value in values.items()}
 
 
 def problems(error: ValidationError) -> list[str]:
-    """What is wrong with settings, a line each: the name, the value if it is no secret, and what is accepted."""
+    """What is wrong with settings, a line each: the name, the value (of secrets a mask) and what is accepted."""
     lines = []
     for detail in error.errors(include_url=False):
-        name = str(detail["loc"][0]) if detail["loc"] else ""
-        name = name if name.startswith(PREFIX) else PREFIX + name.upper()
-        value = "..." if name in _SECRETS else repr(detail["input"])
-        lines.append(f"{name}={value}: {detail['msg']}")
+        told = str(detail["loc"][0]) if detail["loc"] else ""
+        field = next((field for field in Settings.model_fields if told == field or told in _names_of(field)), "")
+        if not field:
+            lines.append(f"{told}: {detail['msg']}".removeprefix(": "))
+            continue
+        value = repr(_masked(field, detail["input"]))
+        value = value if len(value) <= _LONGEST else f"{value[:_LONGEST]}..."
+        why = f" ({detail['ctx']['error']})" if detail["type"] == "value_error" else ""
+        lines.append(f"{_used_name(field)}={value}: must be {accepted(field)}{why}")
     return lines
+
+
+def accepted(field: str) -> str:
+    """What the setting *field* may be, in words."""
+    if field in _SPECIAL:
+        return _SPECIAL[field]
+    kind = Settings.model_fields[field].annotation
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(get_args(kind))}"
+    if kind is not int:
+        return next(words for known, words in _KINDS.items() if kind in (known, known | None))
+    bounds = {type(item).__name__: item for item in Settings.model_fields[field].metadata}
+    lowest = bounds["Ge"].ge
+    return f"an integer from {lowest} to {bounds['Le'].le}" if "Le" in bounds else f"an integer of at least {lowest}"
+
+
+_SPECIAL = {
+    "root_path": "a path that begins with a slash, such as /hayhooks, or empty",
+    "cors_allow_origin_regex": "a regular expression",
+}
+_KINDS: Mapping[Any, str] = {
+    bool: "true or false",
+    ByteSize: "a size such as 100MiB, or a number of bytes",
+    list[str]: 'a list, as JSON (["a", "b"]) or separated by commas (a,b)',
+    Path: "a path",
+    str: "a text",
+}
+
+
+def sources(options: Collection[str] = ()) -> dict[str, str]:
+    """Where each setting comes from, by field: ``default``, ``.env``, ``environment``, or ``command line``: *options*.
+
+    Raises:
+        OSError, UnicodeDecodeError: ``.env`` cannot be read.
+    """
+    environment, file = _upper_names(os.environ), _upper_names(_env_file())
+
+    def source(field: str) -> str:
+        names = _names_of(field)
+        if field in options:
+            return "command line"
+        return "environment" if environment & names else ENV_FILE if file & names else "default"
+
+    return {field: source(field) for field in Settings.model_fields}
+
+
+def unknown() -> list[str]:
+    """A line for each name in the environment and in ``.env`` that looks like a setting and is none.
+
+    Raises:
+        OSError, UnicodeDecodeError: ``.env`` cannot be read.
+    """
+    known = {name for field in Settings.model_fields for name in _names_of(field)}
+    return [
+        f"{name} in {where} is no setting{_nearest(name, known)}"
+        for where, names in (("the environment", os.environ), (ENV_FILE, _env_file()))
+        for name in sorted(_upper_names(names))
+        if name.startswith(PREFIX) and name not in known
+    ]
+
+
+def _nearest(name: str, known: Collection[str]) -> str:
+    # What all have in common says nothing about which is meant.
+    close = get_close_matches(name.removeprefix(PREFIX), [each.removeprefix(PREFIX) for each in known], n=1)
+    return f"; did you mean {PREFIX}{close[0]}?" if close else "; `hayhooks config` lists them"
+
+
+def _env_file() -> set[str]:
+    """The names that are set in ``.env``."""
+    if not Path(ENV_FILE).is_file():
+        return set()
+    with open(ENV_FILE, encoding="utf-8") as file:
+        return {binding.key for binding in parse_stream(file) if binding.key}
+
+
+def _upper_names(names: Iterable[str]) -> set[str]:
+    return {name.upper() for name in names}
+
+
+def _name(field: str) -> str:
+    return PREFIX + field.upper()
+
+
+def _names_of(field: str) -> set[str]:
+    """The names of *field* in the environment."""
+    alias = Settings.model_fields[field].validation_alias
+    return {str(choice) for choice in alias.choices} if isinstance(alias, AliasChoices) else {_name(field)}
+
+
+def _used_name(field: str) -> str:
+    """Of the names of *field* the one that is set, if it has several."""
+    names = _names_of(field)
+    used = names & _upper_names(os.environ) or names & _upper_names(_env_file())
+    return min(used or {_name(field)})
+
+
+def _masked(field: str, value: Any) -> Any:
+    if Settings.model_fields[field].repr or not value:
+        return value
+    return [MASK] * len(value) if isinstance(value, list) else MASK
 
 
 def __getattr__(name: str) -> Any:

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from hayhooks.encode import encode
+from hayhooks.exchange import current_exchange, failed
 from hayhooks.invoke import Stream, unless_disconnected
 from hayhooks.logger import log
 
@@ -35,7 +36,7 @@ class _Live(Response):
 
     keep_awake = b""  # sent when nothing else was for a while
 
-    def __init__(self, chunks: AsyncGenerator[bytes, None], stream: Stream | None = None) -> None:
+    def __init__(self, chunks: AsyncGenerator[bytes, None], stream: Stream) -> None:
         self.status_code = 200
         self.background = None
         self.init_headers(_HEADERS)
@@ -57,14 +58,15 @@ class _Live(Response):
             if awake is not None:
                 awake.cancel()
             await self._chunks.aclose()
-            if self._stream is not None:  # closing the chunks does it, but not if nobody has begun to read them
-                await self._stream.aclose()
+            await self._stream.aclose()  # closing the chunks does it, but not if nobody has begun to read them
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send(self, send: Send) -> None:
+        exchange, stream = current_exchange.get(), self._stream
         async for chunk in self._chunks:
             self._sent_lately = True
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            exchange.streamed(stream.taken)
 
     async def _keep_awake(self, send: Send) -> None:
         while True:
@@ -107,6 +109,7 @@ async def run_events(stream: Stream) -> AsyncGenerator[bytes, None]:
                 yield b"".join(event(as_text(item)) for item in batch)
         # The status has been sent: the client can only be told inside the stream.
         except Exception as error:
+            failed(error)
             log.opt(exception=error).error("A stream failed: {}", error)
             yield event(encode({"error": str(error)}))
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from hayhooks.settings import Settings, problems
+from hayhooks.settings import Settings, accepted, problems, sources, unknown
 
 NAMES = {
     "HOST": ("0.0.0.0", "host", "0.0.0.0"),
@@ -76,3 +76,70 @@ def test_what_does_not_fit_is_told_by_name_and_value(monkeypatch: pytest.MonkeyP
 
 def test_the_python_path_is_split_and_absolute():
     assert Settings(additional_python_path="/a:b").python_path == ["/a", str(Path("b").absolute())]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("PORT", "many", "HAYHOOKS_PORT='many': must be an integer from 0 to 65535"),
+        ("WORKERS", "0", "HAYHOOKS_WORKERS='0': must be an integer of at least 1"),
+        ("ACCESS_LOG", "maybe", "HAYHOOKS_ACCESS_LOG='maybe': must be true or false"),
+        ("LOG_LEVEL", "loud", "HAYHOOKS_LOG_LEVEL='LOUD': must be one of TRACE, DEBUG, INFO, SUCCESS, WARNING,"),
+        ("LOG_FORMAT", "xml", "HAYHOOKS_LOG_FORMAT='xml': must be one of text, json"),
+        ("MAX_BODY_SIZE", "big", "HAYHOOKS_MAX_BODY_SIZE='big': must be a size such as 100MiB, or a number of bytes"),
+        ("ALLOWED_HOSTS", "[a", "HAYHOOKS_ALLOWED_HOSTS='[a': must be a list, as JSON ("),
+        ("ALLOWED_HOSTS", '{"a": 1}', "HAYHOOKS_ALLOWED_HOSTS={'a': 1}: must be a list, as JSON ("),
+        ("ROOT_PATH", "ai", "HAYHOOKS_ROOT_PATH='ai': must be a path that begins with a slash"),
+        ("CORS_ALLOW_ORIGIN_REGEX", "(", "HAYHOOKS_CORS_ALLOW_ORIGIN_REGEX='(': must be a regular expression"),
+    ],
+)
+def test_a_wrong_value_is_told_with_what_is_accepted(monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str):
+    monkeypatch.setenv(f"HAYHOOKS_{name}", value)
+    with pytest.raises(ValidationError) as raised:
+        Settings()
+
+    assert problems(raised.value)[0].startswith(told)
+
+
+def test_every_setting_says_what_it_accepts():
+    assert all(accepted(field) for field in Settings.model_fields)
+
+
+def test_a_secret_is_in_no_message(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HAYHOOKS_API_KEYS", '["sesame", 1')
+    with pytest.raises(ValidationError) as raised:
+        Settings()
+
+    assert problems(raised.value)[0].startswith("HAYHOOKS_API_KEYS='***': must be a list")
+    assert "sesame" not in "".join([*problems(raised.value), str(raised.value)])
+    assert "sesame" not in repr(Settings(api_keys=["sesame"], ssl_keyfile_password="sesame"))
+
+
+def test_a_long_value_is_cut(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HAYHOOKS_PORT", "9" * 3_000)
+    with pytest.raises(ValidationError) as raised:
+        Settings()
+
+    assert len(problems(raised.value)[0]) < 300
+
+
+def test_the_second_spelling_in_the_environment_wins_over_the_first_in_the_file(monkeypatch: pytest.MonkeyPatch):
+    Path(".env").write_text("HAYHOOKS_LOG=DEBUG\nHAYHOOKS_ADDITIONAL_PYTHON_PATH=/file\n")
+    monkeypatch.setenv("HAYHOOKS_LOG_LEVEL", "ERROR")
+    monkeypatch.setenv("HAYHOOKS_ADDITIONAL_PYTHONPATH", "/environment")
+
+    assert (Settings().log, Settings().additional_python_path) == ("ERROR", "/environment")
+    assert sources()["log"] == sources()["additional_python_path"] == "environment"
+
+
+def test_unknown_names_are_told_with_the_nearest_right_one(monkeypatch: pytest.MonkeyPatch):
+    Path(".env").write_text("hayhooks_log_formt=json\nHAYHOOKS_PORT=1\nOTHER=1\n")
+    monkeypatch.setenv("HAYHOOKS_PROT", "1")
+    monkeypatch.setenv("HAYHOOKS_SOMETHING_ELSE_ENTIRELY", "1")
+    monkeypatch.setenv("_HAYHOOKS_WORKERS", "/internal")
+
+    assert unknown() == [
+        "HAYHOOKS_PROT in the environment is no setting; did you mean HAYHOOKS_PORT?",
+        "HAYHOOKS_SOMETHING_ELSE_ENTIRELY in the environment is no setting; `hayhooks config` lists them",
+        "HAYHOOKS_LOG_FORMT in .env is no setting; did you mean HAYHOOKS_LOG_FORMAT?",
+    ]

@@ -89,6 +89,21 @@ def status(as_json: bool, **options: Any) -> None:
     sys.exit(status(_settings(options), as_json=as_json))
 
 
+@main.command()
+@_serving
+@click.option("--workers", type=int, help="As of run.")
+@click.option("--pipelines-dir", type=click.Path(path_type=Path), help="As of run.")
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+def config(as_json: bool, **options: Any) -> None:
+    """Show the effective settings and where each comes from; secrets are masked.
+
+    Exits with 2, and says why, if one is wrong.
+    """
+    from hayhooks.cli.config import config  # noqa: PLC0415 - imports rich
+
+    sys.exit(config(_settings(options), {name for name, value in options.items() if value is not None}, as_json))
+
+
 @contextmanager
 def _told() -> Iterator[None]:
     """End the command with status 1, and one line, where the server must not start."""
@@ -102,9 +117,11 @@ def _settings(options: dict[str, Any]) -> "Settings":
     """The settings with the given command line *options* on top; a wrong one ends the command with status 2."""
     from pydantic import ValidationError  # noqa: PLC0415 - --help must not pay for it
 
-    from hayhooks.settings import Settings, problems  # noqa: PLC0415 - as above
+    from hayhooks.settings import ENV_FILE, Settings, problems  # noqa: PLC0415 - as above
 
     try:
         return Settings(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
         raise click.UsageError("\n".join(problems(error))) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"{ENV_FILE} cannot be read as UTF-8 text: {error}") from None

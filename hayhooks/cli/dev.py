@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.text import Text
 
 from hayhooks.app import create_app, serve
-from hayhooks.boundary import Answered
-from hayhooks.cli.run import ending, make_directory
+from hayhooks.cli.run import ending, make_directory, warn_of_unknown
 from hayhooks.errors import Place
+from hayhooks.exchange import Exchange
 from hayhooks.kernel.reconcile import Change
 from hayhooks.kernel.scan import WRAPPER_FILE
 from hayhooks.kernel.snapshot import Deployment, Failure
-from hayhooks.logger import log, set_up
+from hayhooks.logger import log, printable, set_up
 from hayhooks.precautions import check
 from hayhooks.settings import Settings
 from hayhooks.version import __version__
@@ -42,6 +42,7 @@ def dev(settings: Settings, path: Path | None) -> int:
     make_directory(settings)
     log.remove()
     log.add(partial(_show_entry, console), level=settings.log, format="{message}", backtrace=False, diagnose=False)
+    warn_of_unknown()
     _show_banner(console, settings, only)
     app = create_app(
         settings, observe=partial(_show_change, console), on_request=partial(_show_request, console), only=only
@@ -107,9 +108,10 @@ def _show_entry(console: Console, message: Any) -> None:
     console.print(Text(f"  {message.rstrip()}", style=style))
 
 
-def _show_request(console: Console, answered: Answered) -> None:
-    style = "red" if answered.status >= 500 else "yellow" if answered.status >= 400 else "dim"
-    told = f"{answered.method} {answered.path}  {answered.status}  in {answered.took_ms:.0f} ms"
+def _show_request(console: Console, exchange: Exchange) -> None:
+    style = "red" if exchange.status >= 500 else "yellow" if exchange.status >= 400 else "dim"
+    how = "cancelled after" if exchange.cancelled else "in"
+    told = f"{exchange.method} {printable(exchange.path)}  {exchange.status}  {how} {exchange.took_s * 1000:.0f} ms"
     console.print(Text(f"→ {told}", style=style))
 
 

@@ -14,7 +14,8 @@ import uvicorn
 from hayhooks.app import Hayhooks, create_app, serve, server_options
 from hayhooks.logger import log, set_up
 from hayhooks.precautions import check, say
-from hayhooks.settings import Settings
+from hayhooks.settings import Settings, unknown
+from hayhooks.tracing import warn_if_missing
 from hayhooks.workers import Board
 
 _WORKER_PATIENCE_S = (
@@ -30,13 +31,15 @@ def run(settings: Settings) -> int:
     Raises:
         StartError: a file that the settings name cannot be used.
     """
-    set_up(settings.log)
+    set_up(settings.log, settings.log_format)
+    warn_of_unknown()
     check(settings)
     make_directory(settings)
     if settings.workers == 1:
-        serve(ending(create_app(settings)))
+        serve(ending(_app(settings)))
         return 0
     say(settings)
+    warn_if_missing()
     os.environ.update(settings.environment())  # how the workers, which are started anew, learn of them
     with TemporaryDirectory(prefix="hayhooks-") as directory:
         Board.announce(Path(directory))
@@ -53,8 +56,14 @@ def run(settings: Settings) -> int:
 def worker() -> Hayhooks:
     """The application of one of several workers; each has a deployer of its own."""
     settings = Settings()
-    set_up(settings.log)
-    return ending(create_app(settings))
+    set_up(settings.log, settings.log_format)
+    return ending(_app(settings))
+
+
+def _app(settings: Settings) -> Hayhooks:
+    app = create_app(settings)
+    app.log_requests()
+    return app
 
 
 def ending(app: Hayhooks) -> Hayhooks:
@@ -77,6 +86,12 @@ def _end() -> None:
     log.warning("Ended with threads of wrappers left behind")
     sys.stdout.flush()
     os._exit(0)
+
+
+def warn_of_unknown() -> None:
+    """Warn of names that look like settings and are none: somebody believes that they have an effect."""
+    for line in unknown():
+        log.warning("{}", line)
 
 
 def make_directory(settings: Settings) -> None:

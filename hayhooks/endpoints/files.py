@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from hayhooks.encode import encode
 from hayhooks.errors import OpenAIError, PipelineError
+from hayhooks.exchange import failed
 from hayhooks.forms import content_type, form_of
 from hayhooks.invoke import Stream, collect, invoke, unless_disconnected
 from hayhooks.kernel.signature import Operation
@@ -148,6 +149,7 @@ async def _answer(deployment: Deployment, method: str, form: FormData, request: 
         result = await unless_disconnected(request.receive, invoke(deployment, operation, arguments))
         return result if isinstance(result, Response) else await _response(method, result, form, request)
     except PipelineError as error:
+        failed(error)
         log.opt(exception=error.__cause__ or error).error("{}: {} failed: {}", deployment.name, method, error)
         raise OpenAIError(500, str(error), type="server_error", retry=False) from error
 

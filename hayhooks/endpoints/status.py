@@ -78,7 +78,7 @@ def _state(snapshot: Snapshot, name: str) -> dict[str, Any]:
     loading = snapshot.loading.get(name)
     return {
         "name": sendable(name),
-        "state": _word(snapshot, name),
+        "state": snapshot.state(name),
         "revision": deployment.revision.id if deployment else None,
         "loaded_at": deployment.loaded_at if deployment else None,
         "load_ms": round(deployment.load_ms, 1) if deployment else None,
@@ -89,10 +89,3 @@ def _state(snapshot: Snapshot, name: str) -> dict[str, Any]:
         "failed_at": failure.failed_at if failure else None,
         "loading_since": loading.since if loading else None,
     }
-
-
-def _word(snapshot: Snapshot, name: str) -> str:
-    """``loading`` only where nothing serves: a deployment that is being replaced serves as before."""
-    if name in snapshot.deployments:
-        return "stale" if name in snapshot.failures else "serving"
-    return "loading" if name in snapshot.loading else "failed"

@@ -146,6 +146,15 @@ class Snapshot:
         for name in ("deployments", "failures", "loading"):
             object.__setattr__(self, name, MappingProxyType(dict(sorted(getattr(self, name).items()))))
 
+    def state(self, name: str) -> str:
+        """The state of *name*, which lies there: ``serving``, ``stale``, ``failed`` or ``loading``.
+
+        ``loading`` only where nothing serves: a deployment that is being replaced serves as before.
+        """
+        if name in self.deployments:
+            return "stale" if name in self.failures else "serving"
+        return "loading" if name in self.loading else "failed"
+
 
 def advance(
     snapshot: Snapshot,
