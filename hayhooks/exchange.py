@@ -22,7 +22,7 @@ class Counts:
         self.cancelled = 0
         self.chunks = 0
         self.stream_failures = 0
-        self.deploys = 0  # this and the next: changed by the deployer alone
+        self.deploys = 0
         self.failures = 0
 
 

@@ -113,19 +113,16 @@ class Metrics:
         if exchange.error and exchange.status < 400:
             counts.stream_failures += 1
 
-    def expect(self, snapshot: Snapshot) -> None:
-        """Have counts for every pipeline of *snapshot*, which will be live; in the deployer's thread."""
-        for name in _names(snapshot):
-            self._pipelines.setdefault(name, Counts())
-
     def live(self, snapshot: Snapshot) -> None:
-        """Drop those of pipelines that *snapshot*, which is live now, has no more."""
-        self.snapshot = snapshot
-        for name in self._pipelines.keys() - _names(snapshot):
+        """Have counts for every pipeline of *snapshot*, which is live now, and no others; on the event loop."""
+        self.snapshot, names = snapshot, _names(snapshot)
+        for name in self._pipelines.keys() - names:
             del self._pipelines[name]
+        for name in names - self._pipelines.keys():
+            self._pipelines[name] = Counts()
 
     def changed(self, change: Change) -> None:
-        """Count a change; in the deployer's thread."""
+        """Count a change, of which the snapshot is live; on the event loop."""
         counts = self._pipelines.get(change.name) or Counts()
         match change.outcome:
             case Deployment():
@@ -241,7 +238,7 @@ def _requests(pipeline: str, counts: Counts) -> Iterator[tuple[Key, list[float]]
 
 def _names(snapshot: Snapshot) -> set[str]:
     """Of all that lies there; what cannot be deployed may have a name that is no Unicode."""
-    return {sendable(name) for name in (*snapshot.deployments, *snapshot.failures, *snapshot.loading)}
+    return {*snapshot.deployments, *map(sendable, (*snapshot.failures, *snapshot.loading))}
 
 
 def _of_snapshot(snapshot: Snapshot) -> Iterator[tuple[Key, list[float]]]:
