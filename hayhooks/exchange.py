@@ -27,7 +27,7 @@ class Counts:
 
 
 class Exchange:
-    """One request, filled in on its way. Names and numbers only: it may outlive the deployment that answers.
+    """One request, filled in on its way. Of the deployment only names and numbers: it may outlive that.
 
     Attributes:
         id: the client's ``X-Request-Id``, or one of ours.

@@ -92,6 +92,7 @@ class Metrics:
         self._server = Counts()
         self._pipelines: dict[str, Counts] = {}
         self._undeploys = 0
+        self._events = 0  # tells whether anything has been counted since
 
     def of(self, name: str) -> Counts | None:
         """The counts of the pipeline *name*; None if it has just been removed."""
@@ -99,6 +100,7 @@ class Metrics:
 
     def __call__(self, exchange: Exchange) -> None:
         """Count a request that has ended; on the event loop."""
+        self._events += 1
         counts = exchange.counts or self._server
         key = (exchange.endpoint, exchange.method, exchange.status)
         answers = counts.answers.get(key)
@@ -115,6 +117,7 @@ class Metrics:
 
     def live(self, snapshot: Snapshot) -> None:
         """Have counts for every pipeline of *snapshot*, which is live now, and no others; on the event loop."""
+        self._events += 1
         self.snapshot, names = snapshot, _names(snapshot)
         for name in self._pipelines.keys() - names:
             del self._pipelines[name]
@@ -123,6 +126,7 @@ class Metrics:
 
     def changed(self, change: Change) -> None:
         """Count a change, of which the snapshot is live; on the event loop."""
+        self._events += 1
         counts = self._pipelines.get(change.name) or Counts()
         match change.outcome:
             case Deployment():
@@ -179,15 +183,14 @@ class Metrics:
             thread.join()
 
     def _share(self, board: Board, stopped: threading.Event) -> None:
-        told: Rows = {}
-        while True:
-            rows = self.rows()
-            if rows != told:
-                post(board, rows)
-                told = rows
-            if stopped.wait(_POST_S):
+        told = -1
+        while not stopped.wait(_POST_S):
+            events = self._events
+            # A stream may have gone on without an end: that is none.
+            if events != told or any(counts.in_flight for counts in self._pipelines.copy().values()):
                 post(board, self.rows())
-                return
+                told = events
+        post(board, self.rows())
 
 
 def post(board: Board, rows: Rows) -> None:
