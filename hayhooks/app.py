@@ -273,7 +273,7 @@ async def _lifespan(
         app.root,
         publish=_publisher(app, plug_ins, board, loop),
         equip=partial(equip, plug_ins=plug_ins),
-        observe=observe if metrics is None else partial(_count_and_tell, metrics, observe),
+        observe=observe if metrics is None else partial(_count_and_tell, metrics, loop, observe),
         loop=loop,
         reserved=reserved_names(plug_ins),
         python_path=settings.python_path,
@@ -306,8 +306,6 @@ def _publisher(app: Hayhooks, plug_ins: Sequence[PlugIn], board: Board, loop: as
     def publish(snapshot: Snapshot, published: Callable[[], None]) -> None:
         """In the deployer's thread: build all, then swap on the loop, and only there let go of the old."""
         generation = build(snapshot, plug_ins)
-        if metrics is not None:
-            metrics.expect(snapshot)
 
         def swap() -> None:
             app.switch.publish(generation)
@@ -328,8 +326,8 @@ async def _stop(app: Hayhooks, reconciler: Reconciler) -> None:
         await asyncio.to_thread(app.access_log.close)
 
 
-def _count_and_tell(metrics: Metrics, observe: Observe, change: Change) -> None:
-    metrics.changed(change)
+def _count_and_tell(metrics: Metrics, loop: asyncio.AbstractEventLoop, observe: Observe, change: Change) -> None:
+    loop.call_soon_threadsafe(metrics.changed, change)  # after the swap, which was sent there before
     observe(change)
 
 

@@ -22,12 +22,12 @@ class Counts:
         self.cancelled = 0
         self.chunks = 0
         self.stream_failures = 0
-        self.deploys = 0  # this and the next: changed by the deployer alone
+        self.deploys = 0
         self.failures = 0
 
 
 class Exchange:
-    """One request, filled in on its way. Names and numbers only: it may outlive the deployment that answers.
+    """One request, filled in on its way. Of the deployment only names and numbers: it may outlive that.
 
     Attributes:
         id: the client's ``X-Request-Id``, or one of ours.

@@ -92,6 +92,7 @@ class Metrics:
         self._server = Counts()
         self._pipelines: dict[str, Counts] = {}
         self._undeploys = 0
+        self._events = 0  # tells whether anything has been counted since
 
     def of(self, name: str) -> Counts | None:
         """The counts of the pipeline *name*; None if it has just been removed."""
@@ -99,6 +100,7 @@ class Metrics:
 
     def __call__(self, exchange: Exchange) -> None:
         """Count a request that has ended; on the event loop."""
+        self._events += 1
         counts = exchange.counts or self._server
         key = (exchange.endpoint, exchange.method, exchange.status)
         answers = counts.answers.get(key)
@@ -113,19 +115,18 @@ class Metrics:
         if exchange.error and exchange.status < 400:
             counts.stream_failures += 1
 
-    def expect(self, snapshot: Snapshot) -> None:
-        """Have counts for every pipeline of *snapshot*, which will be live; in the deployer's thread."""
-        for name in _names(snapshot):
-            self._pipelines.setdefault(name, Counts())
-
     def live(self, snapshot: Snapshot) -> None:
-        """Drop those of pipelines that *snapshot*, which is live now, has no more."""
-        self.snapshot = snapshot
-        for name in self._pipelines.keys() - _names(snapshot):
+        """Have counts for every pipeline of *snapshot*, which is live now, and no others; on the event loop."""
+        self._events += 1
+        self.snapshot, names = snapshot, _names(snapshot)
+        for name in self._pipelines.keys() - names:
             del self._pipelines[name]
+        for name in names - self._pipelines.keys():
+            self._pipelines[name] = Counts()
 
     def changed(self, change: Change) -> None:
-        """Count a change; in the deployer's thread."""
+        """Count a change, of which the snapshot is live; on the event loop."""
+        self._events += 1
         counts = self._pipelines.get(change.name) or Counts()
         match change.outcome:
             case Deployment():
@@ -182,15 +183,14 @@ class Metrics:
             thread.join()
 
     def _share(self, board: Board, stopped: threading.Event) -> None:
-        told: Rows = {}
-        while True:
-            rows = self.rows()
-            if rows != told:
-                post(board, rows)
-                told = rows
-            if stopped.wait(_POST_S):
+        told = -1
+        while not stopped.wait(_POST_S):
+            events = self._events
+            # A stream may have gone on without an end: that is none.
+            if events != told or any(counts.in_flight for counts in self._pipelines.copy().values()):
                 post(board, self.rows())
-                return
+                told = events
+        post(board, self.rows())
 
 
 def post(board: Board, rows: Rows) -> None:
@@ -241,7 +241,7 @@ def _requests(pipeline: str, counts: Counts) -> Iterator[tuple[Key, list[float]]
 
 def _names(snapshot: Snapshot) -> set[str]:
     """Of all that lies there; what cannot be deployed may have a name that is no Unicode."""
-    return {sendable(name) for name in (*snapshot.deployments, *snapshot.failures, *snapshot.loading)}
+    return {*snapshot.deployments, *map(sendable, (*snapshot.failures, *snapshot.loading))}
 
 
 def _of_snapshot(snapshot: Snapshot) -> Iterator[tuple[Key, list[float]]]:

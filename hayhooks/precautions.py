@@ -76,7 +76,7 @@ def _open_to(settings: Settings) -> Iterator[tuple[str, str]]:
             "and HAYHOOKS_CORS_ALLOW_ORIGINS is *; name the origins",
         )
     elif _any_origin(settings):
-        yield "INFO", "Browsers may call from every website (HAYHOOKS_CORS_ALLOW_ORIGINS is *)"
+        yield "INFO", "Every website may read our answers in its visitors' browsers (HAYHOOKS_CORS_ALLOW_ORIGINS is *)"
     if settings.show_tracebacks:
         yield "WARNING", "Answers show tracebacks, and so source code (HAYHOOKS_SHOW_TRACEBACKS)"
 

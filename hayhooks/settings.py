@@ -212,6 +212,13 @@ class Settings(BaseSettings):
     cors_expose_headers: Texts = Field([], description="Headers that browsers may read.")
     cors_max_age: int = Field(600, ge=0, description="Seconds that browsers may keep the answer to a preflight.")
 
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            error.add_note("\n".join(problems(error)))  # for who has no command line that says it, as uvicorn's factory
+            raise
+
     @property
     def python_path(self) -> list[str]:
         """The additional directories to import from, absolute."""

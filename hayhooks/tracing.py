@@ -26,7 +26,7 @@ def warn_if_missing() -> None:
     """Warn where the environment asks for traces that nothing can make."""
     if is_asked_for() and (missing := _missing()):
         told = ", ".join(missing)
-        log.warning("OTEL_* variables ask for traces, but {} is missing: pip install 'hayhooks[tracing]'", told)
+        log.warning("OTEL_* variables ask for traces, but {} is missing: pip install '.[tracing]' in the clone", told)
 
 
 def is_asked_for() -> bool:

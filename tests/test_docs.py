@@ -12,6 +12,7 @@ import pytest
 
 import hayhooks
 from hayhooks.cli import main
+from hayhooks.metrics import FAMILIES
 from hayhooks.settings import Settings
 
 ROOT = Path(hayhooks.__file__).parent.parent
@@ -42,6 +43,13 @@ def test_the_example_of_an_environment_file_holds_every_default(tmp_path: Path, 
     assert Settings() == Settings(_env_file=None)
 
 
+def test_the_table_of_metrics_is_what_is_told():
+    page = (ROOT / "docs/observability.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (counter|gauge|histogram) \| (.*?) ?\| (.*?) \|$", page, re.MULTILINE)
+
+    assert rows == [(name, family.type, ", ".join(family.labels), family.help) for name, family in FAMILIES.items()]
+
+
 def test_every_setting_that_a_page_names_exists():
     known = {name.upper() for name in Settings.model_fields} | {"LOG_LEVEL", "ADDITIONAL_PYTHONPATH"}
     for page in PAGES:
@@ -50,7 +58,7 @@ def test_every_setting_that_a_page_names_exists():
 
 def test_every_command_and_option_that_a_page_names_exists():
     for page in PAGES:
-        for command, rest in re.findall(r"hayhooks (run|dev|status)\b([^`|\n]*)", page.read_text()):
+        for command, rest in re.findall(r"hayhooks (run|dev|status|config)\b([^`|\n]*)", page.read_text()):
             options = {option for parameter in main.commands[command].params for option in parameter.opts}
             assert set(re.findall(r"--[a-z-]+", rest)) <= options, f"{page}: hayhooks {command} {rest}"
     assert set(main.commands) == set(re.findall(r"^\| `hayhooks (\w+)", README, re.MULTILINE))

@@ -452,6 +452,8 @@ def test_a_form_of_countless_fields_and_a_json_of_countless_levels_are_the_clien
         assert server.client.post("/upload/run", content=fields, headers=kind).status_code == 400
         parts = [(f"f{number}", (None, "1")) for number in range(2_000)]
         assert server.client.post("/upload/run", files=parts).status_code == 400
+        long = server.client.post("/upload/run", files=[("field", (None, "x" * 2_000_000))])
+        assert (long.status_code, long.json()["detail"]) == (400, "Part exceeded maximum size of 1024KB.")
         for bomb in (b"[" * 1_000_000, b'{"a":' * 200_000, b'{"text":' + b"[" * 99_999 + b"]" * 99_999 + b"}"):
             assert server.client.post("/echo/run", content=bomb).status_code == 422
             assert server.client.post("/v1/chat/completions", content=bomb).status_code == 400

@@ -31,6 +31,9 @@ class PipelineWrapper(BasePipelineWrapper):
         log.add(SINK, format="{message}")
 
     def run_api(self, text: str = ""):
+        around = {}
+        around["around"] = around
+        log.bind(around=around).info("cannot be written")
         log.bind(user="me", odd=Odd(), level="mine").info("in {}", "a thread")
         logging.getLogger("library").warning("by the library")
         if text == "fail":
@@ -95,11 +98,13 @@ def test_an_object_a_line_tells_of_everything(tmp_path):
         assert {"pipeline": "talks", "revision": revision, "level": "INFO"}.items() <= deployed.items()
         assert deployed["took_ms"] > 0
         assert of_request.items() <= request.items()
-        assert request["method"], request["status"] == ("POST", 200)
+        assert (request["method"], request["status"]) == ("POST", 200)
         assert (request["endpoint"], request["bytes"], request["client"]) == ("/{name}/run", 14, "127.0.0.1")
         (mine,) = entries(server, message="in a thread")
         assert {**of_request, "user": "me", "level": "INFO"}.items() <= mine.items()
         assert mine["odd"] == "(Odd.__str__ raised RuntimeError)"
+        (around,) = entries(server, message="cannot be written", request_id=id)
+        assert "around" in around
         (library,) = entries(server, logger="library")
         assert {**of_request, "message": "by the library", "level": "WARNING"}.items() <= library.items()
         assert entries(server, logger="uvicorn.error")
@@ -111,7 +116,7 @@ def test_an_object_a_line_tells_of_everything(tmp_path):
         assert entries(server, message="on the loop", request_id="of-chat", pipeline="talks")
         (streamed,) = eventually(lambda: entries(server, event="request", request_id="of-chat"))
         assert (streamed["chunks"], streamed["endpoint"]) == (2, "/v1/chat/completions")
-        assert "in a thread\nby the library\non the loop\n" in (tmp_path / "sink").read_text()
+        assert "cannot be written\nin a thread\nby the library\non the loop\n" in (tmp_path / "sink").read_text()
         assert server.stop() == 0
         assert entries(server, message="Application shutdown complete.")
 

@@ -143,3 +143,11 @@ def test_unknown_names_are_told_with_the_nearest_right_one(monkeypatch: pytest.M
         "HAYHOOKS_SOMETHING_ELSE_ENTIRELY in the environment is no setting; `hayhooks config` lists them",
         "HAYHOOKS_LOG_FORMT in .env is no setting; did you mean HAYHOOKS_LOG_FORMAT?",
     ]
+
+
+def test_who_asks_for_settings_in_code_is_told_the_same(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HAYHOOKS_PORT", "many")
+    with pytest.raises(ValidationError) as raised:
+        Settings()
+
+    assert raised.value.__notes__ == ["HAYHOOKS_PORT='many': must be an integer from 0 to 65535"]

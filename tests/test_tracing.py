@@ -249,5 +249,5 @@ def test_a_missing_extra_is_told_once(tmp_path, monkeypatch, workers):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
     with started(tmp_path, "run", "--workers", workers) as server:
-        assert server.output().count("pip install 'hayhooks[tracing]'") == 1
+        assert server.output().count("pip install '.[tracing]'") == 1
         assert server.get("/status").status_code == 200

@@ -153,7 +153,9 @@ def said(**settings: object) -> list[str]:
 
 
 def test_a_wildcard_for_browsers_is_said_aloud_and_louder_with_credentials():
-    assert said() == ["INFO Browsers may call from every website (HAYHOOKS_CORS_ALLOW_ORIGINS is *)"]
+    assert said() == [
+        "INFO Every website may read our answers in its visitors' browsers (HAYHOOKS_CORS_ALLOW_ORIGINS is *)"
+    ]
     (line,) = said(cors_allow_credentials=True)
     assert line.startswith("WARNING Every website may call with the cookies of whoever visits it")
     assert said(cors_allow_origins=["https://a.example"], cors_allow_credentials=True) == []
@@ -183,4 +185,4 @@ def test_tracebacks_in_answers_are_said_aloud():
 def test_it_is_said_once_however_many_workers_there_are(tmp_path: Path, workers: str):
     with started(tmp_path, "run", "--workers", workers) as server:
         eventually(lambda: "Application startup complete" in server.output())
-        assert server.output().count("Browsers may call from every website") == 1
+        assert server.output().count("Every website may read our answers") == 1
