@@ -3,6 +3,7 @@
 DisconnectedError         nobody is left to answer                           -> nothing is sent
 DrainedError              a request outlived its replaced deployment         -> 503, or the stream ends with an error
 HayhooksError
+ ├── StartError           what the application was given cannot be served   -> it does not start
  ├── LoadError            a revision that would not load                     -> a failure in /status
  ├── InvalidInputError    a request whose arguments do not fit               -> 422
  ├── PipelineError        the user's code raised while serving a request     -> 500
@@ -45,6 +46,10 @@ class Place:
     file: str  # absolute path
     line: int  # from 1
     source: str  # that line, stripped; "" when it cannot be read
+
+
+class StartError(HayhooksError):
+    """The application cannot start with what it was given; the message says what to change."""
 
 
 class LoadError(HayhooksError):

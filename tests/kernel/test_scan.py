@@ -168,7 +168,6 @@ def test_usable_names(looker, name):
     [
         ("chat", "chat", "a file where a folder should be"),
         ("pipeline_wrapper.py", "pipeline_wrapper", "move it to pipeline_wrapper/pipeline_wrapper.py"),
-        ("chat.yml", "chat", "a pipeline in YAML"),
         ("chat/pipeline_wrapper.py/x", "chat", "is a folder"),
     ],
 )
