@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import click
 from rich.console import Console
 from rich.text import Text
 
@@ -14,7 +15,7 @@ from hayhooks.boundary import Answered
 from hayhooks.cli.run import ending, make_directory
 from hayhooks.errors import Place
 from hayhooks.kernel.reconcile import Change
-from hayhooks.kernel.scan import WRAPPER_FILE
+from hayhooks.kernel.scan import WRAPPER_FILE, YAML_SUFFIXES
 from hayhooks.kernel.snapshot import Deployment, Failure
 from hayhooks.logger import log, set_up
 from hayhooks.settings import Settings
@@ -24,19 +25,19 @@ _CONTEXT = 2  # lines shown around the one that failed
 
 
 def dev(settings: Settings, path: Path | None) -> int:
-    """Serve *path* (a wrapper's folder, or a directory of them), and print a line for each change and request."""
+    """Serve *path* (one wrapper or pipeline in YAML, or a directory of them), and print each change and request."""
     console = Console(highlight=False, soft_wrap=True)  # lines are never cut, in a pipe least of all
     only = None
     if path is not None:
         path = path.absolute()
-        only = path.name if (path / WRAPPER_FILE).is_file() else None
+        only = _name_of_one(path)
         settings = settings.model_copy(update={"pipelines_dir": path.parent if only else path})
     set_up(settings.log)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # the banner says it
     make_directory(settings)
     log.remove()
     log.add(partial(_show_entry, console), level=settings.log, format="{message}", backtrace=False, diagnose=False)
-    _show_banner(console, settings, only)
+    _show_banner(console, settings, path)
     app = create_app(
         settings, observe=partial(_show_change, console), on_request=partial(_show_request, console), only=only
     )
@@ -45,9 +46,18 @@ def dev(settings: Settings, path: Path | None) -> int:
     return 0
 
 
-def _show_banner(console: Console, settings: Settings, only: str | None) -> None:
+def _name_of_one(path: Path) -> str | None:
+    """The name of the one deployment that *path* is; None if it is a directory of them."""
+    if path.is_dir():
+        return path.name if (path / WRAPPER_FILE).is_file() else None
+    if path.suffix not in YAML_SUFFIXES:
+        raise click.UsageError(f"{path} is neither a directory nor a pipeline in YAML (*.yml, *.yaml)")
+    return path.stem
+
+
+def _show_banner(console: Console, settings: Settings, path: Path | None) -> None:
     url = f"http://{settings.host}:{settings.port}{settings.root_path}"
-    what = settings.pipelines_dir / only if only else settings.pipelines_dir
+    what = path or settings.pipelines_dir
     console.print(f"[bold]hayhooks dev[/] {__version__}  watching [bold]{what}[/]")
     console.print(f"  {url}/status   {url}/v1   (Ctrl+C stops)")
 

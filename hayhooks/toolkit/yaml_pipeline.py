@@ -1,6 +1,7 @@
 """A pipeline in YAML as an object, and what it takes and gives: its sockets, by the names that the YAML gives them."""
 
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -186,12 +187,14 @@ def _component_error(source: YamlSource, name: str, error: Exception) -> LoadErr
 
 
 def _registered(kind: str) -> str:
-    """The component that *kind* was probably meant to be: of that class name, or of a name like it."""
+    """The component that *kind* was probably meant to be: where its class really is, or one of a name like it."""
     from haystack import component  # noqa: PLC0415 - as above
 
-    known = [path for path in component.registry if not path.startswith("_")]
-    class_name = "." + kind.rpartition(".")[2]
-    return next((path for path in known if path.endswith(class_name)), "") or nearest(kind, known)
+    module, _, name = kind.rpartition(".")
+    cls = getattr(sys.modules.get(module), name, None)
+    if isinstance(cls, type) and (path := f"{cls.__module__}.{cls.__name__}") in component.registry:
+        return path
+    return nearest(kind, [path for path in component.registry if not path.startswith("_")])
 
 
 class _Sockets:

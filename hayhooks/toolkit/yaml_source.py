@@ -12,8 +12,25 @@ from hayhooks.errors import LoadError, Place
 _LONGEST_LINE = 200  # characters of one that is shown
 _MOST_VALUES = 200_000  # what aliases stand for counted too: a few lines of them can mean millions
 
-_SECTIONS = {"components": dict, "connections": list, "inputs": dict, "outputs": dict, "chat": str, "description": str}
-KEYS = (*_SECTIONS, "streaming_components", "connection_type_validation", "max_runs_per_component", "metadata")
+_SECTIONS = {
+    "components": dict,
+    "connections": list,
+    "inputs": dict,
+    "outputs": dict,
+    "chat": str,
+    "description": str,
+    "max_runs_per_component": int,
+    "connection_type_validation": bool,
+    "metadata": dict,
+}
+_KEYS = (*_SECTIONS, "streaming_components")
+_KINDS = {
+    dict: "a mapping, name: value",
+    list: "a list, - item",
+    str: "a text",
+    int: "a whole number",
+    bool: "true or false",
+}
 
 
 class _Loader(yaml.SafeLoader):
@@ -142,7 +159,7 @@ class YamlSource:
 
     def _check_sections(self) -> None:
         for key in self.data:
-            if key not in KEYS and (close := nearest(key, [known for known in KEYS if known not in self.data])):
+            if key not in _KEYS and (close := nearest(key, [known for known in _KEYS if known not in self.data])):
                 raise self.error(f"there is no key {key!r}; did you mean {close!r}?", key)
         for name, kind in _SECTIONS.items():
             if not isinstance(self.data.get(name), kind | None):
@@ -169,9 +186,6 @@ class YamlSource:
                 raise self.error(message, "components", name, "init_parameters")
 
 
-_KINDS = {dict: "a mapping, name: value", list: "a list, - item", str: "a text"}
-
-
 def nearest(name: Any, names: Iterable[str]) -> str:
     """The one of *names* that *name* was probably meant to be; "" if none is like it."""
     return next(iter(get_close_matches(str(name), list(names), n=1, cutoff=0.7)), "")
@@ -179,8 +193,8 @@ def nearest(name: Any, names: Iterable[str]) -> str:
 
 def _step(node: yaml.Node | None, step: str | int) -> tuple[yaml.Node, yaml.Node] | None:
     """The key and the value at *step* in *node*; of an item of a list that itself is its key."""
-    if isinstance(step, int):
-        is_there = isinstance(node, yaml.SequenceNode) and step < len(node.value)
-        return (node.value[step], node.value[step]) if is_there and node is not None else None
+    if isinstance(node, yaml.SequenceNode):
+        is_there = isinstance(step, int) and step < len(node.value)
+        return (node.value[step], node.value[step]) if is_there else None
     pairs = node.value if isinstance(node, yaml.MappingNode) else []
-    return next((pair for pair in pairs if pair[0].value == step), None)
+    return next((pair for pair in pairs if pair[0].value == str(step)), None)

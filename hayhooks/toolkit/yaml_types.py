@@ -70,6 +70,8 @@ def told(type_: Any) -> str:
     origin, arguments = get_origin(type_), get_args(type_)
     if origin in (Union, types.UnionType):
         return " | ".join(map(told, arguments))
+    if isinstance(type_, list):  # the parameters of a Callable
+        return f"[{', '.join(map(told, type_))}]"
     if origin is not None and origin is not Literal:
         return f"{told(origin)}[{', '.join(map(told, arguments))}]"
     if type_ is type(None):
