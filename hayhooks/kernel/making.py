@@ -33,9 +33,9 @@ def set_up(revision: Revision, package: str) -> BasePipelineWrapper:
             wrapper = wrapper_class()
             _run_setup(wrapper)
         case Kind.YAML:
-            with shared_modules.renewed(revision.shared):  # its components are imported when they are built
+            with shared_modules.renewed(revision.shared):
                 wrapper = _of_yaml(revision)
-                wrapper.setup()
+            wrapper.setup()
         case Kind.CODE:
             wrapper = _given(revision)
             _run_setup(wrapper)
@@ -88,5 +88,7 @@ def _given(revision: Revision) -> BasePipelineWrapper:
     assert revision.make is not None
     wrapper = revision.make()
     if not isinstance(wrapper, BasePipelineWrapper):
-        raise LoadError(f"what was given in code made a {type(wrapper).__name__}, which is no BasePipelineWrapper")
+        raise LoadError(
+            f"what was given in code made an object of {type(wrapper).__name__}, which is no BasePipelineWrapper"
+        )
     return wrapper

@@ -335,10 +335,8 @@ def claims_on(root: Path, names: Collection[str]) -> dict[str, Path]:
         listing = _list(root)
     except OSError:  # there is none, or it will be told when it is looked at
         return {}
-    paths = {name: [root / entry for entry in sorted(listing.get(name, ()))] for name in names}
-    return {
-        name: path for name, listed in paths.items() for path in reversed(listed) if _claim_problem(path) is not None
-    }
+    entries = [(name, root / entry) for name in names for entry in listing.get(name, ())]
+    return {name: path for name, path in entries if _claim_problem(path) is not None}
 
 
 def _sight(name: str, paths: Sequence[Path], problem_of: Callable[[str], str]) -> Sight:

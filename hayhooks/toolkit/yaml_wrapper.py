@@ -79,7 +79,7 @@ class YAMLPipelineWrapper(BasePipelineWrapper):
         self.pipeline = build(source, self._allowed_modules)
         interface = Interface.of(self.pipeline, source)
         self.takes_components = interface.components is not None
-        self.__doc__ = interface.description or self.__doc__
+        self.__doc__ = vars(self).get("__doc__") or interface.description or self.__doc__
         methods = _async_methods if _is_async(self.pipeline) else _methods
         for name, method in methods(self.pipeline, interface).items():
             if not self._implements(name):

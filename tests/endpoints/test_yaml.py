@@ -1,6 +1,7 @@
 """What a pipeline in YAML answers: run, chat, responses, and the oldest form."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from openai import BadRequestError, OpenAI
@@ -104,7 +105,7 @@ def test_only_what_names_its_question_is_a_model(server: LiveServer, openai: Ope
 
 
 def test_a_text_input_gets_what_the_user_said_last(openai: OpenAI):
-    messages = [
+    messages: Any = [
         {"role": "user", "content": "first"},
         {"role": "assistant", "content": "answer"},
         {"role": "user", "content": [{"type": "text", "text": "last"}]},
@@ -113,7 +114,7 @@ def test_a_text_input_gets_what_the_user_said_last(openai: OpenAI):
 
 
 def test_a_list_of_messages_gets_the_whole_conversation(openai: OpenAI):
-    messages = [
+    messages: Any = [
         {"role": "system", "content": "be"},
         {"role": "user", "content": "one"},
         {"role": "assistant", "content": "two"},
@@ -132,13 +133,13 @@ def test_a_chat_is_streamed_chunk_by_chunk(openai: OpenAI):
 
 
 def test_a_pipeline_of_async_components_answers_on_the_loop(server: LiveServer, openai: OpenAI):
-    messages = [{"role": "user", "content": "x"}]
+    messages: Any = [{"role": "user", "content": "x"}]
     answer = openai.chat.completions.create(model="async", messages=messages).choices[0].message.content
 
     assert answer == "async: x"
     run = server.run("async", messages=messages)
     assert run["talk"]["replies"][0]["content"] == [{"text": "async: x"}]
-    assert server.app.switch.live.snapshot.deployments["async"].operation("run_api_async").on_loop
+    assert server.app.switch.live.snapshot.deployments["async"].operations["run_api_async"].on_loop
 
 
 @pytest.mark.parametrize("model", ["ask", "talk"])
@@ -153,12 +154,13 @@ def test_responses_are_answered_by_the_same_key(openai: OpenAI, model: str):
 def test_a_conversation_without_a_question_is_the_clients_fault(openai: OpenAI):
     with pytest.raises(BadRequestError, match="there is no text of the user's"):
         openai.chat.completions.create(model="ask", messages=[{"role": "system", "content": "x"}])
+    nobody: Any = [{"role": "nobody", "content": "x"}]
     with pytest.raises(BadRequestError, match="cannot use 'messages'"):
-        openai.chat.completions.create(model="talk", messages=[{"role": "nobody", "content": "x"}])
+        openai.chat.completions.create(model="talk", messages=nobody)
 
 
 def test_a_wrapper_can_derive_from_it(server: LiveServer, openai: OpenAI):
-    messages = [{"role": "user", "content": "x"}]
+    messages: Any = [{"role": "user", "content": "x"}]
 
     assert openai.chat.completions.create(model="derived", messages=messages).choices[0].message.content == "mine"
     assert openai.responses.create(model="derived", input="x").output_text == "user: x"

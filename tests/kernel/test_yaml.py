@@ -34,7 +34,8 @@ def serve(server: LiveServer, filename: str, content: str) -> None:
 
 
 def failure(server: LiveServer, name: str) -> str:
-    return eventually(lambda: server.state(name)["error"], f"a failure of {name}")
+    error: str = eventually(lambda: server.state(name)["error"], f"a failure of {name}")
+    return error
 
 
 @pytest.mark.parametrize("filename", ["double.yml", "double.yaml"])

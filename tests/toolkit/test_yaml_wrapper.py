@@ -3,9 +3,11 @@
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 from haystack.core.serialization import allow_deserialization_module
+from pydantic import TypeAdapter
 
 from hayhooks import YAMLPipelineWrapper
 from hayhooks.errors import LoadError
@@ -37,8 +39,15 @@ def problem(content: str | bytes) -> LoadError:
     return raised.value
 
 
-def schema(made: YAMLPipelineWrapper) -> dict:
+def schema(made: YAMLPipelineWrapper) -> dict[str, Any]:
+    """Of what ``/run`` takes."""
     return describe(made.run_api).arguments.json_schema()
+
+
+def result_of(made: YAMLPipelineWrapper) -> TypeAdapter[Any]:
+    result = describe(made.run_api).result
+    assert result is not None
+    return result
 
 
 def test_one_value_fans_out_to_every_socket_of_a_list():
@@ -54,7 +63,7 @@ def test_types_and_what_is_required_are_those_of_the_sockets():
 
 
 def test_the_result_is_described_by_component_and_socket():
-    result = describe(wrapper(DOUBLE).run_api).result.json_schema()
+    result = result_of(wrapper(DOUBLE)).json_schema()
 
     assert result["properties"]["double"] == {"$ref": "#/$defs/DoubleOutputs"}
     assert result["$defs"]["DoubleOutputs"]["properties"] == {"value": {"title": "Value", "type": "integer"}}
@@ -65,13 +74,12 @@ def test_documents_become_what_the_component_takes_and_go_back_as_dicts():
         "components: {read: {type: parts.Read}}\ninputs: {documents: read.documents, text: read.text}\n"
         "outputs: {all: [read.documents, read.count]}\n"
     )
-    operation = describe(made.run_api)
-    arguments = operation.arguments.validate_json(b'{"documents": [{"content": "one"}]}')
+    arguments = describe(made.run_api).arguments.validate_json(b'{"documents": [{"content": "one"}]}')
     answer = made.run_api(**arguments)
 
     assert arguments["documents"][0].content == "one"
     assert answer["read"]["count"] == 1
-    assert b'"content":"one"' in operation.result.dump_json(answer, warnings="error")
+    assert b'"content":"one"' in result_of(made).dump_json(answer, warnings="error")
 
 
 def test_without_outputs_the_answer_is_what_the_pipeline_returns():
@@ -119,6 +127,9 @@ def test_the_description_is_the_wrappers():
     assert wrapper(DOUBLE + "description: Doubles.\n").__doc__ == "Doubles."
     assert wrapper(DOUBLE).__doc__ == ""
     assert YAMLPipelineWrapper.from_yaml(DOUBLE, description="Doubles.").__doc__ == "Doubles."
+    given = YAMLPipelineWrapper.from_yaml(DOUBLE + "description: Doubles.\n", description="Mine.")
+    given.setup()
+    assert given.__doc__ == "Mine."
 
 
 def test_it_can_be_made_of_a_file(tmp_path: Path):
@@ -251,6 +262,7 @@ def test_what_is_wrong_is_told_with_its_line(content: str | bytes, line: int, me
     assert error.reason.startswith(f"double.yml:{line}: "), error.reason
     assert message in error.reason
     assert "\n" not in error.reason
+    assert error.place is not None
     assert (error.place.file, error.place.line) == ("/pipelines/double.yml", line)
 
 
