@@ -174,6 +174,13 @@ def test_what_cannot_be_served_is_told_at_once(root: Path, pipelines, message: s
         app_of(root, pipelines)
 
 
+def test_a_class_that_is_in_no_file_can_be_given(root: Path):
+    namespace = {"Given": Given, "__name__": "typed_in"}
+    exec("class Typed(Given): ...", namespace)
+    with serving(root, app_of(root, {"one": namespace["Typed"]})) as server:
+        assert server.run("one") == "given"
+
+
 def test_what_makes_no_wrapper_is_a_failure(root: Path):
     with serving(root, app_of(root, {"one": lambda: 7, "two": Given})) as server:
         assert server.run("two") == "given"

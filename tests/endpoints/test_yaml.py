@@ -142,11 +142,11 @@ def test_a_pipeline_of_async_components_answers_on_the_loop(server: LiveServer, 
     assert server.app.switch.live.snapshot.deployments["async"].operations["run_api_async"].on_loop
 
 
-@pytest.mark.parametrize("model", ["ask", "talk"])
+@pytest.mark.parametrize("model", ["ask", "talk", "async"])
 def test_responses_are_answered_by_the_same_key(openai: OpenAI, model: str):
     response = openai.responses.create(model=model, input="hi")
 
-    assert response.output_text == {"ask": "Q: hi", "talk": "user: hi"}[model]
+    assert response.output_text == {"ask": "Q: hi", "talk": "user: hi", "async": "async: hi"}[model]
     with openai.responses.stream(model=model, input="hi") as stream:
         assert [event.type for event in stream][-1] == "response.completed"
 
