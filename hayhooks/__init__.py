@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         is_user_message,
     )
     from hayhooks.toolkit.streaming import async_streaming_generator, streaming_generator
+    from hayhooks.toolkit.yaml_wrapper import YAMLPipelineWrapper
     from hayhooks.wrapper import BasePipelineWrapper
 
 _HOMES = {
@@ -38,6 +39,7 @@ _HOMES = {
     "PipelineEvent": "hayhooks.toolkit.events",
     "SSEStream": "hayhooks.sse",
     "Settings": "hayhooks.settings",
+    "YAMLPipelineWrapper": "hayhooks.toolkit.yaml_wrapper",
     "async_streaming_generator": "hayhooks.toolkit.streaming",
     "chat_messages_from_openai_response": "hayhooks.toolkit.messages",
     "coerce_pipeline_inputs": "hayhooks.toolkit.inputs",
@@ -61,6 +63,7 @@ __all__ = [
     "PipelineEvent",
     "SSEStream",
     "Settings",
+    "YAMLPipelineWrapper",
     "__version__",
     "async_streaming_generator",
     "chat_messages_from_openai_response",

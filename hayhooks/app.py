@@ -6,7 +6,8 @@ uvicorn ─> CORS ─> boundary (request id, errors, log line) ─> guard (hosts
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from functools import partial, wraps
 from inspect import iscoroutinefunction, signature
@@ -22,15 +23,17 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Router
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hayhooks.access import AccessLog
 from hayhooks.boundary import Boundary, OnBegin, OnRequest, exception_handlers
 from hayhooks.connection import Connection
 from hayhooks.encode import encode
 from hayhooks.endpoints import BUILTIN
+from hayhooks.errors import StartError
 from hayhooks.guard import Guard
 from hayhooks.kernel import own_files
+from hayhooks.kernel.given import Given, check_directory, revisions_of
 from hayhooks.kernel.haystack import prepare
 from hayhooks.kernel.limits import Limits
 from hayhooks.kernel.modules import share
@@ -66,13 +69,15 @@ class Hayhooks(Starlette):
         observe: Observe,
         on_request: OnRequest | None = None,
         only: str | None = None,
+        pipelines: Mapping[str, Given] | None = None,
     ) -> None:
         super().__init__()
         self.settings = settings
         self.root = settings.pipelines_dir.absolute()  # wrappers may change the working directory
         self.switch = Switch(plug_ins)
         self.reconciler: Reconciler | None = None  # while its lifespan runs
-        self.router = Router(
+        self.given = revisions_of(pipelines or {}, reserved_names(plug_ins))
+        self.router = _Router(
             redirect_slashes=False, default=self.switch, lifespan=partial(_lifespan, observe, plug_ins, only)
         )
         self.exception_handlers = exception_handlers(show_tracebacks=settings.show_tracebacks)
@@ -160,9 +165,22 @@ class Hayhooks(Starlette):
         return add
 
 
+class _Router(Router):
+    """Starlette's, but of a start that failed on purpose the message is told and not the traceback."""
+
+    async def lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_message(message: Message) -> None:
+            if isinstance(error := sys.exception(), StartError):
+                message["message"] = str(error)
+            await send(message)
+
+        await super().lifespan(scope, receive, send_message)
+
+
 def create_app(
     settings: Settings | None = None,
     *,
+    pipelines: Mapping[str, Given] | None = None,
     plug_ins: Sequence[PlugIn] = BUILTIN,
     observe: Observe | None = None,
     on_request: OnRequest | None = None,
@@ -172,6 +190,9 @@ def create_app(
 
     Args:
         settings: default: those of the environment and ``.env``.
+        pipelines: wrappers to serve beside those of the directory, which need not be there then: by name a class that
+            derives from ``BasePipelineWrapper``, or a function without arguments that makes a wrapper. They are loaded
+            as a folder is, once, when the application starts.
         plug_ins: what makes routes of snapshots.
         observe: told of every change, in the deployer's thread; default: a log line each.
         on_request: told of every request that has ended; default: nobody.
@@ -179,15 +200,30 @@ def create_app(
 
     Raises:
         pydantic.ValidationError: a setting in the environment does not fit.
-        StartError: the file with the API keys cannot be read, or holds none.
+        StartError: the file with the API keys cannot be read, or holds none; or one of *pipelines* cannot be served.
+            One whose name the directory has too is told when the application starts, which it then does not.
     """
     settings = settings or Settings()
-    return Hayhooks(settings, plug_ins=plug_ins, observe=observe or log_change, on_request=on_request, only=only)
+    observe = observe or log_change
+    return Hayhooks(settings, plug_ins=plug_ins, observe=observe, on_request=on_request, only=only, pipelines=pipelines)
 
 
-def run_app(app: Hayhooks | None = None, **settings: Any) -> None:
-    """Serve *app* (default: one with *settings*) until SIGINT or SIGTERM, then stop as ``hayhooks run`` does."""
-    app = app or create_app(Settings(**settings))
+def run_app(app: Hayhooks | None = None, *, pipelines: Mapping[str, Given] | None = None, **settings: Any) -> None:
+    """Serve until SIGINT or SIGTERM, then stop as ``hayhooks run`` does.
+
+    Args:
+        app: what to serve; default: an application with *pipelines* (see ``create_app``) and *settings*.
+        pipelines: see there.
+        settings: as ``Settings`` takes them.
+
+    Raises:
+        SystemExit: the server could not start; why has been logged.
+        StartError: one of *pipelines*, or a file that the settings name, cannot be used.
+        TypeError: *app* is given, and *pipelines* or *settings* too.
+    """
+    if app is not None and (pipelines or settings):
+        raise TypeError("run_app: pipelines and settings belong to the application: give them to create_app")
+    app = app or create_app(Settings(**settings), pipelines=pipelines)
     app.log_requests()
     serve(app)
 
@@ -265,6 +301,7 @@ async def _lifespan(
 ) -> AsyncIterator[None]:
     """Run the deployer as long as the application is served."""
     settings, loop, metrics = app.settings, asyncio.get_running_loop(), app.metrics
+    await asyncio.to_thread(check_directory, app.root, app.given)
     _make_importable(settings)
     board = Board.of_environment()
     own_files.share(board.notes)
@@ -276,6 +313,7 @@ async def _lifespan(
         observe=observe if metrics is None else partial(_count_and_tell, metrics, loop, observe),
         loop=loop,
         reserved=reserved_names(plug_ins),
+        given=app.given,
         python_path=settings.python_path,
         only=only,
         threads=settings.threads,

@@ -41,6 +41,7 @@ MODULES = {
     },
     "hayhooks.server.tracing": {"hayhooks.toolkit.tracing": "build_trace_tags trace_operation"},
     "hayhooks.server.utils.base_pipeline_wrapper": {"hayhooks.wrapper": "BasePipelineWrapper"},
+    "hayhooks.server.utils.yaml_pipeline_wrapper": {"hayhooks.toolkit.yaml_wrapper": "YAMLPipelineWrapper"},
     "hayhooks.server.utils.haystack_compat": {"haystack": "Pipeline AsyncPipeline=Pipeline"},
     "hayhooks.testing.components": {"hayhooks.toolkit.hello": "Hello"},
 }

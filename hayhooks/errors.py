@@ -5,13 +5,13 @@ ExpiredError              the server cancelled it; a stream that has begun   -> 
  ├── DrainedError         a request outlived its replaced deployment         -> 503
  └── TimedOutError        a request took longer than its deployment allows   -> 504
 HayhooksError
+ ├── StartError           what the server was given cannot be used          -> one line, and no server
  ├── LoadError            a revision that would not load                     -> a failure in /status
  ├── InvalidInputError    a request whose arguments do not fit               -> 422
  ├── PipelineError        the user's code raised while serving a request     -> 500
  ├── UnavailableError     known, but nothing can serve it at the moment      -> 503
  ├── NotFoundError        no deployment of that name                         -> 404
  ├── RefusedError         against a rule of the server: its keys, its limits -> 400, 401, 408, 413, 431
- ├── StartError           a server that must not start as it is set up       -> one line, and no server
  └── OpenAIError          any of it, on a path that speaks OpenAI            -> OpenAI's error object
 """
 
@@ -49,6 +49,10 @@ class Place:
     file: str  # absolute path
     line: int  # from 1
     source: str  # that line, stripped; "" when it cannot be read
+
+
+class StartError(HayhooksError):
+    """What the server was given, by settings or in code, cannot be used: it must not start; one line says why."""
 
 
 class LoadError(HayhooksError):
@@ -132,10 +136,6 @@ class RefusedError(HayhooksError):
         self.status = status
         self.code = code
         self.headers = headers
-
-
-class StartError(HayhooksError):
-    """What the settings name cannot be used, so that the server must not start; one line that says what and why."""
 
 
 class OpenAIError(HayhooksError):

@@ -63,7 +63,8 @@ def equip(deployment: Deployment, plug_ins: Sequence[PlugIn]) -> Endpoints:
     paths = tuple(f"/{deployment.name}{path}" for path in shown)
 
     async def no_such_endpoint(scope: Scope, receive: Receive, send: Send) -> None:
-        raise NotFoundError(f"{deployment.name!r} has no endpoint {get_route_path(scope)}; it has {', '.join(paths)}")
+        path = get_route_path(scope) or "/"
+        raise NotFoundError(f"{deployment.name!r} has no endpoint {path}; it has {', '.join(paths)}")
 
     return Endpoints(Router(routes, redirect_slashes=False, default=no_such_endpoint), paths)
 

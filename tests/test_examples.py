@@ -14,7 +14,9 @@ from tests.server import LiveServer, serving
 
 ROOT = Path(hayhooks.__file__).parent.parent
 EXAMPLES = ROOT / "examples"
-NAMES = sorted(path.parent.name for path in EXAMPLES.glob("*/pipeline_wrapper.py"))
+NAMES = sorted(
+    [path.parent.name for path in EXAMPLES.glob("*/pipeline_wrapper.py")] + [p.stem for p in EXAMPLES.glob("*.yml")]
+)
 
 
 @pytest.fixture(scope="module")

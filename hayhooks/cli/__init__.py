@@ -25,8 +25,8 @@ Command = Callable[..., Any]
 def main() -> None:
     """Serve Haystack pipelines and agents over REST and the OpenAI API.
 
-    The pipelines directory says what is served: a folder with a pipeline_wrapper.py in it is live, changing the
-    folder replaces it, removing it undeploys it.
+    The pipelines directory says what is served: a folder with a pipeline_wrapper.py in it is live, and so is a
+    NAME.yml; changing it replaces what serves, removing it undeploys it.
 
     Options can be set in the environment too, or in .env: HAYHOOKS_PORT=8000 for --port 8000.
     """
@@ -63,12 +63,12 @@ def run(**options: Any) -> None:
 
 
 @main.command()
-@click.argument("path", type=click.Path(exists=True, file_okay=False, path_type=Path), required=False)
+@click.argument("path", type=click.Path(exists=True, path_type=Path), required=False)
 @_serving
 def dev(path: Path | None, **options: Any) -> None:
     """Serve while you write: every save is live, every error shown where it is.
 
-    PATH is one wrapper's folder or a directory of them (default: the pipelines directory).
+    PATH is one wrapper's folder, one pipeline in YAML, or a directory of them (default: the pipelines directory).
     """
     from hayhooks.cli.dev import dev  # noqa: PLC0415 - imports the whole server
 

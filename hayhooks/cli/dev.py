@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import click
 from rich.console import Console
 from rich.text import Text
 
@@ -14,7 +15,7 @@ from hayhooks.cli.run import ending, make_directory, warn_of_unknown
 from hayhooks.errors import Place
 from hayhooks.exchange import Exchange
 from hayhooks.kernel.reconcile import Change
-from hayhooks.kernel.scan import WRAPPER_FILE
+from hayhooks.kernel.scan import WRAPPER_FILE, YAML_SUFFIXES
 from hayhooks.kernel.snapshot import Deployment, Failure
 from hayhooks.logger import log, printable, set_up
 from hayhooks.precautions import check
@@ -25,7 +26,7 @@ _CONTEXT = 2  # lines shown around the one that failed
 
 
 def dev(settings: Settings, path: Path | None) -> int:
-    """Serve *path* (a wrapper's folder, or a directory of them), and print a line for each change and request.
+    """Serve *path* (one wrapper or pipeline in YAML, or a directory of them), and print each change and request.
 
     Raises:
         StartError: a file that the settings name cannot be used.
@@ -35,7 +36,7 @@ def dev(settings: Settings, path: Path | None) -> int:
     only = None
     if path is not None:
         path = path.absolute()
-        only = path.name if (path / WRAPPER_FILE).is_file() else None
+        only = _name_of_one(path)
         settings = settings.model_copy(update={"pipelines_dir": path.parent if only else path})
     set_up(settings.log)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # the banner says it
@@ -43,7 +44,7 @@ def dev(settings: Settings, path: Path | None) -> int:
     log.remove()
     log.add(partial(_show_entry, console), level=settings.log, format="{message}", backtrace=False, diagnose=False)
     warn_of_unknown()
-    _show_banner(console, settings, only)
+    _show_banner(console, settings, path)
     app = create_app(
         settings, observe=partial(_show_change, console), on_request=partial(_show_request, console), only=only
     )
@@ -52,9 +53,18 @@ def dev(settings: Settings, path: Path | None) -> int:
     return 0
 
 
-def _show_banner(console: Console, settings: Settings, only: str | None) -> None:
+def _name_of_one(path: Path) -> str | None:
+    """The name of the one deployment that *path* is; None if it is a directory of them."""
+    if path.is_dir():
+        return path.name if (path / WRAPPER_FILE).is_file() else None
+    if path.suffix not in YAML_SUFFIXES:
+        raise click.UsageError(f"{path} is neither a directory nor a pipeline in YAML (*.yml, *.yaml)")
+    return path.stem
+
+
+def _show_banner(console: Console, settings: Settings, path: Path | None) -> None:
     url = f"http{'s' if settings.ssl_certfile else ''}://{settings.host}:{settings.port}{settings.root_path}"
-    what = settings.pipelines_dir / only if only else settings.pipelines_dir
+    what = path or settings.pipelines_dir
     console.print(f"[bold]hayhooks dev[/] {__version__}  watching [bold]{what}[/]")
     console.print(f"  {url}/status   {url}/v1   (Ctrl+C stops)")
 

@@ -1,8 +1,10 @@
 """``POST /{name}/run``: a wrapper's ``run_api``, its arguments as a JSON object, its result as JSON or as a stream.
 
-Of a method that takes files the arguments come as a form; the answer is the same.
+Of a method that takes files the arguments come as a form; the answer is the same. A pipeline in YAML whose arguments
+come by component is served at ``POST /{name}`` too, where the result is not wrapped.
 """
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -35,9 +37,32 @@ def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
     if operation is not None:
         endpoint = _WithFiles(deployment, operation) if operation.uploads else _endpoint(deployment, operation)
         yield Route("/run", endpoint, methods=["POST"])
+        if getattr(deployment.wrapper, "takes_components", False):
+            yield _Itself(_endpoint(deployment, operation, _bare), methods=["POST"])
 
 
-def _endpoint(deployment: Deployment, operation: Operation) -> Callable[[Request], Awaitable[Response]]:
+class _Itself(Route):
+    """The path of the deployment itself, ``/{name}``, with a slash behind it or without."""
+
+    def __init__(self, endpoint: Callable[..., Any], *, methods: list[str]) -> None:
+        super().__init__("/", endpoint, methods=methods)
+        self.path, self.path_regex = "", re.compile("/?$")
+
+
+def _wrapped(result: bytes) -> bytes:
+    return b'{"result":' + result + b"}"
+
+
+def _bare(result: bytes) -> bytes:
+    return result
+
+
+Shape = Callable[[bytes], bytes]  # from a result's JSON to the body
+
+
+def _endpoint(
+    deployment: Deployment, operation: Operation, shape: Shape = _wrapped
+) -> Callable[[Request], Awaitable[Response]]:
     async def run(request: Request) -> Response:
         try:
             arguments = _arguments(operation, await request.body())
@@ -45,7 +70,7 @@ def _endpoint(deployment: Deployment, operation: Operation) -> Callable[[Request
             if content_type(request) == "multipart/form-data":
                 raise HTTPException(415, f"{request.url.path} takes JSON: it has no parameter for files") from None
             raise
-        return await _run(deployment, operation, arguments, request)
+        return await _run(deployment, operation, arguments, request, shape)
 
     return run
 
@@ -102,17 +127,23 @@ def _invalid(error: ValidationError, *, without_input: bool = False) -> InvalidI
     return InvalidInputError(details)
 
 
-async def _run(deployment: Deployment, operation: Operation, arguments: dict[str, Any], request: Request) -> Response:
+async def _run(
+    deployment: Deployment,
+    operation: Operation,
+    arguments: dict[str, Any],
+    request: Request,
+    shape: Shape = _wrapped,
+) -> Response:
     if operation.wants_headers:
         arguments["headers"] = request.headers
-    return await unless_disconnected(request.receive, _answer(deployment, operation, arguments))
+    return await unless_disconnected(request.receive, _answer(deployment, operation, arguments, shape))
 
 
-async def _answer(deployment: Deployment, operation: Operation, arguments: dict[str, Any]) -> Response:
-    return await _respond(await invoke(deployment, operation, arguments), deployment, operation)
+async def _answer(deployment: Deployment, operation: Operation, arguments: dict[str, Any], shape: Shape) -> Response:
+    return await _respond(await invoke(deployment, operation, arguments), deployment, operation, shape)
 
 
-async def _respond(result: Any, deployment: Deployment, operation: Operation) -> Response:
+async def _respond(result: Any, deployment: Deployment, operation: Operation, shape: Shape) -> Response:
     if isinstance(result, FileResponse) and not await anyio.Path(result.path).is_file():
         raise PipelineError(f"there is no file {str(result.path)!r} to send", traceback="")
     if isinstance(result, Response):
@@ -123,6 +154,6 @@ async def _respond(result: Any, deployment: Deployment, operation: Operation) ->
     if isinstance(result, Stream):
         return Text(result)
     try:
-        return Response(b'{"result":' + encode(result, operation) + b"}", media_type="application/json")
+        return Response(shape(encode(result, operation)), media_type="application/json")
     except TypeError as error:
         raise PipelineError(str(error), traceback="") from error

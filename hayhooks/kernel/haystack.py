@@ -5,6 +5,7 @@ Nothing here imports Haystack: where no wrapper uses it, it is not loaded.
 
 import sys
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 from hayhooks.kernel.modules import PREFIX, private_name
@@ -37,6 +38,16 @@ def forget(package: str) -> None:
     if component is not None:
         for path in [path for path in list(component.registry) if path.startswith(package + ".")]:
             component.registry.pop(path, None)
+
+
+def register(module: ModuleType) -> None:
+    """Let Haystack know the components of *module*, a shared one, in this version and no other."""
+    component = getattr(sys.modules.get("haystack.core.component.component"), "component", None)
+    prefix = f"{module.__name__}."
+    registry: dict[str, Any] = getattr(component, "registry", {})
+    for path in [path for path in list(registry) if path.startswith(prefix)]:
+        if (cls := getattr(module, path.removeprefix(prefix), None)) is not None:
+            registry[path] = cls
 
 
 def pipelines(wrapper: Any) -> Iterator[Any]:

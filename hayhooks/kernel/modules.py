@@ -26,7 +26,7 @@ from typing import Any
 from hayhooks.kernel.crew import Crew
 from hayhooks.kernel.outcome import Outcome
 from hayhooks.kernel.shared import SharedModules
-from hayhooks.kernel.snapshot import Revision
+from hayhooks.kernel.snapshot import Kind, Revision
 
 PREFIX = "_hayhooks_"
 _PRIVATE = re.compile(rf"{PREFIX}\w+?_[0-9a-f]{{12}}_\d+\.")
@@ -148,7 +148,8 @@ def open_package(revision: Revision, after_import: Callable[[], None] = lambda: 
     """
     slug = re.sub(r"\W", "_", revision.name, flags=re.ASCII)
     name = f"{PREFIX}{slug}_{revision.id}_{next(_counter)}"
-    sources = {path: file.source for path, file in revision.files.items() if file.source is not None}
+    code = revision.files.items() if revision.kind is Kind.FOLDER else ()
+    sources = {path: file.source for path, file in code if file.source is not None}
     siblings = frozenset(path.partition("/")[0].removesuffix(".py") for path in sources) - {"__init__"}
     package = _Package(name, revision.path, sources, siblings, {}, {})
     package.builtins.update(vars(builtins), __import__=_importer(package, after_import))
@@ -261,6 +262,11 @@ def _import_public(
         # Who waited for the import of another thread gets the module even if that import has failed.
         return module if name in sys.modules else builtins.__import__(name, globals, locals, fromlist, 0)
     return _import_apart(name, fromlist, after_import)
+
+
+def import_public(name: str, after_import: Callable[[], None]) -> ModuleType:
+    """Import what lies outside all folders, for the code of ours that a load runs; as if a wrapper did."""
+    return _import_public(name, None, None, ("__name__",), after_import)
 
 
 def share(roots: Sequence[str], after_import: Callable[[], None]) -> None:

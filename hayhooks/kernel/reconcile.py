@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 import traceback as tracebacks
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,8 +26,8 @@ from hayhooks.kernel.outcome import Outcome
 from hayhooks.kernel.paths import real_path
 from hayhooks.kernel.plan import plan
 from hayhooks.kernel.retire import Retirement
-from hayhooks.kernel.scan import Look, Scanner
-from hayhooks.kernel.snapshot import Deployment, Failure, Loading, Revision, Snapshot, advance
+from hayhooks.kernel.scan import Look, Scanner, name_of
+from hayhooks.kernel.snapshot import Deployment, Failure, Kind, Loading, Revision, Snapshot, advance
 from hayhooks.kernel.watch import Watch
 from hayhooks.logger import log
 
@@ -76,6 +76,7 @@ class Reconciler:
         observe: called with each change, after it was published.
         loop: the serving loop, for what has to run there.
         reserved: names that deployments may not have.
+        given: revisions of pipelines given in code. Each has its name, whatever comes to lie in the directory.
         python_path: directories of shared modules.
         only: the one name to serve; all if None.
         threads: how many sync calls of one deployment run at a time.
@@ -97,6 +98,7 @@ class Reconciler:
         observe: Callable[[Change], None],
         loop: asyncio.AbstractEventLoop,
         reserved: Collection[str] = (),
+        given: Collection[Revision] = (),
         python_path: Sequence[str] = (),
         only: str | None = None,
         threads: int = 40,
@@ -122,6 +124,7 @@ class Reconciler:
         self._scanner = Scanner(
             root,
             reserved=reserved,
+            taken=[revision.name for revision in given],
             python_path=python_path,
             only=only,
             settle_s=self._settle_s,
@@ -134,6 +137,8 @@ class Reconciler:
         self._outcomes: list[Deployment | Failure] = []  # that are not yet in a published snapshot
         self._loaded: list[_Loaded] = []  # what has come, and what waits for its folder to be still
         self._look = Look({}, {}, {}, {}, unsettled=True, problem="")  # the last one
+        self._given = {revision.name: revision for revision in given}
+        self._wanted: Mapping[str, Revision] = {}  # what the last look found, and what was given
         self._began_at = 0.0
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hayhooks reconcile", daemon=True)
@@ -179,9 +184,10 @@ class Reconciler:
             hints.update(result.load.revision.name for result in self._loaded)
         self._look = look = self._scanner.look(time.monotonic(), hints)
         self.watch.follow(look.directories)
+        self._wanted = self._with_given(look.revisions)
         self._accept()
         outcomes = self._outcomes
-        todo = plan(advance(self.snapshot, outcomes=outcomes, loading=self._loading()), look.revisions)
+        todo = plan(advance(self.snapshot, outcomes=outcomes, loading=self._loading()), self._wanted)
         for name in (*todo.forget, *todo.remove):
             self._loads.pop(name, None)
         for revision in todo.load:
@@ -203,6 +209,14 @@ class Reconciler:
         relieve()
         self.retirement.relieve()
 
+    def _with_given(self, found: Mapping[str, Revision]) -> Mapping[str, Revision]:
+        """*found*, and what was given; a revision that claims the name of such a one is a failure beside it.
+
+        But not before that one serves: the load of the claim would take the place of its own.
+        """
+        claimed = found.keys() & self.snapshot.deployments.keys()
+        return {**found, **{name: revision for name, revision in self._given.items() if name not in claimed}}
+
     def _accept(self) -> None:
         """Take the outcomes of loads that are still wanted; a deployment that came too late is retired unseen.
 
@@ -220,7 +234,7 @@ class Reconciler:
                 self._loaded.append(result)
             elif self._was_misled(result.load):
                 self._drop(result)
-                self._start(self._look.revisions[name], again=True)
+                self._start(self._wanted[name], again=True)
             else:
                 del self._loads[name]
                 self._outcomes.append(result.outcome)
@@ -230,12 +244,12 @@ class Reconciler:
             self.retirement.add(result.outcome)
 
     def _is_current(self, revision: Revision) -> bool:
-        latest = self._look.revisions.get(revision.name)
+        latest = self._wanted.get(revision.name)
         return latest is not None and latest.fingerprint == revision.fingerprint
 
     def _was_misled(self, load: _Load) -> bool:
         """Whether data was changed and changed back while the wrapper was set up: it may have read what was between."""
-        latest = self._look.revisions[load.revision.name].files
+        latest = self._wanted[load.revision.name].files
         return not load.again and any(
             file.source is None and latest[path].stamp != file.stamp for path, file in load.revision.files.items()
         )
@@ -296,7 +310,8 @@ class Reconciler:
         for name in sorted({*before.deployments, *before.failures, *after.deployments, *after.failures}):
             old, new = before.deployments.get(name), after.deployments.get(name)
             failure = after.failures.get(name)
-            took_ms = (time.monotonic() - self._scanner.seen_at(name)) * 1000
+            seen_at = self._began_at if new and new.revision.kind is Kind.CODE else self._scanner.seen_at(name)
+            took_ms = (time.monotonic() - seen_at) * 1000
             if failure is not None and failure is not before.failures.get(name):
                 last = before.failures.get(name) or old
                 yield Change(sendable(name), failure, new, took_ms, _difference(failure, last))
@@ -330,7 +345,8 @@ class Reconciler:
                 directory = os.path.dirname(path)
                 found = self._look.names_in.get(directory, frozenset()) | self._look.names_in.get(path, frozenset())
                 if directory == root:
-                    found |= {os.path.basename(path)}
+                    filename = os.path.basename(path)
+                    found |= {filename, name_of(filename)}
                 if not found:
                     return None
                 names |= found

@@ -11,15 +11,15 @@ import os
 import re
 import stat
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from hayhooks.kernel import own_files
 from hayhooks.kernel.paths import real_path
-from hayhooks.kernel.shared import PythonPath, imported_names
-from hayhooks.kernel.snapshot import File, Revision, Shared, Stamp
+from hayhooks.kernel.shared import PythonPath, imported_names, named_modules
+from hayhooks.kernel.snapshot import File, Kind, Revision, Shared, Stamp
 from hayhooks.logger import log
 
 WRAPPER_FILE = "pipeline_wrapper.py"
@@ -55,11 +55,12 @@ class Sight:
     is_deployment: bool = True
     own: frozenset[str] = field(default=frozenset(), compare=False)  # what the wrapper writes there itself
     is_cut: bool = False  # it has more directories than are looked into
+    kind: Kind = Kind.FOLDER
 
     @property
     def code(self) -> Mapping[str, Stamp | None]:
-        """The stamps of Python files; of the others only that they are there."""
-        return {path: stamp if path.endswith(".py") else None for path, stamp in self.stamps.items()}
+        """The stamps of what runs; of the other files only that they are there."""
+        return {path: stamp if _is_code(path, self.kind) else None for path, stamp in self.stamps.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,7 @@ class Scanner:
     Args:
         root: the pipelines directory.
         reserved: names that would clash with a route of the server.
+        taken: names that are given in code; with such, there need not be a directory.
         python_path: where shared modules lie.
         only: the one name to look for; all if None.
         settle_s: a folder is read when it has looked the same for so many seconds.
@@ -106,6 +108,7 @@ class Scanner:
         root: Path,
         *,
         reserved: Collection[str] = (),
+        taken: Collection[str] = (),
         python_path: Sequence[str] = (),
         only: str | None = None,
         settle_s: float,
@@ -114,6 +117,7 @@ class Scanner:
         own_files.listen()
         self._root = root
         self._reserved = frozenset(reserved)
+        self._taken = frozenset(taken)
         self._python_path = PythonPath(python_path)
         self._only = only
         self._settle_s = settle_s
@@ -135,6 +139,8 @@ class Scanner:
         try:
             listing = _list(self._root)
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and self._taken and not self._memory:
+                return self._result("")  # it may never have been meant to be there
             return self._result(f"the pipelines directory {self._root} cannot be read: {error.strerror or error}")
         if self._only is not None:
             listing = {name: entries for name, entries in listing.items() if name == self._only}
@@ -159,7 +165,7 @@ class Scanner:
         return memory.seen_at if memory else self._looked_at
 
     def _see(self, name: str, paths: Sequence[Path], now: float) -> None:
-        sight = _sight(name, paths, self._reserved)
+        sight = _sight(name, paths, partial(self._name_problem, paths))
         if not sight.is_deployment:
             if self._bystanders.get(name) != sight.directories:
                 self._bystanders[name], self._last = sight.directories, None
@@ -184,6 +190,11 @@ class Scanner:
             self._take(name, memory, now)
         if memory.settled:
             self._unsettled.discard(name)
+
+    def _name_problem(self, paths: Sequence[Path], name: str) -> str:
+        if name in self._taken:
+            return f"{paths[0]}: the name {name!r} is taken by a pipeline given in code: rename this one"
+        return name_problem(name, self._reserved)
 
     def _with_shared(self, sight: Sight, imports: frozenset[str]) -> Sight:
         shared = self._python_path.modules(imports)
@@ -228,7 +239,7 @@ class Scanner:
         changed = revision.changed_since(memory.revision)
         if not changed or now - memory.read_at > _RESTLESS_S + (now - memory.seen_at):
             return 0
-        if any(path.endswith(".py") and path not in memory.sight.own for path in changed):
+        if any(_is_code(path, revision.kind) and path not in memory.sight.own for path in changed):
             return 0
         if memory.restless == 2 * _FREE_CHANGES:
             log.warning(
@@ -308,12 +319,27 @@ def _list(root: Path) -> dict[str, tuple[str, ...]]:
                 continue
             name = filename
             if filename.endswith(_FILE_SUFFIXES) and not _is_directory(entry):
-                name = filename.rpartition(".")[0]
+                name = name_of(filename)
             claims[name] = (*claims.get(name, ()), filename)
     return claims
 
 
-def _sight(name: str, paths: Sequence[Path], reserved: Collection[str]) -> Sight:
+def name_of(filename: str) -> str:
+    """The name that a file of the pipelines directory claims."""
+    return filename.rpartition(".")[0] if filename.endswith(_FILE_SUFFIXES) else filename
+
+
+def claims_on(root: Path, names: Collection[str]) -> dict[str, Path]:
+    """What in *root* is, or was meant to be, a deployment of one of *names*."""
+    try:
+        listing = _list(root)
+    except OSError:  # there is none, or it will be told when it is looked at
+        return {}
+    entries = [(name, root / entry) for name in names for entry in listing.get(name, ())]
+    return {name: path for name, path in entries if _claim_problem(path) is not None}
+
+
+def _sight(name: str, paths: Sequence[Path], problem_of: Callable[[str], str]) -> Sight:
     """Look at what claims *name*."""
     claims = [(path, problem) for path in paths if (problem := _claim_problem(path)) is not None]
     if not claims:
@@ -322,11 +348,11 @@ def _sight(name: str, paths: Sequence[Path], reserved: Collection[str]) -> Sight
     if len(claims) > 1:
         listed = " and ".join(path.name + "/" * path.is_dir() for path, _ in claims)
         problem = f"{listed} both claim the name {name!r}: rename or remove one"
-    problem = problem or name_problem(name, reserved)
+    problem = problem or problem_of(name)
     if problem:
         return Sight(path, directories=_folders(paths), problem=problem)
     try:
-        return _walk(path)
+        return _walk(path) if path.is_dir() else _look_at_file(path)
     except OSError as error:
         problem = f"{path} cannot be read: {error.strerror or error}"
         return Sight(path, directories=_folders(paths), problem=problem)
@@ -347,10 +373,7 @@ def _claim_problem(path: Path) -> str | None:
     if not stat.S_ISREG(mode):
         return None
     if path.suffix in YAML_SUFFIXES:
-        return (
-            f"{path.name} is a pipeline in YAML, which this version does not serve by itself: "
-            f"put it into a folder {path.stem}/ with a {WRAPPER_FILE} whose setup() loads it"
-        )
+        return ""
     if _looks_like_a_wrapper(path):
         return f"{path.name} is a file where a folder should be: move it to {path.stem}/{WRAPPER_FILE}"
     return None
@@ -456,6 +479,18 @@ def _walk(folder: Path) -> Sight:
     return Sight(folder, walk.stamps, directories=walk.directories, own=frozenset(walk.own), is_cut=walk.is_cut)
 
 
+def _look_at_file(path: Path) -> Sight:
+    """A pipeline in YAML. Changes of it are told of the directory; where it is a link, also by what that leads to."""
+    stamp = Stamp.of(os.stat(path))
+    places = {str(path.parent), os.path.dirname(real_path(path))} if path.is_symlink() else set()
+    directories = {real_path(place): _identity(place) for place in places}
+    return Sight(path, {path.name: stamp}, directories=directories, kind=Kind.YAML)
+
+
+def _is_code(path: str, kind: Kind) -> bool:
+    return kind is Kind.YAML or path.endswith(".py")
+
+
 def _entries(prefix: str, directory: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
     try:
         with os.scandir(directory) as entries:
@@ -522,6 +557,7 @@ def _read(name: str, sight: Sight, before: Revision | None, *, in_hurry: bool) -
     path = sight.path
     if sight.problem:
         return Revision(name, path, _digest(sight.problem.encode(errors="surrogateescape")).hex(), {}, sight.problem)
+    folder = path.parent if sight.kind is Kind.YAML else path
     known = before.files if before else {}
     files: dict[str, File] = {}
     for relative, stamp in sorted(sight.stamps.items()):
@@ -530,36 +566,37 @@ def _read(name: str, sight: Sight, before: Revision | None, *, in_hurry: bool) -
             files[relative] = old
             continue
         try:
-            files[relative] = _read_file(path / relative, stamp)
+            files[relative] = _read_file(folder / relative, stamp, is_code=_is_code(relative, sight.kind))
         except _ChangedError:
-            if not in_hurry or relative.endswith(".py"):
+            if not in_hurry or _is_code(relative, sight.kind):
                 return None
             files[relative] = _by_stamp(stamp)
         except OSError as error:
-            problem = f"{path / relative} cannot be read: {error.strerror or error}"
+            problem = f"{folder / relative} cannot be read: {error.strerror or error}"
             return Revision(name, path, _digest(problem.encode(errors="surrogateescape")).hex(), {}, problem)
-    return Revision(name, path, _fingerprint(files, sight.shared), files, shared=sight.shared)
+    return Revision(name, path, _fingerprint(files, sight.shared), files, shared=sight.shared, kind=sight.kind)
 
 
 def _imports(revision: Revision) -> frozenset[str]:
     """What the code of *revision* imports from outside its folder."""
     sources = {path: file.source for path, file in revision.files.items() if file.source is not None}
+    if revision.kind is Kind.YAML:
+        return frozenset().union(*map(named_modules, sources.values()))
     siblings = {path.partition("/")[0].removesuffix(".py") for path in sources}
     names = frozenset().union(*map(imported_names, sources.values()))
     return frozenset(name for name in names if name.partition(".")[0] not in siblings)
 
 
 def _code_of(revision: Revision) -> Mapping[str, Stamp | None]:
-    return {path: file.stamp if path.endswith(".py") else None for path, file in revision.files.items()}
+    return {path: file.stamp if _is_code(path, revision.kind) else None for path, file in revision.files.items()}
 
 
 class _ChangedError(Exception):
     """A file is no longer what its stamp says."""
 
 
-def _read_file(path: Path, stamp: Stamp) -> File:
-    is_python = path.suffix == ".py"
-    if stamp.size > _DIGEST_BYTES and not is_python:
+def _read_file(path: Path, stamp: Stamp, *, is_code: bool) -> File:
+    if stamp.size > _DIGEST_BYTES and not is_code:
         return _by_stamp(stamp)
     try:
         # A FIFO may have taken the file's place since: opened like this it cannot block.
@@ -572,7 +609,7 @@ def _read_file(path: Path, stamp: Stamp) -> File:
         content = file.read()
         if Stamp.of(os.fstat(descriptor)) != stamp:
             raise _ChangedError
-    return File(stamp, _digest(content), content if is_python else None)
+    return File(stamp, _digest(content), content if is_code else None)
 
 
 def _by_stamp(stamp: Stamp) -> File:

@@ -12,6 +12,7 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import os
+import re
 import stat
 import sys
 import threading
@@ -24,6 +25,7 @@ from typing import Any
 from hayhooks.kernel.snapshot import Shared
 
 _PATIENCE_S = 5.0  # for the import of another load
+_DOTTED = re.compile(rb"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
 _CACHED = 4_000  # sources whose imports are remembered
 
 
@@ -43,6 +45,11 @@ def imported_names(source: bytes, package: str = "") -> frozenset[str]:
             _imports.clear()
         _imports[key] = _imported_names(source, package)
     return _imports[key]
+
+
+def named_modules(source: bytes) -> frozenset[str]:
+    """The dotted names in *source*, a pipeline in YAML: of components, types and functions, and what only looks so."""
+    return frozenset(name.decode() for name in _DOTTED.findall(source))
 
 
 def _imported_names(source: bytes, package: str) -> frozenset[str]:

@@ -7,16 +7,17 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, 
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from typing import Annotated, Any, NotRequired, Required, Union
+from typing import Annotated, Any, NotRequired, Required, Union, Unpack
 
 import docstring_parser
 from pydantic import ConfigDict, Field, GetPydanticSchema, PydanticSchemaGenerationError, TypeAdapter, WithJsonSchema
 from pydantic_core import core_schema
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict, is_typeddict
 
 from hayhooks.toolkit.inputs import made_of
 
 _STREAMS = (Generator, AsyncGenerator, Iterator, AsyncIterator)
+_ITEM_KINDS = (Required, NotRequired)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +46,10 @@ class Operation:
 def describe(method: Callable[..., Any]) -> Operation:
     """Describe the bound *method*.
 
-    A parameter without annotation takes any JSON, ``**kwargs`` takes the fields that are left. A parameter named
-    ``headers`` of Starlette's type is left out of the arguments. One of Starlette's ``UploadFile``, a list of them, or
-    one named ``files`` without a type, takes files.
+    A parameter without annotation takes any JSON, ``**kwargs`` takes the fields that are left; annotated with
+    ``Unpack[...]`` of a TypedDict it takes that one's fields, which may be called what no parameter can be. A parameter
+    named ``headers`` of Starlette's type is left out of the arguments. One of Starlette's ``UploadFile``, a list of
+    them, or one named ``files`` without a type, takes files.
 
     Raises:
         TypeError: a parameter is of a type that no JSON can become, or cannot be given by name.
@@ -60,7 +62,10 @@ def describe(method: Callable[..., Any]) -> Operation:
     uploads: set[str] = set()
     takes_any = wants_headers = False
     for name, parameter in signature.parameters.items():
-        if parameter.kind is parameter.VAR_KEYWORD:
+        if parameter.kind is parameter.VAR_KEYWORD and typing.get_origin(hints.get(name)) is Unpack:
+            for field, annotation in _items(typing.get_args(hints[name])[0]).items():
+                fields[field], hints[field] = annotation, _bare(annotation)
+        elif parameter.kind is parameter.VAR_KEYWORD:
             takes_any = True
         elif parameter.kind is parameter.POSITIONAL_ONLY:
             raise TypeError(f"{method.__name__}(): {name!r} can only be given by position, but requests give names")
@@ -150,29 +155,63 @@ def _result_adapter(annotation: Any) -> TypeAdapter[Any] | None:
 
 
 def _result_config(annotation: Any) -> ConfigDict | None:
-    # Types that bring a configuration of their own refuse another.
-    brings_its_own = hasattr(annotation, "__pydantic_config__") or hasattr(annotation, "model_config")
-    return None if brings_its_own or hasattr(annotation, "__dataclass_fields__") else ConfigDict(ser_json_bytes="utf8")
+    # Types that can have a configuration of their own refuse another.
+    has_its_own = is_typeddict(annotation) or hasattr(annotation, "model_config")
+    return None if has_its_own or hasattr(annotation, "__dataclass_fields__") else ConfigDict(ser_json_bytes="utf8")
 
 
-def _haystack_aware(annotation: Any) -> Any:
+def _haystack_aware(annotation: Any, within: frozenset[Any] = frozenset()) -> Any:
     """Have Haystack's data classes read and written by their ``from_dict`` and ``to_dict``, however nested.
 
-    Pydantic alone would ask for a ChatMessage's private fields, ``_role`` and ``_content``.
+    Pydantic alone would ask for a ChatMessage's private fields, ``_role`` and ``_content``. *within* are the TypedDicts
+    around it, which may hold themselves.
     """
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is None:
         if is_upload(annotation):
             return _UPLOAD
+        if is_typeddict(annotation):
+            return annotation if annotation in within else _aware_typed_dict(annotation, within | {annotation})
         return _by_dict(annotation) if is_haystack_data(annotation) else annotation
     if origin is typing.Literal or not arguments:
         return annotation
     if origin is Annotated:
-        return Annotated[(_haystack_aware(arguments[0]), *arguments[1:])]
-    aware = tuple(_haystack_aware(argument) if not isinstance(argument, list) else argument for argument in arguments)
+        return Annotated[(_haystack_aware(arguments[0], within), *arguments[1:])]
+    aware = tuple(
+        _haystack_aware(argument, within) if not isinstance(argument, list) else argument for argument in arguments
+    )
     if aware == arguments:
         return annotation
     return reduce(or_, aware) if origin in (Union, types.UnionType) else origin[aware]
+
+
+def _aware_typed_dict(cls: Any, within: frozenset[Any]) -> Any:
+    """The TypedDict *cls* with such items; itself if it has none of Haystack's classes, or cannot be evaluated."""
+    try:
+        items, aware = typing.get_type_hints(cls, include_extras=True), _items(cls, within)
+    except Exception:  # evaluating annotations runs user code
+        return cls
+    if all(_bare(aware[name]) == _bare(item) for name, item in items.items()):
+        return cls
+    make: Any = TypedDict
+    made = make(cls.__name__, aware)
+    made.__doc__ = cls.__doc__
+    made.__pydantic_config__ = getattr(cls, "__pydantic_config__", ConfigDict(arbitrary_types_allowed=True))
+    return made
+
+
+def _items(cls: Any, within: frozenset[Any] = frozenset()) -> dict[str, Any]:
+    """The items of the TypedDict *cls*, aware of Haystack's classes, and each told to be required or not."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {
+        name: (Required if name in cls.__required_keys__ else NotRequired)[_haystack_aware(_bare(hint), within)]
+        for name, hint in hints.items()
+    }
+
+
+def _bare(annotation: Any) -> Any:
+    """The item of a TypedDict without ``Required`` or ``NotRequired`` around it."""
+    return typing.get_args(annotation)[0] if typing.get_origin(annotation) in _ITEM_KINDS else annotation
 
 
 def is_haystack_data(cls: Any) -> bool:

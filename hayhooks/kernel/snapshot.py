@@ -1,8 +1,9 @@
 """The values that the kernel passes on: revision, deployment, failure, and the snapshot of all of them."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -35,7 +36,7 @@ class File:
 
     stamp: Stamp
     digest: bytes
-    source: bytes | None  # the content, of Python files only: what was digested is what runs
+    source: bytes | None  # the content, of what runs only, Python and pipelines in YAML: what was digested is that
 
 
 class Shared(NamedTuple):
@@ -45,16 +46,26 @@ class Shared(NamedTuple):
     version: str  # a digest of it, and of those that it imports
 
 
+class Kind(Enum):
+    """What a revision is one of."""
+
+    FOLDER = "folder"  # with a pipeline_wrapper.py
+    YAML = "yaml"  # a file
+    CODE = "code"  # no part of the directory: the application was given it
+
+
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """One version of one folder; no code has run."""
+    """One version of what a name stands for; no code has run."""
 
     name: str
-    path: Path  # the folder, as it is called in the pipelines directory
+    path: Path  # the folder or file, as it is called in the pipelines directory; of a class in code, its file
     fingerprint: str  # hex; of the relative paths and bytes of all files and the shared modules, or of the problem
     files: Mapping[str, File] = field(default_factory=dict, repr=False)  # by path relative to the folder, with "/"
     problem: str = ""  # why this can never be a deployment, and what to do about it
     shared: Mapping[str, Shared] = field(default_factory=dict, repr=False)  # modules that it imports, by name
+    kind: Kind = Kind.FOLDER
+    make: Callable[[], Any] | None = field(default=None, repr=False)  # makes the wrapper, where code has given it
 
     @property
     def id(self) -> str:

@@ -27,6 +27,30 @@ def get_last_user_message(messages: Sequence[Any]) -> str | None:
     return next((get_content(message) for message in reversed(messages) if is_user_message(message)), None)
 
 
+def question(messages: Sequence[Any]) -> str:
+    """The last text of the user in the messages of a chat, or in the items of a response.
+
+    Raises:
+        ValueError: there is none.
+    """
+    text = get_last_user_input_text(messages)
+    if not text:
+        raise ValueError("there is no text of the user's in it")
+    return text
+
+
+def chat_messages(messages: Sequence[dict[str, Any]]) -> "list[ChatMessage]":
+    """Make Haystack's messages of those of a chat completion.
+
+    Raises:
+        ValueError: one has what Haystack has no place for.
+    """
+    # Haystack takes a second to import, and the command line imports this.
+    from haystack.dataclasses import ChatMessage  # noqa: PLC0415
+
+    return [ChatMessage.from_openai_dict_format(message) for message in messages]
+
+
 def is_user_message(message: Any) -> bool:
     """Whether the role of *message*, a dict or an object, is "user"."""
     return bool(_get(message, "role") == "user")

@@ -1,6 +1,7 @@
 import re
 
-from tests.cli.processes import started
+from tests.cli.processes import hayhooks, started
+from tests.pipelines import ASK
 from tests.server import ECHO, eventually, replace
 
 
@@ -50,3 +51,28 @@ def test_dev_names_the_folders_own_requirements(tmp_path):
     replace(folder / "pipeline_wrapper.py", "import nothing_of_this_name\n")
     with started(tmp_path, "dev", "many") as server:
         server.prints(f"hint: pip install -r {folder}/requirements.txt")
+
+
+def test_dev_serves_one_pipeline_in_yaml_by_its_path(tmp_path):
+    wrong = ASK.replace("prompt.question", "promt.question")
+    replace(tmp_path / "many/ask.yml", ASK)
+    replace(tmp_path / "many/other.yml", ASK)
+    with started(tmp_path, "dev", "many/ask.yml") as server:
+        assert f"watching {tmp_path / 'many/ask.yml'}\n" in server.output()
+        assert server.get("/status").json()["pipelines"] == ["ask"]
+        replace(tmp_path / "many/ask.yml", wrong)
+        server.prints("keeps serving")
+        lines = server.output().splitlines()
+        assert any(line.startswith("✗ ask  ") and line.endswith("  ask.yml") for line in lines)
+        assert "  ask.yml:13: inputs.question names 'promt.question': there is no component 'promt'; did you mean" in (
+            server.output()
+        )
+        assert "  >   13 │   question: promt.question" in lines
+
+
+def test_dev_refuses_a_file_that_is_none(tmp_path):
+    replace(tmp_path / "notes.txt", "")
+    done = hayhooks("dev", "notes.txt", cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert "notes.txt is neither a directory nor a pipeline in YAML (*.yml, *.yaml)" in " ".join(done.stderr.split())

@@ -146,7 +146,7 @@ def said(**settings: object) -> list[str]:
     lines: list[str] = []
     sink = logger.add(lambda message: lines.append(f"{message.record['level'].name} {message.record['message']}"))
     try:
-        say(Settings(_env_file=None, **settings))  # type: ignore[arg-type]
+        say(Settings(_env_file=None, **settings))
     finally:
         logger.remove(sink)
     return lines

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from hayhooks.kernel.scan import Scanner
+from hayhooks.kernel.snapshot import Kind
 
 WRAPPER = "class PipelineWrapper: ..."
 
@@ -168,7 +169,6 @@ def test_usable_names(looker, name):
     [
         ("chat", "chat", "a file where a folder should be"),
         ("pipeline_wrapper.py", "pipeline_wrapper", "move it to pipeline_wrapper/pipeline_wrapper.py"),
-        ("chat.yml", "chat", "a pipeline in YAML"),
         ("chat/pipeline_wrapper.py/x", "chat", "is a folder"),
     ],
 )
@@ -253,3 +253,37 @@ def test_only_one_name_can_be_asked_for(root):
         looker.write(f"{name}/pipeline_wrapper.py")
 
     assert list(looker.settled()) == ["one"]
+
+
+def test_a_yaml_is_a_revision_of_its_own_bytes(looker):
+    file = looker.write("chat.yml", "components: {}")
+    before = looker.settled()["chat"]
+
+    assert (before.kind, before.path, before.problem) == (Kind.YAML, file, "")
+    assert {path: found.source for path, found in before.files.items()} == {"chat.yml": b"components: {}"}
+    looker.write("chat.yml", "components: {a: b}")
+    assert looker.look().revisions["chat"] is before
+    assert looker.look().revisions["chat"].changed_since(before) == ("chat.yml",)
+
+
+def test_a_large_yaml_is_read_whole(looker):
+    looker.write("chat.yml", "#" * (17 * 2**20))
+
+    assert len(looker.settled()["chat"].files["chat.yml"].source) == 17 * 2**20
+
+
+def test_a_fifo_or_a_folder_called_like_a_yaml_is_none(looker):
+    os.mkfifo(looker.root / "chat.yml")
+    (looker.root / "more.yml").mkdir()
+
+    assert looker.settled() == {}
+
+
+def test_names_given_in_code_are_taken_and_need_no_directory(root):
+    looker = Looker(root, taken=["chat"])
+    looker.write("chat.yml")
+    assert "is taken by a pipeline given in code" in looker.settled()["chat"].problem
+
+    nowhere = Looker(root / "nowhere", taken=["chat"])
+    assert nowhere.look().problem == ""
+    assert "cannot be read" in Looker(root / "nowhere").look().problem

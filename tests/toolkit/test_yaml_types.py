@@ -1,0 +1,74 @@
+"""What JSON can be of a socket's type, and what one value for several of them must be."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import pytest
+from haystack.dataclasses import ChatMessage, Document
+from haystack.tools.tool import Tool
+from haystack.tools.toolset import Toolset
+from haystack.utils import Secret
+
+from hayhooks.toolkit.yaml_types import as_json, common, told
+
+
+@dataclass
+class Point:
+    x: int
+
+
+class Frame: ...
+
+
+@pytest.mark.parametrize(
+    ("type_", "expected"),
+    [
+        (int, int),
+        (Any, Any),
+        (Annotated[int, "wrapped"], int),
+        (Literal["a"], Literal["a"]),
+        (list[Document], list[Document]),
+        (str | Path | None, str | Path | None),
+        (tuple[int, ...], tuple[int, ...]),
+        (Point, Point),
+        (Frame, Any),
+        (list[Frame], list[Any]),
+        (TypeVar("TypeVar"), Any),
+        (Callable[[int], None] | None, None),
+        (Callable, None),
+        (Sequence[Tool | Toolset] | Toolset | None, None),
+        (Secret, None),
+        (list[Tool], None),
+        (str | Secret, str),
+    ],
+    ids=str,
+)
+def test_what_no_request_may_give_is_left_out(type_: Any, expected: Any):
+    assert as_json(type_) == expected
+
+
+@pytest.mark.parametrize(
+    ("types", "expected"),
+    [
+        ([int, int], int),
+        ([Any, str], str),
+        ([Any, Any], Any),
+        ([str | None, str], str),
+        ([str | None, str | None], str | None),
+        ([list[ChatMessage] | str, str | list[ChatMessage]], list[ChatMessage] | str),
+        ([int, str], None),
+        ([list[int], list[str]], None),
+    ],
+    ids=str,
+)
+def test_one_value_has_the_strictest_type_of_all_its_sockets(types: list[Any], expected: Any):
+    assert common(types) == expected
+
+
+def test_types_are_told_as_people_write_them():
+    assert told(dict[str, list[Document]] | None) == "dict[str, list[Document]] | None"
+    assert told(Callable[[int], None]) == "Callable[[int], None]"
+    assert told(Literal["a"]) == "Literal['a']"
+    assert told(Any) == "Any"
