@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hayhooks.endpoints import chat, files, health, models, responses, run, status
+from hayhooks.endpoints import chat, docs, draw, files, health, models, responses, run, status
 from hayhooks.router import PlugIn
 
-BUILTIN: Sequence[PlugIn] = (run, chat, responses, files, health, models, status)
+BUILTIN: Sequence[PlugIn] = (run, chat, responses, files, health, models, status, docs, draw)

@@ -1,0 +1,362 @@
+"""The API pages: ``/openapi.json`` and ``.yaml`` of the live generation, ``/docs`` and ``/redoc`` to read it.
+
+And ``/{name}/schema``, the JSON schemas of one deployment for programs. The pages load nothing from elsewhere, and find
+everything by relative URLs: they work behind a proxy's prefix and where the application is mounted.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version as version_of
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import anyio
+import yaml
+from pydantic_core import from_json
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from hayhooks.encode import encode
+from hayhooks.errors import NotFoundError
+from hayhooks.kernel.snapshot import Deployment, Snapshot
+from hayhooks.openapi import (
+    JSON,
+    OPENAI,
+    RESPONSES,
+    SERVER,
+    SHARED,
+    Described,
+    Docs,
+    Part,
+    alone,
+    answer,
+    errors,
+    obj,
+    part,
+)
+from hayhooks.router import Generation, deployment_of, switch_of
+from hayhooks.version import __version__
+
+_YAML = "application/yaml"
+
+# What the pages need: they are scripts, their styles are made at run time, and the search index of ReDoc is a worker.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'self'"
+)
+
+_YEAR_S = 365 * 24 * 3600
+
+
+def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
+    """Serve the document, made once for a generation when somebody first asks, and the pages."""
+    made = _Made()
+
+    async def as_json(request: Request) -> Response:
+        document = await made.document(switch_of(request.scope).live)
+        return await _respond(request, document.of(request), JSON)
+
+    async def as_yaml(request: Request) -> Response:
+        document = await made.document(switch_of(request.scope).live)
+        return await _respond(request, await made.yaml(document.of(request)), _YAML)
+
+    yield Described("/openapi.json", as_json, {"GET": lambda: _docs("openapi", JSON)})
+    yield Described("/openapi.yaml", as_yaml, {"GET": lambda: _docs("openapi_yaml", _YAML)})
+    for page in (_SWAGGER, _REDOC):
+        yield Route(page.path, page.html)
+        yield Route(f"{page.path}/{{file}}", page.file)
+
+
+def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
+    """Serve ``/schema``."""
+
+    async def schema(request: Request) -> Response:
+        deployment = deployment_of(request.scope)
+        made = deployment.endpoints.made
+        if _SCHEMA_KEY not in made:
+            made[_SCHEMA_KEY] = await asyncio.to_thread(_schema, deployment)
+        return await _respond(request, made[_SCHEMA_KEY], JSON)
+
+    yield Described("/schema", schema, {"GET": lambda: _SCHEMA_DOCS}, listed=False)
+
+
+# ------------------------------------------------------------------------------------------------ the document
+
+
+_PART_KEY, _ENCODED_KEY, _SCHEMA_KEY = "openapi.part", "openapi.encoded", "openapi.schema"
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """A part as JSON, ready to be joined with others."""
+
+    paths: bytes  # the items of an object, without its braces
+    schemas: Mapping[str, bytes]
+    tag: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Document:
+    """The JSON of the document, but for what depends on the request."""
+
+    head: bytes
+    tail: bytes
+
+    def of(self, request: Request) -> bytes:
+        """The document as *request* sees it: where it found the server, and whether that asks for a key."""
+        settings = getattr(request.app, "settings", None)
+        has_keys = bool(settings and (settings.api_keys or settings.api_keys_file))
+        own = {
+            "servers": [{"url": request.scope.get("root_path", "") or "/"}],
+            "security": [{"bearerAuth": []}] if has_keys else [{}, {"bearerAuth": []}],
+        }
+        return self.head + encode(own)[1:-1] + self.tail
+
+
+class _Made:
+    """What has been made of one generation: each at most once, in a thread, however many ask at the same time."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._document: _Document | None = None
+        self._yaml: dict[bytes, bytes] = {}
+
+    async def document(self, generation: Generation) -> _Document:
+        async with self._lock:
+            if self._document is None:
+                self._document = await asyncio.to_thread(_document, generation)
+            return self._document
+
+    async def yaml(self, document: bytes) -> bytes:
+        async with self._lock:
+            if document not in self._yaml:
+                self._yaml = {document: await asyncio.to_thread(_as_yaml, document)}  # root paths seldom differ
+            return self._yaml[document]
+
+
+def _document(generation: Generation) -> _Document:
+    deployments = generation.snapshot.deployments.values()
+    server = _encoded(part(generation.router.routes), "")
+    parts = [server, *(_encoded_part(deployment) for deployment in deployments)]
+    schemas: dict[str, bytes] = {name: encode(schema) for name, schema in SHARED.items()}
+    for each in parts:
+        schemas.update(each.schemas)
+    info = {
+        "title": "hayhooks",
+        "version": __version__,
+        "description": "Haystack pipelines and agents, as REST endpoints and as models of OpenAI's API.",
+    }
+    tags = [encode({"name": OPENAI, "description": "For OpenAI's clients; pipelines are models."})]
+    tags += [encode({"name": SERVER, "description": "What is served, and how it is."})]
+    components = {
+        "responses": RESPONSES,
+        "securitySchemes": {"bearerAuth": {"type": "http", "scheme": "bearer", "description": "One of the API keys."}},
+    }
+    tail = b"".join(
+        [
+            b',"tags":[',
+            b",".join([*(each.tag for each in parts[1:]), *tags]),
+            b'],"paths":{',
+            b",".join([each.paths for each in [*parts[1:], server] if each.paths]),
+            b'},"components":',
+            encode(components)[:-1],
+            b',"schemas":{',
+            b",".join(encode(name) + b":" + schemas[name] for name in sorted(schemas)),
+            b"}}}",
+        ]
+    )
+    return _Document(encode({"openapi": "3.1.0", "info": info})[:-1] + b",", tail)
+
+
+def _encoded_part(deployment: Deployment) -> _Encoded:
+    """The part of *deployment*, kept with it: a new generation describes only what is new in it."""
+    made = deployment.endpoints.made
+    if _ENCODED_KEY not in made:
+        made[_ENCODED_KEY] = _encoded(_part(deployment), deployment.name, deployment.description)
+    encoded: _Encoded = made[_ENCODED_KEY]
+    return encoded
+
+
+def _part(deployment: Deployment) -> Part:
+    return part(deployment.endpoints.router.routes, deployment.name)
+
+
+def _encoded(described: Part, name: str, description: str = "") -> _Encoded:
+    tag = {"name": name, "description": description} if description else {"name": name}
+    schemas = {component: encode(schema) for component, schema in described.schemas.items()}
+    return _Encoded(encode(described.paths)[1:-1], schemas, encode(tag))
+
+
+def _as_yaml(document: bytes) -> bytes:
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    text: str = yaml.dump(from_json(document), Dumper=dumper, sort_keys=False, allow_unicode=True, width=120)
+    return text.encode()
+
+
+def _schema(deployment: Deployment) -> bytes:
+    """What ``/{name}/schema`` answers."""
+    described = _part(deployment)
+    components = {**SHARED, **described.schemas}
+    operations = [
+        {
+            "method": method.upper(),
+            "path": path,
+            "summary": operation["summary"],
+            "description": operation.get("description", ""),
+            "request": _alone(operation.get("requestBody", {}), components),
+            "response": _alone(operation["responses"]["200"], components),
+        }
+        for path, item in described.paths.items()
+        for method, operation in item.items()
+        if operation["operationId"] != f"schema_{deployment.name}"
+    ]
+    return encode({"name": deployment.name, "description": deployment.description, "operations": operations})
+
+
+def _alone(body: Mapping[str, Any], components: Mapping[str, Any]) -> dict[str, Any]:
+    """By content type, the schemas of a request's or response's body."""
+    return {kind: alone(media["schema"], components) for kind, media in body.get("content", {}).items()}
+
+
+async def _respond(request: Request, body: bytes, media_type: str) -> Response:
+    """*body* with its digest as ETag, or only "not modified" to who has it already."""
+    etag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
+    headers = {"ETag": etag, "Cache-Control": "no-cache"}
+    if etag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(body, headers=headers, media_type=media_type)
+
+
+# ------------------------------------------------------------------------------------------------ the pages
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """One way to read the document: a page, and the script of ours that starts what it loads."""
+
+    path: str
+    files: Mapping[str, str]  # of offapi, and "start.js": the tags that load them, in order
+    start: str
+
+    async def html(self, request: Request) -> Response:
+        """Answer with the page."""
+        tags = "".join(self.files.values()).replace("DIR", self.path[1:]).replace("VERSION", _version())
+        body = (
+            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>hayhooks API</title>'
+            '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
+            f'<style>body {{ margin: 0 }}</style>{tags}</head><body><div id="page"><noscript>This page needs '
+            'JavaScript; what it shows is <a href="openapi.yaml">openapi.yaml</a>.</noscript></div></body></html>\n'
+        )
+        return Response(body, media_type="text/html", headers={"Content-Security-Policy": _POLICY, **_SAFE})
+
+    async def file(self, request: Request) -> Response:
+        """Answer with one of the files; their URLs change with their versions."""
+        name = request.path_params["file"]
+        headers = {"Cache-Control": f"public, max-age={_YEAR_S}, immutable", **_SAFE}
+        if name not in self.files:
+            raise NotFoundError(f"the page {self.path} has no file {name!r}")
+        if name == "start.js":
+            content = self.start.replace("VERSION", _version()).encode()
+        else:
+            content = await anyio.Path(_assets(), name).read_bytes()
+        media_type = "text/css" if name.endswith(".css") else "text/javascript"
+        return Response(content, media_type=media_type, headers=headers)
+
+
+def _version() -> str:
+    """Of the files and of ours, as a part of their URLs."""
+    return f"{version_of('offapi')}-{__version__}"
+
+
+_SAFE = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+
+
+def _assets() -> Path:
+    """Where offapi's files lie. It is not imported: that would read all of them, 9 MB, into memory."""
+    spec = find_spec("offapi")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
+# The document lies beside the page, wherever that is.
+_SWAGGER = _Page(
+    "/docs",
+    {
+        "swagger_style.css": '<link rel="stylesheet" href="DIR/swagger_style.css?VERSION">',
+        "swagger_bundle.js": '<script src="DIR/swagger_bundle.js?VERSION" defer></script>',
+        "start.js": '<script src="DIR/start.js?VERSION" defer></script>',
+    },
+    """\
+SwaggerUIBundle({
+  url: new URL("openapi.json", location.href).href,
+  dom_id: "#page",
+  deepLinking: true,
+  filter: true,
+  validatorUrl: null,
+  defaultModelsExpandDepth: 0,
+});
+""",
+)
+
+_REDOC = _Page(
+    "/redoc",
+    {"redoc.js": "", "start.js": '<script type="module" src="DIR/start.js?VERSION"></script>'},
+    """\
+import { init } from "./redoc.js?VERSION";
+
+const options = { disableTelemetry: true };
+init(new URL("openapi.json", location.href).href, options, document.getElementById("page"));
+""",
+)
+
+
+def _docs(name: str, kind: str) -> Docs:
+    return Docs(
+        name=name,
+        summary="This document",
+        description="Of what is served at the moment. `/docs` and `/redoc` show it.",
+        answers={
+            "200": answer("An OpenAPI 3.1 document", {kind: {"type": "object"}}),
+            "304": answer("It is the one that `If-None-Match` names"),
+            **errors(),
+        },
+    )
+
+
+_SCHEMA_DOCS = Docs(
+    name="schema",
+    summary="The JSON schemas of this pipeline",
+    description="For each operation what it takes and gives, by content type; each schema stands for itself.",
+    answers={
+        "200": answer(
+            "The operations",
+            {
+                JSON: obj(
+                    ["name", "description", "operations"],
+                    name={"type": "string"},
+                    description={"type": "string"},
+                    operations={
+                        "type": "array",
+                        "items": obj(
+                            ["method", "path", "request", "response"],
+                            method={"type": "string"},
+                            path={"type": "string"},
+                            summary={"type": "string"},
+                            description={"type": "string"},
+                            request={"type": "object", "description": "JSON schemas by content type."},
+                            response={"type": "object", "description": "JSON schemas by content type."},
+                        ),
+                    },
+                )
+            },
+        ),
+        "304": answer("It is the one that `If-None-Match` names"),
+        **errors(404),
+    },
+)
