@@ -59,11 +59,11 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
 
     async def as_json(request: Request) -> Response:
         document = await made.document(switch_of(request.scope).live)
-        return await _respond(request, document.of(request), JSON)
+        return _respond(request, document.of(request), JSON)
 
     async def as_yaml(request: Request) -> Response:
         document = await made.document(switch_of(request.scope).live)
-        return await _respond(request, await made.yaml(document.of(request)), _YAML)
+        return _respond(request, await made.yaml(document.of(request)), _YAML)
 
     yield Described("/openapi.json", as_json, {"GET": lambda: _docs("openapi", JSON)})
     yield Described("/openapi.yaml", as_yaml, {"GET": lambda: _docs("openapi_yaml", _YAML)})
@@ -80,7 +80,7 @@ def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
         made = deployment.endpoints.made
         if _SCHEMA_KEY not in made:
             made[_SCHEMA_KEY] = await asyncio.to_thread(_schema, deployment)
-        return await _respond(request, made[_SCHEMA_KEY], JSON)
+        return _respond(request, made[_SCHEMA_KEY], JSON)
 
     yield Described("/schema", schema, {"GET": lambda: _SCHEMA_DOCS}, listed=False)
 
@@ -89,6 +89,14 @@ def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
 
 
 _PART_KEY, _ENCODED_KEY, _SCHEMA_KEY = "openapi.part", "openapi.encoded", "openapi.schema"
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A body that is ready to be sent."""
+
+    body: bytes
+    etag: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,16 +114,19 @@ class _Document:
 
     head: bytes
     tail: bytes
+    digest: str
 
-    def of(self, request: Request) -> bytes:
+    def of(self, request: Request) -> _Text:
         """The document as *request* sees it: where it found the server, and whether that asks for a key."""
         settings = getattr(request.app, "settings", None)
         has_keys = bool(settings and (settings.api_keys or settings.api_keys_file))
-        own = {
-            "servers": [{"url": request.scope.get("root_path", "") or "/"}],
-            "security": [{"bearerAuth": []}] if has_keys else [{}, {"bearerAuth": []}],
-        }
-        return self.head + encode(own)[1:-1] + self.tail
+        own = encode(
+            {
+                "servers": [{"url": request.scope.get("root_path", "") or "/"}],
+                "security": [{"bearerAuth": []}] if has_keys else [{}, {"bearerAuth": []}],
+            }
+        )
+        return _Text(self.head + own[1:-1] + self.tail, f'"{self.digest}{_digest(own)}"')
 
 
 class _Made:
@@ -124,7 +135,7 @@ class _Made:
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
         self._document: _Document | None = None
-        self._yaml: dict[bytes, bytes] = {}
+        self._yaml: dict[str, _Text] = {}
 
     async def document(self, generation: Generation) -> _Document:
         async with self._lock:
@@ -132,11 +143,12 @@ class _Made:
                 self._document = await asyncio.to_thread(_document, generation)
             return self._document
 
-    async def yaml(self, document: bytes) -> bytes:
+    async def yaml(self, document: _Text) -> _Text:
         async with self._lock:
-            if document not in self._yaml:
-                self._yaml = {document: await asyncio.to_thread(_as_yaml, document)}  # root paths seldom differ
-            return self._yaml[document]
+            if document.etag not in self._yaml:
+                text = await asyncio.to_thread(_as_yaml, document.body)
+                self._yaml = {document.etag: _Text(text, document.etag)}  # root paths seldom differ
+            return self._yaml[document.etag]
 
 
 def _document(generation: Generation) -> _Document:
@@ -170,7 +182,8 @@ def _document(generation: Generation) -> _Document:
             b"}}}",
         ]
     )
-    return _Document(encode({"openapi": "3.1.0", "info": info})[:-1] + b",", tail)
+    head = encode({"openapi": "3.1.0", "info": info})[:-1] + b","
+    return _Document(head, tail, _digest(head + tail))
 
 
 def _encoded_part(deployment: Deployment) -> _Encoded:
@@ -198,7 +211,7 @@ def _as_yaml(document: bytes) -> bytes:
     return text.encode()
 
 
-def _schema(deployment: Deployment) -> bytes:
+def _schema(deployment: Deployment) -> _Text:
     """What ``/{name}/schema`` answers."""
     described = _part(deployment)
     components = {**SHARED, **described.schemas}
@@ -213,9 +226,10 @@ def _schema(deployment: Deployment) -> bytes:
         }
         for path, item in described.paths.items()
         for method, operation in item.items()
-        if operation["operationId"] != f"schema_{deployment.name}"
+        if path != f"/{deployment.name}/schema"
     ]
-    return encode({"name": deployment.name, "description": deployment.description, "operations": operations})
+    body = encode({"name": deployment.name, "description": deployment.description, "operations": operations})
+    return _Text(body, f'"{_digest(body)}"')
 
 
 def _alone(body: Mapping[str, Any], components: Mapping[str, Any]) -> dict[str, Any]:
@@ -223,13 +237,16 @@ def _alone(body: Mapping[str, Any], components: Mapping[str, Any]) -> dict[str, 
     return {kind: alone(media["schema"], components) for kind, media in body.get("content", {}).items()}
 
 
-async def _respond(request: Request, body: bytes, media_type: str) -> Response:
-    """*body* with its digest as ETag, or only "not modified" to who has it already."""
-    etag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
-    headers = {"ETag": etag, "Cache-Control": "no-cache"}
-    if etag in request.headers.get("if-none-match", ""):
+def _respond(request: Request, text: _Text, media_type: str) -> Response:
+    """*text*, or only "not modified" to who has it already."""
+    headers = {"ETag": text.etag, "Cache-Control": "no-cache"}
+    if text.etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    return Response(body, headers=headers, media_type=media_type)
+    return Response(text.body, headers=headers, media_type=media_type)
+
+
+def _digest(body: bytes) -> str:
+    return hashlib.blake2b(body, digest_size=8).hexdigest()
 
 
 # ------------------------------------------------------------------------------------------------ the pages

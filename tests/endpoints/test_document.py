@@ -3,15 +3,11 @@
 import re
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 import yaml
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
@@ -29,10 +25,11 @@ from tests.endpoints.wrappers import (
     UPLOAD_IF_ANY,
     UPLOADS,
     VARIED,
+    also_at,
     serve_varied,
     wrapper,
 )
-from tests.server import ECHO, LiveServer, eventually, serving
+from tests.server import ECHO, LiveServer, serving
 
 BROKEN_SCHEMA = """
 from pydantic import BaseModel
@@ -68,22 +65,6 @@ class PipelineWrapper(Base):
     def run_api(self, function: Callable | None = None, times: int = 1) -> dict[str, Callable]:
         return times
 """
-
-
-@contextmanager
-def _also(app: Starlette, root_path: str) -> Iterator[str]:
-    """Serve *app*, whose lifespan another server runs already, on another port."""
-    server = uvicorn.Server(
-        uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="off", root_path=root_path)
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    try:
-        eventually(lambda: server.started, "the server to start")
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(timeout=30)
 
 
 def document(server: LiveServer) -> Any:
@@ -130,7 +111,15 @@ def test_schemathesis_finds_no_500_and_no_undocumented_answer(server: LiveServer
     serve_varied(server)
     config = str(Path(__file__).with_name("schemathesis.toml"))
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", config]
-    options = ["--generation-deterministic", "--max-examples", "5", "--workers", "2", "--phases", "examples,coverage,fuzzing"]
+    options = [
+        "--generation-deterministic",
+        "--max-examples",
+        "5",
+        "--workers",
+        "2",
+        "--phases",
+        "examples,coverage,fuzzing",
+    ]
 
     found = subprocess.run(
         [*command, "run", f"{server.url}/openapi.json", *options, "--no-color"],
@@ -338,7 +327,7 @@ def test_the_server_is_below_the_root_path_and_the_mount(tmp_path: Path):
     with serving(root) as server:
         assert document(server)["servers"] == [{"url": "/"}]
         app = Starlette(routes=[Mount("/ai", server.app)])
-        with _also(app, "/proxy") as url:
+        with also_at(app, "/proxy") as url:
             assert httpx.get(f"{url}/ai/openapi.json").json()["servers"] == [{"url": "/proxy/ai"}]
 
 

@@ -1,8 +1,14 @@
 """Wrappers of every kind, for what has to be right about all of them."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from tests.server import LiveServer
+import uvicorn
+from starlette.applications import Starlette
+
+from tests.server import LiveServer, eventually
 
 _HEAD = """
 from hayhooks import BasePipelineWrapper
@@ -211,3 +217,19 @@ def serve_varied(server: LiveServer) -> None:
     """Have all of them served."""
     write_varied(server.root)
     server.eventually(lambda: set(server.status()["pipelines"]) == set(VARIED), "all to be served", 60)
+
+
+@contextmanager
+def also_at(app: Starlette, root_path: str = "") -> Iterator[str]:
+    """Serve *app*, whose lifespan another server runs already, on another port; yields the URL."""
+    server = uvicorn.Server(
+        uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="off", root_path=root_path)
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        eventually(lambda: server.started, "the server to start")
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(timeout=30)
