@@ -15,6 +15,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaV
 from pydantic_core import core_schema, to_json
 from starlette.routing import Route
 
+from hayhooks.errors import sendable
 from hayhooks.logger import log
 
 Schema = dict[str, Any]
@@ -105,10 +106,10 @@ def _operation(docs: Docs, deployment: str) -> Schema:
     operation: Schema = {
         "operationId": f"{docs.name}_{slug(deployment)}" if deployment else docs.name,
         "tags": [deployment or docs.tag],
-        "summary": docs.summary,
+        "summary": sendable(docs.summary),
     }
     if docs.description:
-        operation["description"] = docs.description
+        operation["description"] = sendable(docs.description)
     if docs.parameters:
         operation["parameters"] = list(docs.parameters)
     if docs.body:

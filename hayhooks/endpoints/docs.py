@@ -6,8 +6,9 @@ everything by relative URLs: they work behind a proxy's prefix and where the app
 
 import asyncio
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version as version_of
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +22,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from hayhooks.encode import encode
-from hayhooks.errors import NotFoundError
+from hayhooks.errors import NotFoundError, sendable
 from hayhooks.kernel.snapshot import Deployment, Snapshot
 from hayhooks.openapi import (
     JSON,
@@ -50,6 +51,14 @@ _POLICY = (
     "frame-ancestors 'self'"
 )
 
+
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    """Writes what occurs twice twice: an alias would be lost in a document that is put together of parts."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 _YEAR_S = 365 * 24 * 3600
 
 
@@ -59,11 +68,11 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
 
     async def as_json(request: Request) -> Response:
         document = await made.document(switch_of(request.scope).live)
-        return _respond(request, document.of(request), JSON)
+        return _respond(request, document.json(_seen_by(request)), JSON)
 
     async def as_yaml(request: Request) -> Response:
         document = await made.document(switch_of(request.scope).live)
-        return _respond(request, await made.yaml(document.of(request)), _YAML)
+        return _respond(request, await made.yaml(document, _seen_by(request)), _YAML)
 
     yield Described("/openapi.json", as_json, {"GET": lambda: _docs("openapi", JSON)})
     yield Described("/openapi.yaml", as_yaml, {"GET": lambda: _docs("openapi_yaml", _YAML)})
@@ -88,7 +97,7 @@ def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
 # ------------------------------------------------------------------------------------------------ the document
 
 
-_PART_KEY, _ENCODED_KEY, _SCHEMA_KEY = "openapi.part", "openapi.encoded", "openapi.schema"
+_ENCODED_KEY, _SCHEMA_KEY = "openapi.encoded", "openapi.schema"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,34 +108,64 @@ class _Text:
     etag: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Encoded:
-    """A part as JSON, ready to be joined with others."""
+    """A part as JSON, and when somebody asks as YAML, ready to be joined with others."""
 
     paths: bytes  # the items of an object, without its braces
     schemas: Mapping[str, bytes]
     tag: bytes
 
+    @cached_property
+    def yaml(self) -> tuple[str, Mapping[str, str]]:
+        """Paths and schemas, indented as they stand in the document."""
+        paths = from_json(b"{" + self.paths + b"}")
+        schemas = {
+            name: _below({name: from_json(schema)}, "components", "schemas") for name, schema in self.schemas.items()
+        }
+        return _below(paths, "paths") if paths else "", schemas
+
 
 @dataclass(frozen=True, slots=True)
 class _Document:
-    """The JSON of the document, but for what depends on the request."""
+    """The document, but for what depends on the request: that is the items of another JSON object, *own*."""
 
     head: bytes
     tail: bytes
+    parts: Sequence[_Encoded]  # what it was made of
     digest: str
 
-    def of(self, request: Request) -> _Text:
-        """The document as *request* sees it: where it found the server, and whether that asks for a key."""
-        settings = getattr(request.app, "settings", None)
-        has_keys = bool(settings and (settings.api_keys or settings.api_keys_file))
-        own = encode(
-            {
-                "servers": [{"url": request.scope.get("root_path", "") or "/"}],
-                "security": [{"bearerAuth": []}] if has_keys else [{}, {"bearerAuth": []}],
-            }
-        )
+    def json(self, own: bytes) -> _Text:
+        """The document as JSON."""
         return _Text(self.head + own[1:-1] + self.tail, f'"{self.digest}{_digest(own)}"')
+
+    def yaml(self, own: bytes) -> _Text:
+        """The document as YAML; put together of its parts, for all at once would take seconds for hundreds."""
+        tags = from_json(b"[" + b",".join(each.tag for each in self.parts) + b"]")
+        schemas: dict[str, str] = {}
+        for each in self.parts:
+            schemas.update(each.yaml[1])
+        text = [
+            _dumped({**_HEAD, **from_json(own), "tags": tags}),
+            "paths:\n",
+            *(each.yaml[0] for each in self.parts),
+            _dumped({"components": _COMPONENTS}),
+            "  schemas:\n",
+            *(schemas[name] for name in sorted(schemas)),
+        ]
+        return _Text("".join(text).encode(), f'"{self.digest}{_digest(own)}y"')
+
+
+def _seen_by(request: Request) -> bytes:
+    """What the document says to *request* alone: where it found the server, and whether that asks for a key."""
+    settings = getattr(request.app, "settings", None)
+    has_keys = bool(settings and (settings.api_keys or settings.api_keys_file))
+    return encode(
+        {
+            "servers": [{"url": request.scope.get("root_path", "") or "/"}],
+            "security": [{"bearerAuth": []}] if has_keys else [{}, {"bearerAuth": []}],
+        }
+    )
 
 
 class _Made:
@@ -135,7 +174,7 @@ class _Made:
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
         self._document: _Document | None = None
-        self._yaml: dict[str, _Text] = {}
+        self._yaml: dict[bytes, _Text] = {}
 
     async def document(self, generation: Generation) -> _Document:
         async with self._lock:
@@ -143,54 +182,64 @@ class _Made:
                 self._document = await asyncio.to_thread(_document, generation)
             return self._document
 
-    async def yaml(self, document: _Text) -> _Text:
+    async def yaml(self, document: _Document, own: bytes) -> _Text:
         async with self._lock:
-            if document.etag not in self._yaml:
-                text = await asyncio.to_thread(_as_yaml, document.body)
-                self._yaml = {document.etag: _Text(text, document.etag)}  # root paths seldom differ
-            return self._yaml[document.etag]
+            if own not in self._yaml:
+                self._yaml = {own: await asyncio.to_thread(document.yaml, own)}  # root paths seldom differ
+            return self._yaml[own]
+
+
+_HEAD = {
+    "openapi": "3.1.0",
+    "info": {
+        "title": "hayhooks",
+        "version": __version__,
+        "description": "Haystack pipelines and agents, as REST endpoints and as models of OpenAI's API.",
+    },
+}
+
+_COMPONENTS = {
+    "responses": RESPONSES,
+    "securitySchemes": {"bearerAuth": {"type": "http", "scheme": "bearer", "description": "One of the API keys."}},
+}
+
+_TAGS = (
+    {"name": OPENAI, "description": "For OpenAI's clients; pipelines are models."},
+    {"name": SERVER, "description": "What is served, and how it is."},
+)
 
 
 def _document(generation: Generation) -> _Document:
     deployments = generation.snapshot.deployments.values()
-    server = _encoded(part(generation.router.routes), "")
-    parts = [server, *(_encoded_part(deployment) for deployment in deployments)]
-    schemas: dict[str, bytes] = {name: encode(schema) for name, schema in SHARED.items()}
+    of_server = part(generation.router.routes)
+    server = _encoded(Part(of_server.paths, {**SHARED, **of_server.schemas}), *_TAGS)
+    parts = [*(_encoded_part(deployment) for deployment in deployments), server]
+    schemas: dict[str, bytes] = {}
     for each in parts:
         schemas.update(each.schemas)
-    info = {
-        "title": "hayhooks",
-        "version": __version__,
-        "description": "Haystack pipelines and agents, as REST endpoints and as models of OpenAI's API.",
-    }
-    tags = [encode({"name": OPENAI, "description": "For OpenAI's clients; pipelines are models."})]
-    tags += [encode({"name": SERVER, "description": "What is served, and how it is."})]
-    components = {
-        "responses": RESPONSES,
-        "securitySchemes": {"bearerAuth": {"type": "http", "scheme": "bearer", "description": "One of the API keys."}},
-    }
+    head = encode(_HEAD)[:-1] + b","
     tail = b"".join(
         [
             b',"tags":[',
-            b",".join([*(each.tag for each in parts[1:]), *tags]),
+            b",".join(each.tag for each in parts),
             b'],"paths":{',
-            b",".join([each.paths for each in [*parts[1:], server] if each.paths]),
+            b",".join(each.paths for each in parts if each.paths),
             b'},"components":',
-            encode(components)[:-1],
+            encode(_COMPONENTS)[:-1],
             b',"schemas":{',
             b",".join(encode(name) + b":" + schemas[name] for name in sorted(schemas)),
             b"}}}",
         ]
     )
-    head = encode({"openapi": "3.1.0", "info": info})[:-1] + b","
-    return _Document(head, tail, _digest(head + tail))
+    return _Document(head, tail, parts, _digest(head + tail))
 
 
 def _encoded_part(deployment: Deployment) -> _Encoded:
     """The part of *deployment*, kept with it: a new generation describes only what is new in it."""
     made = deployment.endpoints.made
     if _ENCODED_KEY not in made:
-        made[_ENCODED_KEY] = _encoded(_part(deployment), deployment.name, deployment.description)
+        described = {"description": sendable(deployment.description)} if deployment.description else {}
+        made[_ENCODED_KEY] = _encoded(_part(deployment), {"name": deployment.name, **described})
     encoded: _Encoded = made[_ENCODED_KEY]
     return encoded
 
@@ -199,16 +248,21 @@ def _part(deployment: Deployment) -> Part:
     return part(deployment.endpoints.router.routes, deployment.name)
 
 
-def _encoded(described: Part, name: str, description: str = "") -> _Encoded:
-    tag = {"name": name, "description": description} if description else {"name": name}
+def _encoded(described: Part, *tags: Mapping[str, str]) -> _Encoded:
     schemas = {component: encode(schema) for component, schema in described.schemas.items()}
-    return _Encoded(encode(described.paths)[1:-1], schemas, encode(tag))
+    return _Encoded(encode(described.paths)[1:-1], schemas, b",".join(encode(tag) for tag in tags))
 
 
-def _as_yaml(document: bytes) -> bytes:
-    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    text: str = yaml.dump(from_json(document), Dumper=dumper, sort_keys=False, allow_unicode=True, width=120)
-    return text.encode()
+def _dumped(value: Any) -> str:
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return text
+
+
+def _below(value: Any, *keys: str) -> str:
+    """The YAML of *value* as it is below *keys*, each of them one line."""
+    for key in reversed(keys):
+        value = {key: value}
+    return _dumped(value).split("\n", len(keys))[len(keys)]
 
 
 def _schema(deployment: Deployment) -> _Text:
@@ -228,7 +282,7 @@ def _schema(deployment: Deployment) -> _Text:
         for method, operation in item.items()
         if path != f"/{deployment.name}/schema"
     ]
-    body = encode({"name": deployment.name, "description": deployment.description, "operations": operations})
+    body = encode({"name": deployment.name, "description": sendable(deployment.description), "operations": operations})
     return _Text(body, f'"{_digest(body)}"')
 
 

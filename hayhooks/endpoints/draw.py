@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from hayhooks.drawing import mermaid, svg
-from hayhooks.errors import NotFoundError
+from hayhooks.errors import NotFoundError, PipelineError, told
 from hayhooks.kernel.snapshot import Deployment, Snapshot
 from hayhooks.openapi import TEXT, Described, Docs, answer, errors, parameter
 from hayhooks.router import missing
@@ -57,7 +57,11 @@ def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
 async def _kept(deployment: Deployment) -> str:
     made = deployment.endpoints.made
     if _TEXT_KEY not in made:
-        made[_TEXT_KEY] = await asyncio.to_thread(mermaid, deployment.wrapper)
+        try:
+            made[_TEXT_KEY] = await asyncio.to_thread(mermaid, deployment.wrapper)
+        # It asks the user's components and tools for their names.
+        except Exception as error:
+            raise PipelineError(f"it cannot be drawn: {told(error)}", traceback="") from error
     text: str = made[_TEXT_KEY]
     if not text:
         raise NotFoundError(f"{deployment.name!r} has no Haystack pipeline or agent among its attributes to draw")

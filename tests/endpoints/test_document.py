@@ -3,6 +3,8 @@
 import re
 import subprocess
 import sys
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,12 @@ import yaml
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 from starlette.applications import Starlette
-from starlette.routing import Mount
+from starlette.routing import Mount, Route
 
+from hayhooks.endpoints import BUILTIN
+from hayhooks.kernel.snapshot import Snapshot
+from hayhooks.openapi import Described
+from hayhooks.router import build
 from tests.endpoints.wrappers import (
     EVENTS,
     HAYSTACK,
@@ -349,3 +355,54 @@ def test_the_names_of_the_pages_cannot_be_deployed(server: LiveServer):
     server.eventually(lambda: len(server.status()["deployments"]) == 5)
 
     assert {entry["state"] for entry in server.status()["deployments"]} == {"failed"}
+
+
+def test_every_endpoint_is_described():
+    routes = [route for route in build(Snapshot(), BUILTIN).router.routes if isinstance(route, Route)]
+    described = {route.path for route in routes if isinstance(route, Described)}
+    pages = {"/docs", "/docs/{file}", "/redoc", "/redoc/{file}"}
+
+    for route in routes:
+        assert route.path in described | pages or f"/v1{route.path}" in described, route.path
+
+
+@pytest.mark.parametrize("text", ["\\ud800", "\\x00\\x85\\u2028", "x" * 100_000, "<script>alert(1)</script>: - {"])
+def test_any_docstring_can_be_told(server: LiveServer, text: str):
+    of_class = text.replace("\\ud800", "")  # with which Python makes no class
+    body = f'class PipelineWrapper(Base):\n    """{of_class}"""\n    def run_api(self, a: int = 1):\n        """{text}"""\n'
+    server.serve("odd", wrapper(body))
+
+    whole = document(server)
+
+    validate(whole)
+    assert yaml.safe_load(server.client.get("/openapi.yaml").text) == whole
+    assert server.client.get("/odd/schema").status_code == 200
+
+
+def test_docstrings_that_hayhooks_wrote_are_not_the_users(server: LiveServer):
+    server.serve("typed", wrapper("class PipelineWrapper(Base):\n    def run_api(self): ...\n"))
+
+    assert operation(server, "/typed/run")["summary"] == "Run typed"
+    assert "description" not in operation(server, "/typed/run")
+
+
+def test_what_was_made_of_a_deployment_goes_with_it(server: LiveServer):
+    server.serve("data", wrapper(HAYSTACK))
+    old = weakref.ref(server.app.switch.live.snapshot.deployments["data"].wrapper)
+    for path in ("/openapi.json", "/openapi.yaml", "/data/schema", "/draw/data", "/draw/data?format=svg"):
+        assert server.client.get(path).status_code == 200
+
+    server.serve("data", wrapper(OTHER_ITEM))
+
+    server.eventually(lambda: not server.status()["retired"] and old() is None, "the old wrapper to go")
+
+
+def test_many_that_ask_at_once_have_it_made_once(server: LiveServer):
+    serve_varied(server)
+
+    with ThreadPoolExecutor(10) as pool:
+        answers = list(
+            pool.map(lambda _: httpx.get(f"{server.url}/openapi.yaml", timeout=60).headers["etag"], range(20))
+        )
+
+    assert len(set(answers)) == 1

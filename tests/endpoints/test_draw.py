@@ -2,10 +2,14 @@
 
 import re
 import sys
-from typing import Any
+from types import SimpleNamespace
 from xml.etree import ElementTree as ET
 
 import pytest
+from haystack import Pipeline
+from haystack.components.agents import Agent
+from haystack.components.generators.chat import MockChatGenerator
+from haystack.tools import tool
 
 from hayhooks.drawing import mermaid, svg
 from tests.server import LiveServer
@@ -194,9 +198,57 @@ def test_what_the_renderer_cannot_draw_is_a_value_error():
         svg("no diagram at all")
 
 
-def test_a_wrapper_without_attributes_draws_nothing():
-    class Wrapper:
-        def __init__(self) -> None:
-            self.number: Any = 1
+def test_a_wrapper_without_pipelines_draws_nothing():
+    assert mermaid(SimpleNamespace(number=1)) == ""
 
-    assert mermaid(Wrapper()) == ""
+
+BREAKS = """
+from haystack.components.agents import Agent
+from haystack.components.generators.chat import MockChatGenerator
+from haystack.tools import Toolset
+
+from hayhooks import BasePipelineWrapper
+
+
+class Broken(Toolset):
+    broken = False
+
+    def __iter__(self):
+        if self.broken:
+            raise RuntimeError("no tools today")
+        return super().__iter__()
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        tools = Broken([])
+        self.agent = Agent(chat_generator=MockChatGenerator(responses=["a"]), tools=tools)
+        tools.broken = True
+
+    def run_api(self) -> str:
+        return "runs"
+"""
+
+
+def test_a_toolset_that_raises_is_told_of_and_is_the_pipelines_fault(server: LiveServer):
+    server.serve("breaks", BREAKS)
+
+    answer = server.client.get("/draw/breaks")
+
+    assert answer.status_code == 500
+    assert answer.json() == {"detail": "Pipeline execution failed: it cannot be drawn: no tools today"}
+
+
+def test_an_agent_inside_a_pipeline_shows_its_tools():
+    @tool
+    def add(a: int, b: int) -> int:
+        "Add."
+        return a + b
+
+    pipeline = Pipeline()
+    pipeline.add_component("agent", Agent(chat_generator=MockChatGenerator(responses=["a"]), tools=[add]))
+
+    text = mermaid(SimpleNamespace(pipeline=pipeline))
+
+    assert 'p0_0["agent<br/>Agent"]' in text
+    assert 'p0_0 --- p0_0_t0[/"add"/]' in text
