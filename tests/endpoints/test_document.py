@@ -120,7 +120,7 @@ def test_schemathesis_finds_no_500_and_no_undocumented_answer(server: LiveServer
     options = [
         "--generation-deterministic",
         "--max-examples",
-        "5",
+        "3",
         "--workers",
         "2",
         "--phases",
