@@ -1,7 +1,8 @@
 """Requests of OpenAI's APIs: the body names the deployment as its ``model``, and errors are told in OpenAI's shape."""
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -16,8 +17,9 @@ from hayhooks.exchange import failed
 from hayhooks.invoke import Stream, collect, invoke, unless_disconnected
 from hayhooks.items import piece_of
 from hayhooks.kernel.signature import Operation
-from hayhooks.kernel.snapshot import Deployment
+from hayhooks.kernel.snapshot import Deployment, Snapshot
 from hayhooks.logger import log
+from hayhooks.openapi import Described, Docs, Schema
 from hayhooks.router import find, lend, switch_of, unknown_model
 from hayhooks.sse import Events
 
@@ -39,16 +41,18 @@ class Api:
     path: str  # below "/v1" and without it
     short_path: str  # below "/{name}", where the path decides the model
     title: str
+    short_name: str  # of the operation on the short path
     methods: tuple[str, ...]  # of wrappers, the preferred one first
     check: Callable[[dict[str, Any]], None]  # raises OpenAIError if its own fields of the body do not fit
     main_field: str  # of the body: what the model is asked
     arguments: Callable[[dict[str, Any]], dict[str, Any]]  # of the method, from the body; model and body are added
     answer: Callable[[str, dict[str, Any]], Answer]  # from model and body
+    docs: Docs  # of the path on which the body names the model
 
-    def server_routes(self) -> Iterator[BaseRoute]:
+    def server_routes(self, snapshot: Snapshot) -> Iterator[BaseRoute]:
         """Serve the paths on which the body names the model."""
-        for prefix in ("", "/v1"):
-            yield Route(prefix + self.path, _ByModel(self), methods=["POST"])
+        yield Route(self.path, _ByModel(self), methods=["POST"])
+        yield Described(f"/v1{self.path}", _ByModel(self), {"POST": partial(self._docs_by_model, snapshot)})
 
     def deployment_routes(self, deployment: Deployment) -> Iterator[BaseRoute]:
         """Serve the path of one deployment; it says so where the wrapper has none of the methods."""
@@ -57,8 +61,30 @@ class Api:
             body = await self.body(request)
             return await _ask(self, deployment, {**body, "model": deployment.name}, request)
 
-        implemented = deployment.operation(*self.methods) is not None
-        yield Route(self.short_path, ask, methods=["POST"], include_in_schema=implemented)
+        operation = deployment.operation(*self.methods)
+        yield Described(self.short_path, ask, {"POST": partial(self._docs_of, operation)}, shown=operation is not None)
+
+    def _docs_by_model(self, snapshot: Snapshot) -> Docs:
+        """What the API pages say; the example names a model that there is."""
+        able = (deployment.name for deployment in snapshot.deployments.values() if deployment.operation(*self.methods))
+        return replace(self.docs, body=self._body(model=next(able, "my_pipeline")))
+
+    def _docs_of(self, operation: Operation | None) -> Docs:
+        """The same where the path decides: the body need not name the model, and the method may have a docstring."""
+        assert operation is not None
+        return replace(
+            self.docs,
+            name=self.short_name,
+            summary=operation.summary or self.docs.summary,
+            description=operation.description,
+            body=self._body(model=None),
+        )
+
+    def _body(self, model: str | None) -> dict[str, Schema]:
+        ((kind, schema),) = self.docs.body.items()
+        required = [name for name in schema["required"] if name != "model" or model]
+        examples = [{**({"model": model} if model else {}), **example} for example in schema["examples"]]
+        return {kind: {**schema, "required": required, "examples": examples}}
 
     async def body(self, request: Request) -> dict[str, Any]:
         """The checked body; every field as the client sent it.

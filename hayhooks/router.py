@@ -6,7 +6,7 @@ A generation is built whole, then one assignment makes it live. A request reads 
 import asyncio
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
 from typing import Any, Protocol
@@ -25,9 +25,10 @@ from hayhooks.kernel.snapshot import Deployment, Failure, Snapshot
 from hayhooks.metrics import Metrics
 
 # First path segments of routes that are to come: a folder must not be served today and refused after an update.
-RESERVED = frozenset({"docs", "redoc", "openapi.json", "openapi.yaml", "draw", "files", "responses", "metrics", "mcp"})
+RESERVED = frozenset({"mcp"})
 
 _SCOPE_KEY = "hayhooks.switch"
+_DEPLOYMENT_KEY = "hayhooks.deployment"
 
 
 class PlugIn(Protocol):
@@ -46,6 +47,7 @@ class Endpoints:
 
     router: Router
     paths: tuple[str, ...]  # with the name in front, as people call them
+    made: dict[str, Any] = field(default_factory=dict)  # what plug-ins make of it when asked, once: it goes with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class Generation:
     """A snapshot with its router."""
 
     snapshot: Snapshot
-    router: ASGIApp
+    router: Router
 
 
 def equip(deployment: Deployment, plug_ins: Sequence[PlugIn]) -> Endpoints:
@@ -136,6 +138,12 @@ def switch_of(scope: Scope) -> Switch:
     return switch
 
 
+def deployment_of(scope: Scope) -> Deployment:
+    """The deployment in whose routes a request is."""
+    deployment: Deployment = scope[_DEPLOYMENT_KEY]
+    return deployment
+
+
 async def find(scope: Scope, name: str) -> Deployment | None:
     """The deployment *name* that is live now; while the server starts, wait until it can be known.
 
@@ -203,6 +211,7 @@ class _Dispatch(BaseRoute):
             "app_root_path": scope.get("app_root_path", root_path),
             "root_path": f"{root_path}/{deployment.name}",
             "endpoint": deployment,
+            _DEPLOYMENT_KEY: deployment,
         }
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hayhooks.endpoints import chat, files, health, metrics, models, responses, run, status
+from hayhooks.endpoints import chat, docs, draw, files, health, metrics, models, responses, run, status
 from hayhooks.router import PlugIn
 
-BUILTIN: Sequence[PlugIn] = (run, chat, responses, files, health, models, status, metrics)
+BUILTIN: Sequence[PlugIn] = (run, chat, responses, files, health, models, status, metrics, docs, draw)

@@ -5,8 +5,10 @@ Without a name in the path it is the form's ``model``, or the query's, that choo
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
+from functools import partial
 from os import PathLike
 from typing import Any
 
@@ -26,6 +28,7 @@ from hayhooks.invoke import Stream, collect, invoke, unless_disconnected
 from hayhooks.kernel.signature import Operation
 from hayhooks.kernel.snapshot import Deployment, Snapshot
 from hayhooks.logger import log
+from hayhooks.openapi import FORM, JSON, OPENAI, WORK, Described, Docs, Schema, answer, errors, obj, parameter, ref
 from hayhooks.router import find, lend, switch_of, unknown_model
 from hayhooks.sse import Text
 
@@ -42,15 +45,17 @@ _PATHS: Mapping[str, Mapping[str, str]] = {
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
     """Serve the paths on which the request names the wrapper, or there is but one."""
     for path, methods in _PATHS.items():
-        for prefix in ("", "/v1"):
-            yield Route(prefix + path, _Files(methods), methods=list(methods))
+        yield Route(path, _Files(methods), methods=list(methods))
+        docs = {method: partial(_DOCS.__getitem__, name) for method, name in methods.items()}
+        yield Described(f"/v1{path}", _Files(methods), docs)
 
 
 def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
     """Serve the same of one wrapper; it says so where the wrapper has no such method."""
     for path, methods in _PATHS.items():
         shown = deployment.operation(*methods.values()) is not None
-        yield Route(path, _Files(methods, deployment), methods=list(methods), include_in_schema=shown)
+        docs = {method: _docs_if(deployment, name) for method, name in methods.items()}
+        yield Described(path, _Files(methods, deployment), docs, shown=shown)
 
 
 class _Files:
@@ -252,3 +257,90 @@ async def _content(result: Any) -> Response:
             return Text(result)
     message = f"run_file_content returned {result!r}: return bytes, text, the path of a file, or a response"
     raise PipelineError(message, traceback="")
+
+
+_FILE_OBJECT = obj(
+    ["id"],
+    id={"type": "string"},
+    object={"type": "string"},
+    bytes={"type": ["integer", "null"]},
+    created_at={"type": ["integer", "null"], "description": "Unix seconds."},
+    filename={"type": ["string", "null"]},
+    purpose={"type": ["string", "null"]},
+)
+
+_LIST = obj(
+    ["data"],
+    object={"type": "string"},
+    data={"type": "array"},
+    has_more={"type": "boolean"},
+    first_id={"type": ["string", "null"]},
+    last_id={"type": ["string", "null"]},
+)
+
+_FORM = obj(
+    ["file", "purpose"],
+    file={"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"},
+    purpose={"type": "string", "minLength": 1, "examples": ["user_data"], "description": "What the file is for."},
+    model={"type": "string", "description": "The pipeline that is to keep it, where several keep files."},
+)
+
+_MODEL = parameter("model", "The pipeline that keeps them, where several keep files.", "query")
+_FILE_ID = parameter("file_id", "The file's id.")
+
+
+def _docs_if(deployment: Deployment, name: str) -> Callable[[], Docs] | None:
+    operation = deployment.operation(name)
+    return None if operation is None else partial(_docs, _DOCS[name], operation)
+
+
+def _docs(docs: Docs, operation: Operation) -> Docs:
+    """*docs* with what a wrapper's *operation* says of itself, and without the choice of a wrapper."""
+    parameters = tuple(given for given in docs.parameters if given is not _MODEL)
+    return replace(
+        docs,
+        summary=operation.summary or docs.summary,
+        description=operation.description,
+        parameters=parameters,
+    )
+
+
+def _described(name: str, summary: str, content: Mapping[str, Schema], **more: Any) -> Docs:
+    takes_body = "body" in more
+    return Docs(
+        name=name,
+        summary=summary,
+        tag=OPENAI,
+        answers={
+            "200": answer("What the pipeline says", content),
+            **errors(404, 501, *WORK, body=takes_body),
+            "default": answer("What the pipeline says by raising HTTPException", {JSON: ref("Error")}),
+        },
+        schemas={"File": _FILE_OBJECT},
+        **more,
+    )
+
+
+_DOCS: Mapping[str, Docs] = {
+    _UPLOAD: _described("upload_file", "Upload a file", {JSON: ref("File")}, body={FORM: _FORM}),
+    "run_file_list": _described(
+        "list_files",
+        "The files",
+        {JSON: _LIST},
+        parameters=(
+            _MODEL,
+            parameter("purpose", "Only files for this.", "query"),
+            parameter("after", "Only files after the one of this id.", "query"),
+            parameter("limit", "How many at most.", "query", type="integer", minimum=0),
+            parameter("order", "By date, `asc` or `desc`.", "query"),
+        ),
+    ),
+    "run_file_retrieve": _described("retrieve_file", "One file", {JSON: ref("File")}, parameters=(_FILE_ID, _MODEL)),
+    "run_file_delete": _described(
+        "delete_file",
+        "Delete a file",
+        {JSON: obj(id={"type": "string"}, object={"type": "string"}, deleted={"type": "boolean"})},
+        parameters=(_FILE_ID, _MODEL),
+    ),
+    "run_file_content": _described("download_file", "What is in a file", {"*/*": {}}, parameters=(_FILE_ID, _MODEL)),
+}

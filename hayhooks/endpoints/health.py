@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from hayhooks.kernel.snapshot import Deployment, Snapshot
+from hayhooks.openapi import JSON, Described, Docs, answer, errors, obj
 from hayhooks.router import Switch, switch_of
 
 
@@ -22,8 +23,8 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
             return JSONResponse({"status": "not ready", "detail": reason}, status_code=503)
         return JSONResponse({"status": "ready"})
 
-    yield Route("/healthz", healthz)
-    yield Route("/readyz", readyz)
+    yield Described("/healthz", healthz, {"GET": lambda: _HEALTHZ})
+    yield Described("/readyz", readyz, {"GET": lambda: _READYZ})
 
 
 def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
@@ -39,3 +40,28 @@ def _why_not_ready(snapshot: Snapshot, switch: Switch) -> str:
     if snapshot.problem:
         return snapshot.problem
     return "" if snapshot.ready else "the pipelines are being loaded for the first time"
+
+
+_HEALTHZ = Docs(
+    name="healthz",
+    summary="Whether the process is alive",
+    answers={
+        "200": answer("It is", {JSON: obj(["status"], status={"const": "ok"})}),
+        **errors(key=False),
+    },
+    needs_key=False,
+)
+
+_READYZ = Docs(
+    name="readyz",
+    summary="Whether it can serve",
+    answers={
+        "200": answer("It can", {JSON: obj(["status"], status={"const": "ready"})}),
+        **errors(key=False),
+        "503": answer(
+            "It cannot, and why",
+            {JSON: obj(["status", "detail"], status={"const": "not ready"}, detail={"type": "string"})},
+        ),
+    },
+    needs_key=False,
+)

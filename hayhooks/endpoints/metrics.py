@@ -10,11 +10,12 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from hayhooks.errors import NotFoundError
 from hayhooks.kernel.snapshot import Deployment, Snapshot
 from hayhooks.metrics import BUCKETS, FAMILIES, Metrics, Rows
+from hayhooks.openapi import TEXT, Described, Docs, answer, errors
 from hayhooks.router import switch_of
 from hayhooks.workers import Board
 
@@ -32,7 +33,7 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
         body = await to_thread.run_sync(lambda: encode(_Page(kept, board)), limiter=CapacityLimiter(1))
         return Response(body, headers={"Content-Type": content_type})
 
-    yield Route("/metrics", metrics)
+    yield Described("/metrics", metrics, {"GET": lambda: _DOCS})
 
 
 def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
@@ -80,3 +81,15 @@ def _family(name: str, rows: Rows) -> Metric:
 def _buckets(numbers: Sequence[float]) -> list[tuple[str, float]]:
     """Each with those below it, as histograms have them."""
     return list(zip((*map(str, BUCKETS), "+Inf"), accumulate(numbers[:-1]), strict=True))
+
+
+_DOCS = Docs(
+    name="metrics",
+    summary="Requests and deploys in numbers, as Prometheus reads them",
+    answers={
+        "200": answer(
+            "The numbers of all workers", {TEXT: {"type": "string"}, "application/openmetrics-text": {"type": "string"}}
+        ),
+        **errors(404),
+    },
+)

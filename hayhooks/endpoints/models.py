@@ -9,6 +9,7 @@ from starlette.routing import BaseRoute, Route
 
 from hayhooks.errors import OpenAIError
 from hayhooks.kernel.snapshot import Deployment, Snapshot
+from hayhooks.openapi import JSON, OPENAI, Described, Docs, answer, errors, obj, parameter, ref
 
 _METHODS = ("run_chat_completion", "run_chat_completion_async", "run_response", "run_response_async")
 
@@ -28,9 +29,10 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
             raise OpenAIError(404, message, param="model", code="model_not_found")
         return JSONResponse(_model(deployment))
 
-    for prefix in ("", "/v1"):
-        yield Route(f"{prefix}/models", list_models)
-        yield Route(f"{prefix}/models/{{name}}", retrieve_model)
+    yield Route("/models", list_models)
+    yield Route("/models/{name}", retrieve_model)
+    yield Described("/v1/models", list_models, {"GET": lambda: _LIST})
+    yield Described("/v1/models/{name}", retrieve_model, {"GET": lambda: _RETRIEVE})
 
 
 def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
@@ -47,3 +49,39 @@ def _model(deployment: Deployment) -> dict[str, Any]:
         "owned_by": "hayhooks",
         "name": deployment.name,
     }
+
+
+_SCHEMAS = {
+    "Model": obj(
+        ["id", "object", "created", "owned_by"],
+        id={"type": "string", "description": "The pipeline's name."},
+        object={"const": "model"},
+        created={"type": "integer", "description": "When it was loaded, in Unix seconds."},
+        owned_by={"type": "string"},
+    )
+}
+
+_LIST = Docs(
+    name="list_models",
+    summary="The pipelines that can chat or respond",
+    description="`/models` is the same.",
+    tag=OPENAI,
+    answers={
+        "200": answer(
+            "OpenAI's list of models",
+            {JSON: obj(["object", "data"], object={"const": "list"}, data={"type": "array", "items": ref("Model")})},
+        ),
+        **errors(),
+    },
+    schemas=_SCHEMAS,
+)
+
+_RETRIEVE = Docs(
+    name="retrieve_model",
+    summary="One of them",
+    description="`/models/{name}` is the same.",
+    tag=OPENAI,
+    parameters=(parameter("name", "The pipeline's name."),),
+    answers={"200": answer("OpenAI's model object", {JSON: ref("Model")}), **errors(404)},
+    schemas=_SCHEMAS,
+)

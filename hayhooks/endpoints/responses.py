@@ -8,12 +8,13 @@ from starlette.routing import BaseRoute
 from hayhooks.by_model import Api, check_content
 from hayhooks.errors import OpenAIError
 from hayhooks.kernel.snapshot import Deployment, Snapshot
+from hayhooks.openapi import EVENTS, JSON, OPENAI, WORK, Docs, Schema, answer, errors, obj, ref
 from hayhooks.responses import Reply
 
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
     """Serve the paths on which the body names the model."""
-    return _RESPONSES.server_routes()
+    return _RESPONSES.server_routes(snapshot)
 
 
 def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
@@ -44,13 +45,81 @@ def _arguments(body: dict[str, Any]) -> dict[str, Any]:
     return {"input_items": items}
 
 
+_PART = obj(type={"type": "string", "examples": ["input_text"]}, text={"type": "string"})
+
+_ITEM: Schema = {
+    "anyOf": [
+        obj(
+            ["role"],
+            type={"const": "message"},
+            role={"type": "string", "examples": ["user", "system", "assistant"]},
+            content={"anyOf": [{"type": "string"}, {"type": "array", "items": _PART}, {"type": "null"}]},
+        ),
+        obj(
+            ["type"],
+            type={"type": "string", "not": {"const": "message"}, "examples": ["function_call_output"]},
+            content={"anyOf": [{"type": "string"}, {"type": "array", "items": _PART}, {"type": "null"}]},
+        ),
+    ]
+}
+
+_REQUEST: Schema = {
+    **obj(
+        ["model", "input"],
+        model={"type": "string", "minLength": 1, "description": "The pipeline's name."},
+        input={"anyOf": [{"type": "string"}, {"type": "array", "items": ref("ResponseInputItem"), "minItems": 1}]},
+        stream={"type": ["boolean", "null"], "default": False, "description": "Send the answer while it is made."},
+        stream_options={"type": ["object", "null"]},
+    ),
+    "description": "What else OpenAI's clients send is handed to the pipeline.",
+    "examples": [{"input": "Hello"}],
+}
+
+_RESPONSE = obj(
+    ["id", "object", "created_at", "status", "model", "output"],
+    id={"type": "string"},
+    object={"const": "response"},
+    created_at={"type": "integer", "description": "Unix seconds."},
+    status={"enum": ["completed", "incomplete", "failed", "in_progress"]},
+    model={"type": "string"},
+    output={
+        "type": "array",
+        "items": obj(["type"], type={"type": "string", "examples": ["message", "reasoning", "function_call"]}),
+    },
+    usage={
+        "anyOf": [
+            obj(input_tokens={"type": "integer"}, output_tokens={"type": "integer"}, total_tokens={"type": "integer"}),
+            {"type": "null"},
+        ]
+    },
+)
+
+_DOCS = Docs(
+    name="create_response",
+    summary="Ask a pipeline for a response",
+    description="OpenAI's Responses. `/responses` is the same.",
+    tag=OPENAI,
+    body={JSON: _REQUEST},
+    answers={
+        "200": answer(
+            "The response; with `stream` named events, from `response.created` to `response.completed`.",
+            {JSON: ref("Response"), EVENTS: {}},
+        ),
+        **errors(404, 501, *WORK, body=True),
+        "default": answer("What the pipeline says by raising HTTPException", {JSON: ref("Error")}),
+    },
+    schemas={"Response": _RESPONSE, "ResponseInputItem": _ITEM},
+)
+
 _RESPONSES = Api(
     path="/responses",
     short_path="/responses",
     title="responses",
+    short_name="respond",
     methods=("run_response_async", "run_response"),
     main_field="input",
     check=_check,
     arguments=_arguments,
     answer=Reply,
+    docs=_DOCS,
 )

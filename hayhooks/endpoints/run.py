@@ -5,8 +5,9 @@ come by component is served at ``POST /{name}`` too, where the result is not wra
 """
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import anyio
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
 from hayhooks.encode import encode
@@ -23,6 +24,23 @@ from hayhooks.forms import FORMS, arguments_of, content_type, form_of
 from hayhooks.invoke import Stream, invoke, unless_disconnected
 from hayhooks.kernel.signature import Operation
 from hayhooks.kernel.snapshot import Deployment, Snapshot
+from hayhooks.openapi import (
+    EVENTS,
+    FORM,
+    JSON,
+    TEXT,
+    WORK,
+    Described,
+    Docs,
+    Schema,
+    answer,
+    errors,
+    obj,
+    ref,
+    resolved,
+    schemas_of,
+    slug,
+)
 from hayhooks.sse import Events, SSEStream, Text, run_events
 
 
@@ -36,16 +54,78 @@ def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
     operation = deployment.operation("run_api_async", "run_api")
     if operation is not None:
         endpoint = _WithFiles(deployment, operation) if operation.uploads else _endpoint(deployment, operation)
-        yield Route("/run", endpoint, methods=["POST"])
+        yield Described("/run", endpoint, {"POST": partial(_docs, deployment, operation)})
         if getattr(deployment.wrapper, "takes_components", False):
-            yield _Itself(_endpoint(deployment, operation, _bare), methods=["POST"])
+            bare = partial(_docs, deployment, operation, name="run_bare", wrapped=False)
+            yield _Itself(_endpoint(deployment, operation, _bare), {"POST": bare})
 
 
-class _Itself(Route):
+def _docs(deployment: Deployment, operation: Operation, *, name: str = "run", wrapped: bool = True) -> Docs:
+    types: dict[str, Any] = {"request": (operation.arguments, "validation")}
+    if operation.result is not None:
+        types["result"] = (operation.result, "serialization")
+    schemas, components = schemas_of(deployment.name, types)
+    request, result = schemas["request"], schemas.get("result", {})
+    response = f"{slug(deployment.name)}.{name}-response"
+    components[response] = obj(["result"], result=result) if wrapped else result
+    body, required = _body(operation, request, resolved(request, components))
+    return Docs(
+        name=name,
+        summary=operation.summary or f"Run {deployment.name}",
+        description=operation.description,
+        body=body,
+        body_required=required,
+        answers={
+            "200": answer("What the pipeline answers", _content(operation, ref(response))),
+            **errors(404, 415, 422, *WORK, body=True),
+            "default": answer("What the pipeline says by raising HTTPException", {JSON: ref("Error")}),
+        },
+        schemas=components,
+    )
+
+
+def _body(operation: Operation, reference: Schema, schema: Schema) -> tuple[dict[str, Schema], bool]:
+    """The content types that are taken, and whether there has to be a body; JSON where no file has to come."""
+    required = set(schema.get("required", ()))
+    if not operation.uploads:
+        return {JSON: reference}, bool(required)
+    fields = schema["properties"]
+    files = {name: _of_form(fields[name], required=name in required) for name in operation.uploads}
+    body = {FORM: {**schema, "properties": {**fields, **files}}}
+    if not operation.uploads & required:
+        others = {name: field for name, field in fields.items() if name not in operation.uploads}
+        body[JSON] = {**schema, "properties": others}
+    return body, bool(required)
+
+
+def _of_form(field: Schema, *, required: bool) -> Schema:
+    """The schema of an upload as forms have it: no null, and no list is empty that has to be there."""
+    options = [option for option in field.get("anyOf", ()) if option != {"type": "null"}]
+    if len(options) == 1:
+        field = {**{key: value for key, value in field.items() if key not in ("anyOf", "default")}, **options[0]}
+    return {**field, "minItems": 1} if required and field.get("type") == "array" else field
+
+
+def _content(operation: Operation, response: Schema) -> dict[str, Schema]:
+    """The content types of an answer: those that its return annotation promises."""
+    content: dict[str, Schema] = {}
+    text, anything = {"type": "string"}, "anything" in operation.gives
+    if anything or "value" in operation.gives:
+        content[JSON] = response
+    if anything or "stream" in operation.gives:
+        content[TEXT] = text
+    if anything or "events" in operation.gives:
+        content[EVENTS] = {}
+    if anything or "response" in operation.gives:
+        content["*/*"] = {}
+    return content
+
+
+class _Itself(Described):
     """The path of the deployment itself, ``/{name}``, with a slash behind it or without."""
 
-    def __init__(self, endpoint: Callable[..., Any], *, methods: list[str]) -> None:
-        super().__init__("/", endpoint, methods=methods)
+    def __init__(self, endpoint: Callable[..., Any], docs: Mapping[str, Callable[[], Docs]]) -> None:
+        super().__init__("/", endpoint, docs)
         self.path, self.path_regex = "", re.compile("/?$")
 
 

@@ -6,11 +6,12 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from hayhooks.encode import encode
 from hayhooks.errors import sendable
 from hayhooks.kernel.snapshot import Deployment, Snapshot
+from hayhooks.openapi import JSON, Described, Docs, Schema, answer, errors, obj, parameter, ref
 from hayhooks.router import Switch, error_text, missing, served, switch_of
 from hayhooks.workers import Board
 
@@ -34,8 +35,8 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
         body = {"status": "Up!", "pipeline": name, **_state(snapshot, name)}
         return JSONResponse(body, status_code=200 if name in snapshot.deployments else 503)
 
-    yield Route("/status", status)
-    yield Route("/status/{name}", status_of)
+    yield Described("/status", status, {"GET": lambda: _STATUS})
+    yield Described("/status/{name}", status_of, {"GET": lambda: _STATUS_OF})
 
 
 def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
@@ -89,3 +90,57 @@ def _state(snapshot: Snapshot, name: str) -> dict[str, Any]:
         "failed_at": failure.failed_at if failure else None,
         "loading_since": loading.since if loading else None,
     }
+
+
+_DEPLOYMENT: dict[str, Schema] = {
+    "name": {"type": "string"},
+    "state": {"enum": ["serving", "stale", "failed", "loading"]},
+    "revision": {"type": ["string", "null"]},
+    "loaded_at": {"type": ["number", "null"], "description": "Unix seconds."},
+    "load_ms": {"type": ["number", "null"]},
+    "endpoints": {"type": "array", "items": {"type": "string"}},
+    "description": {"type": "string"},
+    "error": {"type": ["string", "null"], "description": "Why the newest revision does not serve."},
+    "failed_revision": {"type": ["string", "null"]},
+    "failed_at": {"type": ["number", "null"]},
+    "loading_since": {"type": ["number", "null"]},
+}
+
+_SCHEMAS = {
+    "DeploymentStatus": obj(["name", "state"], **_DEPLOYMENT),
+    "PipelineStatus": obj(
+        ["status", "pipeline", "name", "state"], status={"const": "Up!"}, pipeline={"type": "string"}, **_DEPLOYMENT
+    ),
+    "ServerStatus": obj(
+        ["status", "pipelines", "generation", "revision", "deployments"],
+        status={"const": "Up!"},
+        pipelines={"type": "array", "items": {"type": "string"}, "description": "The names that are served."},
+        generation={"type": "integer", "description": "How often something was deployed or undeployed."},
+        revision={"type": "string", "description": "Of all that is served: equal where the same is."},
+        ready={"type": "boolean"},
+        error={"type": ["string", "null"], "description": "Why the directory cannot be read."},
+        deployments={"type": "array", "items": ref("DeploymentStatus")},
+        watching={"type": ["object", "null"]},
+        retired={"type": "array", "items": {"type": "object"}},
+        workers={},
+    ),
+}
+
+_STATUS = Docs(
+    name="status",
+    summary="What is served, and why something is not",
+    answers={"200": answer("All deployments", {JSON: ref("ServerStatus")}), **errors()},
+    schemas=_SCHEMAS,
+)
+
+_STATUS_OF = Docs(
+    name="pipeline_status",
+    summary="One of them",
+    parameters=(parameter("name", "The pipeline's name."),),
+    answers={
+        "200": answer("It serves", {JSON: ref("PipelineStatus")}),
+        **errors(404),
+        "503": answer("It cannot serve", {JSON: {"anyOf": [ref("PipelineStatus"), ref("Error")]}}),
+    },
+    schemas=_SCHEMAS,
+)

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, 
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from typing import Annotated, Any, NotRequired, Required, Union, Unpack
+from typing import Annotated, Any, Literal, NotRequired, Required, Union, Unpack
 
 import docstring_parser
 from pydantic import ConfigDict, Field, GetPydanticSchema, PydanticSchemaGenerationError, TypeAdapter, WithJsonSchema
@@ -18,6 +18,36 @@ from hayhooks.toolkit.inputs import made_of
 
 _STREAMS = (Generator, AsyncGenerator, Iterator, AsyncIterator)
 _ITEM_KINDS = (Required, NotRequired)
+
+Kind = Literal["value", "stream", "events", "response", "anything"]
+
+# How Haystack's data classes look as JSON, where pydantic would show their private fields.
+_SHAPES: Mapping[str, Mapping[str, Any]] = {
+    "ChatMessage": {
+        "description": "As Haystack writes it, or in OpenAI's form.",
+        "properties": {
+            "role": {"type": "string", "enum": ["user", "system", "assistant", "tool"]},
+            "content": {
+                "anyOf": [{"type": "string", "minLength": 1}, {"type": "array", "items": {"type": "object"}}],
+                "description": "A text, or a list of parts; each is an object with `text`, `image`, `file` or such.",
+            },
+            "name": {"type": ["string", "null"]},
+            "meta": {"type": "object"},
+        },
+        "required": ["role", "content"],
+        "examples": [{"role": "user", "content": "Hello"}, {"role": "user", "content": [{"text": "Hello"}]}],
+    },
+    "Document": {
+        "properties": {
+            "id": {"type": "string"},
+            "content": {"type": ["string", "null"]},
+            "meta": {"type": "object"},
+            "score": {"type": ["number", "null"]},
+            "embedding": {"anyOf": [{"type": "array", "items": {"type": "number"}}, {"type": "null"}]},
+        },
+        "examples": [{"content": "Breakfast is at eight.", "meta": {"source": "me"}}],
+    },
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +60,7 @@ class Operation:
     arguments: TypeAdapter[dict[str, Any]]  # validates a JSON object to the keyword arguments, typed as annotated
     result: TypeAdapter[Any] | None  # of the return annotation; None without one, or for streams
     returns_text: bool  # annotated `-> str`: a ChatMessage stands for its text
+    gives: frozenset[Kind]  # what its annotation promises, "anything" without one
     parameters: frozenset[str]  # every keyword that the method takes
     takes_any: bool  # it has **kwargs
     wants_headers: bool  # it has a parameter `headers` of Starlette's type, which the server fills
@@ -56,7 +87,7 @@ def describe(method: Callable[..., Any]) -> Operation:
     """
     signature = inspect.signature(method)
     hints = _type_hints(method, signature)
-    documentation = docstring_parser.parse(inspect.getdoc(method) or "")
+    documentation = docstring_parser.parse(inspect.cleandoc(method.__doc__ or ""))  # no inherited one
     texts = {parameter.arg_name.lstrip("*"): parameter.description for parameter in documentation.params}
     fields: dict[str, Any] = {}
     uploads: set[str] = set()
@@ -87,6 +118,7 @@ def describe(method: Callable[..., Any]) -> Operation:
         arguments=_arguments_adapter(method.__name__, fields, takes_any),
         result=_result_adapter(hints.get("return", Any)),
         returns_text=hints.get("return") is str,
+        gives=_gives(method, hints.get("return", Any)),
         parameters=frozenset(fields),
         takes_any=takes_any,
         wants_headers=wants_headers,
@@ -152,6 +184,25 @@ def _result_adapter(annotation: Any) -> TypeAdapter[Any] | None:
         return TypeAdapter(_haystack_aware(annotation), config=_result_config(annotation))
     except Exception:  # an annotation that pydantic cannot use documents nothing, but must not stop a wrapper
         return None
+
+
+def _gives(method: Callable[..., Any], annotation: Any) -> frozenset[Kind]:
+    """The kinds of answers that a method with the return *annotation* can give."""
+    if inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method):
+        return frozenset({"stream"})
+    origin = typing.get_origin(annotation) or annotation
+    if origin in (Union, types.UnionType):
+        return frozenset().union(*(_gives(method, option) for option in typing.get_args(annotation)))
+    if origin is Annotated:
+        return _gives(method, typing.get_args(annotation)[0])
+    if origin in _STREAMS:
+        return frozenset({"stream"})
+    if annotation is Any or annotation is object:
+        return frozenset({"anything"})
+    bases = {_full_name(base) for base in origin.__mro__} if isinstance(origin, type) else set()
+    if "starlette.responses.Response" in bases:
+        return frozenset({"response"})
+    return frozenset({"events" if "hayhooks.sse.SSEStream" in bases else "value"})
 
 
 def _result_config(annotation: Any) -> ConfigDict | None:
@@ -245,7 +296,7 @@ def _an_upload() -> Any:
         return value
 
     schema = core_schema.no_info_plain_validator_function(check)
-    json_schema = WithJsonSchema({"type": "string", "format": "binary"})
+    json_schema = WithJsonSchema({"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"})
     return Annotated[Any, GetPydanticSchema(lambda _source, _handler: schema), json_schema]
 
 
@@ -260,8 +311,15 @@ def _by_dict(cls: Any) -> Any:
     schema = core_schema.no_info_plain_validator_function(
         parse, serialization=core_schema.plain_serializer_function_ser_schema(lambda value: to_plain(value))
     )
-    json_schema = WithJsonSchema({"type": "object", "title": cls.__name__})
-    return Annotated[cls, GetPydanticSchema(lambda _source, _handler: schema), json_schema]
+    taken = {"type": "object", "title": cls.__name__, **_SHAPES.get(cls.__name__, {})}
+    # Haystack does not check what it is given: nothing is promised of what it gives.
+    given = {"type": "object", "title": cls.__name__, "properties": dict.fromkeys(taken.get("properties", ()), True)}
+    return Annotated[
+        cls,
+        GetPydanticSchema(lambda _source, _handler: schema),
+        WithJsonSchema(taken, mode="validation"),
+        WithJsonSchema(given, mode="serialization"),
+    ]
 
 
 def to_plain(value: Any) -> Any:

@@ -294,8 +294,9 @@ def test_the_request_model_shows_files_as_binary():
     operation = describe(Wrapper().run_api)
     shown = operation.arguments.json_schema()["properties"]
     assert operation.uploads == {"files", "picture"}
-    assert shown["files"]["items"] == {"type": "string", "format": "binary"}
-    assert {"type": "string", "format": "binary"} in shown["picture"]["anyOf"]
+    binary = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
+    assert shown["files"]["items"] == binary
+    assert binary in shown["picture"]["anyOf"]
 
 
 def test_a_file_response_passes_through(server: LiveServer, tmp_path: Path):
