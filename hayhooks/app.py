@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial, wraps
 from inspect import iscoroutinefunction, signature
+from socket import socket
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -32,6 +33,7 @@ from hayhooks.kernel.modules import share
 from hayhooks.kernel.reconcile import Change, Reconciler
 from hayhooks.kernel.snapshot import Deployment, Failure, Snapshot
 from hayhooks.logger import log
+from hayhooks.parting import Connection, stop_listening
 from hayhooks.router import PlugIn, Switch, build, equip, error_text, reserved_names, served
 from hayhooks.running import running
 from hayhooks.settings import Settings
@@ -170,6 +172,7 @@ def server_options(settings: Settings) -> dict[str, Any]:
         "timeout_graceful_shutdown": settings.graceful_shutdown_timeout,
         "log_config": None,  # ours is set up already
         "access_log": False,  # the boundary writes a line with more in it
+        "http": Connection,
     }
 
 
@@ -189,6 +192,11 @@ class _Server(uvicorn.Server):
         """Begin to stop; ``/readyz`` says so on connections that are still open."""
         self.config.app.switch.stopping = True  # type: ignore[union-attr]
         super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """Stop as uvicorn does; who is at the door is let in first."""
+        await stop_listening(self.servers)
+        await super().shutdown(sockets)
 
 
 def log_change(change: Change) -> None:

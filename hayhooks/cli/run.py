@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import uvicorn
+from uvicorn.supervisors import Multiprocess
 
 from hayhooks.app import Hayhooks, create_app, serve, server_options
 from hayhooks.logger import log, set_up
@@ -33,14 +34,25 @@ def run(settings: Settings) -> int:
     os.environ.update(settings.environment())  # how the workers, which are started anew, learn of them
     with TemporaryDirectory(prefix="hayhooks-") as directory:
         Board.announce(Path(directory))
-        uvicorn.run(
+        config = uvicorn.Config(
             "hayhooks.cli.run:worker",
             factory=True,
             workers=settings.workers,
             timeout_worker_healthcheck=_WORKER_PATIENCE_S,
             **server_options(settings),
         )
+        _Workers(config, sockets=[config.bind_socket()]).run()
     return 0
+
+
+class _Workers(Multiprocess):
+    """uvicorn's processes, of which this one, which starts the others, holds no client when they have ended."""
+
+    def terminate_all(self) -> None:
+        """Stop; whoever is let in from now on would wait in vain for the last worker to end."""
+        for listener in self.sockets:
+            listener.close()
+        super().terminate_all()
 
 
 def worker() -> Hayhooks:
