@@ -85,8 +85,16 @@ def _end() -> None:
 
 
 def make_directory(settings: Settings) -> None:
-    """Create the pipelines directory where only it is missing; afterwards it is its owner's, and only read."""
+    """Create the pipelines directory where only it is missing; afterwards it is its owner's, and only read.
+
+    Where it cannot be created somebody else will have to: until then ``/readyz`` says that it is missing.
+    """
     directory = settings.pipelines_dir.absolute()
-    if directory.parent.is_dir() and not os.path.lexists(directory):
+    if not directory.parent.is_dir() or os.path.lexists(directory):
+        return
+    try:
         directory.mkdir()
+    except OSError as error:
+        log.warning("The pipelines directory {} cannot be created ({}): waiting for it", directory, error.strerror)
+    else:
         log.info("Created the pipelines directory {}", directory)

@@ -71,9 +71,14 @@ class Process:
 
 @contextmanager
 def started(
-    tmp_path: Path, *arguments: str, port: int | None = None, executable: str = HAYHOOKS, **settings: str
+    tmp_path: Path,
+    *arguments: str,
+    port: int | None = None,
+    executable: str = HAYHOOKS,
+    ready: int = 200,
+    **settings: str,
 ) -> Iterator[Process]:
-    """A serving command, ready."""
+    """A serving command that is ready, or whose ``/readyz`` has another status, *ready*."""
     port = port or free_port()
     output = tmp_path / f"output-{port}"
     with output.open("wb") as file:
@@ -87,7 +92,7 @@ def started(
         )
     server = Process(process, port, output)
     try:
-        eventually(lambda: server.get("/readyz").status_code == 200, "the server to be ready", 60)
+        eventually(lambda: server.get("/readyz").status_code == ready, f"/readyz to be {ready}", 60)
         yield server
     finally:
         if process.poll() is None:
