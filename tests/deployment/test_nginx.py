@@ -77,12 +77,14 @@ def proxied(server: LiveServer, tmp_path: Path, **changes: str) -> Iterator[Ngin
         ("/v1/chat/completions", {"model": "gated", "stream": True, "messages": [{"role": "user", "content": "GATE"}]}),
     ],
 )
-def test_a_stream_arrives_piece_by_piece(server: LiveServer, tmp_path: Path, path: str, body: Any):
-    """Each piece is only sent when the one before has arrived."""
+@pytest.mark.parametrize("buffering", ["off", "on"])
+def test_a_stream_arrives_piece_by_piece(server: LiveServer, tmp_path: Path, path: str, body: Any, buffering: str):
+    """Each piece is only sent when the one before has arrived; without the line too, as hayhooks asks for it."""
+    changes = {"proxy_buffering off;": f"proxy_buffering {buffering};"}
     server.serve("gated", GATED)
     body = json.loads(json.dumps(body).replace("GATE", str(tmp_path / "gate")))
     with (
-        proxied(server, tmp_path) as proxy,
+        proxied(server, tmp_path, **changes) as proxy,
         httpx.stream("POST", proxy.url + path, json=body, timeout=30) as response,
     ):
         assert response.headers["content-type"].startswith("text/event-stream")
