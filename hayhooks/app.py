@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from functools import partial, wraps
 from inspect import iscoroutinefunction, signature
+from socket import socket
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -42,6 +43,7 @@ from hayhooks.kernel.snapshot import Deployment, Failure, Snapshot
 from hayhooks.keys import Keys
 from hayhooks.logger import log
 from hayhooks.metrics import Metrics
+from hayhooks.parting import stop_listening
 from hayhooks.precautions import check, say
 from hayhooks.router import PlugIn, Switch, build, equip, error_text, reserved_names, served
 from hayhooks.running import running
@@ -273,6 +275,11 @@ class _Server(uvicorn.Server):
         """Begin to stop; ``/readyz`` says so on connections that are still open."""
         self.config.app.switch.stopping = True  # type: ignore[union-attr]
         super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """Stop as uvicorn does; who is at the door is let in first."""
+        await stop_listening(self.servers)
+        await super().shutdown(sockets)
 
 
 def log_change(change: Change) -> None:

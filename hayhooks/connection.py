@@ -7,10 +7,11 @@ import asyncio
 import json
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from hayhooks.errors import OpenAIError
 from hayhooks.logger import log
+from hayhooks.parting import PartingConnection
 
 _MAX_HEAD = 64 * 1024  # bytes of request line and headers
 _MAX_HEADERS = 256
@@ -24,7 +25,7 @@ class _HeadTooLargeError(Exception):
     """Ends the parsing of a request."""
 
 
-class Connection(HttpToolsProtocol):
+class Connection(PartingConnection):
     """One connection of a client.
 
     Args:

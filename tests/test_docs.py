@@ -20,6 +20,9 @@ README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").rglob("README.md"))]
 
 
+DEPLOYMENT = sorted(path for path in (ROOT / "examples/deployment").iterdir() if path.suffix != ".md")
+
+
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
@@ -52,12 +55,12 @@ def test_the_table_of_metrics_is_what_is_told():
 
 def test_every_setting_that_a_page_names_exists():
     known = {name.upper() for name in Settings.model_fields} | {"LOG_LEVEL", "ADDITIONAL_PYTHONPATH"}
-    for page in PAGES:
+    for page in [*PAGES, *DEPLOYMENT]:
         assert set(re.findall(r"HAYHOOKS_([A-Z_]+[A-Z])", page.read_text())) <= known, page
 
 
 def test_every_command_and_option_that_a_page_names_exists():
-    for page in PAGES:
+    for page in [*PAGES, *DEPLOYMENT]:
         for command, rest in re.findall(r"hayhooks (run|dev|status|config)\b([^`|\n]*)", page.read_text()):
             options = {option for parameter in main.commands[command].params for option in parameter.opts}
             assert set(re.findall(r"--[a-z-]+", rest)) <= options, f"{page}: hayhooks {command} {rest}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import uvicorn
+from uvicorn.supervisors import Multiprocess
 
 from hayhooks.app import Hayhooks, create_app, serve, server_options
 from hayhooks.logger import log, set_up
@@ -43,14 +44,25 @@ def run(settings: Settings) -> int:
     os.environ.update(settings.environment())  # how the workers, which are started anew, learn of them
     with TemporaryDirectory(prefix="hayhooks-") as directory:
         Board.announce(Path(directory))
-        uvicorn.run(
+        config = uvicorn.Config(
             "hayhooks.cli.run:worker",
             factory=True,
             workers=settings.workers,
             timeout_worker_healthcheck=_WORKER_PATIENCE_S,
             **server_options(settings),
         )
+        _Workers(config, sockets=[config.bind_socket()]).run()
     return 0
+
+
+class _Workers(Multiprocess):
+    """uvicorn's processes, of which this one, which starts the others, holds no client when they have ended."""
+
+    def terminate_all(self) -> None:
+        """Stop; whoever is let in from now on would wait in vain for the last worker to end."""
+        for listener in self.sockets:
+            listener.close()
+        super().terminate_all()
 
 
 def worker() -> Hayhooks:
@@ -95,8 +107,16 @@ def warn_of_unknown() -> None:
 
 
 def make_directory(settings: Settings) -> None:
-    """Create the pipelines directory where only it is missing; afterwards it is its owner's, and only read."""
+    """Create the pipelines directory where only it is missing; afterwards it is its owner's, and only read.
+
+    Where it cannot be created somebody else will have to: until then ``/readyz`` says that it is missing.
+    """
     directory = settings.pipelines_dir.absolute()
-    if directory.parent.is_dir() and not os.path.lexists(directory):
+    if not directory.parent.is_dir() or os.path.lexists(directory):
+        return
+    try:
         directory.mkdir()
+    except OSError as error:
+        log.warning("The pipelines directory {} cannot be created ({}): waiting for it", directory, error.strerror)
+    else:
         log.info("Created the pipelines directory {}", directory)

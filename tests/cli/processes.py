@@ -80,9 +80,10 @@ def started(
     port: int | None = None,
     executable: str = HAYHOOKS,
     cafile: Path | None = None,
+    ready: int = 200,
     **settings: str,
 ) -> Iterator[Process]:
-    """A serving command, ready; with *cafile*, one that serves TLS."""
+    """A serving command that is ready, or whose ``/readyz`` has the status *ready*; with *cafile* it serves TLS."""
     port = port or free_port()
     output = tmp_path / f"output-{port}"
     with output.open("wb") as file:
@@ -96,7 +97,7 @@ def started(
         )
     server = Process(process, port, output, ssl.create_default_context(cafile=cafile) if cafile else True)
     try:
-        eventually(lambda: server.get("/readyz").status_code == 200, "the server to be ready", 60)
+        eventually(lambda: server.get("/readyz").status_code == ready, f"/readyz to be {ready}", 60)
         yield server
     finally:
         if process.poll() is None:

@@ -57,6 +57,14 @@ def test_run_creates_the_directory_once_and_serves_what_is_put_there(tmp_path):
         assert not (tmp_path / "pipelines").exists()
 
 
+def test_a_directory_that_cannot_be_created_is_waited_for(tmp_path):
+    with started(tmp_path, "run", PIPELINES_DIR="/proc/pipelines", ready=503) as server:
+        eventually(lambda: "/proc/pipelines cannot be read" in server.get("/readyz").json()["detail"])
+
+        assert "The pipelines directory /proc/pipelines cannot be created" in server.output()
+        assert server.stop() == 0
+
+
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_it_cleanly(tmp_path, sig):
     with started(tmp_path, "run") as server:

@@ -355,7 +355,6 @@ def test_the_names_of_the_pages_cannot_be_deployed(server: LiveServer):
     server.eventually(lambda: [entry["state"] for entry in server.status()["deployments"]] == ["failed"] * 5)
 
 
-
 def test_every_endpoint_is_described():
     routes = [route for route in build(Snapshot(), BUILTIN).router.routes if isinstance(route, Route)]
     described = {route.path for route in routes if isinstance(route, Described)}

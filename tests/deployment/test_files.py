@@ -1,0 +1,219 @@
+"""The files in examples/deployment agree with the server, with each other and with the guide."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import hayhooks
+from hayhooks import Settings
+from tests.cli.processes import started
+from tests.server import ECHO, LiveServer, eventually, replace
+
+ROOT = Path(hayhooks.__file__).parent.parent
+FILES = ROOT / "examples/deployment"
+GUIDE = (ROOT / "docs/deployment_guidelines.md").read_text()
+
+PORT = Settings.model_fields["port"].default
+GRACEFUL_S = Settings.model_fields["graceful_shutdown_timeout"].default
+STOP_S = 2 * GRACEFUL_S + 5  # for answers, for teardown(), and what the guide's preStop sleeps
+
+STUCK = """
+import time
+from pathlib import Path
+
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        pass
+
+    def run_api(self):
+        Path(BEGAN).touch()
+        time.sleep(600)
+
+    def teardown(self):
+        time.sleep(600)
+"""
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
+
+
+def kubernetes() -> dict[str, Any]:
+    """The resources, by kind."""
+    return {resource["kind"]: resource for resource in yaml.safe_load_all((FILES / "kubernetes.yaml").read_text())}
+
+
+def unit() -> dict[str, dict[str, list[str]]]:
+    """The unit's keys and values; a key may come several times."""
+    sections: dict[str, dict[str, list[str]]] = {}
+    for line in (FILES / "hayhooks@.service").read_text().splitlines():
+        if line.startswith("["):
+            section = sections.setdefault(line.strip("[]"), {})
+        elif line and not line.startswith("#"):
+            key, _, value = line.partition("=")
+            section.setdefault(key, []).append(value)
+    return sections
+
+
+def test_the_guide_shows_every_file():
+    for file in FILES.iterdir():
+        assert f"examples/deployment/{file.name})" in GUIDE, file
+
+
+def test_the_server_takes_none_of_them_for_a_pipeline(server: LiveServer):
+    shutil.copytree(FILES, server.root / "deployment")
+    server.serve("echo", answer="")
+
+    assert server.status()["pipelines"] == ["echo"]
+    assert [entry["name"] for entry in server.status()["deployments"]] == ["echo"]
+
+
+def test_the_unit_is_one():
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("no systemd-analyze here")
+    command = ["systemd-analyze", "verify", str(FILES / "hayhooks@.service")]
+    said = subprocess.run(command, capture_output=True, text=True, check=False).stderr
+    complaints = [line for line in said.splitlines() if "hayhooks" in line]
+
+    assert [line for line in complaints if "/opt/hayhooks/bin/hayhooks is not executable" not in line] == []
+
+
+def test_the_unit_waits_for_the_server_to_start_and_to_stop():
+    service = unit()["Service"]
+
+    assert service["KillSignal"] == ["SIGTERM"]
+    assert int(service["TimeoutStopSec"][0]) > STOP_S
+    assert service["ExecStartPost"][0].endswith("http://127.0.0.1:%i/readyz")
+    retries = re.search(r"--retry (\d+) --retry-delay 1 ", service["ExecStartPost"][0])
+    assert retries is not None
+    assert int(service["TimeoutStartSec"][0]) > int(retries[1])
+
+
+def test_the_unit_is_started_when_the_server_is_ready(tmp_path: Path):
+    command = unit()["Service"]["ExecStartPost"][0]
+    assert os.access(command.split()[0], os.X_OK)
+    with started(tmp_path, "run", PIPELINES_DIR=str(tmp_path / "later/pipelines"), ready=503) as late:
+        waiting = subprocess.Popen(command.replace("127.0.0.1:%i", f"127.0.0.1:{late.port}").split())
+        replace(tmp_path / "later/pipelines/echo/pipeline_wrapper.py", "ANSWER = ''\n" + ECHO)
+        assert waiting.wait(timeout=60) == 0
+        assert late.get("/readyz").status_code == 200
+
+
+def test_a_stop_takes_no_longer_than_the_graceful_time_twice(tmp_path: Path):
+    began = tmp_path / "began"
+    replace(tmp_path / "pipelines/stuck/pipeline_wrapper.py", f"BEGAN = {str(began)!r}\n" + STUCK)
+    with started(tmp_path, "run", GRACEFUL_SHUTDOWN_TIMEOUT="1") as server:
+        request = subprocess.Popen(["curl", "-s", "-d", "{}", server.url + "/stuck/run"])
+        eventually(began.exists)
+        assert server.stop() == 0  # it waits for 40 s: the machine may be slow, but this is no 600 s
+        request.wait(timeout=10)
+        assert "not torn down in 1 s" in server.output()
+
+
+def test_what_the_dockerfile_copies_exists_and_is_not_ignored():
+    text = (FILES / "Dockerfile").read_text()
+    copied = [path for line in re.findall(r"^COPY (?!--from)(.*)", text, re.MULTILINE) for path in line.split()[:-1]]
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+
+    assert "hayhooks" in copied
+    for path in copied:
+        assert (ROOT / path).exists(), path
+        assert f"!{path}" in ignored, path
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert {project["readme"], *project["license-files"]} <= set(copied)
+
+
+def test_the_dockerfile_sets_what_exists_and_asks_for_readiness(tmp_path: Path):
+    text = (FILES / "Dockerfile").read_text()
+    assert re.search(r"^USER [1-9]\d*:[1-9]\d*$", text, re.MULTILINE)
+    assert f"\nEXPOSE {PORT}\n" in text
+    assert json.loads(text.splitlines()[-1].removeprefix("CMD ")) == ["hayhooks", "run"]
+    health = re.search(r"CMD (\[\"python\".*\])$", text, re.MULTILINE)
+    assert health is not None
+    python, *rest = json.loads(health[1])
+    assert python == "python"
+    with started(tmp_path, "run") as server:
+        check = [sys.executable, *(part.replace(f":{PORT}", f":{server.port}") for part in rest)]
+        assert subprocess.run(check, check=False).returncode == 0
+        (tmp_path / "pipelines").rmdir()
+        eventually(lambda: server.get("/readyz").status_code == 503)
+        assert subprocess.run(check, stderr=subprocess.DEVNULL, check=False).returncode == 1
+
+
+def test_the_compose_file_agrees_with_the_image():
+    service = yaml.safe_load((FILES / "compose.yml").read_text())["services"]["hayhooks"]
+
+    assert (FILES / service["build"]["context"] / service["build"]["dockerfile"]).resolve() == FILES / "Dockerfile"
+    assert service["ports"] == [f"127.0.0.1:{PORT}:{PORT}"]
+    assert int(service["stop_grace_period"].removesuffix("s")) > 2 * GRACEFUL_S
+    assert service["environment"]["HAYHOOKS_GRACEFUL_SHUTDOWN_TIMEOUT"] == str(GRACEFUL_S)
+    assert "HAYHOOKS_PIPELINES_DIR=/pipelines" in (FILES / "Dockerfile").read_text()
+    assert service["volumes"] == ["${PIPELINES:-..}:/pipelines:ro"]
+
+
+def test_the_kubernetes_file_agrees_with_the_server():
+    resources = kubernetes()
+    pod = resources["Deployment"]["spec"]["template"]["spec"]
+    server = next(container for container in pod["containers"] if container["name"] == "hayhooks")
+
+    assert server["ports"] == [{"name": "http", "containerPort": PORT}]
+    assert server["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "http"}
+    assert server["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "http"}
+    sleep, seconds = server["lifecycle"]["preStop"]["exec"]["command"]
+    assert sleep == "sleep"
+    graceful = int(resources["ConfigMap"]["data"]["HAYHOOKS_GRACEFUL_SHUTDOWN_TIMEOUT"])
+    assert pod["terminationGracePeriodSeconds"] > int(seconds) + 2 * graceful
+    assert f"USER {pod['securityContext']['runAsUser']}:" in (FILES / "Dockerfile").read_text()
+    assert resources["Service"]["spec"]["ports"][0]["targetPort"] == "http"
+
+
+def test_every_mount_of_the_pods_has_its_volume_and_git_sync_writes_where_the_server_reads():
+    resources = kubernetes()
+    pod = resources["Deployment"]["spec"]["template"]["spec"]
+    volumes = {volume["name"] for volume in pod["volumes"]}
+    server, git_sync = pod["containers"]
+    mounts = {mount["name"]: mount for mount in server["volumeMounts"]}
+
+    assert {mount["name"] for container in pod["containers"] for mount in container["volumeMounts"]} == volumes
+    options = dict(argument.removeprefix("--").split("=", 1) for argument in git_sync["args"])
+    link = f"{options['root']}/{options['link']}/"
+    assert resources["ConfigMap"]["data"]["HAYHOOKS_PIPELINES_DIR"].startswith(link)
+    assert link.startswith(mounts["git"]["mountPath"] + "/")
+    assert mounts["git"]["readOnly"] is True
+    assert mounts["tmp"]["mountPath"] == "/tmp"
+
+
+def test_a_new_version_is_delivered_as_the_guide_shows(server: LiveServer, tmp_path: Path):
+    deliver = next(block for block in blocks("sh") if "$PIPELINES/.chat_docs.new" in block)
+    server.serve("chat_docs", answer="old")
+    replace(tmp_path / "chat_docs/pipeline_wrapper.py", "ANSWER = 'new'\n" + ECHO)
+    environment = {**os.environ, "PIPELINES": str(server.root)}
+
+    subprocess.run(["sh", "-ec", deliver], cwd=tmp_path, env=environment, check=True)
+
+    server.eventually(lambda: server.run("chat_docs") == "new")
+    assert [path.name for path in server.root.iterdir()] == ["chat_docs"]
+
+
+def test_the_yaml_of_the_guide_is_yaml_and_its_shell_is_shell():
+    for block in blocks("yaml"):
+        assert yaml.safe_load(block)
+    for block in blocks("sh"):
+        assert subprocess.run(["sh", "-nc", block], check=False).returncode == 0, block
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"examples/deployment/[\w@.]+|scripts/[\w.]+", GUIDE))))
+def test_what_the_guides_commands_name_exists(path: str):
+    assert (ROOT / path).exists()
