@@ -57,6 +57,12 @@ class Sight:
     is_cut: bool = False  # it has more directories than are looked into
 
     @property
+    def identity(self) -> tuple[int, int]:
+        """Device and inode of the folder, links followed, or of the file."""
+        stamps = ((stamp.device, stamp.inode) for stamp in self.stamps.values())
+        return next(iter(self.directories.values()), next(stamps, (0, 0)))
+
+    @property
     def code(self) -> Mapping[str, Stamp | None]:
         """The stamps of Python files; of the others only that they are there."""
         return {path: stamp if path.endswith(".py") else None for path, stamp in self.stamps.items()}
@@ -148,6 +154,13 @@ class Scanner:
             self._bystanders.pop(name, None)
             self._miss(name, now)
         return self._result("")
+
+    def read(self, name: str, path: Path, now: float) -> Revision | None:
+        """What *path*, wherever it lies, is as the deployment *name*; None if it is none, or does not keep still."""
+        self._python_path.look()
+        self._see(name, [path], now)
+        memory = self._memory.get(name)
+        return memory.revision if memory and memory.settled else None
 
     def is_moving(self, name: str) -> bool:
         """Whether *name* has changed, or gone, and has not kept still since."""
@@ -521,7 +534,7 @@ def _read(name: str, sight: Sight, before: Revision | None, *, in_hurry: bool) -
     """
     path = sight.path
     if sight.problem:
-        return Revision(name, path, _digest(sight.problem.encode(errors="surrogateescape")).hex(), {}, sight.problem)
+        return _unreadable(name, sight, sight.problem)
     known = before.files if before else {}
     files: dict[str, File] = {}
     for relative, stamp in sorted(sight.stamps.items()):
@@ -537,8 +550,14 @@ def _read(name: str, sight: Sight, before: Revision | None, *, in_hurry: bool) -
             files[relative] = _by_stamp(stamp)
         except OSError as error:
             problem = f"{path / relative} cannot be read: {error.strerror or error}"
-            return Revision(name, path, _digest(problem.encode(errors="surrogateescape")).hex(), {}, problem)
-    return Revision(name, path, _fingerprint(files, sight.shared), files, shared=sight.shared)
+            return _unreadable(name, sight, problem)
+    fingerprint = _fingerprint(files, sight.shared)
+    return Revision(name, path, fingerprint, files, shared=sight.shared, identity=sight.identity)
+
+
+def _unreadable(name: str, sight: Sight, problem: str) -> Revision:
+    fingerprint = _digest(problem.encode(errors="surrogateescape")).hex()
+    return Revision(name, sight.path, fingerprint, {}, problem, identity=sight.identity)
 
 
 def _imports(revision: Revision) -> frozenset[str]:

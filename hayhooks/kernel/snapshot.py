@@ -54,6 +54,7 @@ class Revision:
     files: Mapping[str, File] = field(default_factory=dict, repr=False)  # by path relative to the folder, with "/"
     problem: str = ""  # why this can never be a deployment, and what to do about it
     shared: Mapping[str, Shared] = field(default_factory=dict, repr=False)  # modules that it imports, by name
+    identity: tuple[int, int] = field(default=(0, 0), compare=False)  # device and inode of the folder or file
 
     @property
     def id(self) -> str:
