@@ -4,18 +4,15 @@
 """
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from hayhooks.cli.completion import completion
+from hayhooks.cli.options import Command, directory, settings_of, where
+from hayhooks.cli.pipeline import pipeline
 from hayhooks.version import __version__
-
-if TYPE_CHECKING:
-    from hayhooks.settings import Settings
-
-Command = Callable[..., Any]
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -30,12 +27,6 @@ def main() -> None:
     """
 
 
-def _where(command: Command) -> Command:
-    """The options that say where the server is."""
-    command = click.option("--port", type=int, help="Port (default: 1416).")(command)
-    return click.option("--host", help="Address (default: 127.0.0.1).")(command)
-
-
 def _serving(command: Command) -> Command:
     """The options of every command that serves."""
     for option in (
@@ -43,18 +34,18 @@ def _serving(command: Command) -> Command:
         click.option("--root-path", help="Path below which a proxy serves us."),
     ):
         command = option(command)
-    return _where(command)
+    return where(command)
 
 
 @main.command()
 @_serving
 @click.option("--workers", type=int, help="Processes that serve; each watches for itself (default: 1).")
-@click.option("--pipelines-dir", type=click.Path(path_type=Path), help="The pipelines directory (default: pipelines).")
+@directory
 def run(**options: Any) -> None:
     """Serve the pipelines directory until stopped."""
     from hayhooks.cli.run import run  # noqa: PLC0415 - imports the whole server
 
-    sys.exit(run(_settings(options)))
+    sys.exit(run(settings_of(options)))
 
 
 @main.command()
@@ -67,11 +58,11 @@ def dev(path: Path | None, **options: Any) -> None:
     """
     from hayhooks.cli.dev import dev  # noqa: PLC0415 - imports the whole server
 
-    sys.exit(dev(_settings(options), path))
+    sys.exit(dev(settings_of(options), path))
 
 
 @main.command()
-@_where
+@where
 @click.option("--json", "as_json", is_flag=True, help="Print what the server says as JSON.")
 def status(as_json: bool, **options: Any) -> None:
     """Show what the running server serves.
@@ -80,16 +71,8 @@ def status(as_json: bool, **options: Any) -> None:
     """
     from hayhooks.cli.status import status  # noqa: PLC0415 - imports rich
 
-    sys.exit(status(_settings(options), as_json=as_json))
+    sys.exit(status(settings_of(options), as_json=as_json))
 
 
-def _settings(options: dict[str, Any]) -> "Settings":
-    """The settings with the given command line *options* on top; a wrong one ends the command with status 2."""
-    from pydantic import ValidationError  # noqa: PLC0415 - --help must not pay for it
-
-    from hayhooks.settings import Settings, problems  # noqa: PLC0415 - as above
-
-    try:
-        return Settings(**{name: value for name, value in options.items() if value is not None})
-    except ValidationError as error:
-        raise click.UsageError("\n".join(problems(error))) from None
+main.add_command(pipeline)
+main.add_command(completion)
