@@ -118,7 +118,8 @@ def reset(spec: Spec) -> None:
         return
     for entry in Path(spec.before).iterdir():
         with tempfile.TemporaryDirectory(dir=root, prefix=".reset-") as aside:
-            copy = shutil.copytree(entry, Path(aside) / "new")
+            copy = Path(aside) / "new"
+            shutil.copytree(entry, copy, symlinks=True) if entry.is_dir() else shutil.copyfile(entry, copy)
             if (root / entry.name).exists():
                 (root / entry.name).rename(Path(aside) / "old")
             copy.rename(root / entry.name)
