@@ -4,20 +4,18 @@
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from hayhooks.cli.completion import completion
+from hayhooks.cli.options import Command, directory, settings_of, where
+from hayhooks.cli.pipeline import pipeline
 from hayhooks.errors import StartError
 from hayhooks.version import __version__
-
-if TYPE_CHECKING:
-    from hayhooks.settings import Settings
-
-Command = Callable[..., Any]
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -32,12 +30,6 @@ def main() -> None:
     """
 
 
-def _where(command: Command) -> Command:
-    """The options that say where the server is."""
-    command = click.option("--port", type=int, help="Port (default: 1416).")(command)
-    return click.option("--host", help="Address (default: 127.0.0.1).")(command)
-
-
 def _serving(command: Command) -> Command:
     """The options of every command that serves."""
     for option in (
@@ -47,19 +39,19 @@ def _serving(command: Command) -> Command:
         click.option("--root-path", help="Path below which a proxy serves us."),
     ):
         command = option(command)
-    return _where(command)
+    return where(command)
 
 
 @main.command()
 @_serving
 @click.option("--workers", type=int, help="Processes that serve; each watches for itself (default: 1).")
-@click.option("--pipelines-dir", type=click.Path(path_type=Path), help="The pipelines directory (default: pipelines).")
+@directory
 def run(**options: Any) -> None:
     """Serve the pipelines directory until stopped."""
     from hayhooks.cli.run import run  # noqa: PLC0415 - imports the whole server
 
     with _told():
-        sys.exit(run(_settings(options)))
+        sys.exit(run(settings_of(options)))
 
 
 @main.command()
@@ -73,11 +65,11 @@ def dev(path: Path | None, **options: Any) -> None:
     from hayhooks.cli.dev import dev  # noqa: PLC0415 - imports the whole server
 
     with _told():
-        sys.exit(dev(_settings(options), path))
+        sys.exit(dev(settings_of(options), path))
 
 
 @main.command()
-@_where
+@where
 @click.option("--json", "as_json", is_flag=True, help="Print what the server says as JSON.")
 def status(as_json: bool, **options: Any) -> None:
     """Show what the running server serves.
@@ -86,13 +78,13 @@ def status(as_json: bool, **options: Any) -> None:
     """
     from hayhooks.cli.status import status  # noqa: PLC0415 - imports rich
 
-    sys.exit(status(_settings(options), as_json=as_json))
+    sys.exit(status(settings_of(options), as_json=as_json))
 
 
 @main.command()
 @_serving
+@directory
 @click.option("--workers", type=int, help="As of run.")
-@click.option("--pipelines-dir", type=click.Path(path_type=Path), help="As of run.")
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 def config(as_json: bool, **options: Any) -> None:
     """Show the effective settings and where each comes from; secrets are masked.
@@ -101,7 +93,7 @@ def config(as_json: bool, **options: Any) -> None:
     """
     from hayhooks.cli.config import config  # noqa: PLC0415 - imports rich
 
-    sys.exit(config(_settings(options), {name for name, value in options.items() if value is not None}, as_json))
+    sys.exit(config(settings_of(options), {name for name, value in options.items() if value is not None}, as_json))
 
 
 @contextmanager
@@ -113,15 +105,5 @@ def _told() -> Iterator[None]:
         raise click.ClickException(str(error)) from None
 
 
-def _settings(options: dict[str, Any]) -> "Settings":
-    """The settings with the given command line *options* on top; a wrong one ends the command with status 2."""
-    from pydantic import ValidationError  # noqa: PLC0415 - --help must not pay for it
-
-    from hayhooks.settings import ENV_FILE, Settings, problems  # noqa: PLC0415 - as above
-
-    try:
-        return Settings(**{name: value for name, value in options.items() if value is not None})
-    except ValidationError as error:
-        raise click.UsageError("\n".join(problems(error))) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"{ENV_FILE} cannot be read as UTF-8 text: {error}") from None
+main.add_command(pipeline)
+main.add_command(completion)

@@ -1,21 +1,18 @@
 """``hayhooks status``: what the running server serves."""
 
 import json
-import ssl
 import sys
 import time
 from collections.abc import Iterator
 from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.request import urlopen
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hayhooks.cli.server import NoAnswerError, Server
 from hayhooks.settings import Settings
 
-_TIMEOUT_S = 10
 _STYLES = {"serving": "green", "stale": "yellow", "failed": "red", "loading": "cyan"}
 
 
@@ -25,12 +22,10 @@ def status(settings: Settings, *, as_json: bool) -> int:
     Returns:
         0, or 1 if the server does not answer, or 2 if a deployment failed or is stale, or workers differ.
     """
-    url = _url(settings)
     try:
-        body = _get(url, settings)
-    except (OSError, ValueError) as error:
-        reason = error.reason if isinstance(error, URLError) and not isinstance(error, HTTPError) else error
-        print(f"No answer from {url}: {reason}. Is `hayhooks run` running there?", file=sys.stderr)  # noqa: T201
+        body = Server(settings).status()
+    except NoAnswerError as error:
+        print(f"{error}. Is `hayhooks run` running there?", file=sys.stderr)  # noqa: T201
         return 1
     if as_json:
         print(json.dumps(body, indent=2))  # noqa: T201
@@ -38,25 +33,6 @@ def status(settings: Settings, *, as_json: bool) -> int:
         _show(body, Console(highlight=False))
     wrong = any(entry["state"] in ("failed", "stale") for entry in body["deployments"])
     return 2 if wrong or _differing(body) else 0
-
-
-def _url(settings: Settings) -> str:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(settings.host, settings.host)  # noqa: S104
-    if ":" in host:
-        host = f"[{host}]"
-    return f"http{'s' if settings.use_https else ''}://{host}:{settings.port}/status"
-
-
-def _get(url: str, settings: Settings) -> dict[str, Any]:
-    # The standard library's client: importing httpx would take longer than the whole command.
-    context = ssl.create_default_context() if settings.use_https else None
-    if context is not None and settings.disable_ssl:
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with urlopen(url, timeout=_TIMEOUT_S, context=context) as response:  # noqa: S310 - the scheme is ours
-        body = json.load(response)
-    if not isinstance(body, dict) or "deployments" not in body:
-        raise ValueError("that is no hayhooks server")
-    return body
 
 
 def _show(body: dict[str, Any], console: Console) -> None:

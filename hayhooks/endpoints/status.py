@@ -32,7 +32,10 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
         name = request.path_params["name"]
         if name not in _names(snapshot):
             raise missing(snapshot, name)
-        body = {"status": "Up!", "pipeline": name, **_state(snapshot, name)}
+        kernel = switch_of(request.scope).kernel
+        found = kernel and kernel.found(name)
+        told = found and {"revision": found.id, "device": found.identity[0], "inode": found.identity[1]}
+        body = {"status": "Up!", "pipeline": name, **_state(snapshot, name), "found": told}
         return JSONResponse(body, status_code=200 if name in snapshot.deployments else 503)
 
     yield Described("/status", status, {"GET": lambda: _STATUS})
@@ -62,7 +65,9 @@ def _live(switch: Switch) -> dict[str, Any]:
     """What changes without a new generation."""
     kernel = switch.kernel
     watching = kernel.watch.state if kernel else None
+    directory = kernel.directory if kernel else None
     return {
+        "directory": directory and {"path": directory[0], "device": directory[1][0], "inode": directory[1][1]},
         "watching": watching
         and {
             "by": "events" if watching.directories else "look-around",

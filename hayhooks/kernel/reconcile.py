@@ -154,6 +154,15 @@ class Reconciler:
         """Whether it still looks and acts."""
         return self._thread.is_alive()
 
+    @property
+    def directory(self) -> tuple[str, tuple[int, int]] | None:
+        """The real path of the pipelines directory, its device and inode, as of the last look; None if unreadable."""
+        return None if self._look.problem else next(iter(self._look.surroundings.items()), None)
+
+    def found(self, name: str) -> Revision | None:
+        """What was last read of *name*, whatever has become of it since."""
+        return self._look.revisions.get(name)
+
     def stop(self, timeout_s: float) -> None:
         """Stop watching, retire every deployment, and wait for that for *timeout_s* at most."""
         self._stopped.set()

@@ -58,6 +58,12 @@ class Sight:
     kind: Kind = Kind.FOLDER
 
     @property
+    def identity(self) -> tuple[int, int]:
+        """Device and inode of the folder, links followed, or of the file."""
+        stamps = ((stamp.device, stamp.inode) for stamp in self.stamps.values())
+        return next(iter(self.directories.values()), next(stamps, (0, 0)))
+
+    @property
     def code(self) -> Mapping[str, Stamp | None]:
         """The stamps of what runs; of the other files only that they are there."""
         return {path: stamp if _is_code(path, self.kind) else None for path, stamp in self.stamps.items()}
@@ -154,6 +160,13 @@ class Scanner:
             self._bystanders.pop(name, None)
             self._miss(name, now)
         return self._result("")
+
+    def read(self, name: str, path: Path, now: float) -> Revision | None:
+        """What *path*, wherever it lies, is as the deployment *name*; None if it is none, or does not keep still."""
+        self._python_path.look()
+        self._see(name, [path], now)
+        memory = self._memory.get(name)
+        return memory.revision if memory and memory.settled else None
 
     def is_moving(self, name: str) -> bool:
         """Whether *name* has changed, or gone, and has not kept still since."""
@@ -556,7 +569,7 @@ def _read(name: str, sight: Sight, before: Revision | None, *, in_hurry: bool) -
     """
     path = sight.path
     if sight.problem:
-        return Revision(name, path, _digest(sight.problem.encode(errors="surrogateescape")).hex(), {}, sight.problem)
+        return _unreadable(name, sight, sight.problem)
     folder = path.parent if sight.kind is Kind.YAML else path
     known = before.files if before else {}
     files: dict[str, File] = {}
@@ -572,9 +585,14 @@ def _read(name: str, sight: Sight, before: Revision | None, *, in_hurry: bool) -
                 return None
             files[relative] = _by_stamp(stamp)
         except OSError as error:
-            problem = f"{folder / relative} cannot be read: {error.strerror or error}"
-            return Revision(name, path, _digest(problem.encode(errors="surrogateescape")).hex(), {}, problem)
-    return Revision(name, path, _fingerprint(files, sight.shared), files, shared=sight.shared, kind=sight.kind)
+            return _unreadable(name, sight, f"{folder / relative} cannot be read: {error.strerror or error}")
+    fingerprint = _fingerprint(files, sight.shared)
+    return Revision(name, path, fingerprint, files, shared=sight.shared, kind=sight.kind, identity=sight.identity)
+
+
+def _unreadable(name: str, sight: Sight, problem: str) -> Revision:
+    fingerprint = _digest(problem.encode(errors="surrogateescape")).hex()
+    return Revision(name, sight.path, fingerprint, {}, problem, identity=sight.identity)
 
 
 def _imports(revision: Revision) -> frozenset[str]:

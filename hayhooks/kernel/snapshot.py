@@ -66,6 +66,7 @@ class Revision:
     shared: Mapping[str, Shared] = field(default_factory=dict, repr=False)  # modules that it imports, by name
     kind: Kind = Kind.FOLDER
     make: Callable[[], Any] | None = field(default=None, repr=False)  # makes the wrapper, where code has given it
+    identity: tuple[int, int] = field(default=(0, 0), compare=False)  # device and inode of the folder or file
 
     @property
     def id(self) -> str:

@@ -1,4 +1,6 @@
+import shutil
 import time
+from pathlib import Path
 
 import pytest
 
@@ -88,3 +90,26 @@ def test_a_root_that_cannot_be_read_is_not_ready_and_says_why(tmp_path, kind):
         assert server.client.get("/readyz").status_code == 503
         assert server.client.get("/healthz").status_code == 200
         assert server.client.post("/any/run", json={}).status_code == 404
+
+
+def test_the_status_tells_which_directory_is_served_and_what_was_last_found_there_under_a_name(
+    server: LiveServer, root: Path
+):
+    server.serve("echo", answer="1")
+    directory, serving_revision = server.status()["directory"], server.state("echo")["revision"]
+    assert directory == {"path": str(root), "device": root.stat().st_dev, "inode": root.stat().st_ino}
+
+    (root / "echo").rename(root / ".old")
+    shutil.copytree(root / ".old", root / "echo")
+    inode = (root / "echo").stat().st_ino
+    found = {"revision": serving_revision, "device": root.stat().st_dev, "inode": inode}
+    server.eventually(lambda: server.client.get("/status/echo").json()["found"] == found)
+    assert server.status()["generation"] == 1  # it is another folder with the same in it
+
+    server.write("echo", "raise ValueError('broken')")
+    server.eventually(lambda: server.state("echo")["state"] == "stale")
+    told = server.client.get("/status/echo").json()
+    assert told["found"]["revision"] == told["failed_revision"] != serving_revision
+
+    root.rename(root.with_name("away"))
+    server.eventually(lambda: server.status()["directory"] is None)

@@ -1,0 +1,164 @@
+"""``hayhooks pipeline run``: call ``POST /{name}/run`` of the running server."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import quote
+
+import click
+import httpx
+
+from hayhooks.cli.messages import CannotError, note, progress, say_json
+from hayhooks.cli.server import NoAnswerError, Server
+from hayhooks.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What to send, and where to put what comes."""
+
+    arguments: Sequence[str]  # key=value
+    files: Sequence[Path]
+    directories: Sequence[Path]  # whose files are sent too
+    stream: bool
+    output: Path | None
+    timeout_s: float | None
+
+
+def run(settings: Settings, name: str, call: Call) -> int:
+    """Call the pipeline *name* and print its result; 1 if it fails."""
+    arguments = dict(map(_split, call.arguments))
+    files = [*call.files, *(path for directory in call.directories for path in _files(directory))]
+    server = Server(settings)
+    url = f"{server.url}/{quote(name, safe='')}/run"
+    try:
+        verify = server.trust()
+        with ExitStack() as stack:
+            client = stack.enter_context(
+                httpx.Client(
+                    headers=server.headers(), verify=True if verify is None else verify, timeout=call.timeout_s
+                )
+            )
+            body = stack.enter_context(_body(arguments, files))
+            with progress(f"Running {name}") if not call.stream else ExitStack():
+                response = stack.enter_context(client.stream("POST", url, **body))
+                if not call.stream or response.is_error:
+                    response.read()
+            if response.is_error:
+                raise CannotError(_why(response, arguments))
+            return _take(response, call)
+    except NoAnswerError as error:
+        raise CannotError(str(error)) from None
+    except httpx.TimeoutException:
+        raise CannotError(f"{name} had not answered after {call.timeout_s:g} s (--timeout)") from None
+    except httpx.HTTPError as error:
+        told = f"No answer from {url}: {str(error) or type(error).__name__}. Is `hayhooks run` running there?"
+        raise CannotError(told) from None
+
+
+def _split(argument: str) -> tuple[str, str]:
+    key, equals, value = argument.partition("=")
+    if not key or not equals:
+        raise click.UsageError(f"-p {argument}: write it as key=value")
+    return key, value
+
+
+def _value(text: str) -> Any:
+    """*text* as JSON where it is some, else as text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _files(directory: Path) -> Iterator[Path]:
+    found = sorted(path for path in directory.rglob("*") if path.is_file() and not path.name.startswith("."))
+    if not found:
+        raise click.UsageError(f"-d {directory}: there are no files in it")
+    yield from found
+
+
+@contextmanager
+def _body(arguments: dict[str, str], files: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    """What httpx sends: JSON, or a form where there are files, with each of them open."""
+    if not files:
+        yield {"json": {key: _value(text) for key, text in arguments.items()}}
+        return
+    with ExitStack() as stack:
+        parts: list[tuple[str, tuple[str, IO[bytes]]]] = []
+        for path in files:
+            try:
+                parts.append(("files", (path.name, stack.enter_context(path.open("rb")))))
+            except OSError as error:
+                raise CannotError(f"{path} cannot be read: {error.strerror}") from None
+        yield {"data": arguments, "files": parts}
+
+
+def _why(response: httpx.Response, arguments: dict[str, str]) -> str:
+    """What the server says is wrong, in a line."""
+    try:
+        detail = response.json()["detail"]
+    except (ValueError, LookupError, TypeError):
+        return f"{response.url} answered {response.status_code} {response.reason_phrase}"
+    if not isinstance(detail, list):
+        return f"{detail} ({response.status_code})"
+    problems = [_problem(item, arguments) for item in detail if isinstance(item, dict)]
+    return "; ".join(problems)
+
+
+def _problem(item: dict[str, Any], arguments: dict[str, str]) -> str:
+    """One of pydantic's errors, about a parameter as it was given."""
+    place = ".".join(str(part) for part in item.get("loc", [])[1:])
+    text = arguments.get(place)
+    hint = f""" (for a text write -p '{place}="{text}"')""" if item.get("type") == "string_type" and text else ""
+    return f"{place}: {item.get('msg', 'is wrong')}{hint}".removeprefix(": ")
+
+
+def _take(response: httpx.Response, call: Call) -> int:
+    """Print the answer or write it to a file."""
+    kind = response.headers.get("content-type", "").partition(";")[0]
+    if call.output is not None:
+        _write(response, call.output)
+    elif kind == "text/event-stream":
+        for line in response.iter_lines():
+            if line.startswith("data:"):
+                _print(line.removeprefix("data:").removeprefix(" ") + "\n")
+    elif kind == "application/json":
+        response.read()
+        _print_result(response.json())
+    elif kind.startswith("text/"):
+        for text in response.iter_text():
+            _print(text)
+        _print("\n" if sys.stdout.isatty() else "")
+    elif sys.stdout.isatty():
+        raise CannotError(f"the answer is {kind or 'of no known type'}, and no text: write it to a file with -O FILE")
+    else:
+        for part in response.iter_bytes():
+            sys.stdout.buffer.write(part)
+    return 0
+
+
+def _write(response: httpx.Response, path: Path) -> None:
+    try:
+        with path.open("wb") as file:
+            size = sum(file.write(part) for part in response.iter_bytes())
+    except OSError as error:
+        raise CannotError(f"{path} cannot be written: {error.strerror}") from None
+    note((f"Wrote {size:,} bytes to {path}.", "dim"))
+
+
+def _print_result(body: Any) -> None:
+    result = body["result"] if isinstance(body, dict) and body.keys() == {"result"} else body
+    if isinstance(result, str):
+        _print(f"{result}\n")
+    else:
+        say_json(result)
+
+
+def _print(text: str) -> None:
+    click.echo(text, nl=False)
+    sys.stdout.flush()

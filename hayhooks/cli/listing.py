@@ -1,0 +1,57 @@
+"""``hayhooks pipeline list``: what lies in the pipelines directory, and what the server makes of it."""
+
+from pathlib import Path
+from typing import Any
+
+from hayhooks.cli.messages import CannotError, Cell, note, say, say_json, say_table
+from hayhooks.cli.names import names_in
+from hayhooks.cli.server import serving
+from hayhooks.settings import Settings
+
+_STYLES = {"serving": "green", "stale": "yellow", "failed": "red", "loading": "cyan"}
+
+
+def list_pipelines(settings: Settings, *, as_json: bool) -> int:
+    """Print a line for each deployment: what the server says of it, if one serves this directory."""
+    root = settings.pipelines_dir.absolute()
+    server, why = serving(root, settings)
+    if not root.is_dir() and server is None:
+        raise CannotError(f"the pipelines directory {root} does not exist: make it, or set HAYHOOKS_PIPELINES_DIR")
+    try:
+        rows = _merged(root, server.status()["deployments"] if server else [])
+    except OSError as error:
+        raise CannotError(f"the pipelines directory {root} cannot be read: {error.strerror}") from None
+    if as_json:
+        say_json({"directory": str(root), "server": server.url if server else None, "pipelines": rows})
+        return 0
+    if rows:
+        say_table(("name", "kind", "state", "revision", "endpoints", "error"), [_cells(row) for row in rows])
+    else:
+        say(f"Nothing is deployed in {root}.")
+    if server is None:
+        note((why, "yellow"))
+    return 0
+
+
+def _merged(root: Path, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What lies there, with what the server says; and what it still serves though it lies there no more."""
+    kinds = names_in(root) if root.is_dir() else {}
+    told = {entry["name"]: entry for entry in entries}
+    return [_row(name, kinds.get(name, ""), told.get(name, {})) for name in sorted(kinds.keys() | told.keys())]
+
+
+def _row(name: str, kind: str, entry: dict[str, Any]) -> dict[str, Any]:
+    kept = ("state", "revision", "failed_revision", "endpoints", "description", "error")
+    return {"name": name, "kind": kind or None, **{key: entry.get(key) for key in kept}}
+
+
+def _cells(row: dict[str, Any]) -> list[Cell]:
+    state = row["state"] or ""
+    return [
+        row["name"],
+        row["kind"] or "",
+        (state, _STYLES.get(state, "")),
+        row["revision"] or row["failed_revision"] or "",
+        " ".join(row["endpoints"] or ()),
+        (row["error"] or "").partition("\n")[0],
+    ]

@@ -1,0 +1,127 @@
+"""What commands ask of a running server, and whether one runs."""
+
+import json
+import os
+import ssl
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote
+from urllib.request import Request, urlopen
+
+from hayhooks.settings import Settings
+
+_TIMEOUT_S = 10
+
+
+class NoAnswerError(Exception):
+    """Nobody answers there, or somebody who is no hayhooks server, or who wants another key; ``str()`` says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The server that listens where *settings* say, if there is one."""
+
+    settings: Settings
+
+    @property
+    def url(self) -> str:
+        """Where it is, without a slash at the end."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.settings.host, self.settings.host)  # noqa: S104
+        return f"http{'s' * self._is_https}://{f'[{host}]' if ':' in host else host}:{self.settings.port}"
+
+    def status(self) -> dict[str, Any]:
+        """The body of ``/status``.
+
+        Raises:
+            NoAnswerError: there is none to be had.
+        """
+        body = self._get("/status")
+        if body is None or "deployments" not in body:
+            raise NoAnswerError(f"No answer from {self.url}/status: that is no hayhooks server")
+        return body
+
+    def state(self, name: str) -> dict[str, Any] | None:
+        """The body of ``/status/{name}``; None if the server knows nothing of that name.
+
+        Raises:
+            NoAnswerError: as ``status``.
+        """
+        body = self._get(f"/status/{quote(name, safe='')}")
+        return body if body and "state" in body else None
+
+    def headers(self) -> dict[str, str]:
+        """What every request must bring: a key, where keys are set.
+
+        Raises:
+            NoAnswerError: the file with the keys cannot be read.
+        """
+        try:
+            keys = self.settings.keys()
+        except OSError as error:
+            raise NoAnswerError(f"HAYHOOKS_API_KEYS_FILE={error.filename} cannot be read: {error.strerror}") from None
+        return {"Authorization": f"Bearer {keys[0]}"} if keys else {}
+
+    def trust(self) -> ssl.SSLContext | None:
+        """How the server's certificate is verified; None where it has none."""
+        if not self._is_https:
+            return None
+        context = ssl.create_default_context()
+        if self.settings.disable_ssl:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        elif self.settings.ssl_certfile and self.settings.ssl_certfile.is_file():
+            context.load_verify_locations(self.settings.ssl_certfile)  # our own: it may be signed by nobody else
+        return context
+
+    @property
+    def _is_https(self) -> bool:
+        return self.settings.use_https or self.settings.ssl_certfile is not None
+
+    def _get(self, path: str) -> dict[str, Any] | None:
+        """The JSON object at *path*, whatever its status; None if it is none."""
+        # The standard library's client: importing httpx would take longer than the whole command.
+        url = self.url + path
+        try:
+            request = Request(url, headers=self.headers())  # noqa: S310 - the scheme is ours
+            with urlopen(request, timeout=_TIMEOUT_S, context=self.trust()) as response:  # noqa: S310 - as above
+                return _object(response.read())
+        except HTTPError as error:
+            if error.code in (401, 403):
+                raise NoAnswerError(f"{url} wants a key: set HAYHOOKS_API_KEYS to one that it knows") from None
+            return _object(error.read())
+        except (OSError, HTTPException, ValueError) as error:
+            reason = error.reason if isinstance(error, URLError) else error
+            raise NoAnswerError(f"No answer from {url}: {reason}") from None
+
+
+def serving(root: Path, settings: Settings) -> tuple[Server | None, str]:
+    """The server that serves the pipelines directory *root*; None, and why that is so, if none does."""
+    server = Server(settings)
+    try:
+        directory = server.status().get("directory")
+    except NoAnswerError as error:
+        return None, str(error)
+    if directory is None:
+        return None, f"The server at {server.url} does not say which directory it serves, or cannot read it"
+    if not _is(root, directory):
+        return None, f"The server at {server.url} serves {directory['path']}, and not {root}"
+    return server, ""
+
+
+def _is(root: Path, directory: dict[str, Any]) -> bool:
+    """Whether the server's *directory* is *root*: by identity, for in a container it has another path."""
+    try:
+        status = os.stat(root)
+    except OSError:
+        return False
+    return (status.st_dev, status.st_ino) == (directory["device"], directory["inode"])
+
+
+def _object(content: bytes) -> dict[str, Any] | None:
+    try:
+        body = json.loads(content)
+    except ValueError:
+        return None
+    return body if isinstance(body, dict) else None

@@ -1,0 +1,678 @@
+import ctypes
+import json
+import os
+import resource
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.responses import JSONResponse
+
+from hayhooks import Settings, create_app
+from hayhooks.cli.deploy import described
+from hayhooks.cli.directory import PipelinesDirectory
+from tests.cli.killing import contents
+from tests.cli.processes import HAYHOOKS, environment, started
+from tests.cli.processes import hayhooks as run_hayhooks
+from tests.faults.traffic import BYSTANDER, Traffic
+from tests.faults.traffic import write as write_version
+from tests.server import ECHO, LiveServer, eventually, replace, serving
+
+BROKEN = "import nothing_of_this_name\n"
+
+
+@pytest.fixture
+def port(server: LiveServer) -> str:
+    return server.url.rpartition(":")[2]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return wrapper(tmp_path / "mine/echo", "1")
+
+
+def wrapper(folder: Path, answer: str, code: str = ECHO) -> Path:
+    replace(folder / "pipeline_wrapper.py", f"ANSWER = {answer!r}\n{code}")
+    return folder
+
+
+def pipeline(*arguments: str | Path, cwd: Path, port: str = "1", **settings: str) -> subprocess.CompletedProcess[str]:
+    """A command on the directory, asking a server at *port*; where none is meant nobody listens."""
+    return run_hayhooks("pipeline", *map(str, arguments), cwd=cwd, PORT=port, **settings)
+
+
+def listed(root: Path) -> list[str]:
+    return sorted(os.listdir(root))
+
+
+def test_a_folder_is_served_when_the_command_is_done(server, root, port, source, tmp_path):
+    done = pipeline("deploy-files", source, cwd=tmp_path, port=port)
+
+    assert done.returncode == 0, done.stderr
+    state = server.state("echo")
+    assert done.stdout.splitlines() == [
+        f"Deployed {root}/echo.",
+        f"✓ echo  {state['revision']}  POST /echo/run  POST /echo/chat",
+    ]
+    assert server.run("echo", text="!") == "1!"
+    assert listed(root) == ["echo"]
+    assert contents(root / "echo") == contents(source)
+
+
+def test_without_a_server_it_is_served_at_the_next_start(root, source, tmp_path):
+    done = pipeline("deploy-files", source, "-n", "other", cwd=tmp_path)
+
+    assert done.returncode == 0
+    assert "No answer from http://127.0.0.1:1/status" in done.stderr
+    assert done.stdout.splitlines() == [f"Deployed {root}/other.", "It will be served at the next start."]
+
+
+def test_a_server_of_another_directory_is_told_and_not_waited_for(server, port, source, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    done = pipeline("deploy-files", source, "--pipelines-dir", tmp_path / "elsewhere", cwd=tmp_path, port=port)
+
+    assert done.returncode == 0
+    assert f"serves {server.root}, and not {tmp_path}/elsewhere" in done.stderr
+    assert "next start" in done.stdout
+
+
+def test_the_same_directory_is_known_by_another_path(server, port, source, tmp_path):
+    (tmp_path / "link").symlink_to(server.root)
+    done = pipeline("deploy-files", source, "--pipelines-dir", tmp_path / "link", cwd=tmp_path, port=port)
+
+    assert done.returncode == 0
+    assert "✓ echo" in done.stdout
+
+
+def test_an_existing_name_is_only_replaced_when_told_to_and_equal_files_are_no_reload(server, port, source, tmp_path):
+    pipeline("deploy-files", source, cwd=tmp_path, port=port)
+    loaded_at = server.state("echo")["loaded_at"]
+
+    refused = pipeline("deploy-files", source, cwd=tmp_path, port=port)
+    same = pipeline("deploy-files", source, "--overwrite", cwd=tmp_path, port=port)
+    assert (refused.returncode, same.returncode) == (1, 0)
+    assert "echo exists already: use --overwrite" in refused.stderr
+    assert server.state("echo")["loaded_at"] == loaded_at
+
+    wrapper(source, "2")
+    replaced = pipeline("deploy-files", source, "-o", cwd=tmp_path, port=port)
+    assert replaced.returncode == 0
+    assert server.run("echo") == "2"
+    assert listed(server.root) == ["echo"]
+
+
+def test_what_does_not_load_is_told_before_anything_is_changed(server, port, source, tmp_path):
+    pipeline("deploy-files", source, cwd=tmp_path, port=port)
+    before = contents(server.root)
+    replace(source / "pipeline_wrapper.py", BROKEN)
+
+    done = pipeline("deploy-files", source, "-o", cwd=tmp_path, port=port)
+
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [
+        "✗ echo",
+        "  ModuleNotFoundError: No module named 'nothing_of_this_name'",
+        f"  {source}/pipeline_wrapper.py:1: import nothing_of_this_name",
+        "  hint: pip install nothing-of-this-name",
+        "Nothing was deployed.",
+    ]
+    assert contents(server.root) == before
+
+
+def test_what_the_server_cannot_serve_is_told_and_what_was_there_before_put_back(server, port, source, tmp_path):
+    pipeline("deploy-files", source, cwd=tmp_path, port=port)
+    before, revision = contents(server.root), server.state("echo")["revision"]
+    replace(source / "pipeline_wrapper.py", BROKEN)
+
+    done = pipeline("deploy-files", source, "-o", "--no-check", cwd=tmp_path, port=port)
+
+    assert done.returncode == 1
+    failed = done.stdout.splitlines()[1].removeprefix("✗ echo  ")
+    assert done.stdout.splitlines() == [
+        f"Replaced {server.root}/echo.",
+        f"✗ echo  {failed}",
+        "  ModuleNotFoundError: No module named 'nothing_of_this_name'",
+        f"  at {server.root}/echo/pipeline_wrapper.py:1: import nothing_of_this_name",
+        "  hint: pip install nothing-of-this-name",
+        f"  revision {revision} keeps serving",
+        "What was there before has been put back.",
+    ]
+    assert contents(server.root) == before
+    assert server.state("echo")["state"] == "serving"
+
+
+def test_no_rollback_leaves_what_failed_and_a_new_name_that_failed_is_taken_out(server, port, source, tmp_path):
+    pipeline("deploy-files", source, cwd=tmp_path, port=port)
+    replace(source / "pipeline_wrapper.py", BROKEN)
+
+    left = pipeline("deploy-files", source, "-o", "--no-check", "--no-rollback", cwd=tmp_path, port=port)
+    new = pipeline("deploy-files", source, "-n", "added", "--no-check", cwd=tmp_path, port=port)
+
+    assert (left.returncode, new.returncode) == (1, 1)
+    assert server.state("echo")["state"] == "stale"
+    assert contents(server.root / "echo") == contents(source)
+    assert "taken out again" in new.stdout
+    assert listed(server.root) == ["echo"]
+
+
+def test_a_copy_is_whole_and_the_source_is_not_touched(root, source, tmp_path):
+    (source / "model.bin").write_bytes(bytes(range(256)) * 1000)
+    replace(source / ".env", "KEY=1")
+    replace(source / "deep/er/ü 雪.txt", "x")
+    replace(source / "script.sh", "#!/bin/sh")
+    (source / "script.sh").chmod(0o755)
+    (source / "closed").mkdir()
+    replace(source / "closed/file", "x")
+    (source / "closed").chmod(0o555)
+    (source / "inside").symlink_to("deep/er")
+    (source / "dangling").symlink_to("nowhere")
+    (source / "loop").symlink_to("loop")
+    (source / "absolute").symlink_to(tmp_path)
+    os.mkfifo(source / "fifo")
+    with socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(str(source / "socket"))
+    for left_out in ("__pycache__/x.pyc", ".git/config", ".venv/pyvenv.cfg", "env/pyvenv.cfg"):
+        replace(source / left_out, "")
+    before = contents(source)
+    stamps = {path: path.lstat() for path in source.rglob("*")}
+
+    done = pipeline("deploy-files", source, cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert {path: path.lstat() for path in source.rglob("*")} == stamps
+    copy = contents(root / "echo")
+    gone = ("__pycache__", ".git", ".venv", "env", "fifo", "socket")
+    assert copy == {path: content for path, content in before.items() if not path.startswith(gone) or path == ".env"}
+    assert (root / "echo/script.sh").stat().st_mode & 0o777 == 0o755
+    assert (root / "echo/closed").stat().st_mode & 0o777 == 0o755  # who owns it can replace it
+    for name in ("fifo", "socket"):
+        assert f"{source}/{name} is no file that can be copied: it was left out" in done.stderr
+
+
+def test_a_link_that_leads_out_of_the_folder_is_warned_of(root, source, tmp_path):
+    (source / "out").symlink_to("../other")
+
+    done = pipeline("deploy-files", source, cwd=tmp_path)
+
+    assert f"warning: out is a link that leads out of {source}" in done.stderr
+    assert os.readlink(root / "echo/out") == "../other"
+
+
+def test_a_link_saves_no_files_follows_the_folder_and_goes_alone(server, port, source, tmp_path):
+    done = pipeline("deploy-files", source, "-s", cwd=tmp_path, port=port)
+    assert done.returncode == 0
+    assert os.readlink(server.root / "echo") == str(source)
+
+    wrapper(source, "2")
+    server.eventually(lambda: server.run("echo") == "2")
+    copied = pipeline("deploy-files", source, "-o", cwd=tmp_path, port=port)
+    assert copied.returncode == 0
+    assert not (server.root / "echo").is_symlink()
+    linked = pipeline("deploy-files", source, "-o", "--skip-saving-files", cwd=tmp_path, port=port)
+    assert linked.returncode == 0
+    assert (server.root / "echo").is_symlink()
+
+    gone = pipeline("undeploy", "echo", cwd=tmp_path, port=port)
+    assert gone.returncode == 0
+    assert f"{source} is as it was" in gone.stdout
+    assert listed(server.root) == []
+    assert listed(source) == ["pipeline_wrapper.py"]
+
+
+def test_a_folder_of_the_directory_is_copied_to_another_name_and_not_to_its_own(server, port, root, tmp_path):
+    server.serve("echo", answer="1")
+    inode = (root / "echo").stat().st_ino
+
+    copied = pipeline("deploy-files", root / "echo", "-n", "copy", cwd=tmp_path, port=port)
+    (tmp_path / "link").symlink_to(root / "echo")
+    itself = pipeline("deploy-files", root / "echo", "-o", cwd=tmp_path, port=port)
+    by_link = pipeline("deploy-files", tmp_path / "link", "-n", "echo", "-o", cwd=tmp_path, port=port)
+    from_inside = pipeline("deploy-files", ".", cwd=root / "echo", port=port, PIPELINES_DIR=str(root))
+
+    assert [done.returncode for done in (copied, itself, by_link, from_inside)] == [0, 0, 0, 0]
+    for done in (itself, by_link, from_inside):
+        assert "nothing is copied" in done.stdout
+        assert "✓ echo" in done.stdout
+    assert (root / "echo").stat().st_ino == inode
+    assert listed(root) == ["copy", "echo"]
+    assert contents(root / "copy") == contents(root / "echo")
+
+
+@pytest.mark.parametrize("option", [[], ["-s"]])
+def test_a_folder_is_not_put_into_itself_nor_in_place_of_what_it_lies_in(root, tmp_path, option):
+    wrapper(tmp_path, "outer")
+    inner = wrapper(wrapper(root / "echo", "1") / "inner", "2")
+    before = contents(root)
+
+    around = pipeline("deploy-files", tmp_path, "-n", "around", *option, cwd=tmp_path)
+    within = pipeline("deploy-files", inner, "-n", "echo", "-o", *option, cwd=tmp_path)
+
+    assert (around.returncode, within.returncode) == (2, 2)
+    assert "holds the pipelines directory" in around.stderr
+    assert "lies in" in within.stderr
+    assert contents(root) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("..", "no name of a deployment"),
+        (".", "no name of a deployment"),
+        ("", "no name of a deployment"),
+        ("a/b", "no name of a deployment"),
+        ("/etc", "no name of a deployment"),
+        (".hidden", "no name of a deployment"),
+        ("_private", "passes over"),
+        ("echo~", "passes over"),
+        ("status", "belongs to a route"),
+        ("docs", "belongs to a route"),
+        ("v1", "belongs to a route"),
+        ("my echo", "cannot be a part of a URL"),
+        ("what?", "cannot be a part of a URL"),
+        ("echo.yml", "looks like a file's"),
+    ],
+)
+@pytest.mark.parametrize("command", ["deploy-files", "new"])
+def test_a_name_that_cannot_be_is_refused_with_2(root, source, tmp_path, command, name, message):
+    arguments = ["deploy-files", source, "-n", name] if command == "deploy-files" else ["new", name]
+    done = pipeline(*arguments, cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert listed(root) == []
+
+
+def test_names_of_every_script_are_good(server, port, source, tmp_path):
+    done = pipeline("deploy-files", source, "-n", "写-é.1", cwd=tmp_path, port=port)
+
+    assert done.returncode == 0, done.stderr
+    assert server.run("写-é.1") == "1"
+    assert pipeline("undeploy", "写-é.1", cwd=tmp_path, port=port).returncode == 0
+
+
+def test_a_folder_that_is_none_or_no_wrapper_is_refused(root, tmp_path):
+    (tmp_path / "empty").mkdir()
+    missing = pipeline("deploy-files", "nowhere", cwd=tmp_path)
+    empty = pipeline("deploy-files", "empty", cwd=tmp_path)
+
+    assert (missing.returncode, empty.returncode) == (2, 1)
+    assert "'nowhere' does not exist" in missing.stderr
+    assert "has no pipeline_wrapper.py" in empty.stderr
+    assert listed(root) == []
+
+
+def test_the_directory_is_made_where_only_it_is_missing(source, tmp_path):
+    made = pipeline("deploy-files", source, cwd=tmp_path)
+    far = pipeline("deploy-files", source, cwd=tmp_path, PIPELINES_DIR="not/there")
+
+    assert (made.returncode, far.returncode) == (0, 1)
+    assert listed(tmp_path / "pipelines") == ["echo"]
+    assert f"{tmp_path}/not/there does not exist" in far.stderr
+
+
+def test_a_directory_that_cannot_be_written_to_is_left_as_it_is_and_told(root, source, tmp_path):
+    wrapper(root / "echo", "0")
+    before = contents(root)
+    with unwritable(root) as run_as:
+        commands = (
+            ("deploy-files", str(source), "-o", "--no-check"),
+            ("undeploy", "echo"),
+            ("undeploy", "echo", "--purge"),
+            ("new", "other"),
+        )
+        results = [run_as(*command, cwd=tmp_path) for command in commands]
+
+    for done in results:
+        assert done.returncode == 1, done.stdout
+        assert len(done.stderr.splitlines()) == 1
+        assert "denied" in done.stderr or "Read-only" in done.stderr
+    assert contents(root) == before
+
+
+@contextmanager
+def unwritable(root: Path) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """Take the right to write to *root* away; gives what runs a command under that rule, also for who is root."""
+    mode = root.stat().st_mode
+    root.chmod(0o555)
+
+    def obey() -> None:
+        if os.geteuid() == 0:
+            ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)  # drop CAP_DAC_OVERRIDE for good, by which root passes over modes
+
+    def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [HAYHOOKS, "pipeline", *arguments],
+            cwd=cwd,
+            env=environment(PORT="1"),
+            preexec_fn=obey,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    try:
+        yield run
+    finally:
+        root.chmod(mode)
+
+
+def test_a_full_disk_leaves_everything_as_it_was(root, source, tmp_path):
+    (source / "large.bin").write_bytes(b"x" * 3_000_000)
+    wrapper(root / "echo", "0")
+    before = contents(root)
+
+    done = subprocess.run(
+        [HAYHOOKS, "pipeline", "deploy-files", str(source), "-o", "--no-check"],
+        cwd=tmp_path,
+        env=environment(PORT="1"),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert "cannot be deployed: File too large" in done.stderr
+    assert contents(root) == before
+
+
+def test_two_at_once_do_not_hurt_each_other(server, port, root, tmp_path):
+    sources = [wrapper(tmp_path / f"mine/{number}", str(number)) for number in range(4)]
+    with ThreadPoolExecutor() as pool:
+        results = list(
+            pool.map(
+                lambda source: pipeline(
+                    "deploy-files", source, "-n", "echo", "-o", "--no-check", cwd=tmp_path, port=port
+                ),
+                sources,
+            )
+        )
+
+    assert any(done.returncode == 0 for done in results)
+    for done in results:
+        assert done.returncode == 0 or "replaced by somebody else" in done.stderr, done.stderr
+    assert listed(root) == ["echo"]
+    assert contents(root / "echo") in [contents(source) for source in sources]
+    assert server.eventually(lambda: server.run("echo")) == (root / "echo/pipeline_wrapper.py").read_text()[10]
+
+
+def test_two_new_ones_at_once_make_one(root, tmp_path):
+    sources = [wrapper(tmp_path / f"mine/{number}", str(number)) for number in range(4)]
+    with ThreadPoolExecutor() as pool:
+        results = list(
+            pool.map(lambda source: pipeline("deploy-files", source, "-n", "echo", "--no-check", cwd=tmp_path), sources)
+        )
+
+    assert sorted(done.returncode for done in results) == [0, 1, 1, 1]
+    assert contents(root / "echo") == contents(sources[[done.returncode for done in results].index(0)])
+
+
+def test_no_request_is_lost_while_it_is_replaced_and_rolled_back(server, port, tmp_path):
+    server.serve("bystander", BYSTANDER)
+    source = write_version(tmp_path / "mine", 1)
+    pipeline("deploy-files", source, "-n", "app", "--no-check", cwd=tmp_path, port=port)
+    with Traffic(server).flowing() as traffic:
+        for version in range(2, 6):
+            write_version(source, version)
+            done = pipeline("deploy-files", source, "-n", "app", "-o", "--no-check", cwd=tmp_path, port=port)
+            assert done.returncode == 0, done.stderr
+            traffic.serves(version)
+        replace(source / "pipeline_wrapper.py", BROKEN)
+        failed = pipeline("deploy-files", source, "-n", "app", "-o", "--no-check", cwd=tmp_path, port=port)
+        assert failed.returncode == 1
+        traffic.serves(5)
+
+
+def test_a_load_that_takes_too_long_is_told_and_stays(server, port, source, tmp_path):
+    gate = tmp_path / "gate"
+    slow = ECHO.replace("pass", f"__import__('os').open({str(gate)!r}, 0)")
+    os.mkfifo(gate)
+    wrapper(source, "1", slow)
+
+    done = pipeline("deploy-files", source, "--no-check", "--timeout", "0.5", cwd=tmp_path, port=port)
+    os.close(os.open(gate, os.O_RDWR | os.O_NONBLOCK))
+    with gate.open("r+b", buffering=0):
+        server.eventually(lambda: server.state("echo")["state"] == "serving")
+
+    assert done.returncode == 1
+    assert "has not loaded echo after 0.5 s" in done.stderr
+
+
+def test_several_workers_are_all_waited_for(source, tmp_path):
+    with started(tmp_path, "run", "--workers", "2") as server:
+        done = pipeline("deploy-files", source, cwd=tmp_path, port=str(server.port))
+        assert done.returncode == 0, done.stderr
+        answers = {httpx.post(server.url + "/echo/run", json={}).status_code for _ in range(10)}
+        assert answers == {200}
+
+        replace(source / "pipeline_wrapper.py", BROKEN)
+        failed = pipeline("deploy-files", source, "-o", "--no-check", cwd=tmp_path, port=str(server.port))
+        assert failed.returncode == 1
+        assert "put back" in failed.stdout
+
+        gone = pipeline("undeploy", "echo", cwd=tmp_path, port=str(server.port))
+        assert gone.returncode == 0
+        assert {httpx.post(server.url + "/echo/run", json={}).status_code for _ in range(10)} == {404}
+
+
+def test_undeploy_moves_to_a_trash_folder_beside_the_directory(server, port, root, tmp_path):
+    for _ in range(2):
+        server.serve("echo", answer="1", files={"model.bin": "x"})
+        before = contents(root / "echo")
+        done = pipeline("undeploy", "echo", cwd=tmp_path, port=port)
+
+        assert done.returncode == 0
+        moved, gone = done.stdout.splitlines()
+        assert gone == "echo is not served any more."
+        place = Path(moved.rpartition(" to ")[2].removesuffix("."))
+        assert place.parent == tmp_path / ".pipelines-trash"
+        assert contents(place) == before
+        assert server.client.post("/echo/run", json={}).status_code == 404
+    assert listed(root) == []
+    assert len(listed(tmp_path / ".pipelines-trash")) == 2
+
+
+def test_undeploy_purge_deletes(server, port, root, tmp_path):
+    server.serve("echo", answer="1")
+    (root / "echo/closed").mkdir(mode=0o500)
+
+    done = pipeline("undeploy", "echo", "--purge", cwd=tmp_path, port=port)
+
+    assert done.returncode == 0
+    assert listed(root) == []
+    assert not (tmp_path / ".pipelines-trash").exists()
+
+
+def test_undeploy_waits_for_what_is_still_answered(server, port, tmp_path):
+    gate = tmp_path / "gate"
+    server.serve("slow", SLOW, gate=str(gate))
+    with server.in_background("/slow/run", {}) as request:
+        eventually(lambda: (tmp_path / "gate.began").exists())
+        with ThreadPoolExecutor(1) as pool:
+            undeploying = pool.submit(pipeline, "undeploy", "slow", cwd=tmp_path, port=port)
+            server.eventually(lambda: not server.status()["pipelines"])
+            assert not undeploying.done()
+            gate.touch()
+            done = undeploying.result()
+        assert request.result().json() == {"result": "answered"}
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1] == "slow is not served any more."
+
+
+def test_undeploy_says_what_goes_on_when_that_takes_too_long(server, port, tmp_path):
+    gate = tmp_path / "gate"
+    server.serve("slow", SLOW, gate=str(gate))
+    with server.in_background("/slow/run", {}) as request:
+        eventually(lambda: (tmp_path / "gate.began").exists())
+        done = pipeline("undeploy", "slow", "--timeout", "2", cwd=tmp_path, port=port)
+        gate.touch()
+        assert request.result().json() == {"result": "answered"}
+    assert done.returncode == 0
+    assert "what it still answers goes on: " in done.stdout
+    assert "run_api in 1 thread" in done.stdout
+
+
+SLOW = """
+import time
+from pathlib import Path
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        pass
+
+    def run_api(self):
+        Path(GATE + ".began").touch()
+        while not Path(GATE).exists():
+            time.sleep(0.01)
+        return "answered"
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "message"),
+    [
+        ("nothing", 1, "there is no 'nothing'"),
+        ("data", 1, "no deployment"),
+        ("both", 1, "both called 'both'"),
+        ("..", 2, "no name of a deployment"),
+        ("a/../echo", 2, "no name of a deployment"),
+        (".env", 2, "no name of a deployment"),
+    ],
+)
+def test_undeploy_takes_nothing_but_one_deployment(root, tmp_path, name, status, message):
+    wrapper(root / "echo", "1")
+    wrapper(root / "both", "1")
+    replace(root / "both.yml", "")
+    replace(root / "data/file", "")
+    replace(root / ".env", "")
+    before = contents(root)
+
+    done = pipeline("undeploy", name, cwd=tmp_path)
+
+    assert done.returncode == status
+    assert message in " ".join(done.stderr.split())
+    assert contents(root) == before
+
+
+def test_a_yaml_file_is_deployed_under_its_name_or_another_and_taken_out_again(root, tmp_path):
+    text = "# mine\ncomponents: {}  # none yet\n"
+    replace(tmp_path / "mine/text.yml", text)
+
+    first = pipeline("deploy", "mine/text.yml", "--no-check", cwd=tmp_path)
+    other = pipeline("deploy-yaml", "mine/text.yml", "-n", "other", "--no-check", cwd=tmp_path)
+    refused = pipeline("deploy", "mine/text.yml", "--no-check", cwd=tmp_path)
+    again = pipeline("deploy", "mine/text.yml", "-o", "--no-check", "--description", 'Says "é".', cwd=tmp_path)
+    gone = pipeline("undeploy", "other", cwd=tmp_path)
+
+    assert [done.returncode for done in (first, other, refused, again, gone)] == [0, 0, 1, 0, 0]
+    assert contents(root) == {"text.yml": f'description: "Says \\"é\\"."\n{text}'.encode().decode("latin-1")}
+    assert (tmp_path / "mine/text.yml").read_text() == text
+
+
+def test_a_folder_does_not_take_the_name_of_a_yaml_file_nor_the_other_way_round(root, source, tmp_path):
+    replace(root / "echo.yaml", "components: {}\n")
+    wrapper(root / "text", "1")
+    replace(tmp_path / "text.yml", "components: {}\n")
+    before = contents(root)
+
+    folder = pipeline("deploy-files", source, "-o", "--no-check", cwd=tmp_path)
+    file = pipeline("deploy", "text.yml", "-o", "--no-check", cwd=tmp_path)
+    no_yaml = pipeline("deploy", source / "pipeline_wrapper.py", cwd=tmp_path)
+
+    assert (folder.returncode, file.returncode, no_yaml.returncode) == (1, 1, 2)
+    assert "`hayhooks pipeline undeploy echo` first" in folder.stderr
+    assert contents(root) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: 1\n", 'description: "D"\na: 1\n'),
+        ("description: old # said\na: 1\n", 'description: "D"\na: 1\n'),
+        ("a: 1\ndescription: |\n  two\n\n  lines\n# kept\nb: 2\n", 'a: 1\ndescription: "D"\n# kept\nb: 2\n'),
+        ("a:\n  description: inner\n", 'description: "D"\na:\n  description: inner\n'),
+        ("# head\n---\na: 1\n", '# head\n---\ndescription: "D"\na: 1\n'),
+        ("'description': >-\n  x\na: 1", 'description: "D"\na: 1'),
+        ("a: 1\r\n", 'description: "D"\na: 1\r\n'),
+    ],
+)
+def test_a_description_is_written_into_the_yaml_and_the_rest_stays(text, expected):
+    assert described(text.encode(), "D").decode() == expected
+
+
+@pytest.mark.parametrize("text", ["- a\n", "", "{a: 1}\n", "a: [\n", "\xff"])
+def test_what_no_description_can_be_put_into_is_refused(root, tmp_path, text):
+    (tmp_path / "text.yml").write_bytes(text.encode("latin-1"))
+
+    done = pipeline("deploy", "text.yml", "--no-check", "--description", "D", cwd=tmp_path)
+
+    assert done.returncode == 1
+    assert "description" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert listed(root) == []
+
+
+def test_what_a_killed_command_has_left_is_cleared_away_by_the_next_but_not_what_a_living_one_works_on(
+    root, source, tmp_path
+):
+    (root / ".hayhooks-dead/new").mkdir(parents=True)
+    with PipelinesDirectory(root).workshop():
+        alive = [name for name in listed(root) if name != ".hayhooks-dead"]
+        replace(root / ".hayhooks-dead2/new/file", "")
+        done = pipeline("deploy-files", source, "--no-check", cwd=tmp_path)
+        assert done.returncode == 0
+        assert listed(root) == sorted([*alive, "echo"])
+    assert listed(root) == ["echo"]
+
+
+def test_a_server_that_wants_a_key_gets_it_and_says_so_where_there_is_none(root, source, tmp_path):
+    app = create_app(Settings(pipelines_dir=root, _env_file=None))
+
+    @app.middleware("http")
+    async def locked(request, call_next):
+        if request.headers.get("authorization") != "Bearer secret":
+            return JSONResponse({"detail": "no"}, status_code=401)
+        return await call_next(request)
+
+    with serving(root, app) as server:
+        _ask_with_and_without_a_key(server.url.rpartition(":")[2], source, tmp_path)
+
+
+def _ask_with_and_without_a_key(port: str, source: Path, tmp_path: Path) -> None:
+    refused = run_hayhooks("status", cwd=tmp_path, PORT=port)
+    deployed = pipeline("deploy-files", source, cwd=tmp_path, port=port)
+    asked = run_hayhooks("status", "--json", cwd=tmp_path, PORT=port, API_KEYS="secret,other")
+    called = pipeline("run", "echo", cwd=tmp_path, port=port, API_KEYS="secret")
+
+    assert (refused.returncode, deployed.returncode, asked.returncode, called.returncode) == (1, 0, 0, 0)
+    assert "wants a key: set HAYHOOKS_API_KEYS" in refused.stderr
+    assert "wants a key: set HAYHOOKS_API_KEYS" in deployed.stderr
+    assert json.loads(asked.stdout)["pipelines"] == ["echo"]
+    assert "secret" not in refused.stderr + asked.stderr
+
+
+def test_nobody_at_the_port_is_told_in_a_line(tmp_path, source, root):
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+
+        def babble() -> None:
+            connection, _ = mute.accept()
+            connection.sendall(b"SSH-2.0-none\r\n\r\n")
+            connection.close()
+
+        threading.Thread(target=babble, daemon=True).start()
+        done = pipeline("list", cwd=tmp_path, port=str(mute.getsockname()[1]))
+    assert done.returncode == 0
+    assert "No answer from" in done.stderr

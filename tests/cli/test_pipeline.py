@@ -1,0 +1,424 @@
+"""What `hayhooks pipeline` does beside deploying: list, check, run, new; and completion."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import httpx
+import pytest
+
+from hayhooks.cli.new import TEMPLATES
+from tests.cli.processes import HAYHOOKS, environment
+from tests.cli.processes import hayhooks as run_hayhooks
+from tests.cli.test_deploy import pipeline, wrapper
+from tests.server import ECHO, LiveServer, eventually, replace
+
+MANY = """
+import warnings
+from pathlib import Path
+from hayhooks import BasePipelineWrapper, log
+from starlette.responses import Response
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    \"\"\"Does much.
+
+    And more.
+    \"\"\"
+
+    def setup(self):
+        log.warning("Something\\n is odd")
+        print("printed")
+
+    def run_api(self, times: int = 1, text: str = "", data: dict | None = None):
+        return {"times": times, "text": text, "data": data}
+
+    def run_chat_completion(self, model, messages, body):
+        return ""
+"""
+
+KINDS = """
+from hayhooks import BasePipelineWrapper, SSEStream
+from starlette.responses import Response
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        pass
+
+    def run_api(self, kind: str):
+        match kind:
+            case "text":
+                return "é"
+            case "list":
+                return [1, "é"]
+            case "stream":
+                return (part for part in ("a", "b"))
+            case "events":
+                return SSEStream(part for part in ("a", "b"))
+            case "binary":
+                return Response(bytes(range(256)), media_type="application/octet-stream")
+        raise ValueError("no such kind")
+"""
+
+FILES = """
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        pass
+
+    def run_api(self, files=None, times: int = 1):
+        return [times, sorted((file.filename, file.file.read().decode()) for file in files)]
+"""
+
+
+@pytest.fixture
+def port(server: LiveServer) -> str:
+    return server.url.rpartition(":")[2]
+
+
+def test_list_shows_what_lies_there_and_what_the_server_makes_of_it(server, root, port, tmp_path):
+    server.serve("echo", answer="1")
+    server.write("broken", "import nothing_of_this_name")
+    wrapper(tmp_path / "mine", "1")
+    (root / "linked").symlink_to(tmp_path / "mine")
+    replace(root / "data/file", "")
+    server.eventually(lambda: server.state("linked")["state"] == "serving" and server.state("broken")["error"])
+
+    table = pipeline("list", cwd=tmp_path, port=port)
+    told = json.loads(pipeline("list", "--json", cwd=tmp_path, port=port).stdout)
+
+    lines = table.stdout.splitlines()
+    assert lines[0].split() == ["name", "kind", "state", "revision", "endpoints", "error"]
+    assert [line.split()[:3] for line in lines[1:]] == [
+        ["broken", "folder", "failed"],
+        ["echo", "folder", "serving"],
+        ["linked", "link", "serving"],
+    ]
+    assert lines[1].endswith("ModuleNotFoundError: No module named 'nothing_of_this_name'")
+    assert told["directory"] == str(root)
+    assert told["server"] == server.url
+    assert [row["name"] for row in told["pipelines"]] == ["broken", "echo", "linked"]
+    assert told["pipelines"][1]["endpoints"] == ["/echo/run", "/echo/chat"]
+
+
+def test_list_without_a_server_shows_what_lies_there(root, tmp_path):
+    empty = pipeline("list", cwd=tmp_path)
+    wrapper(root / "echo", "1")
+    replace(root / "text.yml", "")
+    replace(root / ".hayhooks-x/new/echo/pipeline_wrapper.py", "")
+    told = pipeline("list", "--json", cwd=tmp_path)
+    missing = pipeline("list", cwd=tmp_path, PIPELINES_DIR="nowhere")
+
+    assert empty.stdout == f"Nothing is deployed in {root}.\n"
+    body = json.loads(told.stdout)
+    assert [(row["name"], row["kind"], row["state"]) for row in body["pipelines"]] == [
+        ("echo", "folder", None),
+        ("text", "yaml", None),
+    ]
+    assert body["server"] is None
+    assert missing.returncode == 1
+    assert "does not exist" in missing.stderr
+
+
+@pytest.mark.parametrize("arguments", [["pipeline", "--help"], ["pipeline", "list"], ["pipeline", "list", "--json"]])
+def test_help_and_list_import_nothing_that_takes_long(root, tmp_path, arguments):
+    code = f"""
+import sys
+sys.argv = ["hayhooks", *{arguments!r}]
+from hayhooks.cli import main
+try:
+    main()
+except SystemExit:
+    heavy = {{"haystack", "starlette", "uvicorn", "httpx", "watchfiles", "rich", "loguru"}} & set(sys.modules)
+    heavy |= {{"pydantic", "pydantic_settings"}} & set(sys.modules) if "--help" in sys.argv else set()
+    sys.exit(f"imported {{heavy}}" if heavy else 0)
+"""
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(
+        command, cwd=tmp_path, env=environment(PORT="1"), capture_output=True, text=True, check=False
+    )
+
+    assert result.returncode == 0, result.stderr
+
+
+def test_check_tells_what_would_be_served(tmp_path):
+    warns = 'warnings.warn("old", DeprecationWarning)'  # which the tests' own server makes an error of
+    replace(tmp_path / "mine/pipeline_wrapper.py", MANY.replace("print(", f"{warns}\n        print("))
+
+    shown = pipeline("check", "mine", cwd=tmp_path)
+    told = pipeline("check", "mine", "--name", "other", "--json", cwd=tmp_path)
+
+    assert (shown.returncode, told.returncode) == (0, 0)
+    first, *rest = shown.stdout.splitlines()
+    assert first.startswith("✓ mine  ")
+    assert rest == [
+        "  description Does much.",
+        "  operations  run_api, run_chat_completion",
+        "  endpoints   /mine/run, /mine/chat",
+        "  models      mine",
+        "  warning: Something is odd",
+        rest[-1],
+    ]
+    assert "DeprecationWarning: old" in rest[-1]
+    finding = json.loads(told.stdout)  # what the wrapper prints is not in it
+    assert (finding["ok"], finding["name"], finding["models"]) == (True, "other", ["other"])
+    assert "printed" in told.stderr
+
+
+def test_check_has_the_shared_modules_and_the_check_of_the_wrapper(tmp_path):
+    replace(tmp_path / "common/shared_by_all.py", "ANSWER = ''\n")
+    replace(tmp_path / "mine/pipeline_wrapper.py", "from shared_by_all import ANSWER\n" + ECHO)
+    good = pipeline("check", "mine", cwd=tmp_path, ADDITIONAL_PYTHON_PATH="common")
+    replace(
+        tmp_path / "mine/pipeline_wrapper.py",
+        ECHO + "\n    async def check(self):\n        assert 1 == 2, 'wrong answer'\n",
+    )
+    bad = pipeline("check", "mine", cwd=tmp_path)
+
+    assert good.returncode == 0, good.stderr
+    assert bad.returncode == 1
+    assert "AssertionError: wrong answer" in bad.stdout
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import os; os._exit(3)", "the process that loaded it ended with exit status 3"),
+        ("import ctypes; ctypes.string_at(0)", "the process that loaded it ended by SIGSEGV"),
+        ("import time; time.sleep(600)", "it was not loaded after 6 s (--timeout)"),
+        ("import subprocess; subprocess.Popen(['sleep', '600']); import os; os._exit(0)", "exit status 0"),
+        ("raise SystemExit(5)", "SystemExit: 5"),
+        ("x = (", "SyntaxError: '(' was never closed"),
+        ("", "has no class PipelineWrapper"),
+    ],
+)
+def test_check_survives_whatever_the_wrapper_does_and_says_it(tmp_path, code, reason):
+    replace(tmp_path / "mine/pipeline_wrapper.py", code)
+    began = time.monotonic()
+
+    done = pipeline("check", "mine", "--json", "--timeout", "6", cwd=tmp_path)
+
+    assert done.returncode == 1
+    finding = json.loads(done.stdout)
+    assert not finding["ok"]
+    assert reason in finding["reason"]
+    assert time.monotonic() - began < 50
+
+
+def test_check_names_the_frame(tmp_path):
+    replace(tmp_path / "mine/helper.py", "\n1 / 0\n")
+    replace(tmp_path / "mine/pipeline_wrapper.py", "import helper\n" + ECHO)
+
+    done = pipeline("check", "mine", "--json", cwd=tmp_path)
+
+    place = json.loads(done.stdout)["place"]
+    assert place == {"file": f"{tmp_path}/mine/helper.py", "line": 2, "source": "1 / 0"}
+
+
+def test_check_ends_when_the_command_is_killed(tmp_path):
+    pid = tmp_path / "pid"
+    code = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    replace(tmp_path / "mine/pipeline_wrapper.py", code)
+    with subprocess.Popen([HAYHOOKS, "pipeline", "check", "mine"], cwd=tmp_path, env=environment()) as process:
+        loading = int(eventually(lambda: pid.read_text(), "the wrapper to be loaded", 60))
+        process.kill()
+    eventually(lambda: not is_alive(loading), "the loading process to end")
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_run_prints_texts_as_they_are_and_the_rest_as_json(server, port, tmp_path):
+    server.serve("kinds", KINDS)
+    outputs = {
+        kind: pipeline("run", "kinds", "-p", f"kind={kind}", cwd=tmp_path, port=port).stdout
+        for kind in ("text", "list", "stream", "events")
+    }
+
+    assert outputs == {"text": "é\n", "list": '[\n  1,\n  "é"\n]\n', "stream": "ab", "events": "a\nb\n"}
+
+
+def test_run_writes_what_is_no_text_to_a_pipe_or_a_file(server, port, tmp_path):
+    server.serve("kinds", KINDS)
+    command = [HAYHOOKS, "pipeline", "run", "kinds", "-p", "kind=binary", "--port", port]
+    piped = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, check=True)
+    subprocess.run([*command, "-O", "out.bin"], cwd=tmp_path, env=environment(), capture_output=True, check=True)
+
+    assert piped.stdout == (tmp_path / "out.bin").read_bytes() == bytes(range(256))
+
+
+def test_run_prints_a_stream_as_it_comes(server, port, tmp_path):
+    gate = tmp_path / "gate"
+    code = KINDS.replace("match kind:", f"return wait({str(gate)!r})\n        match kind:")
+    code += (
+        "\ndef wait(gate):\n    import os, time\n    yield 'began '\n"
+        "    while not os.path.exists(gate):\n        time.sleep(0.01)\n    yield 'ended'\n"
+    )
+    server.serve("slow", code)
+    output = tmp_path / "output"
+    command = [HAYHOOKS, "pipeline", "run", "slow", "-p", "kind=x", "--stream", "--port", port]
+    with (
+        output.open("wb") as file,
+        subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=file) as process,
+    ):
+        eventually(lambda: output.read_text() == "began ")
+        gate.touch()
+        assert process.wait(30) == 0
+    assert output.read_text() == "began ended"
+
+
+def test_run_takes_arguments_as_json_where_they_are_some(server, port, tmp_path):
+    server.serve("many", MANY)
+    arguments = ["-p", "times=3", "-p", "text=hello = you", "--param", 'data={"a": [1]}']
+
+    done = pipeline("run", "many", *arguments, cwd=tmp_path, port=port)
+
+    assert json.loads(done.stdout) == {"times": 3, "text": "hello = you", "data": {"a": [1]}}
+
+
+def test_run_uploads_files_and_those_of_directories(server, port, tmp_path):
+    server.serve("uploads", FILES)
+    for path in ("one.txt", "more/two.txt", "more/deep/three.txt", "more/.hidden"):
+        replace(tmp_path / path, path)
+
+    done = pipeline("run", "uploads", "-f", "one.txt", "-d", "more", "-p", "times=2", cwd=tmp_path, port=port)
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [
+        2,
+        [["one.txt", "one.txt"], ["three.txt", "more/deep/three.txt"], ["two.txt", "more/two.txt"]],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["kinds", "-p", "kind=none"], 1, "Pipeline execution failed: no such kind (500)"),
+        (["kinds"], 1, "kind: Field required"),
+        (["kinds", "-p", "kind=5"], 1, "for a text write -p 'kind=\"5\"'"),
+        (["kind", "-p", "kind=5"], 1, "there is no pipeline 'kind'; did you mean 'kinds'?"),
+        (["kinds", "-p", "kind"], 2, "write it as key=value"),
+        (["kinds", "-f", "nowhere"], 2, "'nowhere' does not exist"),
+        (["kinds", "-d", "empty"], 2, "there are no files in it"),
+        (["../status"], 1, "404"),
+    ],
+)
+def test_run_tells_in_one_line_what_is_wrong(server, port, tmp_path, arguments, status, message):
+    server.serve("kinds", KINDS)
+    (tmp_path / "empty").mkdir()
+
+    done = pipeline("run", *arguments, cwd=tmp_path, port=port)
+
+    assert done.returncode == status
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_run_without_a_server_says_where_it_asked(tmp_path):
+    done = pipeline("run", "echo", cwd=tmp_path)
+
+    assert done.returncode == 1
+    assert "No answer from http://127.0.0.1:1/echo/run" in done.stderr
+
+
+QUESTIONS = {
+    "echo": ({"text": "hello"}, "You said: hello"),
+    "qa": ({"question": "Are dogs welcome?"}, "Dogs are welcome"),
+    "chat": ({"question": "Who are you?"}, "You asked: Who are you?"),
+    "agent": ({"question": "What is 17 * 3?"}, "That makes 51."),
+}
+
+
+@pytest.mark.parametrize("template", QUESTIONS)
+def test_every_template_is_served_at_once_and_answers(server, root, port, tmp_path, template):
+    arguments, answer = QUESTIONS[template]
+
+    done = pipeline("new", "mine", "-t", template, cwd=tmp_path, port=port)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"Made {root}/mine; begin in {root}/mine/pipeline_wrapper.py." in done.stdout
+    assert "✓ mine" in done.stdout
+    parameters = [part for key, value in arguments.items() for part in ("-p", f"{key}={value}")]
+    assert answer in pipeline("run", "mine", *parameters, cwd=tmp_path, port=port).stdout
+    if "chat" in server.state("mine")["endpoints"][-1]:
+        body = {"model": "mine", "messages": [{"role": "user", "content": next(iter(arguments.values()))}]}
+        for stream in (False, True):
+            response = httpx.post(f"{server.url}/v1/chat/completions", json={**body, "stream": stream}, timeout=30)
+            assert response.status_code == 200
+            assert answer.split()[-1] in response.text
+
+
+def test_the_templates_that_can_be_chosen_are_those_that_there_are(root, tmp_path):
+    there = {path.stem for path in TEMPLATES.iterdir() if path.stem != "__pycache__"}
+    usage = pipeline("new", "mine", "-t", "other", cwd=tmp_path)
+
+    assert there == {*QUESTIONS, "yaml"}
+    assert usage.returncode == 2
+    for template in there:
+        assert f"'{template}'" in usage.stderr
+
+
+def test_new_yaml_makes_a_file_that_names_what_it_takes_and_gives(root, tmp_path):
+    done = pipeline("new", "mine", "--template", "yaml", cwd=tmp_path)
+
+    assert done.returncode == 0
+    text = (root / "mine.yml").read_text()
+    assert "\ninputs:\n" in text
+    assert "\noutputs:\n" in text
+
+
+def test_new_does_not_overwrite(root, tmp_path):
+    replace(root / "mine.yaml", "x")
+    wrapper(root / "other", "1")
+
+    results = [pipeline("new", name, cwd=tmp_path) for name in ("mine", "other")]
+
+    assert [done.returncode for done in results] == [1, 1]
+    assert (root / "mine.yaml").read_text() == "x"
+    assert "exists already" in results[0].stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script_for_each_shell(tmp_path, shell):
+    done = run_hayhooks("completion", shell, cwd=tmp_path)
+
+    assert done.returncode == 0
+    assert f"_HAYHOOKS_COMPLETE={shell}_complete" in done.stdout
+    assert run_hayhooks("completion", "tcsh", cwd=tmp_path).returncode == 2
+
+
+@pytest.mark.parametrize("command", ["run", "undeploy"])
+def test_names_of_deployments_complete(root, tmp_path, command):
+    wrapper(root / "echo", "1")
+    replace(root / "else.yml", "")
+    replace(root / "data/file", "")
+
+    words = {"COMP_WORDS": f"hayhooks pipeline {command} e", "COMP_CWORD": "3", "_HAYHOOKS_COMPLETE": "bash_complete"}
+    done = subprocess.run(
+        [HAYHOOKS], cwd=tmp_path, env={**environment(), **words}, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.split() == ["plain,echo", "plain,else"]
+
+
+def test_every_command_has_help_that_is_not_cut(tmp_path):
+    from hayhooks.cli import main  # noqa: PLC0415
+
+    group = main.commands["pipeline"]
+    assert isinstance(group, click.Group)
+    help_text = run_hayhooks("pipeline", "--help", cwd=tmp_path).stdout
+    assert "..." not in help_text.partition("Commands:")[2]
+    for name in group.commands:
+        assert f"\n  {name} " in help_text
+        assert run_hayhooks("pipeline", name, "--help", cwd=tmp_path).returncode == 0
