@@ -114,8 +114,10 @@ def test_openais_clients_are_told_in_their_shape(server: LiveServer, cancelled: 
 
 
 def test_openais_client_does_not_have_it_done_again(server: LiveServer, cancelled: Path):
-    client = openai.OpenAI(base_url=server.url + "/v1", api_key="x")
-    with pytest.raises(openai.InternalServerError, match="was not done") as raised:
+    with (
+        openai.OpenAI(base_url=server.url + "/v1", api_key="x") as client,
+        pytest.raises(openai.InternalServerError, match="was not done") as raised,
+    ):
         client.chat.completions.create(model="it", messages=[{"role": "user", "content": "x"}])
 
     assert raised.value.status_code == 504
