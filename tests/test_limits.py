@@ -335,15 +335,18 @@ class _Waits:
         return self._gated.waiting() > 0
 
 
-def test_who_waits_for_too_long_leaves_the_queue(gated: Gated):
-    gated.serve("self.concurrency, self.queue_size, self.request_timeout = 1, 2, 0.5")
-    answers = [gated.ask(number) for number in (1, 2)]
+def test_who_waits_for_too_long_leaves_the_queue(server: LiveServer, tmp_path: Path):
+    gate, ended = tmp_path / "gate", tmp_path / "ended"
+    server.serve("it", THREAD.replace("queue_size = 0", "queue_size = 1"), gate=str(gate), ended=str(ended))
+    try:
+        assert server.client.post("/it/run", json={}).status_code == 504  # its thread keeps the only slot
 
-    assert [answer.result().status_code for answer in answers] == [504, 504]
-    assert gated.begun(1) is not gated.begun(2)
-    assert gated.waiting() == 0
-    gated.end()
-    assert gated.server.run("it", number=3)[1] == 1
+        for _ in range(3):
+            answer = server.client.post("/it/chat", json=CHAT)
+            assert (answer.status_code, answer.json()["detail"]) == (504, OVER)
+    finally:
+        gate.touch()
+    eventually(lambda: server.client.post("/it/chat", json=CHAT).status_code == 200)
 
 
 def test_a_stream_keeps_its_slot_to_its_last_byte(gated: Gated):
