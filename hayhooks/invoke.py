@@ -14,6 +14,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any, TypeVar
 
+from hayhooks.ahead import batches
 from hayhooks.errors import DisconnectedError, DrainedError, PipelineError, sendable, told
 from hayhooks.kernel.leases import Lease, current_lease
 from hayhooks.kernel.modules import enter, public
@@ -47,12 +48,13 @@ class Stream:
         Raises:
             PipelineError: the wrapper raised before there was an item.
         """
-        batches = _guarded(_singly(items) if isinstance(items, AsyncIterable) else _from_thread(deployment, items))
+        stream = cls([], batches(items) if isinstance(items, AsyncIterable) else _from_thread(deployment, items))
         try:
-            return cls(await anext(batches, []), batches)
+            stream.first = await stream._next()
         except BaseException:
-            await batches.aclose()
+            await stream.aclose()
             raise
+        return stream
 
     async def __aiter__(self) -> Batches:
         lease, task = current_lease.get(), asyncio.current_task()
@@ -60,16 +62,24 @@ class Stream:
             lease.task = task  # while we are read, this is what to cancel: the reader can still tell its client
         if self.first:
             yield self.first
-        if self._rest is None:
-            return
         try:
-            async for batch in self._rest:
+            while batch := await self._next():
                 yield batch
         except asyncio.CancelledError:
             if lease is None or not lease.expired or task is None:
                 raise
             task.uncancel()
             raise DrainedError from None
+
+    async def _next(self) -> list[Any]:
+        """The next batch; empty at the end."""
+        try:
+            return await anext(self._rest, []) if self._rest is not None else []
+        # As in invoke.
+        except BaseException as error:
+            if _passes(error):
+                raise
+            raise _pipeline_error(error) from error
 
     async def aclose(self) -> None:
         """Stop the work, if it still goes on."""
@@ -198,20 +208,6 @@ def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None
         return
 
 
-async def _singly(source: AsyncIterable[Any]) -> Batches:
-    items = aiter(source)  # of a generator itself, of what Haystack's Pipeline.stream returns a generator
-    count = 0
-    try:
-        async for item in items:
-            yield [item]
-            count += 1
-            if not count % _UNREAD:
-                await asyncio.sleep(0)  # neither wrapper nor client may make us wait: others want their turn
-    finally:
-        if hasattr(items, "aclose"):
-            await items.aclose()
-
-
 async def _from_thread(deployment: Deployment, items: Iterator[Any]) -> Batches:
     """Read a sync iterator in one thread for its whole life; what comes while we are busy comes as one batch."""
     pump = _Pump(items, asyncio.get_running_loop())
@@ -295,22 +291,6 @@ class _Pump:
         if first:
             _tell(self._loop, self._arrival.set)
         return True
-
-
-async def _guarded(batches: Batches) -> Batches:
-    """*batches*, with what the wrapper's code raises as a ``PipelineError``."""
-    async with aclosing(batches):
-        while True:
-            try:
-                batch = await anext(batches, None)
-            # As in invoke; a reader that closes us does it at the yield below.
-            except BaseException as error:
-                if _passes(error):
-                    raise
-                raise _pipeline_error(error) from error
-            if batch is None:
-                return
-            yield batch
 
 
 def _passes(error: BaseException) -> bool:
