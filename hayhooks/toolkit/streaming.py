@@ -128,6 +128,7 @@ def async_streaming_generator(
 def _stream(
     source: Source, observers: Observers, events: queue.Queue[Any] | None, context: contextvars.Context
 ) -> Generator[Any, None, None]:
+    observed = observers.need_chunks
     with closing(Handover(events)) as handover:
         arguments = source.arguments(
             lambda component, at_run: handover.callback(user_callback(component, at_run, is_async=False))
@@ -139,8 +140,9 @@ def _stream(
         thread = threading.Thread(target=context.run, args=(run,), name="hayhooks-stream", daemon=True)
         thread.start()
         for item in handover:
-            for call in observers.before(item):
-                yield from _outputs(call)
+            if observed:
+                for call in observers.before(item):
+                    yield from _outputs(call)
             yield item
         thread.join()  # it has finished and only returns now
         for call in observers.at_end(pipeline.result()):
@@ -163,6 +165,7 @@ async def _stream_async(
     *,
     shield: bool,
 ) -> AsyncGenerator[Any, None]:
+    observed = observers.need_chunks
     with closing(AsyncHandover(events, shield=shield)) as handover:
         arguments = source.arguments(partial(_async_callback, handover))
         run = source.pipeline.run_async(**arguments)
@@ -170,9 +173,10 @@ async def _stream_async(
         pipeline.add_done_callback(handover.finish)
         try:
             async for item in handover:
-                for call in observers.before(item):
-                    for output in await _outputs_async(call):
-                        yield output
+                if observed:
+                    for call in observers.before(item):
+                        for output in await _outputs_async(call):
+                            yield output
                 yield item
             for call in observers.at_end(pipeline.result()):
                 for output in await _outputs_async(call):
