@@ -345,10 +345,10 @@ speed(
     others=[("limit, a hop a chunk", "/chat_sync_hopping/chat")],
 )
 speed("chat-pipeline", "chat stream, `streaming_generator`, 1,000 chunks", chat("/chat_pipeline/chat", 1000, 0, 4))
-speed("slow-async", "chat stream, async generator, a chunk in 10 ms", chat("/chat_async/chat", 50, 0.01, 20))
-speed("slow-sync", "chat stream, sync generator, a chunk in 10 ms", chat("/chat_sync/chat", 50, 0.01, 20))
+speed("slow-async", "chat stream, async generator, a chunk in 10 ms", chat("/chat_async/chat", 100, 0.01, 20))
+speed("slow-sync", "chat stream, sync generator, a chunk in 10 ms", chat("/chat_sync/chat", 100, 0.01, 20))
 speed(
-    "slow-pipeline", "chat stream, `streaming_generator`, a chunk in 10 ms", chat("/chat_pipeline/chat", 50, 0.01, 20)
+    "slow-pipeline", "chat stream, `streaming_generator`, a chunk in 10 ms", chat("/chat_pipeline/chat", 100, 0.01, 20)
 )
 
 
