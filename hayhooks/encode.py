@@ -23,7 +23,7 @@ def encode(value: Any, operation: Operation | None = None) -> bytes:
             if operation.returns_text and is_haystack_data(type(value)) and hasattr(value, "text"):
                 value = value.text
             try:
-                return operation.result.dump_json(value, warnings="error")
+                return operation.result.serializer.to_json(value, warnings="error")
             except (PydanticSerializationUnexpectedValue, PydanticSerializationError):
                 pass  # the annotation was not meant so strictly: what was returned is the answer
         return to_json(_plain(value), fallback=_fallback, inf_nan_mode="null")  # JSON has no NaN

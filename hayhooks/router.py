@@ -46,6 +46,7 @@ class Endpoints:
 
     router: Router
     paths: tuple[str, ...]  # with the name in front, as people call them
+    header: tuple[bytes, bytes]  # that tells the revision
     made: dict[str, Any] = field(default_factory=dict)  # what plug-ins make of it when asked, once: it goes with it
     apps: dict[str, Route] = field(default_factory=dict)  # the routes that are one path and an app: need no matching
 
@@ -97,7 +98,10 @@ def equip(deployment: Deployment, plug_ins: Sequence[PlugIn]) -> Endpoints:
         raise NotFoundError(f"{deployment.name!r} has no endpoint {path}; it has {', '.join(paths)}")
 
     router = Router(routes, redirect_slashes=False, default=no_such_endpoint)
-    return Endpoints(router, paths, apps={route.path: route for route in reversed(routes) if _is_one_app(route)})
+    header = (b"x-hayhooks-revision", deployment.revision.id.encode())
+    return Endpoints(
+        router, paths, header, apps={route.path: route for route in reversed(routes) if _is_one_app(route)}
+    )
 
 
 def _is_one_app(route: BaseRoute) -> TypeGuard[Route]:
@@ -200,9 +204,9 @@ def _concerns(scope: Scope, name: str) -> Exchange:
 
 async def lend(deployment: Deployment, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """Run *app* for one request on a lease of *deployment*, to the last byte; the answer names the revision."""
-    exchange, revision = _concerns(scope, deployment.name), deployment.revision.id
-    scope[EXTRA_HEADERS].append((b"x-hayhooks-revision", revision.encode()))
-    exchange.revision, counts = revision, exchange.counts
+    exchange = _concerns(scope, deployment.name)
+    scope[EXTRA_HEADERS].append(deployment.endpoints.header)
+    exchange.revision, counts = deployment.revision.id, exchange.counts
     if counts is not None:
         counts.in_flight += 1
     task = asyncio.current_task()

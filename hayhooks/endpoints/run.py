@@ -198,9 +198,10 @@ async def _arguments_with_files(request: Request, operation: Operation) -> Async
 def _arguments(operation: Operation, body: bytes) -> dict[str, Any]:
     """The keyword arguments in *body*; none in an empty one."""
     try:
-        return operation.arguments.validate_json(body or b"{}")
+        arguments: dict[str, Any] = operation.arguments.validator.validate_json(body or b"{}")
     except ValidationError as error:
         raise _invalid(error) from None
+    return arguments
 
 
 def _invalid(error: ValidationError, *, without_input: bool = False) -> InvalidInputError:
