@@ -1,79 +1,63 @@
 """The body of a request: how much of it may come, and how long it may pause."""
 
 import asyncio
-from typing import Any
 
 from starlette.types import Message, Receive, Scope
 
 from hayhooks.errors import RefusedError
 
-_ALLOWED = "hayhooks.body"
+_ALLOWED = "hayhooks.body"  # in the scope: the setting that says how many bytes may come, and how many
 
 
-class Patience:
-    """Ends what waits for too long. One timer for all that wait: one for each would cost every request more.
+class Rules:
+    """What holds for every body, and the one timer for all that wait: one for each would cost a request more than this.
 
     Args:
-        limit_s: how long one may wait.
+        size: bytes that a body may have, unless ``allow`` says otherwise; 0: any number.
+        pause_s: how long may pass in which nothing comes.
     """
 
-    def __init__(self, limit_s: float) -> None:
-        self.limit_s = limit_s
-        self._waits: dict[Body, float] = {}  # since when, of the loop's clock; the longest first
-        self._loop: asyncio.AbstractEventLoop | None = None  # while its timer runs
+    def __init__(self, size: int, pause_s: float) -> None:
+        self.allowed = ("HAYHOOKS_MAX_BODY_SIZE", size)
+        self.pause_s = pause_s
+        self.waits: dict[Body, float] = {}  # since when, of the loop's clock; the longest first
+        self._loop: asyncio.AbstractEventLoop | None = None  # while the timer runs
 
-    def begin(self, body: "Body") -> None:
-        """*body* waits from now on."""
+    def time(self) -> float:
+        """The loop's clock, for one that waits from now on."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop = loop
-            loop.call_later(self.limit_s, self._look)
-        self._waits[body] = loop.time()
-
-    def end(self, body: "Body") -> None:
-        """*body* waits no more."""
-        self._waits.pop(body, None)
+            loop.call_later(self.pause_s, self._look)
+        return loop.time()
 
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._waits:
-            body, since = next(iter(self._waits.items()))
-            if since + self.limit_s > loop.time():
-                loop.call_at(since + self.limit_s, self._look)
+        while self.waits:
+            body, since = next(iter(self.waits.items()))
+            if since + self.pause_s > loop.time():
+                loop.call_at(since + self.pause_s, self._look)
                 return
-            del self._waits[body]
+            del self.waits[body]
             body.give_up()
         self._loop = None
 
 
-class _Allowed:
-    """How many bytes may come; what reads the body may change it. In the scope, which must not hold the body itself."""
-
-    __slots__ = ("setting", "size")
-
-    def __init__(self, setting: str, size: int) -> None:
-        self.setting = setting
-        self.size = size  # 0: any number
-
-
 class Body:
-    """Receives one request's body, and raises where it breaks a limit.
+    """Receives one request's body, and raises where it breaks a rule.
 
     Nothing is read once it is known to be too large: a client that waits for leave to send (``Expect: 100-continue``)
     does not get it.
     """
 
-    __slots__ = ("_allowed", "_came", "_complete", "_headers", "_late", "_patience", "_receive", "_task")
+    __slots__ = ("_came", "_late", "_receive", "_rules", "_scope", "_task")
 
-    def __init__(self, scope: Scope, receive: Receive, patience: Patience, setting: str, size: int) -> None:
-        self._headers: list[tuple[bytes, bytes]] = scope["headers"]
+    def __init__(self, rules: Rules, scope: Scope, receive: Receive) -> None:
+        self._rules = rules
+        self._scope = scope  # which must not hold this in turn
         self._receive = receive
-        self._patience = patience
-        self._allowed = scope[_ALLOWED] = _Allowed(setting, size)
-        self._came = -1  # bytes; -1: nobody has asked yet
-        self._complete = False
+        self._came: int | None = -1  # bytes; -1: nobody has asked yet; None: all are here
         self._late = False
-        self._task: asyncio.Task[Any] | None = None
 
     async def receive(self) -> Message:
         """What the server has received, as ASGI's ``receive``.
@@ -81,16 +65,28 @@ class Body:
         Raises:
             RefusedError: more bytes come than are allowed, or none for too long.
         """
-        if self._complete:
+        came, rules = self._came, self._rules
+        if came is None:
             return await self._receive()
-        if self._came < 0:
-            self._came = 0
+        if came < 0:
+            came = 0
             self._refuse_announced()
-        message = await self._in_time()
+        self._task = task = asyncio.current_task()
+        rules.waits[self] = rules.time()
+        try:
+            message = await self._receive()
+        except asyncio.CancelledError:
+            if not self._late or task is None:
+                raise
+            task.uncancel()
+            raise _paused(rules.pause_s) from None
+        finally:
+            rules.waits.pop(self, None)
+            self._task = None
         if message["type"] == "http.request":
-            self._came += len(message.get("body", b""))
-            self._complete = not message.get("more_body", False)
-            self._refuse_if_larger(self._came)
+            came += len(message.get("body", b""))
+            self._refuse_if_larger(came)
+            self._came = came if message.get("more_body", False) else None
         return message
 
     def give_up(self) -> None:
@@ -99,40 +95,23 @@ class Body:
         assert self._task is not None
         self._task.cancel()
 
-    async def _in_time(self) -> Message:
-        self._task = task = asyncio.current_task()
-        self._patience.begin(self)
-        try:
-            return await self._receive()
-        except asyncio.CancelledError:
-            if not self._late or task is None:
-                raise
-            task.uncancel()
-            raise RefusedError(
-                408,
-                f"Nothing of the body came for {self._patience.limit_s:g} s, which is all that is waited for "
-                "(HAYHOOKS_READ_TIMEOUT)",
-                headers={"Connection": "close"},
-            ) from None
-        finally:
-            self._patience.end(self)
-            self._task = None
-
     def _refuse_announced(self) -> None:
         """Refuse what is too large by what its client says."""
-        for name, value in self._headers:
+        for name, value in self._scope["headers"]:
             if name == b"content-length" and value.isdigit():
                 self._refuse_if_larger(int(value[:20]))  # more digits would only take time
 
-    def _refuse_if_larger(self, size: int) -> None:
-        allowed = self._allowed
-        if size > allowed.size > 0:
-            raise RefusedError(
-                413, f"The body is larger than the {allowed.size:,} bytes that are allowed ({allowed.setting})"
-            )
+    def _refuse_if_larger(self, came: int) -> None:
+        setting, size = self._scope.get(_ALLOWED, self._rules.allowed)
+        if came > size > 0:
+            raise RefusedError(413, f"The body is larger than the {size:,} bytes that are allowed ({setting})")
 
 
 def allow(scope: Scope, setting: str, size: int) -> None:
     """Let the body of the request with *scope* have so many bytes, as *setting* says; 0: any number."""
-    allowed: _Allowed = scope[_ALLOWED]
-    allowed.setting, allowed.size = setting, size
+    scope[_ALLOWED] = (setting, size)
+
+
+def _paused(pause_s: float) -> RefusedError:
+    message = f"Nothing of the body came for {pause_s:g} s, which is all that is waited for (HAYHOOKS_READ_TIMEOUT)"
+    return RefusedError(408, message, headers={"Connection": "close"})

@@ -1,9 +1,10 @@
 """The boundary to HTTP: every request gets its id, and every error becomes a response, in one place."""
 
 import asyncio
+import inspect
 import itertools
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -41,15 +42,22 @@ OnRequest = Callable[[Exchange], None]
 
 
 class Boundary:
-    """Gives each request its id and turns what nobody expected into a 500.
+    """Gives each request its id and makes a response of each error: by *handlers*, and of what nobody expected a 500.
 
     It tells *on_begin* of each, and *on_request* when it has ended, with the last byte.
 
     It stands inside CORSMiddleware, unlike Starlette's own handler of 500s: a browser may read the error.
     """
 
-    def __init__(self, app: ASGIApp, on_begin: Sequence[OnBegin] = (), on_request: Sequence[OnRequest] = ()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        handlers: Mapping[Any, ExceptionHandler],
+        on_begin: Sequence[OnBegin] = (),
+        on_request: Sequence[OnRequest] = (),
+    ) -> None:
         self._app = app
+        self._handlers = handlers
         self._on_begin = on_begin
         self._on_request = on_request
         self._prefix = secrets.token_hex(8)
@@ -61,8 +69,8 @@ class Boundary:
             await self._app(scope, receive, send)
             return
         exchange = self._begin(scope)
-        extra: list[tuple[bytes, bytes]] = [(_REQUEST_ID, exchange.id.encode("latin-1"))]
-        scope[EXTRA_HEADERS] = extra
+        extra: list[tuple[bytes, bytes]] = scope.setdefault(EXTRA_HEADERS, [])
+        extra.append((_REQUEST_ID, exchange.id.encode("latin-1")))
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -81,13 +89,21 @@ class Boundary:
             exchange.cancelled = True
             raise
         except Exception as error:
-            failed(error)
-            response = _unhandled(error, Request(scope), request_id=exchange.id)
             if exchange.status:  # the response has begun: cutting the connection is all that tells the client
+                failed(error)
                 raise
+            response = await self._response_to(error, Request(scope), exchange)
             await response(scope, receive, send_with_headers)
         finally:
             self._end(exchange, scope.get("route"))
+
+    async def _response_to(self, error: Exception, request: Request, exchange: Exchange) -> Response:
+        for cls in type(error).__mro__:
+            if cls in self._handlers:
+                response = self._handlers[cls](request, error)  # type: ignore[arg-type]
+                return await response if inspect.isawaitable(response) else response  # type: ignore[return-value]
+        failed(error)
+        return _unhandled(error, request, exchange.id)
 
     def _begin(self, scope: Scope) -> Exchange:
         client = scope.get("client")
@@ -117,8 +133,6 @@ def _cancelled(exchange: Exchange, why: str) -> None:
 
 def _unhandled(error: Exception, request: Request, request_id: str) -> Response:
     """Log what no handler answered for, and make a response of it."""
-    if isinstance(error, RefusedError):  # by what stands outside the user's middleware, or in it
-        return _on_hayhooks_error(request, error)
     where = f"{request.method} {printable(request.url.path)}"
     if isinstance(error, ExpiredError):
         log.warning("{} was cancelled: {}", where, error)
@@ -130,9 +144,12 @@ def _unhandled(error: Exception, request: Request, request_id: str) -> Response:
 
 
 def exception_handlers(*, show_tracebacks: bool) -> dict[Any, ExceptionHandler]:
-    """What makes a response of each error that is raised on purpose."""
+    """What makes a response of each error that is raised on purpose.
 
-    def on_pipeline_error(request: Request, error: Exception) -> Response:
+    They are coroutines: plain functions Starlette would run in the thread pool, which requests may have filled.
+    """
+
+    async def on_pipeline_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, PipelineError)
         failed(error)
         log.opt(exception=error.__cause__ or error).error("{} failed: {}", printable(request.url.path), error)
@@ -148,7 +165,7 @@ def exception_handlers(*, show_tracebacks: bool) -> dict[Any, ExceptionHandler]:
     }
 
 
-def _on_http_exception(request: Request, error: Exception) -> Response:
+async def _on_http_exception(request: Request, error: Exception) -> Response:
     """Of a wrapper or of Starlette: status and detail as they are."""
     assert isinstance(error, HTTPException)
     if error.status_code in (204, 304):
@@ -156,7 +173,7 @@ def _on_http_exception(request: Request, error: Exception) -> Response:
     return _error_response(request, error.status_code, error.detail, error.headers)
 
 
-def _on_hayhooks_error(request: Request, error: Exception) -> Response:
+async def _on_hayhooks_error(request: Request, error: Exception) -> Response:
     match error:
         case OpenAIError():
             headers = {} if error.retry else {"x-should-retry": "false"}

@@ -20,6 +20,7 @@ from hayhooks.kernel.signature import Operation
 from hayhooks.kernel.snapshot import Deployment, Snapshot
 from hayhooks.logger import log
 from hayhooks.openapi import Described, Docs, Schema
+from hayhooks.plain import JSONBytes
 from hayhooks.router import find, lend, switch_of, unknown_model
 from hayhooks.sse import Events
 
@@ -175,7 +176,7 @@ async def _answer(
     stream = result if isinstance(result, Stream) else Stream([result])
     answer = api.answer(deployment.name, body)
     if not body.get("stream"):
-        return Response(answer.whole(await collect(stream)), media_type="application/json")
+        return JSONBytes(answer.whole(await collect(stream)))
     try:
         for item in stream.first[:1]:
             piece_of(item)  # raises while there is still a status to say so

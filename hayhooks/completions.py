@@ -5,16 +5,16 @@ See https://platform.openai.com/docs/api-reference/chat for the shapes.
 
 import time
 import uuid
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from functools import cached_property
 from typing import Any
 
-from hayhooks.encode import encode_part
+from hayhooks.encode import encode_part, encode_texts
 from hayhooks.errors import OpenAIError
 from hayhooks.exchange import failed
 from hayhooks.invoke import Stream
-from hayhooks.items import completion_of, piece_of
+from hayhooks.items import completion_of, piece_of, text_of
 from hayhooks.logger import log
 from hayhooks.pieces import Call, Piece, Tally
 
@@ -70,10 +70,8 @@ class Completion:
         async with aclosing(stream):
             try:
                 async for batch in stream:
-                    for item in batch:
-                        piece = piece_of(item)
-                        tally.take(piece)
-                        self._add(ready, piece)
+                    for chunks in self._chunks(batch, tally):  # one by one: those before a failure are sent too
+                        ready.append(chunks)
                     if ready:
                         yield b"".join(ready)
                         ready = []
@@ -84,15 +82,31 @@ class Completion:
                 body = OpenAIError(500, str(error), type="server_error").body()["error"]
                 yield b"".join([*ready, b"data: ", encode_part({"error": body}), b"\n\n", DONE])
 
-    def _add(self, ready: list[bytes], piece: Piece) -> None:
-        """Put the chunks of *piece* into *ready*; calls wait for the end, when it is known whose they are."""
+    def _chunks(self, batch: list[Any], tally: Tally) -> Iterator[bytes]:
+        """The chunks of *batch*; calls wait for the end, when it is known whose they are."""
+        texts: list[str] = []
+        for item in batch:
+            text = text_of(item)
+            if text is not None and not tally.pending:
+                if text:
+                    texts.append(text)
+                continue
+            if texts:
+                yield encode_texts(texts, *self._around_texts)
+                texts = []
+            piece = piece_of(item)
+            tally.take(piece)
+            yield from self._of(piece)
+        if texts:
+            yield encode_texts(texts, *self._around_texts)
+
+    def _of(self, piece: Piece) -> Iterator[bytes]:
         if piece.content:
-            before, after = self._around_text
-            ready += (before, encode_part(piece.content), after)
+            yield encode_texts([piece.content], *self._around_texts)
         if piece.reasoning:
-            ready.append(self._chunk({"reasoning_content": piece.reasoning}))
+            yield self._chunk({"reasoning_content": piece.reasoning})
         if piece.event is not None:
-            ready.append(self._without_choice({"event": piece.event}))
+            yield self._without_choice({"event": piece.event})
 
     def _end(self, tally: Tally) -> Iterable[bytes]:
         for index, call in enumerate(tally.calls):
@@ -109,9 +123,10 @@ class Completion:
         return b"data: " + encode_part(self._head("chat.completion.chunk"))[:-1] + b',"choices":['
 
     @cached_property
-    def _around_text(self) -> tuple[bytes, bytes]:
+    def _around_texts(self) -> tuple[bytes, bytes, bytes]:
+        """What stands before the first, between two, and after the last."""
         before, _, after = self._chunk({"content": ""}).rpartition(b'""')
-        return before, after
+        return before, after + before, after
 
     def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}

@@ -45,7 +45,7 @@ class Connection(PartingConnection):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """As uvicorn's."""
         super().connection_made(transport)
-        self._wait(rest=False)
+        self._waiting_since = self.loop.time()
         # One timer for the connection's whole life, and not one a request, which would cost more than the rest.
         self._timer = self.loop.call_later(self._read_timeout_s, self._look)
 
@@ -82,7 +82,8 @@ class Connection(PartingConnection):
         rest = self.cycle.more_body
         super().on_response_complete()
         if self.cycle.response_complete:  # else the next request had come already
-            self._wait(rest=rest)
+            self._waiting_since = self.loop.time()
+            self._came, self._rest = 0, rest
 
     def send_400_response(self, msg: str) -> None:
         """Answer what cannot be parsed; what we refuse to parse with the reason."""
@@ -90,10 +91,6 @@ class Connection(PartingConnection):
             super().send_400_response(msg)
         else:
             self._answer(*self._refusal)
-
-    def _wait(self, *, rest: bool) -> None:
-        self._waiting_since = self.loop.time()
-        self._came, self._rest = 0, rest
 
     def _look(self) -> None:
         """Close the connection if the client has made us wait for too long."""

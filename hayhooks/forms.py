@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 from pydantic import ValidationError
 from pydantic_core import from_json
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
@@ -24,9 +24,9 @@ Value = str | UploadFile
 FORMS = frozenset({"multipart/form-data", "application/x-www-form-urlencoded"})
 
 
-def content_type(request: Request) -> str:
+def content_type(headers: Headers) -> str:
     """The body's type without parameters, "" if the client names none."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 @asynccontextmanager
@@ -39,7 +39,7 @@ async def form_of(request: Request) -> AsyncIterator[FormData]:
         DisconnectedError: the client went away while it sent it.
     """
     settings = request.app.settings
-    if content_type(request) == "multipart/form-data":  # of others all lies in memory
+    if content_type(request.headers) == "multipart/form-data":  # of others all lies in memory
         allow(request.scope, "HAYHOOKS_MAX_UPLOAD_SIZE", settings.max_upload_size)
     try:
         form = await request.form(max_files=settings.max_upload_files)

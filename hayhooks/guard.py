@@ -6,7 +6,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketClose
 
-from hayhooks.body import Body, Patience
+from hayhooks.body import Body, Rules
 from hayhooks.errors import OpenAIError, RefusedError
 from hayhooks.keys import Keys
 from hayhooks.settings import Settings
@@ -25,8 +25,7 @@ class Guard:
         self._app = app
         self._keys = keys
         self._hosts = None if "*" in settings.allowed_hosts else [host.lower() for host in settings.allowed_hosts]
-        self._max_body_size = settings.max_body_size
-        self._patience = Patience(settings.read_timeout)
+        self._rules = Rules(settings.max_body_size, settings.read_timeout)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let one request or websocket pass.
@@ -37,7 +36,7 @@ class Guard:
         if scope["type"] == "http":
             if (self._keys or self._hosts is not None) and not _is_probe(scope):
                 self._check(Headers(scope=scope))
-            receive = Body(scope, receive, self._patience, "HAYHOOKS_MAX_BODY_SIZE", self._max_body_size).receive
+            receive = Body(self._rules, scope, receive).receive
         elif scope["type"] == "websocket":
             try:
                 self._check(Headers(scope=scope))

@@ -44,6 +44,17 @@ def piece_of(item: Any) -> Piece:
     return piece
 
 
+def text_of(item: Any) -> str | None:
+    """What *item* adds, if that is text and nothing else that counts as long as no tool calls are pending."""
+    if isinstance(item, str):
+        return item
+    if type(item).__name__ != "StreamingChunk":
+        return None
+    meta = item.meta
+    more = item.tool_calls or item.tool_call_result or item.reasoning or item.finish_reason
+    return None if more or "usage" in meta or "response" in meta else item.content
+
+
 def completion_of(item: Any) -> dict[str, Any] | None:
     """*item* as a dict, if it is a whole chat completion of OpenAI's: a wrapper may make all of the answer itself."""
     plain = None if isinstance(item, str) else _plain(item)

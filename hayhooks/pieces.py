@@ -68,6 +68,11 @@ class Tally:
             self._reason = piece.finish_reason
 
     @property
+    def pending(self) -> bool:
+        """Whether there are calls that may still turn out to be an Agent's own: then every item counts."""
+        return bool(self._calls)
+
+    @property
     def calls(self) -> list[Call]:
         """The calls that are the client's, complete with ids and arguments; to be asked for when all is counted in.
 

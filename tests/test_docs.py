@@ -86,7 +86,7 @@ def test_every_option_of_a_command_is_in_the_readme():
 
 
 def test_every_script_is_in_the_readme_and_the_other_way_round():
-    scripts = {path.name for path in (ROOT / "scripts").iterdir() if "." not in path.name}
+    scripts = {path.name for path in (ROOT / "scripts").iterdir() if path.is_file() and "." not in path.name}
 
     assert set(re.findall(r"scripts/(\w+)", README)) == scripts
 

@@ -145,16 +145,15 @@ def test_a_pipeline_in_yaml_can_be_given(root: Path, tmp_path: Path):
     pipelines = {
         "file": partial(YAMLPipelineWrapper.from_file, tmp_path / "ask.yml"),
         "text": partial(YAMLPipelineWrapper.from_yaml, ASK, description="Asks."),
-        "wrong": partial(YAMLPipelineWrapper.from_yaml, CHAT),
+        "wrong": partial(YAMLPipelineWrapper.from_yaml, CHAT.replace("parts.Talk", "strangers.Talk")),
     }
     with serving(root, app_of(root, pipelines)) as server:
         for name in ("file", "text"):
             replies = server.run(name, question="x")["llm"]["replies"]
             assert replies[0]["content"] == [{"text": "Q: x"}]
         assert server.state("text")["description"] == "Asks."
-        assert (
-            "YAML:3: component 'talk' is a parts.Talk, and that module is not trusted" in server.state("wrong")["error"]
-        )
+        reason = "YAML:3: component 'talk' is a strangers.Talk, and that module is not trusted"
+        assert reason in server.state("wrong")["error"]
 
 
 @pytest.mark.parametrize(

@@ -114,12 +114,15 @@ def test_the_refusal_is_what_openais_clients_read_everywhere(server: LiveServer)
 
 def test_openais_client_is_let_in_by_either_key_and_told_otherwise(server: LiveServer):
     for key in ("another-key", KEY):
-        client = openai.OpenAI(base_url=server.url + "/v1", api_key=key)
-        answer = client.chat.completions.create(model="echo", messages=[{"role": "user", "content": "x"}])
+        with openai.OpenAI(base_url=server.url + "/v1", api_key=key) as client:
+            answer = client.chat.completions.create(model="echo", messages=[{"role": "user", "content": "x"}])
         assert answer.choices[0].message.content == "echo "
 
-    with pytest.raises(openai.AuthenticationError, match="not valid") as raised:
-        openai.OpenAI(base_url=server.url + "/v1", api_key="wrong-key", max_retries=0).models.list()
+    with (
+        openai.OpenAI(base_url=server.url + "/v1", api_key="wrong-key", max_retries=0) as client,
+        pytest.raises(openai.AuthenticationError, match="not valid") as raised,
+    ):
+        client.models.list()
     assert raised.value.code == "invalid_api_key"
 
 

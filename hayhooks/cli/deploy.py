@@ -168,8 +168,8 @@ def _put(
     with directory.workshop() as workshop:
         make(workshop)
         change = workshop.deploy(filename, overwrite=how.overwrite)
-        say(f"{'Replaced' if change.replaced else 'Deployed'} {change.target}.")
         try:
+            say(f"{'Replaced' if change.replaced else 'Deployed'} {change.target}.")
             return _report(settings, change.target, name, how, change)
         except KeyboardInterrupt:
             note((f"{name} stays deployed; `hayhooks status` tells what the server makes of it", "yellow"))

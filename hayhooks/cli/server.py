@@ -65,15 +65,19 @@ class Server:
         return {"Authorization": f"Bearer {keys[0]}"} if keys else {}
 
     def trust(self) -> ssl.SSLContext | None:
-        """How the server's certificate is verified; None where it has none."""
+        """How the server's certificate is verified; None where it has none.
+
+        Raises:
+            NoAnswerError: the file with the certificate cannot be used.
+        """
         if not self._is_https:
             return None
-        context = ssl.create_default_context()
         if self.settings.disable_ssl:
+            context = ssl.create_default_context()
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        elif self.settings.ssl_certfile and self.settings.ssl_certfile.is_file():
-            context.load_verify_locations(self.settings.ssl_certfile)  # our own: it may be signed by nobody else
-        return context
+            return context
+        certificate = self.settings.ssl_certfile
+        return ssl.create_default_context() if certificate is None else _trust_in(certificate)
 
     @property
     def _is_https(self) -> bool:
@@ -108,6 +112,18 @@ def serving(root: Path, settings: Settings) -> tuple[Server | None, str]:
     if not _is(root, directory):
         return None, f"The server at {server.url} serves {directory['path']}, and not {root}"
     return server, ""
+
+
+def _trust_in(certificate: Path) -> ssl.SSLContext:
+    """Accept the first certificate in that file, the server's own, and no other, whoever signed it for which name."""
+    try:
+        first, end, _ = certificate.read_text().partition("-----END CERTIFICATE-----")
+        context = ssl.create_default_context(cadata=first[first.find("-----BEGIN") :] + end)
+    except (OSError, ValueError) as error:
+        raise NoAnswerError(f"HAYHOOKS_SSL_CERTFILE={certificate} cannot be used: {error}") from None
+    context.check_hostname = False  # we call it by its address
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # it need not be signed by itself
+    return context
 
 
 def _is(root: Path, directory: dict[str, Any]) -> bool:

@@ -113,8 +113,8 @@ def _not_implemented(message: str) -> OpenAIError:
 def _check_upload(form: FormData, request: Request) -> None:
     if not isinstance(form.get("file"), UploadFile):
         message = "'file' must be a file, in a form of type multipart/form-data"
-        if content_type(request) != "multipart/form-data":
-            message += f", and not {content_type(request) or 'without a type'}"
+        if content_type(request.headers) != "multipart/form-data":
+            message += f", and not {content_type(request.headers) or 'without a type'}"
         raise OpenAIError(400, message, param="file")
     for name in ("purpose", "model"):
         if not isinstance(form.get(name, ""), str):

@@ -114,7 +114,11 @@ _DEPLOYMENT: dict[str, Schema] = {
 _SCHEMAS = {
     "DeploymentStatus": obj(["name", "state"], **_DEPLOYMENT),
     "PipelineStatus": obj(
-        ["status", "pipeline", "name", "state"], status={"const": "Up!"}, pipeline={"type": "string"}, **_DEPLOYMENT
+        ["status", "pipeline", "name", "state"],
+        status={"const": "Up!"},
+        pipeline={"type": "string"},
+        found={"type": ["object", "null"], "description": "What was last read there, by revision, device and inode."},
+        **_DEPLOYMENT,
     ),
     "ServerStatus": obj(
         ["status", "pipelines", "generation", "revision", "deployments"],
@@ -126,6 +130,10 @@ _SCHEMAS = {
         error={"type": ["string", "null"], "description": "Why the directory cannot be read."},
         deployments={"type": "array", "items": ref("DeploymentStatus")},
         watching={"type": ["object", "null"]},
+        directory={
+            "type": ["object", "null"],
+            "description": "The directory that is served, by path, device and inode.",
+        },
         retired={"type": "array", "items": {"type": "object"}},
         workers={},
     ),

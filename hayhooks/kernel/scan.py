@@ -59,9 +59,9 @@ class Sight:
 
     @property
     def identity(self) -> tuple[int, int]:
-        """Device and inode of the folder, links followed, or of the file."""
-        stamps = ((stamp.device, stamp.inode) for stamp in self.stamps.values())
-        return next(iter(self.directories.values()), next(stamps, (0, 0)))
+        """Device and inode of the folder or file, links followed; zeros where it was not looked at."""
+        file = None if WRAPPER_FILE in self.stamps else self.stamps.get(self.path.name)
+        return (file.device, file.inode) if file else next(iter(self.directories.values()), (0, 0))
 
     @property
     def code(self) -> Mapping[str, Stamp | None]:

@@ -4,7 +4,7 @@ import inspect
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,12 +35,14 @@ class Observers:
         callbacks = (self.on_tool_call_start, self.on_tool_call_end, self.on_reasoning, self.on_pipeline_end)
         return any(map(inspect.iscoroutinefunction, callbacks))
 
+    @property
+    def need_chunks(self) -> bool:
+        """Whether one of them wants to know of chunks: else nobody need look at each."""
+        return bool(self.on_tool_call_start or self.on_tool_call_end or self.on_reasoning)
+
     def before(self, item: Any) -> Iterator[Callable[[], Any]]:
         """The calls that are due before *item* is passed on: none, where it is no chunk."""
-        # Haystack takes a second to import, and the command line imports this.
-        from haystack.dataclasses.streaming_chunk import StreamingChunk  # noqa: PLC0415
-
-        return self._before(item) if isinstance(item, StreamingChunk) else iter(())
+        return self._before(item) if isinstance(item, _chunk_class()) else iter(())
 
     def at_end(self, result: Any) -> Iterator[Callable[[], Any]]:
         """The calls that are due when the pipeline has returned *result*."""
@@ -74,15 +76,20 @@ class Observers:
 
 def outputs(returned: Any) -> list[Any]:
     """What a callback returned as items of the stream: strings become chunks; None and "" are nothing."""
-    # Haystack takes a second to import, and the command line imports this.
-    from haystack.dataclasses.streaming_chunk import StreamingChunk  # noqa: PLC0415
-
     items = returned if isinstance(returned, list | tuple) else [returned]
     return [
-        StreamingChunk(content=item) if isinstance(item, str) else item
+        _chunk_class()(content=item) if isinstance(item, str) else item
         for item in items
         if item is not None and item != ""
     ]
+
+
+@cache
+def _chunk_class() -> "type[StreamingChunk]":
+    # Haystack takes a second to import, and the command line imports this.
+    from haystack.dataclasses.streaming_chunk import StreamingChunk  # noqa: PLC0415
+
+    return StreamingChunk
 
 
 def _parsed(arguments: str | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from hayhooks.logger import log
-from hayhooks.toolkit.handover import AsyncHandover, Handover, settled
+from hayhooks.toolkit.handover import Abandoned, AsyncHandover, Handover, settled
 from hayhooks.toolkit.observers import Observers, outputs
 from hayhooks.toolkit.source import Source, is_sync_only, streaming_source, user_callback
 
@@ -41,7 +41,7 @@ def streaming_generator(
     streaming_components: list[str] | Literal["all"] | None = None,
     include_outputs_from: set[str] | None = None,
     external_event_queue: queue.Queue[Any] | None = None,
-) -> Generator[Any, None, None]:
+) -> "PipelineStream":
     """Run *pipeline* in a thread of its own and yield its chunks as they come.
 
     The run begins with the first item that is asked for. Closing the generator, or dropping it, stops the pipeline
@@ -74,7 +74,7 @@ def streaming_generator(
     observers = Observers(on_tool_call_start, on_tool_call_end, on_reasoning, on_pipeline_end)
     if observers.need_await:
         raise ValueError("streaming_generator cannot await its callbacks: use async_streaming_generator.")
-    return _stream(source, observers, external_event_queue, contextvars.copy_context())
+    return PipelineStream(source, observers, external_event_queue, contextvars.copy_context())
 
 
 def async_streaming_generator(
@@ -125,9 +125,88 @@ def async_streaming_generator(
     return _stream_async(source, observers, external_event_queue, context, shield=shield_pipeline_task)
 
 
+class PipelineStream(Generator[Any, None, None]):
+    """The generator that ``streaming_generator`` returns; who has a thread for it can ``feed`` from it.
+
+    The server does: the pipeline then runs in the thread that would only wait for it, and a chunk crosses one thread
+    less, which takes half the CPU where chunks come slowly.
+    """
+
+    def __init__(
+        self, source: Source, observers: Observers, events: queue.Queue[Any] | None, context: contextvars.Context
+    ) -> None:
+        self._source = source
+        self._observers = observers
+        self._context = context
+        self._alone = events is None  # there is nothing to wait for beside the pipeline
+        self._items = _stream(source, observers, events, context)
+
+    def __next__(self) -> Any:
+        self._alone = False
+        return next(self._items)
+
+    def send(self, value: None) -> Any:
+        """As a generator's."""
+        self._alone = False
+        return self._items.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """As a generator's."""
+        return self._items.throw(*error)
+
+    def close(self) -> None:
+        """As a generator's."""
+        self._items.close()
+
+    def feed(self, put: Callable[[Any], bool]) -> None:
+        """Call *put* with every item, until it returns False: the pipeline then stops at its next chunk.
+
+        *put* is called in this thread, and in those in which components call their streaming callbacks.
+
+        Raises:
+            Exception: what the pipeline raised.
+        """
+        if self._alone:
+            self._context.run(self._run, put)
+            return
+        for item in self._items:
+            if not put(item):
+                return
+
+    def _run(self, put: Callable[[Any], bool]) -> None:
+        arguments = self._source.arguments(
+            lambda component, at_run: self._callback(put, user_callback(component, at_run, is_async=False))
+        )
+        try:
+            result = self._source.pipeline.run(**arguments)
+        except Abandoned:
+            return
+        for call in self._observers.at_end(result):
+            for output in _outputs(call):
+                put(output)
+
+    def _callback(self, put: Callable[[Any], bool], user: Callable[[Any], Any] | None) -> Callable[[Any], None]:
+        observers, one_at_a_time = self._observers, threading.Lock()
+
+        # A function, as the hand-over's.
+        def forward(chunk: Any) -> None:
+            if user is not None:
+                user(chunk)
+            if observers.need_chunks:
+                with one_at_a_time:  # what a callback returned comes before the chunk, and they count
+                    for call in observers.before(chunk):
+                        for output in _outputs(call):
+                            put(output)
+            if not put(chunk):
+                raise Abandoned
+
+        return forward
+
+
 def _stream(
     source: Source, observers: Observers, events: queue.Queue[Any] | None, context: contextvars.Context
 ) -> Generator[Any, None, None]:
+    observed = observers.need_chunks
     with closing(Handover(events)) as handover:
         arguments = source.arguments(
             lambda component, at_run: handover.callback(user_callback(component, at_run, is_async=False))
@@ -139,8 +218,9 @@ def _stream(
         thread = threading.Thread(target=context.run, args=(run,), name="hayhooks-stream", daemon=True)
         thread.start()
         for item in handover:
-            for call in observers.before(item):
-                yield from _outputs(call)
+            if observed:
+                for call in observers.before(item):
+                    yield from _outputs(call)
             yield item
         thread.join()  # it has finished and only returns now
         for call in observers.at_end(pipeline.result()):
@@ -163,6 +243,7 @@ async def _stream_async(
     *,
     shield: bool,
 ) -> AsyncGenerator[Any, None]:
+    observed = observers.need_chunks
     with closing(AsyncHandover(events, shield=shield)) as handover:
         arguments = source.arguments(partial(_async_callback, handover))
         run = source.pipeline.run_async(**arguments)
@@ -170,9 +251,10 @@ async def _stream_async(
         pipeline.add_done_callback(handover.finish)
         try:
             async for item in handover:
-                for call in observers.before(item):
-                    for output in await _outputs_async(call):
-                        yield output
+                if observed:
+                    for call in observers.before(item):
+                        for output in await _outputs_async(call):
+                            yield output
                 yield item
             for call in observers.at_end(pipeline.result()):
                 for output in await _outputs_async(call):

@@ -2,6 +2,7 @@ import ctypes
 import json
 import os
 import resource
+import signal
 import socket
 import subprocess
 import threading
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+import trustme
+import uvicorn
 from starlette.responses import JSONResponse
 
 from hayhooks import Settings, create_app
@@ -432,16 +435,16 @@ def test_no_request_is_lost_while_it_is_replaced_and_rolled_back(server, port, t
         traffic.serves(5)
 
 
+WAITS = ECHO.replace("pass", "import os, time\n        while not os.path.exists(GATE):\n            time.sleep(0.01)")
+
+
 def test_a_load_that_takes_too_long_is_told_and_stays(server, port, source, tmp_path):
     gate = tmp_path / "gate"
-    slow = ECHO.replace("pass", f"__import__('os').open({str(gate)!r}, 0)")
-    os.mkfifo(gate)
-    wrapper(source, "1", slow)
+    wrapper(source, "1", WAITS.replace("GATE", repr(str(gate))))
 
     done = pipeline("deploy-files", source, "--no-check", "--timeout", "0.5", cwd=tmp_path, port=port)
-    os.close(os.open(gate, os.O_RDWR | os.O_NONBLOCK))
-    with gate.open("r+b", buffering=0):
-        server.eventually(lambda: server.state("echo")["state"] == "serving")
+    gate.touch()
+    server.eventually(lambda: server.state("echo")["state"] == "serving")
 
     assert done.returncode == 1
     assert "has not loaded echo after 0.5 s" in done.stderr
@@ -676,3 +679,82 @@ def test_nobody_at_the_port_is_told_in_a_line(tmp_path, source, root):
         done = pipeline("list", cwd=tmp_path, port=str(mute.getsockname()[1]))
     assert done.returncode == 0
     assert "No answer from" in done.stderr
+
+
+def test_an_interrupt_while_it_waits_says_what_stays_and_leaves_nothing_else(server, port, root, source, tmp_path):
+    gate = tmp_path / "gate"
+    wrapper(source, "1", WAITS.replace("GATE", repr(str(gate))))
+
+    done = interrupted(
+        "deploy-files",
+        source,
+        "--no-check",
+        cwd=tmp_path,
+        port=port,
+        when=lambda process: process.stdout and process.stdout.readline(),
+    )
+    gate.touch()
+    server.eventually(lambda: server.state("echo")["state"] == "serving")
+
+    assert done.returncode == 1
+    assert "echo stays deployed; `hayhooks status` tells what the server makes of it\n" in done.stderr
+    assert done.stderr.splitlines()[-1] == "Aborted!"
+    assert listed(root) == ["echo"]
+
+
+def test_an_interrupt_while_it_checks_changes_nothing_and_ends_what_it_has_started(root, source, tmp_path):
+    pid = tmp_path / "pid"
+    code = f"import os, time\nopen({str(pid)!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)\n"
+    replace(source / "pipeline_wrapper.py", code)
+
+    done = interrupted("deploy-files", source, cwd=tmp_path, port="1", when=lambda _: pid.read_text())
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "Aborted!"
+    assert listed(root) == []
+    assert not Path(f"/proc/{pid.read_text()}").exists()
+
+
+def interrupted(
+    *arguments: str | Path, cwd: Path, port: str, when: Callable[["subprocess.Popen[str]"], object]
+) -> subprocess.CompletedProcess[str]:
+    """A command that gets a Ctrl+C as soon as *when* gives something true."""
+    command = [HAYHOOKS, "pipeline", *map(str, arguments)]
+    with subprocess.Popen(
+        command, cwd=cwd, env=environment(PORT=port), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        eventually(lambda: when(process), "the moment to interrupt", 60)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def test_a_server_with_a_certificate_of_its_own_is_asked_by_https_and_no_other_is_trusted(root, source, tmp_path):
+    authority = trustme.CA()
+    for name in ("ours", "theirs"):
+        certificate = authority.issue_cert("example.com")
+        certificate.cert_chain_pems[0].write_to_path(tmp_path / f"{name}.pem")
+        certificate.private_key_pem.write_to_path(tmp_path / f"{name}.key")
+    app = create_app(Settings(pipelines_dir=root, _env_file=None))
+    files = {"ssl_certfile": str(tmp_path / "ours.pem"), "ssl_keyfile": str(tmp_path / "ours.key")}
+    running = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=1, **files))  # type: ignore[arg-type]
+    thread = threading.Thread(target=running.run, daemon=True)
+    thread.start()
+    eventually(lambda: running.started)
+    port = str(running.servers[0].sockets[0].getsockname()[1])
+
+    served = pipeline("deploy-files", source, cwd=tmp_path, port=port, SSL_CERTFILE="ours.pem")
+    called = pipeline("run", "echo", cwd=tmp_path, port=port, SSL_CERTFILE="ours.pem")
+    others = run_hayhooks("status", cwd=tmp_path, PORT=port, SSL_CERTFILE="theirs.pem")
+    unknown = run_hayhooks("status", cwd=tmp_path, PORT=port, USE_HTTPS="true")
+    unverified = run_hayhooks("status", cwd=tmp_path, PORT=port, USE_HTTPS="true", DISABLE_SSL="true")
+    missing = run_hayhooks("status", cwd=tmp_path, PORT=port, SSL_CERTFILE="nowhere.pem")
+    running.should_exit = True
+    thread.join(30)
+
+    assert "✓ echo" in served.stdout, served.stderr
+    results = (served, called, unverified, others, unknown, missing)
+    assert [done.returncode for done in results] == [0, 0, 0, 1, 1, 1]
+    assert "certificate verify failed" in others.stderr
+    assert "certificate verify failed" in unknown.stderr
+    assert "HAYHOOKS_SSL_CERTFILE=nowhere.pem cannot be used" in missing.stderr

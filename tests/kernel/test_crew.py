@@ -75,6 +75,16 @@ def test_threads_end_when_idle_and_when_closed():
     assert ran.wait(10)
 
 
+def test_a_job_that_comes_as_the_last_thread_is_told_to_end_is_run():
+    for _ in range(200):
+        crew, first, second = Crew("test", 1), threading.Event(), threading.Event()
+        crew.submit(first.set)
+        assert first.wait(10)
+        crew.close()
+        crew.submit(second.set)
+        assert second.wait(10)
+
+
 def test_a_crew_does_not_keep_what_a_job_held():
 
     class Held:

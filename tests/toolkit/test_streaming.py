@@ -16,7 +16,7 @@ from haystack.dataclasses.chat_message import ReasoningContent
 from loguru import logger
 
 from hayhooks.toolkit.handover import LIMIT
-from hayhooks.toolkit.streaming import streaming_generator
+from hayhooks.toolkit.streaming import PipelineStream, streaming_generator
 from tests.toolkit.components import (
     SECONDS,
     Parallel,
@@ -504,3 +504,77 @@ def test_importing_does_not_import_haystack():
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
 
     assert json.loads(output.stdout) is False
+
+
+# Feeding: who has a thread runs the pipeline in it
+
+
+def fed(stream: PipelineStream, most: int = 10**6) -> tuple[list[Any], Exception | None]:
+    """What the server would send, and what was raised; it takes *most* items, and then no more."""
+    items: list[Any] = []
+
+    def put(item: Any) -> bool:
+        if len(items) < most:
+            items.append(content(item))
+        return len(items) < most
+
+    try:
+        stream.feed(put)
+    except Exception as error:
+        return items, error
+    return items, None
+
+
+def test_fed_items_are_those_that_a_reader_gets_and_the_pipeline_runs_in_the_feeding_thread():
+    options: dict[str, Any] = {
+        "pipeline_run_args": ASK,
+        "on_tool_call_start": lambda *_: ["<start>", {"type": "status"}],
+        "on_tool_call_end": lambda *_: "<end>",
+        "on_pipeline_end": lambda result: result["last_message"].text,
+    }
+    assert fed(streaming_generator(weather_agent(), **options)) == (contents(weather_agent(), **options), None)
+
+    words = Words(["a", "b"])
+    assert fed(streaming_generator(pipeline(llm=words))) == (["a", "b"], None)
+    assert words.thread is threading.current_thread()
+
+
+def test_a_fed_error_comes_after_the_chunks_before_it():
+    items, error = fed(streaming_generator(pipeline(llm=Words(["a", failing(ValueError("broken"))]))))
+
+    assert items == ["a"]
+    assert isinstance(error, PipelineRuntimeError)
+    assert "broken" in str(error)
+
+
+def test_a_fed_pipeline_stops_at_the_chunk_that_nobody_takes():
+    words = Words(endless())
+    assert fed(streaming_generator(pipeline(llm=words)), most=3) == (["word"] * 3, None)
+    assert words.sent == 3
+
+    parallel = Parallel([Words(endless()) for _ in range(5)])
+    fed(streaming_generator(pipeline(parallel=parallel)), most=30)  # and no thread is left, or this would not return
+
+
+def test_what_has_been_begun_or_has_a_queue_is_fed_too():
+    begun = streaming_generator(pipeline(llm=Words(["a", "b", "c"])))
+    assert content(next(begun)) == "a"
+    assert fed(begun) == (["b", "c"], None)
+
+    events: queue.Queue[Any] = queue.Queue()
+    events.put("event")
+    stream = streaming_generator(pipeline(llm=Words(["a"])), external_event_queue=events)
+    assert fed(stream, most=1) == (["event"], None)
+    stream.close()
+
+
+def test_context_variables_of_the_call_reach_a_fed_pipeline():
+    variable = contextvars.ContextVar("variable", default="unset")
+    variable.set("set at the call")
+    seen: list[str] = []
+    stream = streaming_generator(pipeline(llm=Words([lambda: seen.append(variable.get())])))
+    variable.set("set later")
+
+    fed(stream)
+
+    assert seen == ["set at the call"]

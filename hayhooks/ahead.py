@@ -1,0 +1,119 @@
+"""Read an asynchronous iterator in batches: what it has ready without waiting comes together, and leaves in one send.
+
+Whether it has a next item ready only shows when that is asked for, and while the wrapper's code runs nothing is sent.
+So an item is held back for the next one only where several in a row came at once, and never while that is waited for.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator
+from contextlib import suppress
+from time import perf_counter
+from typing import Any
+
+_AT_ONCE_S = 0.0001  # an item that took less was not waited for
+_SURE = 8  # so many in a row came at once: the next one is asked for before they are sent
+_TOGETHER = 64  # items in a batch, and until others get their turn
+_HELD_S = 0.001  # how long items are held back for one more
+
+
+async def batches(source: AsyncIterable[Any]) -> AsyncGenerator[list[Any], None]:
+    """The items of *source* in order, one or several at a time; closing it closes *source*."""
+    reader = _Reader(aiter(source))  # of a generator itself, of what Haystack's Pipeline.stream returns a generator
+    try:
+        while batch := await reader.read():
+            yield batch
+    finally:
+        await reader.aclose()
+
+
+class _Reader:
+    def __init__(self, items: AsyncIterator[Any]) -> None:
+        self._items = items
+        self._at_once = 0  # items that came at once, in a row
+        self._since_turn = 0  # items that came since others had their turn
+        self._begun: _Step | None = None  # the next item has been asked for, and is waited for
+        self._failure: BaseException | None = None  # comes after what has been read; StopAsyncIteration is one
+
+    async def read(self) -> list[Any]:
+        """The next items, waiting for the first of them; none at the end."""
+        if self._since_turn >= _TOGETHER:
+            self._since_turn = 0
+            await asyncio.sleep(0)  # neither wrapper nor client may make us wait: others want their turn
+        batch = self._ready() if self._at_once >= _SURE else []
+        try:
+            if not batch:
+                batch = [await self._next()]
+        except StopAsyncIteration:
+            return []
+        self._since_turn += len(batch)
+        return batch
+
+    async def _next(self) -> Any:
+        if self._failure is not None:
+            raise self._failure
+        asked_at = perf_counter()
+        step, self._begun = self._begun, None
+        item = await (step or anext(self._items))
+        self._at_once = self._at_once + 1 if perf_counter() - asked_at < _AT_ONCE_S else 0
+        return item
+
+    def _ready(self) -> list[Any]:
+        """The items that come without waiting. Of the first that does not, the waiting has begun."""
+        ready: list[Any] = []
+        ends_at = perf_counter() + _HELD_S
+        try:
+            while not (self._begun or self._failure) and len(ready) < _TOGETHER and perf_counter() < ends_at:
+                step = anext(self._items).__await__()
+                try:
+                    self._begun = _Step(step, next(step))
+                    self._at_once = 0
+                except StopIteration as item:
+                    ready.append(item.value)
+        except BaseException as failure:  # whatever the wrapper raises, what came before it is given first
+            self._failure = failure
+        return ready
+
+    async def aclose(self) -> None:
+        """Stop the iterator, whatever it is at."""
+        if self._begun is not None:
+            await self._begun.give_up()
+        if hasattr(self._items, "aclose"):
+            await self._items.aclose()
+
+
+class _Step:
+    """The rest of an awaitable that has begun to wait: to be awaited, once, or given up.
+
+    Between, its task may send what is ready, and be held up by a slow reader. A timeout of the wrapper's own that ends
+    then hits the sending; it needs a reader that stalls for longer at the first batch that it does not take at once.
+    """
+
+    def __init__(self, step: Generator[Any, Any, Any], waits_for: Any) -> None:
+        self._step = step
+        self._waits_for = waits_for  # as the event loop's tasks take it: a future, or None
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        waits_for = self._waits_for
+        try:
+            while True:
+                try:
+                    sent = yield waits_for
+                except BaseException as error:  # the waiting has failed or is cancelled: the wrapper is to know
+                    waits_for = self._step.throw(error)
+                else:
+                    waits_for = self._step.send(sent)
+        except StopIteration as item:
+            return item.value
+
+    async def give_up(self) -> None:
+        """Cancel it as a task is cancelled, and wait until it has ended."""
+        task = asyncio.current_task()
+        cancelled = task.cancelling() if task else 0
+        if self._waits_for is not None:
+            self._waits_for.cancel()
+        try:
+            with suppress(StopAsyncIteration):
+                await self
+        except asyncio.CancelledError:
+            if task is not None and task.cancelling() > cancelled:  # that was meant for us
+                raise

@@ -1,0 +1,184 @@
+"""The load: asks a server for the same again and again over many connections, and checks every answer.
+
+A process of its own, and so lean that servers are slower: it takes jobs from stdin, a JSON object a line, and answers
+each with a line of figures, until stdin ends.
+"""
+
+import asyncio
+import json
+import os
+import re
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import uvloop
+
+DEADLINE_S = 60.0  # for what is still open when the time is over
+CONTENT = re.compile(rb'"content": ?"([^"]+)"')
+
+
+@dataclass
+class Job:
+    """What to ask, for how long, and what the right answer is.
+
+    Attributes:
+        expect: the whole body of the right answer; of a stream, the text of its chunks joined.
+        chunks: how many chunks a stream has; 0 if it is none.
+        pace_s: the time between two requests of a connection; 0: at once.
+    """
+
+    url: str
+    method: str
+    path: str
+    body: str = ""
+    expect: str = ""
+    chunks: int = 0
+    connections: int = 1
+    seconds: float = 1.0
+    pace_s: float = 0.0
+    took_s: list[float] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    ends_at: float = 0.0
+
+    def request(self) -> bytes:
+        head = f"{self.method} {self.path} HTTP/1.1\r\nHost: {urlsplit(self.url).netloc}\r\n"
+        body = self.body.encode()
+        length = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n" if body else ""
+        return f"{head}{length}\r\n".encode() + body
+
+    def check(self, head: bytes, body: bytes) -> None:
+        """Note an answer that is not the right one."""
+        if not head.startswith(b"HTTP/1.1 200 "):
+            self.wrong.append(f"{head[:40]!r} {body[:200]!r}")
+        elif self.chunks:
+            texts = CONTENT.findall(body)
+            ended = body.count(b"data: [DONE]\n\n") == 1 and body.endswith(b"data: [DONE]\n\n")
+            if len(texts) != self.chunks or b"".join(texts).decode() != self.expect or not ended:
+                self.wrong.append(f"{len(texts)} chunks of {self.chunks}, ending with {body[-200:]!r}")
+        elif self.expect and body != self.expect.encode():
+            self.wrong.append(f"{body[:200]!r} and not {self.expect[:200]!r}")
+
+
+class Connection(asyncio.Protocol):
+    """One connection: asks, reads the answer to its end, and asks again until the time is over."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._request = job.request()
+        self._data = bytearray()
+        self._asked_at = 0.0  # 0: nothing is being asked
+        self._lacking = 0  # bytes of the answer; -1 while its end is only known by what it ends with
+        self._head_length = 0
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: Any = transport  # uvloop's is no asyncio.Transport to isinstance
+        self._ask()
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        if not self._head_length and not self._read_head():
+            return
+        chunked = self._lacking < 0
+        if not self._data.endswith(b"\r\n0\r\n\r\n") if chunked else len(self._data) < self._lacking:
+            return
+        head, body = bytes(self._data[: self._head_length]), bytes(self._data[self._head_length :])
+        self._data.clear()
+        self._head_length = 0
+        self._take(head, unchunked(body) if chunked else body)
+
+    def _take(self, head: bytes, body: bytes) -> None:
+        self._job.check(head, body)
+        now = time.perf_counter()
+        self._job.took_s.append(now - self._asked_at)
+        self._asked_at = 0.0
+        if now + self._job.pace_s >= self._job.ends_at or self._job.wrong:
+            self._transport.close()
+        elif self._job.pace_s:
+            asyncio.get_running_loop().call_later(self._job.pace_s, self._ask)
+        else:
+            self._ask()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._asked_at:
+            self._job.wrong.append(f"the connection was closed in the middle of an answer: {error!r}")
+        if not self.done.done():
+            self.done.set_result(None)
+
+    def _ask(self) -> None:
+        self._asked_at = time.perf_counter()
+        self._transport.write(self._request)
+
+    def _read_head(self) -> bool:
+        end = self._data.find(b"\r\n\r\n")
+        if end < 0:
+            return False
+        self._head_length = end + 4
+        head = bytes(self._data[: end + 2]).lower()
+        length = head.find(b"\r\ncontent-length:")
+        self._lacking = (
+            -1 if length < 0 else self._head_length + int(head[length + 17 : head.find(b"\r\n", length + 2)])
+        )
+        return True
+
+
+def unchunked(data: bytes) -> bytes:
+    """The body in HTTP's chunked coding."""
+    parts, position = [], 0
+    while True:
+        end = data.index(b"\r\n", position)
+        length = int(data[position:end], 16)
+        if not length:
+            return b"".join(parts)
+        parts.append(data[end + 2 : end + 2 + length])
+        position = end + 4 + length
+
+
+async def measure(job: Job) -> dict[str, Any]:
+    """Ask until the time is over; returns figures."""
+    loop, where = asyncio.get_running_loop(), urlsplit(job.url)
+    began = time.perf_counter()
+    job.ends_at = began + job.seconds
+    connections = [Connection(job) for _ in range(job.connections)]
+    for connection in connections:
+        await loop.create_connection(lambda connection=connection: connection, where.hostname, where.port)
+    try:
+        await asyncio.wait_for(
+            asyncio.gather(*(connection.done for connection in connections)), job.seconds + DEADLINE_S
+        )
+    except TimeoutError:
+        job.wrong.append(f"no answer within {DEADLINE_S:g} s")
+    took_s = time.perf_counter() - began
+    ordered = sorted(job.took_s) or [0.0]
+    return {
+        "answers": len(job.took_s),
+        "took_s": took_s,
+        "p50_ms": ordered[len(ordered) // 2] * 1000,
+        "p99_ms": ordered[len(ordered) * 99 // 100] * 1000,
+        "wrong": len(job.wrong),
+        "first_wrong": job.wrong[0] if job.wrong else "",
+    }
+
+
+async def together(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All *jobs* at the same time."""
+    asyncio.get_running_loop().set_exception_handler(give_up)
+    return await asyncio.gather(*(measure(Job(**job)) for job in jobs))
+
+
+def give_up(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """A fault of ours: who waits for figures must not wait for ever."""
+    loop.default_exception_handler(context)
+    os._exit(1)
+
+
+def main() -> None:
+    for line in sys.stdin:
+        print(json.dumps(uvloop.run(together(json.loads(line)))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
