@@ -20,9 +20,9 @@ _WORKER_PATIENCE_S = (
     30  # a setup that holds the interpreter's lock is no dead worker; one that is so long counts as one
 )
 
-# How long a thread may hold the interpreter while others want it. Python's 5 ms make the event loop wait too long beside
-# pipelines that compute: with two of them /status takes 14 ms in the median, with 2 ms it takes 6, and nothing else costs
-# more; 0.5 ms make it 3, but pipelines that run in threads cost a fifth more.
+# How long a thread may hold the interpreter while others want it. With Python's 5 ms the event loop waits too long
+# beside pipelines that compute: with two of them /status takes 14 ms in the median, with 2 ms it takes 6, and nothing
+# else costs more. 0.5 ms make it 3, but pipelines that run in threads cost a fifth more.
 _SWITCH_S = 0.002
 
 _END_S = 2.0  # that threads of wrappers get when all is torn down
