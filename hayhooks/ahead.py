@@ -31,7 +31,7 @@ class _Reader:
         self._items = items
         self._at_once = 0  # items that came at once, in a row
         self._since_turn = 0  # items that came since others had their turn
-        self._begun: _Step | None = None  # the next item has been asked for, and is waited for
+        self._begun: Step | None = None  # the next item has been asked for, and is waited for
         self._failure: BaseException | None = None  # comes after what has been read; StopAsyncIteration is one
 
     async def read(self) -> list[Any]:
@@ -65,7 +65,7 @@ class _Reader:
             while not (self._begun or self._failure) and len(ready) < _TOGETHER and perf_counter() < ends_at:
                 step = anext(self._items).__await__()
                 try:
-                    self._begun = _Step(step, next(step))
+                    self._begun = Step(step, next(step))
                     self._at_once = 0
                 except StopIteration as item:
                     ready.append(item.value)
@@ -81,11 +81,12 @@ class _Reader:
             await self._items.aclose()
 
 
-class _Step:
+class Step:
     """The rest of an awaitable that has begun to wait: to be awaited, once, or given up.
 
-    Between, its task may send what is ready, and be held up by a slow reader. A timeout of the wrapper's own that ends
-    then hits the sending; it needs a reader that stalls for longer at the first batch that it does not take at once.
+    Between, its task may do something else: send what is ready, and be held up by a slow reader. A timeout of the
+    wrapper's own that ends then hits the sending; it needs a reader that stalls for longer than that at the first batch
+    that it does not take at once.
     """
 
     def __init__(self, step: Generator[Any, Any, Any], waits_for: Any) -> None:

@@ -13,9 +13,9 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from hayhooks.ahead import batches
+from hayhooks.ahead import Step, batches
 from hayhooks.errors import DisconnectedError, PipelineError, sendable, told
 from hayhooks.kernel.leases import Lease, current_lease
 from hayhooks.kernel.limits import Slots
@@ -148,6 +148,15 @@ async def unless_disconnected(receive: Receive, work: Awaitable[T]) -> T:
     Raises:
         DisconnectedError: the client has gone, and the work was cancelled.
     """
+    step = work.__await__()
+    try:
+        waits_for = next(step)
+    except StopIteration as done:  # as of a method that awaits nothing: to prepare for more costs 2 us of its 12
+        return cast(T, done.value)
+    return cast(T, await _watched(receive, Step(step, waits_for)))
+
+
+async def _watched(receive: Receive, work: Step) -> Any:
     task = asyncio.current_task()
     assert task is not None
     watch = _Watch(receive, task)

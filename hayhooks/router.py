@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeGuard
 from starlette._utils import get_route_path
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
 
 from hayhooks.boundary import EXTRA_HEADERS
 from hayhooks.errors import NotFoundError, OpenAIError, TimedOutError, UnavailableError
@@ -233,6 +234,9 @@ async def lend(deployment: Deployment, app: ASGIApp, scope: Scope, receive: Rece
 
 async def _unknown(server_names: frozenset[str], scope: Scope, receive: Receive, send: Send) -> None:
     """Answer for a path that nothing serves: say what is wrong with it, or serve it after all when just starting."""
+    if scope["type"] == "websocket":  # as Starlette's own default
+        await WebSocketClose()(scope, receive, send)
+        return
     switch, name = switch_of(scope), _first_segment(scope)
     snapshot = await switch.known(name)
     if not name or (name in server_names and not _is_there(snapshot, name)):

@@ -614,13 +614,14 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--write", type=Path, metavar="DIR", help="write the wrappers that are measured, and stop")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures, those of each round too")
-    parser.add_argument("--rounds", type=int, help="default: 5; 3 with --quick")
+    parser.add_argument("--rounds", type=int, help="default: 5; 2 with --quick")
     parser.add_argument("--seconds", type=float, help="of a round; default: 3; 0.5 with --quick")
-    parser.add_argument("--deployments", type=int, default=1000, help="how many are many (default: 1000)")
+    parser.add_argument("--deployments", type=int, help="how many are many (default: 1000; 300 with --quick)")
     options = parser.parse_args()
     options.rows = options.rows or list(ROWS)
-    options.rounds = options.rounds or (3 if options.quick else 5)
+    options.rounds = options.rounds or (2 if options.quick else 5)
     options.seconds = options.seconds or (0.5 if options.quick else 3.0)
+    options.deployments = options.deployments or (300 if options.quick else 1000)
     return options
 
 

@@ -96,17 +96,16 @@ def _load(
 
 def _operations(wrapper: BasePipelineWrapper) -> dict[str, Operation]:
     """Describe the methods that the wrapper implements itself; the base class has a stub for each."""
-    implemented = {name: method for name in METHODS if (method := _own_method(wrapper, name)) is not None}
+    implemented = {name: getattr(wrapper, name) for name in METHODS if _is_its_own(wrapper, name)}
     if not implemented:
         listed = ", ".join(METHODS[:4])
         raise LoadError(f"{type(wrapper).__name__} implements none of {listed}: it could not answer any request")
     return {name: describe(method) for name, method in implemented.items()}
 
 
-def _own_method(wrapper: BasePipelineWrapper, name: str) -> Callable[..., Any] | None:
-    """The method *name* of *wrapper*, of its class or put there by ``setup``; None if it is the base class's stub."""
-    method: Callable[..., Any] = getattr(wrapper, name)
-    return None if getattr(method, "__func__", None) is getattr(BasePipelineWrapper, name) else method
+def _is_its_own(wrapper: BasePipelineWrapper, name: str) -> bool:
+    """Whether *wrapper* has a method *name*, of its class or put there by ``setup``, and not the base class's stub."""
+    return getattr(getattr(wrapper, name), "__func__", None) is not getattr(BasePipelineWrapper, name)
 
 
 def _warm_up(wrapper: BasePipelineWrapper, operations: dict[str, Operation], on_loop: OnLoop) -> None:

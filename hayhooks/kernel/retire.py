@@ -22,6 +22,7 @@ _QUIET_S = 0.5
 _PATIENCE_S = 2.0  # but memory is given back after this long, however busy it gets
 
 _INSIST_S = 5.0  # how long after it was cancelled what still runs is cancelled again
+_REST = 10  # times as long as a collection took nothing is collected after it
 _HOLDERS = 5  # that are named of those that refer to what should be gone
 
 
@@ -66,6 +67,7 @@ class Retirement:
         self._remains: list[_Remains] = []
         self._ending = False
         self._collect_at = 0.0
+        self._rested_at = 0.0  # not before: a collection holds the interpreter, with 1,000 deployments for 0.2 s
         self._collect_by: float | None = None  # None: nothing is to be collected
 
     @property
@@ -133,9 +135,9 @@ class Retirement:
         """Give the memory back of what was let go of, here or by a load that failed, when it has become quiet."""
         with self._changed:
             now = time.monotonic()
-            self._collect_at = now + _QUIET_S
+            self._collect_at = max(now + _QUIET_S, self._rested_at)
             begin = self._collect_by is None
-            self._collect_by = self._collect_by or now + _PATIENCE_S
+            self._collect_by = self._collect_by or max(now + _PATIENCE_S, self._rested_at)
         if begin:
             threading.Thread(target=self._collect, name="hayhooks collect", daemon=True).start()
 
@@ -152,7 +154,9 @@ class Retirement:
             time.sleep(wait_s)
         for forget in typing._cleanups:  # type: ignore[attr-defined]  # Optional[Model] is cached, and Model with it
             forget()
+        began = time.monotonic()
         gc.collect()
+        self._rested_at = time.monotonic() + _REST * (time.monotonic() - began)
         for remains in retired:
             self._explain(remains)
         with self._changed:

@@ -1,4 +1,5 @@
 import signal
+import sys
 import threading
 from collections import Counter
 
@@ -162,3 +163,15 @@ def test_settings_come_from_the_environment_file_the_environment_and_the_command
     (tmp_path / ".env").write_text("HAYHOOKS_PIPELINES_DIR=nowhere/at/all\nHAYHOOKS_SHOW_TRACEBACKS=true\n")
     with started(tmp_path, "run", "--pipelines-dir", ".", PIPELINES_DIR="nowhere") as server:
         assert server.get("/status").json()["pipelines"] == ["there"]
+
+
+def test_pipelines_that_compute_give_way_to_others_sooner_than_python_has_it(tmp_path):
+    wrapper = (
+        "import sys\nfrom hayhooks import BasePipelineWrapper\nclass PipelineWrapper(BasePipelineWrapper):\n"
+        "    def setup(self): pass\n    def run_api(self) -> float: return sys.getswitchinterval()\n"
+    )
+    replace(tmp_path / "pipelines/interval/pipeline_wrapper.py", wrapper)
+    with started(tmp_path, "run") as process:
+        answer = eventually(lambda: process.post("/interval/run", {}).json()["result"])
+
+    assert answer < sys.getswitchinterval()

@@ -122,7 +122,7 @@ def test_schemathesis_finds_no_500_and_no_undocumented_answer(server: LiveServer
         "--max-examples",
         "3",
         "--workers",
-        "2",
+        "1",  # with two its generators, which are not made for threads, failed once
         "--phases",
         "examples,coverage,fuzzing",
     ]

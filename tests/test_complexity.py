@@ -1,0 +1,108 @@
+"""What a request and an edit cost does not grow with the number of deployments: counted, not timed."""
+
+import asyncio
+import sys
+from collections import Counter
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import httpx
+import pytest
+
+from hayhooks import Settings, create_app
+from hayhooks.app import Hayhooks
+from hayhooks.kernel.reconcile import Change
+from tests.server import replace
+
+FEW, MANY = 10, 1_000
+WRAPPER = """
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        pass
+
+    async def run_api_async(self) -> str:
+        return ANSWER
+
+    async def run_chat_completion_async(self, model, messages, body):
+        return ANSWER
+"""
+CHAT = {"model": "app5", "messages": [{"role": "user", "content": "hello"}]}
+
+
+@asynccontextmanager
+async def deployed(root: Path, count: int, changes: list[Change]):
+    """An application that serves *count* deployments, and a client of it."""
+    for number in range(count):
+        replace(root / f"app{number}/pipeline_wrapper.py", f"ANSWER = 'it'\n{WRAPPER}")
+    app = create_app(Settings(pipelines_dir=root, _env_file=None), observe=changes.append)
+    async with app.router.lifespan_context(app):
+        await until(lambda: len(app.switch.live.snapshot.deployments) == count)
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            yield app, client
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110  # what happens in the deployer's thread sets no asyncio.Event
+            await asyncio.sleep(0.01)
+
+
+async def calls(client: httpx.AsyncClient, method: str, path: str, body: Any) -> Counter[str]:
+    """How often each function of ours and of Starlette's is called on the loop, for the second request of its kind."""
+    counted: Counter[str] = Counter()
+
+    def count(frame: FrameType, event: str, _argument: Any) -> None:
+        file = frame.f_code.co_filename
+        if event == "call" and ("/hayhooks/" in file or "/starlette/" in file):
+            counted[f"{Path(file).name}:{frame.f_code.co_name}"] += 1
+
+    assert (await client.request(method, path, json=body)).status_code == 200
+    sys.setprofile(count)
+    try:
+        await client.request(method, path, json=body)
+    finally:
+        sys.setprofile(None)
+    return counted
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [("POST", "/app5/run", {}), ("POST", "/v1/chat/completions", CHAT), ("GET", "/status", None)],
+)
+def test_a_request_takes_the_same_steps_with_ten_deployments_and_with_a_thousand(
+    tmp_path: Path, method: str, path: str, body: Any
+):
+    async def counted(count: int) -> Counter[str]:
+        async with deployed(tmp_path / str(count), count, []) as (_, client):
+            return await calls(client, method, path, body)
+
+    few, many = (asyncio.run(counted(count)) for count in (FEW, MANY))
+
+    assert few.total() > 10
+    assert many == few
+
+
+def test_an_edit_loads_one_deployment_of_a_thousand(tmp_path: Path):
+    changes: list[Change] = []
+
+    def deployments(app: Hayhooks) -> dict[str, Any]:
+        return dict(app.switch.live.snapshot.deployments)
+
+    async def work() -> None:
+        async with deployed(tmp_path, MANY, changes) as (app, _):
+            await until(lambda: len(changes) == MANY)
+            before = deployments(app)
+            replace(tmp_path / "app5/pipeline_wrapper.py", f"ANSWER = 'other'\n{WRAPPER}")
+            await until(lambda: len(changes) > MANY)
+            after = deployments(app)
+            assert [name for name in after if after[name] is not before[name]] == ["app5"]
+            assert after["app6"].endpoints is before["app6"].endpoints
+
+    asyncio.run(work())
+    assert [change.name for change in changes[MANY:]] == ["app5"]
