@@ -31,6 +31,9 @@ def main() -> int:
     parser.add_argument("--port", type=int, help=f"default: {PORT}; any free one with --check")
     arguments = parser.parse_args()
     port = arguments.port or (_free_port() if arguments.check else PORT)
+    if _is_taken(port):  # else whoever listens there would be taken for the server
+        print(f"Port {port} is taken: stop what listens there, or choose another with --port.", file=sys.stderr)
+        return 1
     command = [HAYHOOKS, "run", "--pipelines-dir", EXAMPLES, "--port", str(port)]
     # The examples need no network: neither should Haystack, to tell that it is used.
     with subprocess.Popen(command, env={"HAYSTACK_TELEMETRY_ENABLED": "false", **os.environ}) as server:
@@ -46,6 +49,11 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _wait_until_ready(server: subprocess.Popen[bytes], port: int) -> bool:
@@ -64,9 +72,9 @@ def _wait_until_ready(server: subprocess.Popen[bytes], port: int) -> bool:
 
 def _invite(server: subprocess.Popen[bytes], port: int) -> int:
     print("\nThe examples are served. In another terminal, try:\n")
-    for blocks in commands().values():
-        print("\n".join(_on_port(block, port) for block in blocks))
-    print(f"What is served:  curl http://127.0.0.1:{port}/status")
+    for block in (block for blocks in commands().values() for block in blocks):
+        print(_on_port(block, port))
+    print(f"What is served:  curl http://127.0.0.1:{port}/status, or http://127.0.0.1:{port}/docs in a browser.")
     print(f"Change a file below {EXAMPLES}, and the next answer comes from the new code. Ctrl+C stops.\n", flush=True)
     try:
         return server.wait()
