@@ -60,7 +60,7 @@ class Hayhooks(Starlette):
     """A Starlette application that serves a pipelines directory.
 
     Routes added to it win over deployments of the same name. Its lifespan runs the deployer: an application that
-    mounts it must run that lifespan, see the README.
+    mounts it must run that lifespan, see docs/application.md.
     """
 
     def __init__(

@@ -32,7 +32,7 @@ def new(settings: Settings, name: str, *, template: str, timeout_s: float) -> in
                 shutil.copyfile(source.with_suffix(".yml"), made)
         change = workshop.deploy(filename, overwrite=False)
     target = change.target
-    say(f"Made {target}{f'; begin in {WRAPPER_FILE}' if target.is_dir() else ''}.")
+    say(f"Made {target}{f'; begin in {target / WRAPPER_FILE}' if target.is_dir() else ''}.")
     server, why = serving(directory.root, settings)
     if server is None:
         follow.tell_no_server(why)
