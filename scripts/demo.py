@@ -20,9 +20,10 @@ START_S = 90
 
 
 def commands() -> dict[str, list[str]]:
-    """The curl commands in the README of each example."""
+    """The curl commands in the README of each example, in the order of the table of examples."""
+    names = re.findall(r"^\| \[(\w+)\]", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
     blocks = re.compile(r"^```sh\n(curl .*?)^```", re.MULTILINE | re.DOTALL)
-    return {readme.parent.name: blocks.findall(readme.read_text()) for readme in sorted(EXAMPLES.glob("*/README.md"))}
+    return {name: blocks.findall((EXAMPLES / name / "README.md").read_text()) for name in names}
 
 
 def main() -> int:
@@ -57,13 +58,13 @@ def _is_taken(port: int) -> bool:
 
 
 def _wait_until_ready(server: subprocess.Popen[bytes], port: int) -> bool:
-    for _ in range(START_S * 10):
+    for _ in range(START_S * 2):
         if server.poll() is not None:
             return False
         try:
             urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5)
         except URLError:
-            time.sleep(0.1)
+            time.sleep(0.5)  # each is a line in the log
         else:
             return True
     print(f"The server was not ready within {START_S} s.", file=sys.stderr)
