@@ -60,9 +60,8 @@ def _tls_reason(error: Exception, certfile: Path, keyfile: Path | None) -> str:
 def _check_address(host: str, port: int) -> None:
     """Try to listen there: uvicorn would say it too, but after the banner and in the words of asyncio."""
     try:
-        family, *_, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
-            0
-        ]
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, *_, address = found[0]
         with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as uvicorn does
             if family == socket.AF_INET6:
