@@ -60,7 +60,7 @@ class Hayhooks(Starlette):
     """A Starlette application that serves a pipelines directory.
 
     Routes added to it win over deployments of the same name. Its lifespan runs the deployer: an application that
-    mounts it must run that lifespan, see the README.
+    mounts it must run that lifespan, see docs/application.md.
     """
 
     def __init__(
@@ -263,7 +263,7 @@ def serve(app: Hayhooks) -> None:
     No new work then, open requests and streams get the graceful time, everything is torn down, and this returns.
 
     Raises:
-        StartError: the files for TLS, or the one with the API keys, cannot be used.
+        StartError: the files for TLS, the one with the API keys, or the address cannot be used.
         SystemExit: the server could not start; uvicorn has logged why.
     """
     check(app.settings)

@@ -65,6 +65,7 @@ def set_up(level: str, format: str = TEXT, sink: TextIO | None = None) -> None:
     output.format, output.stream = format, sink or _standard_error()  # two: each writes whole lines by itself
     logging.basicConfig(handlers=[_ToLoguru()], level=logging.INFO, force=True)
     verbose = log.level(level).no <= logging.DEBUG
+    logging.getLogger("urllib3.connectionpool").addFilter(_is_news)
     for chatty in ("haystack", "watchfiles", "httpx"):
         logging.getLogger(chatty).setLevel(logging.DEBUG if verbose else logging.WARNING)
 
@@ -143,6 +144,11 @@ def _standard_error() -> TextIO:
         return os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
     except OSError:  # it is closed
         return sys.stderr
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not that Haystack's telemetry cannot be sent: without internet that would be said of each pipeline that runs."""
+    return "posthog.com" not in record.getMessage()
 
 
 class _ToLoguru(logging.Handler):

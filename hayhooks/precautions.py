@@ -1,6 +1,7 @@
 """What is looked at before a server starts, and what is said when it does: whom it is open to."""
 
 import ipaddress
+import socket
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +13,14 @@ from hayhooks.settings import Settings
 
 
 def check(settings: Settings) -> None:
-    """Try the files that *settings* name.
+    """Try the files and the address that *settings* name.
 
     Raises:
         StartError: one cannot be used; the message names the setting.
     """
     Keys(settings)
     _check_tls(settings)
+    _check_address(settings.host, settings.port)
 
 
 def _check_tls(settings: Settings) -> None:
@@ -53,6 +55,23 @@ def _tls_reason(error: Exception, certfile: Path, keyfile: Path | None) -> str:
     if b"ENCRYPTED" in key.read_bytes():  # of a wrong password OpenSSL only says that something in it is wrong
         return f"the private key in {key} cannot be decrypted: HAYHOOKS_SSL_KEYFILE_PASSWORD is wrong or missing"
     return f"there is no certificate chain with its private key in PEM format in {certfile} and {key} ({reason})"
+
+
+def _check_address(host: str, port: int) -> None:
+    """Try to listen there: uvicorn would say it too, but after the banner and in the words of asyncio."""
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, *_, address = found[0]
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as uvicorn does
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # as asyncio does
+            probe.bind(address)
+    except OSError as error:
+        reason = str(error.strerror or error).lower()
+        raise StartError(
+            f"cannot listen on {host}:{port}: {reason}; choose another HAYHOOKS_HOST or HAYHOOKS_PORT (--port)"
+        ) from None
 
 
 def say(settings: Settings) -> None:

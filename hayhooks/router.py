@@ -240,7 +240,7 @@ async def _unknown(server_names: frozenset[str], scope: Scope, receive: Receive,
     switch, name = switch_of(scope), _first_segment(scope)
     snapshot = await switch.known(name)
     if not name or (name in server_names and not _is_there(snapshot, name)):
-        raise NotFoundError(f"nothing is served at {get_route_path(scope)}; /status lists what is")
+        raise NotFoundError(f"nothing is served at {get_route_path(scope)}; /status lists what is, /docs shows it")
     if name in snapshot.deployments:
         await switch.live(scope, receive, send)
         return

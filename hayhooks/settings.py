@@ -200,8 +200,11 @@ class Settings(BaseSettings):
     )
     access_log: bool = Field(True, description="Whether to log a line for each request.")
     metrics: bool = Field(True, description="Whether to serve `/metrics`.")
-    use_https: bool = Field(False, description="`hayhooks status` asks by https.")
-    disable_ssl: bool = Field(False, description="`hayhooks status` does not verify certificates.")
+    use_https: bool = Field(
+        False,
+        description="Commands ask by https. Where HAYHOOKS_SSL_CERTFILE is set they do, and trust that.",
+    )
+    disable_ssl: bool = Field(False, description="Commands do not verify the server's certificate.")
     cors_allow_origins: Texts = Field(["*"], description="Origins that browsers may call from.")
     cors_allow_origin_regex: Annotated[str | None, Given, AfterValidator(_regex)] = Field(
         None, description="The same as a regular expression."

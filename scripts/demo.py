@@ -20,9 +20,10 @@ START_S = 90
 
 
 def commands() -> dict[str, list[str]]:
-    """The curl commands in the README of each example."""
+    """The curl commands in the README of each example, in the order of the table of examples."""
+    names = re.findall(r"^\| \[(\w+)\]", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
     blocks = re.compile(r"^```sh\n(curl .*?)^```", re.MULTILINE | re.DOTALL)
-    return {readme.parent.name: blocks.findall(readme.read_text()) for readme in sorted(EXAMPLES.glob("*/README.md"))}
+    return {name: blocks.findall((EXAMPLES / name / "README.md").read_text()) for name in names}
 
 
 def main() -> int:
@@ -31,6 +32,9 @@ def main() -> int:
     parser.add_argument("--port", type=int, help=f"default: {PORT}; any free one with --check")
     arguments = parser.parse_args()
     port = arguments.port or (_free_port() if arguments.check else PORT)
+    if _is_taken(port):  # else whoever listens there would be taken for the server
+        print(f"Port {port} is taken: stop what listens there, or choose another with --port.", file=sys.stderr)
+        return 1
     command = [HAYHOOKS, "run", "--pipelines-dir", EXAMPLES, "--port", str(port)]
     # The examples need no network: neither should Haystack, to tell that it is used.
     with subprocess.Popen(command, env={"HAYSTACK_TELEMETRY_ENABLED": "false", **os.environ}) as server:
@@ -48,14 +52,19 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def _wait_until_ready(server: subprocess.Popen[bytes], port: int) -> bool:
-    for _ in range(START_S * 10):
+    for _ in range(START_S * 2):
         if server.poll() is not None:
             return False
         try:
             urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5)
         except URLError:
-            time.sleep(0.1)
+            time.sleep(0.5)  # each is a line in the log
         else:
             return True
     print(f"The server was not ready within {START_S} s.", file=sys.stderr)
@@ -64,9 +73,9 @@ def _wait_until_ready(server: subprocess.Popen[bytes], port: int) -> bool:
 
 def _invite(server: subprocess.Popen[bytes], port: int) -> int:
     print("\nThe examples are served. In another terminal, try:\n")
-    for blocks in commands().values():
-        print("\n".join(_on_port(block, port) for block in blocks))
-    print(f"What is served:  curl http://127.0.0.1:{port}/status")
+    for block in (block for blocks in commands().values() for block in blocks):
+        print(_on_port(block, port))
+    print(f"What is served:  curl http://127.0.0.1:{port}/status, or http://127.0.0.1:{port}/docs in a browser.")
     print(f"Change a file below {EXAMPLES}, and the next answer comes from the new code. Ctrl+C stops.\n", flush=True)
     try:
         return server.wait()

@@ -23,8 +23,14 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROO
 DEPLOYMENT = sorted(path for path in (ROOT / "examples/deployment").iterdir() if path.suffix != ".md")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(language: str, page: Path = ROOT / "README.md") -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def shell(command: str, url: str) -> str:
+    """What *command*, as it is shown, prints where the server is at *url*."""
+    command = command.replace("http://127.0.0.1:1416", url)
+    return subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout
 
 
 def test_the_settings_table_is_what_the_settings_are():
@@ -78,11 +84,12 @@ def test_every_command_and_option_that_a_page_names_exists():
     assert set(commands()) == set(listed) - {"--version"}
 
 
-def test_every_option_of_a_command_is_in_the_readme():
+def test_every_option_of_a_command_is_shown():
+    pages = README + (ROOT / "docs/commands.md").read_text()
     for name, command in commands().items():
         for parameter in command.params:
             if isinstance(parameter, click.Option):
-                assert max(parameter.opts, key=len) in README, f"{name} {parameter.opts}"
+                assert max(parameter.opts, key=len) in pages, f"{name} {parameter.opts}"
 
 
 def test_every_script_is_in_the_readme_and_the_other_way_round():
@@ -92,9 +99,21 @@ def test_every_script_is_in_the_readme_and_the_other_way_round():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_to_files_that_exist(page: Path):
-    for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
-        assert (page.parent / target).exists(), target
+def test_links_lead_to_files_and_headings_that_exist(page: Path):
+    for target, heading in re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", page.read_text()):
+        file = page.parent / target if target else page
+        assert file.exists(), target
+        assert not heading or heading in headings(file), f"{target}#{heading}"
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors of a page."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+
+
+def test_every_page_is_in_the_readme():
+    assert {f"docs/{page.name}" for page in (ROOT / "docs").iterdir()} <= set(re.findall(r"\]\(([^)#]+)", README))
 
 
 def test_files_that_the_architecture_names_exist():
@@ -108,24 +127,54 @@ def test_the_first_wrapper_answers_as_shown(server):
     server.serve("shout", wrapper)
     command = next(block for block in blocks("sh") if "/shout/run" in block)
 
-    answer = subprocess.run(
-        ["sh", "-c", command.replace("http://127.0.0.1:1416", server.url)], capture_output=True, text=True, check=True
-    )
-
-    assert answer.stdout == next(block for block in blocks("json") if "HELLO" in block).strip()
+    assert shell(command, server.url) == next(block for block in blocks("json") if "HELLO" in block).strip()
     refused = server.client.post("/shout/run", json={"times": "many"})
     assert refused.status_code == 422
     assert [error["loc"] for error in refused.json()["detail"]] == [["body", "text"], ["body", "times"]]
 
 
-def test_the_python_blocks_are_python():
-    for block in blocks("python"):
+def test_the_chat_answers_to_curl_and_to_the_client(server):
+    server.serve("talk", next(block for block in blocks("python") if "MockChatGenerator" in block))
+
+    streamed = shell(next(block for block in blocks("sh") if '"model": "talk"' in block), server.url)
+    client = next(block for block in blocks("python") if "OpenAI(" in block)
+    program = [sys.executable, "-c", client.replace("http://127.0.0.1:1416", server.url)]
+    answer = subprocess.run(program, capture_output=True, text=True, check=True)
+
+    assert '"content":"morning!"' in streamed
+    assert streamed.endswith("data: [DONE]\n\n")
+    assert answer.stdout == "You said: Good morning!\n"
+
+
+def test_the_pipeline_in_yaml_answers(server):
+    (server.root / "repeat.yml").write_text(blocks("yaml")[0])
+    server.eventually(lambda: "repeat" in server.status()["pipelines"])
+
+    answer = shell(next(block for block in blocks("sh") if "/repeat/run" in block), server.url)
+
+    assert json.loads(answer)["result"]["llm"]["replies"][0]["content"] == [{"text": "When is breakfast?"}]
+
+
+def test_the_upload_is_taken(server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    page = ROOT / "docs/wrappers.md"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.md").write_text("one")
+    (tmp_path / "more.pdf").write_text("three")
+    server.serve("index", next(block for block in blocks("python", page) if "UploadFile" in block))
+
+    assert json.loads(shell(blocks("sh", page)[0], server.url)) == {"result": {"notes.md": 3, "more.pdf": 5}}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_python_blocks_are_python(page: Path):
+    for block in blocks("python", page):
         ast.parse(block)
 
 
 @pytest.mark.parametrize("part", ["app = create_app()", "hayhooks = create_app()"])
 def test_the_applications_shown_are_served_by_uvicorn(tmp_path: Path, part: str):
-    (tmp_path / "module.py").write_text(next(block for block in blocks("python") if part in block))
+    page = ROOT / "docs/application.md"
+    (tmp_path / "module.py").write_text(next(block for block in blocks("python", page) if part in block))
     prefix = "/ai" if "Mount" in (tmp_path / "module.py").read_text() else ""
     (tmp_path / "pipelines/echo").mkdir(parents=True)
     wrapper = next(block for block in blocks("python") if "PromptBuilder" in block)

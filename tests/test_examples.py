@@ -72,6 +72,20 @@ def test_the_demo_checks_itself():
     assert demo.stdout.endswith("All answered.\n")
 
 
+def test_the_demo_does_not_take_another_server_for_its_own(examples: LiveServer):
+    port = examples.url.rpartition(":")[2]
+    demo = subprocess.run(
+        [sys.executable, ROOT / "scripts/demo.py", "--port", port],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert demo.returncode == 1
+    assert (demo.stdout, demo.stderr.startswith(f"Port {port} is taken")) == ("", True)
+
+
 def test_what_open_webui_asks_besides_costs_nothing_and_answers_show_status_and_source(examples: LiveServer):
     def ask(text: str, stream: bool) -> httpx.Response:
         body = {"model": "open_webui", "stream": stream, "messages": [{"role": "user", "content": text}]}

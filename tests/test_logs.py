@@ -229,6 +229,26 @@ def test_a_stream_that_is_gone_ends_nothing(tmp_path, monkeypatch):
     access.close()
 
 
+def test_that_haystack_cannot_send_its_telemetry_is_not_told(tmp_path):
+    wrapper = """
+import logging
+from hayhooks import BasePipelineWrapper
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        for host in ("eu.i.posthog.com", "api.example.com"):
+            logging.getLogger("urllib3.connectionpool").warning("Retrying after connection broken by %r", host)
+
+    def run_api(self): ...
+"""
+    replace(tmp_path / "pipelines/asks/pipeline_wrapper.py", wrapper)
+    with started(tmp_path, "run") as server:
+        server.prints("Deployed asks")
+
+        assert "connection broken by 'api.example.com'" in server.output()
+        assert "posthog" not in server.output()
+
+
 def test_a_part_of_a_line_is_printable_and_short():
     assert printable("/plain-1.2_~%") == "/plain-1.2_~%"
     assert printable("/é") == "/é"

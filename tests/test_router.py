@@ -188,7 +188,7 @@ def test_a_path_among_the_servers_own_is_no_unknown_pipeline(server: LiveServer,
     response = server.client.get(path)
 
     assert response.status_code == 404
-    assert response.json()["detail"] == f"nothing is served at {path}; /status lists what is"
+    assert response.json()["detail"] == f"nothing is served at {path}; /status lists what is, /docs shows it"
 
 
 def test_an_unknown_endpoint_of_a_pipeline_names_those_that_exist(server: LiveServer):

@@ -58,7 +58,7 @@ def run(**options: Any) -> None:
 @click.argument("path", type=click.Path(exists=True, path_type=Path), required=False)
 @_serving
 def dev(path: Path | None, **options: Any) -> None:
-    """Serve while you write: every save is live, every error shown where it is.
+    """Serve while you write, and show what becomes of every save.
 
     PATH is one wrapper's folder, one pipeline in YAML, or a directory of them (default: the pipelines directory).
     """
@@ -87,9 +87,9 @@ def status(as_json: bool, **options: Any) -> None:
 @click.option("--workers", type=int, help="As of run.")
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 def config(as_json: bool, **options: Any) -> None:
-    """Show the effective settings and where each comes from; secrets are masked.
+    """Show the effective settings and where each comes from.
 
-    Exits with 2, and says why, if one is wrong.
+    Secrets are masked. Exits with 2, and says why, if one is wrong.
     """
     from hayhooks.cli.config import config  # noqa: PLC0415 - imports rich
 

@@ -11,16 +11,20 @@ if TYPE_CHECKING:
 _SHELLS = ("bash", "zsh", "fish")
 
 
-@click.command()
+# \b keeps the lines of the paragraph that it begins apart.
+_HELP = """Print a script that completes hayhooks in SHELL.
+
+\b
+bash: hayhooks completion bash > ~/.local/share/bash-completion/completions/hayhooks
+zsh:  hayhooks completion zsh > "${fpath[1]}/_hayhooks"
+fish: hayhooks completion fish > ~/.config/fish/completions/hayhooks.fish
+"""
+
+
+@click.command(help=_HELP)
 @click.argument("shell", type=click.Choice(_SHELLS))
 def completion(shell: str) -> None:
-    r"""Print a script that completes hayhooks in SHELL.
-
-    \b
-    bash: hayhooks completion bash > ~/.local/share/bash-completion/completions/hayhooks
-    zsh:  hayhooks completion zsh > "${fpath[1]}/_hayhooks"
-    fish: hayhooks completion fish > ~/.config/fish/completions/hayhooks.fish
-    """
+    """Print a script that completes hayhooks in *shell*."""
     from click.shell_completion import get_completion_class  # noqa: PLC0415 - --help must not pay for it
 
     from hayhooks.cli import main  # noqa: PLC0415 - it holds this command

@@ -106,8 +106,12 @@ def undeploy(settings: Settings, name: str, *, purge: bool, timeout_s: float) ->
     return 0
 
 
-def usable_name(name: str) -> str:
+def usable_name(name: str, hint: str = " (-n NAME)") -> str:
     """*name*, if a deployment can be called that.
+
+    Args:
+        name: what was asked for.
+        hint: how to ask for another; put behind what is wrong.
 
     Raises:
         click.UsageError: it cannot, and why.
@@ -118,11 +122,11 @@ def usable_name(name: str) -> str:
 
     _refuse_path(name)
     if name.startswith("_") or is_leaving(name):
-        raise click.UsageError(f"the name {name!r} is one that the server passes over: use another (-n NAME)")
+        raise click.UsageError(f"the name {name!r} is one that the server passes over: use another{hint}")
     if name.endswith((*YAML_SUFFIXES, ".py")):
-        raise click.UsageError(f"the name {name!r} looks like a file's: leave its ending out (-n NAME)")
+        raise click.UsageError(f"the name {name!r} looks like a file's: leave its ending out{hint}")
     if problem := name_problem(name, reserved_names(BUILTIN)):
-        raise click.UsageError(f"{problem} (-n NAME)")
+        raise click.UsageError(f"{problem}{hint}")
     return name
 
 

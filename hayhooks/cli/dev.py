@@ -29,7 +29,7 @@ def dev(settings: Settings, path: Path | None) -> int:
     """Serve *path* (one wrapper or pipeline in YAML, or a directory of them), and print each change and request.
 
     Raises:
-        StartError: a file that the settings name cannot be used.
+        StartError: a file or the address that the settings name cannot be used.
     """
     check(settings)
     console = Console(highlight=False, soft_wrap=True)  # lines are never cut, in a pipe least of all
@@ -66,7 +66,7 @@ def _show_banner(console: Console, settings: Settings, path: Path | None) -> Non
     url = f"http{'s' if settings.ssl_certfile else ''}://{settings.host}:{settings.port}{settings.root_path}"
     what = path or settings.pipelines_dir
     console.print(f"[bold]hayhooks dev[/] {__version__}  watching [bold]{what}[/]")
-    console.print(f"  {url}/status   {url}/v1   (Ctrl+C stops)")
+    console.print(f"  {url}/docs   {url}/status   {url}/v1   (Ctrl+C stops)")
 
 
 def _show_change(console: Console, change: Change) -> None:

@@ -17,7 +17,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 def new(settings: Settings, name: str, *, template: str, timeout_s: float) -> int:
     """Make a deployment *name* of a template; it is served at once if a server runs."""
-    name = usable_name(name)
+    name = usable_name(name, hint="")
     directory = PipelinesDirectory(settings.pipelines_dir)
     if there := directory.claims(name):
         raise CannotError(f"{there[0]} exists already: use another name")
@@ -32,7 +32,7 @@ def new(settings: Settings, name: str, *, template: str, timeout_s: float) -> in
                 shutil.copyfile(source.with_suffix(".yml"), made)
         change = workshop.deploy(filename, overwrite=False)
     target = change.target
-    say(f"Made {target}; begin in {target / WRAPPER_FILE if target.is_dir() else target}.")
+    say(f"Made {target}{f'; begin in {target / WRAPPER_FILE}' if target.is_dir() else ''}.")
     server, why = serving(directory.root, settings)
     if server is None:
         follow.tell_no_server(why)

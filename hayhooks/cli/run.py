@@ -35,7 +35,7 @@ def run(settings: Settings) -> int:
     """Serve until stopped, in one process or in several; 0 after a clean stop.
 
     Raises:
-        StartError: a file that the settings name cannot be used.
+        StartError: a file or the address that the settings name cannot be used.
     """
     set_up(settings.log, settings.log_format)
     warn_of_unknown()

@@ -97,7 +97,20 @@ class Server:
             return _object(error.read())
         except (OSError, HTTPException, ValueError) as error:
             reason = error.reason if isinstance(error, URLError) else error
-            raise NoAnswerError(f"No answer from {url}: {reason}") from None
+            raise NoAnswerError(f"No answer from {url}: {reason}. {_advice(url, reason)}") from None
+
+
+def _advice(url: str, reason: object) -> str:
+    """What to do about a request that failed for *reason*."""
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return "HAYHOOKS_SSL_CERTFILE names a certificate to trust"
+    if (
+        url.startswith("http:")
+        and isinstance(reason, ConnectionError)
+        and not isinstance(reason, ConnectionRefusedError)
+    ):
+        return "If it serves TLS, set HAYHOOKS_USE_HTTPS=true, or HAYHOOKS_SSL_CERTFILE to its certificate"
+    return "Is `hayhooks run` running there?"
 
 
 def serving(root: Path, settings: Settings) -> tuple[Server | None, str]:

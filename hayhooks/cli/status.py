@@ -25,7 +25,7 @@ def status(settings: Settings, *, as_json: bool) -> int:
     try:
         body = Server(settings).status()
     except NoAnswerError as error:
-        print(f"{error}. Is `hayhooks run` running there?", file=sys.stderr)  # noqa: T201
+        print(error, file=sys.stderr)  # noqa: T201
         return 1
     if as_json:
         print(json.dumps(body, indent=2))  # noqa: T201

@@ -153,7 +153,7 @@ class YamlSource:
             raise self.error_at(1, f"cannot be read: {error}") from None
         if not isinstance(data, dict) or "components" not in data:
             raise self.error_at(
-                1, "is no pipeline: one has components, with connections, inputs and outputs (see the README)"
+                1, "is no pipeline: one has components, with connections, inputs and outputs (see docs/yaml.md)"
             )
         return data
 

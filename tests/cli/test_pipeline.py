@@ -389,6 +389,13 @@ def test_new_does_not_overwrite(root, tmp_path):
     assert "exists already" in results[0].stderr
 
 
+def test_new_names_no_option_that_it_does_not_have(root, tmp_path):
+    done = pipeline("new", "status", cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert done.stderr.endswith("rename it\n")
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_prints_a_script_for_each_shell(tmp_path, shell):
     done = run_hayhooks("completion", shell, cwd=tmp_path)
@@ -396,6 +403,16 @@ def test_completion_prints_a_script_for_each_shell(tmp_path, shell):
     assert done.returncode == 0
     assert f"_HAYHOOKS_COMPLETE={shell}_complete" in done.stdout
     assert run_hayhooks("completion", "tcsh", cwd=tmp_path).returncode == 2
+
+
+def test_the_help_of_completion_has_a_line_for_each_shell(tmp_path):
+    lines = run_hayhooks("completion", "--help", cwd=tmp_path).stdout.splitlines()
+
+    assert [line.split(":")[0] for line in lines if "hayhooks completion " in line and ">" in line] == [
+        "  bash",
+        "  zsh",
+        "  fish",
+    ]
 
 
 @pytest.mark.parametrize("command", ["run", "undeploy"])
@@ -418,7 +435,8 @@ def test_every_command_has_help_that_is_not_cut(tmp_path):
     group = main.commands["pipeline"]
     assert isinstance(group, click.Group)
     help_text = run_hayhooks("pipeline", "--help", cwd=tmp_path).stdout
-    assert "..." not in help_text.partition("Commands:")[2]
+    for text in (help_text, run_hayhooks("--help", cwd=tmp_path).stdout):
+        assert "..." not in text.partition("Commands:")[2]
     for name in group.commands:
         assert f"\n  {name} " in help_text
         assert run_hayhooks("pipeline", name, "--help", cwd=tmp_path).returncode == 0

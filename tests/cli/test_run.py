@@ -6,6 +6,8 @@ from collections import Counter
 import httpx
 import pytest
 
+from hayhooks.precautions import check
+from hayhooks.settings import Settings
 from tests.cli.processes import free_port, hayhooks, started
 from tests.server import ECHO, eventually, replace
 
@@ -149,13 +151,29 @@ def _answers(url: str) -> set[str]:
     return set(Counter(httpx.post(url + "/echo/run", json={}).json()["result"] for _ in range(10)))
 
 
-def test_a_port_that_is_taken_ends_it_with_the_reason(tmp_path):
+@pytest.mark.parametrize("command", ["run", "dev"])
+def test_a_port_that_is_taken_stops_the_start_with_one_line(tmp_path, command):
     port = free_port()
     with started(tmp_path, "run", port=port):
-        second = hayhooks("run", "--port", str(port), cwd=tmp_path)
+        second = hayhooks(command, "--port", str(port), cwd=tmp_path)
 
-    assert second.returncode != 0
-    assert "address already in use" in second.stderr
+    assert second.returncode == 1
+    assert second.stderr.startswith(f"Error: cannot listen on 127.0.0.1:{port}: address already in use; choose another")
+    assert (second.stderr.count("\n"), second.stdout) == (1, "")
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1"])
+def test_an_address_that_is_not_ours_stops_the_start_with_one_line(tmp_path, host):
+    result = hayhooks("run", "--host", host, cwd=tmp_path)
+
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"Error: cannot listen on {host}:1416: ")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("host", ["::1", "::", "localhost", "0.0.0.0"])
+def test_addresses_of_every_kind_can_be_listened_on(tmp_path, host):
+    check(Settings(host=host, port=0, pipelines_dir=tmp_path, _env_file=None))
 
 
 def test_settings_come_from_the_environment_file_the_environment_and_the_command_line_in_that_order(tmp_path):

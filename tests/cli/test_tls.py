@@ -46,6 +46,19 @@ def test_it_serves_tls(tmp_path: Path, files: tuple[Path, Path, Path], command: 
         assert status(Settings(port=server.port, use_https=True, disable_ssl=True), as_json=True) == 0
 
 
+def test_a_command_that_does_not_know_of_tls_says_how_to_tell_it(tmp_path: Path, files: tuple[Path, Path, Path]):
+    certfile, keyfile, cafile = files
+    arguments = ["run", "--ssl-certfile", str(certfile), "--ssl-keyfile", str(keyfile)]
+    with started(tmp_path, *arguments, cafile=cafile) as server:
+        by_http = hayhooks("status", cwd=tmp_path, PORT=str(server.port))
+        by_https = hayhooks("status", cwd=tmp_path, PORT=str(server.port), USE_HTTPS="true")
+        trusting = hayhooks("status", cwd=tmp_path, PORT=str(server.port), SSL_CERTFILE=str(certfile))
+
+    assert "If it serves TLS, set HAYHOOKS_USE_HTTPS=true" in by_http.stderr
+    assert "HAYHOOKS_SSL_CERTFILE names a certificate to trust" in by_https.stderr
+    assert trusting.returncode == 0, trusting.stderr
+
+
 def test_it_serves_tls_with_a_key_that_has_a_password_and_both_in_one_file(
     tmp_path: Path, files: tuple[Path, Path, Path]
 ):
