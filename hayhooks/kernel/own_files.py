@@ -11,19 +11,33 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NamedTuple
 
 from hayhooks.kernel.modules import current_folder
 from hayhooks.kernel.paths import real_path
 from hayhooks.kernel.snapshot import Stamp
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-_BEGIN_S = 1.0  # a write that was announced has begun by then
+_TELL_S = 1.0  # so often other workers are told of the same file
 _ELSEWHERE_S = 2.0  # so long after it was announced by another worker a change is that one's
 _MOST_NOTES = 2_000  # on the board
+
+
+class _Call(NamedTuple):
+    """The place of a call on a thread's stack; numbers alone, for a frame would keep alive what it holds."""
+
+    frame: int
+    code: int
+    instruction: int
+
+    @classmethod
+    def of(cls, frame: FrameType) -> "_Call":
+        """The call that *frame* is at."""
+        return cls(id(frame), id(frame.f_code), frame.f_lasti)
 
 
 @dataclass(slots=True)
@@ -34,6 +48,7 @@ class _Own:
     is_elsewhere: bool = False  # another worker has
     stamp: Stamp | None = None  # as it was seen last
     is_done: bool = False  # as it was left when it was closed: who changes it now is somebody else
+    calls: dict[int, _Call] = field(default_factory=dict)  # that were about to write it, the last of each thread
 
 
 _lock = threading.Lock()
@@ -85,9 +100,9 @@ def is_own(folder: str, path: str, stamp: Stamp) -> bool:
             del _written[folder][path]
             _withdraw(path)
             return False
-        begun = own.stamp != stamp or time.monotonic() - own.announced_at > _BEGIN_S
         left_alone = own.is_done and own.stamp == stamp
-        own.is_done = left_alone or (begun and not _is_open(path) and _is_still(path, stamp))
+        # A file that is written goes through these states in this order, so none of them is missed.
+        own.is_done = left_alone or not (_is_being_opened(own) or _is_open(path) or not _is_still(path, stamp))
         own.stamp = stamp
         return True
 
@@ -98,6 +113,24 @@ def _is_still(path: str, stamp: Stamp) -> bool:
         return Stamp.of(os.stat(path)) == stamp
     except OSError:
         return False
+
+
+def _is_being_opened(own: _Own) -> bool:
+    """Whether a thread is still in a call that was announced: before it, or where a file is empty and not yet open.
+
+    Linux empties a file first and lists it among those that are open afterwards, and a busy machine may do something
+    else in between.
+    """
+    stacks = sys._current_frames() if own.calls else {}
+    own.calls = {thread: call for thread, call in own.calls.items() if call in _calls(stacks.get(thread))}
+    return bool(own.calls)
+
+
+def _calls(frame: FrameType | None) -> Iterator[_Call]:
+    """The calls that a thread is in."""
+    while frame is not None:
+        yield _Call.of(frame)
+        frame = frame.f_back
 
 
 def _is_open(path: str) -> bool:
@@ -179,15 +212,17 @@ def _hear(event: str, args: Sequence[Any]) -> None:
                 continue
             directory = real_path(directory)
             if f"{directory}/".startswith(f"{real_folder}/"):
-                _note(real_folder, f"{directory}/{name}")
+                _note(real_folder, f"{directory}/{name}", sys._getframe().f_back)
 
 
-def _note(folder: str, path: str) -> None:
+def _note(folder: str, path: str, caller: FrameType | None) -> None:
     now = time.monotonic()
     with _lock:
         own = _written.setdefault(folder, {}).setdefault(path, _Own(float("-inf")))
-        known_for_a_while = now - own.announced_at < _BEGIN_S
+        known_for_a_while = now - own.announced_at < _TELL_S
         own.announced_at, own.is_elsewhere, own.is_done = now, False, False
+        if caller is not None:
+            own.calls[threading.get_ident()] = _Call.of(caller)
     if _board is None or known_for_a_while:
         return
     note = _note_of(_board, path)

@@ -1,13 +1,18 @@
 """What a wrapper writes into its own folder."""
 
 import os
+import threading
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from hayhooks.kernel import own_files
+from hayhooks.kernel.modules import close_package, open_package, running
+from hayhooks.kernel.paths import real_path
 from hayhooks.kernel.scan import Scanner
-from tests.server import ECHO, LiveServer, replace
+from hayhooks.kernel.snapshot import Revision, Stamp
+from tests.server import ECHO, LiveServer, eventually, replace
 
 LOGBOOK = """
 import itertools, os, pathlib, sqlite3, tempfile
@@ -36,6 +41,7 @@ WRITES = {
     "appends to a log": "append('own.log.txt')",
     "writes new files": "(HERE / f'{os.urandom(4).hex()}.json').write_text('{}')",
     "replaces a file": "append('draft'); os.replace(HERE / 'draft', HERE / 'state.json')",
+    "writes a file anew": "(HERE / 'anew').write_text('x')",
     "removes a file": "append('there'); os.remove(HERE / 'there')",
     "keeps a database": "sqlite3.connect(HERE / 'db').execute('create table if not exists t(x)').close()",
     "writes below": "os.makedirs(HERE / 'cache', exist_ok=True); append('cache/entry')",
@@ -104,6 +110,38 @@ def test_data_that_never_keeps_still_does_not_hold_up_an_edit_for_ever(server: L
     assert len(loads.read_text()) < 30
     os.rename(server.root / "writer", tmp_path / "away")  # what is written all the time cannot be removed
     server.eventually(lambda: server.state("writer") is None)
+
+
+def test_a_file_that_is_still_being_opened_is_not_yet_written(tmp_path: Path):
+    """Opening one may take long on a busy machine, and change it meanwhile; that of a pipe takes until it is read."""
+    own_files.listen()
+    folder = real_path(tmp_path)
+    pipe = f"{folder}/pipe"
+    os.mkfifo(pipe)
+    package = open_package(Revision("writer", tmp_path, "0" * 32))
+
+    def write() -> None:
+        with running(package), open(pipe, "w"):
+            pass
+
+    def is_own_when_touched(mtime_ns: int) -> bool:
+        os.utime(pipe, ns=(mtime_ns, mtime_ns))
+        return own_files.is_own(folder, pipe, Stamp.of(os.stat(pipe)))
+
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    try:
+        eventually(lambda: pipe in own_files.written_in(folder))
+        assert [is_own_when_touched(mtime_ns) for mtime_ns in (1, 2, 3)] == [True, True, True]
+
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        thread.join(timeout=15)
+        os.close(reader)
+        assert is_own_when_touched(4)  # as it was left
+        assert not is_own_when_touched(5)
+    finally:
+        close_package(package)
+        own_files.forget(folder)
 
 
 def look_around(server: LiveServer) -> None:
