@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
+from hayhooks.encode import JSONBytes
 from hayhooks.errors import OpenAIError, PipelineError
 from hayhooks.exchange import failed
 from hayhooks.invoke import Stream, collect, invoke, unless_disconnected
@@ -20,7 +21,6 @@ from hayhooks.kernel.signature import Operation
 from hayhooks.kernel.snapshot import Deployment, Snapshot
 from hayhooks.logger import log
 from hayhooks.openapi import Described, Docs, Schema
-from hayhooks.plain import JSONBytes
 from hayhooks.router import find, lend, switch_of, unknown_model
 from hayhooks.sse import Events
 

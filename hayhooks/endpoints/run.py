@@ -19,7 +19,8 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
-from hayhooks.encode import encode
+from hayhooks.body import read_body
+from hayhooks.encode import JSONBytes, encode
 from hayhooks.errors import InvalidInputError, PipelineError
 from hayhooks.forms import FORMS, arguments_of, content_type, form_of
 from hayhooks.invoke import Stream, invoke, unless_disconnected
@@ -42,7 +43,6 @@ from hayhooks.openapi import (
     schemas_of,
     slug,
 )
-from hayhooks.plain import JSONBytes, read_body
 from hayhooks.sse import Events, SSEStream, Text, run_events
 
 
