@@ -15,7 +15,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any, TypeVar
 
-from hayhooks.ahead import batches
+from hayhooks.batches import batches
 from hayhooks.errors import DisconnectedError, PipelineError, sendable, told
 from hayhooks.kernel.leases import Lease, current_lease
 from hayhooks.kernel.limits import Slots

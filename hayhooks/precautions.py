@@ -11,7 +11,7 @@ from hayhooks.logger import log
 from hayhooks.settings import Settings
 
 
-def check(settings: Settings) -> None:
+def check_files(settings: Settings) -> None:
     """Try the files that *settings* name.
 
     Raises:
@@ -55,8 +55,8 @@ def _tls_reason(error: Exception, certfile: Path, keyfile: Path | None) -> str:
     return f"there is no certificate chain with its private key in PEM format in {certfile} and {key} ({reason})"
 
 
-def say(settings: Settings) -> None:
-    """Log to whom the server is open."""
+def log_openness(settings: Settings) -> None:
+    """Log to whom the server is open, a line each."""
     for level, message in _open_to(settings):
         log.log(level, message)
 
