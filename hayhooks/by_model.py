@@ -20,9 +20,17 @@ from hayhooks.items import piece_of
 from hayhooks.kernel.signature import Operation
 from hayhooks.kernel.snapshot import Deployment, Snapshot
 from hayhooks.logger import log
-from hayhooks.openapi import Described, Docs, Schema
+from hayhooks.openapi import Described, Docs, Schema, obj
 from hayhooks.router import find, lend, switch_of, unknown_model
 from hayhooks.sse import Events
+
+# Of wrappers that are models for OpenAI's clients.
+_METHODS = ("run_chat_completion", "run_chat_completion_async", "run_response", "run_response_async")
+
+
+def is_model(deployment: Deployment) -> bool:
+    """Whether *deployment* can chat or respond, and so is a model for OpenAI's clients."""
+    return deployment.operation(*_METHODS) is not None
 
 
 class Answer(Protocol):
@@ -121,6 +129,27 @@ def check_content(message: dict[str, Any], param: str) -> None:
         if not isinstance(text, str):
             name = f"{param}.content[{index}]"
             raise OpenAIError(400, f"'{name}' must be an object, and its 'text' a string", param=name)
+
+
+def content_schema(kind: str) -> Schema:
+    """What ``check_content`` lets pass, for the API pages; parts of a text are of the type *kind*."""
+    part = obj(type={"type": "string", "examples": [kind]}, text={"type": "string"})
+    return {"anyOf": [{"type": "string"}, {"type": "array", "items": part}, {"type": "null"}]}
+
+
+def request_schema(field: str, schema: Schema, stream_options: Schema, example: Any) -> Schema:
+    """The body of a request, for the API pages: *field* is what the model is asked."""
+    return {
+        **obj(
+            ["model", field],
+            model={"type": "string", "minLength": 1, "description": "The pipeline's name."},
+            **{field: schema},
+            stream={"type": ["boolean", "null"], "default": False, "description": "Send the answer while it is made."},
+            stream_options=stream_options,
+        ),
+        "description": "What else OpenAI's clients send is handed to the pipeline.",
+        "examples": [{field: example}],
+    }
 
 
 class _ByModel:

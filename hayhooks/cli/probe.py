@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hayhooks.by_model import is_model
 from hayhooks.endpoints import BUILTIN
 from hayhooks.kernel.haystack import prepare
 from hayhooks.kernel.limits import NO_LIMITS
@@ -113,7 +114,6 @@ def _finding(outcome: Deployment | Failure) -> dict[str, Any]:
             "hint": outcome.hint,
             "traceback": outcome.traceback,
         }
-    chats = outcome.operation("run_chat_completion_async", "run_chat_completion", "run_response_async", "run_response")
     return {
         "ok": True,
         "name": outcome.name,
@@ -121,7 +121,7 @@ def _finding(outcome: Deployment | Failure) -> dict[str, Any]:
         "description": outcome.description,
         "operations": list(outcome.operations),
         "endpoints": list(outcome.endpoints.paths),
-        "models": [outcome.name] if chats else [],
+        "models": [outcome.name] if is_model(outcome) else [],
         "load_ms": round(outcome.load_ms, 1),
     }
 

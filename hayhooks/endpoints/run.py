@@ -31,12 +31,11 @@ from hayhooks.openapi import (
     FORM,
     JSON,
     TEXT,
-    WORK,
     Described,
     Docs,
     Schema,
     answer,
-    errors,
+    answers_of_work,
     obj,
     ref,
     resolved,
@@ -77,11 +76,7 @@ def _docs(deployment: Deployment, operation: Operation, *, name: str = "run", wr
         description=operation.description,
         body=body,
         body_required=required,
-        answers={
-            "200": answer("What the pipeline answers", _content(operation, ref(response))),
-            **errors(404, 415, 422, *WORK, body=True),
-            "default": answer("What the pipeline says by raising HTTPException", {JSON: ref("Error")}),
-        },
+        answers=answers_of_work(answer("What the pipeline answers", _content(operation, ref(response))), 404, 415, 422),
         schemas=components,
     )
 
