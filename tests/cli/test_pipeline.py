@@ -126,8 +126,10 @@ def test_list_without_a_server_shows_what_lies_there(root, tmp_path):
     assert "does not exist" in missing.stderr
 
 
-@pytest.mark.parametrize("arguments", [["pipeline", "--help"], ["pipeline", "list"], ["pipeline", "list", "--json"]])
-def test_help_and_list_import_nothing_that_takes_long(root, tmp_path, arguments):
+@pytest.mark.parametrize(
+    "arguments", [["pipeline", "--help"], ["pipeline", "list"], ["pipeline", "list", "--json"], ["status"], ["config"]]
+)
+def test_commands_that_only_tell_import_nothing_that_takes_long(root, tmp_path, arguments):
     code = f"""
 import sys
 sys.argv = ["hayhooks", *{arguments!r}]
