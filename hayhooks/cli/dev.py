@@ -14,8 +14,8 @@ from hayhooks.app import create_app, serve
 from hayhooks.cli.run import ending, make_directory, warn_of_unknown
 from hayhooks.errors import Place
 from hayhooks.exchange import Exchange
+from hayhooks.kernel.paths import WRAPPER_FILE, YAML_SUFFIXES
 from hayhooks.kernel.reconcile import Change
-from hayhooks.kernel.scan import WRAPPER_FILE, YAML_SUFFIXES
 from hayhooks.kernel.snapshot import Deployment, Failure
 from hayhooks.logger import log, printable, set_up
 from hayhooks.precautions import check_files
