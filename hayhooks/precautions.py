@@ -62,8 +62,7 @@ def log_openness(settings: Settings) -> None:
 
 
 def _open_to(settings: Settings) -> Iterator[tuple[str, str]]:
-    has_keys = bool(settings.api_keys) or settings.api_keys_file is not None
-    if not has_keys and not _is_loopback(settings.host):
+    if not settings.has_keys and not _is_loopback(settings.host):
         yield (
             "WARNING",
             f"Everybody who can reach {settings.host}:{settings.port} may call every pipeline: "

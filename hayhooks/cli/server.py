@@ -59,7 +59,7 @@ class Server:
             NoAnswerError: the file with the keys cannot be read, or holds none.
         """
         try:
-            keys = self.settings.keys()
+            keys = self.settings.valid_keys()
         except (OSError, ValueError) as error:
             why = (error.strerror or error) if isinstance(error, OSError) else error
             raise NoAnswerError(f"HAYHOOKS_API_KEYS_FILE={self.settings.api_keys_file}: {why}") from None

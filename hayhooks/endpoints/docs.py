@@ -158,8 +158,7 @@ class _Document:
 
 def _seen_by(request: Request) -> bytes:
     """What the document says to *request* alone: where it found the server, and whether that asks for a key."""
-    settings = getattr(request.app, "settings", None)
-    has_keys = bool(settings and (settings.api_keys or settings.api_keys_file))
+    has_keys = request.app.settings.has_keys
     return encode(
         {
             "servers": [{"url": request.scope.get("root_path", "") or "/"}],
