@@ -44,7 +44,7 @@ from hayhooks.keys import Keys
 from hayhooks.logger import log
 from hayhooks.metrics import Metrics
 from hayhooks.parting import stop_listening
-from hayhooks.precautions import check_files, log_openness
+from hayhooks.precautions import check_settings, log_openness
 from hayhooks.router import PlugIn, Switch, build, equip, error_text, reserved_names, served
 from hayhooks.running import running
 from hayhooks.settings import Settings
@@ -266,7 +266,7 @@ def serve(app: Hayhooks) -> None:
         StartError: the files for TLS, or the one with the API keys, cannot be used.
         SystemExit: the server could not start; uvicorn has logged why.
     """
-    check_files(app.settings)
+    check_settings(app.settings)
     _Server(uvicorn.Config(app, **server_options(app.settings))).run()
 
 

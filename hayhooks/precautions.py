@@ -11,7 +11,7 @@ from hayhooks.logger import log
 from hayhooks.settings import Settings
 
 
-def check_files(settings: Settings) -> None:
+def check_settings(settings: Settings) -> None:
     """Try the files that *settings* name.
 
     Raises:
