@@ -228,6 +228,13 @@ def test_a_stream_that_is_gone_ends_nothing(tmp_path, monkeypatch):
     access(exchange())
     access.close()
 
+    with (tmp_path / "log").open("w") as again:
+        monkeypatch.setattr(output, "stream", again)
+        access(exchange("/after"))
+        access.close()
+
+    assert "/after" in (tmp_path / "log").read_text()
+
 
 def test_a_part_of_a_line_is_printable_and_short():
     assert printable("/plain-1.2_~%") == "/plain-1.2_~%"
