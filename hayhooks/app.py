@@ -26,7 +26,7 @@ from starlette.responses import Response
 from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hayhooks.access import AccessLog
+from hayhooks.access_log import AccessLog
 from hayhooks.boundary import EXTRA_HEADERS, Boundary, OnBegin, OnRequest, exception_handlers
 from hayhooks.connection import Connection
 from hayhooks.encode import encode
@@ -44,7 +44,7 @@ from hayhooks.keys import Keys
 from hayhooks.logger import log
 from hayhooks.metrics import Metrics
 from hayhooks.parting import stop_listening
-from hayhooks.precautions import check, say
+from hayhooks.precautions import check_settings, log_openness
 from hayhooks.router import PlugIn, Switch, build, equip, error_text, reserved_names, served
 from hayhooks.running import running
 from hayhooks.settings import Settings
@@ -266,7 +266,7 @@ def serve(app: Hayhooks) -> None:
         StartError: the files for TLS, the one with the API keys, or the address cannot be used.
         SystemExit: the server could not start; uvicorn has logged why.
     """
-    check(app.settings)
+    check_settings(app.settings)
     _Server(uvicorn.Config(app, **server_options(app.settings))).run()
 
 
@@ -363,7 +363,7 @@ async def _lifespan(
     )
     app.switch.kernel = app.reconciler
     if board.directory is None:  # of several workers the process that has started us says it, once
-        say(settings)
+        log_openness(settings)
         warn_if_missing()
     shared = metrics.shared(board) if metrics is not None else nullcontext()
     async with app.traced():

@@ -7,11 +7,13 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from pydantic_core import from_json
-from starlette.requests import Request
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
+from hayhooks.body import read_body
+from hayhooks.encode import JSONBytes
 from hayhooks.errors import OpenAIError, PipelineError
 from hayhooks.exchange import failed
 from hayhooks.invoke import Stream, collect, invoke, unless_disconnected
@@ -19,10 +21,17 @@ from hayhooks.items import piece_of
 from hayhooks.kernel.signature import Operation
 from hayhooks.kernel.snapshot import Deployment, Snapshot
 from hayhooks.logger import log
-from hayhooks.openapi import Described, Docs, Schema
-from hayhooks.plain import JSONBytes
+from hayhooks.openapi import Described, Docs, Schema, obj
 from hayhooks.router import find, lend, switch_of, unknown_model
 from hayhooks.sse import Events
+
+# Of wrappers that are models for OpenAI's clients.
+_METHODS = ("run_chat_completion", "run_chat_completion_async", "run_response", "run_response_async")
+
+
+def is_model(deployment: Deployment) -> bool:
+    """Whether *deployment* can chat or respond, and so is a model for OpenAI's clients."""
+    return deployment.operation(*_METHODS) is not None
 
 
 class Answer(Protocol):
@@ -57,13 +66,9 @@ class Api:
 
     def deployment_routes(self, deployment: Deployment) -> Iterator[BaseRoute]:
         """Serve the path of one deployment; it says so where the wrapper has none of the methods."""
-
-        async def ask(request: Request) -> Response:
-            body = await self.body(request)
-            return await _ask(self, deployment, {**body, "model": deployment.name}, request)
-
         operation = deployment.operation(*self.methods)
-        yield Described(self.short_path, ask, {"POST": partial(self._docs_of, operation)}, shown=operation is not None)
+        docs = {"POST": partial(self._docs_of, operation)}
+        yield Described(self.short_path, _OfOne(self, deployment), docs, shown=operation is not None)
 
     def _docs_by_model(self, snapshot: Snapshot) -> Docs:
         """What the API pages say; the example names a model that there is."""
@@ -87,14 +92,14 @@ class Api:
         examples = [{**({"model": model} if model else {}), **example} for example in schema["examples"]]
         return {kind: {**schema, "required": required, "examples": examples}}
 
-    async def body(self, request: Request) -> dict[str, Any]:
+    async def body(self, receive: Receive) -> dict[str, Any]:
         """The checked body; every field as the client sent it.
 
         Raises:
             OpenAIError: it is no JSON object, or a field does not fit.
         """
         try:
-            body = from_json(await request.body(), allow_inf_nan=False, cache_strings="keys")
+            body = from_json(await read_body(receive), allow_inf_nan=False, cache_strings="keys")
         except ValueError as error:
             raise OpenAIError(400, f"The body is not valid JSON: {error}") from None
         if not isinstance(body, dict):
@@ -123,6 +128,27 @@ def check_content(message: dict[str, Any], param: str) -> None:
             raise OpenAIError(400, f"'{name}' must be an object, and its 'text' a string", param=name)
 
 
+def content_schema(kind: str) -> Schema:
+    """What ``check_content`` lets pass, for the API pages; parts of a text are of the type *kind*."""
+    part = obj(type={"type": "string", "examples": [kind]}, text={"type": "string"})
+    return {"anyOf": [{"type": "string"}, {"type": "array", "items": part}, {"type": "null"}]}
+
+
+def request_schema(field: str, schema: Schema, stream_options: Schema, example: Any) -> Schema:
+    """The body of a request, for the API pages: *field* is what the model is asked."""
+    return {
+        **obj(
+            ["model", field],
+            model={"type": "string", "minLength": 1, "description": "The pipeline's name."},
+            **{field: schema},
+            stream={"type": ["boolean", "null"], "default": False, "description": "Send the answer while it is made."},
+            stream_options=stream_options,
+        ),
+        "description": "What else OpenAI's clients send is handed to the pipeline.",
+        "examples": [{field: example}],
+    }
+
+
 class _ByModel:
     """Ask the deployment that the body names; an ASGI app, for the lease must last to the last byte."""
 
@@ -130,31 +156,39 @@ class _ByModel:
         self._api = api
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
-        body = await self._api.body(request)
+        body = await self._api.body(receive)
         model = body.get("model")
         if not isinstance(model, str) or not model:
             raise OpenAIError(400, "'model' must be a string that names a model", param="model")
         deployment = await find(scope, model)
         if deployment is None:
             raise unknown_model(switch_of(scope).live.snapshot, model)
-        chosen = deployment
-
-        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-            response = await _ask(self._api, chosen, body, request)
-            await response(scope, receive, send)
-
-        await lend(chosen, answer, scope, receive, send)
+        await lend(deployment, partial(_ask, self._api, deployment, body), scope, receive, send)
 
 
-async def _ask(api: Api, deployment: Deployment, body: dict[str, Any], request: Request) -> Response:
+class _OfOne:
+    """Ask one deployment; an ASGI app, for what Starlette does around a function costs 4 microseconds."""
+
+    def __init__(self, api: Api, deployment: Deployment) -> None:
+        self._api = api
+        self._deployment = deployment
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await self._api.body(receive)
+        body["model"] = self._deployment.name
+        await _ask(self._api, self._deployment, body, scope, receive, send)
+
+
+async def _ask(
+    api: Api, deployment: Deployment, body: dict[str, Any], scope: Scope, receive: Receive, send: Send
+) -> None:
     operation = deployment.operation(*api.methods)
     if operation is None:
         message = f"The pipeline {deployment.name!r} does not implement {api.title} ({' or '.join(api.methods)})"
         raise OpenAIError(501, message, param="model", code="not_implemented", retry=False)
     try:
         # While the wrapper works nothing is read from the client but the news that it has gone.
-        return await unless_disconnected(request.receive, _answer(api, deployment, operation, body, request))
+        response = await unless_disconnected(receive, _answer(api, deployment, operation, body, scope))
     except PipelineError as error:
         if error.__cause__ is not None and _was_reading_messages(error.__cause__.__traceback__):
             param = api.main_field
@@ -162,14 +196,15 @@ async def _ask(api: Api, deployment: Deployment, body: dict[str, Any], request: 
         failed(error)
         log.opt(exception=error.__cause__ or error).error("{}: {} failed: {}", deployment.name, api.title, error)
         raise OpenAIError(500, str(error), type="server_error", retry=False) from error
+    await response(scope, receive, send)
 
 
 async def _answer(
-    api: Api, deployment: Deployment, operation: Operation, body: dict[str, Any], request: Request
+    api: Api, deployment: Deployment, operation: Operation, body: dict[str, Any], scope: Scope
 ) -> Response:
     arguments = operation.accepted({"model": deployment.name, **api.arguments(body), "body": body})
     if operation.wants_headers:
-        arguments["headers"] = request.headers
+        arguments["headers"] = Headers(scope=scope)
     result = await invoke(deployment, operation, arguments)
     if isinstance(result, Response):
         return result

@@ -15,7 +15,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any, TypeVar, cast
 
-from hayhooks.ahead import Step, batches
+from hayhooks.batches import Step, batches
 from hayhooks.errors import DisconnectedError, PipelineError, sendable, told
 from hayhooks.kernel.leases import Lease, current_lease
 from hayhooks.kernel.limits import Slots

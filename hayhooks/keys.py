@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from hayhooks.errors import StartError
 from hayhooks.logger import log
-from hayhooks.settings import Settings, read_keys
+from hayhooks.settings import Settings
 
 _LOOK_S = 0.5  # between two looks at the file; what changed in one is read when it has kept still to the next
 
@@ -27,8 +27,8 @@ class Keys:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._given = settings.api_keys
         self._file = settings.api_keys_file and settings.api_keys_file.absolute()  # wrappers may change the directory
+        self._settings = settings.model_copy(update={"api_keys_file": self._file})
         self._seen = self._stamp()
         self._known = self._seen  # what was read, or could not be
         try:
@@ -79,8 +79,7 @@ class Keys:
             log.info("The API keys were read again: {} are valid", len(self._digests))
 
     def _read(self) -> tuple[bytes, ...]:
-        keys = self._given if self._file is None else [*self._given, *read_keys(self._file)]
-        return tuple({_digest(key.encode()) for key in keys})
+        return tuple({_digest(key.encode()) for key in self._settings.valid_keys()})
 
     def _stamp(self) -> Stamp:
         """What tells that the file is still the same; empty if it is not there."""

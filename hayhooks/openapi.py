@@ -212,7 +212,6 @@ _MEANINGS = {
     408: "The request's body did not come in time",
     413: "The body is larger than the server takes",
     415: "The body is of another content type than the endpoint takes",
-    421: "The request names a host that is not served",
     500: "The pipeline raised",
     501: "The pipeline, or the server, cannot do that",
     503: "It cannot serve at the moment: being loaded, failed to load, or too busy",
@@ -230,9 +229,9 @@ RESPONSES: Mapping[str, Schema] = {
 }
 """The answers that ``errors`` refers to."""
 
-_ALWAYS = (400, 401, 421, 500)  # what stands before the endpoints can answer these
+_ALWAYS = (400, 401, 500)  # what stands before the endpoints can answer these
 _WITH_BODY = (408, 413)
-WORK = (500, 503, 504)  # what a pipeline's work can end in
+_WORK = (500, 503, 504)  # what a pipeline's work can end in
 
 
 def errors(*statuses: int, body: bool = False, key: bool = True) -> dict[str, Schema]:
@@ -245,6 +244,15 @@ def errors(*statuses: int, body: bool = False, key: bool = True) -> dict[str, Sc
     """
     every = sorted({*statuses, *_ALWAYS, *(_WITH_BODY if body else ())} - ({401} if not key else set()))
     return {str(status): {"$ref": f"#/components/responses/Error{status}"} for status in every}
+
+
+def answers_of_work(given: Schema, *statuses: int, body: bool = True) -> dict[str, Schema]:
+    """The answers where a pipeline works: *given* if it can, else errors of *statuses* and what its work can end in."""
+    return {
+        "200": given,
+        **errors(*statuses, *_WORK, body=body),
+        "default": answer("What the pipeline says by raising HTTPException", {JSON: ref("Error")}),
+    }
 
 
 # ------------------------------------------------------------------------------------------------ schemas of types

@@ -12,7 +12,7 @@ from hayhooks.logger import log
 from hayhooks.settings import Settings
 
 
-def check(settings: Settings) -> None:
+def check_settings(settings: Settings) -> None:
     """Try the files and the address that *settings* name.
 
     Raises:
@@ -74,15 +74,14 @@ def _check_address(host: str, port: int) -> None:
         ) from None
 
 
-def say(settings: Settings) -> None:
-    """Log to whom the server is open."""
+def log_openness(settings: Settings) -> None:
+    """Log to whom the server is open, a line each."""
     for level, message in _open_to(settings):
         log.log(level, message)
 
 
 def _open_to(settings: Settings) -> Iterator[tuple[str, str]]:
-    has_keys = bool(settings.api_keys) or settings.api_keys_file is not None
-    if not has_keys and not _is_loopback(settings.host):
+    if not settings.has_keys and not _is_loopback(settings.host):
         yield (
             "WARNING",
             f"Everybody who can reach {settings.host}:{settings.port} may call every pipeline: "

@@ -227,7 +227,12 @@ class Settings(BaseSettings):
         """The additional directories to import from, absolute."""
         return [os.path.abspath(part) for part in self.additional_python_path.split(os.pathsep) if part]
 
-    def keys(self) -> list[str]:
+    @property
+    def has_keys(self) -> bool:
+        """Whether a request must bring a key."""
+        return bool(self.api_keys) or self.api_keys_file is not None
+
+    def valid_keys(self) -> list[str]:
         """The API keys, those in the file too; none if everybody may ask.
 
         Raises:

@@ -360,7 +360,7 @@ def test_keys_that_cannot_be_meant_so_stop_the_start_and_are_not_repeated(monkey
 def test_an_empty_list_says_that_there_are_none(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HAYHOOKS_API_KEYS", "[]")
 
-    assert Settings(_env_file=None).keys() == []
+    assert Settings(_env_file=None).valid_keys() == []
 
 
 # Hosts

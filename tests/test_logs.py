@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from hayhooks.access import AccessLog, as_text
+from hayhooks.access_log import AccessLog, as_text
 from hayhooks.exchange import Exchange
 from hayhooks.logger import output, printable
 from tests.cli.processes import Process, started
@@ -194,9 +194,9 @@ def exchange(path: str = "/x", id: str = "1") -> Exchange:
 
 
 def test_what_cannot_be_written_fast_enough_is_dropped_and_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr("hayhooks.access._LIMIT", 10)
+    monkeypatch.setattr("hayhooks.access_log._LIMIT", 10)
     access, told = AccessLog(), []
-    monkeypatch.setattr("hayhooks.access.log.warning", lambda text, *values: told.append(text.format(*values)))
+    monkeypatch.setattr("hayhooks.access_log.log.warning", lambda text, *values: told.append(text.format(*values)))
     with (tmp_path / "log").open("w+") as file:
         monkeypatch.setattr(output, "stream", file)
         for _ in range(25):
@@ -227,6 +227,13 @@ def test_a_stream_that_is_gone_ends_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(output, "stream", file)
     access(exchange())
     access.close()
+
+    with (tmp_path / "log").open("w") as again:
+        monkeypatch.setattr(output, "stream", again)
+        access(exchange("/after"))
+        access.close()
+
+    assert "/after" in (tmp_path / "log").read_text()
 
 
 def test_that_haystack_cannot_send_its_telemetry_is_not_told(tmp_path):

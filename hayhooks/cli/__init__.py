@@ -76,7 +76,7 @@ def status(as_json: bool, **options: Any) -> None:
 
     Exits with 1 if it does not answer, and with 2 if a deployment failed or is stale.
     """
-    from hayhooks.cli.status import status  # noqa: PLC0415 - imports rich
+    from hayhooks.cli.status import status  # noqa: PLC0415 - imports what it works with
 
     sys.exit(status(settings_of(options), as_json=as_json))
 
@@ -91,7 +91,7 @@ def config(as_json: bool, **options: Any) -> None:
 
     Secrets are masked. Exits with 2, and says why, if one is wrong.
     """
-    from hayhooks.cli.config import config  # noqa: PLC0415 - imports rich
+    from hayhooks.cli.config import config  # noqa: PLC0415 - imports what it works with
 
     sys.exit(config(settings_of(options), {name for name, value in options.items() if value is not None}, as_json))
 

@@ -13,8 +13,8 @@ import click
 from hayhooks.cli import check, copy, follow
 from hayhooks.cli.directory import Change, PipelinesDirectory, Workshop, told
 from hayhooks.cli.messages import CannotError, note, progress, say
-from hayhooks.cli.names import WRAPPER_FILE, YAML_SUFFIXES
 from hayhooks.cli.server import Server, serving
+from hayhooks.kernel.paths import WRAPPER_FILE, YAML_SUFFIXES
 from hayhooks.settings import Settings
 
 # The key with its value, to which the lines below belong that are indented, or empty and followed by such.

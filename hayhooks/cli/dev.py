@@ -14,11 +14,11 @@ from hayhooks.app import create_app, serve
 from hayhooks.cli.run import ending, make_directory, warn_of_unknown
 from hayhooks.errors import Place
 from hayhooks.exchange import Exchange
+from hayhooks.kernel.paths import WRAPPER_FILE, YAML_SUFFIXES
 from hayhooks.kernel.reconcile import Change
-from hayhooks.kernel.scan import WRAPPER_FILE, YAML_SUFFIXES
 from hayhooks.kernel.snapshot import Deployment, Failure
 from hayhooks.logger import log, printable, set_up
-from hayhooks.precautions import check
+from hayhooks.precautions import check_settings
 from hayhooks.settings import Settings
 from hayhooks.version import __version__
 
@@ -31,7 +31,7 @@ def dev(settings: Settings, path: Path | None) -> int:
     Raises:
         StartError: a file or the address that the settings name cannot be used.
     """
-    check(settings)
+    check_settings(settings)
     console = Console(highlight=False, soft_wrap=True)  # lines are never cut, in a pipe least of all
     only = None
     if path is not None:

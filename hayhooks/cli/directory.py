@@ -17,7 +17,7 @@ from pathlib import Path
 
 from hayhooks.cli import swap
 from hayhooks.cli.messages import CannotError
-from hayhooks.cli.names import YAML_SUFFIXES
+from hayhooks.kernel.paths import YAML_SUFFIXES
 
 _WORKSHOP = ".hayhooks-"
 

@@ -3,12 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from hayhooks.cli.messages import CannotError, Cell, note, say, say_json, say_table
+from hayhooks.cli.messages import CannotError, Cell, note, say, say_json, say_table, state_cell
 from hayhooks.cli.names import names_in
 from hayhooks.cli.server import serving
 from hayhooks.settings import Settings
-
-_STYLES = {"serving": "green", "stale": "yellow", "failed": "red", "loading": "cyan"}
 
 
 def list_pipelines(settings: Settings, *, as_json: bool) -> int:
@@ -46,11 +44,10 @@ def _row(name: str, kind: str, entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _cells(row: dict[str, Any]) -> list[Cell]:
-    state = row["state"] or ""
     return [
         row["name"],
         row["kind"] or "",
-        (state, _STYLES.get(state, "")),
+        state_cell(row["state"] or ""),
         row["revision"] or row["failed_revision"] or "",
         " ".join(row["endpoints"] or ()),
         (row["error"] or "").partition("\n")[0],

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Cell = str | tuple[str, str]  # text, or text and its style
 
+_STATES = {"serving": "green", "stale": "yellow", "failed": "red", "loading": "cyan"}
 _STYLES: dict[str, dict[str, Any]] = {"": {}, "bold": {"bold": True}, "dim": {"dim": True}}
 
 
@@ -41,6 +42,11 @@ def note(*parts: Cell) -> None:
 def say_deployment(good: bool, name: str, rest: str) -> None:
     """Print the line for one deployment, as ``hayhooks dev`` does."""
     say(("✓", "green") if good else ("✗", "red"), " ", (name, "bold"), f"  {rest}".rstrip())
+
+
+def state_cell(state: str) -> Cell:
+    """The *state* of a deployment, for a table."""
+    return (state, _STATES.get(state, ""))
 
 
 def say_json(value: Any) -> None:

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-WRAPPER_FILE = "pipeline_wrapper.py"
-YAML_SUFFIXES = (".yml", ".yaml")
+from hayhooks.kernel.paths import WRAPPER_FILE, YAML_SUFFIXES
 
 
 def names_in(root: Path) -> dict[str, str]:

@@ -8,8 +8,8 @@ from hayhooks.cli import follow
 from hayhooks.cli.deploy import usable_name
 from hayhooks.cli.directory import PipelinesDirectory, told
 from hayhooks.cli.messages import CannotError, say
-from hayhooks.cli.names import WRAPPER_FILE
 from hayhooks.cli.server import serving
+from hayhooks.kernel.paths import WRAPPER_FILE
 from hayhooks.settings import Settings
 
 TEMPLATES = Path(__file__).parent / "templates"

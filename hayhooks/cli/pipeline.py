@@ -8,6 +8,7 @@ import click
 
 from hayhooks.cli.completion import deployed_names
 from hayhooks.cli.options import Command, on_the_directory, settings_of, where
+from hayhooks.kernel.paths import YAML_SUFFIXES
 
 _TEMPLATES = ("echo", "qa", "chat", "agent", "yaml")
 
@@ -94,7 +95,7 @@ def deploy(source: Path, name: str | None, description: str | None, **options: A
     from hayhooks.cli.deploy import deploy_yaml  # noqa: PLC0415 - imports what it works with
 
     how = _how(options)
-    if source.suffix not in (".yml", ".yaml"):
+    if source.suffix not in YAML_SUFFIXES:
         raise click.UsageError(f"{source} is no YAML file by its name: it must end in .yml or .yaml")
     name = name if name is not None else source.stem
     sys.exit(deploy_yaml(settings_of(options), source, name=name, description=description, how=how))

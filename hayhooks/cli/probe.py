@@ -12,17 +12,18 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hayhooks.by_model import is_model
 from hayhooks.endpoints import BUILTIN
+from hayhooks.kernel.gate import OnLoop
 from hayhooks.kernel.haystack import prepare
 from hayhooks.kernel.limits import NO_LIMITS
 from hayhooks.kernel.load import load, unload
 from hayhooks.kernel.modules import share
-from hayhooks.kernel.outcome import Outcome
+from hayhooks.kernel.outcome import run_on
 from hayhooks.kernel.scan import Scanner
 from hayhooks.kernel.snapshot import Deployment, Failure, Revision
 from hayhooks.logger import log, set_up
@@ -42,7 +43,7 @@ def main() -> None:
     logging.captureWarnings(True)
     warnings.simplefilter("default", DeprecationWarning)
     log.add(lambda entry: told.append(entry.record["message"]), level="WARNING", format="{message}")
-    on_loop = _loop()
+    on_loop = partial(run_on, _loop())
     outcome = _load(name, Path(path), settings, on_loop)
     with open(int(out), "w", encoding="utf-8") as file:
         file.write(json.dumps({**_finding(outcome), "warnings": told}) + "\n")
@@ -52,7 +53,7 @@ def main() -> None:
     os._exit(0)
 
 
-def _load(name: str, path: Path, settings: Settings, on_loop: Callable[..., Any]) -> Deployment | Failure:
+def _load(name: str, path: Path, settings: Settings, on_loop: OnLoop) -> Deployment | Failure:
     share(settings.python_path, after_import=prepare)
     revision = _revision(name, path, settings)
     return load(
@@ -83,18 +84,11 @@ def _revision(name: str, path: Path, settings: Settings) -> Revision:
     return Revision(name, path, "0" * 32, problem=f"{path} is no wrapper's folder, or never keeps still")
 
 
-def _loop() -> Callable[[Callable[[], Awaitable[Any]]], Any]:
-    """What the server's loop is to a load: runs a coroutine function, and waits for it."""
+def _loop() -> asyncio.AbstractEventLoop:
+    """What the server's loop is to a load."""
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True).start()
-
-    async def outcome_of(function: Callable[[], Awaitable[Any]]) -> Outcome:
-        async def begun() -> Any:
-            return await function()
-
-        return await Outcome.awaited(begun())
-
-    return lambda function: asyncio.run_coroutine_threadsafe(outcome_of(function), loop).result().take()
+    return loop
 
 
 def _finding(outcome: Deployment | Failure) -> dict[str, Any]:
@@ -113,7 +107,6 @@ def _finding(outcome: Deployment | Failure) -> dict[str, Any]:
             "hint": outcome.hint,
             "traceback": outcome.traceback,
         }
-    chats = outcome.operation("run_chat_completion_async", "run_chat_completion", "run_response_async", "run_response")
     return {
         "ok": True,
         "name": outcome.name,
@@ -121,7 +114,7 @@ def _finding(outcome: Deployment | Failure) -> dict[str, Any]:
         "description": outcome.description,
         "operations": list(outcome.operations),
         "endpoints": list(outcome.endpoints.paths),
-        "models": [outcome.name] if chats else [],
+        "models": [outcome.name] if is_model(outcome) else [],
         "load_ms": round(outcome.load_ms, 1),
     }
 

@@ -14,7 +14,7 @@ from uvicorn.supervisors import Multiprocess
 
 from hayhooks.app import Hayhooks, create_app, serve, server_options
 from hayhooks.logger import log, set_up
-from hayhooks.precautions import check, say
+from hayhooks.precautions import check_settings, log_openness
 from hayhooks.settings import Settings, unknown
 from hayhooks.tracing import warn_if_missing
 from hayhooks.workers import Board
@@ -39,12 +39,12 @@ def run(settings: Settings) -> int:
     """
     set_up(settings.log, settings.log_format)
     warn_of_unknown()
-    check(settings)
+    check_settings(settings)
     make_directory(settings)
     if settings.workers == 1:
         serve(ending(_app(settings)))
         return 0
-    say(settings)
+    log_openness(settings)
     warn_if_missing()
     os.environ.update(settings.environment())  # how the workers, which are started anew, learn of them
     with TemporaryDirectory(prefix="hayhooks-") as directory:

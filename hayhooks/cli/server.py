@@ -56,12 +56,13 @@ class Server:
         """What every request must bring: a key, where keys are set.
 
         Raises:
-            NoAnswerError: the file with the keys cannot be read.
+            NoAnswerError: the file with the keys cannot be read, or holds none.
         """
         try:
-            keys = self.settings.keys()
-        except OSError as error:
-            raise NoAnswerError(f"HAYHOOKS_API_KEYS_FILE={error.filename} cannot be read: {error.strerror}") from None
+            keys = self.settings.valid_keys()
+        except (OSError, ValueError) as error:
+            why = (error.strerror or error) if isinstance(error, OSError) else error
+            raise NoAnswerError(f"HAYHOOKS_API_KEYS_FILE={self.settings.api_keys_file}: {why}") from None
         return {"Authorization": f"Bearer {keys[0]}"} if keys else {}
 
     def trust(self) -> ssl.SSLContext | None:

@@ -1,19 +1,12 @@
 """``hayhooks status``: what the running server serves."""
 
-import json
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
+from hayhooks.cli.messages import Cell, note, say, say_json, say_table, state_cell
 from hayhooks.cli.server import NoAnswerError, Server
 from hayhooks.settings import Settings
-
-_STYLES = {"serving": "green", "stale": "yellow", "failed": "red", "loading": "cyan"}
 
 
 def status(settings: Settings, *, as_json: bool) -> int:
@@ -25,36 +18,37 @@ def status(settings: Settings, *, as_json: bool) -> int:
     try:
         body = Server(settings).status()
     except NoAnswerError as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        note(str(error))
         return 1
     if as_json:
-        print(json.dumps(body, indent=2))  # noqa: T201
+        say_json(body)
     else:
-        _show(body, Console(highlight=False))
+        _show(body)
     wrong = any(entry["state"] in ("failed", "stale") for entry in body["deployments"])
     return 2 if wrong or _differing(body) else 0
 
 
-def _show(body: dict[str, Any], console: Console) -> None:
-    if not console.is_terminal:
-        console.width = 10_000  # in a pipe lines are not cut
+def _show(body: dict[str, Any]) -> None:
     if body.get("error"):
-        console.print(Text(body["error"], style="red"))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("name", "state", "revision", "age", "endpoints", "error"):
-        table.add_column(column, overflow="fold")
-    for entry in body["deployments"]:
-        table.add_row(
-            entry["name"],
-            Text(entry["state"], style=_STYLES.get(entry["state"], "")),
-            entry["revision"] or entry["failed_revision"] or "",
-            _age(entry["loaded_at"] or entry["failed_at"] or entry["loading_since"]),
-            Text(" ".join(entry["endpoints"])),
-            Text((entry["error"] or "").partition("\n")[0]),
-        )
-    console.print(table if body["deployments"] else "Nothing is deployed.")
-    for note in _notes(body):
-        console.print(Text(note, style="yellow"))
+        say((body["error"], "red"))
+    if body["deployments"]:
+        columns = ("name", "state", "revision", "age", "endpoints", "error")
+        say_table(columns, [_cells(entry) for entry in body["deployments"]])
+    else:
+        say("Nothing is deployed.")
+    for line in _notes(body):
+        say((line, "yellow"))
+
+
+def _cells(entry: dict[str, Any]) -> list[Cell]:
+    return [
+        entry["name"],
+        state_cell(entry["state"]),
+        entry["revision"] or entry["failed_revision"] or "",
+        _age(entry["loaded_at"] or entry["failed_at"] or entry["loading_since"]),
+        " ".join(entry["endpoints"]),
+        (entry["error"] or "").partition("\n")[0],
+    ]
 
 
 def _differing(body: dict[str, Any]) -> list[dict[str, Any]]:

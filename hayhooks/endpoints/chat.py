@@ -5,11 +5,11 @@ from typing import Any
 
 from starlette.routing import BaseRoute
 
-from hayhooks.by_model import Api, check_content
+from hayhooks.by_model import Api, check_content, content_schema, request_schema
 from hayhooks.completions import Completion
 from hayhooks.errors import OpenAIError
 from hayhooks.kernel.snapshot import Deployment, Snapshot
-from hayhooks.openapi import EVENTS, JSON, OPENAI, WORK, Docs, Schema, answer, errors, obj, ref
+from hayhooks.openapi import EVENTS, JSON, OPENAI, Docs, Schema, answer, answers_of_work, obj, ref
 
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
@@ -42,28 +42,23 @@ def _completion(model: str, body: dict[str, Any]) -> Completion:
     return Completion(model, include_usage=options.get("include_usage") is True)
 
 
-_PART = obj(type={"type": "string", "examples": ["text"]}, text={"type": "string"})
-
 _MESSAGE = obj(
     ["role"],
     role={"type": "string", "examples": ["user", "system", "assistant", "tool"]},
-    content={"anyOf": [{"type": "string"}, {"type": "array", "items": _PART}, {"type": "null"}]},
+    content=content_schema("text"),
 )
 
-_REQUEST: Schema = {
-    **obj(
-        ["model", "messages"],
-        model={"type": "string", "minLength": 1, "description": "The pipeline's name."},
-        messages={"type": "array", "items": ref("ChatMessage"), "minItems": 1},
-        stream={"type": ["boolean", "null"], "default": False, "description": "Send the answer while it is made."},
-        stream_options={
-            "anyOf": [obj(include_usage={"type": "boolean"}), {"type": "null"}],
-            "description": "`include_usage`: a stream ends with the token counts.",
-        },
-    ),
-    "description": "What else OpenAI's clients send is handed to the pipeline.",
-    "examples": [{"messages": [{"role": "user", "content": "Hello"}]}],
+_STREAM_OPTIONS: Schema = {
+    "anyOf": [obj(include_usage={"type": "boolean"}), {"type": "null"}],
+    "description": "`include_usage`: a stream ends with the token counts.",
 }
+
+_REQUEST = request_schema(
+    "messages",
+    {"type": "array", "items": ref("ChatMessage"), "minItems": 1},
+    _STREAM_OPTIONS,
+    [{"role": "user", "content": "Hello"}],
+)
 
 _TOOL_CALL = obj(
     ["id", "type", "function"],
@@ -101,14 +96,14 @@ _DOCS = Docs(
     description="OpenAI's chat completions. `/chat/completions` is the same.",
     tag=OPENAI,
     body={JSON: _REQUEST},
-    answers={
-        "200": answer(
+    answers=answers_of_work(
+        answer(
             "The answer; with `stream` a `ChatCompletionChunk` in each event, and `data: [DONE]` at the end.",
             {JSON: ref("ChatCompletion"), EVENTS: {}},
         ),
-        **errors(404, 501, *WORK, body=True),
-        "default": answer("What the pipeline says by raising HTTPException", {JSON: ref("Error")}),
-    },
+        404,
+        501,
+    ),
     schemas={
         "ChatMessage": _MESSAGE,
         "ChatCompletion": _completion_schema(

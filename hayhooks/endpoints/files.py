@@ -28,7 +28,7 @@ from hayhooks.invoke import Stream, collect, invoke, unless_disconnected
 from hayhooks.kernel.signature import Operation
 from hayhooks.kernel.snapshot import Deployment, Snapshot
 from hayhooks.logger import log
-from hayhooks.openapi import FORM, JSON, OPENAI, WORK, Described, Docs, Schema, answer, errors, obj, parameter, ref
+from hayhooks.openapi import FORM, JSON, OPENAI, Described, Docs, Schema, answer, answers_of_work, obj, parameter, ref
 from hayhooks.router import find, lend, switch_of, unknown_model
 from hayhooks.sse import Text
 
@@ -306,16 +306,11 @@ def _docs(docs: Docs, operation: Operation) -> Docs:
 
 
 def _described(name: str, summary: str, content: Mapping[str, Schema], **more: Any) -> Docs:
-    takes_body = "body" in more
     return Docs(
         name=name,
         summary=summary,
         tag=OPENAI,
-        answers={
-            "200": answer("What the pipeline says", content),
-            **errors(404, 501, *WORK, body=takes_body),
-            "default": answer("What the pipeline says by raising HTTPException", {JSON: ref("Error")}),
-        },
+        answers=answers_of_work(answer("What the pipeline says", content), 404, 501, body="body" in more),
         schemas={"File": _FILE_OBJECT},
         **more,
     )

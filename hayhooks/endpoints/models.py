@@ -7,24 +7,23 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Route
 
+from hayhooks.by_model import is_model
 from hayhooks.errors import OpenAIError
 from hayhooks.kernel.snapshot import Deployment, Snapshot
 from hayhooks.openapi import JSON, OPENAI, Described, Docs, answer, errors, obj, parameter, ref
-
-_METHODS = ("run_chat_completion", "run_chat_completion_async", "run_response", "run_response_async")
 
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
     """Serve the list and each model, with and without ``/v1``."""
 
     async def list_models(request: Request) -> JSONResponse:
-        models = [_model(deployment) for deployment in snapshot.deployments.values() if deployment.operation(*_METHODS)]
+        models = [_model(deployment) for deployment in snapshot.deployments.values() if is_model(deployment)]
         return JSONResponse({"object": "list", "data": models})
 
     async def retrieve_model(request: Request) -> JSONResponse:
         name = request.path_params["name"]
         deployment = snapshot.deployments.get(name)
-        if deployment is None or not deployment.operation(*_METHODS):
+        if deployment is None or not is_model(deployment):
             message = f"The model {name!r} does not exist"
             raise OpenAIError(404, message, param="model", code="model_not_found")
         return JSONResponse(_model(deployment))

@@ -5,10 +5,10 @@ from typing import Any
 
 from starlette.routing import BaseRoute
 
-from hayhooks.by_model import Api, check_content
+from hayhooks.by_model import Api, check_content, content_schema, request_schema
 from hayhooks.errors import OpenAIError
 from hayhooks.kernel.snapshot import Deployment, Snapshot
-from hayhooks.openapi import EVENTS, JSON, OPENAI, WORK, Docs, Schema, answer, errors, obj, ref
+from hayhooks.openapi import EVENTS, JSON, OPENAI, Docs, Schema, answer, answers_of_work, obj, ref
 from hayhooks.responses import Reply
 
 
@@ -45,35 +45,28 @@ def _arguments(body: dict[str, Any]) -> dict[str, Any]:
     return {"input_items": items}
 
 
-_PART = obj(type={"type": "string", "examples": ["input_text"]}, text={"type": "string"})
-
 _ITEM: Schema = {
     "anyOf": [
         obj(
             ["role"],
             type={"const": "message"},
             role={"type": "string", "examples": ["user", "system", "assistant"]},
-            content={"anyOf": [{"type": "string"}, {"type": "array", "items": _PART}, {"type": "null"}]},
+            content=content_schema("input_text"),
         ),
         obj(
             ["type"],
             type={"type": "string", "not": {"const": "message"}, "examples": ["function_call_output"]},
-            content={"anyOf": [{"type": "string"}, {"type": "array", "items": _PART}, {"type": "null"}]},
+            content=content_schema("input_text"),
         ),
     ]
 }
 
-_REQUEST: Schema = {
-    **obj(
-        ["model", "input"],
-        model={"type": "string", "minLength": 1, "description": "The pipeline's name."},
-        input={"anyOf": [{"type": "string"}, {"type": "array", "items": ref("ResponseInputItem"), "minItems": 1}]},
-        stream={"type": ["boolean", "null"], "default": False, "description": "Send the answer while it is made."},
-        stream_options={"type": ["object", "null"]},
-    ),
-    "description": "What else OpenAI's clients send is handed to the pipeline.",
-    "examples": [{"input": "Hello"}],
-}
+_REQUEST = request_schema(
+    "input",
+    {"anyOf": [{"type": "string"}, {"type": "array", "items": ref("ResponseInputItem"), "minItems": 1}]},
+    {"type": ["object", "null"]},
+    "Hello",
+)
 
 _RESPONSE = obj(
     ["id", "object", "created_at", "status", "model", "output"],
@@ -100,14 +93,14 @@ _DOCS = Docs(
     description="OpenAI's Responses. `/responses` is the same.",
     tag=OPENAI,
     body={JSON: _REQUEST},
-    answers={
-        "200": answer(
+    answers=answers_of_work(
+        answer(
             "The response; with `stream` named events, from `response.created` to `response.completed`.",
             {JSON: ref("Response"), EVENTS: {}},
         ),
-        **errors(404, 501, *WORK, body=True),
-        "default": answer("What the pipeline says by raising HTTPException", {JSON: ref("Error")}),
-    },
+        404,
+        501,
+    ),
     schemas={"Response": _RESPONSE, "ResponseInputItem": _ITEM},
 )
 

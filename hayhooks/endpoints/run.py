@@ -19,7 +19,8 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
-from hayhooks.encode import encode
+from hayhooks.body import read_body
+from hayhooks.encode import JSONBytes, encode
 from hayhooks.errors import InvalidInputError, PipelineError
 from hayhooks.forms import FORMS, arguments_of, content_type, form_of
 from hayhooks.invoke import Stream, invoke, unless_disconnected
@@ -30,19 +31,17 @@ from hayhooks.openapi import (
     FORM,
     JSON,
     TEXT,
-    WORK,
     Described,
     Docs,
     Schema,
     answer,
-    errors,
+    answers_of_work,
     obj,
     ref,
     resolved,
     schemas_of,
     slug,
 )
-from hayhooks.plain import JSONBytes, read_body
 from hayhooks.sse import Events, SSEStream, Text, run_events
 
 
@@ -77,11 +76,7 @@ def _docs(deployment: Deployment, operation: Operation, *, name: str = "run", wr
         description=operation.description,
         body=body,
         body_required=required,
-        answers={
-            "200": answer("What the pipeline answers", _content(operation, ref(response))),
-            **errors(404, 415, 422, *WORK, body=True),
-            "default": answer("What the pipeline says by raising HTTPException", {JSON: ref("Error")}),
-        },
+        answers=answers_of_work(answer("What the pipeline answers", _content(operation, ref(response))), 404, 415, 422),
         schemas=components,
     )
 

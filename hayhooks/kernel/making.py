@@ -7,7 +7,7 @@ from contextlib import suppress
 from hayhooks.errors import LoadError
 from hayhooks.kernel import haystack
 from hayhooks.kernel.modules import import_public, keep_shared, shared_modules
-from hayhooks.kernel.scan import WRAPPER_FILE
+from hayhooks.kernel.paths import WRAPPER_FILE
 from hayhooks.kernel.shared import named_modules
 from hayhooks.kernel.snapshot import Kind, Revision
 from hayhooks.toolkit.yaml_wrapper import YAMLPipelineWrapper

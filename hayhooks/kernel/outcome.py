@@ -1,5 +1,6 @@
 """An outcome: what user code returned or raised, carried from where it ran to where it is waited for."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -38,3 +39,16 @@ class Outcome:
             raise self.error
         finally:
             self.error = None  # or it and the frames of its traceback would hold each other
+
+
+def run_on(loop: asyncio.AbstractEventLoop, function: Callable[[], Awaitable[Any]]) -> Any:
+    """Call *function* on *loop*, which runs in another thread, and wait for what it awaits.
+
+    Raises:
+        BaseException: whatever that raises; on the loop it meets nobody.
+    """
+
+    async def begun() -> Any:
+        return await function()
+
+    return asyncio.run_coroutine_threadsafe(Outcome.awaited(begun()), loop).result().take()

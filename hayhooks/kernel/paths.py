@@ -1,7 +1,10 @@
-"""Paths: the real one of what may be replaced at this very moment."""
+"""Paths: what makes a deployment of one, and the real one of what may be replaced at this very moment."""
 
 import os
 from pathlib import Path
+
+WRAPPER_FILE = "pipeline_wrapper.py"  # what makes a folder a deployment
+YAML_SUFFIXES = (".yml", ".yaml")  # of files that are
 
 
 def real_path(path: str | Path) -> str:

@@ -10,19 +10,18 @@ import queue
 import threading
 import time
 import traceback as tracebacks
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from hayhooks.errors import sendable, told
 from hayhooks.kernel.crew import Crew
 from hayhooks.kernel.limits import NO_LIMITS, Limits
 from hayhooks.kernel.load import Equip, load, unload
 from hayhooks.kernel.modules import relieve
-from hayhooks.kernel.outcome import Outcome
+from hayhooks.kernel.outcome import run_on
 from hayhooks.kernel.paths import real_path
 from hayhooks.kernel.plan import plan
 from hayhooks.kernel.retire import Retirement
@@ -111,15 +110,12 @@ class Reconciler:
         events: bool = True,
     ) -> None:
         self.snapshot = Snapshot()
-        self.retirement = Retirement(partial(unload, on_loop=self._run_on_loop), loop=loop, drain_s=drain_s)
+        on_loop = partial(run_on, loop)
+        self.retirement = Retirement(partial(unload, on_loop=on_loop), loop=loop, drain_s=drain_s)
         self._root = root
         self._publish = publish
-        self._equip = equip
         self._observe = observe
-        self._loop = loop
-        self._threads = threads
-        self._limits = limits
-        self._check_s = check_s
+        self._load = partial(load, threads=threads, limits=limits, check_s=check_s, equip=equip, on_loop=on_loop)
         self._settle_s = settle_ms / 1000
         self._scanner = Scanner(
             root,
@@ -269,21 +265,14 @@ class Reconciler:
     def _start(self, revision: Revision, *, again: bool = False) -> None:
         wanted = _Load(revision, Loading(revision, time.time()), again)
         self._loads[revision.name] = wanted  # in place of one that is running: its outcome is not wanted any more
-        self._loaders.submit(lambda: self._load(wanted))
+        self._loaders.submit(lambda: self._carry_out(wanted))
 
-    def _load(self, wanted: _Load) -> None:
+    def _carry_out(self, wanted: _Load) -> None:
         """Run in a loader's thread."""
         if self._loads.get(wanted.revision.name) is not wanted or self._stopped.is_set():
             return
         try:
-            outcome = load(
-                wanted.revision,
-                threads=self._threads,
-                limits=self._limits,
-                check_s=self._check_s,
-                equip=self._equip,
-                on_loop=self._run_on_loop,
-            )
+            outcome = self._load(wanted.revision)
         except BaseException as error:  # a fault of ours: nobody may wait for ever for this outcome
             reason = f"hayhooks failed to load it ({type(error).__name__}: {told(error)})"
             traceback = sendable("".join(tracebacks.format_tb(error.__traceback__)))
@@ -360,16 +349,6 @@ class Reconciler:
                     return None
                 names |= found
         return names
-
-    def _run_on_loop(self, function: Callable[[], Awaitable[Any]]) -> Any:
-        async def call() -> Outcome:
-            return await Outcome.awaited(_begun(function))
-
-        return asyncio.run_coroutine_threadsafe(call(), self._loop).result().take()
-
-
-async def _begun(function: Callable[[], Awaitable[Any]]) -> Any:
-    return await function()
 
 
 def _difference(new: Deployment | Failure | None, old: Deployment | Failure | None) -> tuple[str, ...]:

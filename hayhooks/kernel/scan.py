@@ -17,13 +17,11 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from hayhooks.kernel import own_files
-from hayhooks.kernel.paths import real_path
+from hayhooks.kernel.paths import WRAPPER_FILE, YAML_SUFFIXES, real_path
 from hayhooks.kernel.shared import PythonPath, imported_names, named_modules
 from hayhooks.kernel.snapshot import File, Kind, Revision, Shared, Stamp
 from hayhooks.logger import log
 
-WRAPPER_FILE = "pipeline_wrapper.py"
-YAML_SUFFIXES = (".yml", ".yaml")
 _FILE_SUFFIXES = (*YAML_SUFFIXES, ".py")
 
 # Hidden files, and what editors, tools and Python leave behind.

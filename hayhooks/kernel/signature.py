@@ -4,7 +4,7 @@ import inspect
 import types
 import typing
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
 from typing import Annotated, Any, Literal, NotRequired, Required, Union, Unpack
@@ -86,47 +86,70 @@ def describe(method: Callable[..., Any]) -> Operation:
         TypeError: a parameter is of a type that no JSON can become, or cannot be given by name.
     """
     signature = inspect.signature(method)
-    hints = _type_hints(method, signature)
     documentation = docstring_parser.parse(inspect.cleandoc(method.__doc__ or ""))  # no inherited one
     texts = {parameter.arg_name.lstrip("*"): parameter.description for parameter in documentation.params}
-    fields: dict[str, Any] = {}
-    uploads: set[str] = set()
-    takes_any = wants_headers = False
+    taken = _Taken(method.__name__, _type_hints(method, signature), texts)
     for name, parameter in signature.parameters.items():
-        if parameter.kind is parameter.VAR_KEYWORD and typing.get_origin(hints.get(name)) is Unpack:
-            for field, annotation in _items(typing.get_args(hints[name])[0]).items():
-                fields[field], hints[field] = annotation, _bare(annotation)
-        elif parameter.kind is parameter.VAR_KEYWORD:
-            takes_any = True
-        elif parameter.kind is parameter.POSITIONAL_ONLY:
-            raise TypeError(f"{method.__name__}(): {name!r} can only be given by position, but requests give names")
-        elif parameter.kind is not parameter.VAR_POSITIONAL:
-            annotation = hints.get(name, Any)
-            if name == "files" and annotation in (Any, list):
-                annotation = list[_UPLOAD]  # type: ignore[valid-type]
-            if name == "headers" and "starlette.datastructures.Headers" in _names(annotation):
-                wants_headers = True
-            else:
-                fields[name] = _field(annotation, parameter, texts.get(name))
-                hints[name] = annotation
-                if _takes_upload(annotation):
-                    uploads.add(name)
+        taken.add(name, parameter)
+    returned = taken.hints.get("return", Any)
     return Operation(
         name=method.__name__,
         method=method,
         on_loop=inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method),
-        arguments=_arguments_adapter(method.__name__, fields, takes_any),
-        result=_result_adapter(hints.get("return", Any)),
-        returns_text=hints.get("return") is str,
-        gives=_gives(method, hints.get("return", Any)),
-        parameters=frozenset(fields),
-        takes_any=takes_any,
-        wants_headers=wants_headers,
-        uploads=frozenset(uploads),
-        fields=_field_adapters(method.__name__, fields, hints) if uploads else {},
+        arguments=_arguments_adapter(method.__name__, taken.fields, taken.takes_any),
+        result=_result_adapter(returned),
+        returns_text=returned is str,
+        gives=_gives(method, returned),
+        parameters=frozenset(taken.fields),
+        takes_any=taken.takes_any,
+        wants_headers=taken.wants_headers,
+        uploads=frozenset(taken.uploads),
+        fields=_field_adapters(method.__name__, taken.fields, taken.hints) if taken.uploads else {},
         summary=documentation.short_description or "",
         description=documentation.long_description or "",
     )
+
+
+@dataclass(slots=True)
+class _Taken:
+    """What a method takes, gathered from its parameters one by one."""
+
+    method: str
+    hints: dict[str, Any]
+    texts: Mapping[str, str | None]  # what its docstring says of parameters
+    fields: dict[str, Any] = field(default_factory=dict)  # items of a TypedDict
+    uploads: set[str] = field(default_factory=set)
+    takes_any: bool = False
+    wants_headers: bool = False
+
+    def add(self, name: str, parameter: inspect.Parameter) -> None:
+        match parameter.kind:
+            case parameter.VAR_KEYWORD:
+                self._add_keywords(name)
+            case parameter.POSITIONAL_ONLY:
+                raise TypeError(f"{self.method}(): {name!r} can only be given by position, but requests give names")
+            case parameter.VAR_POSITIONAL:
+                pass  # requests give names
+            case _:
+                self._add_one(name, parameter)
+
+    def _add_keywords(self, name: str) -> None:
+        if typing.get_origin(self.hints.get(name)) is not Unpack:
+            self.takes_any = True
+            return
+        for item, annotation in _items(typing.get_args(self.hints[name])[0]).items():
+            self.fields[item], self.hints[item] = annotation, _bare(annotation)
+
+    def _add_one(self, name: str, parameter: inspect.Parameter) -> None:
+        annotation = self.hints.get(name, Any)
+        if name == "headers" and "starlette.datastructures.Headers" in _names(annotation):
+            self.wants_headers = True
+            return
+        if name == "files" and annotation in (Any, list):
+            annotation = list[_UPLOAD]  # type: ignore[valid-type]
+        self.fields[name], self.hints[name] = _field(annotation, parameter, self.texts.get(name)), annotation
+        if _takes_upload(annotation):
+            self.uploads.add(name)
 
 
 def _type_hints(method: Callable[..., Any], signature: inspect.Signature) -> dict[str, Any]:

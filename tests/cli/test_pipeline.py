@@ -126,8 +126,10 @@ def test_list_without_a_server_shows_what_lies_there(root, tmp_path):
     assert "does not exist" in missing.stderr
 
 
-@pytest.mark.parametrize("arguments", [["pipeline", "--help"], ["pipeline", "list"], ["pipeline", "list", "--json"]])
-def test_help_and_list_import_nothing_that_takes_long(root, tmp_path, arguments):
+@pytest.mark.parametrize(
+    "arguments", [["pipeline", "--help"], ["pipeline", "list"], ["pipeline", "list", "--json"], ["status"], ["config"]]
+)
+def test_commands_that_only_tell_import_nothing_that_takes_long(root, tmp_path, arguments):
     code = f"""
 import sys
 sys.argv = ["hayhooks", *{arguments!r}]
@@ -323,6 +325,20 @@ def test_run_tells_in_one_line_what_is_wrong(server, port, tmp_path, arguments, 
     assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(None, "No such file or directory"), ("# none yet", "it holds no key")]
+)
+@pytest.mark.parametrize("command", [("pipeline", "run", "echo"), ("status",)])
+def test_keys_that_cannot_be_read_are_told_in_one_line(tmp_path, command, content, reason):
+    if content is not None:
+        (tmp_path / "keys").write_text(content)
+
+    told = run_hayhooks(*command, cwd=tmp_path, PORT="1", API_KEYS_FILE="keys")
+
+    assert (told.returncode, told.stderr.count("\n")) == (1, 1)
+    assert f"HAYHOOKS_API_KEYS_FILE=keys: {reason}" in told.stderr
 
 
 def test_run_without_a_server_says_where_it_asked(tmp_path):

@@ -6,7 +6,7 @@ from collections import Counter
 import httpx
 import pytest
 
-from hayhooks.precautions import check
+from hayhooks.precautions import check_settings
 from hayhooks.settings import Settings
 from tests.cli.processes import free_port, hayhooks, started
 from tests.server import ECHO, eventually, replace
@@ -173,7 +173,7 @@ def test_an_address_that_is_not_ours_stops_the_start_with_one_line(tmp_path, hos
 
 @pytest.mark.parametrize("host", ["::1", "::", "localhost", "0.0.0.0"])
 def test_addresses_of_every_kind_can_be_listened_on(tmp_path, host):
-    check(Settings(host=host, port=0, pipelines_dir=tmp_path, _env_file=None))
+    check_settings(Settings(host=host, port=0, pipelines_dir=tmp_path, _env_file=None))
 
 
 def test_settings_come_from_the_environment_file_the_environment_and_the_command_line_in_that_order(tmp_path):

@@ -9,7 +9,7 @@ from loguru import logger
 
 from hayhooks import Settings
 from hayhooks.cli.status import status
-from hayhooks.precautions import say
+from hayhooks.precautions import log_openness
 from tests.cli.processes import free_port, hayhooks, started
 from tests.server import ECHO, eventually, replace
 
@@ -159,7 +159,7 @@ def said(**settings: object) -> list[str]:
     lines: list[str] = []
     sink = logger.add(lambda message: lines.append(f"{message.record['level'].name} {message.record['message']}"))
     try:
-        say(Settings(_env_file=None, **settings))
+        log_openness(Settings(_env_file=None, **settings))
     finally:
         logger.remove(sink)
     return lines

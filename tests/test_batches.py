@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hayhooks.ahead import batches
+from hayhooks.batches import batches
 
 BURST = 40  # items that are ready one after the other: more than it takes to be sure
 
