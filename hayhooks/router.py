@@ -234,6 +234,8 @@ async def lend(deployment: Deployment, app: ASGIApp, scope: Scope, receive: Rece
 async def _unknown(server_names: frozenset[str], scope: Scope, receive: Receive, send: Send) -> None:
     """Answer for a path that nothing serves: say what is wrong with it, or serve it after all when just starting."""
     switch, name = switch_of(scope), _first_segment(scope)
+    if scope["type"] != "http":
+        raise NotFoundError(f"no websocket is served at {get_route_path(scope)}")
     snapshot = await switch.known(name)
     if not name or (name in server_names and not _is_there(snapshot, name)):
         raise NotFoundError(f"nothing is served at {get_route_path(scope)}; /status lists what is")
