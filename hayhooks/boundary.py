@@ -68,11 +68,8 @@ class Boundary:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or websocket; what is neither passes."""
-        if scope["type"] == "websocket":
-            await _websocket(self._app, scope, receive, send)
-            return
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await _websocket_or_lifespan(self._app, scope, receive, send)
             return
         exchange = self._begin(scope)
         extra: list[tuple[bytes, bytes]] = scope.setdefault(EXTRA_HEADERS, [])
@@ -137,8 +134,8 @@ class Boundary:
         return f"{self._prefix}{next(self._counter):08x}"
 
 
-async def _websocket(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Have *app* serve a websocket; a handshake that it refuses is answered with the error, where the server can."""
+async def _websocket_or_lifespan(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Have *app* serve it; a handshake that it refuses is answered with the error, where the server can."""
     try:
         await app(scope, receive, send)
     except RefusedError as error:
