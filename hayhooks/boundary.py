@@ -122,7 +122,7 @@ class Boundary:
         return exchange
 
     def _end(self, exchange: Exchange, route: Any) -> None:
-        exchange.end(route.path if isinstance(route, Route) else "")
+        exchange.end(route.path if isinstance(route, Route) else None)
         for tell in self._on_request:
             tell(exchange)
 

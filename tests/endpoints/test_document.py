@@ -377,6 +377,12 @@ def test_the_server_is_below_the_root_path_and_the_mount(tmp_path: Path):
             assert httpx.get(f"{url}/ai/openapi.json").json()["servers"] == [{"url": "/proxy/ai"}]
 
 
+@pytest.mark.parametrize("path", ["/x", "/x/", "/x//"])
+def test_a_slash_at_the_end_of_the_root_path_is_none_of_the_servers(root: Path, path: str):
+    with serving(root, root_path=path) as server:
+        assert document(server)["servers"] == [{"url": "/x"}]
+
+
 def test_keys_are_said_to_be_needed_where_they_are(root: Path):
     with serving(root) as server:
         assert document(server)["security"] == [{}, {"bearerAuth": []}]
