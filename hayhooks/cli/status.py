@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hayhooks.cli.server import NoAnswerError, Server
+from hayhooks.cli.server import LockedError, NoAnswerError, Server
 from hayhooks.settings import Settings
 
 _STYLES = {"serving": "green", "stale": "yellow", "failed": "red", "loading": "cyan"}
@@ -24,6 +24,9 @@ def status(settings: Settings, *, as_json: bool) -> int:
     """
     try:
         body = Server(settings).status()
+    except LockedError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 1
     except NoAnswerError as error:
         print(f"{error}. Is `hayhooks run` running there?", file=sys.stderr)  # noqa: T201
         return 1
