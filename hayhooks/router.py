@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Protocol, TypeGuard
 
 from starlette._utils import get_route_path
-from starlette.routing import BaseRoute, Route, Router
+from starlette.routing import BaseRoute, Match, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hayhooks.boundary import EXTRA_HEADERS
@@ -58,6 +58,10 @@ class Endpoints:
             return
         scope["route"] = route
         await route.app(scope, receive, send)
+
+    def route_of(self, scope: Scope) -> BaseRoute | None:
+        """The route that a request below ``/{name}`` will take."""
+        return next((route for route in self.router.routes if route.matches(scope)[0] is Match.FULL), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +221,7 @@ async def lend(deployment: Deployment, app: ASGIApp, scope: Scope, receive: Rece
         lease.expire_in(deployment.timeout_s, partial(TimedOutError, deployment.timeout_s))
     try:
         if deployment.slots is not None and scope["method"] == "POST":
-            deployment.slots.refuse_if_full()  # before the body is read; what asks for work asks again after it
+            _refuse_if_full(deployment, scope)  # before the body is read; what asks for work asks again after it
         await app(scope, receive, send)
     except asyncio.CancelledError:
         if not lease.expired or task is None:
@@ -229,6 +233,16 @@ async def lend(deployment: Deployment, app: ASGIApp, scope: Scope, receive: Rece
             counts.in_flight -= 1
         lease.end()
         deployment.leases.give_back(lease)
+
+
+def _refuse_if_full(deployment: Deployment, scope: Scope) -> None:
+    assert deployment.slots is not None
+    try:
+        deployment.slots.refuse_if_full()
+    except UnavailableError:
+        if "route" not in scope:  # it has come too early for one; who counts requests wants to know which it was
+            scope["route"] = deployment.endpoints.route_of(scope)
+        raise
 
 
 async def _unknown(server_names: frozenset[str], scope: Scope, receive: Receive, send: Send) -> None:
