@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketClose
 
 from hayhooks.encode import encode
 from hayhooks.errors import (
@@ -32,6 +33,8 @@ from hayhooks.exchange import Exchange, current_exchange, failed
 from hayhooks.logger import log, printable
 
 _REQUEST_ID = b"x-request-id"
+_STATUSES = range(200, 600)  # those that end a request
+_PHRASES: Mapping[int, str] = {status.value: status.phrase for status in HTTPStatus}
 
 # Added to the answer's headers by the boundary: one wrapped `send` does for all of ours.
 EXTRA_HEADERS = "hayhooks.headers"
@@ -64,9 +67,9 @@ class Boundary:
         self._counter = itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; what is no HTTP passes."""
+        """Serve one request or websocket; what is neither passes."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await _websocket_or_lifespan(self._app, scope, receive, send)
             return
         exchange = self._begin(scope)
         extra: list[tuple[bytes, bytes]] = scope.setdefault(EXTRA_HEADERS, [])
@@ -75,7 +78,7 @@ class Boundary:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
-                message["headers"] = [*message["headers"], *extra]
+                message["headers"] = [*message.get("headers", ()), *extra]
             else:
                 exchange.size += len(message.get("body", b""))
             await send(message)
@@ -88,7 +91,8 @@ class Boundary:
         except asyncio.CancelledError:
             exchange.cancelled = True
             raise
-        except Exception as error:
+        # A wrapper's own response may raise anything, SystemExit included.
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
             if exchange.status:  # the response has begun: cutting the connection is all that tells the client
                 failed(error)
                 raise
@@ -97,11 +101,15 @@ class Boundary:
         finally:
             self._end(exchange, scope.get("route"))
 
-    async def _response_to(self, error: Exception, request: Request, exchange: Exchange) -> Response:
-        for cls in type(error).__mro__:
-            if cls in self._handlers:
-                response = self._handlers[cls](request, error)  # type: ignore[arg-type]
+    async def _response_to(self, error: BaseException, request: Request, exchange: Exchange) -> Response:
+        handler = next((self._handlers[cls] for cls in type(error).__mro__ if cls in self._handlers), None)
+        if handler is not None:
+            try:
+                response = handler(request, error)  # type: ignore[arg-type]
                 return await response if inspect.isawaitable(response) else response  # type: ignore[return-value]
+            # What a wrapper raises can say what is no JSON, or no header; and the handler may be the user's.
+            except Exception as spoiled:
+                error = spoiled
         failed(error)
         return _unhandled(error, request, exchange.id)
 
@@ -114,7 +122,7 @@ class Boundary:
         return exchange
 
     def _end(self, exchange: Exchange, route: Any) -> None:
-        exchange.end(route.path if isinstance(route, Route) else "")
+        exchange.end(route.path if isinstance(route, Route) else None)
         for tell in self._on_request:
             tell(exchange)
 
@@ -126,12 +134,31 @@ class Boundary:
         return f"{self._prefix}{next(self._counter):08x}"
 
 
+async def _websocket_or_lifespan(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Have *app* serve it; a handshake that it refuses is answered with the error, where the server can."""
+    try:
+        await app(scope, receive, send)
+    except RefusedError as error:
+        await _deny(error.status, error, scope, receive, send)
+    except NotFoundError as error:
+        await _deny(404, error, scope, receive, send)
+
+
+async def _deny(status: int, error: RefusedError | NotFoundError, scope: Scope, receive: Receive, send: Send) -> None:
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await WebSocketClose(code=1008)(scope, receive, send)  # the server answers with its plain 403
+        return
+    code, headers = (error.code, error.headers) if isinstance(error, RefusedError) else (None, None)
+    response = JSONResponse(OpenAIError(status, str(error), code=code).body(), status_code=status, headers=headers)
+    await WebSocket(scope, receive, send).send_denial_response(response)
+
+
 def _cancelled(exchange: Exchange, why: str) -> None:
     exchange.cancelled = True
     log.info("{} {} was cancelled: {}", exchange.method, printable(exchange.path), why)
 
 
-def _unhandled(error: Exception, request: Request, request_id: str) -> Response:
+def _unhandled(error: BaseException, request: Request, request_id: str) -> Response:
     """Log what no handler answered for, and make a response of it."""
     where = f"{request.method} {printable(request.url.path)}"
     if isinstance(error, ExpiredError):
@@ -168,6 +195,8 @@ def exception_handlers(*, show_tracebacks: bool) -> dict[Any, ExceptionHandler]:
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     """Of a wrapper or of Starlette: status and detail as they are."""
     assert isinstance(error, HTTPException)
+    if error.status_code not in _STATUSES:
+        raise ValueError(f"HTTPException with the status {error.status_code!r}: it must be from 200 to 599") from error
     if error.status_code in (204, 304):
         return Response(status_code=error.status_code, headers=error.headers)
     return _error_response(request, error.status_code, error.detail, error.headers)
@@ -195,7 +224,7 @@ def _error_response(
     """``{"detail": ...}``; with a *code*, or on a path that speaks OpenAI, with the error object its clients read."""
     if code is None and not _speaks_openai(get_route_path(request.scope)):
         return JSONResponse({"detail": detail}, status_code=status, headers=headers)
-    message = detail if isinstance(detail, str) else HTTPStatus(status).phrase
+    message = detail if isinstance(detail, str) else _PHRASES.get(status, f"Status {status}")
     kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
     body = OpenAIError(status, message, type=kind, code=code).body()
     return JSONResponse({**body, "detail": detail}, status_code=status, headers=headers)

@@ -88,11 +88,12 @@ class Exchange:
             self.counts.chunks += chunks - self.chunks
         self.chunks = chunks
 
-    def end(self, route: str) -> None:
-        """Note that the last byte is out, of an answer that the route with the path *route* has given."""
+    def end(self, route: str | None) -> None:
+        """Note that the last byte is out, of an answer that the route with the path *route* has given, if one has."""
         self.took_s = time.perf_counter() - self._began
         self.ended_at = time.time()
-        self.endpoint = "/{name}" + route if self.below_name and route else route
+        if route is not None:
+            self.endpoint = "/{name}" + route if self.below_name else route
         self.status = self.status or 499  # as nginx writes for a client that did not wait
 
 

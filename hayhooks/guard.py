@@ -2,12 +2,10 @@
 
 from starlette._utils import get_route_path, parse_host_header
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.websockets import WebSocket, WebSocketClose
 
 from hayhooks.body import Body, Rules
-from hayhooks.errors import OpenAIError, RefusedError
+from hayhooks.errors import RefusedError
 from hayhooks.keys import Keys
 from hayhooks.settings import Settings
 
@@ -18,7 +16,7 @@ _PROBES = frozenset({"/healthz", "/readyz"})
 class Guard:
     """Lets in who calls the server by an allowed name and brings a valid key, and bounds what they send.
 
-    What it refuses it raises, for the boundary to tell; websockets it answers itself.
+    What it refuses it raises, for the boundary to tell.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, keys: Keys) -> None:
@@ -31,18 +29,14 @@ class Guard:
         """Let one request or websocket pass.
 
         Raises:
-            RefusedError: the request must not.
+            RefusedError: it must not.
         """
         if scope["type"] == "http":
             if (self._keys or self._hosts is not None) and not _is_probe(scope):
                 self._check(Headers(scope=scope))
             receive = Body(self._rules, scope, receive).receive
         elif scope["type"] == "websocket":
-            try:
-                self._check(Headers(scope=scope))
-            except RefusedError as error:
-                await _refuse_websocket(error, scope, receive, send)
-                return
+            self._check(Headers(scope=scope))
         await self._app(scope, receive, send)
 
     def _check(self, headers: Headers) -> None:
@@ -79,13 +73,3 @@ def _check_key(headers: Headers, keys: Keys) -> None:
 
 def _unauthorized(message: str) -> RefusedError:
     return RefusedError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
-
-
-async def _refuse_websocket(error: RefusedError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer the handshake with the error where the server can say it, else have it answer with its plain 403."""
-    if "websocket.http.response" not in scope.get("extensions", {}):
-        await WebSocketClose(code=1008)(scope, receive, send)
-        return
-    body = OpenAIError(error.status, str(error), code=error.code).body()
-    response = JSONResponse(body, status_code=error.status, headers=error.headers)
-    await WebSocket(scope, receive, send).send_denial_response(response)

@@ -121,7 +121,18 @@ async def invoke(deployment: Deployment, operation: Operation, arguments: dict[s
         if _passes(error):
             raise
         raise _pipeline_error(error) from error
+    if hasattr(result, "body_iterator"):  # a response that the wrapper made itself
+        result.body_iterator = _without_exits(result.body_iterator)
     return await Stream.of(deployment, result) if _is_stream(result) else result
+
+
+async def _without_exits(items: AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
+    """*items*, which are iterated in a task that is not ours: raised there, these would end the server."""
+    try:
+        async for item in items:
+            yield item
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise _pipeline_error(error) from error
 
 
 async def _take_slot(slots: Slots) -> None:

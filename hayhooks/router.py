@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Protocol, TypeGuard
 
 from starlette._utils import get_route_path
-from starlette.routing import BaseRoute, Route, Router
+from starlette.routing import BaseRoute, Match, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
@@ -59,6 +59,10 @@ class Endpoints:
             return
         scope["route"] = route
         await route.app(scope, receive, send)
+
+    def route_of(self, scope: Scope) -> BaseRoute | None:
+        """The route that a request below ``/{name}`` will take."""
+        return next((route for route in self.router.routes if route.matches(scope)[0] is Match.FULL), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +222,7 @@ async def lend(deployment: Deployment, app: ASGIApp, scope: Scope, receive: Rece
         lease.expire_in(deployment.timeout_s, partial(TimedOutError, deployment.timeout_s))
     try:
         if deployment.slots is not None and scope["method"] == "POST":
-            deployment.slots.refuse_if_full()  # before the body is read; what asks for work asks again after it
+            _refuse_if_full(deployment, scope)  # before the body is read; what asks for work asks again after it
         await app(scope, receive, send)
     except asyncio.CancelledError:
         if not lease.expired or task is None:
@@ -232,12 +236,24 @@ async def lend(deployment: Deployment, app: ASGIApp, scope: Scope, receive: Rece
         deployment.leases.give_back(lease)
 
 
+def _refuse_if_full(deployment: Deployment, scope: Scope) -> None:
+    assert deployment.slots is not None
+    try:
+        deployment.slots.refuse_if_full()
+    except UnavailableError:
+        if "route" not in scope:  # it has come too early for one; who counts requests wants to know which it was
+            scope["route"] = deployment.endpoints.route_of(scope)
+        raise
+
+
 async def _unknown(server_names: frozenset[str], scope: Scope, receive: Receive, send: Send) -> None:
     """Answer for a path that nothing serves: say what is wrong with it, or serve it after all when just starting."""
     if scope["type"] == "websocket":  # as Starlette's own default
         await WebSocketClose()(scope, receive, send)
         return
     switch, name = switch_of(scope), _first_segment(scope)
+    if scope["type"] != "http":
+        raise NotFoundError(f"no websocket is served at {get_route_path(scope)}")
     snapshot = await switch.known(name)
     if not name or (name in server_names and not _is_there(snapshot, name)):
         raise NotFoundError(f"nothing is served at {get_route_path(scope)}; /status lists what is, /docs shows it")

@@ -101,7 +101,7 @@ def _regex(value: str | None) -> str | None:
 def _root(value: str) -> str:
     if value and not value.startswith("/"):
         raise ValueError("it begins with no slash")
-    return value
+    return value.rstrip("/")  # ours begin with one
 
 
 Given = BeforeValidator(_none)

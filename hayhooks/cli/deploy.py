@@ -13,7 +13,7 @@ import click
 from hayhooks.cli import check, copy, follow
 from hayhooks.cli.directory import Change, PipelinesDirectory, Workshop, told
 from hayhooks.cli.messages import CannotError, note, progress, say
-from hayhooks.cli.server import Server, serving
+from hayhooks.cli.server import Absence, Server, serving
 from hayhooks.kernel.paths import WRAPPER_FILE, YAML_SUFFIXES
 from hayhooks.settings import Settings
 
@@ -88,7 +88,7 @@ def undeploy(settings: Settings, name: str, *, purge: bool, timeout_s: float) ->
     directory.clear_away()
     path = _deployed(directory, name)
     name = path.stem if path.suffix in YAML_SUFFIXES and not path.is_dir() else path.name
-    server, why = serving(directory.root, settings)
+    server = serving(directory.root, settings)
     with told(f"{path} cannot be taken out"):
         if path.is_symlink():
             to = os.readlink(path)
@@ -99,10 +99,10 @@ def undeploy(settings: Settings, name: str, *, purge: bool, timeout_s: float) ->
         else:
             with directory.workshop() as workshop:
                 workshop.take_out(path.name)
-                _let_go(server, why, name, timeout_s)
+                _let_go(server, name, timeout_s)
             say(f"Deleted {path}.")
             return 0
-    _let_go(server, why, name, timeout_s)
+    _let_go(server, name, timeout_s)
     return 0
 
 
@@ -182,9 +182,9 @@ def _put(
 
 def _report(settings: Settings, target: Path, name: str, how: How, change: Change | None) -> int:
     """Say what the server makes of *target*, and undo *change* if that is nothing."""
-    server, why = serving(target.parent, settings)
-    if server is None:
-        follow.tell_no_server(why)
+    server = serving(target.parent, settings)
+    if isinstance(server, Absence):
+        follow.tell_no_server(server)
         return 0
     outcome = follow.follow(server, target, name, how.timeout_s, lambda: change is None or change.stands)
     follow.show(outcome, name)
@@ -234,9 +234,9 @@ def _copy(source: Path, target: Path) -> None:
         check.warn([f"{source / path} is no file that can be copied: it was left out"])
 
 
-def _let_go(server: Server | None, why: str, name: str, timeout_s: float) -> None:
-    if server is None:
-        note((why, "yellow"))
+def _let_go(server: Server | Absence, name: str, timeout_s: float) -> None:
+    if isinstance(server, Absence):
+        note((server.why, "yellow"))
         return
     remaining = follow.until_gone(server, name, timeout_s)
     if remaining:

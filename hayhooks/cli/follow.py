@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hayhooks.cli.messages import CannotError, note, progress, say, say_deployment
-from hayhooks.cli.server import NoAnswerError, Server
+from hayhooks.cli.server import Absence, NoAnswerError, Server
 
 _STEP_S = 0.05
 
@@ -131,7 +131,10 @@ def _wait(told: Callable[[], T | None], what: str, timeout_s: float, failing: st
             time.sleep(_STEP_S)
 
 
-def tell_no_server(why: str) -> None:
+def tell_no_server(absence: Absence) -> None:
     """Say what comes of a change that nobody can be asked about."""
-    note((why, "yellow"))
-    say("It will be served at the next start.")
+    note((absence.why, "yellow"))
+    if absence.is_locked:
+        say("What the server there makes of it could not be asked.")
+    else:
+        say("It will be served at the next start.")

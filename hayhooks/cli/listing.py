@@ -5,14 +5,15 @@ from typing import Any
 
 from hayhooks.cli.messages import CannotError, Cell, note, say, say_json, say_table, state_cell
 from hayhooks.cli.names import names_in
-from hayhooks.cli.server import serving
+from hayhooks.cli.server import Absence, serving
 from hayhooks.settings import Settings
 
 
 def list_pipelines(settings: Settings, *, as_json: bool) -> int:
     """Print a line for each deployment: what the server says of it, if one serves this directory."""
     root = settings.pipelines_dir.absolute()
-    server, why = serving(root, settings)
+    found = serving(root, settings)
+    server = None if isinstance(found, Absence) else found
     if not root.is_dir() and server is None:
         raise CannotError(f"the pipelines directory {root} does not exist: make it, or set HAYHOOKS_PIPELINES_DIR")
     try:
@@ -26,8 +27,8 @@ def list_pipelines(settings: Settings, *, as_json: bool) -> int:
         say_table(("name", "kind", "state", "revision", "endpoints", "error"), [_cells(row) for row in rows])
     else:
         say(f"Nothing is deployed in {root}.")
-    if server is None:
-        note((why, "yellow"))
+    if isinstance(found, Absence):
+        note((found.why, "yellow"))
     return 0
 
 

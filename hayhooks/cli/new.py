@@ -8,7 +8,7 @@ from hayhooks.cli import follow
 from hayhooks.cli.deploy import usable_name
 from hayhooks.cli.directory import PipelinesDirectory, told
 from hayhooks.cli.messages import CannotError, say
-from hayhooks.cli.server import serving
+from hayhooks.cli.server import Absence, serving
 from hayhooks.kernel.paths import WRAPPER_FILE
 from hayhooks.settings import Settings
 
@@ -33,9 +33,9 @@ def new(settings: Settings, name: str, *, template: str, timeout_s: float) -> in
         change = workshop.deploy(filename, overwrite=False)
     target = change.target
     say(f"Made {target}{f'; begin in {target / WRAPPER_FILE}' if target.is_dir() else ''}.")
-    server, why = serving(directory.root, settings)
-    if server is None:
-        follow.tell_no_server(why)
+    server = serving(directory.root, settings)
+    if isinstance(server, Absence):
+        follow.tell_no_server(server)
     else:
         outcome = follow.follow(server, target, name, timeout_s, lambda: True)
         follow.show(outcome, name)

@@ -20,6 +20,18 @@ class NoAnswerError(Exception):
     """Nobody answers there, or somebody who is no hayhooks server, or who wants another key; ``str()`` says which."""
 
 
+class LockedError(NoAnswerError):
+    """A server answers, and wants another key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Absence:
+    """That no server can be asked."""
+
+    why: str
+    is_locked: bool = False  # there may well be one that serves the directory, but it wants another key
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """The server that listens where *settings* say, if there is one."""
@@ -94,7 +106,7 @@ class Server:
                 return _object(response.read())
         except HTTPError as error:
             if error.code in (401, 403):
-                raise NoAnswerError(f"{url} wants a key: set HAYHOOKS_API_KEYS to one that it knows") from None
+                raise LockedError(f"{url} wants a key: set HAYHOOKS_API_KEYS to one that it knows") from None
             return _object(error.read())
         except (OSError, HTTPException, ValueError) as error:
             reason = error.reason if isinstance(error, URLError) else error
@@ -114,18 +126,18 @@ def _advice(url: str, reason: object) -> str:
     return "Is `hayhooks run` running there?"
 
 
-def serving(root: Path, settings: Settings) -> tuple[Server | None, str]:
-    """The server that serves the pipelines directory *root*; None, and why that is so, if none does."""
+def serving(root: Path, settings: Settings) -> Server | Absence:
+    """The server that serves the pipelines directory *root*, or why none can be asked."""
     server = Server(settings)
     try:
         directory = server.status().get("directory")
     except NoAnswerError as error:
-        return None, str(error)
+        return Absence(str(error), isinstance(error, LockedError))
     if directory is None:
-        return None, f"The server at {server.url} does not say which directory it serves, or cannot read it"
+        return Absence(f"The server at {server.url} does not say which directory it serves, or cannot read it")
     if not _is(root, directory):
-        return None, f"The server at {server.url} serves {directory['path']}, and not {root}"
-    return server, ""
+        return Absence(f"The server at {server.url} serves {directory['path']}, and not {root}")
+    return server
 
 
 def _trust_in(certificate: Path) -> ssl.SSLContext:

@@ -65,6 +65,8 @@ def _place(error: BaseException, folder: str) -> Place | None:
 
 
 def _hint(error: BaseException, revision: Revision) -> str:
+    if isinstance(error, OSError) and Path(str(error.filename)).name == ".haystack":  # which it makes when imported
+        return "HAYSTACK_TELEMETRY_ENABLED=false, or HOME=a directory that can be written to"
     if not isinstance(error, ModuleNotFoundError) or not error.name or error.name.startswith(PREFIX):
         return ""  # of a file that is missing beside the wrapper the message says all
     top = error.name.partition(".")[0]

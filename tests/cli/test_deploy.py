@@ -661,6 +661,8 @@ def _ask_with_and_without_a_key(port: str, source: Path, tmp_path: Path) -> None
     assert (refused.returncode, deployed.returncode, asked.returncode, called.returncode) == (1, 0, 0, 0)
     assert refused.stderr.endswith("wants a key: set HAYHOOKS_API_KEYS to one that it knows\n")
     assert "wants a key: set HAYHOOKS_API_KEYS" in deployed.stderr
+    assert "What the server there makes of it could not be asked." in deployed.stdout
+    assert "next start" not in deployed.stdout
     assert json.loads(asked.stdout)["pipelines"] == ["echo"]
     assert "secret" not in refused.stderr + asked.stderr
 

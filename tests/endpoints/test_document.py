@@ -1,5 +1,6 @@
 """The OpenAPI document of the live generation, and what it promises."""
 
+import json
 import re
 import subprocess
 import sys
@@ -113,22 +114,21 @@ def test_the_document_of_every_kind_of_wrapper_is_valid(server: LiveServer):
     }
 
 
-def test_schemathesis_finds_no_500_and_no_undocumented_answer(server: LiveServer):
-    serve_varied(server)
+def schemathesis(server: LiveServer, *options: str) -> int:
+    """Have Schemathesis ask for everything in the document, and agree; how many operations it has tested."""
     config = str(Path(__file__).with_name("schemathesis.toml"))
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", config]
-    options = [
+    common = [
         "--generation-deterministic",
         "--max-examples",
         "3",
         "--workers",
         "1",  # with two its generators, which are not made for threads, failed once
-        "--phases",
-        "examples,coverage,fuzzing",
+        "--no-color",
     ]
 
     found = subprocess.run(
-        [*command, "run", f"{server.url}/openapi.json", *options, "--no-color"],
+        [*command, "run", *common, *options],
         capture_output=True,
         text=True,
         timeout=150,
@@ -139,7 +139,54 @@ def test_schemathesis_finds_no_500_and_no_undocumented_answer(server: LiveServer
     assert found.returncode == 0, found.stdout + found.stderr
     tested = re.search(r"Tested: (\d+)", found.stdout)
     assert tested is not None
-    assert int(tested[1]) == len(operations(server)) - 1  # not the document itself
+    return int(tested[1])
+
+
+def test_schemathesis_finds_no_500_and_no_undocumented_answer(server: LiveServer):
+    serve_varied(server)
+
+    tested = schemathesis(server, f"{server.url}/openapi.json", "--phases", "examples,coverage,fuzzing")
+
+    assert tested == len(operations(server)) - 1  # not the document itself
+
+
+def test_schemathesis_finds_the_same_with_a_key_where_one_is_needed(root: Path):
+    with serving(root, api_keys=["secret"]) as server:
+        server.client.headers["Authorization"] = "Bearer secret"
+        serve_varied(server)
+
+        tested = schemathesis(
+            server,
+            f"{server.url}/openapi.json",
+            *("--header", "Authorization: Bearer secret"),
+            *("--phases", "examples,coverage,fuzzing"),
+        )
+
+        assert tested == len(operations(server)) - 1
+
+
+def test_without_a_key_schemathesis_gets_the_documented_401_from_everything_but_the_probes(root: Path, tmp_path: Path):
+    with serving(root, api_keys=["secret"]) as server:
+        server.client.headers["Authorization"] = "Bearer secret"
+        serve_varied(server)
+        whole = document(server)
+        refused = [operation for item in whole["paths"].values() for operation in item.values() if needs_key(operation)]
+        for operation in refused:
+            operation["responses"] = {"401": operation["responses"]["401"]}
+        saved = tmp_path / "openapi.json"
+        saved.write_text(json.dumps(whole))
+
+        tested = schemathesis(
+            server,
+            *(str(saved), "--url", server.url, "--phases", "examples,fuzzing"),
+            *("--checks", "status_code_conformance,content_type_conformance,response_schema_conformance"),
+        )
+
+        assert tested == len(refused) + 2
+
+
+def needs_key(operation: Any) -> bool:
+    return bool(operation.get("security", True))
 
 
 def test_operation_ids_are_names_for_code_and_each_has_its_own(server: LiveServer):
@@ -335,6 +382,12 @@ def test_the_server_is_below_the_root_path_and_the_mount(tmp_path: Path):
         app = Starlette(routes=[Mount("/ai", server.app)])
         with also_at(app, "/proxy") as url:
             assert httpx.get(f"{url}/ai/openapi.json").json()["servers"] == [{"url": "/proxy/ai"}]
+
+
+@pytest.mark.parametrize("path", ["/x", "/x/", "/x//"])
+def test_a_slash_at_the_end_of_the_root_path_is_none_of_the_servers(root: Path, path: str):
+    with serving(root, root_path=path) as server:
+        assert document(server)["servers"] == [{"url": "/x"}]
 
 
 def test_keys_are_said_to_be_needed_where_they_are(root: Path):

@@ -64,6 +64,23 @@ def told(server: Any) -> Told:
     return Told(httpx.get(server.url + "/metrics", timeout=30))
 
 
+def test_what_a_full_queue_refuses_is_counted_by_its_route_too(root: Path, tmp_path: Path):
+    gate = tmp_path / "gate"
+    with serving(root, concurrency=1, queue=0) as server:
+        server.serve("echo", STREAMS)
+        with server.in_background("/echo/run", {"gate": str(gate)}) as first:
+            server.eventually(lambda: told(server).sum("hayhooks_requests_in_flight", pipeline="echo") == 1)
+            server.eventually(lambda: server.client.post("/echo/run", json={}).status_code == 503)
+            assert server.client.post("/echo/chat", json={"messages": []}).status_code == 503
+            gate.touch()
+        assert first.result().status_code == 200
+
+        metrics = told(server)
+        assert metrics.sum("hayhooks_requests_total", endpoint="/{name}/run", status="503") >= 1
+        assert metrics.sum("hayhooks_requests_total", endpoint="/{name}/chat", status="503") == 1
+        assert metrics.sum("hayhooks_requests_total", endpoint="unknown", status="503") == 0
+
+
 def test_requests_are_counted_by_pipeline_route_method_and_status(server: LiveServer):
     server.serve("echo", answer="")
     for _ in range(3):

@@ -53,6 +53,16 @@ def openai(server: LiveServer):
         yield client
 
 
+def test_the_path_of_the_oldest_form_is_an_endpoint_of_its_own_in_the_metrics(server: LiveServer):
+    for path in ("/oldest", "/oldest/"):
+        assert server.client.post(path, json={}).status_code == 422
+
+    metrics = server.client.get("/metrics").text
+
+    labels = 'endpoint="/{name}",method="POST",pipeline="oldest",status="422"'
+    assert f"hayhooks_requests_total{{{labels}}} 2.0" in metrics
+
+
 def test_arguments_that_do_not_fit_are_told_by_their_names(server: LiveServer):
     response = server.client.post("/double/run", json={"times": "many"})
 

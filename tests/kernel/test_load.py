@@ -224,6 +224,13 @@ def test_going_back_to_what_serves_ends_the_failure_without_a_reload(server: Liv
     assert server.run("chat") == made
 
 
+def test_a_home_that_haystack_cannot_write_to_is_told_with_what_to_set(server: LiveServer):
+    refused = 'raise PermissionError(13, "Permission denied", "/home/nobody/.haystack")'
+    server.write("homeless", ECHO.replace("        pass", f"        {refused}"))
+
+    server.eventually(lambda: "hint: HAYSTACK_TELEMETRY_ENABLED=false" in server.state("homeless")["error"])
+
+
 def test_a_hint_names_what_to_install(server: LiveServer):
     server.write("one", "import yaml_of_nobody")
     server.write("two", "import sklearn")
