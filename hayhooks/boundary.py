@@ -102,7 +102,7 @@ class Boundary:
             self._end(exchange, scope.get("route"))
 
     async def _response_to(self, error: BaseException, request: Request, exchange: Exchange) -> Response:
-        handler = next((self._handlers[cls] for cls in type(error).__mro__ if cls in self._handlers), None)
+        handler = self._handler_of(error)
         if handler is not None:
             try:
                 response = handler(request, error)  # type: ignore[arg-type]
@@ -112,6 +112,12 @@ class Boundary:
                 error = spoiled
         failed(error)
         return _unhandled(error, request, exchange.id)
+
+    def _handler_of(self, error: BaseException) -> ExceptionHandler | None:
+        """As Starlette finds it: by the status of an HTTPException, else by the nearest class."""
+        if isinstance(error, HTTPException) and error.status_code in self._handlers:
+            return self._handlers[error.status_code]
+        return next((self._handlers[cls] for cls in type(error).__mro__ if cls in self._handlers), None)
 
     def _begin(self, scope: Scope) -> Exchange:
         client = scope.get("client")

@@ -2,11 +2,14 @@ import subprocess
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
@@ -179,3 +182,25 @@ def test_a_wrapper_that_misbehaves_takes_nothing_down(tmp_path: Path, hostile: s
         finally:
             process.terminate()
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("key", [418, HTTPException])
+@pytest.mark.parametrize("is_wrapped", [False, True], ids=["plain", "with middleware"])
+def test_own_handlers_of_errors_are_asked_by_status_and_by_class(root: Path, key: Any, is_wrapped: bool):
+    app = create_app(Settings(pipelines_dir=root))
+
+    @app.get("/tea")
+    def tea():
+        raise HTTPException(418, "short and stout")
+
+    async def pour(request: Request, error: Exception) -> Response:
+        return Response(f"poured: {error}", status_code=200)
+
+    async def pass_on(request: Request, call_next: Any) -> Any:
+        return await call_next(request)
+
+    app.add_exception_handler(key, pour)
+    if is_wrapped:
+        app.middleware("http")(pass_on)
+    with TestClient(app) as client:
+        assert client.get("/tea").text == "poured: 418: short and stout"

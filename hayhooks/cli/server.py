@@ -21,7 +21,7 @@ class NoAnswerError(Exception):
 
 
 class LockedError(NoAnswerError):
-    """A server answers, and wants another key."""
+    """A server answers, and wants another key, or to be called by another name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Absence:
     """That no server can be asked."""
 
     why: str
-    is_locked: bool = False  # there may well be one that serves the directory, but it wants another key
+    is_locked: bool = False  # there may well be one that serves the directory, but it refuses to tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,7 @@ class Server:
     @property
     def url(self) -> str:
         """Where it is, without a slash at the end."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.settings.host, self.settings.host)  # noqa: S104
-        return f"http{'s' * self._is_https}://{f'[{host}]' if ':' in host else host}:{self.settings.port}"
+        return f"http{'s' * self._is_https}://{self._address}:{self.settings.port}"
 
     def status(self) -> dict[str, Any]:
         """The body of ``/status``.
@@ -65,7 +64,7 @@ class Server:
         return body if body and "state" in body else None
 
     def headers(self) -> dict[str, str]:
-        """What every request must bring: a key, where keys are set.
+        """What every request must bring: a key, where keys are set, and a name that is allowed, where some are.
 
         Raises:
             NoAnswerError: the file with the keys cannot be read, or holds none.
@@ -75,7 +74,11 @@ class Server:
         except (OSError, ValueError) as error:
             why = (error.strerror or error) if isinstance(error, OSError) else error
             raise NoAnswerError(f"HAYHOOKS_API_KEYS_FILE={self.settings.api_keys_file}: {why}") from None
-        return {"Authorization": f"Bearer {keys[0]}"} if keys else {}
+        headers = {"Authorization": f"Bearer {keys[0]}"} if keys else {}
+        allowed = self.settings.allowed_hosts
+        if "*" not in allowed and self._address not in allowed:
+            headers["Host"] = allowed[0].replace("*", "hayhooks")  # it may stand for any name
+        return headers
 
     def trust(self) -> ssl.SSLContext | None:
         """How the server's certificate is verified; None where it has none.
@@ -93,6 +96,11 @@ class Server:
         return ssl.create_default_context() if certificate is None else _trust_in(certificate)
 
     @property
+    def _address(self) -> str:
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.settings.host, self.settings.host)  # noqa: S104
+        return f"[{host}]" if ":" in host else host
+
+    @property
     def _is_https(self) -> bool:
         return self.settings.use_https or self.settings.ssl_certfile is not None
 
@@ -107,7 +115,12 @@ class Server:
         except HTTPError as error:
             if error.code in (401, 403):
                 raise LockedError(f"{url} wants a key: set HAYHOOKS_API_KEYS to one that it knows") from None
-            return _object(error.read())
+            body = _object(error.read())
+            if error.code == 400 and "HAYHOOKS_ALLOWED_HOSTS" in str(body):
+                raise LockedError(
+                    f"{url} is called by another name: set HAYHOOKS_ALLOWED_HOSTS as it is there"
+                ) from None
+            return body
         except (OSError, HTTPException, ValueError) as error:
             reason = error.reason if isinstance(error, URLError) else error
             raise NoAnswerError(f"No answer from {url}: {reason}. {_advice(url, reason)}") from None

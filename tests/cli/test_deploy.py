@@ -652,6 +652,20 @@ def test_a_server_that_wants_a_key_gets_it_and_says_so_where_there_is_none(root,
         _ask_with_and_without_a_key(server.url.rpartition(":")[2], source, tmp_path)
 
 
+@pytest.mark.parametrize("allowed", ["www.example.com", "*.example.com,a.example"])
+def test_a_server_that_wants_to_be_called_by_a_name_is(root, source, tmp_path, allowed):
+    with serving(root, allowed_hosts=allowed.split(",")) as server:
+        port = server.url.rpartition(":")[2]
+        unnamed = pipeline("deploy-files", source, cwd=tmp_path, port=port)
+        named = pipeline("deploy-files", "-o", source, cwd=tmp_path, port=port, ALLOWED_HOSTS=allowed)
+        called = pipeline("run", "echo", cwd=tmp_path, port=port, ALLOWED_HOSTS=allowed)
+
+    assert (unnamed.returncode, named.returncode, called.returncode) == (0, 0, 0)
+    assert "set HAYHOOKS_ALLOWED_HOSTS as it is there" in unnamed.stderr
+    assert "next start" not in unnamed.stdout
+    assert "POST /echo/run" in named.stdout
+
+
 def _ask_with_and_without_a_key(port: str, source: Path, tmp_path: Path) -> None:
     refused = run_hayhooks("status", cwd=tmp_path, PORT=port)
     deployed = pipeline("deploy-files", source, cwd=tmp_path, port=port)
