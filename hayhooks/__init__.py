@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from haystack import Pipeline
     from haystack import Pipeline as AsyncPipeline
 
-    from hayhooks.app import create_app, run_app
+    from hayhooks.app import create_app
     from hayhooks.logger import log
+    from hayhooks.serving import run_app
     from hayhooks.settings import Settings
     from hayhooks.sse import SSEStream
     from hayhooks.toolkit.callbacks import (
@@ -52,7 +53,7 @@ _HOMES = {
     "get_last_user_message": "hayhooks.toolkit.messages",
     "is_user_message": "hayhooks.toolkit.messages",
     "log": "hayhooks.logger",
-    "run_app": "hayhooks.app",
+    "run_app": "hayhooks.serving",
     "streaming_generator": "hayhooks.toolkit.streaming",
 }
 

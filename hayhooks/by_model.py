@@ -13,10 +13,11 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from hayhooks.body import read_body
+from hayhooks.disconnects import unless_disconnected
 from hayhooks.encode import JSONBytes
 from hayhooks.errors import OpenAIError, PipelineError
 from hayhooks.exchange import failed
-from hayhooks.invoke import Stream, collect, invoke, unless_disconnected
+from hayhooks.invoke import Stream, collect, invoke
 from hayhooks.items import piece_of
 from hayhooks.kernel.signature import Operation
 from hayhooks.kernel.snapshot import Deployment, Snapshot

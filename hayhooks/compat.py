@@ -29,7 +29,7 @@ MODULES = {
     "hayhooks.open_webui": {
         "hayhooks.toolkit.events": f"OpenWebUIEvent=PipelineEvent {_EVENTS} {_OPEN_WEBUI} create_details_tag",
     },
-    "hayhooks.server.app": {"hayhooks.app": "create_app run_app"},
+    "hayhooks.server.app": {"hayhooks.app": "create_app", "hayhooks.serving": "run_app"},
     "hayhooks.server.logger": {"hayhooks.logger": "log"},
     "hayhooks.server.pipelines.registry": {"hayhooks.toolkit.registry": "registry"},
     "hayhooks.server.pipelines.sse": {"hayhooks.sse": "SSEStream"},

@@ -10,13 +10,13 @@ import inspect
 import threading
 import traceback as tracebacks
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator
 from contextlib import aclosing
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any
 
-from hayhooks.batches import Step, batches
-from hayhooks.errors import DisconnectedError, PipelineError, sendable, told
+from hayhooks.batches import batches
+from hayhooks.errors import PipelineError, sendable, told
 from hayhooks.kernel.leases import Lease, current_lease
 from hayhooks.kernel.limits import Slots
 from hayhooks.kernel.modules import enter, public
@@ -24,12 +24,9 @@ from hayhooks.kernel.signature import Operation
 from hayhooks.kernel.snapshot import Deployment
 from hayhooks.toolkit.streaming import PipelineStream
 
-T = TypeVar("T")
 Batches = AsyncGenerator[list[Any], None]
-Receive = Callable[[], Awaitable[Any]]  # ASGI's
 
 _UNREAD = 64  # items that a sync generator may be ahead of its reader
-_UNWATCHED_S = 0.02  # work that takes less is not worth the watching; what takes twice as long is watched
 
 
 class Stream:
@@ -151,99 +148,6 @@ async def collect(stream: Stream) -> list[Any]:
     """Every item of *stream*."""
     async with aclosing(stream):
         return [item async for batch in stream for item in batch]
-
-
-async def unless_disconnected(receive: Receive, work: Awaitable[T]) -> T:
-    """Await *work*, but cancel it when the client goes away; to be used once the request's body has been read.
-
-    Raises:
-        DisconnectedError: the client has gone, and the work was cancelled.
-    """
-    step = work.__await__()
-    try:
-        waits_for = next(step)
-    except StopIteration as done:  # as of a method that awaits nothing: to prepare for more costs 2 us of its 12
-        return cast(T, done.value)
-    return cast(T, await _watched(receive, Step(step, waits_for)))
-
-
-async def _watched(receive: Receive, work: Step) -> Any:
-    task = asyncio.current_task()
-    assert task is not None
-    watch = _Watch(receive, task)
-    watches = _watches.of_this_loop()
-    watches[watch] = None
-    try:
-        return await work
-    except asyncio.CancelledError:
-        if watch.gone and task.cancelling() == 1:  # else somebody else cancels us too
-            raise DisconnectedError("the client went away") from None
-        raise
-    finally:
-        watches.pop(watch, None)
-        watch.end()
-
-
-class _Watch:
-    """Looks whether the client of one request goes away, and cancels the request's task then."""
-
-    __slots__ = ("_receive", "_task", "_watcher", "gone")
-
-    def __init__(self, receive: Receive, task: asyncio.Task[Any]) -> None:
-        self.gone = False
-        self._receive = receive
-        self._task = task
-        self._watcher: asyncio.Task[None] | None = None
-
-    def begin(self) -> None:
-        """Look from now on."""
-        self._watcher = asyncio.get_running_loop().create_task(self._watch())
-
-    def end(self) -> None:
-        """The work is done."""
-        if self._watcher is not None:
-            self._watcher.cancel()
-            if self.gone:
-                self._task.uncancel()
-
-    async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self.gone = True
-        self._task.cancel()  # and not a task of the work's own, which would cost every request more
-
-
-class _Watches(threading.local):
-    """The watches that may have to begin: most requests have ended before. One timer begins them, of each loop.
-
-    A timer for each took 1.5 microseconds of a short request. Every thread has one loop.
-    """
-
-    def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None  # while its timer runs
-        self._young: dict[_Watch, None] = {}
-        self._old: dict[_Watch, None] = {}
-
-    def of_this_loop(self) -> dict[_Watch, None]:
-        """Where a watch is to be put, and to be taken out when its request has ended."""
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            self._loop, self._young, self._old = loop, {}, {}
-            loop.call_later(_UNWATCHED_S, self._turn)
-        return self._young
-
-    def _turn(self) -> None:
-        """Begin those that have been here for a whole turn."""
-        for watch in self._old:
-            watch.begin()
-        self._old, self._young = self._young, {}
-        if self._old:
-            asyncio.get_running_loop().call_later(_UNWATCHED_S, self._turn)
-        else:
-            self._loop = None
-
-
-_watches = _Watches()
 
 
 async def _in_thread(deployment: Deployment, call: partial[Any]) -> Any:

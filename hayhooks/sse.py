@@ -14,9 +14,10 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from hayhooks.disconnects import unless_disconnected
 from hayhooks.encode import encode
 from hayhooks.exchange import current_exchange, failed
-from hayhooks.invoke import Stream, unless_disconnected
+from hayhooks.invoke import Stream
 from hayhooks.logger import log
 
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}

@@ -14,7 +14,8 @@ import httpx
 import uvicorn
 
 from hayhooks import Settings, create_app
-from hayhooks.app import Hayhooks, server_options
+from hayhooks.app import Hayhooks
+from hayhooks.serving import server_options
 
 T = TypeVar("T")
 

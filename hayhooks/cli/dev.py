@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from hayhooks.app import create_app, serve
+from hayhooks.app import create_app
 from hayhooks.cli.run import ending, make_directory, warn_of_unknown
 from hayhooks.errors import Place
 from hayhooks.exchange import Exchange
@@ -19,6 +19,7 @@ from hayhooks.kernel.reconcile import Change
 from hayhooks.kernel.snapshot import Deployment, Failure
 from hayhooks.logger import log, printable, set_up
 from hayhooks.precautions import check_settings
+from hayhooks.serving import serve
 from hayhooks.settings import Settings
 from hayhooks.version import __version__
 

@@ -12,9 +12,10 @@ from tempfile import TemporaryDirectory
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from hayhooks.app import Hayhooks, create_app, serve, server_options
+from hayhooks.app import Hayhooks, create_app
 from hayhooks.logger import log, set_up
 from hayhooks.precautions import check_settings, log_openness
+from hayhooks.serving import serve, server_options
 from hayhooks.settings import Settings, unknown
 from hayhooks.tracing import warn_if_missing
 from hayhooks.workers import Board

@@ -20,11 +20,12 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
+from hayhooks.disconnects import unless_disconnected
 from hayhooks.encode import encode
 from hayhooks.errors import OpenAIError, PipelineError
 from hayhooks.exchange import failed
 from hayhooks.forms import content_type, form_of
-from hayhooks.invoke import Stream, collect, invoke, unless_disconnected
+from hayhooks.invoke import Stream, collect, invoke
 from hayhooks.kernel.signature import Operation
 from hayhooks.kernel.snapshot import Deployment, Snapshot
 from hayhooks.logger import log

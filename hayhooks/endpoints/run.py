@@ -20,10 +20,11 @@ from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
 from hayhooks.body import read_body
+from hayhooks.disconnects import unless_disconnected
 from hayhooks.encode import JSONBytes, encode
 from hayhooks.errors import InvalidInputError, PipelineError
 from hayhooks.forms import FORMS, arguments_of, content_type, form_of
-from hayhooks.invoke import Stream, invoke, unless_disconnected
+from hayhooks.invoke import Stream, invoke
 from hayhooks.kernel.signature import Operation
 from hayhooks.kernel.snapshot import Deployment, Snapshot
 from hayhooks.openapi import (

@@ -1,0 +1,92 @@
+"""Serving: an application in this process, by uvicorn, until a signal says to stop."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from socket import socket
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from hayhooks.app import Hayhooks, create_app
+from hayhooks.connection import Connection
+from hayhooks.kernel.given import Given
+from hayhooks.parting import stop_listening
+from hayhooks.precautions import check_settings
+from hayhooks.settings import Settings
+
+
+def run_app(app: Hayhooks | None = None, *, pipelines: Mapping[str, Given] | None = None, **settings: Any) -> None:
+    """Serve until SIGINT or SIGTERM, then stop as ``hayhooks run`` does.
+
+    Args:
+        app: what to serve; default: an application with *pipelines* (see ``create_app``) and *settings*.
+        pipelines: see there.
+        settings: as ``Settings`` takes them.
+
+    Raises:
+        SystemExit: the server could not start; why has been logged.
+        StartError: one of *pipelines*, or a file that the settings name, cannot be used.
+        TypeError: *app* is given, and *pipelines* or *settings* too.
+    """
+    if app is not None and (pipelines or settings):
+        raise TypeError("run_app: pipelines and settings belong to the application: give them to create_app")
+    app = app or create_app(Settings(**settings), pipelines=pipelines)
+    app.log_requests()
+    serve(app)
+
+
+def serve(app: Hayhooks) -> None:
+    """Serve *app* in this process until SIGINT or SIGTERM.
+
+    No new work then, open requests and streams get the graceful time, everything is torn down, and this returns.
+
+    Raises:
+        StartError: the files for TLS, the one with the API keys, or the address cannot be used.
+        SystemExit: the server could not start; uvicorn has logged why.
+    """
+    check_settings(app.settings)
+    _Server(uvicorn.Config(app, **server_options(app.settings))).run()
+
+
+def server_options(settings: Settings) -> dict[str, Any]:
+    """How uvicorn serves us."""
+    return {
+        "host": settings.host,
+        "port": settings.port,
+        "root_path": settings.root_path,
+        "timeout_graceful_shutdown": settings.graceful_shutdown_timeout,
+        "log_config": None,  # ours is set up already
+        "access_log": False,  # the boundary writes a line with more in it
+        # As long as we wait for the headers of a request. Who keeps connections, as OpenAI's clients do for 5 s, which
+        # is uvicorn's own time, must be the one that closes them, or its next request meets a closed one.
+        "timeout_keep_alive": settings.read_timeout,
+        "http": partial(Connection, read_timeout_s=settings.read_timeout),
+        "ssl_certfile": settings.ssl_certfile,
+        "ssl_keyfile": settings.ssl_keyfile,
+        "ssl_keyfile_password": settings.ssl_keyfile_password,
+    }
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, but one that returns after a signal."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle signals as uvicorn does, without its raising them again at the end: that would end us with -15."""
+        with super().capture_signals():
+            try:
+                yield
+            finally:
+                self._captured_signals.clear()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop; ``/readyz`` says so on connections that are still open."""
+        self.config.app.switch.stopping = True  # type: ignore[union-attr]
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """Stop as uvicorn does; who is at the door is let in first."""
+        await stop_listening(self.servers)
+        await super().shutdown(sockets)
