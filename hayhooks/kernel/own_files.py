@@ -2,14 +2,18 @@
 
 Python tells of every file that is opened for writing (``sys.addaudithook``), and the context tells whether a wrapper's
 code does it. What others write into the folder, another wrapper included, is a change as ever; so is what somebody else
-writes later to a file that a wrapper has written once. Workers that serve the same directory tell each other.
+writes later to a file that a wrapper has written once.
+
+Workers that serve the same directory tell each other: each keeps a note of every file that its wrappers write. It
+leaves the note before the write, and withdraws it when it sees a change that it has not made. So a change of which no
+worker keeps a note is somebody else's.
 """
 
 import hashlib
 import os
+import shutil
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -22,9 +26,7 @@ from hayhooks.kernel.paths import real_path
 from hayhooks.kernel.snapshot import Stamp
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-_TELL_S = 1.0  # so often other workers are told of the same file
-_ELSEWHERE_S = 2.0  # so long after it was announced by another worker a change is that one's
-_MOST_NOTES = 2_000  # on the board
+_MOST_NOTES = 2_000  # of one worker
 
 
 class _Call(NamedTuple):
@@ -44,39 +46,38 @@ class _Call(NamedTuple):
 class _Own:
     """A file that a wrapper has written."""
 
-    announced_at: float  # of a monotonic clock
-    is_elsewhere: bool = False  # another worker has
+    is_mine: bool = False  # it is as this worker left it; else as another did
     stamp: Stamp | None = None  # as it was seen last
     is_done: bool = False  # as it was left when it was closed: who changes it now is somebody else
     calls: dict[int, _Call] = field(default_factory=dict)  # that were about to write it, the last of each thread
 
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a __del__ that writes may be run by the garbage collector anywhere, here too
 _written: dict[str, dict[str, _Own]] = {}  # by the wrapper's real folder and the file's real path
 _board: Path | None = None  # where workers tell each other
-_noted: set[str] = set()  # files of the board that were read
+_noted: set[str] = set()  # the real paths of which this worker has a note there
+_read: dict[str, tuple[str, str]] = {}  # by name what is in the notes of others: the folder and the path
 
 
 def share(board: Path | None) -> None:
     """Tell the other workers by notes in the directory *board* what is written here, and hear of theirs."""
     global _board  # noqa: PLW0603 - as the hook, one for the process
     _board = board
+    _noted.clear()
+    if board is not None:
+        shutil.rmtree(_mine(board), ignore_errors=True)  # of a worker that has died and had the same process id
 
 
 def look() -> None:
-    """Read what other workers have told since."""
-    if _board is None or not _board.is_dir():
-        return
-    for note in set(os.listdir(_board)) - _noted:
-        if not note.startswith("."):
+    """Read what other workers have told."""
+    for worker in _others():
+        for note in _listing(worker):
             try:
-                folder, path = (_board / note).read_bytes().split(b"\0")
+                folder, path = _read.get(note) or _read.setdefault(note, _content(worker / note))
             except FileNotFoundError:  # it has just been withdrawn
                 continue
-            _noted.add(note)
             with _lock:
-                own = _written.setdefault(os.fsdecode(folder), {})
-                own.setdefault(os.fsdecode(path), _Own(time.monotonic(), is_elsewhere=True))
+                _written.setdefault(folder, {}).setdefault(path, _Own())
 
 
 def written_in(folder: str) -> frozenset[str]:
@@ -91,20 +92,24 @@ def is_own(folder: str, path: str, stamp: Stamp) -> bool:
         own = _written.get(folder, {}).get(path)
         if own is None:
             return False
-        if own.is_elsewhere:
-            announced = _announced_elsewhere(path)
-            still = announced is not None and (own.stamp in (None, stamp) or time.time() - announced < _ELSEWHERE_S)
-        else:
-            still = not own.is_done or own.stamp == stamp or _is_open(path)
-        if not still:
-            del _written[folder][path]
+        if _is_changed(own, path, stamp):
+            own.is_mine = False
             _withdraw(path)
+        if not own.is_mine and not _is_noted_elsewhere(path):
+            del _written[folder][path]
             return False
         left_alone = own.is_done and own.stamp == stamp
         # A file that is written goes through these states in this order, so none of them is missed.
         own.is_done = left_alone or not (_is_being_opened(own) or _is_open(path) or not _is_still(path, stamp))
         own.stamp = stamp
         return True
+
+
+def _is_changed(own: _Own, path: str, stamp: Stamp) -> bool:
+    """Whether it has been written since it was seen last, and not by this worker."""
+    if own.is_mine:
+        return own.is_done and own.stamp != stamp and not _is_open(path)
+    return own.stamp not in (None, stamp)
 
 
 def _is_still(path: str, stamp: Stamp) -> bool:
@@ -149,30 +154,75 @@ def _target(descriptor: str) -> str:
         return ""
 
 
-def _announced_elsewhere(path: str) -> float | None:
-    """When another worker has announced to write *path*, Unix seconds; None if none has."""
+def _tell(folder: str, path: str) -> None:
+    """Leave a note of *path*."""
+    if _board is None or path in _noted or len(_noted) >= _MOST_NOTES:
+        return
+    note = _mine(_board) / _name(path)
+    draft = note.with_name(f".{note.name}")
     try:
-        return _note_of(_board, path).stat().st_mtime if _board is not None else None
-    except OSError:
-        return None
+        note.parent.mkdir(exist_ok=True)
+        draft.write_bytes(os.fsencode(folder) + b"\0" + os.fsencode(path))
+        draft.replace(note)
+    except OSError:  # the board is gone: the server is stopping
+        return
+    _noted.add(path)
 
 
 def _withdraw(path: str) -> None:
-    """Let the other workers look at *path* again too."""
-    if _board is not None:
-        note = _note_of(_board, path)
-        note.unlink(missing_ok=True)
-        _noted.discard(note.name)
+    """Take back the note of *path*, also for workers that have died and cannot."""
+    if _board is not None and path in _noted:
+        (_mine(_board) / _name(path)).unlink(missing_ok=True)
+        _noted.discard(path)
+    for worker in _others():
+        if not _lives(int(worker.name)):
+            (worker / _name(path)).unlink(missing_ok=True)
 
 
-def _note_of(board: Path, path: str) -> Path:
-    return board / hashlib.blake2b(os.fsencode(path), digest_size=16).hexdigest()
+def _is_noted_elsewhere(path: str) -> bool:
+    return any((worker / _name(path)).exists() for worker in _others())
+
+
+def _others() -> list[Path]:
+    """Where the other workers leave their notes."""
+    if _board is None:
+        return []
+    return [_board / worker for worker in _listing(_board) if worker != _mine(_board).name]
+
+
+def _listing(directory: Path) -> list[str]:
+    try:
+        return [name for name in os.listdir(directory) if not name.startswith(".")]
+    except FileNotFoundError:  # the board is gone: the server is stopping
+        return []
+
+
+def _mine(board: Path) -> Path:
+    return board / str(os.getpid())
+
+
+def _name(path: str) -> str:
+    return hashlib.blake2b(os.fsencode(path), digest_size=16).hexdigest()
+
+
+def _content(note: Path) -> tuple[str, str]:
+    folder, path = note.read_bytes().split(b"\0")
+    return os.fsdecode(folder), os.fsdecode(path)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
 
 
 def forget(folder: str) -> None:
     """The wrapper in *folder* is gone; what will lie there some day is another one's."""
     with _lock:
-        _written.pop(folder, None)
+        for path in _written.pop(folder, ()):
+            _withdraw(path)
 
 
 @cache  # a hook cannot be removed: there is one for the process
@@ -216,22 +266,9 @@ def _hear(event: str, args: Sequence[Any]) -> None:
 
 
 def _note(folder: str, path: str, caller: FrameType | None) -> None:
-    now = time.monotonic()
     with _lock:
-        own = _written.setdefault(folder, {}).setdefault(path, _Own(float("-inf")))
-        known_for_a_while = now - own.announced_at < _TELL_S
-        own.announced_at, own.is_elsewhere, own.is_done = now, False, False
+        own = _written.setdefault(folder, {}).setdefault(path, _Own())
+        own.is_mine, own.is_done = True, False
         if caller is not None:
             own.calls[threading.get_ident()] = _Call.of(caller)
-    if _board is None or known_for_a_while:
-        return
-    note = _note_of(_board, path)
-    try:
-        if note.exists():
-            os.utime(note)
-        elif len(_noted) < _MOST_NOTES:
-            draft = _board / f".{note.name}.{os.getpid()}"
-            draft.write_bytes(os.fsencode(folder) + b"\0" + os.fsencode(path))
-            draft.replace(note)
-    except OSError:  # the board is gone: the server is stopping
-        return
+        _tell(folder, path)
