@@ -14,7 +14,6 @@ from typing import Any, Protocol, TypeGuard
 from starlette._utils import get_route_path
 from starlette.routing import BaseRoute, Match, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.websockets import WebSocketClose
 
 from hayhooks.boundary import EXTRA_HEADERS
 from hayhooks.errors import NotFoundError, OpenAIError, TimedOutError, UnavailableError
@@ -248,9 +247,6 @@ def _refuse_if_full(deployment: Deployment, scope: Scope) -> None:
 
 async def _unknown(server_names: frozenset[str], scope: Scope, receive: Receive, send: Send) -> None:
     """Answer for a path that nothing serves: say what is wrong with it, or serve it after all when just starting."""
-    if scope["type"] == "websocket":  # as Starlette's own default
-        await WebSocketClose()(scope, receive, send)
-        return
     switch, name = switch_of(scope), _first_segment(scope)
     if scope["type"] != "http":
         raise NotFoundError(f"no websocket is served at {get_route_path(scope)}")
