@@ -2,18 +2,16 @@
 
 import hashlib
 import hmac
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hayhooks.errors import StartError
+from hayhooks.kernel.snapshot import Stamp
 from hayhooks.logger import log
 from hayhooks.settings import Settings
 
 _LOOK_S = 0.5  # between two looks at the file; what changed in one is read when it has kept still to the next
-
-Stamp = tuple[int, ...]
 
 
 class Keys:
@@ -81,13 +79,12 @@ class Keys:
     def _read(self) -> tuple[bytes, ...]:
         return tuple({_digest(key.encode()) for key in self._settings.valid_keys()})
 
-    def _stamp(self) -> Stamp:
-        """What tells that the file is still the same; empty if it is not there."""
+    def _stamp(self) -> Stamp | None:
+        """What tells that the file is still the same; None if it is not there."""
         try:
-            status = os.stat(self._file) if self._file is not None else None
+            return Stamp.of(self._file.stat()) if self._file is not None else None
         except OSError:
-            return ()
-        return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns) if status else ()
+            return None
 
 
 def _digest(key: bytes) -> bytes:

@@ -27,26 +27,25 @@ def run_app(app: Hayhooks | None = None, *, pipelines: Mapping[str, Given] | Non
 
     Raises:
         SystemExit: the server could not start; why has been logged.
-        StartError: one of *pipelines*, or a file that the settings name, cannot be used.
+        StartError: one of *pipelines*, or a file or the address that the settings name, cannot be used.
         TypeError: *app* is given, and *pipelines* or *settings* too.
     """
     if app is not None and (pipelines or settings):
         raise TypeError("run_app: pipelines and settings belong to the application: give them to create_app")
     app = app or create_app(Settings(**settings), pipelines=pipelines)
+    check_settings(app.settings)
     app.log_requests()
     serve(app)
 
 
 def serve(app: Hayhooks) -> None:
-    """Serve *app* in this process until SIGINT or SIGTERM.
+    """Serve *app*, whose settings have been checked, in this process until SIGINT or SIGTERM.
 
     No new work then, open requests and streams get the graceful time, everything is torn down, and this returns.
 
     Raises:
-        StartError: the files for TLS, the one with the API keys, or the address cannot be used.
         SystemExit: the server could not start; uvicorn has logged why.
     """
-    check_settings(app.settings)
     _Server(uvicorn.Config(app, **server_options(app.settings))).run()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hayhooks.cli.messages import CannotError, note, progress, say, say_deployment
-from hayhooks.cli.server import Absence, NoAnswerError, Server
+from hayhooks.cli.server import Absence, NoAnswerError, Server, differing_workers
 
 _STEP_S = 0.05
 
@@ -55,7 +55,11 @@ def _outcome(server: Server, state: dict[str, Any], identity: tuple[int, int]) -
         return None
     if state["failed_revision"] == found["revision"]:
         return Outcome(state, serves=False)
-    if state["revision"] == found["revision"] and state["state"] == "serving" and _workers_agree(server):
+    if (
+        state["revision"] == found["revision"]
+        and state["state"] == "serving"
+        and not differing_workers(server.status())
+    ):
         return Outcome(state, serves=True)
     return None
 
@@ -73,7 +77,7 @@ def until_gone(server: Server, name: str, timeout_s: float) -> str:
 
     def is_gone() -> bool:
         body = server.status()
-        return all(entry["name"] != name for entry in body["deployments"]) and _agree(body)
+        return all(entry["name"] != name for entry in body["deployments"]) and not differing_workers(body)
 
     def is_over() -> bool:
         return not _draining(server, name)
@@ -104,15 +108,6 @@ def show(outcome: Outcome, name: str) -> None:
         say((f"  {line}", "cyan" if line.startswith("hint: ") else "red"))
     if state["revision"]:
         say((f"  revision {state['revision']} keeps serving", "yellow"))
-
-
-def _workers_agree(server: Server) -> bool:
-    return _agree(server.status())
-
-
-def _agree(body: dict[str, Any]) -> bool:
-    """Whether all workers serve the same: a request meets any of them."""
-    return len({worker["revision"] for worker in body.get("workers", [])}) <= 1
 
 
 def _wait(told: Callable[[], T | None], what: str, timeout_s: float, failing: str) -> T:

@@ -153,6 +153,12 @@ def serving(root: Path, settings: Settings) -> Server | Absence:
     return server
 
 
+def differing_workers(status: dict[str, Any]) -> list[dict[str, Any]]:
+    """The workers in the body of ``/status``, if they do not all serve the same: a request meets any of them."""
+    workers: list[dict[str, Any]] = status.get("workers", [])
+    return workers if len({worker["revision"] for worker in workers}) > 1 else []
+
+
 def _trust_in(certificate: Path) -> ssl.SSLContext:
     """Accept the first certificate in that file, the server's own, and no other, whoever signed it for which name."""
     try:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hayhooks.cli.messages import Cell, note, say, say_json, say_table, state_cell
-from hayhooks.cli.server import NoAnswerError, Server
+from hayhooks.cli.server import NoAnswerError, Server, differing_workers
 from hayhooks.settings import Settings
 
 
@@ -25,7 +25,7 @@ def status(settings: Settings, *, as_json: bool) -> int:
     else:
         _show(body)
     wrong = any(entry["state"] in ("failed", "stale") for entry in body["deployments"])
-    return 2 if wrong or _differing(body) else 0
+    return 2 if wrong or differing_workers(body) else 0
 
 
 def _show(body: dict[str, Any]) -> None:
@@ -51,19 +51,13 @@ def _cells(entry: dict[str, Any]) -> list[Cell]:
     ]
 
 
-def _differing(body: dict[str, Any]) -> list[dict[str, Any]]:
-    """The workers, if they do not all serve the same."""
-    workers = body.get("workers", [])
-    return workers if len({worker["revision"] for worker in workers}) > 1 else []
-
-
 def _notes(body: dict[str, Any]) -> Iterator[str]:
     """What else is worth knowing, a line each."""
     watching = body.get("watching") or {}
     if watching.get("problem"):
         seconds = watching["look_around_ms"] / 1000
         yield f"Changes are noticed by looking around every {seconds:g} s: {watching['problem']}"
-    if differing := _differing(body):
+    if differing := differing_workers(body):
         listed = ", ".join(f"{worker['pid']}: {worker['revision']}" for worker in differing)
         yield f"The workers do not serve the same ({listed})"
     for retired in body.get("retired", []):
