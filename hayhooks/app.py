@@ -171,13 +171,12 @@ class _Cors(CORSMiddleware):
     What it would do to their answers, and caches rely on, is one more header.
     """
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:  # type: ignore[override]
         for name, _ in scope.get("headers", ()):
             if name == b"origin":
-                await super().__call__(scope, receive, send)
-                return
+                return super().__call__(scope, receive, send)
         scope[EXTRA_HEADERS] = [(b"vary", b"Origin")]
-        await self.app(scope, receive, send)
+        return self.app(scope, receive, send)
 
 
 class _Router(Router):
@@ -186,11 +185,10 @@ class _Router(Router):
     Where there are none it only leads on. Of a start that failed on purpose it tells the message and not the traceback.
     """
 
-    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:  # type: ignore[override]
         if self.routes or scope["type"] == "lifespan":
-            await super().app(scope, receive, send)
-        else:
-            await self.default(scope, receive, send)
+            return super().__call__(scope, receive, send)
+        return self.default(scope, receive, send)
 
     async def lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_message(message: Message) -> None:

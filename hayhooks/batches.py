@@ -5,10 +5,11 @@ So an item is held back for the next one only where several in a row came at onc
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from time import perf_counter
 from typing import Any
+
+from hayhooks.steps import Step
 
 _AT_ONCE_S = 0.0001  # an item that took less was not waited for
 _SURE = 8  # so many in a row came at once: the next one is asked for before they are sent
@@ -79,42 +80,3 @@ class _Reader:
             await self._begun.give_up()
         if hasattr(self._items, "aclose"):
             await self._items.aclose()
-
-
-class Step:
-    """The rest of an awaitable that has begun to wait: to be awaited, once, or given up.
-
-    Between, its task may do something else: send what is ready, and be held up by a slow reader. A timeout of the
-    wrapper's own that ends then hits the sending; it needs a reader that stalls for longer than that at the first batch
-    that it does not take at once.
-    """
-
-    def __init__(self, step: Generator[Any, Any, Any], waits_for: Any) -> None:
-        self._step = step
-        self._waits_for = waits_for  # as the event loop's tasks take it: a future, or None
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        waits_for = self._waits_for
-        try:
-            while True:
-                try:
-                    sent = yield waits_for
-                except BaseException as error:  # the waiting has failed or is cancelled: the wrapper is to know
-                    waits_for = self._step.throw(error)
-                else:
-                    waits_for = self._step.send(sent)
-        except StopIteration as item:
-            return item.value
-
-    async def give_up(self) -> None:
-        """Cancel it as a task is cancelled, and wait until it has ended."""
-        task = asyncio.current_task()
-        cancelled = task.cancelling() if task else 0
-        if self._waits_for is not None:
-            self._waits_for.cancel()
-        try:
-            with suppress(StopAsyncIteration):
-                await self
-        except asyncio.CancelledError:
-            if task is not None and task.cancelling() > cancelled:  # that was meant for us
-                raise

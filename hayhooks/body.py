@@ -1,11 +1,13 @@
 """The body of a request: how much of it may come, how long it may pause, and all of it in one piece."""
 
 import asyncio
+from typing import cast
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope
 
 from hayhooks.errors import RefusedError
+from hayhooks.steps import Step
 
 _ALLOWED = "hayhooks.body"  # in the scope: the setting that says how many bytes may come, and how many
 
@@ -66,29 +68,39 @@ class Body:
         Raises:
             RefusedError: more bytes come than are allowed, or none for too long.
         """
-        came, rules = self._came, self._rules
+        came = self._came
         if came is None:
             return await self._receive()
         if came < 0:
             came = 0
             self._refuse_announced()
-        self._task = task = asyncio.current_task()
-        rules.waits[self] = rules.time()
+        step = self._receive().__await__()
         try:
-            message = await self._receive()
-        except asyncio.CancelledError:
-            if not self._late or task is None:
-                raise
-            task.uncancel()
-            raise _paused(rules.pause_s) from None
-        finally:
-            rules.waits.pop(self, None)
-            self._task = None
+            waits_for = next(step)
+        except StopIteration as received:  # as a short body, which has come with its headers
+            message: Message = received.value
+        else:
+            message = await self._wait(Step(step, waits_for))
         if message["type"] == "http.request":
             came += len(message.get("body", b""))
             self._refuse_if_larger(came)
             self._came = came if message.get("more_body", False) else None
         return message
+
+    async def _wait(self, step: Step) -> Message:
+        """Receive, but not for longer than a client may pause."""
+        self._task = task = asyncio.current_task()
+        self._rules.waits[self] = self._rules.time()
+        try:
+            return cast(Message, await step)
+        except asyncio.CancelledError:
+            if not self._late or task is None:
+                raise
+            task.uncancel()
+            raise _paused(self._rules.pause_s) from None
+        finally:
+            self._rules.waits.pop(self, None)
+            self._task = None
 
     def give_up(self) -> None:
         """It has waited for too long."""

@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import itertools
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -75,13 +75,13 @@ class Boundary:
         extra: list[tuple[bytes, bytes]] = scope.setdefault(EXTRA_HEADERS, [])
         extra.append((_REQUEST_ID, exchange.id.encode("latin-1")))
 
-        async def send_with_headers(message: Message) -> None:
+        def send_with_headers(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
                 message["headers"] = [*message.get("headers", ()), *extra]
             else:
                 exchange.size += len(message.get("body", b""))
-            await send(message)
+            return send(message)
 
         try:
             await self._app(scope, receive, send_with_headers)

@@ -7,8 +7,8 @@ from typing import Any, TypeVar, cast
 
 from starlette.types import Receive
 
-from hayhooks.batches import Step
 from hayhooks.errors import DisconnectedError
+from hayhooks.steps import Step
 
 T = TypeVar("T")
 

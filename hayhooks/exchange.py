@@ -47,27 +47,13 @@ class Exchange:
         took_s: from the request's headers to the last byte.
     """
 
-    __slots__ = (
-        "_began",
-        "below_name",
-        "cancelled",
-        "chunks",
-        "client",
-        "counts",
-        "ended_at",
-        "endpoint",
-        "error",
-        "id",
-        "method",
-        "path",
-        "pipeline",
-        "revision",
-        "size",
-        "span",
-        "status",
-        "took_s",
-        "trace_id",
-    )
+    # On the class, for most of these are never set: to fill them in for each request took a microsecond of it.
+    endpoint = pipeline = revision = error = trace_id = ""
+    below_name = cancelled = False
+    status = size = chunks = 0
+    span: Any = None  # while it is traced
+    counts: Counts | None = None  # of its pipeline, where metrics are kept
+    ended_at = took_s = 0.0
 
     def __init__(self, method: str, path: str, client: str, id: str) -> None:
         self._began = time.perf_counter()
@@ -75,12 +61,6 @@ class Exchange:
         self.method = method
         self.path = path
         self.client = client
-        self.endpoint = self.pipeline = self.revision = self.error = self.trace_id = ""
-        self.below_name = self.cancelled = False
-        self.status = self.size = self.chunks = 0
-        self.span: Any = None  # while it is traced
-        self.counts: Counts | None = None  # of its pipeline, where metrics are kept
-        self.ended_at = self.took_s = 0.0
 
     def streamed(self, chunks: int) -> None:
         """Note that *chunks* have been sent, all in all."""

@@ -1,5 +1,7 @@
 """The guard: who may ask, and how large a question may be. It stands before the user's middleware and all routes."""
 
+from collections.abc import Awaitable
+
 from starlette._utils import get_route_path, parse_host_header
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -25,7 +27,7 @@ class Guard:
         self._hosts = None if "*" in settings.allowed_hosts else [host.lower() for host in settings.allowed_hosts]
         self._rules = Rules(settings.max_body_size, settings.read_timeout)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Let one request or websocket pass.
 
         Raises:
@@ -37,7 +39,7 @@ class Guard:
             receive = Body(self._rules, scope, receive).receive
         elif scope["type"] == "websocket":
             self._check(Headers(scope=scope))
-        await self._app(scope, receive, send)
+        return self._app(scope, receive, send)
 
     def _check(self, headers: Headers) -> None:
         if self._hosts is not None:

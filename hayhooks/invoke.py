@@ -6,7 +6,6 @@ generator of batches: lists of the items that were ready together.
 
 import asyncio
 import contextvars
-import inspect
 import threading
 import traceback as tracebacks
 from collections import deque
@@ -111,7 +110,7 @@ async def invoke(deployment: Deployment, operation: Operation, arguments: dict[s
             result = operation.method(**arguments)
         else:
             result = await _in_thread(deployment, partial(operation.method, **arguments))
-        if inspect.isawaitable(result):
+        if hasattr(result, "__await__"):
             result = await result
     # The user's code may raise anything, SystemExit included; none of it may end the server.
     except BaseException as error:
@@ -140,7 +139,7 @@ async def _take_slot(slots: Slots) -> None:
 
 
 def _is_stream(result: Any) -> bool:
-    # By attribute: the checks of collections.abc cost more than the rest of a short call.
+    # By attribute, as above: the checks of collections.abc cost more than the rest of a short call.
     return hasattr(result, "__next__") or hasattr(result, "__aiter__")
 
 

@@ -5,7 +5,7 @@ A generation is built whole, then one assignment makes it live. A request reads 
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
@@ -42,7 +42,7 @@ class PlugIn(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """What the plug-ins made of one deployment; an ASGI app."""
+    """What the plug-ins made of one deployment."""
 
     router: Router
     paths: tuple[str, ...]  # with the name in front, as people call them
@@ -50,14 +50,13 @@ class Endpoints:
     made: dict[str, Any] = field(default_factory=dict)  # what plug-ins make of it when asked, once: it goes with it
     apps: dict[str, Route] = field(default_factory=dict)  # the routes that are one path and an app: need no matching
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request below ``/{name}``."""
-        route = self.apps.get(get_route_path(scope))
+    def app_at(self, path: str, scope: Scope) -> ASGIApp:
+        """What serves a request for *path*, which is what follows ``/{name}``."""
+        route = self.apps.get(path)
         if route is None or scope["method"] not in route.methods:  # type: ignore[operator]  # these have methods
-            await self.router(scope, receive, send)
-            return
+            return self.router
         scope["route"] = route
-        await route.app(scope, receive, send)
+        return route.app
 
     def route_of(self, scope: Scope) -> BaseRoute | None:
         """The route that a request below ``/{name}`` will take."""
@@ -76,19 +75,20 @@ class Generation:
     router: Router  # of the server's own routes
     paths: frozenset[str]  # theirs
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one request: from a deployment, or by the server's own routes."""
         path = get_route_path(scope)
-        deployment = self.snapshot.deployments.get(path[1:].partition("/")[0])
+        name = path[1:].partition("/")[0]
+        deployment = self.snapshot.deployments.get(name)
         if deployment is None or path in self.paths or scope["type"] != "http":
-            await self.router(scope, receive, send)
-            return
+            return self.router(scope, receive, send)
         root_path = scope.get("root_path", "")
         scope.setdefault("app_root_path", root_path)
-        scope["root_path"] = f"{root_path}/{deployment.name}"
+        scope["root_path"] = f"{root_path}/{name}"
         scope[_DEPLOYMENT_KEY] = scope["endpoint"] = deployment
         current_exchange.get().below_name = True
-        await lend(deployment, deployment.endpoints, scope, receive, send)
+        app = deployment.endpoints.app_at(path[1 + len(name) :], scope)
+        return lend(deployment, app, scope, receive, send)
 
 
 def equip(deployment: Deployment, plug_ins: Sequence[PlugIn]) -> Endpoints:
@@ -160,10 +160,10 @@ class Switch:
             await self._superseded.wait()
         return self.live.snapshot
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one request from one generation."""
         scope[_SCOPE_KEY] = self
-        await self.live(scope, receive, send)
+        return self.live(scope, receive, send)
 
 
 def _may_come(snapshot: Snapshot, name: str) -> bool:

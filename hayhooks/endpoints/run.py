@@ -5,7 +5,7 @@ come by component is served at ``POST /{name}`` too, where the result is not wra
 """
 
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -211,17 +211,17 @@ def _invalid(error: ValidationError, *, without_input: bool = False) -> InvalidI
     return InvalidInputError(details)
 
 
-async def _run(
+def _run(
     deployment: Deployment,
     operation: Operation,
     arguments: dict[str, Any],
     scope: Scope,
     receive: Receive,
     shape: Shape = _wrapped,
-) -> Response:
+) -> Awaitable[Response]:
     if operation.wants_headers:
         arguments["headers"] = Headers(scope=scope)
-    return await unless_disconnected(receive, _answer(deployment, operation, arguments, shape))
+    return unless_disconnected(receive, _answer(deployment, operation, arguments, shape))
 
 
 async def _answer(deployment: Deployment, operation: Operation, arguments: dict[str, Any], shape: Shape) -> Response:
