@@ -185,7 +185,11 @@ class Settings(BaseSettings):
     ssl_keyfile_password: Annotated[str | None, Given] = Field(
         None, repr=False, description="The password of that file."
     )
-    look_around_ms: int = Field(1000, ge=50, description="Longest time between two looks at the directory.")
+    look_around_ms: int = Field(
+        1000,
+        ge=50,
+        description="Time between two looks at the directory; more where a look takes long and there are events.",
+    )
     watch_events: bool = Field(True, description="`false`: do not ask the file system for events, only look around.")
     settle_ms: int = Field(20, ge=0, description="How long a folder must keep still before it is loaded.")
     show_tracebacks: bool = Field(False, description="Put the traceback into the answer when a pipeline raises.")

@@ -34,6 +34,7 @@ _LOADS_AT_A_TIME = 4
 _LOAD_PATIENCE_S = 1.0  # a load that takes longer makes room for the next one
 _HOLD_S = 1.0  # what was loaded waits no longer than this for its folder to be still
 _RECOVERY_S = 0.2  # after a fault of ours
+_TEND_S = 1.0  # how long what hangs may go unnoticed
 _START_S = 30.0  # the server is ready after this long, even if some wrappers are still loading
 
 
@@ -81,7 +82,7 @@ class Reconciler:
         threads: how many sync calls of one deployment run at a time.
         limits: what the requests of a deployment may take, where its wrapper does not say so itself.
         settle_ms: how long a folder must keep still before it is read.
-        look_around_ms: the longest time between two looks.
+        look_around_ms: the longest time between two looks at everything, see ``Watch``.
         absence_ms: how long a folder must be gone before it is undeployed.
         drain_s: how long requests may go on in a deployment that was replaced or removed.
         check_s: how long a wrapper's ``check`` may take.
@@ -176,7 +177,7 @@ class Reconciler:
         while not self._stopped.is_set():
             try:
                 self._reconcile(hints)
-                hints = self._names(self._wait(self._settle_s if self._look.unsettled else None))
+                hints = self._names(self._reasons())
             except Exception:  # a fault of ours must not end the deployer: the next look starts from what is there
                 hints = None
                 with suppress(Exception):  # nor may a sink that a wrapper has added
@@ -187,7 +188,10 @@ class Reconciler:
         """One turn: look at the folders *hints* (None: at all), take what was loaded, start what has to be."""
         if hints is not None:
             hints.update(result.load.revision.name for result in self._loaded)
+        began = time.thread_time()
         self._look = look = self._scanner.look(time.monotonic(), hints)
+        if hints is None:
+            self.watch.looked_around(time.thread_time() - began)
         self.watch.follow(look.directories)
         self._wanted = self._with_given(look.revisions)
         self._accept()
@@ -210,9 +214,6 @@ class Reconciler:
         if snapshot is not self.snapshot:
             self._go_live(snapshot)
         self._outcomes = []
-        self._loaders.relieve()
-        relieve()
-        self.retirement.relieve()
 
     def _with_given(self, found: Mapping[str, Revision]) -> Mapping[str, Revision]:
         """*found*, and what was given; a revision that claims the name of such a one is a failure beside it.
@@ -318,7 +319,17 @@ class Reconciler:
             elif failure is None and name in before.failures:
                 yield Change(sendable(name), None, new, took_ms)
 
-    def _wait(self, timeout_s: float | None) -> list[frozenset[str]]:
+    def _reasons(self) -> list[frozenset[str]]:
+        """Wait for a reason to look again, and tend those that hang meanwhile; returns the ticks."""
+        while True:
+            self._loaders.relieve()
+            relieve()
+            self.retirement.relieve()
+            ticks = self._wait(self._settle_s if self._look.unsettled else _TEND_S)
+            if ticks or self._loaded or self._look.unsettled or self._stopped.is_set():
+                return ticks
+
+    def _wait(self, timeout_s: float) -> list[frozenset[str]]:
         """Wait for messages, and take all there are: returns the ticks, and keeps what was loaded."""
         ticks = []
         try:

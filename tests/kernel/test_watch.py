@@ -3,7 +3,11 @@
 import mmap
 import subprocess
 from pathlib import Path
+from queue import SimpleQueue
 
+import pytest
+
+from hayhooks.kernel.watch import Watch
 from tests.server import ECHO, LiveServer, serving
 
 
@@ -46,3 +50,24 @@ def test_a_change_without_an_event_is_noticed_though_another_folder_never_rests(
             server.eventually(lambda: server.state("quiet")["revision"] != before)
         finally:
             server.remove("busy")
+
+
+@pytest.mark.parametrize("events", [True, False])
+def test_where_there_are_events_long_looks_make_way_for_requests(events: bool, tmp_path: Path):
+    told: SimpleQueue[frozenset[str]] = SimpleQueue()
+    watch = Watch(told.put, look_around_s=0.01, events=events)
+    watch.looked_around(took_s=60)
+    status = tmp_path.stat()
+    watch.follow({str(tmp_path): (status.st_dev, status.st_ino)})
+    watch.start()
+    try:
+        for _ in range(2):  # when the watch begins, and once more, before anything is known
+            assert told.get(timeout=10) == frozenset()
+        if events:
+            (tmp_path / "new").touch()
+            assert told.get(timeout=10) == {str(tmp_path / "new")}  # and nothing before that, for it has looked
+            assert told.empty()
+        else:
+            assert told.get(timeout=10) == frozenset()
+    finally:
+        watch.stop()
