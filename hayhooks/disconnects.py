@@ -63,8 +63,9 @@ class _Watch:
 
     def end(self) -> None:
         """The work is done."""
-        if self._watcher is not None:
-            self._watcher.cancel()
+        watcher, self._watcher = self._watcher, None  # its frame refers to this: together they would be a cycle
+        if watcher is not None:
+            watcher.cancel()
             if self.gone:
                 self._task.uncancel()
 
