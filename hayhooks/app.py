@@ -82,6 +82,7 @@ class Hayhooks(Starlette):
         self.metrics = Metrics() if settings.metrics else None
         self.switch.metrics = self.metrics
         self.access_log: AccessLog | None = None
+        self.owns_process = False  # it serves nothing else, so that we may settle what holds for all of it
         self._on_begin: list[OnBegin] = []
         self._on_request: list[OnRequest] = [told for told in (self.metrics, on_request) if told is not None]
 
@@ -278,6 +279,7 @@ async def _lifespan(
         drain_s=settings.drain_timeout,
         check_s=settings.check_timeout,
         events=settings.watch_events,
+        freeze=app.owns_process,
     )
     app.switch.kernel = app.reconciler
     if board.directory is None:  # of several workers the process that has started us says it, once

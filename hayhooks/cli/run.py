@@ -87,6 +87,7 @@ def _app(settings: Settings) -> Hayhooks:
 def ending(app: Hayhooks) -> Hayhooks:
     """*app*, which ends the process when it has stopped, even if threads that wrappers have left behind never end."""
     lifespan = app.router.lifespan_context
+    app.owns_process = True
 
     @asynccontextmanager
     async def lifespan_and_end(app: Hayhooks) -> AsyncIterator[None]:

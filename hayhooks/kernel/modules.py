@@ -264,9 +264,9 @@ def _import_public(
     return _import_apart(name, fromlist, after_import)
 
 
-def import_public(name: str, after_import: Callable[[], None]) -> ModuleType:
-    """Import what lies outside all folders, for the code of ours that a load runs; as if a wrapper did."""
-    return _import_public(name, None, None, ("__name__",), after_import)
+def import_public(name: str, after_import: Callable[[], None], fromlist: Sequence[str] = ("__name__",)) -> ModuleType:
+    """Import what lies outside all folders, for code of ours; as if a wrapper did."""
+    return _import_public(name, None, None, fromlist, after_import)
 
 
 def share(roots: Sequence[str], after_import: Callable[[], None]) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from hayhooks.errors import sendable, told
 from hayhooks.kernel.crew import Crew
+from hayhooks.kernel.foundation import Foundation
 from hayhooks.kernel.limits import NO_LIMITS, Limits
 from hayhooks.kernel.load import Equip, load, unload
 from hayhooks.kernel.modules import relieve
@@ -87,6 +88,7 @@ class Reconciler:
         drain_s: how long requests may go on in a deployment that was replaced or removed.
         check_s: how long a wrapper's ``check`` may take.
         events: whether to ask the file system for changes, and not only look around.
+        freeze: whether the process is ours, see ``Foundation``.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class Reconciler:
         drain_s: float = 600.0,
         check_s: float = 30.0,
         events: bool = True,
+        freeze: bool = False,
     ) -> None:
         self.snapshot = Snapshot()
         on_loop = partial(run_on, loop)
@@ -129,6 +132,7 @@ class Reconciler:
         )
         self._inbox: queue.SimpleQueue[frozenset[str] | _Loaded | None] = queue.SimpleQueue()
         self.watch = Watch(self._inbox.put, look_around_s=look_around_ms / 1000, events=events)
+        self._foundation = Foundation(freeze=freeze)
         self._loaders = Crew("load", _LOADS_AT_A_TIME, patience_s=_LOAD_PATIENCE_S)
         self._loads: dict[str, _Load] = {}
         self._outcomes: list[Deployment | Failure] = []  # that are not yet in a published snapshot
@@ -199,6 +203,8 @@ class Reconciler:
         todo = plan(advance(self.snapshot, outcomes=outcomes, loading=self._loading()), self._wanted)
         for name in (*todo.forget, *todo.remove):
             self._loads.pop(name, None)
+        if todo.load:
+            self._foundation.lay(todo.load)
         for revision in todo.load:
             self._start(revision)
         snapshot = advance(
@@ -266,7 +272,7 @@ class Reconciler:
     def _start(self, revision: Revision, *, again: bool = False) -> None:
         wanted = _Load(revision, Loading(revision, time.time()), again)
         self._loads[revision.name] = wanted  # in place of one that is running: its outcome is not wanted any more
-        self._loaders.submit(lambda: self._carry_out(wanted))
+        self._foundation.then(lambda: self._loaders.submit(lambda: self._carry_out(wanted)))
 
     def _carry_out(self, wanted: _Load) -> None:
         """Run in a loader's thread."""
@@ -322,6 +328,7 @@ class Reconciler:
     def _reasons(self) -> list[frozenset[str]]:
         """Wait for a reason to look again, and tend those that hang meanwhile; returns the ticks."""
         while True:
+            self._foundation.relieve()
             self._loaders.relieve()
             relieve()
             self.retirement.relieve()

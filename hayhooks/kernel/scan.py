@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import stat
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,8 @@ _DIGEST_BYTES = 16 * 2**20  # of a larger file that is not Python the stamp stan
 _MAX_FILES = 20_000  # of a folder, each of which costs a stat with every look
 _MAX_DIRECTORIES = 2_000  # that are looked into, the nearest first: each costs several system calls and a watch
 _MAX_LINKED_FILES = 2_000  # below one link: those of a link to more, as to "/usr", are not looked at
+
+_OLD_S = 2.0  # what was changed so long before the first look is not being copied just now
 
 # A folder in which something always moves: data that other processes write, or that the wrapper writes unseen.
 _PATIENCE_S = 10.0  # so long changes of Python files wait for the rest to keep still
@@ -130,6 +133,7 @@ class Scanner:
         self._bystanders: dict[str, Directories] = {}  # folders that are no deployments, by name: they may become some
         self._unsettled: set[str] = set()
         self._looked_at = 0.0
+        self._is_first = True  # look, and all that find no directory
         self._last: Look | None = None  # while nothing has changed since
 
     def look(self, now: float, names: Collection[str] | None = None) -> Look:
@@ -157,6 +161,7 @@ class Scanner:
         for name in known - listing.keys():
             self._bystanders.pop(name, None)
             self._miss(name, now)
+        self._is_first = False
         return self._result("")
 
     def read(self, name: str, path: Path, now: float) -> Revision | None:
@@ -187,7 +192,8 @@ class Scanner:
         if memory is not None:
             sight = self._with_shared(sight, memory.imports)
         if memory is None:
-            self._memory[name] = memory = _Memory(sight, now, now)
+            seen_at = now - self._settle_s if self._is_first and _is_old(sight) else now
+            self._memory[name] = memory = _Memory(sight, seen_at, seen_at)
         elif memory.sight != sight:
             if memory.settled or memory.sight.code != sight.code or memory.sight.shared != sight.shared:
                 memory.code_seen_at = now
@@ -367,6 +373,12 @@ def _sight(name: str, paths: Sequence[Path], problem_of: Callable[[str], str]) -
     except OSError as error:
         problem = f"{path} cannot be read: {error.strerror or error}"
         return Sight(path, directories=_folders(paths), problem=problem)
+
+
+def _is_old(sight: Sight) -> bool:
+    """Whether what it saw has kept still for long, as far as the file system's clock is ours."""
+    newest_ns = max((stamp.ctime_ns for stamp in sight.stamps.values()), default=0)
+    return newest_ns < time.time_ns() - _OLD_S * 1e9
 
 
 def _folders(paths: Sequence[Path]) -> Directories:

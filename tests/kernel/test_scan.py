@@ -1,10 +1,12 @@
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from hayhooks.kernel.scan import Scanner
 from hayhooks.kernel.snapshot import Kind
+from tests.server import eventually
 
 WRAPPER = "class PipelineWrapper: ..."
 
@@ -287,3 +289,13 @@ def test_names_given_in_code_are_taken_and_need_no_directory(root):
     nowhere = Looker(root / "nowhere", taken=["chat"])
     assert nowhere.look().problem == ""
     assert "cannot be read" in Looker(root / "nowhere").look().problem
+
+
+def test_at_the_start_what_has_been_still_for_long_is_read_at_once(looker):
+    wrapper = looker.write("chat/pipeline_wrapper.py")
+    eventually(lambda: time.time() - wrapper.stat().st_ctime > 2)
+
+    assert list(looker.look().revisions) == ["chat"]
+
+    looker.write("other/pipeline_wrapper.py").touch()
+    assert list(looker.look().revisions) == ["chat"]

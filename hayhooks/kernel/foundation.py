@@ -1,0 +1,115 @@
+"""Foundation: the parts of Haystack that wrappers import, there before the first of them is loaded.
+
+A collection of garbage holds the interpreter, and every request with it: 60 ms with Haystack imported. Python can be
+told to pass over all that there is at one moment, and then it takes 5; but what is passed over is never collected, and
+revisions are to be. So that moment is the one before the first wrapper, and Haystack has to have come by then.
+"""
+
+import ast
+import gc
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+
+from hayhooks.collecting import no_collections
+from hayhooks.kernel import haystack
+from hayhooks.kernel.modules import import_public
+from hayhooks.kernel.snapshot import Revision
+
+_PACKAGES = ("haystack", "haystack_integrations")
+
+
+class Foundation:
+    """Lays the ground once, and lets wait for it what must not begin before.
+
+    Args:
+        freeze: whether this process is ours, so that we may say what its collections pass over. Otherwise there is
+            nothing to lay.
+        patience_s: when wrappers are loaded without it.
+    """
+
+    def __init__(self, *, freeze: bool, patience_s: float = 20.0) -> None:
+        self._patience_s = patience_s
+        self._lock = threading.Lock()  # guards all below
+        self._laid = not freeze
+        self._begun_at: float | None = None
+        self._waiting: list[Callable[[], None]] = []
+
+    def then(self, begin: Callable[[], None]) -> None:
+        """Call *begin*, at once or when the ground is laid, in whatever thread."""
+        with self._lock:
+            if not self._laid:
+                self._waiting.append(begin)
+                return
+        begin()
+
+    def lay(self, revisions: Iterable[Revision]) -> None:
+        """Import, in a thread apart, what of Haystack *revisions* import; from the second call on, nothing."""
+        with self._lock:
+            if self._laid or self._begun_at is not None:
+                return
+            self._begun_at = time.monotonic()
+        threading.Thread(target=self._lay, args=(tuple(revisions),), name="hayhooks foundation", daemon=True).start()
+
+    def relieve(self) -> None:
+        """Go on without, if it takes too long; to be called now and then."""
+        with self._lock:
+            is_late = self._begun_at is not None and time.monotonic() - self._begun_at > self._patience_s
+        if is_late:
+            self._go_on(lambda: None)
+
+    def _lay(self, revisions: Iterable[Revision]) -> None:
+        with no_collections():
+            for name in sorted({name for revision in revisions for name in _imports(revision)}):
+                module, _, attribute = name.rpartition(".")
+                # It may not be there, or raise anything: the wrapper that imports it will tell.
+                with suppress(BaseException):
+                    import_public(module or attribute, haystack.prepare, (attribute,) if module else ("__name__",))
+        self._go_on(_freeze)
+
+    def _go_on(self, prepare: Callable[[], None]) -> None:
+        with self._lock:
+            if self._laid:
+                return
+            prepare()
+            self._laid = True
+            waiting, self._waiting = self._waiting, []
+        for begin in waiting:
+            begin()
+
+
+def _freeze() -> None:
+    gc.freeze()  # without a collection before: that takes 0.1 s here, and finds a thousand objects
+
+
+def _imports(revision: Revision) -> Iterator[str]:
+    """The dotted names that the code of *revision* imports from Haystack: at the top level of a module all of them.
+
+    Of what is imported elsewhere, perhaps never, only what lies in ``haystack`` itself: some parts take seconds.
+    """
+    for path, file in revision.files.items():
+        if not path.endswith(".py") or not file.source or b"haystack" not in file.source:
+            continue
+        try:
+            module = ast.parse(file.source)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):  # its load will tell
+            continue
+        for name in itertools.chain.from_iterable(map(_imported, module.body)):
+            if name.partition(".")[0] in _PACKAGES:
+                yield name
+        for name in itertools.chain.from_iterable(map(_imported, ast.walk(module))):
+            if name == "haystack" or name.rpartition(".")[0] == "haystack":
+                yield name
+
+
+def _imported(statement: ast.AST) -> list[str]:
+    """The dotted names of what *statement* imports; none of a relative import, or if it is another statement."""
+    match statement:
+        case ast.Import(names=names):
+            return [alias.name for alias in names]
+        case ast.ImportFrom(module=module, names=names, level=0):
+            return [f"{module}.{alias.name}" for alias in names]
+        case _:
+            return []
