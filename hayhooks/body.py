@@ -7,13 +7,14 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope
 
 from hayhooks.errors import RefusedError
+from hayhooks.overdue import Overdue
 from hayhooks.steps import Step
 
 _ALLOWED = "hayhooks.body"  # in the scope: the setting that says how many bytes may come, and how many
 
 
 class Rules:
-    """What holds for every body, and the one timer for all that wait: one for each would cost a request more than this.
+    """What holds for every body.
 
     Args:
         size: bytes that a body may have, unless ``allow`` says otherwise; 0: any number.
@@ -23,27 +24,7 @@ class Rules:
     def __init__(self, size: int, pause_s: float) -> None:
         self.allowed = ("HAYHOOKS_MAX_BODY_SIZE", size)
         self.pause_s = pause_s
-        self.waits: dict[Body, float] = {}  # since when, of the loop's clock; the longest first
-        self._loop: asyncio.AbstractEventLoop | None = None  # while the timer runs
-
-    def time(self) -> float:
-        """The loop's clock, for one that waits from now on."""
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            self._loop = loop
-            loop.call_later(self.pause_s, self._look)
-        return loop.time()
-
-    def _look(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self.waits:
-            body, since = next(iter(self.waits.items()))
-            if since + self.pause_s > loop.time():
-                loop.call_at(since + self.pause_s, self._look)
-                return
-            del self.waits[body]
-            body.give_up()
-        self._loop = None
+        self.waits: Overdue[Body] = Overdue(pause_s, Body.give_up)
 
 
 class Body:
@@ -90,7 +71,7 @@ class Body:
     async def _wait(self, step: Step) -> Message:
         """Receive, but not for longer than a client may pause."""
         self._task = task = asyncio.current_task()
-        self._rules.waits[self] = self._rules.time()
+        self._rules.waits.add(self)
         try:
             return cast(Message, await step)
         except asyncio.CancelledError:
@@ -99,7 +80,7 @@ class Body:
             task.uncancel()
             raise _paused(self._rules.pause_s) from None
         finally:
-            self._rules.waits.pop(self, None)
+            self._rules.waits.discard(self)
             self._task = None
 
     def give_up(self) -> None:

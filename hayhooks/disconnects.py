@@ -1,18 +1,18 @@
 """Disconnects: a client that goes away ends the work that is done for it."""
 
 import asyncio
-import threading
 from collections.abc import Awaitable
 from typing import Any, TypeVar, cast
 
 from starlette.types import Receive
 
 from hayhooks.errors import DisconnectedError
+from hayhooks.overdue import Overdue
 from hayhooks.steps import Step
 
 T = TypeVar("T")
 
-_UNWATCHED_S = 0.02  # work that takes less is not worth the watching; what takes twice as long is watched
+_UNWATCHED_S = 0.02  # work that takes less is not worth the watching
 
 
 async def unless_disconnected(receive: Receive, work: Awaitable[T]) -> T:
@@ -33,8 +33,7 @@ async def _watched(receive: Receive, work: Step) -> Any:
     task = asyncio.current_task()
     assert task is not None
     watch = _Watch(receive, task)
-    watches = _watches.of_this_loop()
-    watches[watch] = None
+    _watches.add(watch)
     try:
         return await work
     except asyncio.CancelledError:
@@ -42,7 +41,7 @@ async def _watched(receive: Receive, work: Step) -> Any:
             raise DisconnectedError("the client went away") from None
         raise
     finally:
-        watches.pop(watch, None)
+        _watches.discard(watch)
         watch.end()
 
 
@@ -76,34 +75,4 @@ class _Watch:
         self._task.cancel()  # and not a task of the work's own, which would cost every request more
 
 
-class _Watches(threading.local):
-    """The watches that may have to begin: most requests have ended before. One timer begins them, of each loop.
-
-    A timer for each took 1.5 microseconds of a short request. Every thread has one loop.
-    """
-
-    def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None  # while its timer runs
-        self._young: dict[_Watch, None] = {}
-        self._old: dict[_Watch, None] = {}
-
-    def of_this_loop(self) -> dict[_Watch, None]:
-        """Where a watch is to be put, and to be taken out when its request has ended."""
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            self._loop, self._young, self._old = loop, {}, {}
-            loop.call_later(_UNWATCHED_S, self._turn)
-        return self._young
-
-    def _turn(self) -> None:
-        """Begin those that have been here for a whole turn."""
-        for watch in self._old:
-            watch.begin()
-        self._old, self._young = self._young, {}
-        if self._old:
-            asyncio.get_running_loop().call_later(_UNWATCHED_S, self._turn)
-        else:
-            self._loop = None
-
-
-_watches = _Watches()
+_watches = Overdue(_UNWATCHED_S, _Watch.begin)

@@ -117,7 +117,7 @@ def usable_name(name: str, hint: str = " (-n NAME)") -> str:
         click.UsageError: it cannot, and why.
     """
     from hayhooks.endpoints import BUILTIN  # noqa: PLC0415 - these import Starlette, which `list` must not pay for
-    from hayhooks.kernel.scan import is_leaving, name_problem  # noqa: PLC0415 - as above
+    from hayhooks.kernel.claims import is_leaving, name_problem  # noqa: PLC0415 - as above
     from hayhooks.router import reserved_names  # noqa: PLC0415 - as above
 
     _refuse_path(name)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hayhooks.errors import StartError
-from hayhooks.kernel.scan import claims_on, name_problem
+from hayhooks.kernel.claims import claims_on, name_problem
 from hayhooks.kernel.snapshot import Kind, Revision
 from hayhooks.wrapper import BasePipelineWrapper
 

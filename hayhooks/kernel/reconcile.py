@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from hayhooks.errors import sendable, told
+from hayhooks.kernel.claims import name_of
 from hayhooks.kernel.crew import Crew
 from hayhooks.kernel.foundation import Foundation
 from hayhooks.kernel.limits import NO_LIMITS, Limits
@@ -26,7 +27,7 @@ from hayhooks.kernel.outcome import run_on
 from hayhooks.kernel.paths import real_path
 from hayhooks.kernel.plan import plan
 from hayhooks.kernel.retire import Retirement
-from hayhooks.kernel.scan import Look, Scanner, name_of
+from hayhooks.kernel.scan import Look, Scanner
 from hayhooks.kernel.snapshot import Deployment, Failure, Kind, Loading, Revision, Snapshot, advance
 from hayhooks.kernel.watch import Watch
 from hayhooks.logger import log
