@@ -19,6 +19,7 @@ from hayhooks.errors import PipelineError, sendable, told
 from hayhooks.kernel.leases import Lease, current_lease
 from hayhooks.kernel.limits import Slots
 from hayhooks.kernel.modules import enter, public
+from hayhooks.kernel.outcome import Outcome
 from hayhooks.kernel.signature import Operation
 from hayhooks.kernel.snapshot import Deployment
 from hayhooks.toolkit.streaming import PipelineStream
@@ -155,21 +156,20 @@ async def _in_thread(deployment: Deployment, call: partial[Any]) -> Any:
     When this is cancelled the thread runs on, with a lease of its own: its revision is not retired under it.
     """
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[Any] = loop.create_future()
+    future: asyncio.Future[Outcome] = loop.create_future()
     context = contextvars.copy_context()
     let_go = _hold(deployment, getattr(call.func, "__name__", "a method"), loop)
 
     def job() -> None:
-        try:
-            settle = partial(_settle, future, context.run(call), None)
-        except BaseException as error:
-            settle = partial(_settle, future, None, _raisable(error))
-        finally:
-            let_go()
-        _tell(loop, settle)
+        outcome = Outcome.of(partial(context.run, call))
+        let_go()
+        _tell(loop, partial(_settle, future, outcome))
 
     deployment.crew.submit(job)
-    return await future
+    outcome = await future
+    if outcome.error is not None:
+        outcome.error = _raisable(outcome.error)
+    return outcome.take()  # an error that a future, or a frame of its traceback, refers to would be a cycle
 
 
 def _hold(deployment: Deployment, method: str, loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
@@ -192,17 +192,13 @@ def _hold(deployment: Deployment, method: str, loop: asyncio.AbstractEventLoop) 
     return let_go
 
 
-def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    if future.done():  # cancelled meanwhile
-        return
-    if error is None:
-        future.set_result(result)
-    else:
-        future.set_exception(error)
+def _settle(future: asyncio.Future[Outcome], outcome: Outcome) -> None:
+    if not future.done():  # cancelled meanwhile
+        future.set_result(outcome)
 
 
 def _raisable(error: BaseException) -> BaseException:
-    """*error* as a future can carry it: these would end the loop, or a generator."""
+    """*error* as a coroutine can raise it: these would end the loop, or a generator, or look like our own."""
     if not isinstance(error, StopIteration | SystemExit | KeyboardInterrupt | GeneratorExit | asyncio.CancelledError):
         return error
     carrier = RuntimeError(f"{type(error).__name__}: {error}".removesuffix(": "))

@@ -53,6 +53,7 @@ class Lease:
         self.task = self.host = None  # the task's context holds the lease: they would keep each other
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None  # as above: a cancelled timer keeps its context
         if self.slot is not None:
             self.slot.give_back()
 

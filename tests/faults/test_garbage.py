@@ -1,0 +1,121 @@
+"""What a request leaves behind goes at once, and not when a collection finds it: those hold up all other requests."""
+
+import gc
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+from hayhooks.batches import _Reader
+from hayhooks.body import Body
+from hayhooks.disconnects import _Watch
+from hayhooks.exchange import Exchange
+from hayhooks.invoke import Stream, _Pump
+from hayhooks.kernel.leases import Lease
+from hayhooks.kernel.limits import Slot
+from hayhooks.steps import Step
+from tests.server import LiveServer
+
+WRAPPER = """
+import asyncio, time
+from hayhooks import BasePipelineWrapper, SSEStream
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    request_timeout = 60
+    concurrency = 4
+
+    def setup(self):
+        pass
+
+    def run_api(self, kind: str, pause: float = 0.0):
+        if kind == "text":
+            return self.words(pause)
+        if kind == "events":
+            return SSEStream(self.words(pause))
+        if kind == "error":
+            raise ValueError("no")
+        time.sleep(pause)
+        return {"kind": kind}
+
+    def words(self, pause):
+        for number in range(5):
+            time.sleep(pause)
+            yield f"word{number} "
+
+    async def run_chat_completion_async(self, model, messages, body):
+        pause = float(messages[-1]["content"])
+        return self.words_async(pause)
+
+    async def words_async(self, pause):
+        for number in range(5):
+            await asyncio.sleep(pause)
+            yield f"word{number} "
+"""
+
+ASYNC = WRAPPER.replace("def run_api(", "async def run_api_async(").replace(
+    "        time.sleep(pause)\n        return", "        await asyncio.sleep(pause)\n        return"
+)
+
+LONG = 0.05  # long enough for a request to be watched for its client's leaving
+
+
+@contextmanager
+def seen_garbage() -> Iterator[list[object]]:
+    """What only a collection finds of what is made in this context."""
+    found: list[object] = []
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        yield found
+        gc.collect()
+        found += gc.garbage
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+
+
+OURS = (Body, Exchange, Lease, Slot, Step, Stream, _Pump, _Reader, _Watch)  # one or more a request
+
+
+def ask(client: httpx.Client, path: str, body: dict[str, object]) -> None:
+    response = client.post(path, json=body)
+    assert response.status_code < 500 or body.get("kind") == "error"
+    assert response.read()
+
+
+def chat(pause: float, *, stream: bool) -> dict[str, object]:
+    return {"model": "it", "stream": stream, "messages": [{"role": "user", "content": str(pause)}]}
+
+
+ASKED: dict[str, tuple[str, dict[str, object]]] = {
+    "quick": ("/it/run", {"kind": "value"}),
+    "long": ("/it/run", {"kind": "value", "pause": LONG}),
+    "text": ("/it/run", {"kind": "text", "pause": 0.0}),
+    "slow text": ("/it/run", {"kind": "text", "pause": LONG}),
+    "events": ("/it/run", {"kind": "events", "pause": LONG}),
+    "wrong": ("/it/run", {"kind": 1}),
+    "error": ("/it/run", {"kind": "error"}),
+    "chat": ("/it/chat", chat(0, stream=False)),
+    "stream": ("/it/chat", chat(0, stream=True)),
+    "slow stream": ("/it/chat", chat(LONG, stream=True)),
+    "by model": ("/v1/chat/completions", chat(LONG, stream=True)),
+}
+
+
+@pytest.mark.parametrize("asked", ASKED)
+@pytest.mark.parametrize("wrapper", [WRAPPER, ASYNC], ids=["sync", "async"])
+def test_a_request_leaves_no_cycle(server: LiveServer, wrapper: str, asked: str) -> None:
+    server.serve("it", wrapper)
+    ask(server.client, *ASKED[asked])
+
+    with seen_garbage() as garbage:
+        for _ in range(5):
+            ask(server.client, *ASKED[asked])
+        server.eventually(lambda: server.app.switch.live.snapshot.deployments["it"].leases.held == ())
+
+    assert Counter(type(thing) for thing in garbage if isinstance(thing, OURS)) == Counter()
