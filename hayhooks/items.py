@@ -44,15 +44,26 @@ def piece_of(item: Any) -> Piece:
     return piece
 
 
-def text_of(item: Any) -> str | None:
-    """What *item* adds, if that is text and nothing else that counts as long as no tool calls are pending."""
-    if isinstance(item, str):
-        return item
+def texts_of(items: Iterable[Any]) -> list[str] | None:
+    """What *items* add, if that is text and nothing else that counts as long as no tool calls are pending."""
+    texts = []
+    for item in items:
+        text = item if isinstance(item, str) else _text_of_chunk(item)
+        if text is None:
+            return None
+        if text:
+            texts.append(text)
+    return texts
+
+
+def _text_of_chunk(item: Any) -> str | None:
     if type(item).__name__ != "StreamingChunk":
         return None
     meta = item.meta
     more = item.tool_calls or item.tool_call_result or item.reasoning or item.finish_reason
-    return None if more or "usage" in meta or "response" in meta else item.content
+    if more or (meta and ("usage" in meta or "response" in meta)):
+        return None
+    return item.content  # type: ignore[no-any-return]
 
 
 def completion_of(item: Any) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """What a request leaves behind goes at once, and not when a collection finds it: those hold up all other requests."""
 
 import gc
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,13 +9,14 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from hayhooks.batches import _Reader
+from hayhooks.batches import Batches
 from hayhooks.body import Body
 from hayhooks.disconnects import _Watch
 from hayhooks.exchange import Exchange
 from hayhooks.invoke import Stream, _Pump
 from hayhooks.kernel.leases import Lease
 from hayhooks.kernel.limits import Slot
+from hayhooks.logger import log
 from hayhooks.steps import Step
 from tests.server import LiveServer
 
@@ -44,6 +46,8 @@ class PipelineWrapper(BasePipelineWrapper):
         for number in range(5):
             time.sleep(pause)
             yield f"word{number} "
+        if pause == 0.001:
+            raise ValueError("broken off")
 
     async def run_chat_completion_async(self, model, messages, body):
         pause = float(messages[-1]["content"])
@@ -58,6 +62,17 @@ class PipelineWrapper(BasePipelineWrapper):
 ASYNC = WRAPPER.replace("def run_api(", "async def run_api_async(").replace(
     "        time.sleep(pause)\n        return", "        await asyncio.sleep(pause)\n        return"
 )
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_the_server_does() -> Iterator[None]:
+    """loguru's own way to show an error looks at all variables, and Python keeps for ever what was looked at."""
+    log.remove()
+    log.add(sys.stderr, diagnose=False, backtrace=False)
+    yield
+    log.remove()
+    log.add(sys.stderr)
+
 
 LONG = 0.05  # long enough for a request to be watched for its client's leaving
 
@@ -79,7 +94,7 @@ def seen_garbage() -> Iterator[list[object]]:
         gc.enable()
 
 
-OURS = (Body, Exchange, Lease, Slot, Step, Stream, _Pump, _Reader, _Watch)  # one or more a request
+OURS = (Batches, Body, Exchange, Lease, Slot, Step, Stream, _Pump, _Watch)  # one or more a request
 
 
 def ask(client: httpx.Client, path: str, body: dict[str, object]) -> None:
@@ -98,6 +113,7 @@ ASKED: dict[str, tuple[str, dict[str, object]]] = {
     "text": ("/it/run", {"kind": "text", "pause": 0.0}),
     "slow text": ("/it/run", {"kind": "text", "pause": LONG}),
     "events": ("/it/run", {"kind": "events", "pause": LONG}),
+    "broken events": ("/it/run", {"kind": "events", "pause": 0.001}),
     "wrong": ("/it/run", {"kind": 1}),
     "error": ("/it/run", {"kind": "error"}),
     "chat": ("/it/chat", chat(0, stream=False)),
