@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hayhooks.kernel import own_files
 from hayhooks.kernel.claims import claim_problem, is_directory, is_leaving
-from hayhooks.kernel.paths import WRAPPER_FILE, real_path
+from hayhooks.kernel.paths import WRAPPER_FILE, YAML_SUFFIXES, real_path
 from hayhooks.kernel.snapshot import Kind, Shared, Stamp
 
 _MAX_FILES = 20_000  # of a folder, each of which costs a stat with every look
@@ -60,7 +60,7 @@ def look_at(name: str, paths: Sequence[Path], problem_of: Callable[[str], str]) 
     if problem:
         return Sight(path, directories=_folders(paths), problem=problem)
     try:
-        return _walk(path) if path.is_dir() else _look_at_file(path)
+        return _look_at_file(path) if path.suffix in YAML_SUFFIXES and not path.is_dir() else _walk(path)
     except OSError as error:
         problem = f"{path} cannot be read: {error.strerror or error}"
         return Sight(path, directories=_folders(paths), problem=problem)
@@ -78,10 +78,11 @@ class _Walk:
         self.directories: dict[str, tuple[int, int]] = {}
         self.own: set[str] = set()
         self.is_cut = False  # there are more directories than are looked into
-        self._folder = place_of(str(folder), identity_of(folder))
+        identity = identity_of(folder)
+        self._folder = place_of(str(folder), identity)
         self._written = own_files.written_in(self._folder)
         self._visited: set[tuple[int, int]] = set()
-        links = self._tree("", str(folder), _MAX_FILES)
+        links = self._tree("", str(folder), identity, _MAX_FILES)
         while links:
             prefix, directory = links.pop()
             if not f"{self._folder}/".startswith(real_path(directory).rstrip("/") + "/"):  # no way back up
@@ -91,18 +92,18 @@ class _Walk:
         """Visit what a link leads to; where that is too much, nothing of it."""
         stamps, directories = dict(self.stamps), dict(self.directories)
         try:
-            return self._tree(prefix, directory, len(stamps) + _MAX_LINKED_FILES)
+            return self._tree(prefix, directory, identity_of(directory), len(stamps) + _MAX_LINKED_FILES)
         except _TooManyError:
             self.stamps, self.directories = stamps, directories
             return []
 
-    def _tree(self, prefix: str, directory: str, most: int) -> list[tuple[str, str]]:
-        """Visit *directory* and what lies below it; returns the links to directories, with their prefixes."""
+    def _tree(self, prefix: str, top: str, top_identity: tuple[int, int], most: int) -> list[tuple[str, str]]:
+        """Visit *top* and what lies below it; returns the links to directories, with their prefixes."""
         links: list[tuple[str, str]] = []
-        to_visit = deque([(prefix, directory, place_of(directory, identity_of(directory)))])
+        to_visit = deque([(prefix, top, place_of(top, top_identity))])
         while to_visit:
             prefix, directory, real = to_visit.popleft()
-            identity = identity_of(directory)
+            identity = top_identity if directory is top else identity_of(directory)
             if identity in self._visited:
                 continue
             if len(self.directories) >= MAX_DIRECTORIES:  # the nearest have been seen: code lies there, caches below
