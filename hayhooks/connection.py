@@ -30,7 +30,9 @@ class Connection(PartingConnection):
 
     Args:
         read_timeout_s: how long the headers of a request may take to come, from the connection's begin or from the
-            answer before. A connection on which nothing comes at all is closed after that too.
+            answer before. A connection on which nothing comes at all is closed after that too, and not sooner as by
+            uvicorn: who keeps connections, as OpenAI's clients do for 5 s, must be the one that closes them, or its
+            next request meets a closed one.
     """
 
     def __init__(self, *args: Any, read_timeout_s: float, **kwargs: Any) -> None:

@@ -58,9 +58,6 @@ def server_options(settings: Settings) -> dict[str, Any]:
         "timeout_graceful_shutdown": settings.graceful_shutdown_timeout,
         "log_config": None,  # ours is set up already
         "access_log": False,  # the boundary writes a line with more in it
-        # As long as we wait for the headers of a request. Who keeps connections, as OpenAI's clients do for 5 s, which
-        # is uvicorn's own time, must be the one that closes them, or its next request meets a closed one.
-        "timeout_keep_alive": settings.read_timeout,
         "http": partial(Connection, read_timeout_s=settings.read_timeout),
         "ssl_certfile": settings.ssl_certfile,
         "ssl_keyfile": settings.ssl_keyfile,

@@ -490,10 +490,20 @@ def memory(bench: Bench) -> list[Figure]:
         few, many = (_memory_of_deployments(bench, command, count) for count in (1, bench.options.deployments))
         tell("resident, nothing deployed", label, "MB", idle)
         tell("a trivial deployment", label, "KB", (many - few) / max(bench.options.deployments - 1, 1) * 1024)
-    for server in (server for server in bench.servers() if server.process):
-        each, kept = _memory_of_streams(bench, server)
-        tell("an open stream", server.label, "KB", each)
-        tell("kept of each of 1,000 streams that have ended", server.label, "KB", kept)
+    # Of servers that have served nothing yet: where many requests have been, there is room for the next.
+    root = bench.directory / "memory-streams"
+    servers.write_wrappers(root, with_haystack=False)
+    fresh = [servers.limit(bench.log("memory-limit"))]
+    fresh += [
+        servers.hayhooks(command, root, bench.log("memory-streams"), label) for label, command in bench.commands()
+    ]
+    for started in fresh:
+        with started as server:
+            if server.label != LIMIT:
+                servers.all_served(server, root, bench.log("memory"))
+            each, kept = _memory_of_streams(bench, server)
+            tell("an open stream", server.label, "KB", each)
+            tell("kept of each of 1,000 streams that have ended", server.label, "KB", kept)
     return figures
 
 
