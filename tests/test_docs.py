@@ -113,7 +113,7 @@ def headings(page: Path) -> set[str]:
 
 
 def test_every_page_is_in_the_readme():
-    assert {f"docs/{page.name}" for page in (ROOT / "docs").iterdir()} <= set(re.findall(r"\]\(([^)#]+)", README))
+    assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} <= set(re.findall(r"\]\(([^)#]+)", README))
 
 
 def test_files_that_the_architecture_names_exist():
@@ -190,3 +190,30 @@ def test_the_applications_shown_are_served_by_uvicorn(tmp_path: Path, part: str)
 
     assert '{"result":"X!"}' in result.stdout, result.stderr
     assert ('{"answer":"pong"}' in result.stdout) is (prefix == "")
+
+
+def test_every_figure_told_is_one_of_the_benchmark_that_is_kept():
+    kept = json.loads((ROOT / "docs/performance.json").read_text())["figures"]
+    rows = {f"`{figure['row']}`" for figure in kept}
+    known = {told for figure in kept for told in _numbers_of(figure)}
+    page = re.findall(r"^\| (`[a-z-]+`) \| (.*) \|$", (ROOT / "docs/performance.md").read_text(), re.MULTILINE)
+    readme = README.split("## How fast")[1].split("\n## ")[0]
+    assert {row for row, _ in page} == rows
+    told = [*(cells for _, cells in page), *re.findall(r"^\| (.*(?:requests|chunks)/s) \|$", readme, re.MULTILINE)]
+    assert len(told) > 20
+
+    for cells in told:
+        for cell in cells.split(" | "):
+            if number := re.match(r"[\d,.]+(?= |$)", cell):
+                assert number[0] in known, cells
+
+
+def _numbers_of(figure: dict[str, object]) -> list[str]:
+    more = figure["more"]
+    assert isinstance(more, dict)
+    numbers = [figure.get(key) for key in ("value", "of_limit", "cpu_of_limit", "cpu_us_each")]
+    return [_rounded(number) for number in (*numbers, *more.values()) if isinstance(number, float)]
+
+
+def _rounded(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.1f}" if number >= 10 else f"{number:.2f}"
