@@ -9,6 +9,7 @@ from collections.abc import AsyncIterable, AsyncIterator
 from time import perf_counter
 from typing import Any, Self
 
+from hayhooks.kernel.outcome import Outcome
 from hayhooks.steps import Step
 
 _AT_ONCE_S = 0.0001  # an item that took less was not waited for
@@ -28,7 +29,7 @@ class Batches:
         self._at_once = 0  # items that came at once, in a row
         self._since_turn = 0  # items that came since others had their turn
         self._begun: Step | None = None  # the next item has been asked for, and is waited for
-        self._failure: BaseException | None = None  # comes after what has been read; StopAsyncIteration is one
+        self._end: Outcome | None = None  # what comes after what has been read: a failure, or the mere end
 
     def __aiter__(self) -> Self:
         return self
@@ -41,8 +42,9 @@ class Batches:
         if self._at_once >= _SURE and (ready := self._ready()):
             self._since_turn += len(ready)
             return ready
-        if self._failure is not None:
-            raise self._failure
+        if self._end is not None:
+            self._end.take()
+            raise StopAsyncIteration
         asked_at = perf_counter()
         step, self._begun = self._begun, None
         item = await (step or anext(self._items))
@@ -55,7 +57,7 @@ class Batches:
         ready: list[Any] = []
         ends_at = perf_counter() + _HELD_S
         try:
-            while not (self._begun or self._failure) and len(ready) < _TOGETHER and perf_counter() < ends_at:
+            while not (self._begun or self._end) and len(ready) < _TOGETHER and perf_counter() < ends_at:
                 step = anext(self._items).__await__()
                 try:
                     self._begun = Step(step, next(step))
@@ -63,7 +65,9 @@ class Batches:
                 except StopIteration as item:
                     ready.append(item.value)
         except BaseException as failure:  # whatever the wrapper raises, what came before it is given first
-            self._failure = failure
+            if failure.__traceback__ is not None:  # without this frame, which refers to all of us
+                failure.__traceback__ = failure.__traceback__.tb_next
+            self._end = Outcome(error=failure)
         return ready
 
     async def aclose(self) -> None:

@@ -24,6 +24,15 @@ from hayhooks.kernel.signature import Operation
 from hayhooks.kernel.snapshot import Deployment
 from hayhooks.toolkit.streaming import PipelineStream
 
+_NOT_RAISABLE = (
+    StopIteration,
+    StopAsyncIteration,
+    SystemExit,
+    KeyboardInterrupt,
+    GeneratorExit,
+    asyncio.CancelledError,
+)
+
 _UNREAD = 64  # items that a sync generator may be ahead of its reader
 
 
@@ -50,6 +59,7 @@ class Stream:
         self.first = first
         self.taken = 0
         self._rest = rest
+        self._ended = False
 
     @classmethod
     async def of(cls, deployment: Deployment, items: Iterator[Any] | AsyncIterable[Any]) -> "Stream":
@@ -86,8 +96,9 @@ class Stream:
     async def _next(self) -> list[Any]:
         """The next batch; empty at the end."""
         try:
-            return await self._rest.__anext__() if self._rest is not None else []
+            return await self._rest.__anext__() if self._rest is not None and not self._ended else []
         except StopAsyncIteration:
+            self._ended = True  # an iterator that is no generator may wait for ever when it is asked again
             return []
         # As in invoke.
         except BaseException as error:
@@ -208,7 +219,7 @@ def _settle(future: asyncio.Future[Outcome], outcome: Outcome) -> None:
 
 def _raisable(error: BaseException) -> BaseException:
     """*error* as a coroutine can raise it: these would end the loop, or a generator, or look like our own."""
-    if not isinstance(error, StopIteration | SystemExit | KeyboardInterrupt | GeneratorExit | asyncio.CancelledError):
+    if not isinstance(error, _NOT_RAISABLE):
         return error
     carrier = RuntimeError(f"{type(error).__name__}: {error}".removesuffix(": "))
     carrier.__cause__ = error
@@ -284,9 +295,12 @@ class _Pump:
             _tell(self._loop, self._arrive)
         if len(self._unread) >= _UNREAD:
             with self._room:
-                self._is_full = True  # before looking again: who takes away looks at this afterwards
-                self._room.wait_for(lambda: self._abandoned or len(self._unread) < _UNREAD)
+                self._room.wait_for(self._has_room)
         return True
+
+    def _has_room(self) -> bool:
+        self._is_full = True  # each time, and before looking: who takes away looks at this afterwards
+        return self._abandoned or len(self._unread) < _UNREAD
 
     def _arrive(self) -> None:
         """On the loop: let it look again."""

@@ -1,7 +1,8 @@
 """HTTP as uvicorn speaks it, where a short answer costs less: 9 microseconds of processor time, of 77 for a ``/run``.
 
 uvicorn writes the head of an answer and its body apart, which are two system calls and two packets, tests every header
-with regular expressions, and sets a timer after every answer.
+with regular expressions, and sets a timer after every answer. Where an application fails between the two, the client
+gets nothing at all, and not a head without its body.
 """
 
 from typing import Any, ClassVar
@@ -70,7 +71,8 @@ class _Cycle(RequestResponseCycle):
         self.waiting_for_100_continue = False
         lines = [STATUS_LINE[status], self._lines_of_server()]
         for header in headers:
-            lines.append(self._known.get(tuple(header)) or self._line(*header))
+            name, value = map(bytes, header)  # of bytes, which they nearly always are, it makes nothing new
+            lines.append(self._known.get((name, value)) or self._line(name, value))
         if not self.keep_alive:
             lines.append(b"connection: close\r\n")
         if self.chunked_encoding is None and self.scope["method"] != "HEAD" and status not in (204, 304):

@@ -199,7 +199,7 @@ def test_every_figure_told_is_one_of_the_benchmark_that_is_kept():
     page = re.findall(r"^\| (`[a-z-]+`) \| (.*) \|$", (ROOT / "docs/performance.md").read_text(), re.MULTILINE)
     readme = README.split("## How fast")[1].split("\n## ")[0]
     assert {row for row, _ in page} == rows
-    told = [*(cells for _, cells in page), *re.findall(r"^\| (.*(?:requests|chunks)/s) \|$", readme, re.MULTILINE)]
+    told = [*(cells for _, cells in page), *re.findall(r"^\| (.*(?:requests|chunks)/s.*) \|$", readme, re.MULTILINE)]
     assert len(told) > 20
 
     for cells in told:

@@ -43,6 +43,7 @@ ANSWERS: dict[str, list[Message]] = {
     "closing": [start(length(7), (b"connection", b"close")), body(b"closing")],
     "upper-case": [start((b"Content-Length", b"5"), (b"X-Thing", b"A b")), body(b"upper")],
     "lists": [start([b"content-length", b"5"], [b"content-type", b"a/b"]), body(b"lists")],
+    "bytearrays": [start(length(5), (bytearray(b"content-type"), memoryview(b"a/b"))), body(bytearray(b"bytes"))],
     "memory": [start(length(6)), body(memoryview(b"memory"))],
     "no-headers": [{"type": "http.response.start", "status": 200}, {"type": "http.response.body"}],
     "odd-status": [start(length(0), status=599), body(b"")],

@@ -57,31 +57,31 @@ class Foundation:
         """Go on without, if it takes too long; to be called now and then."""
         with self._lock:
             is_late = self._begun_at is not None and time.monotonic() - self._begun_at > self._patience_s
-        if is_late:
-            self._go_on(lambda: None)
+            if self._laid or not is_late:
+                return
+        gc.enable()  # the import that hangs would keep it off
+        self._go_on()
 
     def _lay(self, revisions: Iterable[Revision]) -> None:
-        with no_collections():
-            for name in sorted({name for revision in revisions for name in _imports(revision)}):
-                module, _, attribute = name.rpartition(".")
-                # It may not be there, or raise anything: the wrapper that imports it will tell.
-                with suppress(BaseException):
-                    import_public(module or attribute, haystack.prepare, (attribute,) if module else ("__name__",))
-        self._go_on(_freeze)
+        try:
+            with no_collections():
+                for name in sorted({name for revision in revisions for name in _imports(revision)}):
+                    module, _, attribute = name.rpartition(".")
+                    # It may not be there, or raise anything: the wrapper that imports it will tell.
+                    with suppress(BaseException):
+                        import_public(module or attribute, haystack.prepare, (attribute,) if module else ("__name__",))
+                with self._lock:
+                    if not self._laid:
+                        gc.freeze()  # without a collection before: that takes 0.1 s here, and finds a thousand objects
+        finally:
+            self._go_on()
 
-    def _go_on(self, prepare: Callable[[], None]) -> None:
+    def _go_on(self) -> None:
         with self._lock:
-            if self._laid:
-                return
-            prepare()
             self._laid = True
             waiting, self._waiting = self._waiting, []
         for begin in waiting:
             begin()
-
-
-def _freeze() -> None:
-    gc.freeze()  # without a collection before: that takes 0.1 s here, and finds a thousand objects
 
 
 def _imports(revision: Revision) -> Iterator[str]:

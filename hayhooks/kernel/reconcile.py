@@ -84,7 +84,7 @@ class Reconciler:
         threads: how many sync calls of one deployment run at a time.
         limits: what the requests of a deployment may take, where its wrapper does not say so itself.
         settle_ms: how long a folder must keep still before it is read.
-        look_around_ms: the longest time between two looks at everything, see ``Watch``.
+        look_around_ms: the time between two looks at everything, see ``Watch``.
         absence_ms: how long a folder must be gone before it is undeployed.
         drain_s: how long requests may go on in a deployment that was replaced or removed.
         check_s: how long a wrapper's ``check`` may take.
@@ -334,7 +334,8 @@ class Reconciler:
             relieve()
             self.retirement.relieve()
             ticks = self._wait(self._settle_s if self._look.unsettled else _TEND_S)
-            if ticks or self._loaded or self._look.unsettled or self._stopped.is_set():
+            late = self._is_ready() and not self.snapshot.ready  # a setup that hangs has had its time
+            if ticks or late or self._loaded or self._look.unsettled or self._stopped.is_set():
                 return ticks
 
     def _wait(self, timeout_s: float) -> list[frozenset[str]]:

@@ -1,7 +1,7 @@
 """Watch: tell that something may have changed. A tick is a hint, never the truth.
 
 Events can be lost (network mounts, a full inotify queue, a change made before the watch began), a fresh look
-cannot: so there is a tick without a hint at least every look-around time, whatever the file system says.
+cannot: so there is a tick without a hint every look-around time, or some seconds where looks take long.
 """
 
 import os
@@ -20,6 +20,7 @@ _RETRY_S = 30.0  # after this long without events they are tried again
 # While events come, looking around takes a fiftieth of a processor at most, and waits longer instead. Each of its
 # system calls hands the interpreter over: with 1,000 folders once a second, requests took half as much time again.
 _REST = 50.0
+_LONGEST_REST_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,8 @@ class Watch:
 
     Args:
         tell: called in that thread with the changed paths, and with none whenever the look-around time is over.
-        look_around_s: the longest time between two ticks of the latter kind; where there are events and looks take
-            long, it is longer.
+        look_around_s: the time between two ticks of the latter kind; where there are events and looks take long, it
+            is longer.
         events: whether to ask the file system at all.
         step_ms: how long a burst of events must pause before it is told: what a save costs at the least.
     """
@@ -79,7 +80,7 @@ class Watch:
 
     def looked_around(self, took_s: float) -> None:
         """Note how much of a processor's time a look at everything has taken."""
-        self._rest_s = _REST * took_s
+        self._rest_s = min(_REST * took_s, _LONGEST_REST_S)
 
     def stop(self) -> None:
         """End the thread, within some milliseconds."""

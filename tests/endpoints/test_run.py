@@ -297,3 +297,56 @@ def test_a_slow_reader_is_felt_by_the_generator(server: LiveServer, tmp_path):
             before, same = now, same + 1 if now == before else 0
             time.sleep(0.01)
         assert int(before or 0) < 2_000
+
+
+ENDS = """
+import asyncio
+from hayhooks import BasePipelineWrapper
+
+
+class Once:
+    asked = False
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        if self.asked:
+            await asyncio.Event().wait()
+        self.asked = True
+        raise StopAsyncIteration
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        pass
+
+    async def run_api_async(self):
+        return Once()
+"""
+
+BRIDGE = """
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        pass
+
+    def run_api(self):
+        raise StopAsyncIteration("of another loop")
+        yield
+"""
+
+
+def test_an_iterator_that_has_ended_is_not_asked_again(server: LiveServer):
+    server.serve("it", ENDS)
+    response = server.client.post("/it/run", json={}, timeout=10)
+    assert (response.status_code, response.text) == (200, "")
+
+
+def test_a_generator_that_raises_the_end_of_another_kind_of_iterator_has_failed(server: LiveServer):
+    server.serve("it", BRIDGE)
+    response = server.client.post("/it/run", json={})
+    assert response.status_code == 500
+    assert "of another loop" in response.json()["detail"]

@@ -43,7 +43,7 @@ class PipelineWrapper(BasePipelineWrapper):
         return {"kind": kind}
 
     def words(self, pause):
-        for number in range(5):
+        for number in range(5 if pause else 20):
             time.sleep(pause)
             yield f"word{number} "
         if pause == 0.001:
@@ -54,7 +54,7 @@ class PipelineWrapper(BasePipelineWrapper):
         return self.words_async(pause)
 
     async def words_async(self, pause):
-        for number in range(5):
+        for number in range(5 if pause else 20):
             await asyncio.sleep(pause)
             yield f"word{number} "
 """

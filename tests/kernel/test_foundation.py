@@ -79,6 +79,7 @@ def test_an_import_that_hangs_does_not_keep_wrappers_waiting(
         assert not loaded.is_set()
         while not loaded.wait(0.01):
             foundation.relieve()
+        assert gc.isenabled()
     finally:
         hangs.set()
     assert gc.get_freeze_count() == 0
