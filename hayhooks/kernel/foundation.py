@@ -17,6 +17,7 @@ from hayhooks.collecting import no_collections
 from hayhooks.kernel import haystack
 from hayhooks.kernel.modules import import_public
 from hayhooks.kernel.snapshot import Revision
+from hayhooks.logger import log
 
 _PACKAGES = ("haystack", "haystack_integrations")
 
@@ -59,6 +60,7 @@ class Foundation:
             is_late = self._begun_at is not None and time.monotonic() - self._begun_at > self._patience_s
             if self._laid or not is_late:
                 return
+        log.warning("What wrappers import of Haystack takes longer than {:g} s: loading them without", self._patience_s)
         gc.enable()  # the import that hangs would keep it off
         self._go_on()
 
@@ -90,10 +92,11 @@ def _imports(revision: Revision) -> Iterator[str]:
     Of what is imported elsewhere, perhaps never, only what lies in ``haystack`` itself: some parts take seconds.
     """
     for path, file in revision.files.items():
-        if not path.endswith(".py") or not file.source or b"haystack" not in file.source:
+        # What lies deeper may be scripts and tests, which nobody imports here.
+        if "/" in path or not path.endswith(".py") or not file.source or b"haystack" not in file.source:
             continue
         try:
-            module = ast.parse(file.source)
+            module = ast.parse(file.source, path)
         except (SyntaxError, ValueError, RecursionError, MemoryError):  # its load will tell
             continue
         for name in itertools.chain.from_iterable(map(_imported, module.body)):
