@@ -76,8 +76,8 @@ def encode_part(value: Any) -> bytes:
         TypeError: something in it cannot be JSON; the message names the type.
     """
     try:
-        data = to_json(value) if isinstance(value, str) else encode(value)
-    except (PydanticSerializationError, TypeError) as error:
+        data = encode(value)
+    except TypeError as error:
         try:
             return json.dumps(value, allow_nan=False).encode()
         except (TypeError, ValueError):

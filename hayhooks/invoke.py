@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from functools import partial
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from hayhooks.batches import Batches
 from hayhooks.errors import PipelineError, sendable, told
@@ -37,7 +37,7 @@ _UNREAD = 64  # items that a sync generator may be ahead of its reader
 
 
 class Batched(Protocol):
-    """An asynchronous iterator of batches that can be closed."""
+    """What gives batches one after the other, as an asynchronous iterator does, and can be closed."""
 
     def __anext__(self) -> Awaitable[list[Any]]: ...
 
@@ -306,9 +306,6 @@ class _Pump:
         """On the loop: let it look again."""
         if self._arrival is not None and not self._arrival.done():
             self._arrival.set_result(None)
-
-    def __aiter__(self) -> Self:
-        return self
 
     async def __anext__(self) -> list[Any]:
         """On the loop: what has arrived, waiting for the first item."""

@@ -7,7 +7,6 @@ and revisions are to be. So that moment is the one before the first wrapper, and
 
 import ast
 import gc
-import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +15,7 @@ from contextlib import suppress
 from hayhooks.collecting import no_collections
 from hayhooks.kernel import haystack
 from hayhooks.kernel.modules import import_public
+from hayhooks.kernel.shared import imports_of, parsed
 from hayhooks.kernel.snapshot import Revision
 from hayhooks.logger import log
 
@@ -95,24 +95,13 @@ def _imports(revision: Revision) -> Iterator[str]:
         # What lies deeper may be scripts and tests, which nobody imports here.
         if "/" in path or not path.endswith(".py") or not file.source or b"haystack" not in file.source:
             continue
-        try:
-            module = ast.parse(file.source, path)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):  # its load will tell
+        tree = parsed(file.source, path)
+        if tree is None:  # its load will tell
             continue
-        for name in itertools.chain.from_iterable(map(_imported, module.body)):
-            if name.partition(".")[0] in _PACKAGES:
-                yield name
-        for name in itertools.chain.from_iterable(map(_imported, ast.walk(module))):
-            if name == "haystack" or name.rpartition(".")[0] == "haystack":
-                yield name
+        yield from (name for name in _names(tree.body) if name.partition(".")[0] in _PACKAGES)
+        yield from (name for name in _names(ast.walk(tree)) if (name.rpartition(".")[0] or name) == "haystack")
 
 
-def _imported(statement: ast.AST) -> list[str]:
-    """The dotted names of what *statement* imports; none of a relative import, or if it is another statement."""
-    match statement:
-        case ast.Import(names=names):
-            return [alias.name for alias in names]
-        case ast.ImportFrom(module=module, names=names, level=0):
-            return [f"{module}.{alias.name}" for alias in names]
-        case _:
-            return []
+def _names(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    for node in nodes:
+        yield from imports_of(node)[1]

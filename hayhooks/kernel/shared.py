@@ -52,19 +52,32 @@ def named_modules(source: bytes) -> frozenset[str]:
     return frozenset(name.decode() for name in _DOTTED.findall(source))
 
 
-def _imported_names(source: bytes, package: str) -> frozenset[str]:
+def parsed(source: bytes, path: str = "<unknown>") -> ast.Module | None:
+    """*source*, which is told as *path* where Python warns of it; None if it is no Python."""
     try:
-        tree = ast.parse(source)
+        return ast.parse(source, path)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return frozenset()
+        return None
+
+
+def imports_of(node: ast.AST, package: str = "") -> tuple[str, list[str]]:
+    """The module that *node* imports from, and the dotted names that it imports.
+
+    "" where it is no ``from``; no names either where it is no import at all, or leads out of *package*.
+    """
+    if isinstance(node, ast.Import):
+        return "", [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and (module := _absolute(node, package)):
+        return module, [f"{module}.{alias.name}" for alias in node.names]
+    return "", []
+
+
+def _imported_names(source: bytes, package: str) -> frozenset[str]:
+    tree = parsed(source)
     names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            module = _absolute(node, package)
-            if module:
-                names.update((module, *(f"{module}.{alias.name}" for alias in node.names)))
+    for node in ast.walk(tree) if tree is not None else ():
+        module, imported = imports_of(node, package)
+        names.update(imported, [module] if module else [])
     return frozenset(names)
 
 

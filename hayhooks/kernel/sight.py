@@ -67,7 +67,8 @@ def look_at(name: str, paths: Sequence[Path], problem_of: Callable[[str], str]) 
 
 
 def _folders(paths: Sequence[Path]) -> Directories:
-    return {place_of(str(path), identity_of(path)): identity_of(path) for path in paths if path.is_dir()}
+    identities = {path: identity_of(path) for path in paths if path.is_dir()}
+    return {place_of(str(path), identity): identity for path, identity in identities.items()}
 
 
 class _Walk:
