@@ -1,6 +1,6 @@
 """Requests of OpenAI's APIs: the body names the deployment as its ``model``, and errors are told in OpenAI's shape."""
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
@@ -24,7 +24,7 @@ from hayhooks.kernel.snapshot import Deployment, Snapshot
 from hayhooks.logger import log
 from hayhooks.openapi import Described, Docs, Schema, obj
 from hayhooks.router import find, lend, switch_of, unknown_model
-from hayhooks.sse import Events
+from hayhooks.sse import Events, Writer
 
 # Of wrappers that are models for OpenAI's clients.
 _METHODS = ("run_chat_completion", "run_chat_completion_async", "run_response", "run_response_async")
@@ -35,14 +35,11 @@ def is_model(deployment: Deployment) -> bool:
     return deployment.operation(*_METHODS) is not None
 
 
-class Answer(Protocol):
-    """One answer in the making."""
+class Answer(Writer, Protocol):
+    """One answer in the making; as a writer it makes the server-sent events."""
 
     def whole(self, items: Iterable[Any]) -> bytes:
         """The JSON of an answer that consists of *items*."""
-
-    def events(self, stream: Stream) -> AsyncGenerator[bytes, None]:
-        """The server-sent events of an answer that *stream* gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +216,7 @@ async def _answer(
     except PipelineError:
         await stream.aclose()
         raise
-    return Events(answer.events(stream), stream)
+    return Events(answer, stream)
 
 
 def _was_reading_messages(traceback: TracebackType | None) -> bool:

@@ -1,21 +1,17 @@
-"""OpenAI chat completions: from what a wrapper gives to what a client reads. Pure functions on items and iterators.
+"""OpenAI chat completions: from what a wrapper gives to what a client reads. No IO, and no waiting.
 
 See https://platform.openai.com/docs/api-reference/chat for the shapes.
 """
 
 import time
 import uuid
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
-from contextlib import aclosing
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
 from hayhooks.encode import encode_part, encode_texts
 from hayhooks.errors import OpenAIError
-from hayhooks.exchange import failed
-from hayhooks.invoke import Stream
 from hayhooks.items import completion_of, piece_of, texts_of
-from hayhooks.logger import log
 from hayhooks.pieces import Call, Piece, Tally
 
 DONE = b"data: [DONE]\n\n"
@@ -34,6 +30,8 @@ class Completion:
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
         self._created = int(time.time())
         self._include_usage = include_usage
+        self._tally = Tally()
+        self._unsent: list[bytes] = []  # of the batch that is being written
 
     def whole(self, items: Iterable[Any]) -> bytes:
         """The ``chat.completion`` object of an answer that consists of *items*.
@@ -45,7 +43,7 @@ class Completion:
         given = completion_of(items[0]) if len(items) == 1 else None
         if given is not None:
             return encode_part({**self._head("chat.completion"), "usage": None, **given})
-        content, reasoning, tally = [], [], Tally()
+        content, reasoning, tally = [], [], self._tally
         for piece in map(piece_of, items):
             content.append(piece.content)
             reasoning.append(piece.reasoning)
@@ -59,45 +57,40 @@ class Completion:
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": tally.finish_reason}
         return encode_part({**self._head("chat.completion"), "choices": [choice], "usage": _usage(tally.usage)})
 
-    async def events(self, stream: Stream) -> AsyncGenerator[bytes, None]:
-        """The events of *stream*, those of one batch together: role, one for each item, finish reason, ``[DONE]``.
+    def begin(self) -> bytes:
+        """The chunk with the role."""
+        return self._chunk({"role": "assistant", "content": ""})
 
-        When the wrapper raises in the middle the status has been sent: the error is an event of its own, which SDKs
-        raise and UIs show, and no finish reason says that the answer was complete.
-        """
-        tally = Tally()
-        ready = [self._chunk({"role": "assistant", "content": ""})]
-        async with aclosing(stream):
-            try:
-                async for batch in stream:
-                    if (texts := texts_of(batch)) is not None and not tally.pending:
-                        ready += self._of_texts(texts)
-                    else:
-                        for chunks in self._chunks(batch, tally):  # one by one: those before a failure are sent too
-                            ready.append(chunks)
-                    if ready:
-                        yield b"".join(ready)
-                        ready = []
-                yield b"".join([*ready, *self._end(tally)])
-            except Exception as error:
-                failed(error)
-                log.opt(exception=error).error("{}: the answer failed in mid-stream: {}", self._model, error)
-                body = OpenAIError(500, str(error), type="server_error").body()["error"]
-                yield b"".join([*ready, b"data: ", encode_part({"error": body}), b"\n\n", DONE])
-
-    def _chunks(self, batch: list[Any], tally: Tally) -> Iterator[bytes]:
-        """The chunks of *batch*; calls wait for the end, when it is known whose they are."""
-        for item in batch:
+    def write(self, batch: list[Any]) -> bytes:
+        """A chunk for each item of *batch*, but for calls: they wait for the end, when it is known whose they are."""
+        texts = None if self._tally.pending else texts_of(batch)
+        if texts is not None:
+            return self._of_texts(texts)
+        for item in batch:  # one by one: those before a failure are sent too
             piece = piece_of(item)
-            tally.take(piece)
-            yield from self._of(piece)
+            self._tally.take(piece)
+            self._unsent += self._of(piece)
+        return self._take_unsent()
 
-    def _of_texts(self, texts: list[str]) -> list[bytes]:
-        return [encode_texts(texts, *self._around_texts)] if texts else []
+    def finish(self) -> bytes:
+        """The client's calls, the finish reason, and ``[DONE]``."""
+        return b"".join(self._end(self._tally))
+
+    def fail(self, error: Exception) -> bytes:
+        """An event of its own, which SDKs raise and UIs show; no finish reason says that the answer was complete."""
+        body = OpenAIError(500, str(error), type="server_error").body()["error"]
+        return b"".join([self._take_unsent(), b"data: ", encode_part({"error": body}), b"\n\n", DONE])
+
+    def _take_unsent(self) -> bytes:
+        unsent, self._unsent = self._unsent, []
+        return b"".join(unsent)
+
+    def _of_texts(self, texts: list[str]) -> bytes:
+        return encode_texts(texts, *self._around_texts) if texts else b""
 
     def _of(self, piece: Piece) -> Iterator[bytes]:
         if piece.content:
-            yield from self._of_texts([piece.content])
+            yield self._of_texts([piece.content])
         if piece.reasoning:
             yield self._chunk({"reasoning_content": piece.reasoning})
         if piece.event is not None:

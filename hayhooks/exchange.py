@@ -63,10 +63,10 @@ class Exchange:
         self.client = client
 
     def streamed(self, chunks: int) -> None:
-        """Note that *chunks* have been sent, all in all."""
+        """Note that *chunks* more have been sent."""
         if self.counts is not None:
-            self.counts.chunks += chunks - self.chunks
-        self.chunks = chunks
+            self.counts.chunks += chunks
+        self.chunks += chunks
 
     def end(self, route: str | None) -> None:
         """Note that the last byte is out, of an answer that the route with the path *route* has given, if one has."""

@@ -48,18 +48,17 @@ class Batched(Protocol):
 class Stream:
     """What a method streams, with its first batch already taken, so that an early error is still an error response.
 
-    Iterate it once, over its batches, and close it (``aclose``) whatever happens: this stops the wrapper's work.
+    Ask for the ``next`` batch until there is none, and close it (``aclose``) whatever happens: this stops the wrapper's
+    work. Neither this nor what writes its items is a generator: each would cost a lone chunk a microsecond or two.
 
     Attributes:
-        first: the first batch; empty if there are no items at all.
-        taken: how many items have been taken from it.
+        first: the first batch, until it has been asked for; empty if there are no items at all.
     """
 
     def __init__(self, first: list[Any], rest: Batched | None = None) -> None:
         self.first = first
-        self.taken = 0
         self._rest = rest
-        self._ended = False
+        self._ended = rest is None
 
     @classmethod
     async def of(cls, deployment: Deployment, items: Iterator[Any] | AsyncIterable[Any]) -> "Stream":
@@ -70,41 +69,36 @@ class Stream:
         """
         stream = cls([], Batches(items) if isinstance(items, AsyncIterable) else _from_thread(deployment, items))
         try:
-            stream.first = await stream._next()
+            stream.first = await stream.next()
         except BaseException:
             await stream.aclose()
             raise
         return stream
 
-    async def __aiter__(self) -> AsyncGenerator[list[Any], None]:
-        lease, task = current_lease.get(), asyncio.current_task()
-        if lease is not None:
-            lease.task = task  # while we are read, this is what to cancel: the reader can still tell its client
-        if self.first:
-            self.taken = len(self.first)
-            yield self.first
-        try:
-            while batch := await self._next():
-                self.taken += len(batch)
-                yield batch
-        except asyncio.CancelledError:
-            if lease is None or not lease.expired or task is None:
-                raise
-            task.uncancel()
-            raise lease.expired() from None
+    async def next(self) -> list[Any]:
+        """The next batch; empty at the end.
 
-    async def _next(self) -> list[Any]:
-        """The next batch; empty at the end."""
+        Raises:
+            PipelineError: the wrapper raised.
+            ExpiredError: the request was told to end meanwhile.
+        """
+        batch, self.first = self.first, []
+        if batch or self._ended:
+            return batch
+        assert self._rest is not None
         try:
-            return await self._rest.__anext__() if self._rest is not None and not self._ended else []
+            return await self._rest.__anext__()
         except StopAsyncIteration:
             self._ended = True  # an iterator that is no generator may wait for ever when it is asked again
             return []
         # As in invoke.
         except BaseException as error:
-            if _passes(error):
-                raise
-            raise _pipeline_error(error) from error
+            if not _passes(error):
+                raise _pipeline_error(error) from error
+            lease = current_lease.get()
+            if isinstance(error, asyncio.CancelledError) and lease is not None and (why := lease.why_cancelled()):
+                raise why from None  # here and not when all is unwound: the reader can still tell its client
+            raise
 
     async def aclose(self) -> None:
         """Stop the work, if it still goes on."""
@@ -166,8 +160,11 @@ def _is_stream(result: Any) -> bool:
 
 async def collect(stream: Stream) -> list[Any]:
     """Every item of *stream*."""
+    items: list[Any] = []
     async with aclosing(stream):
-        return [item async for batch in stream for item in batch]
+        while batch := await stream.next():
+            items += batch
+    return items
 
 
 async def _in_thread(deployment: Deployment, call: partial[Any]) -> Any:

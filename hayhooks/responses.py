@@ -1,20 +1,16 @@
-"""OpenAI Responses: from what a wrapper gives to what a client reads. Pure functions on items and iterators.
+"""OpenAI Responses: from what a wrapper gives to what a client reads. No IO, and no waiting.
 
 See https://platform.openai.com/docs/api-reference/responses for the shapes, and -streaming there for the events.
 """
 
 import time
 import uuid
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
-from contextlib import aclosing
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from hayhooks.encode import encode_part
-from hayhooks.exchange import failed
-from hayhooks.invoke import Stream
 from hayhooks.items import piece_of, response_of
-from hayhooks.logger import log
 from hayhooks.pieces import Call, Piece, Tally
 
 # What a response repeats of its request: the field, the type that it must have to be repeated, and what stands there
@@ -71,6 +67,7 @@ class Reply:
         self._open: _Item | None = None
         self._tally = Tally()
         self._sequence_number = 0  # of the next event
+        self._unsent: list[bytes] = []  # events of the batch that is being written
 
     def whole(self, items: Iterable[Any]) -> bytes:
         """The ``response`` object of an answer that consists of *items*.
@@ -87,28 +84,29 @@ class Reply:
         self._finish()
         return encode_part(self._response(self._status))
 
-    async def events(self, stream: Stream) -> AsyncGenerator[bytes, None]:
-        """The events of *stream*, those of one batch together, from ``response.created`` to ``response.completed``.
-
-        That is ``response.failed`` when the wrapper raises in the middle, and ``response.incomplete`` when the model
-        was stopped.
-        """
+    def begin(self) -> bytes:
+        """``response.created`` and ``response.in_progress``."""
         begun = self._response("in_progress")
-        ready = [self._event("response.created", response=begun), self._event("response.in_progress", response=begun)]
-        async with aclosing(stream):
-            try:
-                async for batch in stream:
-                    for item in batch:
-                        ready += self._take(piece_of(item))
-                    if ready:
-                        yield b"".join(ready)
-                        ready = []
-                ready += self._finish()
-                yield b"".join([*ready, self._event(f"response.{self._status}", response=self._response(self._status))])
-            except Exception as error:
-                failed(error)
-                log.opt(exception=error).error("{}: the answer failed in mid-stream: {}", self._model, error)
-                yield b"".join([*ready, *self._fail(error)])
+        return self._event("response.created", response=begun) + self._event("response.in_progress", response=begun)
+
+    def write(self, batch: list[Any]) -> bytes:
+        """The deltas of *batch*, and what begins and ends around them."""
+        for item in batch:  # one by one: those before a failure are sent too
+            self._unsent += self._take(piece_of(item))
+        return self._take_unsent()
+
+    def finish(self) -> bytes:
+        """The client's calls and ``response.completed``, or ``response.incomplete`` when the model was stopped."""
+        events = self._finish()
+        return b"".join([*events, self._event(f"response.{self._status}", response=self._response(self._status))])
+
+    def fail(self, error: Exception) -> bytes:
+        """``response.failed``."""
+        return b"".join([self._take_unsent(), *self._fail(error)])
+
+    def _take_unsent(self) -> bytes:
+        unsent, self._unsent = self._unsent, []
+        return b"".join(unsent)
 
     def _take(self, piece: Piece) -> Iterable[bytes]:
         """Write *piece* down, and give the events that tell of it."""

@@ -213,8 +213,7 @@ async def lend(deployment: Deployment, app: ASGIApp, scope: Scope, receive: Rece
     exchange.revision, counts = deployment.revision.id, exchange.counts
     if counts is not None:
         counts.in_flight += 1
-    task = asyncio.current_task()
-    lease = Lease(task)
+    lease = Lease(asyncio.current_task())
     current_lease.set(lease)
     deployment.leases.take(lease)
     if deployment.timeout_s:
@@ -224,10 +223,9 @@ async def lend(deployment: Deployment, app: ASGIApp, scope: Scope, receive: Rece
             _refuse_if_full(deployment, scope)  # before the body is read; what asks for work asks again after it
         await app(scope, receive, send)
     except asyncio.CancelledError:
-        if not lease.expired or task is None:
-            raise
-        task.uncancel()
-        raise lease.expired() from None
+        if why := lease.why_cancelled():
+            raise why from None
+        raise
     finally:
         if counts is not None:
             counts.in_flight -= 1

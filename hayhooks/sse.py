@@ -7,9 +7,8 @@ ends streams when the server begins to stop, where ours go on to their end.
 
 import asyncio
 from collections.abc import AsyncGenerator, Generator
-from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -32,16 +31,40 @@ class SSEStream:
     stream: Generator[Any, Any, Any] | AsyncGenerator[Any, Any]
 
 
+class Writer(Protocol):
+    """Writes the body of one streamed answer, a piece for each batch of what the wrapper gives."""
+
+    def begin(self) -> bytes:
+        """What stands before the first batch, and leaves with it."""
+
+    def write(self, batch: list[Any]) -> bytes:
+        """What *batch* adds; b"" if it is nothing for this client.
+
+        Raises:
+            Exception: an item is of no use: ``fail`` comes next.
+        """
+
+    def finish(self) -> bytes:
+        """What stands after the last batch."""
+
+    def fail(self, error: Exception) -> bytes:
+        """What stands last where the wrapper or ``write`` raised: the status has been sent, so this tells the client.
+
+        Raises:
+            Exception: *error*, where there is no way to tell: the connection is to be cut.
+        """
+
+
 class _Live(Response):
-    """Sends *chunks*, made of *stream*, as they come; when the client goes away, the work behind them is stopped."""
+    """Sends what *writer* makes of *stream* as it comes; when the client goes away, the work behind it is stopped."""
 
     keep_awake = b""  # sent when nothing else was for a while
 
-    def __init__(self, chunks: AsyncGenerator[bytes, None], stream: Stream) -> None:
+    def __init__(self, writer: Writer, stream: Stream) -> None:
         self.status_code = 200
         self.background = None
         self.init_headers(_HEADERS)
-        self._chunks = chunks
+        self._writer = writer
         self._stream = stream
         self._sent_lately = True
 
@@ -58,16 +81,34 @@ class _Live(Response):
         finally:
             if awake is not None:
                 awake.cancel()
-            await self._chunks.aclose()
-            await self._stream.aclose()  # closing the chunks does it, but not if nobody has begun to read them
+            await self._stream.aclose()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send(self, send: Send) -> None:
-        exchange, stream = current_exchange.get(), self._stream
-        async for chunk in self._chunks:
-            self._sent_lately = True
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            exchange.streamed(stream.taken)
+        exchange, stream, writer = current_exchange.get(), self._stream, self._writer
+        piece = writer.begin()
+        while True:
+            try:
+                batch = await stream.next()
+                piece += writer.write(batch) if batch else writer.finish()
+            except Exception as error:
+                batch = []
+                piece += self._fail(error)
+            if piece:
+                self._sent_lately = True
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                piece = b""
+            exchange.streamed(len(batch))
+            if not batch:
+                return
+
+    def _fail(self, error: Exception) -> bytes:
+        failed(error)
+        last = self._writer.fail(error)
+        log.opt(exception=error).error(
+            "{}: the answer failed in mid-stream: {}", current_exchange.get().pipeline, error
+        )
+        return last
 
     async def _keep_awake(self, send: Send) -> None:
         while True:
@@ -94,25 +135,48 @@ class Text(_Live):
     media_type = "text/plain"
 
     def __init__(self, stream: Stream) -> None:
-        super().__init__(_text(stream), stream)
+        super().__init__(_PlainText(), stream)
+
+
+class ItemEvents:
+    """Writes an ``SSEStream``: an event for each item; an error is an event of its own, the last one."""
+
+    def begin(self) -> bytes:
+        """Nothing."""
+        return b""
+
+    def write(self, batch: list[Any]) -> bytes:
+        """The events of *batch*."""
+        return b"".join(event(as_text(item)) for item in batch)
+
+    def finish(self) -> bytes:
+        """Nothing: the end of the body is the end."""
+        return b""
+
+    def fail(self, error: Exception) -> bytes:
+        """The error as an event."""
+        return event(encode({"error": str(error)}))
+
+
+class _PlainText:
+    """Writes text as it is, one item after the other."""
+
+    def begin(self) -> bytes:
+        return b""
+
+    def write(self, batch: list[Any]) -> bytes:
+        return b"".join(map(as_text, batch))
+
+    def finish(self) -> bytes:
+        return b""
+
+    def fail(self, error: Exception) -> bytes:
+        raise error
 
 
 def event(data: bytes) -> bytes:
     """One event; *data* may hold several lines."""
     return b"".join(b"data: " + line + b"\n" for line in data.split(b"\n")) + b"\n"
-
-
-async def run_events(stream: Stream) -> AsyncGenerator[bytes, None]:
-    """The events of an ``SSEStream``: one for each item; an error is an event of its own, the last one."""
-    async with aclosing(stream):
-        try:
-            async for batch in stream:
-                yield b"".join(event(as_text(item)) for item in batch)
-        # The status has been sent: the client can only be told inside the stream.
-        except Exception as error:
-            failed(error)
-            log.opt(exception=error).error("A stream failed: {}", error)
-            yield event(encode({"error": str(error)}))
 
 
 def as_text(item: Any) -> bytes:
@@ -125,9 +189,3 @@ def as_text(item: Any) -> bytes:
     if isinstance(content, str):
         return content.encode(errors="replace")
     return bytes(content) if isinstance(content, bytes | bytearray) else encode(item)
-
-
-async def _text(stream: Stream) -> AsyncGenerator[bytes, None]:
-    async with aclosing(stream):
-        async for batch in stream:
-            yield b"".join(as_text(item) for item in batch)

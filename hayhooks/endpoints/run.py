@@ -43,7 +43,7 @@ from hayhooks.openapi import (
     schemas_of,
     slug,
 )
-from hayhooks.sse import Events, SSEStream, Text, run_events
+from hayhooks.sse import Events, ItemEvents, SSEStream, Text
 
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
@@ -237,7 +237,7 @@ async def _respond(result: Any, deployment: Deployment, operation: Operation, sh
         return Text(result)
     if isinstance(result, SSEStream):
         stream = await Stream.of(deployment, result.stream)
-        return Events(run_events(stream), stream)
+        return Events(ItemEvents(), stream)
     try:
         return JSONBytes(shape(encode(result, operation)))
     except TypeError as error:

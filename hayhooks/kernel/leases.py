@@ -11,7 +11,7 @@ Reason = Callable[[], Exception]
 
 _INSIST_S = 5.0  # how long after it was told to end a request is told again: its wrapper may not listen
 
-# The lease of the request that runs in this context: its stream says through it which task to cancel.
+# The lease of the request that runs in this context.
 current_lease: ContextVar["Lease | None"] = ContextVar("hayhooks_lease", default=None)
 
 
@@ -21,28 +21,33 @@ class Lease:
     Attributes:
         since: when it was taken, of a monotonic clock.
         thread: the name of the method that a thread runs; "" for a request.
-        task: the task to cancel when the request outlives its time; None where nothing can be cancelled.
-        host: the task that began the request.
+        task: that of the request, to be cancelled when it outlives its time; None for a thread.
         slot: of a request, its place among those that its deployment works on; None where there is no limit.
         expired: makes the error that says why it has been told to end; None as long as it has not.
     """
 
-    __slots__ = ("_timer", "expired", "host", "since", "slot", "task", "thread")
+    __slots__ = ("_timer", "expired", "since", "slot", "task", "thread")
 
     def __init__(self, task: asyncio.Task[object] | None = None, thread: str = "") -> None:
         self.since = time.monotonic()
         self.thread = thread
-        self.task = self.host = task
+        self.task = task
         self.slot: Slot | None = None
         self.expired: Reason | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def expire(self, reason: Reason) -> None:
-        """Tell the request to end; on the event loop. The second call cancels the task that began it."""
-        task = self.host if self.expired else self.task
+        """Tell the request to end; on the event loop."""
         self.expired = self.expired or reason
-        if task is not None:
-            task.cancel()
+        if self.task is not None:
+            self.task.cancel()
+
+    def why_cancelled(self) -> Exception | None:
+        """In the request's task, when it has been cancelled: what to raise instead if it was told to end, else None."""
+        if self.expired is None or self.task is None:
+            return None
+        self.task.uncancel()
+        return self.expired()
 
     def expire_in(self, seconds: float, reason: Reason) -> None:
         """Tell the request to end after *seconds*, and again while it does not; on the event loop."""
@@ -50,7 +55,7 @@ class Lease:
 
     def end(self) -> None:
         """The request has ended, and what it holds is free; on the event loop."""
-        self.task = self.host = None  # the task's context holds the lease: they would keep each other
+        self.task = None  # the task's context holds the lease: they would keep each other
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None  # as above: a cancelled timer keeps its context
