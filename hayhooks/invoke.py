@@ -33,6 +33,8 @@ _NOT_RAISABLE = (
     asyncio.CancelledError,
 )
 
+_PLAIN = frozenset({str, bytes, int, float, bool, dict, list, type(None)})  # neither awaited nor streamed
+
 _UNREAD = 64  # items that a sync generator may be ahead of its reader
 
 
@@ -125,13 +127,15 @@ async def invoke(deployment: Deployment, operation: Operation, arguments: dict[s
             result = operation.method(**arguments)
         else:
             result = await _in_thread(deployment, partial(operation.method, **arguments))
-        if hasattr(result, "__await__"):
+        if type(result) not in _PLAIN and hasattr(result, "__await__"):
             result = await result
     # The user's code may raise anything, SystemExit included; none of it may end the server.
     except BaseException as error:
         if _passes(error):
             raise
         raise _pipeline_error(error) from error
+    if type(result) in _PLAIN:
+        return result
     if hasattr(result, "body_iterator"):  # a response that the wrapper made itself
         result.body_iterator = _without_exits(result.body_iterator)
     return await Stream.of(deployment, result) if _is_stream(result) else result

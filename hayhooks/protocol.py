@@ -5,8 +5,10 @@ with regular expressions, and sets a timer after every answer.
 """
 
 import asyncio
+from types import FunctionType
 from typing import Any, ClassVar
 
+from uvicorn.protocols.http import httptools_impl
 from uvicorn.protocols.http.httptools_impl import (
     HEADER_RE,
     HEADER_VALUE_RE,
@@ -20,7 +22,6 @@ Headers = list[tuple[bytes, bytes]]
 _OFTEN_EQUAL = frozenset({b"content-type", b"cache-control", b"vary", b"x-hayhooks-revision"})
 _LINES_KEPT = 256  # of such headers
 _LONGEST_KEPT = 200  # bytes of one: a wrapper may send back what a client thinks up
-_NAMES = frozenset({b"content-length", b"x-request-id"})  # whose values always differ
 
 _SMALL = 64 * 1024  # bytes of a body that is cheaper to copy than to write by itself
 
@@ -28,13 +29,17 @@ _SMALL = 64 * 1024  # bytes of a body that is cheaper to copy than to write by i
 class LeanProtocol(HttpToolsProtocol):
     """One connection of a client."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # One for all connections of the server: it has the same loop.
+        self._held: _Held = self.server_state.__dict__.setdefault("hayhooks_held", _Held(self.loop))
+
     def on_headers_complete(self) -> None:
         """As uvicorn's; the answer is ours."""
         before = self.cycle
-        super().on_headers_complete()
+        _on_headers_complete(self)
         if self.cycle is not before:
-            self.cycle.loop = self.loop  # type: ignore[attr-defined]
-            self.cycle.__class__ = _Cycle  # uvicorn has no hook for it; made by ourselves it would be 20 lines of its
+            self.cycle.held = self._held  # type: ignore[attr-defined]
 
     def on_response_complete(self) -> None:
         """As uvicorn's, without its timer for idle connections: whoever derives from this has one of its own."""
@@ -46,11 +51,33 @@ class LeanProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
 
 
+class _Held:
+    """Heads of answers that are held back for their bodies, for the rest of this turn of the loop.
+
+    No longer: a client that gets nothing might ask again, and what it asked has run.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._cycles: list[_Cycle] = []
+
+    def add(self, cycle: "_Cycle") -> None:
+        """Have the head of *cycle* leave at the end of the turn, if it has not left by then."""
+        if not self._cycles:
+            self._loop.call_soon(self._flush)
+        self._cycles.append(cycle)
+
+    def _flush(self) -> None:
+        cycles, self._cycles = self._cycles, []
+        for cycle in cycles:
+            cycle.flush()
+
+
 class _Cycle(RequestResponseCycle):
     """One request and its answer."""
 
-    loop: asyncio.AbstractEventLoop
-    _head = b""  # held back for the body to leave with it, in this turn of the loop; only where its length is known
+    held: _Held
+    _head = b""  # held back for the body to leave with it; only where its length is known
     _known: ClassVar[dict[tuple[bytes, bytes], bytes]] = {}  # the lines of headers that have passed the tests
     _of_server: ClassVar[tuple[Headers, bytes]] = ([], b"")  # uvicorn's own headers, which change once a second
 
@@ -73,9 +100,10 @@ class _Cycle(RequestResponseCycle):
         self.response_started = True
         self.waiting_for_100_continue = False
         lines = [STATUS_LINE[status], self._lines_of_server()]
-        for header in headers:
-            name, value = map(bytes, header)  # of bytes, which they nearly always are, it makes nothing new
-            lines.append(self._known.get((name, value)) or self._line(name, value))
+        try:
+            lines += [self._known.get(header) or self._line(*header) for header in headers]
+        except TypeError:  # they are no tuples of bytes, but may be as good
+            lines += [self._line(*map(bytes, header)) for header in headers]
         if not self.keep_alive:
             lines.append(b"connection: close\r\n")
         if self.chunked_encoding is None and self.scope["method"] != "HEAD" and status not in (204, 304):
@@ -85,27 +113,29 @@ class _Cycle(RequestResponseCycle):
         head = b"".join(lines)
         if self.expected_content_length:
             self._head = head
-            self.loop.call_soon(self._flush)  # a client that gets nothing might ask again, and what it asked has run
+            self.held.add(self)
         else:
             self.transport.write(head)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send the head now, if it is held back still."""
         head, self._head = self._head, b""
         if head and not self.disconnected and not self.transport.is_closing():
             self.transport.write(head)
 
     def _line(self, name: bytes, value: bytes) -> bytes:
         """The line of a header, of which what it says of the connection or the body is noted."""
-        if name not in _NAMES and HEADER_RE.search(name):
-            raise RuntimeError(f"A header must not be called {name!r}")
-        if not value.isalnum() and HEADER_VALUE_RE.search(value):
-            raise RuntimeError(f"The header {name!r} must not be {value!r}")
         name = name.lower()
-        line = b"%b: %b\r\n" % (name, value)
         if name == b"content-length" and self.chunked_encoding is None:
             self.expected_content_length = int(value)
             self.chunked_encoding = False
-        elif name == b"transfer-encoding" and value.lower() == b"chunked":
+            return b"content-length: %d\r\n" % self.expected_content_length
+        if name != b"x-request-id" and HEADER_RE.search(name):
+            raise RuntimeError(f"A header must not be called {name!r}")
+        if not value.isalnum() and HEADER_VALUE_RE.search(value):
+            raise RuntimeError(f"The header {name!r} must not be {value!r}")
+        line = b"%b: %b\r\n" % (name, value)
+        if name == b"transfer-encoding" and value.lower() == b"chunked":
             self.expected_content_length = 0
             self.chunked_encoding = True
         elif name == b"connection":
@@ -154,3 +184,10 @@ class _Cycle(RequestResponseCycle):
         if not self.keep_alive:
             self.transport.close()
         self.on_response()
+
+
+# uvicorn's, but for the class of the cycles that it makes, for which it has no hook: to give a cycle another class when
+# it is made costs it the fast attributes of its instances, a microsecond of a request.
+_on_headers_complete = FunctionType(
+    HttpToolsProtocol.on_headers_complete.__code__, {**vars(httptools_impl), "RequestResponseCycle": _Cycle}
+)

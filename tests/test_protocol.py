@@ -64,6 +64,7 @@ BROKEN: dict[str, list[Message]] = {
     "bad-name": [start((b"bad name", b"1"), length(0)), body(b"")],
     "bad-value": [start((b"content-type", b"a\r\nb: c"), length(0)), body(b"")],
     "bad-length": [start((b"content-length", b"1\r\nb: c")), body(b"1")],
+    "odd-length": [start((b"content-length", b"five")), body(b"12345")],
     "bad-id": [start((b"x-request-id", b"a\nb"), length(0)), body(b"")],
 }
 

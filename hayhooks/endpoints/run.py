@@ -225,10 +225,7 @@ def _run(
 
 
 async def _answer(deployment: Deployment, operation: Operation, arguments: dict[str, Any], shape: Shape) -> Response:
-    return await _respond(await invoke(deployment, operation, arguments), deployment, operation, shape)
-
-
-async def _respond(result: Any, deployment: Deployment, operation: Operation, shape: Shape) -> Response:
+    result = await invoke(deployment, operation, arguments)
     if isinstance(result, Response):
         if isinstance(result, FileResponse) and not await anyio.Path(result.path).is_file():
             raise PipelineError(f"there is no file {str(result.path)!r} to send", traceback="")
