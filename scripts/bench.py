@@ -71,7 +71,7 @@ class Figure:
     Attributes:
         rounds: the value of each round, in *unit*; none if an answer was wrong.
         cpu_us: the server's processor time for each request or chunk, in each round.
-        more: other medians, by name with unit.
+        more: other values of each round, by name with unit.
         base: the label of the figure that this one is compared with.
     """
 
@@ -82,7 +82,7 @@ class Figure:
     base: str
     rounds: list[float] = field(default_factory=list)
     cpu_us: list[float] = field(default_factory=list)
-    more: dict[str, float] = field(default_factory=dict)
+    more: dict[str, list[float]] = field(default_factory=dict)
     wrong: int = 0
     first_wrong: str = ""
 
@@ -90,7 +90,8 @@ class Figure:
         self.rounds.append(sample.value)
         if sample.cpu_us is not None:
             self.cpu_us.append(sample.cpu_us)
-        self.more.update(sample.more)
+        for name, value in sample.more.items():
+            self.more.setdefault(name, []).append(value)
         self.wrong += sample.wrong
         self.first_wrong = self.first_wrong or sample.first_wrong
 
@@ -547,6 +548,7 @@ def as_dict(figure: Figure, others: Sequence[Figure]) -> dict[str, Any]:
     if figure.wrong:
         return {**told, "rounds": [], "cpu_us": [], "more": {}, "value": None, "of_limit": None}
     told["value"] = statistics.median(figure.rounds)
+    told["more"] = {name: statistics.median(values) for name, values in figure.more.items()}
     told["cpu_us_each"] = statistics.median(figure.cpu_us) if figure.cpu_us else None
     like = [other for other in others if (other.row, other.title) == (figure.row, figure.title) and not other.wrong]
     base = next((other for other in like if other.label == figure.base), None)
