@@ -9,15 +9,17 @@ import threading
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
-
-from prometheus_client.process_collector import ProcessCollector
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
 
 from hayhooks.errors import sendable
 from hayhooks.exchange import Counts, Exchange
 from hayhooks.kernel.reconcile import Change
 from hayhooks.kernel.snapshot import Deployment, Failure, Snapshot
 from hayhooks.workers import Board
+
+if TYPE_CHECKING:
+    from prometheus_client.process_collector import ProcessCollector
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)  # seconds
 
@@ -257,11 +259,15 @@ def _of_snapshot(snapshot: Snapshot) -> Iterator[tuple[Key, list[float]]]:
         yield ("hayhooks_deployments", (state,)), [count]
 
 
-_PROCESS = ProcessCollector(registry=None)
+@cache
+def _process_collector() -> "ProcessCollector":
+    from prometheus_client.process_collector import ProcessCollector  # noqa: PLC0415 - see exposition.py
+
+    return ProcessCollector(registry=None)
 
 
 def _process() -> Iterator[tuple[Key, list[float]]]:
     """What the operating system says of this process; nothing where there is no ``/proc``."""
-    for metric in _PROCESS.collect():
+    for metric in _process_collector().collect():
         for sample in metric.samples:
             yield (sample.name, ()), [round(sample.value, 1)]
