@@ -5,6 +5,8 @@ from collections import Counter
 
 import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from hayhooks.precautions import check_settings
 from hayhooks.settings import Settings
@@ -32,6 +34,19 @@ class PipelineWrapper(BasePipelineWrapper):
         Path(LEFT).touch()
 """
 
+IMPORTED = """
+import sys
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        pass
+
+    def run_api(self):
+        return sorted({"haystack", "opentelemetry", "prometheus_client", "websockets"} & set(sys.modules))
+"""
+
 STUCK = """
 import time
 from hayhooks import BasePipelineWrapper
@@ -44,6 +59,18 @@ class PipelineWrapper(BasePipelineWrapper):
     def run_api(self):
         time.sleep(600)
 """
+
+
+def test_what_takes_long_to_import_waits_until_somebody_needs_it(tmp_path):
+    replace(tmp_path / "pipelines/it/pipeline_wrapper.py", IMPORTED)
+
+    with started(tmp_path, "run") as server:
+        eventually(lambda: server.post("/it/run", {}).json() == {"result": []})
+
+        assert "hayhooks_generation" in server.get("/metrics").text
+        with pytest.raises(InvalidStatus), connect(server.url.replace("http", "ws") + "/it/run"):
+            pass
+        assert server.post("/it/run", {}).json()["result"] == ["prometheus_client", "websockets"]
 
 
 def test_run_creates_the_directory_once_and_serves_what_is_put_there(tmp_path):
