@@ -5,6 +5,7 @@ uvicorn ─> CORS ─> boundary (request id, errors, log line) ─> guard (hosts
 """
 
 import asyncio
+import importlib
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -327,6 +328,9 @@ def _count_and_tell(metrics: Metrics, loop: asyncio.AbstractEventLoop, observe: 
 
 
 def _make_importable(settings: Settings) -> None:
+    if settings.python_path:  # what we import when it is needed might be found there
+        for module in ("hayhooks.exposition", "prometheus_client.process_collector", "websockets"):
+            importlib.import_module(module)
     share(settings.python_path, after_import=prepare)
     if settings.streaming_components:  # the toolkit reads the environment; it may stand in .env alone
         os.environ.setdefault("HAYHOOKS_STREAMING_COMPONENTS", settings.streaming_components)

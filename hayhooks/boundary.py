@@ -95,6 +95,7 @@ class Boundary:
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             if exchange.status:  # the response has begun: cutting the connection is all that tells the client
                 failed(error)
+                await asyncio.sleep(0)  # its head may be held back to the end of the turn (protocol.py), and must leave
                 raise
             response = await self._response_to(error, Request(scope), exchange)
             await response(scope, receive, send_with_headers)

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from hayhooks.body import read_body
 from hayhooks.disconnects import unless_disconnected
 from hayhooks.encode import JSONBytes
-from hayhooks.errors import OpenAIError, PipelineError
+from hayhooks.errors import OpenAIError, PipelineError, told
 from hayhooks.exchange import failed
 from hayhooks.invoke import Stream, collect, invoke
 from hayhooks.items import piece_of
@@ -209,7 +209,7 @@ async def _answer(
     stream = result if isinstance(result, Stream) else Stream([result])
     answer = api.answer(deployment.name, body)
     if not body.get("stream"):
-        return JSONBytes(answer.whole(await collect(stream)))
+        return JSONBytes(_whole(answer, await collect(stream)))
     try:
         for item in stream.first[:1]:
             piece_of(item)  # raises while there is still a status to say so
@@ -217,6 +217,15 @@ async def _answer(
         await stream.aclose()
         raise
     return Events(answer, stream)
+
+
+def _whole(answer: Answer, items: list[Any]) -> bytes:
+    try:
+        return answer.whole(items)
+    except PipelineError:
+        raise
+    except Exception as error:  # an item may raise anything when it is looked at, and hold what is no JSON
+        raise PipelineError(told(error), traceback="") from error
 
 
 def _was_reading_messages(traceback: TracebackType | None) -> bool:

@@ -7,10 +7,11 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from hayhooks.encode import encode_part, encode_texts
-from hayhooks.errors import OpenAIError
+from hayhooks.errors import OpenAIError, told
 from hayhooks.items import completion_of, piece_of, texts_of
 from hayhooks.pieces import Call, Piece, Tally
 
@@ -31,7 +32,6 @@ class Completion:
         self._created = int(time.time())
         self._include_usage = include_usage
         self._tally = Tally()
-        self._unsent: list[bytes] = []  # of the batch that is being written
 
     def whole(self, items: Iterable[Any]) -> bytes:
         """The ``chat.completion`` object of an answer that consists of *items*.
@@ -61,16 +61,12 @@ class Completion:
         """The chunk with the role."""
         return self._chunk({"role": "assistant", "content": ""})
 
-    def write(self, batch: list[Any]) -> bytes:
+    def write(self, batch: list[Any]) -> Iterable[bytes]:
         """A chunk for each item of *batch*, but for calls: they wait for the end, when it is known whose they are."""
         texts = None if self._tally.pending else texts_of(batch)
-        if texts is not None:
-            return self._of_texts(texts)
-        for item in batch:  # one by one: those before a failure are sent too
-            piece = piece_of(item)
-            self._tally.take(piece)
-            self._unsent += self._of(piece)
-        return self._take_unsent()
+        if texts is None:
+            return chain.from_iterable(map(self._of_item, batch))
+        return (encode_texts(texts, *self._around_texts),) if texts else ()
 
     def finish(self) -> bytes:
         """The client's calls, the finish reason, and ``[DONE]``."""
@@ -78,19 +74,17 @@ class Completion:
 
     def fail(self, error: Exception) -> bytes:
         """An event of its own, which SDKs raise and UIs show; no finish reason says that the answer was complete."""
-        body = OpenAIError(500, str(error), type="server_error").body()["error"]
-        return b"".join([self._take_unsent(), b"data: ", encode_part({"error": body}), b"\n\n", DONE])
+        body = OpenAIError(500, told(error), type="server_error").body()["error"]
+        return b"".join([b"data: ", encode_part({"error": body}), b"\n\n", DONE])
 
-    def _take_unsent(self) -> bytes:
-        unsent, self._unsent = self._unsent, []
-        return b"".join(unsent)
-
-    def _of_texts(self, texts: list[str]) -> bytes:
-        return encode_texts(texts, *self._around_texts) if texts else b""
+    def _of_item(self, item: Any) -> Iterator[bytes]:
+        piece = piece_of(item)
+        self._tally.take(piece)
+        return self._of(piece)
 
     def _of(self, piece: Piece) -> Iterator[bytes]:
         if piece.content:
-            yield self._of_texts([piece.content])
+            yield encode_texts([piece.content], *self._around_texts)
         if piece.reasoning:
             yield self._chunk({"reasoning_content": piece.reasoning})
         if piece.event is not None:

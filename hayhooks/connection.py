@@ -57,9 +57,16 @@ class Connection(PartingConnection):
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self) -> None:
-        """As uvicorn's; the connection is another protocol's from now on."""
+        """As uvicorn's; the connection is another protocol's from now on, unless that can make nothing of it."""
         self._stop_looking()
         super().handle_websocket_upgrade()
+        protocol: Any = self.transport.get_protocol()
+        if not getattr(
+            protocol, "handshake_initiated", True
+        ):  # it would say nothing, wait for ever, and break the stop
+            self.connections.discard(protocol)
+            self.transport.set_protocol(self)
+            self._answer(400, "The handshake of the websocket is not valid")
 
     def data_received(self, data: bytes) -> None:
         """As uvicorn's, but not for ever."""

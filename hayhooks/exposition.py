@@ -1,6 +1,7 @@
 """Exposition: the numbers that are kept, in the formats that Prometheus reads.
 
-Imported when somebody asks for them: prometheus-client would take the start of every server 12 ms.
+Imported when somebody asks for them: prometheus-client would take the start of every server 12 ms. Of several workers
+each imports that when it first tells the others of its process, a second after the start.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,10 @@ def expose(metrics: Metrics, board: Board, accept: str) -> tuple[bytes, str]:
     Returns:
         The text, and its media type.
     """
-    encode, content_type = choose_encoder(accept)
+    try:
+        encode, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):  # for a version that is none
+        encode, content_type = choose_encoder("")
     return encode(_Page(metrics, board)), content_type
 
 

@@ -1,7 +1,7 @@
 """Invoke: call a wrapper's method, whatever kind it is, and give its result or its stream.
 
-Sync code runs in the deployment's own threads, async code on the event loop. A stream is, for both, an asynchronous
-generator of batches: lists of the items that were ready together.
+Sync code runs in the deployment's own threads, async code on the event loop. A stream gives, for both, one batch after
+the other: lists of the items that were ready together.
 """
 
 import asyncio
@@ -97,10 +97,10 @@ class Stream:
         except BaseException as error:
             if not _passes(error):
                 raise _pipeline_error(error) from error
-            lease = current_lease.get()
-            if isinstance(error, asyncio.CancelledError) and lease is not None and (why := lease.why_cancelled()):
-                raise why from None  # here and not when all is unwound: the reader can still tell its client
-            raise
+            lease = current_lease.get() if isinstance(error, asyncio.CancelledError) else None
+            if lease is None or lease.expired is None or not lease.take_cancellation():
+                raise
+            raise lease.expired() from None  # here and not when all is unwound: the reader can still tell its client
 
     async def aclose(self) -> None:
         """Stop the work, if it still goes on."""

@@ -100,10 +100,11 @@ class _Cycle(RequestResponseCycle):
         self.response_started = True
         self.waiting_for_100_continue = False
         lines = [STATUS_LINE[status], self._lines_of_server()]
-        try:
-            lines += [self._known.get(header) or self._line(*header) for header in headers]
-        except TypeError:  # they are no tuples of bytes, but may be as good
-            lines += [self._line(*map(bytes, header)) for header in headers]
+        for header in headers:
+            if type(header) is tuple and type(header[0]) is type(header[1]) is bytes:
+                lines.append(self._known.get(header) or self._line(*header))
+            else:
+                lines.append(self._line(*map(bytes, header)))
         if not self.keep_alive:
             lines.append(b"connection: close\r\n")
         if self.chunked_encoding is None and self.scope["method"] != "HEAD" and status not in (204, 304):

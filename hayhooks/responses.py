@@ -7,9 +7,11 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from hayhooks.encode import encode_part
+from hayhooks.errors import told
 from hayhooks.items import piece_of, response_of
 from hayhooks.pieces import Call, Piece, Tally
 
@@ -67,7 +69,6 @@ class Reply:
         self._open: _Item | None = None
         self._tally = Tally()
         self._sequence_number = 0  # of the next event
-        self._unsent: list[bytes] = []  # events of the batch that is being written
 
     def whole(self, items: Iterable[Any]) -> bytes:
         """The ``response`` object of an answer that consists of *items*.
@@ -89,11 +90,9 @@ class Reply:
         begun = self._response("in_progress")
         return self._event("response.created", response=begun) + self._event("response.in_progress", response=begun)
 
-    def write(self, batch: list[Any]) -> bytes:
+    def write(self, batch: list[Any]) -> Iterable[bytes]:
         """The deltas of *batch*, and what begins and ends around them."""
-        for item in batch:  # one by one: those before a failure are sent too
-            self._unsent += self._take(piece_of(item))
-        return self._take_unsent()
+        return chain.from_iterable(self._take(piece_of(item)) for item in batch)
 
     def finish(self) -> bytes:
         """The client's calls and ``response.completed``, or ``response.incomplete`` when the model was stopped."""
@@ -102,11 +101,7 @@ class Reply:
 
     def fail(self, error: Exception) -> bytes:
         """``response.failed``."""
-        return b"".join([self._take_unsent(), *self._fail(error)])
-
-    def _take_unsent(self) -> bytes:
-        unsent, self._unsent = self._unsent, []
-        return b"".join(unsent)
+        return b"".join(self._fail(error))
 
     def _take(self, piece: Piece) -> Iterable[bytes]:
         """Write *piece* down, and give the events that tell of it."""
@@ -187,7 +182,7 @@ class Reply:
 
     def _fail(self, error: Exception) -> Iterator[bytes]:
         yield from self._close("incomplete")
-        failed = {**self._response("failed"), "error": {"code": "server_error", "message": str(error)}}
+        failed = {**self._response("failed"), "error": {"code": "server_error", "message": told(error)}}
         yield self._event("response.failed", response=failed)
 
     @property

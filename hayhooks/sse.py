@@ -6,7 +6,7 @@ ends streams when the server begins to stop, where ours go on to their end.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from hayhooks.disconnects import unless_disconnected
 from hayhooks.encode import encode
+from hayhooks.errors import told
 from hayhooks.exchange import current_exchange, failed
 from hayhooks.invoke import Stream
 from hayhooks.logger import log
@@ -37,21 +38,20 @@ class Writer(Protocol):
     def begin(self) -> bytes:
         """What stands before the first batch, and leaves with it."""
 
-    def write(self, batch: list[Any]) -> bytes:
-        """What *batch* adds; b"" if it is nothing for this client.
+    def write(self, batch: list[Any]) -> Iterable[bytes]:
+        """What *batch* adds, piece by piece; nothing if it is nothing for this client.
 
         Raises:
-            Exception: an item is of no use: ``fail`` comes next.
+            Exception: an item is of no use: the pieces before that are sent, and ``fail`` comes next.
         """
 
     def finish(self) -> bytes:
         """What stands after the last batch."""
 
-    def fail(self, error: Exception) -> bytes:
+    def fail(self, error: Exception) -> bytes | None:
         """What stands last where the wrapper or ``write`` raised: the status has been sent, so this tells the client.
 
-        Raises:
-            Exception: *error*, where there is no way to tell: the connection is to be cut.
+        None where there is no way to tell: the connection is cut.
         """
 
 
@@ -86,29 +86,28 @@ class _Live(Response):
 
     async def _send(self, send: Send) -> None:
         exchange, stream, writer = current_exchange.get(), self._stream, self._writer
-        piece = writer.begin()
-        while True:
+        pieces, ended = [writer.begin()], False
+        while not ended:
+            batch: list[Any] = []
             try:
                 batch = await stream.next()
-                piece += writer.write(batch) if batch else writer.finish()
+                ended = not batch
+                for piece in writer.write(batch) if batch else (writer.finish(),):
+                    pieces.append(piece)  # one by one: those before a failure are sent too
             except Exception as error:
-                batch = []
-                piece += self._fail(error)
-            if piece:
+                last, ended = writer.fail(error), True
+                if last is None:
+                    raise
+                failed(error)
+                log.opt(exception=error).error(
+                    "{}: the answer failed in mid-stream: {}", exchange.pipeline, told(error)
+                )
+                pieces.append(last)
+            if data := b"".join(pieces):
                 self._sent_lately = True
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-                piece = b""
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+                pieces = []
             exchange.streamed(len(batch))
-            if not batch:
-                return
-
-    def _fail(self, error: Exception) -> bytes:
-        failed(error)
-        last = self._writer.fail(error)
-        log.opt(exception=error).error(
-            "{}: the answer failed in mid-stream: {}", current_exchange.get().pipeline, error
-        )
-        return last
 
     async def _keep_awake(self, send: Send) -> None:
         while True:
@@ -145,9 +144,9 @@ class ItemEvents:
         """Nothing."""
         return b""
 
-    def write(self, batch: list[Any]) -> bytes:
+    def write(self, batch: list[Any]) -> Iterator[bytes]:
         """The events of *batch*."""
-        return b"".join(event(as_text(item)) for item in batch)
+        return (event(as_text(item)) for item in batch)
 
     def finish(self) -> bytes:
         """Nothing: the end of the body is the end."""
@@ -155,23 +154,23 @@ class ItemEvents:
 
     def fail(self, error: Exception) -> bytes:
         """The error as an event."""
-        return event(encode({"error": str(error)}))
+        return event(encode({"error": told(error)}))
 
 
 class _PlainText:
-    """Writes text as it is, one item after the other."""
+    """Writes text as it is, one item after the other; only a cut connection says that it was not all."""
 
     def begin(self) -> bytes:
         return b""
 
-    def write(self, batch: list[Any]) -> bytes:
-        return b"".join(map(as_text, batch))
+    def write(self, batch: list[Any]) -> Iterator[bytes]:
+        return map(as_text, batch)
 
     def finish(self) -> bytes:
         return b""
 
-    def fail(self, error: Exception) -> bytes:
-        raise error
+    def fail(self, error: Exception) -> None:
+        return None
 
 
 def event(data: bytes) -> bytes:

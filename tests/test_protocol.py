@@ -44,6 +44,7 @@ ANSWERS: dict[str, list[Message]] = {
     "closing": [start(length(7), (b"connection", b"close")), body(b"closing")],
     "upper-case": [start((b"Content-Length", b"5"), (b"X-Thing", b"A b")), body(b"upper")],
     "lists": [start([b"content-length", b"5"], [b"content-type", b"a/b"]), body(b"lists")],
+    "memory-in-a-tuple": [start(length(5), (b"x-a", memoryview(b"a")), (b"x-a", bytearray(b"b"))), body(b"tuple")],
     "bytearrays": [start(length(5), (bytearray(b"content-type"), memoryview(b"a/b"))), body(bytearray(b"bytes"))],
     "memory": [start(length(6)), body(memoryview(b"memory"))],
     "late": [start(length(4)), body(b"late")],
@@ -64,6 +65,7 @@ BROKEN: dict[str, list[Message]] = {
     "bad-name": [start((b"bad name", b"1"), length(0)), body(b"")],
     "bad-value": [start((b"content-type", b"a\r\nb: c"), length(0)), body(b"")],
     "bad-length": [start((b"content-length", b"1\r\nb: c")), body(b"1")],
+    "number-for-length": [start((b"content-length", 1)), body(b"1")],
     "odd-length": [start((b"content-length", b"five")), body(b"12345")],
     "bad-id": [start((b"x-request-id", b"a\nb"), length(0)), body(b"")],
 }
@@ -161,3 +163,7 @@ def test_requests_sent_at_once_are_answered_in_order(ports: tuple[int, int]) -> 
     ours, uvicorns = (talk(port, *asked) for port in ports)
     assert ours == uvicorns
     assert ours.count(b"HTTP/1.1 ") == len(names)
+
+
+def test_uvicorn_still_names_what_we_put_another_in_place_of():
+    assert "RequestResponseCycle" in HttpToolsProtocol.on_headers_complete.__code__.co_names

@@ -42,12 +42,15 @@ class Lease:
         if self.task is not None:
             self.task.cancel()
 
-    def why_cancelled(self) -> Exception | None:
-        """In the request's task, when it has been cancelled: what to raise instead if it was told to end, else None."""
+    def take_cancellation(self) -> bool:
+        """In the request's task, when that is cancelled: whether it was told to end; raise ``expired()`` then.
+
+        Not the error itself: a frame that holds it, and that its traceback holds, would be a cycle.
+        """
         if self.expired is None or self.task is None:
-            return None
+            return False
         self.task.uncancel()
-        return self.expired()
+        return True
 
     def expire_in(self, seconds: float, reason: Reason) -> None:
         """Tell the request to end after *seconds*, and again while it does not; on the event loop."""

@@ -17,8 +17,9 @@ from hayhooks.logger import log
 _DEBOUNCE_MS = 400  # a burst of events is told after this long, even if it goes on
 _RETRY_S = 30.0  # after this long without events they are tried again
 
-# While events come, looking around takes a two-hundredth of a processor at most, and waits longer instead. Each of its
-# system calls hands the interpreter over: a look at 1,000 folders takes 50 ms alone, and 200 while requests come.
+# While events come, looking around takes a two-hundredth of a processor and waits longer instead, but not for longer
+# than this. Each of its system calls hands the interpreter over: a look at 1,000 folders takes 50 ms of a processor
+# alone, and up to 200 beside as many requests as can be.
 _REST = 200.0
 _LONGEST_REST_S = 10.0
 

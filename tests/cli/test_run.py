@@ -73,6 +73,17 @@ def test_what_takes_long_to_import_waits_until_somebody_needs_it(tmp_path):
         assert server.post("/it/run", {}).json()["result"] == ["prometheus_client", "websockets"]
 
 
+def test_what_we_import_late_is_not_looked_for_among_shared_modules(tmp_path):
+    replace(tmp_path / "pipelines/it/pipeline_wrapper.py", ECHO)
+    for name in ("prometheus_client", "websockets"):
+        replace(tmp_path / f"shared/{name}.py", "raise RuntimeError('mine')")
+
+    with started(tmp_path, "run", ADDITIONAL_PYTHON_PATH=str(tmp_path / "shared")) as server:
+        assert "hayhooks_generation" in server.get("/metrics").text
+        with pytest.raises(InvalidStatus), connect(server.url.replace("http", "ws") + "/it/run"):
+            pass
+
+
 def test_run_creates_the_directory_once_and_serves_what_is_put_there(tmp_path):
     with started(tmp_path, "run") as server:
         assert (tmp_path / "pipelines").is_dir()

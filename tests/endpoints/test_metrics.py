@@ -35,6 +35,10 @@ class PipelineWrapper(BasePipelineWrapper):
         if fail:
             raise ValueError("it broke")
         yield "c"
+
+    def run_chat_completion(self, model, messages, body):
+        yield from ("a", "b", "c")
+        yield object()
 """
 
 
@@ -119,6 +123,23 @@ def test_what_strangers_think_up_is_one_label(server: LiveServer):
     assert metrics.labels("endpoint") <= {"unknown", "/v1/chat/completions", "/status", "/metrics"}
     assert metrics.labels("method") <= {"GET", "POST", "other"}
     assert metrics.sum("hayhooks_requests_total", endpoint="unknown", status="404") == 20
+
+
+def test_what_a_stream_gave_before_it_failed_is_counted(server: LiveServer):
+    server.serve("streams", STREAMS)
+    body = {"stream": True, "messages": [{"role": "user", "content": "x"}]}
+    assert "cannot be made of" in server.client.post("/streams/chat", json=body).text
+
+    metrics = told(server)
+    assert metrics.sum("hayhooks_stream_chunks_total", pipeline="streams") == 4
+    assert metrics.sum("hayhooks_stream_failures_total", pipeline="streams") == 1
+
+
+def test_a_format_that_there_is_not_is_answered_in_the_usual_one(server: LiveServer):
+    answer = server.client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=abc"})
+
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain")
 
 
 def test_streams_are_counted_while_they_last(server: LiveServer, tmp_path: Path):

@@ -1,6 +1,8 @@
 """Answers that wrappers make themselves, and that cannot be sent: told with an id, counted, and the server goes on."""
 
+import socket
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import httpx
@@ -54,6 +56,12 @@ class NoHeaders(Response):
         await send({"type": "http.response.body", "body": b"x"})
 
 
+class HeadOnly(Response):
+    async def __call__(self, scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+        raise ValueError("no body")
+
+
 def exits(before=(), error=SystemExit):
     yield from before
     raise error(3)
@@ -67,6 +75,7 @@ async def exits_async():
 ODD = {
     "exits": Exits,
     "no headers": NoHeaders,
+    "head only": HeadOnly,
     "exits at once": lambda: StreamingResponse(exits()),
     "exits in the middle": lambda: StreamingResponse(exits([b"a"])),
     "is interrupted": lambda: StreamingResponse(exits([b"a"], KeyboardInterrupt)),
@@ -82,11 +91,46 @@ class PipelineWrapper(BasePipelineWrapper):
 """
 
 
+ITEMS = """
+from hayhooks import BasePipelineWrapper, SSEStream
+
+
+class Silent(Exception):
+    def __str__(self):
+        raise RuntimeError("I do not say")
+
+
+class Item:
+    @property
+    def content(self):
+        raise Silent
+
+
+def items():
+    yield from ("text0", "text1", "text2")
+    yield Item()
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self): pass
+
+    def run_api(self):
+        return SSEStream(items())
+
+    def run_chat_completion(self, model, messages, body):
+        return items()
+
+    def run_response(self, model, input_items, body):
+        return iter([{"type": "no JSON", "data": object()}]) if input_items == "event" else items()
+"""
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     root = tmp_path_factory.mktemp("pipelines")
     replace(root / "refuses/pipeline_wrapper.py", REFUSES)
     replace(root / "answers/pipeline_wrapper.py", ANSWERS)
+    replace(root / "items/pipeline_wrapper.py", ITEMS)
     with serving(root) as server:
         eventually(lambda: server.client.get("/readyz").status_code == 200)
         yield server
@@ -144,3 +188,74 @@ def test_a_websocket_where_none_is_served_is_told_so(server: LiveServer, path: s
 
     assert raised.value.response.status_code == 404
     assert f"no websocket is served at {path}".encode() in (raised.value.response.body or b"")
+
+
+# Each is refused by what speaks with websockets, and would be left alone with by it.
+HANDSHAKE = {
+    "Host": "it",
+    "Upgrade": "websocket",
+    "Connection": "Upgrade",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Version": "13",
+}
+NO_HANDSHAKES = {
+    "another method": ("POST", {}, b"{}"),
+    "a body": ("GET", {}, b"{}"),
+    "too many headers": ("GET", {f"X-{number}": "x" for number in range(200)}, b""),
+    "too long a header": ("GET", {"X-Long": "x" * 20_000}, b""),
+}
+
+
+@pytest.mark.parametrize("kind", NO_HANDSHAKES)
+def test_what_is_no_handshake_is_refused_and_its_connection_closed(server: LiveServer, kind: str):
+    method, headers, body = NO_HANDSHAKES[kind]
+    lines = [f"{name}: {value}" for name, value in {**HANDSHAKE, **headers, "Content-Length": len(body)}.items()]
+    host, _, port = server.url.removeprefix("http://").partition(":")
+
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall("\r\n".join([f"{method} /x HTTP/1.1", *lines, "", ""]).encode() + body)
+        answer = b"".join(iter(partial(connection.recv, 65_536), b""))
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"handshake" in answer
+
+
+def test_a_head_leaves_though_there_is_no_body_for_it(server: LiveServer):
+    """Whoever gets nothing at all may ask again, and what it has asked for has run."""
+    with server.client.stream("POST", "/answers/run", json={"kind": "head only"}) as response:
+        assert response.status_code == 200
+        with pytest.raises(httpx.RemoteProtocolError):
+            response.read()
+
+
+ASKED: dict[str, tuple[str, dict[str, Any], str]] = {
+    "run": ("/items/run", {}, '"error"'),
+    "chat": ("/items/chat", {"messages": [{"role": "user", "content": "x"}], "stream": True}, "[DONE]"),
+    "response": ("/items/responses", {"input": "x", "stream": True}, "response.failed"),
+}
+
+
+@pytest.mark.parametrize("api", ASKED)
+def test_an_item_that_cannot_be_read_ends_a_stream_after_those_that_could(server: LiveServer, api: str):
+    path, body, mark = ASKED[api]
+    answer = server.client.post(path, json=body).text
+
+    places = [answer.index(text) for text in ("text0", "text1", "text2", "Silent.__str__ raised")]
+    assert places == sorted(places)
+    assert mark in answer
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/items/chat", {"messages": [{"role": "user", "content": "x"}]}),
+        ("/items/responses", {"input": "x"}),
+        ("/items/responses", {"input": "event"}),
+    ],
+)
+def test_a_whole_answer_of_what_cannot_be_read_is_the_pipelines_failure(
+    server: LiveServer, path: str, body: dict[str, Any]
+):
+    answer = server.client.post(path, json=body)
+
+    assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
