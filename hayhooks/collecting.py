@@ -15,3 +15,14 @@ def no_collections() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+@contextmanager
+def lasting_imports() -> Iterator[None]:
+    """Import in this context what a process of ours has to its end: no collection looks at it, now or later.
+
+    The first one after it would take 40 ms: an eighth of what a server takes to answer.
+    """
+    with no_collections():
+        yield
+        gc.freeze()

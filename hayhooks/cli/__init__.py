@@ -14,7 +14,7 @@ import click
 from hayhooks.cli.completion import completion
 from hayhooks.cli.options import Command, directory, settings_of, where
 from hayhooks.cli.pipeline import pipeline
-from hayhooks.collecting import no_collections
+from hayhooks.collecting import lasting_imports
 from hayhooks.errors import StartError
 from hayhooks.version import __version__
 
@@ -49,7 +49,7 @@ def _serving(command: Command) -> Command:
 @directory
 def run(**options: Any) -> None:
     """Serve the pipelines directory until stopped."""
-    with no_collections():
+    with lasting_imports():
         from hayhooks.cli.run import run  # noqa: PLC0415 - imports the whole server
     with _told():
         sys.exit(run(settings_of(options)))
@@ -63,7 +63,7 @@ def dev(path: Path | None, **options: Any) -> None:
 
     PATH is one wrapper's folder, one pipeline in YAML, or a directory of them (default: the pipelines directory).
     """
-    with no_collections():
+    with lasting_imports():
         from hayhooks.cli.dev import dev  # noqa: PLC0415 - imports the whole server
     with _told():
         sys.exit(dev(settings_of(options), path))
@@ -77,7 +77,7 @@ def status(as_json: bool, **options: Any) -> None:
 
     Exits with 1 if it does not answer, and with 2 if a deployment failed or is stale.
     """
-    with no_collections():
+    with lasting_imports():
         from hayhooks.cli.status import status  # noqa: PLC0415 - imports what it works with
     sys.exit(status(settings_of(options), as_json=as_json))
 
@@ -92,7 +92,7 @@ def config(as_json: bool, **options: Any) -> None:
 
     Secrets are masked. Exits with 2, and says why, if one is wrong.
     """
-    with no_collections():
+    with lasting_imports():
         from hayhooks.cli.config import config  # noqa: PLC0415 - imports what it works with
     sys.exit(config(settings_of(options), {name for name, value in options.items() if value is not None}, as_json))
 
