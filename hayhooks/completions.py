@@ -70,7 +70,7 @@ class Completion:
 
     def finish(self) -> bytes:
         """The client's calls, the finish reason, and ``[DONE]``."""
-        return b"".join(self._end(self._tally))
+        return b"".join(self._end())
 
     def fail(self, error: Exception) -> bytes:
         """An event of its own, which SDKs raise and UIs show; no finish reason says that the answer was complete."""
@@ -90,12 +90,12 @@ class Completion:
         if piece.event is not None:
             yield self._without_choice({"event": piece.event})
 
-    def _end(self, tally: Tally) -> Iterable[bytes]:
-        for index, call in enumerate(tally.calls):
+    def _end(self) -> Iterable[bytes]:
+        for index, call in enumerate(self._tally.calls):
             yield self._chunk({"tool_calls": [{"index": index, **_call(call)}]})
-        yield self._chunk({}, tally.finish_reason)
+        yield self._chunk({}, self._tally.finish_reason)
         if self._include_usage:
-            yield self._without_choice({"usage": _usage(tally.usage)})
+            yield self._without_choice({"usage": _usage(self._tally.usage)})
         yield DONE
 
     # A chunk of text differs from the next in its text alone: what stands around that is encoded once for each answer.

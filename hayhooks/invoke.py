@@ -97,10 +97,10 @@ class Stream:
         except BaseException as error:
             if not _passes(error):
                 raise _pipeline_error(error) from error
-            lease = current_lease.get() if isinstance(error, asyncio.CancelledError) else None
-            if lease is None or lease.expired is None or not lease.take_cancellation():
-                raise
-            raise lease.expired() from None  # here and not when all is unwound: the reader can still tell its client
+            lease = current_lease.get()
+            if lease is not None and isinstance(error, asyncio.CancelledError):
+                lease.raise_expired()  # here and not when all is unwound: the reader can still tell its client
+            raise
 
     async def aclose(self) -> None:
         """Stop the work, if it still goes on."""

@@ -223,9 +223,8 @@ async def lend(deployment: Deployment, app: ASGIApp, scope: Scope, receive: Rece
             _refuse_if_full(deployment, scope)  # before the body is read; what asks for work asks again after it
         await app(scope, receive, send)
     except asyncio.CancelledError:
-        if lease.expired is None or not lease.take_cancellation():
-            raise
-        raise lease.expired() from None
+        lease.raise_expired()
+        raise
     finally:
         if counts is not None:
             counts.in_flight -= 1

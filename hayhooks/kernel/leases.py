@@ -42,15 +42,14 @@ class Lease:
         if self.task is not None:
             self.task.cancel()
 
-    def take_cancellation(self) -> bool:
-        """In the request's task, when that is cancelled: whether it was told to end; raise ``expired()`` then.
+    def raise_expired(self) -> None:
+        """In the request's task, when that is cancelled: raise why, if it was told to end; the cancellation is over.
 
-        Not the error itself: a frame that holds it, and that its traceback holds, would be a cycle.
+        From here, where no variable holds the error: one in a frame of its own traceback would be a cycle.
         """
-        if self.expired is None or self.task is None:
-            return False
-        self.task.uncancel()
-        return True
+        if self.expired is not None and self.task is not None:
+            self.task.uncancel()
+            raise self.expired() from None
 
     def expire_in(self, seconds: float, reason: Reason) -> None:
         """Tell the request to end after *seconds*, and again while it does not; on the event loop."""

@@ -190,7 +190,7 @@ def test_a_websocket_where_none_is_served_is_told_so(server: LiveServer, path: s
     assert f"no websocket is served at {path}".encode() in (raised.value.response.body or b"")
 
 
-# Each is refused by what speaks with websockets, and would be left alone with by it.
+# What speaks with websockets makes nothing of these, and answers nothing.
 HANDSHAKE = {
     "Host": "it",
     "Upgrade": "websocket",
