@@ -3,18 +3,18 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from hayhooks import compat
-from hayhooks.version import __version__
+from hayhooks import _compat
+from hayhooks._version import __version__
 
 if TYPE_CHECKING:
     from haystack import Pipeline
     from haystack import Pipeline as AsyncPipeline
 
     from hayhooks.app import create_app
-    from hayhooks.logger import log
-    from hayhooks.serving import run_app
+    from hayhooks.http.responses import SSEStream
+    from hayhooks.observability.log import log
+    from hayhooks.server.run import run_app
     from hayhooks.settings import Settings
-    from hayhooks.sse import SSEStream
     from hayhooks.toolkit.callbacks import (
         default_on_pipeline_end,
         default_on_tool_call_end,
@@ -38,7 +38,7 @@ _HOMES = {
     "BasePipelineWrapper": "hayhooks.wrapper",
     "Pipeline": "haystack",
     "PipelineEvent": "hayhooks.toolkit.events",
-    "SSEStream": "hayhooks.sse",
+    "SSEStream": "hayhooks.http.responses",
     "Settings": "hayhooks.settings",
     "YAMLPipelineWrapper": "hayhooks.toolkit.yaml_wrapper",
     "async_streaming_generator": "hayhooks.toolkit.streaming",
@@ -52,8 +52,8 @@ _HOMES = {
     "get_last_user_input_text": "hayhooks.toolkit.messages",
     "get_last_user_message": "hayhooks.toolkit.messages",
     "is_user_message": "hayhooks.toolkit.messages",
-    "log": "hayhooks.logger",
-    "run_app": "hayhooks.serving",
+    "log": "hayhooks.observability.log",
+    "run_app": "hayhooks.server.run",
     "streaming_generator": "hayhooks.toolkit.streaming",
 }
 
@@ -82,7 +82,7 @@ __all__ = [
     "streaming_generator",
 ]
 
-compat.install()
+_compat.install()
 
 
 def __getattr__(name: str) -> Any:

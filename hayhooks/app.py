@@ -24,29 +24,28 @@ from starlette.responses import Response
 from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hayhooks.access_log import AccessLog
-from hayhooks.boundary import EXTRA_HEADERS, Boundary, OnBegin, OnRequest, exception_handlers
-from hayhooks.encode import encode
+from hayhooks.current_app import running
 from hayhooks.endpoints import BUILTIN
 from hayhooks.errors import StartError
-from hayhooks.guard import Guard
-from hayhooks.kernel import own_files
-from hayhooks.kernel.given import Given, check_directory, revisions_of
-from hayhooks.kernel.haystack import prepare
+from hayhooks.http.access import Guard, log_openness
+from hayhooks.http.dispatch import PlugIn, Switch, build, equip, error_text, reserved_names, served
+from hayhooks.http.json import encode
+from hayhooks.http.keys import Keys
+from hayhooks.http.middleware import EXTRA_HEADERS, Boundary, OnBegin, OnRequest, exception_handlers
+from hayhooks.kernel import self_writes
+from hayhooks.kernel.haystack_hooks import prepare
+from hayhooks.kernel.isolation import share
 from hayhooks.kernel.limits import Limits
-from hayhooks.kernel.modules import share
 from hayhooks.kernel.reconcile import Change, Publish, Reconciler
-from hayhooks.kernel.snapshot import Deployment, Failure, Snapshot
-from hayhooks.keys import Keys
-from hayhooks.logger import log
-from hayhooks.metrics import Metrics
-from hayhooks.precautions import log_openness
-from hayhooks.router import PlugIn, Switch, build, equip, error_text, reserved_names, served
-from hayhooks.running import running
+from hayhooks.kernel.state import Deployment, Failure, Snapshot
+from hayhooks.kernel.static import Given, check_directory, revisions_of
+from hayhooks.observability.access_log import AccessLog
+from hayhooks.observability.log import log
+from hayhooks.observability.metrics import Metrics
+from hayhooks.observability.tracing import set_up as set_up_tracing
+from hayhooks.observability.tracing import warn_if_missing
+from hayhooks.observability.worker_state import Board
 from hayhooks.settings import Settings
-from hayhooks.tracing import set_up as set_up_tracing
-from hayhooks.tracing import warn_if_missing
-from hayhooks.workers import Board
 
 Observe = Callable[[Change], None]
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
@@ -261,7 +260,7 @@ async def _lifespan(
     await asyncio.to_thread(check_directory, app.root, app.given)
     _make_importable(settings)
     board = Board.of_environment()
-    own_files.share(board.notes)
+    self_writes.share(board.notes)
 
     app.reconciler = Reconciler(
         app.root,
@@ -329,7 +328,7 @@ def _count_and_tell(metrics: Metrics, loop: asyncio.AbstractEventLoop, observe: 
 
 def _make_importable(settings: Settings) -> None:
     if settings.python_path:  # what we import when it is needed might be found there
-        for module in ("hayhooks.exposition", "prometheus_client.process_collector", "websockets"):
+        for module in ("hayhooks.observability.prometheus", "prometheus_client.process_collector", "websockets"):
             importlib.import_module(module)
     share(settings.python_path, after_import=prepare)
     if settings.streaming_components:  # the toolkit reads the environment; it may stand in .env alone

@@ -12,7 +12,7 @@ from dotenv.parser import parse_stream
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, ByteSize, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from hayhooks.running import newest
+from hayhooks.current_app import newest
 
 PREFIX = "HAYHOOKS_"
 ENV_FILE = ".env"

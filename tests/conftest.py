@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server import LiveServer, serving
+from tests.live_server import LiveServer, serving
 
 for name in [name for name in os.environ if name.startswith("HAYHOOKS_")]:
     del os.environ[name]  # the settings of whoever runs the tests are not theirs

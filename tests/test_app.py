@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from hayhooks import Settings, create_app
 from tests.cli.processes import environment, free_port
-from tests.server import ECHO, LiveServer, eventually, replace, serving
+from tests.live_server import ECHO, LiveServer, eventually, replace, serving
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import hayhooks
-from tests.server import LiveServer
+from tests.live_server import LiveServer
 
 SCRIPT = Path(hayhooks.__file__).parent.parent / "scripts/bench.py"
 

@@ -11,8 +11,8 @@ import pytest
 from haystack.tracing.tracer import Span, Tracer, tracer
 
 import hayhooks
-from hayhooks import compat
-from tests.server import LiveServer, serving
+from hayhooks import _compat
+from tests.live_server import LiveServer, serving
 
 # What wrappers in the wild import, as a list of its own: the table must hold all of it.
 DEEP = {
@@ -116,7 +116,7 @@ def test_a_path_that_never_was_is_no_module():
 
 
 def test_nothing_of_the_table_is_made_before_it_is_asked_for():
-    listed = {*compat.MODULES, "hayhooks.server", "hayhooks.testing"}
+    listed = {*_compat.MODULES, "hayhooks.server", "hayhooks.testing"}
     code = f"import sys, hayhooks; sys.exit(str({listed} & set(sys.modules) or 0) != '0')"
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -14,7 +14,7 @@ import pytest
 from hayhooks import Settings, create_app
 from hayhooks.app import Hayhooks
 from hayhooks.kernel.reconcile import Change
-from tests.server import replace
+from tests.live_server import replace
 
 FEW, MANY = 10, 1_000
 WRAPPER = """

@@ -12,7 +12,7 @@ import pytest
 
 import hayhooks
 from hayhooks.cli import main
-from hayhooks.metrics import FAMILIES
+from hayhooks.observability.metrics import FAMILIES
 from hayhooks.settings import Settings
 
 ROOT = Path(hayhooks.__file__).parent.parent

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 import hayhooks
-from tests.server import LiveServer, serving
+from tests.live_server import LiveServer, serving
 
 ROOT = Path(hayhooks.__file__).parent.parent
 EXAMPLES = ROOT / "examples"

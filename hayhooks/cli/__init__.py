@@ -11,12 +11,12 @@ from typing import Any
 
 import click
 
+from hayhooks._version import __version__
 from hayhooks.cli.completion import completion
 from hayhooks.cli.options import Command, directory, settings_of, where
 from hayhooks.cli.pipeline import pipeline
-from hayhooks.collecting import lasting_imports
 from hayhooks.errors import StartError
-from hayhooks.version import __version__
+from hayhooks.kernel.gc_control import lasting_imports
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -12,8 +12,8 @@ from urllib.parse import quote
 import click
 import httpx
 
-from hayhooks.cli.messages import CannotError, note, progress, say_json
-from hayhooks.cli.server import NoAnswerError, Server
+from hayhooks.cli.client import NoAnswerError, Server
+from hayhooks.cli.output import CannotError, note, progress, say_json
 from hayhooks.settings import Settings
 
 

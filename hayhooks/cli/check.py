@@ -12,10 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hayhooks.cli.messages import note, progress, say, say_deployment, say_json
+from hayhooks.cli.output import note, progress, say, say_deployment, say_json
 from hayhooks.settings import Settings
 
-_MAIN = "from hayhooks.cli.probe import main; main()"
+_MAIN = "from hayhooks.cli.check_process import main; main()"
 _LETTING_GO_S = 5.0  # that a teardown gets
 _STEP_S = 0.1  # between two looks at the process
 

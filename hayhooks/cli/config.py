@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection
 
-from hayhooks.cli.messages import note, say_json, say_table
+from hayhooks.cli.output import note, say_json, say_table
 from hayhooks.settings import PREFIX, Settings, sources, unknown
 
 _STYLES = {"default": "dim", "command line": "cyan", "environment": "green", ".env": "yellow"}

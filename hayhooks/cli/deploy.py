@@ -10,10 +10,10 @@ from pathlib import Path
 
 import click
 
-from hayhooks.cli import check, copy, follow
-from hayhooks.cli.directory import Change, PipelinesDirectory, Workshop, told
-from hayhooks.cli.messages import CannotError, note, progress, say
-from hayhooks.cli.server import Absence, Server, serving
+from hayhooks.cli import check, copytree, follow
+from hayhooks.cli.client import Absence, Server, serving
+from hayhooks.cli.output import CannotError, note, progress, say
+from hayhooks.cli.staging import Change, PipelinesDirectory, Workshop, told
 from hayhooks.kernel.paths import WRAPPER_FILE, YAML_SUFFIXES
 from hayhooks.settings import Settings
 
@@ -117,8 +117,8 @@ def usable_name(name: str, hint: str = " (-n NAME)") -> str:
         click.UsageError: it cannot, and why.
     """
     from hayhooks.endpoints import BUILTIN  # noqa: PLC0415 - these import Starlette, which `list` must not pay for
-    from hayhooks.kernel.claims import is_leaving, name_problem  # noqa: PLC0415 - as above
-    from hayhooks.router import reserved_names  # noqa: PLC0415 - as above
+    from hayhooks.http.dispatch import reserved_names  # noqa: PLC0415 - as above
+    from hayhooks.kernel.discovery import is_leaving, name_problem  # noqa: PLC0415 - as above
 
     _refuse_path(name)
     if name.startswith("_") or is_leaving(name):
@@ -225,11 +225,11 @@ def _check(settings: Settings, path: Path, name: str, how: How) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    paths = copy.files_in(source)
-    for path in copy.links_out_of(source, paths):
+    paths = copytree.files_in(source)
+    for path in copytree.links_out_of(source, paths):
         check.warn([f"{path} is a link that leads out of {source}: in the copy it leads elsewhere"])
     with progress(f"Copying {source.name}", total=len(paths)) as advance:
-        left = copy.copy(source, target, paths, advance.step)
+        left = copytree.copy(source, target, paths, advance.step)
     for path in left:
         check.warn([f"{source / path} is no file that can be copied: it was left out"])
 

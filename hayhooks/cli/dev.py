@@ -10,18 +10,18 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from hayhooks._version import __version__
 from hayhooks.app import create_app
 from hayhooks.cli.run import ending, make_directory, warn_of_unknown
 from hayhooks.errors import Place
-from hayhooks.exchange import Exchange
 from hayhooks.kernel.paths import WRAPPER_FILE, YAML_SUFFIXES
 from hayhooks.kernel.reconcile import Change
-from hayhooks.kernel.snapshot import Deployment, Failure
-from hayhooks.logger import log, printable, set_up
-from hayhooks.precautions import check_settings
-from hayhooks.serving import serve
+from hayhooks.kernel.state import Deployment, Failure
+from hayhooks.observability.log import log, printable, set_up
+from hayhooks.observability.request_record import Exchange
+from hayhooks.server.preflight import check_settings
+from hayhooks.server.run import serve
 from hayhooks.settings import Settings
-from hayhooks.version import __version__
 
 _CONTEXT = 2  # lines shown around the one that failed
 

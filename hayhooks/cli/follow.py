@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hayhooks.cli.messages import CannotError, note, progress, say, say_deployment
-from hayhooks.cli.server import Absence, NoAnswerError, Server, differing_workers
+from hayhooks.cli.client import Absence, NoAnswerError, Server, differing_workers
+from hayhooks.cli.output import CannotError, note, progress, say, say_deployment
 
 _STEP_S = 0.05
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from hayhooks.cli.messages import CannotError, Cell, note, say, say_json, say_table, state_cell
+from hayhooks.cli.client import Absence, serving
 from hayhooks.cli.names import names_in
-from hayhooks.cli.server import Absence, serving
+from hayhooks.cli.output import CannotError, Cell, note, say, say_json, say_table, state_cell
 from hayhooks.settings import Settings
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from string import Template
 
 from hayhooks.cli import follow
+from hayhooks.cli.client import Absence, serving
 from hayhooks.cli.deploy import usable_name
-from hayhooks.cli.directory import PipelinesDirectory, told
-from hayhooks.cli.messages import CannotError, say
-from hayhooks.cli.server import Absence, serving
+from hayhooks.cli.output import CannotError, say
+from hayhooks.cli.staging import PipelinesDirectory, told
 from hayhooks.kernel.paths import WRAPPER_FILE
 from hayhooks.settings import Settings
 

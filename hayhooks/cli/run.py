@@ -13,12 +13,13 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from hayhooks.app import Hayhooks, create_app
-from hayhooks.logger import log, set_up
-from hayhooks.precautions import check_settings, log_openness
-from hayhooks.serving import serve, server_options
+from hayhooks.http.access import log_openness
+from hayhooks.observability.log import log, set_up
+from hayhooks.observability.tracing import warn_if_missing
+from hayhooks.observability.worker_state import Board
+from hayhooks.server.preflight import check_settings
+from hayhooks.server.run import serve, server_options
 from hayhooks.settings import Settings, unknown
-from hayhooks.tracing import warn_if_missing
-from hayhooks.workers import Board
 
 _WORKER_PATIENCE_S = (
     30  # a setup that holds the interpreter's lock is no dead worker; one that is so long counts as one

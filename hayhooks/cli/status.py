@@ -4,8 +4,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from hayhooks.cli.messages import Cell, note, say, say_json, say_table, state_cell
-from hayhooks.cli.server import NoAnswerError, Server, differing_workers
+from hayhooks.cli.client import NoAnswerError, Server, differing_workers
+from hayhooks.cli.output import Cell, note, say, say_json, say_table, state_cell
 from hayhooks.settings import Settings
 
 

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
-from hayhooks.endpoints import chat, docs, draw, files, health, metrics, models, responses, run, status
-from hayhooks.router import PlugIn
+from hayhooks.endpoints import draw, health, metrics, run, status
+from hayhooks.http.dispatch import PlugIn
+from hayhooks.openai import chat, files, models, responses
+from hayhooks.openapi import pages
 
-BUILTIN: Sequence[PlugIn] = (run, chat, responses, files, health, models, status, metrics, docs, draw)
+BUILTIN: Sequence[PlugIn] = (run, chat, responses, files, health, models, status, metrics, pages, draw)

@@ -6,9 +6,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute
 
-from hayhooks.kernel.snapshot import Deployment, Snapshot
-from hayhooks.openapi import JSON, Described, Docs, answer, errors, obj
-from hayhooks.router import Switch, switch_of
+from hayhooks.http.dispatch import Switch, switch_of
+from hayhooks.kernel.state import Deployment, Snapshot
+from hayhooks.openapi.describe import JSON, Described, Docs, answer, errors, obj
 
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:

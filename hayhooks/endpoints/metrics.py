@@ -9,11 +9,11 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from hayhooks.errors import NotFoundError
-from hayhooks.kernel.snapshot import Deployment, Snapshot
-from hayhooks.metrics import Metrics
-from hayhooks.openapi import TEXT, Described, Docs, answer, errors
-from hayhooks.router import switch_of
-from hayhooks.workers import Board
+from hayhooks.http.dispatch import switch_of
+from hayhooks.kernel.state import Deployment, Snapshot
+from hayhooks.observability.metrics import Metrics
+from hayhooks.observability.worker_state import Board
+from hayhooks.openapi.describe import TEXT, Described, Docs, answer, errors
 
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
@@ -38,7 +38,7 @@ def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
 
 
 def _exposed(metrics: Metrics, board: Board, accept: str) -> tuple[bytes, str]:
-    from hayhooks.exposition import expose  # noqa: PLC0415 - see there
+    from hayhooks.observability.prometheus import expose  # noqa: PLC0415 - see there
 
     return expose(metrics, board, accept)
 

@@ -19,15 +19,16 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
-from hayhooks.body import read_body
-from hayhooks.disconnects import unless_disconnected
-from hayhooks.encode import JSONBytes, encode
 from hayhooks.errors import InvalidInputError, PipelineError
-from hayhooks.forms import FORMS, arguments_of, content_type, form_of
-from hayhooks.invoke import Stream, invoke
-from hayhooks.kernel.signature import Operation
-from hayhooks.kernel.snapshot import Deployment, Snapshot
-from hayhooks.openapi import (
+from hayhooks.http.body import read_body
+from hayhooks.http.disconnect import unless_disconnected
+from hayhooks.http.forms import FORMS, arguments_of, content_type, form_of
+from hayhooks.http.invoke import Stream, invoke
+from hayhooks.http.json import JSONBytes, encode
+from hayhooks.http.responses import Events, ItemEvents, SSEStream, Text
+from hayhooks.kernel.operations import Operation
+from hayhooks.kernel.state import Deployment, Snapshot
+from hayhooks.openapi.describe import (
     EVENTS,
     FORM,
     JSON,
@@ -43,7 +44,6 @@ from hayhooks.openapi import (
     schemas_of,
     slug,
 )
-from hayhooks.sse import Events, ItemEvents, SSEStream, Text
 
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:

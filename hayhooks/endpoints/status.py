@@ -8,12 +8,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
-from hayhooks.encode import encode
 from hayhooks.errors import sendable
-from hayhooks.kernel.snapshot import Deployment, Snapshot
-from hayhooks.openapi import JSON, Described, Docs, Schema, answer, errors, obj, parameter, ref
-from hayhooks.router import Switch, error_text, missing, served, switch_of
-from hayhooks.workers import Board
+from hayhooks.http.dispatch import Switch, error_text, missing, served, switch_of
+from hayhooks.http.json import encode
+from hayhooks.kernel.state import Deployment, Snapshot
+from hayhooks.observability.worker_state import Board
+from hayhooks.openapi.describe import JSON, Described, Docs, Schema, answer, errors, obj, parameter, ref
 
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:

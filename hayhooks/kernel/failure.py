@@ -7,8 +7,8 @@ import traceback as tracebacks
 from pathlib import Path
 
 from hayhooks.errors import LoadError, Place, sendable, told
-from hayhooks.kernel.modules import PREFIX, public
-from hayhooks.kernel.snapshot import Failure, Revision
+from hayhooks.kernel.isolation import PREFIX, public
+from hayhooks.kernel.state import Failure, Revision
 
 _OURS = (str(Path(__file__).parent.parent), str(Path(importlib.__file__).parent), "<frozen importlib")  # frames
 

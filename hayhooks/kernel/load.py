@@ -8,17 +8,18 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from loguru import logger as log
+
 from hayhooks.errors import LoadError
-from hayhooks.kernel import haystack
-from hayhooks.kernel.crew import Crew
+from hayhooks.kernel import haystack_hooks
 from hayhooks.kernel.failure import failure_of
 from hayhooks.kernel.gate import OnLoop, check_itself
+from hayhooks.kernel.isolation import close_package, open_package, running
 from hayhooks.kernel.limits import Limits, Slots
 from hayhooks.kernel.making import set_up
-from hayhooks.kernel.modules import close_package, open_package, running
-from hayhooks.kernel.signature import Operation, describe
-from hayhooks.kernel.snapshot import Deployment, Failure, Revision, with_endpoints
-from hayhooks.logger import log
+from hayhooks.kernel.operations import Operation, describe
+from hayhooks.kernel.state import Deployment, Failure, Revision, with_endpoints
+from hayhooks.kernel.threads import Crew
 from hayhooks.wrapper import BasePipelineWrapper
 
 _DESCRIPTORS = {"stdout": 1, "stderr": 2}
@@ -55,7 +56,7 @@ def load(
     """
     if revision.problem:
         return failure_of(revision, LoadError(revision.problem))
-    package = open_package(revision, after_import=haystack.prepare)
+    package = open_package(revision, after_import=haystack_hooks.prepare)
     try:
         return _load(revision, package, threads=threads, limits=limits, check_s=check_s, equip=equip, on_loop=on_loop)
     # The user's code may raise anything, SystemExit included; whatever it raises must not end the server.
@@ -63,7 +64,7 @@ def load(
         failure = failure_of(revision, error)
     finally:
         _mend_streams(revision.name)
-    haystack.forget(package)
+    haystack_hooks.forget(package)
     close_package(package)
     return failure
 
@@ -73,7 +74,7 @@ def _load(
 ) -> Deployment:
     began = time.perf_counter()
     with running(package):
-        haystack.prepare()
+        haystack_hooks.prepare()
         wrapper = set_up(revision, package)
         limits = limits.of(wrapper)
         operations = _operations(wrapper)
@@ -110,10 +111,10 @@ def _is_its_own(wrapper: BasePipelineWrapper, name: str) -> bool:
 
 def _warm_up(wrapper: BasePipelineWrapper, operations: dict[str, Operation], on_loop: OnLoop) -> None:
     """Warm up here, in the loader's thread, whatever takes long; then on the loop what async methods need there."""
-    for warm_up in haystack.each(wrapper, "warm_up"):
+    for warm_up in haystack_hooks.each(wrapper, "warm_up"):
         warm_up()
     if any(operation.on_loop for operation in operations.values()):
-        for warm_up_async in haystack.each(wrapper, "warm_up_async"):
+        for warm_up_async in haystack_hooks.each(wrapper, "warm_up_async"):
             on_loop(warm_up_async)
 
 
@@ -135,9 +136,9 @@ def unload(deployment: Deployment, on_loop: OnLoop) -> None:
     with running(deployment.package):
         steps: list[tuple[str, Callable[[], Any]]] = [("teardown()", deployment.wrapper.teardown)]
         if any(operation.on_loop for operation in deployment.operations.values()):
-            closings = haystack.each(deployment.wrapper, "close_async")
+            closings = haystack_hooks.each(deployment.wrapper, "close_async")
             steps += [("close_async()", partial(on_loop, close)) for close in closings]
-        steps += [("close()", close) for close in haystack.each(deployment.wrapper, "close")]
+        steps += [("close()", close) for close in haystack_hooks.each(deployment.wrapper, "close")]
         for what, step in steps:
             try:
                 step()
@@ -145,7 +146,7 @@ def unload(deployment: Deployment, on_loop: OnLoop) -> None:
             except BaseException:
                 log.opt(exception=True).warning("{}: {} of revision {} failed", deployment.name, what, _id(deployment))
     deployment.crew.close()
-    haystack.forget(deployment.package)
+    haystack_hooks.forget(deployment.package)
     close_package(deployment.package)
 
 

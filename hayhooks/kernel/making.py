@@ -5,11 +5,11 @@ import inspect
 from contextlib import suppress
 
 from hayhooks.errors import LoadError
-from hayhooks.kernel import haystack
-from hayhooks.kernel.modules import import_public, keep_shared, shared_modules
+from hayhooks.kernel import haystack_hooks
+from hayhooks.kernel.isolation import import_public, keep_shared, shared_modules
 from hayhooks.kernel.paths import WRAPPER_FILE
-from hayhooks.kernel.shared import named_modules
-from hayhooks.kernel.snapshot import Kind, Revision
+from hayhooks.kernel.shared_modules import named_modules
+from hayhooks.kernel.state import Kind, Revision
 from hayhooks.toolkit.yaml_wrapper import YAMLPipelineWrapper
 from hayhooks.wrapper import BasePipelineWrapper
 
@@ -47,7 +47,7 @@ def _run_setup(wrapper: BasePipelineWrapper) -> None:
         name = type(wrapper).__name__
         raise LoadError(f"setup() of {name} is async: make it a plain method (it runs in a thread of its own)")
     if isinstance(wrapper, YAMLPipelineWrapper):
-        import_public("haystack", haystack.prepare)
+        import_public("haystack", haystack_hooks.prepare)
     wrapper.setup()
 
 
@@ -73,9 +73,9 @@ def _of_yaml(revision: Revision) -> YAMLPipelineWrapper:
     content = revision.files[revision.path.name].source or b""
     for module in ("haystack", *_haystack_modules(content)):  # one after the other, see modules.py
         with suppress(Exception):  # it is raised again where it can be told with its place
-            import_public(module, haystack.prepare)
+            import_public(module, haystack_hooks.prepare)
     for module in revision.shared:
-        haystack.register(importlib.import_module(module))
+        haystack_hooks.register(importlib.import_module(module))
     return YAMLPipelineWrapper(content, file=str(revision.path), allowed_modules=tuple(revision.shared))
 
 

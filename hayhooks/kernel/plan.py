@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hayhooks.kernel.snapshot import Revision, Snapshot
+from hayhooks.kernel.state import Revision, Snapshot
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from hayhooks.kernel.sight import Sight, is_code
-from hayhooks.kernel.snapshot import File, Kind, Revision, Shared, Stamp
+from hayhooks.kernel.stat_tree import Sight, is_code
+from hayhooks.kernel.state import File, Kind, Revision, Shared, Stamp
 
 _DIGEST_BYTES = 16 * 2**20  # of a larger file that is not Python the stamp stands for the content
 

@@ -16,21 +16,22 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from loguru import logger as log
+
 from hayhooks.errors import sendable, told
-from hayhooks.kernel.claims import name_of
-from hayhooks.kernel.crew import Crew
-from hayhooks.kernel.foundation import Foundation
+from hayhooks.kernel.discovery import name_of
+from hayhooks.kernel.isolation import relieve
 from hayhooks.kernel.limits import NO_LIMITS, Limits
 from hayhooks.kernel.load import Equip, load, unload
-from hayhooks.kernel.modules import relieve
 from hayhooks.kernel.outcome import run_on
 from hayhooks.kernel.paths import real_path
 from hayhooks.kernel.plan import plan
+from hayhooks.kernel.preload import Foundation
 from hayhooks.kernel.retire import Retirement
 from hayhooks.kernel.scan import Look, Scanner
-from hayhooks.kernel.snapshot import Deployment, Failure, Kind, Loading, Revision, Snapshot, advance
+from hayhooks.kernel.state import Deployment, Failure, Kind, Loading, Revision, Snapshot, advance
+from hayhooks.kernel.threads import Crew
 from hayhooks.kernel.watch import Watch
-from hayhooks.logger import log
 
 _LOADS_AT_A_TIME = 4
 _LOAD_PATIENCE_S = 1.0  # a load that takes longer makes room for the next one

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import FrameType, MethodType, ModuleType
 
+from loguru import logger as log
+
 from hayhooks.errors import DrainedError
-from hayhooks.kernel.crew import Crew
-from hayhooks.kernel.snapshot import Deployment, Retired
-from hayhooks.logger import log
+from hayhooks.kernel.state import Deployment, Retired
+from hayhooks.kernel.threads import Crew
 
 # One gc.collect takes up to 70 ms with Haystack loaded, in which nothing else runs: one for all that retire together,
 # and not while somebody waits for the answer to a save.

@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from hayhooks.kernel import own_files
-from hayhooks.kernel.claims import listing_of, name_problem
+from loguru import logger as log
+
+from hayhooks.kernel import self_writes
+from hayhooks.kernel.discovery import listing_of, name_problem
 from hayhooks.kernel.paths import real_path
 from hayhooks.kernel.reading import read
-from hayhooks.kernel.shared import PythonPath, imported_names, named_modules
-from hayhooks.kernel.sight import (
+from hayhooks.kernel.shared_modules import PythonPath, imported_names, named_modules
+from hayhooks.kernel.stat_tree import (
     MAX_DIRECTORIES,
     Directories,
     Sight,
@@ -27,8 +29,7 @@ from hayhooks.kernel.sight import (
     place_of,
     surroundings_of,
 )
-from hayhooks.kernel.snapshot import Kind, Revision, Stamp
-from hayhooks.logger import log
+from hayhooks.kernel.state import Kind, Revision, Stamp
 
 _OLD_S = 2.0  # what was changed so long before the first look is not being copied just now
 
@@ -90,7 +91,7 @@ class Scanner:
         settle_s: float,
         absence_s: float,
     ) -> None:
-        own_files.listen()
+        self_writes.listen()
         self._root = root
         self._reserved = frozenset(reserved)
         self._taken = frozenset(taken)
@@ -122,7 +123,7 @@ class Scanner:
         if self._only is not None:
             listing = {name: entries for name, entries in listing.items() if name == self._only}
         self._python_path.look()
-        own_files.look()
+        self_writes.look()
         known = self._memory.keys() | self._bystanders.keys()
         for name, entries in listing.items():
             if names is None or name in names or name in self._unsettled or name not in known:
@@ -246,7 +247,7 @@ class Scanner:
         if now - memory.absent_since >= self._absence_s:
             del self._memory[name]
             self._unsettled.discard(name)
-            own_files.forget(real_path(memory.sight.path))
+            self_writes.forget(real_path(memory.sight.path))
 
     def _result(self, problem: str) -> Look:
         surroundings = dict(surroundings_of(self._root))

@@ -10,9 +10,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from loguru import logger as log
 from watchfiles._rust_notify import RustNotify
-
-from hayhooks.logger import log
 
 _DEBOUNCE_MS = 400  # a burst of events is told after this long, even if it goes on
 _RETRY_S = 30.0  # after this long without events they are tried again

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from hayhooks.running import newest
+from hayhooks.current_app import newest
 
 
 class Registry:

@@ -16,16 +16,17 @@ from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from hayhooks.logger import log
-from hayhooks.toolkit.handover import Abandoned, AsyncHandover, Handover, settled
-from hayhooks.toolkit.observers import Observers, outputs
-from hayhooks.toolkit.source import Source, is_sync_only, streaming_source, user_callback
+from loguru import logger as log
+
+from hayhooks.toolkit.channel import Abandoned, AsyncHandover, Handover, settled
+from hayhooks.toolkit.dispatcher import Observers, outputs
+from hayhooks.toolkit.target import Source, is_sync_only, streaming_source, user_callback
 
 if TYPE_CHECKING:
     from haystack import Pipeline
     from haystack.components.agents import Agent
 
-    from hayhooks.toolkit.observers import OnPipelineEnd, OnReasoning, OnToolCallEnd, OnToolCallStart
+    from hayhooks.toolkit.dispatcher import OnPipelineEnd, OnReasoning, OnToolCallEnd, OnToolCallStart
 
 _shielded: set[asyncio.Task[Any]] = set()  # an event loop alone would let the garbage collector take them
 

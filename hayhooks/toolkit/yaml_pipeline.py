@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from hayhooks.errors import LoadError, told
 from hayhooks.toolkit import yaml_types
-from hayhooks.toolkit.source import streaming_source
+from hayhooks.toolkit.target import streaming_source
 from hayhooks.toolkit.yaml_source import YamlSource, nearest
 
 if TYPE_CHECKING:

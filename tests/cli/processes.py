@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.server import eventually
+from tests.live_server import eventually
 
 HAYHOOKS = str(Path(sys.executable).with_name("hayhooks"))
 

@@ -19,13 +19,13 @@ from starlette.responses import JSONResponse
 
 from hayhooks import Settings, create_app
 from hayhooks.cli.deploy import described
-from hayhooks.cli.directory import PipelinesDirectory
+from hayhooks.cli.staging import PipelinesDirectory
 from tests.cli.killing import contents
 from tests.cli.processes import HAYHOOKS, environment, started
 from tests.cli.processes import hayhooks as run_hayhooks
 from tests.faults.traffic import BYSTANDER, Traffic
 from tests.faults.traffic import write as write_version
-from tests.server import ECHO, LiveServer, eventually, replace, serving
+from tests.live_server import ECHO, LiveServer, eventually, replace, serving
 
 BROKEN = "import nothing_of_this_name\n"
 

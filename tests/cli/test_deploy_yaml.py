@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_deploy import listed, pipeline
-from tests.server import LiveServer
+from tests.live_server import LiveServer
 
 TEXT = """# mine
 components:

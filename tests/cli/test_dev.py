@@ -1,8 +1,8 @@
 import re
 
 from tests.cli.processes import hayhooks, started
+from tests.live_server import ECHO, eventually, replace
 from tests.pipelines import ASK
-from tests.server import ECHO, eventually, replace
 
 
 def test_dev_tells_what_becomes_of_every_save(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from tests.cli.killing import Spec, contents, killed
 from tests.cli.processes import free_port
-from tests.server import ECHO, LiveServer, replace
+from tests.live_server import ECHO, LiveServer, replace
 
 YAML = "components: {}\n"
 

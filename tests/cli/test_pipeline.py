@@ -14,7 +14,7 @@ from hayhooks.cli.new import TEMPLATES
 from tests.cli.processes import HAYHOOKS, environment
 from tests.cli.processes import hayhooks as run_hayhooks
 from tests.cli.test_deploy import pipeline, wrapper
-from tests.server import ECHO, LiveServer, eventually, replace
+from tests.live_server import ECHO, LiveServer, eventually, replace
 
 MANY = """
 import warnings

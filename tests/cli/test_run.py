@@ -8,10 +8,10 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from hayhooks.precautions import check_settings
+from hayhooks.server.preflight import check_settings
 from hayhooks.settings import Settings
 from tests.cli.processes import free_port, hayhooks, started
-from tests.server import ECHO, eventually, replace
+from tests.live_server import ECHO, eventually, replace
 
 SLOW_STREAM = """
 import time

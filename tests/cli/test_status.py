@@ -3,7 +3,7 @@ import json
 import pytest
 
 from tests.cli.processes import free_port, hayhooks
-from tests.server import ECHO, LiveServer
+from tests.live_server import ECHO, LiveServer
 
 
 @pytest.fixture

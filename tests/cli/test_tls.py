@@ -9,9 +9,9 @@ from loguru import logger
 
 from hayhooks import Settings
 from hayhooks.cli.status import status
-from hayhooks.precautions import log_openness
+from hayhooks.http.access import log_openness
 from tests.cli.processes import free_port, hayhooks, started
-from tests.server import ECHO, eventually, replace
+from tests.live_server import ECHO, eventually, replace
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server import LiveServer, replace, serving
+from tests.live_server import LiveServer, replace, serving
 
 MODELS = {
     "words": """

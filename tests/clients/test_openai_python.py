@@ -10,7 +10,7 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from tests.clients.conftest import MODELS, WEATHER
-from tests.server import LiveServer
+from tests.live_server import LiveServer
 
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
 

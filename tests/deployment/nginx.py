@@ -12,7 +12,7 @@ import pytest
 
 import hayhooks
 from tests.cli.processes import free_port
-from tests.server import eventually
+from tests.live_server import eventually
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 

@@ -16,7 +16,7 @@ import yaml
 import hayhooks
 from hayhooks import Settings
 from tests.cli.processes import started
-from tests.server import ECHO, LiveServer, eventually, replace
+from tests.live_server import ECHO, LiveServer, eventually, replace
 
 ROOT = Path(hayhooks.__file__).parent.parent
 FILES = ROOT / "examples/deployment"

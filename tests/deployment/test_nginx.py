@@ -18,7 +18,7 @@ from hayhooks import Settings, create_app
 from tests.cli.processes import free_port, started
 from tests.cli.test_run import SLOW_STREAM
 from tests.deployment.nginx import Nginx, needs_nginx, nginx
-from tests.server import ECHO, LiveServer, eventually, replace, serving
+from tests.live_server import ECHO, LiveServer, eventually, replace, serving
 
 pytestmark = needs_nginx
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.cli.processes import Process, started
 from tests.cli.test_run import SLOW_STREAM
-from tests.server import ECHO, eventually, replace
+from tests.live_server import ECHO, eventually, replace
 
 PATIENT = """
 import time

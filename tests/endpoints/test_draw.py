@@ -11,8 +11,8 @@ from haystack.components.agents import Agent
 from haystack.components.generators.chat import MockChatGenerator
 from haystack.tools import tool
 
-from hayhooks.drawing import mermaid, svg
-from tests.server import LiveServer
+from hayhooks.endpoints.draw import mermaid, svg
+from tests.live_server import LiveServer
 
 PIPELINE = """
 from haystack import Pipeline

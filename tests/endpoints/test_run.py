@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from hayhooks import Settings, create_app
-from tests.endpoints.openai_apis import go_away, leases, logged
-from tests.server import LiveServer, eventually, serving
+from tests.live_server import LiveServer, eventually, serving
+from tests.openai.apis import go_away, leases, logged
 
 HEAD = """
 from dataclasses import dataclass

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server import ECHO, LiveServer, serving
+from tests.live_server import ECHO, LiveServer, serving
 
 
 def test_all_is_told_of_what_serves(server: LiveServer):

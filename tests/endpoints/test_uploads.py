@@ -9,8 +9,8 @@ import httpx
 import pytest
 from starlette.datastructures import UploadFile
 
-from hayhooks.kernel.signature import describe
-from tests.server import LiveServer, eventually
+from hayhooks.kernel.operations import describe
+from tests.live_server import LiveServer, eventually
 
 HEAD = """
 import tempfile

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from openai import BadRequestError, OpenAI
 
+from tests.live_server import LiveServer, eventually, replace, serving
 from tests.pipelines import ASK, CHAT, DOUBLE, OLDEST, PARTS
-from tests.server import LiveServer, eventually, replace, serving
 
 DOCUMENTS = """\
 components: {read: {type: parts.Read}}

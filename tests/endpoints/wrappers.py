@@ -8,7 +8,7 @@ from pathlib import Path
 import uvicorn
 from starlette.applications import Starlette
 
-from tests.server import LiveServer, eventually
+from tests.live_server import LiveServer, eventually
 
 _HEAD = """
 from hayhooks import BasePipelineWrapper

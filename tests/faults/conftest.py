@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.faults.traffic import BYSTANDER, Traffic, write
-from tests.server import LiveServer
+from tests.live_server import LiveServer
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.faults.traffic import Traffic
-from tests.server import ECHO, LiveServer, eventually, replace, serving
+from tests.live_server import ECHO, LiveServer, eventually, replace, serving
 
 IN_SETUP = """
 import asyncio

@@ -9,16 +9,16 @@ from contextlib import contextmanager, nullcontext, suppress
 import httpx
 import pytest
 
-from hayhooks.batches import Batches
-from hayhooks.body import Body
-from hayhooks.disconnects import _Watch
-from hayhooks.exchange import Exchange
-from hayhooks.invoke import Stream, _Pump
-from hayhooks.kernel.leases import Lease
+from hayhooks.http.batches import Batches
+from hayhooks.http.body import Body
+from hayhooks.http.disconnect import _Watch
+from hayhooks.http.invoke import Stream, _Pump
+from hayhooks.http.steps import Step
+from hayhooks.kernel.admission import Lease
 from hayhooks.kernel.limits import Slot
-from hayhooks.logger import log
-from hayhooks.steps import Step
-from tests.server import LiveServer
+from hayhooks.observability.log import log
+from hayhooks.observability.request_record import Exchange
+from tests.live_server import LiveServer
 
 WRAPPER = """
 import asyncio, time

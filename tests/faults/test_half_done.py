@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from tests.faults.traffic import Traffic, files, write
-from tests.server import LiveServer, replace
+from tests.live_server import LiveServer, replace
 
 
 def test_a_slow_copy_serves_the_old_revision_until_the_whole_is_there(traffic: Traffic):

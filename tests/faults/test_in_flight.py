@@ -8,7 +8,7 @@ import httpx
 
 from tests.cli.processes import started
 from tests.faults.traffic import Traffic
-from tests.server import ECHO, LiveServer, eventually, replace
+from tests.live_server import ECHO, LiveServer, eventually, replace
 
 GATED = """
 import asyncio, time

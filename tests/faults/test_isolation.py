@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tests.cli.processes import Process, started
-from tests.server import ECHO, eventually, replace
+from tests.live_server import ECHO, eventually, replace
 
 # What setup() does; all of it in one process, one after the other.
 HOSTILE = {

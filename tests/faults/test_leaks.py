@@ -10,7 +10,7 @@ import pytest
 PROCESS = '''
 import gc, json, logging, os, sys, threading
 from pathlib import Path
-from tests.server import ECHO, replace, serving
+from tests.live_server import ECHO, replace, serving
 
 TYPES = """
 import logging
@@ -121,7 +121,7 @@ def test_reloads_leave_nothing(tmp_path: Path, kind: str, rounds: int, held: int
 LARGE = """
 import gc, json, sys
 from pathlib import Path
-from tests.server import ECHO, replace, serving
+from tests.live_server import ECHO, replace, serving
 
 
 def resident():

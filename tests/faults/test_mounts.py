@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.processes import HAYHOOKS, started
 from tests.faults.traffic import BYSTANDER, Traffic, write
-from tests.server import LiveServer, eventually, replace, serving
+from tests.live_server import LiveServer, eventually, replace, serving
 
 
 def test_a_root_that_is_a_link_which_git_sync_flips(tmp_path: Path):

@@ -10,7 +10,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from tests.server import LiveServer, eventually, replace, serving
+from tests.live_server import LiveServer, eventually, replace, serving
 
 REFUSES = """
 from hayhooks import BasePipelineWrapper

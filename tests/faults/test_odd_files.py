@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.traffic import Traffic, write
-from tests.server import ECHO
+from tests.live_server import ECHO
 
 
 def fifo(app: Path, beside: Path) -> None:

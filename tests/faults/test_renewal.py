@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.test_tools import TOOLS, Tool
 from tests.faults.traffic import files, write
-from tests.server import LiveServer, replace, serving
+from tests.live_server import LiveServer, replace, serving
 
 NEVER_MS = 600_000
 

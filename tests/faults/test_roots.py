@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.traffic import write
-from tests.server import serving
+from tests.live_server import serving
 
 FLICKERING_S = 3.0  # what it takes to meet a moment between two system calls
 

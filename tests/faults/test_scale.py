@@ -3,7 +3,7 @@
 import shutil
 
 from tests.faults.traffic import Traffic, write
-from tests.server import replace
+from tests.live_server import replace
 
 TRIVIAL = """
 from hayhooks import BasePipelineWrapper

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tests.faults.traffic import Traffic, files, write
-from tests.server import ECHO, LiveServer, replace, serving
+from tests.live_server import ECHO, LiveServer, replace, serving
 
 HANGING = """
 import threading, time

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.server import replace, serving
+from tests.live_server import replace, serving
 
 WRAPPER = """
 import often_edited

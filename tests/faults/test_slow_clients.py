@@ -15,7 +15,7 @@ from starlette.websockets import WebSocket
 from websockets.sync.client import connect
 
 from hayhooks import Settings, create_app
-from tests.server import ECHO, LiveServer, eventually, replace, serving
+from tests.live_server import ECHO, LiveServer, eventually, replace, serving
 
 HEAD = b"POST /echo/run HTTP/1.1\r\nHost: x\r\n"
 ASK = HEAD + b"Content-Length: 2\r\n\r\n{}"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.traffic import Traffic, files, write
-from tests.server import replace
+from tests.live_server import replace
 
 Tool = Callable[[Path, Path, int], None]  # the deployed folder, a place beside the directory, the version to write
 

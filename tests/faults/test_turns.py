@@ -7,8 +7,8 @@ from starlette.routing import BaseRoute
 
 from hayhooks import Settings, create_app
 from hayhooks.endpoints import BUILTIN
-from hayhooks.kernel.snapshot import Deployment, Snapshot
-from tests.server import ECHO, serving
+from hayhooks.kernel.state import Deployment, Snapshot
+from tests.live_server import ECHO, serving
 
 
 class RaisesOnce:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.processes import HAYHOOKS, Process, started
-from tests.server import ECHO, eventually, replace
+from tests.live_server import ECHO, eventually, replace
 
 FOLDERS = 6
 

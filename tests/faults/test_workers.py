@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.cli.processes import Process, hayhooks, started
 from tests.faults.traffic import write
-from tests.server import eventually
+from tests.live_server import eventually
 
 
 def workers(server: Process) -> list[dict[str, object]]:

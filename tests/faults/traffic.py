@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.server import LiveServer, replace
+from tests.live_server import LiveServer, replace
 
 # Version n of the deployment under test. The version is said three times, in three files: an answer of mixed versions
 # is a torn revision.

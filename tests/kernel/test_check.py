@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server import LiveServer, serving
+from tests.live_server import LiveServer, serving
 
 CHECKED = """
 import asyncio, time

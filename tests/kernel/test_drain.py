@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from hayhooks import log
-from tests.server import ECHO, LiveServer, eventually, serving
+from tests.live_server import ECHO, LiveServer, eventually, serving
 
 SLOW = """
 import asyncio, time

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server import ECHO, LiveServer, eventually, replace, serving
+from tests.live_server import ECHO, LiveServer, eventually, replace, serving
 
 BARE = """
 from hayhooks import BasePipelineWrapper

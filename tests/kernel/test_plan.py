@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from hayhooks.kernel.crew import Crew
 from hayhooks.kernel.plan import plan
-from hayhooks.kernel.snapshot import Deployment, Failure, Loading, Revision, Snapshot, advance
+from hayhooks.kernel.state import Deployment, Failure, Loading, Revision, Snapshot, advance
+from hayhooks.kernel.threads import Crew
 
 
 def revision(version: int, name: str = "chat") -> Revision:

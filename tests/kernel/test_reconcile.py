@@ -6,7 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.server import ECHO, LiveServer, eventually, replace, serving
+from tests.live_server import ECHO, LiveServer, eventually, replace, serving
 
 SLOW = """
 import time
@@ -110,7 +110,7 @@ def test_the_last_of_many_quick_edits_is_served(server: LiveServer):
 COLD = """
 import sys, time
 from pathlib import Path
-from tests.server import serving
+from tests.live_server import serving
 with serving(Path(sys.argv[1])) as server:
     server.eventually(lambda: server.status()["ready"], deadline_s=60)
     status = server.status()

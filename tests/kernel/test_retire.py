@@ -5,12 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.server import LiveServer, eventually
+from tests.live_server import LiveServer, eventually
 
 RELOADS = """
 import gc, json, sys, threading
 from pathlib import Path
-from tests.server import serving
+from tests.live_server import serving
 
 WRAPPER = '''
 from haystack import Pipeline, component

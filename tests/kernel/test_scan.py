@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from hayhooks.kernel.scan import Scanner
-from hayhooks.kernel.snapshot import Kind
-from tests.server import eventually
+from hayhooks.kernel.state import Kind
+from tests.live_server import eventually
 
 WRAPPER = "class PipelineWrapper: ..."
 

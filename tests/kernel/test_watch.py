@@ -8,7 +8,7 @@ from queue import SimpleQueue
 import pytest
 
 from hayhooks.kernel.watch import Watch
-from tests.server import ECHO, LiveServer, serving
+from tests.live_server import ECHO, LiveServer, serving
 
 
 def test_status_says_that_events_tell_and_of_how_many_directories(server: LiveServer):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.live_server import ECHO, LiveServer, eventually, replace, serving
 from tests.pipelines import ASK, CHAIN, DOUBLE, PARTS
-from tests.server import ECHO, LiveServer, eventually, replace, serving
 
 
 @pytest.fixture

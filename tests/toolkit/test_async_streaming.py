@@ -11,7 +11,7 @@ from haystack.core.errors import PipelineRuntimeError
 from haystack.dataclasses import ChatMessage
 from loguru import logger
 
-from hayhooks.toolkit.handover import LIMIT
+from hayhooks.toolkit.channel import LIMIT
 from hayhooks.toolkit.streaming import async_streaming_generator
 from tests.toolkit.components import (
     SECONDS,

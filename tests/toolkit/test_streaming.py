@@ -15,7 +15,7 @@ from haystack.dataclasses import ChatMessage, StreamingChunk, ToolCallDelta
 from haystack.dataclasses.chat_message import ReasoningContent
 from loguru import logger
 
-from hayhooks.toolkit.handover import LIMIT
+from hayhooks.toolkit.channel import LIMIT
 from hayhooks.toolkit.streaming import PipelineStream, streaming_generator
 from tests.toolkit.components import (
     SECONDS,

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from hayhooks import YAMLPipelineWrapper
 from hayhooks.errors import LoadError
-from hayhooks.kernel.signature import describe
+from hayhooks.kernel.operations import describe
 from tests.pipelines import ASK, CHAIN, CHAT, DOUBLE, OLDEST, PARTS
 
 

@@ -1,0 +1,85 @@
+"""Import paths of the original hayhooks -> ours, so that wrappers written for it run unchanged.
+
+``install`` puts one finder at the end of ``sys.meta_path``. It makes a module of the table when that is imported, and
+packages for the parts before it; until then nothing of it exists.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+_EVENTS = "PipelineEvent create_status_event create_notification_event"
+_OPEN_WEBUI = "create_message_event create_replace_event create_source_event create_chat_completion_event"
+_MESSAGES = (
+    "get_content get_input_files get_last_user_input_text get_last_user_message is_user_message "
+    "chat_messages_from_openai_response"
+)
+
+# Module of the original -> where its names are with us. "theirs=ours" where the name differs.
+MODULES = {
+    "hayhooks.callbacks": {
+        "hayhooks.toolkit.callbacks": "default_on_tool_call_start default_on_tool_call_end default_on_pipeline_end",
+    },
+    "hayhooks.chainlit_events": {
+        "hayhooks.toolkit.events": "ChainlitEvent=PipelineEvent create_custom_element_event",
+    },
+    "hayhooks.events": {"hayhooks.toolkit.events": _EVENTS},
+    "hayhooks.open_webui": {
+        "hayhooks.toolkit.events": f"OpenWebUIEvent=PipelineEvent {_EVENTS} {_OPEN_WEBUI} create_details_tag",
+    },
+    "hayhooks.server.app": {"hayhooks.app": "create_app", "hayhooks.server.run": "run_app"},
+    "hayhooks.server.logger": {"hayhooks.observability.log": "log"},
+    "hayhooks.server.pipelines.registry": {"hayhooks.toolkit.registry": "registry"},
+    "hayhooks.server.pipelines.sse": {"hayhooks.http.responses": "SSEStream"},
+    "hayhooks.server.pipelines.utils": {
+        "hayhooks.toolkit.inputs": "coerce_pipeline_inputs",
+        "hayhooks.toolkit.messages": _MESSAGES,
+        "hayhooks.toolkit.dispatcher": "OnPipelineEnd OnReasoning OnToolCallEnd OnToolCallStart",
+        "hayhooks.toolkit.streaming": "async_streaming_generator streaming_generator",
+    },
+    "hayhooks.server.tracing": {"hayhooks.toolkit.tracing": "build_trace_tags trace_operation"},
+    "hayhooks.server.utils.base_pipeline_wrapper": {"hayhooks.wrapper": "BasePipelineWrapper"},
+    "hayhooks.server.utils.yaml_pipeline_wrapper": {"hayhooks.toolkit.yaml_wrapper": "YAMLPipelineWrapper"},
+    "hayhooks.server.utils.haystack_compat": {"haystack": "Pipeline AsyncPipeline=Pipeline"},
+    "hayhooks.testing.components": {"hayhooks.toolkit.testing": "Hello"},
+}
+
+_PACKAGES = {module.rsplit(".", depth)[0] for module in MODULES for depth in (1, 2)} - {"hayhooks"}
+
+
+def install() -> None:
+    """Make the modules of the table importable."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.append(_Finder())
+
+
+class _Finder:
+    """Finds the modules of the table, after everybody else, and fills them with our names.
+
+    It derives from no class of ``importlib.abc``, which takes longer to import than all of us.
+    """
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname not in MODULES and fullname not in _PACKAGES:
+            return None
+        return ModuleSpec(fullname, self, is_package=fullname in _PACKAGES)  # type: ignore[arg-type]  # see above
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """An ordinary one will do."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        names: list[str] = []
+        for home, listed in MODULES.get(module.__name__, {}).items():
+            ours = importlib.import_module(home)
+            for theirs, _, name in (item.partition("=") for item in listed.split()):
+                setattr(module, theirs, getattr(ours, name or theirs))
+                names.append(theirs)
+        if names:
+            module.__all__ = names  # type: ignore[attr-defined]
+            module.__doc__ = (
+                f"The names of the original {module.__name__}; ours are in {', '.join(MODULES[module.__name__])}."
+            )

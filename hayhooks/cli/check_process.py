@@ -1,0 +1,125 @@
+"""The process that loads a wrapper to see whether it can be; started by ``check``, which tells what comes of it.
+
+``python -P -c "from hayhooks.cli.check_process import main; main()" NAME PATH OUT LIFE``: *OUT* is the descriptor that
+the finding is written to, as JSON; the process ends when *LIFE*, another one, is closed by who started it.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import sys
+import threading
+import time
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hayhooks.endpoints import BUILTIN
+from hayhooks.http.dispatch import equip, reserved_names
+from hayhooks.kernel.gate import OnLoop
+from hayhooks.kernel.haystack_hooks import prepare
+from hayhooks.kernel.isolation import share
+from hayhooks.kernel.limits import NO_LIMITS
+from hayhooks.kernel.load import load, unload
+from hayhooks.kernel.outcome import run_on
+from hayhooks.kernel.scan import Scanner
+from hayhooks.kernel.state import Deployment, Failure, Revision
+from hayhooks.observability.log import log, set_up
+from hayhooks.openai.endpoint import is_model
+from hayhooks.settings import Settings
+
+_STILL_S = 10.0  # that a folder gets to keep still
+
+
+def main() -> None:
+    """Load, tell, let go, and end, whatever threads the wrapper has left."""
+    name, path, out, life = sys.argv[1:]
+    threading.Thread(target=_end_with, args=(int(life),), daemon=True).start()
+    told: list[str] = []
+    settings = Settings()
+    set_up("WARNING")
+    logging.captureWarnings(True)
+    warnings.simplefilter("default", DeprecationWarning)
+    log.add(lambda entry: told.append(entry.record["message"]), level="WARNING", format="{message}")
+    on_loop = partial(run_on, _loop())
+    outcome = _load(name, Path(path), settings, on_loop)
+    with open(int(out), "w", encoding="utf-8") as file:
+        file.write(json.dumps({**_finding(outcome), "warnings": told}) + "\n")
+    if isinstance(outcome, Deployment):
+        unload(outcome, on_loop)
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def _load(name: str, path: Path, settings: Settings, on_loop: OnLoop) -> Deployment | Failure:
+    share(settings.python_path, after_import=prepare)
+    revision = _revision(name, path, settings)
+    return load(
+        revision,
+        threads=settings.threads,
+        limits=NO_LIMITS,
+        check_s=settings.check_timeout,
+        equip=partial(equip, plug_ins=BUILTIN),
+        on_loop=on_loop,
+    )
+
+
+def _revision(name: str, path: Path, settings: Settings) -> Revision:
+    """What the server would read of *path* as *name*."""
+    scanner = Scanner(
+        path.parent,
+        reserved=reserved_names(BUILTIN),
+        python_path=settings.python_path,
+        settle_s=settings.settle_ms / 1000,
+        absence_s=0.0,
+    )
+    end = time.monotonic() + _STILL_S
+    while time.monotonic() < end:
+        revision = scanner.read(name, path, time.monotonic())
+        if revision is not None:
+            return revision
+        time.sleep(0.01)
+    return Revision(name, path, "0" * 32, problem=f"{path} is no wrapper's folder, or never keeps still")
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    """What the server's loop is to a load."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    return loop
+
+
+def _finding(outcome: Deployment | Failure) -> dict[str, Any]:
+    """What ``check --json`` prints."""
+    if isinstance(outcome, Failure):
+        place = outcome.place and {
+            "file": outcome.place.file,
+            "line": outcome.place.line,
+            "source": outcome.place.source,
+        }
+        return {
+            "ok": False,
+            "name": outcome.revision.name,
+            "reason": outcome.reason,
+            "place": place,
+            "hint": outcome.hint,
+            "traceback": outcome.traceback,
+        }
+    return {
+        "ok": True,
+        "name": outcome.name,
+        "revision": outcome.revision.id,
+        "description": outcome.description,
+        "operations": list(outcome.operations),
+        "endpoints": list(outcome.endpoints.paths),
+        "models": [outcome.name] if is_model(outcome) else [],
+        "load_ms": round(outcome.load_ms, 1),
+    }
+
+
+def _end_with(life: int) -> None:
+    """End this process when the one that started it has ended, however it did."""
+    os.read(life, 1)
+    os._exit(1)

@@ -1,0 +1,127 @@
+"""The body of a request: how much of it may come, how long it may pause, and all of it in one piece."""
+
+import asyncio
+from typing import cast
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive, Scope
+
+from hayhooks.errors import RefusedError
+from hayhooks.http.overdue import Overdue
+from hayhooks.http.steps import Step
+
+_ALLOWED = "hayhooks.body_limit"  # in the scope: the setting that says how many bytes may come, and how many
+
+
+class Rules:
+    """What holds for every body.
+
+    Args:
+        size: bytes that a body may have, unless ``allow`` says otherwise; 0: any number.
+        pause_s: how long may pass in which nothing comes.
+    """
+
+    def __init__(self, size: int, pause_s: float) -> None:
+        self.allowed = ("HAYHOOKS_MAX_BODY_SIZE", size)
+        self.pause_s = pause_s
+        self.waits: Overdue[Body] = Overdue(pause_s, Body.give_up)
+
+
+class Body:
+    """Receives one request's body, and raises where it breaks a rule.
+
+    Nothing is read once it is known to be too large: a client that waits for leave to send (``Expect: 100-continue``)
+    does not get it.
+    """
+
+    __slots__ = ("_came", "_late", "_receive", "_rules", "_scope", "_task")
+
+    def __init__(self, rules: Rules, scope: Scope, receive: Receive) -> None:
+        self._rules = rules
+        self._scope = scope  # which must not hold this in turn
+        self._receive = receive
+        self._came: int | None = -1  # bytes; -1: nobody has asked yet; None: all are here
+        self._late = False
+
+    async def receive(self) -> Message:
+        """What the server has received, as ASGI's ``receive``.
+
+        Raises:
+            RefusedError: more bytes come than are allowed, or none for too long.
+        """
+        came = self._came
+        if came is None:
+            return await self._receive()
+        if came < 0:
+            came = 0
+            self._refuse_announced()
+        step = self._receive().__await__()
+        try:
+            waits_for = next(step)
+        except StopIteration as received:  # as a short body, which has come with its headers
+            message: Message = received.value
+        else:
+            message = await self._wait(Step(step, waits_for))
+        if message["type"] == "http.request":
+            came += len(message.get("body", b""))
+            self._refuse_if_larger(came)
+            self._came = came if message.get("more_body", False) else None
+        return message
+
+    async def _wait(self, step: Step) -> Message:
+        """Receive, but not for longer than a client may pause."""
+        self._task = task = asyncio.current_task()
+        self._rules.waits.add(self)
+        try:
+            return cast(Message, await step)
+        except asyncio.CancelledError:
+            if not self._late or task is None:
+                raise
+            task.uncancel()
+            raise _paused(self._rules.pause_s) from None
+        finally:
+            self._rules.waits.discard(self)
+            self._task = None
+
+    def give_up(self) -> None:
+        """It has waited for too long."""
+        self._late = True
+        assert self._task is not None
+        self._task.cancel()
+
+    def _refuse_announced(self) -> None:
+        """Refuse what is too large by what its client says."""
+        for name, value in self._scope["headers"]:
+            if name == b"content-length" and value.isdigit():
+                self._refuse_if_larger(int(value[:20]))  # more digits would only take time
+
+    def _refuse_if_larger(self, came: int) -> None:
+        setting, size = self._scope.get(_ALLOWED, self._rules.allowed)
+        if came > size > 0:
+            raise RefusedError(413, f"The body is larger than the {size:,} bytes that are allowed ({setting})")
+
+
+def allow(scope: Scope, setting: str, size: int) -> None:
+    """Let the body of the request with *scope* have so many bytes, as *setting* says; 0: any number."""
+    scope[_ALLOWED] = (setting, size)
+
+
+async def read_body(receive: Receive) -> bytes:
+    """The whole body of a request; without Starlette's ``Request``, whose making costs as much as the reading.
+
+    Raises:
+        ClientDisconnect: the client went away before its end.
+    """
+    chunks: list[bytes] = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunks.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _paused(pause_s: float) -> RefusedError:
+    message = f"Nothing of the body came for {pause_s:g} s, which is all that is waited for (HAYHOOKS_READ_TIMEOUT)"
+    return RefusedError(408, message, headers={"Connection": "close"})

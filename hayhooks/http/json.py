@@ -1,0 +1,122 @@
+"""Encode what a wrapper returns as JSON, and send it."""
+
+import json
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from pydantic_core import PydanticSerializationError, PydanticSerializationUnexpectedValue, to_json
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from hayhooks.kernel.operations import Operation, is_haystack_data, to_plain
+
+_CONTENT_TYPE = (b"content-type", b"application/json")
+
+
+def encode(value: Any, operation: Operation | None = None) -> bytes:
+    """JSON of *value*: as *operation*'s return annotation says, and where it is of another type, as it is.
+
+    Haystack's data classes are written by their ``to_dict``; a ChatMessage of a method that is annotated ``-> str``
+    is its text.
+
+    Raises:
+        TypeError: something in it cannot be JSON; the message names the type.
+    """
+    try:
+        if type(value) is str and (operation is None or operation.result is None or operation.returns_text):
+            return to_json(value)
+        if operation is not None and operation.result is not None:
+            if operation.returns_text and is_haystack_data(type(value)) and hasattr(value, "text"):
+                value = value.text
+            try:
+                return operation.result.serializer.to_json(value, warnings="error")  # which alone costs 1 microsecond
+            except (PydanticSerializationUnexpectedValue, PydanticSerializationError):
+                pass  # the annotation was not meant so strictly: what was returned is the answer
+        return to_json(_plain(value), fallback=_fallback, inf_nan_mode="null")  # JSON has no NaN
+    except PydanticSerializationError as error:
+        raise TypeError(str(error)) from error
+    except ValueError as error:  # a text that is no Unicode, a structure that contains itself
+        raise TypeError(f"the result cannot be written as JSON: {error}") from error
+
+
+_LEAVES = frozenset({str, int, float, bool, type(None)})
+
+
+def _plain(value: Any) -> Any:
+    """*value* with Haystack's data classes as dicts, however nested: pydantic would write their private fields."""
+    kind = type(value)
+    if kind in _LEAVES:
+        return value
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if is_haystack_data(kind):
+        return _plain(to_plain(value))
+    if is_dataclass(kind) and not hasattr(kind, "__pydantic_serializer__"):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    return value
+
+
+def _fallback(value: Any) -> Any:
+    """What pydantic does not know: numpy's scalars and arrays, and what else can say itself as plain values."""
+    for method in ("tolist", "to_dict"):
+        if callable(convert := getattr(value, method, None)) and not isinstance(value, type):
+            return _plain(convert())
+    raise TypeError(f"a {type(value).__module__}.{type(value).__qualname__} cannot be written as JSON")
+
+
+def encode_part(value: Any) -> bytes:
+    """JSON of a part of an answer, on one line whatever its text.
+
+    Half a surrogate pair, which UTF-8 has no bytes for, is escaped, and so are the characters that Python's
+    ``splitlines`` takes for the end of a line: clients find the lines of a stream with it.
+
+    Raises:
+        TypeError: something in it cannot be JSON; the message names the type.
+    """
+    try:
+        data = encode(value)
+    except TypeError as error:
+        try:
+            return json.dumps(value, allow_nan=False).encode()
+        except (TypeError, ValueError):
+            raise TypeError(str(error)) from error
+    return _on_one_line(data)
+
+
+def encode_texts(texts: list[str], before: bytes, between: bytes, after: bytes) -> bytes:
+    """JSON strings of *texts*, each as ``encode_part`` writes it, with what stands around them.
+
+    All at once takes a fifth of what one by one does.
+    """
+    try:
+        data = between.join(map(to_json, texts))
+    except PydanticSerializationError:
+        data = between.join(map(encode_part, texts))
+    return before + (data if data.isascii() else _on_one_line(data)) + after
+
+
+def _on_one_line(data: bytes) -> bytes:
+    if b"\xe2\x80" in data or b"\xc2\x85" in data:
+        for line_end, escaped in _LINE_ENDS:
+            data = data.replace(line_end, escaped)
+    return data
+
+
+_LINE_ENDS = tuple((end.encode(), f"\\u{ord(end):04x}".encode()) for end in "\x85\u2028\u2029")
+
+
+class JSONBytes(Response):
+    """An answer whose JSON is ready. Made and sent it costs 1 microsecond, a ``Response`` 3."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self.status_code = 200
+        self.background = None
+        self.raw_headers = [(b"content-length", b"%d" % len(body)), _CONTENT_TYPE]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body})

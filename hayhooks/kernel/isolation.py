@@ -1,0 +1,316 @@
+"""The modules of deployments: each revision's are its own, compiled from the bytes that were scanned.
+
+A revision gets a private package, ``_hayhooks_{name}_{id}_{n}``, that holds ``pipeline_wrapper`` and every other
+Python file of the folder. Inside it ``import helper`` means the file beside it, because the code there is run with an
+``__import__`` of its own; nothing outside can see it, so two wrappers may both have a ``utils.py``.
+"""
+
+import builtins
+import importlib
+import importlib.abc
+import importlib.machinery
+import itertools
+import logging
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from importlib.resources.readers import FileReader
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hayhooks.kernel.outcome import Outcome
+from hayhooks.kernel.shared_modules import SharedModules
+from hayhooks.kernel.state import Kind, Revision
+from hayhooks.kernel.threads import Crew
+
+PREFIX = "_hayhooks_"
+_PRIVATE = re.compile(rf"{PREFIX}\w+?_[0-9a-f]{{12}}_\d+\.")
+
+shared_modules = SharedModules()
+
+_counter = itertools.count(1)
+
+# The package whose code is running: set around setup and around every call of a wrapper's method.
+_current: ContextVar[str | None] = ContextVar("hayhooks_package", default=None)
+
+# Where other people's code is imported for the first time, one import after the other, in a thread apart.
+# Haystack imports its parts when they are first touched, and two threads that do so together can break each other
+# (half-initialised modules). And where an optional dependency is missing it keeps the exception for ever, with all
+# frames of that thread: in one of a wrapper's that would be the wrapper, with all that it holds.
+_imports = Crew("import", limit=1, patience_s=20.0)
+_import_thread = threading.local()
+
+
+@dataclass(frozen=True, slots=True)
+class _Package:
+    """What the finder knows of one revision."""
+
+    name: str
+    folder: Path
+    sources: Mapping[str, bytes]  # by path relative to the folder
+    siblings: frozenset[str]  # the top-level module names beside pipeline_wrapper.py
+    builtins: dict[str, Any]  # what its modules see as built-in, __import__ included
+    shared: dict[str, ModuleType]  # the shared modules that it was loaded with, by name
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds the modules of the packages that are open. There is one, at the front of ``sys.meta_path``."""
+
+    def __init__(self) -> None:
+        self.packages: dict[str, _Package] = {}
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        top, _, rest = fullname.partition(".")
+        package = self.packages.get(top)
+        if package is None:
+            if top.startswith(PREFIX):
+                raise ModuleNotFoundError(f"{fullname} belongs to a revision that has been retired", name=fullname)
+            return None
+        relative = rest.replace(".", "/")
+        spec = _package_spec(package, fullname, relative) or _module_spec(package, fullname, relative)
+        if spec is None:  # not None: the next finder would read the folder, .pyc files included
+            raise ModuleNotFoundError(f"No module named {rest!r} in {package.folder}", name=fullname)
+        return spec
+
+
+_finder = _Finder()
+
+
+def _package_spec(package: _Package, fullname: str, relative: str) -> importlib.machinery.ModuleSpec | None:
+    """A folder: one with ``__init__.py``, the revision's own, or one that merely holds modules."""
+    prefix = relative + "/" if relative else ""
+    init = f"{prefix}__init__.py"
+    folder = str(package.folder / relative)
+    if init in package.sources or not relative:  # the folder itself is a package, with or without the file
+        loader = _Loader(package, init)
+        spec = importlib.machinery.ModuleSpec(fullname, loader, origin=loader.path, is_package=True)
+        spec.has_location = True
+    elif any(path.startswith(prefix) for path in package.sources):
+        spec = importlib.machinery.ModuleSpec(fullname, None, is_package=True)
+    else:
+        return None
+    spec.submodule_search_locations = [folder]
+    return spec
+
+
+def _module_spec(package: _Package, fullname: str, relative: str) -> importlib.machinery.ModuleSpec | None:
+    if f"{relative}.py" in package.sources:
+        loader = _Loader(package, f"{relative}.py")
+        spec = importlib.machinery.ModuleSpec(fullname, loader, origin=loader.path)
+        spec.has_location = True
+        return spec
+    for suffix in importlib.machinery.EXTENSION_SUFFIXES:  # compiled ones have no source to keep
+        if (file := package.folder / f"{relative}{suffix}").is_file():
+            extension = importlib.machinery.ExtensionFileLoader(fullname, str(file))
+            return importlib.machinery.ModuleSpec(fullname, extension, origin=str(file))
+    return None
+
+
+class _Loader(importlib.abc.SourceLoader):
+    """Compiles one file of a revision from the bytes that were scanned.
+
+    Python's own loader trusts a ``.pyc`` whose source has the same size and whole-second mtime: two saves within one
+    second that swap "a" for "b" are such a case, and would serve "a" for ever. This one neither reads nor writes any.
+    """
+
+    def __init__(self, package: _Package, relative: str) -> None:
+        self._package = package
+        self._relative = relative
+        self.path = str(package.folder / relative)
+
+    def get_filename(self, fullname: str) -> str:
+        return self.path
+
+    def get_data(self, path: str | bytes) -> bytes:
+        """The scanned source, or, for ``pkgutil.get_data`` and the like, any other file as it is now."""
+        return self._package.sources.get(self._relative, b"") if path == self.path else Path(str(path)).read_bytes()
+
+    def get_resource_reader(self, fullname: str) -> FileReader:
+        """For ``importlib.resources``: the folder that the module lies in."""
+        return FileReader(self)  # type: ignore[arg-type]  # it wants the path alone
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__dict__["__builtins__"] = self._package.builtins
+        super().exec_module(module)
+
+
+def open_package(revision: Revision, after_import: Callable[[], None] = lambda: None) -> str:
+    """Give *revision* a private package and return its name; none of its code runs until it is imported.
+
+    *after_import* is called whenever its code has imported something of other people's for the first time.
+    """
+    slug = re.sub(r"\W", "_", revision.name, flags=re.ASCII)
+    name = f"{PREFIX}{slug}_{revision.id}_{next(_counter)}"
+    code = revision.files.items() if revision.kind is Kind.FOLDER else ()
+    sources = {path: file.source for path, file in code if file.source is not None}
+    siblings = frozenset(path.partition("/")[0].removesuffix(".py") for path in sources) - {"__init__"}
+    package = _Package(name, revision.path, sources, siblings, {}, {})
+    package.builtins.update(vars(builtins), __import__=_importer(package, after_import))
+    if _finder not in sys.meta_path:
+        sys.meta_path.insert(0, _finder)
+    _finder.packages[name] = package
+    return name
+
+
+def keep_shared(name: str, shared: Iterable[str]) -> None:
+    """Let the package *name* go on with the modules *shared* as they are now, also where it imports them again."""
+    _finder.packages[name].shared.update({module: sys.modules[module] for module in shared if module in sys.modules})
+
+
+def close_package(name: str) -> None:
+    """Forget the package *name*, its modules and their loggers.
+
+    Code of it that still runs keeps working, but imports no more.
+    """
+    _finder.packages.pop(name, None)
+    registers: tuple[dict[str, Any], ...] = (sys.modules, logging.Logger.manager.loggerDict)
+    for register in registers:
+        for key in [key for key in list(register) if key == name or key.startswith(name + ".")]:
+            register.pop(key, None)
+
+
+def public(text: str) -> str:
+    """*text* without the private package names, which say nothing to the user."""
+    return _PRIVATE.sub("", text)
+
+
+def relieve() -> None:
+    """Go on with other imports when one hangs; to be called now and then."""
+    _imports.relieve()
+
+
+def current_folder() -> Path | None:
+    """The folder of the wrapper whose code runs in this context."""
+    package = _finder.packages.get(_current.get() or "")
+    return package.folder if package else None
+
+
+@contextmanager
+def running(package: str) -> Iterator[None]:
+    """Mark the code that runs in this context as the *package*'s."""
+    token = _current.set(package)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def enter(package: str) -> None:
+    """Mark the rest of this context, a request's task, as the *package*'s; it ends with the task."""
+    _current.set(package)
+
+
+def private_name(dotted: str) -> str:
+    """The importable form of *dotted*, if that names something beside the wrapper that is running.
+
+    ``helper.Doubler`` becomes ``_hayhooks_chat_1f3c9a2b7d55_7.helper.Doubler``; what names nothing there comes back
+    unchanged.
+    """
+    package = _finder.packages.get(_current.get() or "")
+    module, _, attribute = dotted.rpartition(".")
+    if package is None or module.partition(".")[0] not in package.siblings:
+        return dotted
+    try:
+        found = hasattr(importlib.import_module(f"{package.name}.{module}"), attribute)
+    except ModuleNotFoundError:
+        return dotted
+    return f"{package.name}.{dotted}" if found else dotted
+
+
+def _importer(package: _Package, after_import: Callable[[], None]) -> Any:
+    """The ``__import__`` of *package*'s code: siblings first, as if it ran as a script in its folder."""
+
+    def private_import(
+        name: str,
+        globals: Mapping[str, Any] | None = None,
+        locals: Mapping[str, Any] | None = None,
+        fromlist: Sequence[str] | None = (),
+        level: int = 0,
+    ) -> ModuleType:
+        if level > 0:
+            return builtins.__import__(name, globals, locals, fromlist or (), level)
+        top = name.partition(".")[0]
+        if top in package.siblings:
+            private = builtins.__import__(f"{package.name}.{name}", globals, locals, fromlist or (), 0)
+            return private if fromlist else sys.modules[f"{package.name}.{top}"]
+        if name in package.shared:  # in the version of this revision, whatever others have imported since
+            return package.shared[name if fromlist else top]
+        return _import_public(name, globals, locals, fromlist or (), after_import)
+
+    return private_import
+
+
+def _import_public(
+    name: str,
+    globals: Mapping[str, Any] | None,
+    locals: Mapping[str, Any] | None,
+    fromlist: Sequence[str],
+    after_import: Callable[[], None],
+) -> ModuleType:
+    """Import what lies outside the folder: here what is there already or shared, the rest apart."""
+    if _is_imported(name, fromlist):  # a request that imports what is there must not wait for another's import
+        return builtins.__import__(name, globals, locals, fromlist, 0)
+    if shared_modules.holds(name.partition(".")[0]):  # nor anybody for that of a shared module
+        module = builtins.__import__(name, globals, locals, fromlist, 0)
+        # Who waited for the import of another thread gets the module even if that import has failed.
+        return module if name in sys.modules else builtins.__import__(name, globals, locals, fromlist, 0)
+    return _import_apart(name, fromlist, after_import)
+
+
+def import_public(name: str, after_import: Callable[[], None], fromlist: Sequence[str] = ("__name__",)) -> ModuleType:
+    """Import what lies outside all folders, for code of ours; as if a wrapper did."""
+    return _import_public(name, None, None, fromlist, after_import)
+
+
+def share(roots: Sequence[str], after_import: Callable[[], None]) -> None:
+    """Let everybody import from the directories *roots*."""
+
+    def shared_import(
+        name: str,
+        globals: Mapping[str, Any] | None = None,
+        locals: Mapping[str, Any] | None = None,
+        fromlist: Sequence[str] | None = (),
+        level: int = 0,
+    ) -> ModuleType:
+        if level > 0:
+            return builtins.__import__(name, globals, locals, fromlist or (), level)
+        return _import_public(name, globals, locals, fromlist or (), after_import)
+
+    shared_modules.add(roots, {**vars(builtins), "__import__": shared_import})
+
+
+def _import_apart(name: str, fromlist: Sequence[str], after_import: Callable[[], None]) -> ModuleType:
+    """Import in the import thread, and wait for it."""
+    if getattr(_import_thread, "is_this", False):
+        return builtins.__import__(name, None, None, fromlist, 0)
+    done = threading.Event()
+    outcomes: list[Outcome] = []
+
+    def import_and_prepare() -> ModuleType:
+        module = builtins.__import__(name, None, None, fromlist, 0)
+        after_import()
+        return module
+
+    def job() -> None:
+        _import_thread.is_this = True
+        outcomes.append(Outcome.of(import_and_prepare))
+        done.set()
+
+    _imports.submit(job)
+    done.wait()
+    module: ModuleType = outcomes.pop().take()
+    return module
+
+
+def _is_imported(name: str, fromlist: Sequence[str] | None) -> bool:
+    module = sys.modules.get(name)
+    if module is None or getattr(getattr(module, "__spec__", None), "_initializing", False):
+        return False
+    return all(item in vars(module) for item in fromlist or ())

@@ -1,0 +1,283 @@
+"""Shared modules: those on the additional Python path, which several wrappers may import.
+
+They are plain modules, one of each for the whole process, and every revision says which of them, in which version, it
+was scanned with: the fingerprint of a folder covers them too. So an edit makes new revisions of the wrappers that
+import the module, and of no others; a load in a new version drops the old module first, and whoever holds that, an old
+revision that still serves, goes on with it.
+"""
+
+import ast
+import hashlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import re
+import stat
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any
+
+from hayhooks.kernel.state import Shared
+
+_PATIENCE_S = 5.0  # for the import of another load
+_DOTTED = re.compile(rb"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
+_CACHED = 4_000  # sources whose imports are remembered
+
+
+_imports: dict[tuple[bytes, str], frozenset[str]] = {}  # by the source's digest, which is smaller, and its package
+
+
+def imported_names(source: bytes, package: str = "") -> frozenset[str]:
+    """The dotted names that *source* imports, wherever it does so; none if it is no Python.
+
+    Args:
+        source: of a module.
+        package: the package that it belongs to: relative imports are only followed in one.
+    """
+    key = (hashlib.blake2b(source, digest_size=16).digest(), package)
+    if key not in _imports:
+        if len(_imports) >= _CACHED:
+            _imports.clear()
+        _imports[key] = _imported_names(source, package)
+    return _imports[key]
+
+
+def named_modules(source: bytes) -> frozenset[str]:
+    """The dotted names in *source*, a pipeline in YAML: of components, types and functions, and what only looks so."""
+    return frozenset(name.decode() for name in _DOTTED.findall(source))
+
+
+def parsed(source: bytes, path: str = "<unknown>") -> ast.Module | None:
+    """*source*, which is told as *path* where Python warns of it; None if it is no Python."""
+    try:
+        return ast.parse(source, path)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def imports_of(node: ast.AST, package: str = "") -> tuple[str, list[str]]:
+    """The module that *node* imports from, and the dotted names that it imports.
+
+    "" where it is no ``from``; no names either where it is no import at all, or leads out of *package*.
+    """
+    if isinstance(node, ast.Import):
+        return "", [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and (module := _absolute(node, package)):
+        return module, [f"{module}.{alias.name}" for alias in node.names]
+    return "", []
+
+
+def _imported_names(source: bytes, package: str) -> frozenset[str]:
+    tree = parsed(source)
+    names: set[str] = set()
+    for node in ast.walk(tree) if tree is not None else ():
+        module, imported = imports_of(node, package)
+        names.update(imported, [module] if module else [])
+    return frozenset(names)
+
+
+def _absolute(node: ast.ImportFrom, package: str) -> str:
+    """The module that a ``from`` names; "" for a relative one that leads out of *package*."""
+    if node.level == 0:
+        return node.module or ""
+    parts = package.split(".") if package else []
+    if node.level > len(parts):
+        return ""
+    return ".".join([*parts[: len(parts) - node.level + 1], *([node.module] if node.module else [])])
+
+
+_Stamp = tuple[int, int, int, int, int]
+
+
+class PythonPath:
+    """Finds what sources import from the directories *roots*, and in which version. For one thread."""
+
+    def __init__(self, roots: Sequence[str]) -> None:
+        self.roots = tuple(roots)
+        self._listings: dict[str, frozenset[str]] = {}
+        self._files: dict[str, tuple[_Stamp, bytes] | None] = {}  # all that were looked for; None: there is none
+        self._found: dict[frozenset[str], Mapping[str, Shared]] = {}
+
+    def look(self) -> None:
+        """See what is there now: until this is called again, ``modules`` tells of this moment."""
+        listings = {root: _listing(root) for root in self.roots}
+        stale = [path for path, file in self._files.items() if _stamp(path) != (file and file[0])]
+        if stale or listings != self._listings:
+            self._listings = listings
+            self._found.clear()
+            for path in stale:
+                del self._files[path]
+
+    def modules(self, names: frozenset[str]) -> Mapping[str, Shared]:
+        """The modules that lie behind the imported *names*, and those that they import in turn, by name."""
+        if not self.roots:
+            return {}
+        found = self._found.get(names)
+        if found is None:
+            reached = self._reach(names)
+            found = {name: Shared(path, self._version(name)) for name, path in sorted(reached.items())}
+            self._found[names] = found
+        return found
+
+    def _version(self, module: str) -> str:
+        """A digest of the module and of all that it imports."""
+        total = hashlib.blake2b(digest_size=16)
+        for name, path in sorted(self._reach(frozenset({module})).items()):
+            total.update(os.fsencode(f"{name}\0{path}\0"))
+            total.update(hashlib.blake2b(self._source(path) or b"", digest_size=16).digest())
+        return total.hexdigest()
+
+    def _reach(self, names: frozenset[str]) -> dict[str, str]:
+        """The path of every module that *names* lead to, by name."""
+        paths: dict[str, str] = {}
+        to_follow = list(names)
+        while to_follow:
+            for module, path in self._paths(to_follow.pop()):
+                if module not in paths:
+                    paths[module] = path
+                    package = module if path.endswith("__init__.py") else module.rpartition(".")[0]
+                    to_follow += imported_names(self._source(path) or b"", package)
+        return paths
+
+    def _paths(self, name: str) -> Iterator[tuple[str, str]]:
+        """The module *name*, and the packages that it lies in, with their files."""
+        parts = name.split(".")
+        top = {parts[0], f"{parts[0]}.py"}
+        root = next((root for root in self.roots if not top.isdisjoint(self._listings.get(root, ()))), None)
+        if root is None:
+            return
+        for length in range(1, len(parts) + 1):
+            base = "/".join((root, *parts[:length]))
+            for path in (f"{base}/__init__.py", f"{base}.py"):
+                if self._source(path) is not None:
+                    yield ".".join(parts[:length]), path
+                    break
+
+    def _source(self, path: str) -> bytes | None:
+        if path not in self._files:
+            stamp = _stamp(path)
+            try:
+                self._files[path] = None if stamp is None else (stamp, Path(path).read_bytes())
+            except OSError:
+                self._files[path] = None
+        file = self._files[path]
+        return file and file[1]
+
+
+def _listing(root: str) -> frozenset[str]:
+    try:
+        return frozenset(os.listdir(root))
+    except OSError:  # it may come
+        return frozenset()
+
+
+def _stamp(path: str) -> _Stamp | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+class SharedModules(importlib.abc.MetaPathFinder):
+    """Imports the modules of the additional Python path, compiled from source: a ``.pyc`` may be stale."""
+
+    def __init__(self) -> None:
+        self._builtins: dict[str, Any] = {}
+        self._roots: list[str] = []
+        self._turn = threading.Lock()
+        self._versions: dict[str, str] = {}  # of the modules that are imported
+
+    def add(self, roots: Sequence[str], builtins: Mapping[str, Any]) -> None:
+        """Import from *roots* too, before anything that is installed; the code there sees *builtins* as built-in."""
+        self._builtins.update(builtins)
+        self._roots[:0] = [root for root in roots if root not in self._roots]
+        sys.path[:0] = [root for root in roots if root not in sys.path]
+        if self not in sys.meta_path:
+            sys.meta_path.insert(sys.meta_path.index(importlib.machinery.PathFinder), self)
+
+    def holds(self, top: str) -> bool:
+        """Whether the top-level module *top* is one of them."""
+        return any(os.path.exists(f"{root}/{top}.py") or os.path.isdir(f"{root}/{top}") for root in self._roots)
+
+    @contextmanager
+    def renewed(self, wanted: Mapping[str, Shared]) -> Iterator[None]:
+        """Import in this context in the versions *wanted*; others are dropped, and put back on failure.
+
+        One load after the other: a module whose import fails must not be met half-made by another load. But none waits
+        for ever for an import that hangs.
+
+        Raises:
+            SyntaxError: one of them is broken, even if it is only imported later.
+        """
+        if not wanted:
+            yield
+            return
+        alone = self._turn.acquire(timeout=_PATIENCE_S)
+        dropped: dict[str, tuple[ModuleType, str]] = {}
+        try:
+            for name, shared in wanted.items():
+                if self._versions.get(name) != shared.version:
+                    compile(Path(shared.path).read_bytes(), shared.path, "exec", dont_inherit=True)
+            dropped = self._drop(wanted)
+            yield
+        except BaseException:
+            for name, (module, version) in dropped.items():
+                if sys.modules.setdefault(name, module) is module:
+                    self._versions[name] = version
+            raise
+        finally:
+            if alone:
+                self._turn.release()
+
+    def _drop(self, wanted: Mapping[str, Shared]) -> dict[str, tuple[ModuleType, str]]:
+        dropped = {}
+        for name, shared in wanted.items():
+            version = self._versions.get(name)
+            if version != shared.version and (module := sys.modules.pop(name, None)) is not None:
+                dropped[name] = (module, version or "")
+            self._versions[name] = shared.version
+        return dropped
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """A module in one of the directories, or in a package of theirs; namespace packages are left to Python."""
+        name = fullname.rpartition(".")[2]
+        for directory in self._roots if path is None else path:
+            if path is not None and not any(directory.startswith(root + "/") for root in self._roots):
+                continue
+            for file, places in (
+                (f"{directory}/{name}/__init__.py", [f"{directory}/{name}"]),
+                (f"{directory}/{name}.py", None),
+            ):
+                if os.path.isfile(file):
+                    loader = _Loader(fullname, file, self._builtins)
+                    return importlib.util.spec_from_file_location(
+                        fullname, file, loader=loader, submodule_search_locations=places
+                    )
+        return None
+
+
+class _Loader(importlib.machinery.SourceFileLoader):
+    """Python's own, but for the ``.pyc``."""
+
+    def __init__(self, fullname: str, path: str, builtins: dict[str, Any]) -> None:
+        super().__init__(fullname, path)
+        self._builtins = builtins
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Compile the source as it is now."""
+        code: CodeType = self.source_to_code(self.get_data(self.path), self.path)
+        return code
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__dict__["__builtins__"] = self._builtins
+        super().exec_module(module)

@@ -1,0 +1,143 @@
+"""The access log: a line for each request.
+
+Its cost must not be seen: loguru takes 50 microseconds for a line, which is a third of what a small request takes. So a
+request only leaves its exchange here, and a thread makes lines of those that have come, many at a time.
+"""
+
+import atexit
+import threading
+import time
+from collections import deque
+from functools import lru_cache
+from typing import Any
+
+from hayhooks.observability.log import JSON, encoded, log, output, printable
+from hayhooks.observability.request_record import Exchange
+
+_WAIT_S = 0.05  # for more to write at a time
+_LIMIT = 10_000  # exchanges that wait to be written; more are dropped, and counted
+_BLOCK = 4096  # bytes that a pipe takes as a whole: the lines of several workers do not cut each other
+_END_S = 2.0  # that the last lines get when the server stops: who reads them may have gone
+
+
+class AccessLog:
+    """Call it with each exchange that has ended; ``close`` writes what is left."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Exchange] = deque()
+        self._dropped = 0
+        self._awake = False  # the thread will look: asking its event each time would cost more than all else
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __call__(self, exchange: Exchange) -> None:
+        """Have the line of *exchange* written, soon; on the event loop."""
+        if len(self._waiting) >= _LIMIT:
+            self._dropped += 1
+            return
+        self._waiting.append(exchange)
+        if not self._awake:
+            self._awake = True
+            self._start()
+            self._wake.set()
+
+    def close(self) -> None:
+        """Write what is left, for as long as is worth waiting for; requests that end later are logged all the same."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._closing.set()
+            self._wake.set()
+            thread.join(_END_S)
+            atexit.unregister(self.close)
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._closing = threading.Event()
+            self._thread = threading.Thread(
+                target=self._run, args=(self._closing,), name="hayhooks access log", daemon=True
+            )
+            self._thread.start()
+            atexit.register(self.close)
+
+    def _run(self, closing: threading.Event) -> None:
+        while not closing.is_set():
+            self._wake.wait()
+            closing.wait(_WAIT_S)
+            self._wake.clear()
+            self._awake = False
+            self._write()
+
+    def _write(self) -> None:
+        """Write all that waits, in blocks of whole lines."""
+        line = as_json if output.format == JSON else as_text
+        block: list[str] = []
+        size = 0
+        while self._waiting:
+            text = line(self._waiting.popleft())
+            if block and size + len(text) > _BLOCK:
+                self._put(block)
+                block, size = [], 0
+            block.append(text)
+            size += len(text)
+        if block:
+            self._put(block)
+        if self._dropped:
+            dropped, self._dropped = self._dropped, 0
+            log.warning("{} requests are not in the access log: its lines were not taken fast enough", dropped)
+
+    def _put(self, block: list[str]) -> None:
+        try:
+            output.write("".join(block))
+        except (OSError, ValueError):  # nobody reads any more, or it was closed
+            self._dropped += len(block)
+
+
+def as_text(exchange: Exchange) -> str:
+    """The line of *exchange* for people."""
+    clock, _, ms = _times(exchange.ended_at)
+    how = "cancelled after" if exchange.cancelled else "in"
+    chunks = f"  {exchange.chunks} chunks" if exchange.chunks else ""
+    failed = "  failed in mid-stream" if exchange.error and exchange.status < 400 else ""
+    who = f"  {exchange.pipeline}@{exchange.revision}" if exchange.revision else f"  {printable(exchange.pipeline)}"
+    return (
+        f"{clock}.{ms:03} INFO    {exchange.method} {printable(exchange.path)} {exchange.status} {how} "
+        f"{exchange.took_s * 1000:.0f} ms{chunks}{failed}{who if exchange.pipeline else ''}  {exchange.size} bytes"
+        f"  id={printable(exchange.id, 200)}  {exchange.client}\n"
+    )
+
+
+def as_json(exchange: Exchange) -> str:
+    """The line of *exchange* for programs; what is empty is left out."""
+    _, (date, zone), ms = _times(exchange.ended_at)
+    entry: dict[str, Any] = {
+        "time": f"{date}.{ms:03}{zone}",
+        "level": "INFO",
+        "message": f"{exchange.method} {printable(exchange.path)} {exchange.status}",
+        "event": "request",
+        "request_id": exchange.id,
+        "method": exchange.method,
+        "path": exchange.path,
+        "status": exchange.status,
+        "took_ms": round(exchange.took_s * 1000, 3),
+        "bytes": exchange.size,
+    }
+    for name in _OPTIONAL:
+        if value := getattr(exchange, name):
+            entry[name] = value
+    return encoded(entry) + "\n"
+
+
+_OPTIONAL = ("endpoint", "client", "pipeline", "revision", "chunks", "cancelled", "error", "trace_id")
+
+
+def _times(seconds: float) -> tuple[str, tuple[str, str], int]:
+    """The time of day, date and zone as ISO 8601 writes them, and the milliseconds."""
+    return *_of_second(int(seconds)), int(seconds % 1 * 1000)
+
+
+@lru_cache(maxsize=4)
+def _of_second(second: int) -> tuple[str, tuple[str, str]]:
+    local = time.localtime(second)
+    zone = time.strftime("%z", local)
+    return time.strftime("%H:%M:%S", local), (time.strftime("%Y-%m-%dT%H:%M:%S", local), f"{zone[:3]}:{zone[3:]}")

@@ -1,0 +1,273 @@
+"""Metrics: what is counted in this process, and with what other workers have counted, rows of numbers.
+
+The request path only adds to plain attributes, on the event loop. What ``/metrics`` says is made of them when it is
+asked.
+"""
+
+import json
+import threading
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from hayhooks.errors import sendable
+from hayhooks.kernel.reconcile import Change
+from hayhooks.kernel.state import Deployment, Failure, Snapshot
+from hayhooks.observability.request_record import Counts, Exchange
+from hayhooks.observability.worker_state import Board
+
+if TYPE_CHECKING:
+    from prometheus_client.process_collector import ProcessCollector
+
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)  # seconds
+
+_UNKNOWN = "unknown"  # one label for all paths that nothing serves: anybody can think up new ones
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # and "other", for the same reason
+_POST_S = 1.0
+_KIND = "metrics"
+
+
+class Family(NamedTuple):
+    """One metric.
+
+    Attributes:
+        type: ``counter``, ``gauge`` or ``histogram``.
+        help: what it counts, for the page and for the documentation.
+        labels: the names of its labels.
+        merge: how the numbers of several workers become one: ``sum``, ``max``, ``min``, or ``one``: that of the worker
+            that is asked.
+    """
+
+    type: str
+    help: str
+    labels: tuple[str, ...] = ()
+    merge: str = "sum"
+
+
+FAMILIES: Mapping[str, Family] = {
+    "hayhooks_requests_total": Family(
+        "counter", "Requests that have ended.", ("pipeline", "endpoint", "method", "status")
+    ),
+    "hayhooks_request_duration_seconds": Family(
+        "histogram", "Time from a request's headers to the last byte of its answer.", ("pipeline", "endpoint")
+    ),
+    "hayhooks_requests_in_flight": Family("gauge", "Requests that a pipeline works on.", ("pipeline",)),
+    "hayhooks_requests_cancelled_total": Family("counter", "Requests whose client went away.", ("pipeline",)),
+    "hayhooks_stream_chunks_total": Family("counter", "Items that wrappers have streamed.", ("pipeline",)),
+    "hayhooks_stream_failures_total": Family(
+        "counter", "Streams that broke off after their status had been sent.", ("pipeline",)
+    ),
+    "hayhooks_deploys_total": Family("counter", "Revisions that have been put into service.", ("pipeline",)),
+    "hayhooks_deploy_failures_total": Family("counter", "Revisions that would not load.", ("pipeline",)),
+    "hayhooks_undeploys_total": Family("counter", "Pipelines that have been removed."),
+    "hayhooks_load_seconds": Family("gauge", "How long what serves took to load.", ("pipeline",), "one"),
+    "hayhooks_loaded_timestamp_seconds": Family("gauge", "When what serves was loaded.", ("pipeline",), "one"),
+    "hayhooks_deployment_info": Family(
+        "gauge", "1, for the revision that serves and its state.", ("pipeline", "revision", "state"), "one"
+    ),
+    "hayhooks_deployments": Family("gauge", "Pipelines by state.", ("state",), "one"),
+    "hayhooks_generation": Family("gauge", "How often what is served has changed.", (), "max"),
+    "hayhooks_workers": Family("gauge", "Processes that serve."),
+    "process_cpu_seconds_total": Family("counter", "Processor time, user and system."),
+    "process_resident_memory_bytes": Family("gauge", "Resident memory."),
+    "process_virtual_memory_bytes": Family("gauge", "Virtual memory."),
+    "process_open_fds": Family("gauge", "Open file descriptors."),
+    "process_max_fds": Family("gauge", "File descriptors that one process may open.", (), "max"),
+    "process_start_time_seconds": Family("gauge", "When the first of them was started.", (), "min"),
+}
+
+Key = tuple[str, tuple[str, ...]]  # a family's name, and the values of its labels
+Rows = dict[Key, list[float]]  # one number; of a histogram one for each bucket, the last without bound, and their sum
+
+
+class Metrics:
+    """What is counted in this process; of a pipeline for as long as it lies in the directory.
+
+    Attributes:
+        snapshot: what is served now.
+    """
+
+    def __init__(self) -> None:
+        self.snapshot = Snapshot()
+        self._server = Counts()
+        self._pipelines: dict[str, Counts] = {}
+        self._undeploys = 0
+        self._events = 0  # tells whether anything has been counted since
+
+    def of(self, name: str) -> Counts | None:
+        """The counts of the pipeline *name*; None if it has just been removed."""
+        return self._pipelines.get(name)
+
+    def __call__(self, exchange: Exchange) -> None:
+        """Count a request that has ended; on the event loop."""
+        self._events += 1
+        counts = exchange.counts or self._server
+        key = (exchange.endpoint, exchange.method, exchange.status)
+        answers = counts.answers.get(key)
+        if answers is None:
+            method = exchange.method if exchange.method in _METHODS else "other"
+            empty = [0.0] * (len(BUCKETS) + 2)
+            answers = counts.answers.setdefault((exchange.endpoint, method, exchange.status), empty)
+        answers[bisect_left(BUCKETS, exchange.took_s)] += 1
+        answers[-1] += exchange.took_s
+        if exchange.cancelled:
+            counts.cancelled += 1
+        if exchange.error and exchange.status < 400:
+            counts.stream_failures += 1
+
+    def live(self, snapshot: Snapshot) -> None:
+        """Have counts for every pipeline of *snapshot*, which is live now, and no others; on the event loop."""
+        self._events += 1
+        self.snapshot, names = snapshot, _names(snapshot)
+        for name in self._pipelines.keys() - names:
+            del self._pipelines[name]
+        for name in names - self._pipelines.keys():
+            self._pipelines[name] = Counts()
+
+    def changed(self, change: Change) -> None:
+        """Count a change, of which the snapshot is live; on the event loop."""
+        self._events += 1
+        counts = self._pipelines.get(change.name) or Counts()
+        match change.outcome:
+            case Deployment():
+                counts.deploys += 1
+            case Failure():
+                counts.failures += 1
+            case None if change.serving is None:
+                self._undeploys += 1
+
+    def rows(self) -> Rows:
+        """What this process has to say, in the families whose numbers of several workers become one."""
+        rows: Rows = dict(_process())
+        rows["hayhooks_generation", ()] = [self.snapshot.generation]
+        rows["hayhooks_undeploys_total", ()] = [self._undeploys]
+        rows["hayhooks_workers", ()] = [1]
+        _add(rows, _requests("", self._server))
+        for name, counts in self._pipelines.copy().items():  # a copy is made in one step: the loop goes on
+            label = (name,)
+            _add(rows, _requests(name, counts))
+            rows["hayhooks_requests_in_flight", label] = [counts.in_flight]
+            rows["hayhooks_requests_cancelled_total", label] = [counts.cancelled]
+            rows["hayhooks_stream_chunks_total", label] = [counts.chunks]
+            rows["hayhooks_stream_failures_total", label] = [counts.stream_failures]
+            rows["hayhooks_deploys_total", label] = [counts.deploys]
+            rows["hayhooks_deploy_failures_total", label] = [counts.failures]
+        return rows
+
+    def all_rows(self, board: Board) -> Rows:
+        """What all workers say together, and of what changes with a generation what this one does.
+
+        What this one has counted is posted first. Whichever worker is asked next knows at least as much, so that no
+        sum ever falls.
+        """
+        rows = self.rows()
+        post(board, rows)
+        known = _names(self.snapshot) | {""}
+        for lives, posted in board.posted(_KIND):
+            _add(rows, _wanted(_decoded(posted), known, lives=lives))
+        return rows | dict(_of_snapshot(self.snapshot))
+
+    @contextmanager
+    def shared(self, board: Board) -> Iterator[None]:
+        """In this context tell the other workers, once a second and in the end, what has been counted."""
+        if board.directory is None:
+            yield
+            return
+        stopped = threading.Event()
+        thread = threading.Thread(target=self._share, args=(board, stopped), name="hayhooks metrics", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stopped.set()
+            thread.join()
+
+    def _share(self, board: Board, stopped: threading.Event) -> None:
+        told = -1
+        while not stopped.wait(_POST_S):
+            events = self._events
+            # A stream may have gone on without an end: that is none.
+            if events != told or any(counts.in_flight for counts in self._pipelines.copy().values()):
+                post(board, self.rows())
+                told = events
+        post(board, self.rows())
+
+
+def post(board: Board, rows: Rows) -> None:
+    """Leave *rows* for the other workers."""
+    if board.directory is not None:
+        board.post_as(_KIND, json.dumps([[name, labels, numbers] for (name, labels), numbers in rows.items()]))
+
+
+def _decoded(posted: str) -> Iterator[tuple[Key, list[float]]]:
+    for name, labels, numbers in json.loads(posted):
+        yield (name, tuple(labels)), numbers
+
+
+def _wanted(
+    rows: Iterable[tuple[Key, list[float]]], known: set[str], *, lives: bool
+) -> Iterator[tuple[Key, list[float]]]:
+    """Those of *rows* that count: of pipelines that are there, and of a worker that has ended what it has counted."""
+    for key, numbers in rows:
+        family = FAMILIES.get(key[0])
+        if family is None or (family.type == "gauge" and not lives):
+            continue
+        if "pipeline" not in family.labels or key[1][family.labels.index("pipeline")] in known:
+            yield key, numbers
+
+
+def _add(rows: Rows, more: Iterable[tuple[Key, Sequence[float]]]) -> None:
+    """Put *more* into *rows*; numbers of one key become one, as its family says."""
+    for key, numbers in more:
+        there = rows.get(key)
+        if there is None:
+            rows[key] = list(numbers)
+            continue
+        match FAMILIES[key[0]].merge:
+            case "max":
+                rows[key] = list(map(max, there, numbers))
+            case "min":
+                rows[key] = list(map(min, there, numbers))
+            case _:
+                rows[key] = [a + b for a, b in zip(there, numbers, strict=True)]
+
+
+def _requests(pipeline: str, counts: Counts) -> Iterator[tuple[Key, list[float]]]:
+    for (endpoint, method, status), numbers in counts.answers.copy().items():
+        endpoint = endpoint or _UNKNOWN
+        yield ("hayhooks_requests_total", (pipeline, endpoint, method, str(status))), [sum(numbers[:-1])]
+        yield ("hayhooks_request_duration_seconds", (pipeline, endpoint)), numbers
+
+
+def _names(snapshot: Snapshot) -> set[str]:
+    """Of all that lies there; what cannot be deployed may have a name that is no Unicode."""
+    return {*snapshot.deployments, *map(sendable, (*snapshot.failures, *snapshot.loading))}
+
+
+def _of_snapshot(snapshot: Snapshot) -> Iterator[tuple[Key, list[float]]]:
+    states = dict.fromkeys(("serving", "stale", "failed", "loading"), 0)
+    for name in {*snapshot.deployments, *snapshot.failures, *snapshot.loading}:
+        state, deployment = snapshot.state(name), snapshot.deployments.get(name)
+        states[state] += 1
+        if deployment is not None:
+            yield ("hayhooks_load_seconds", (name,)), [deployment.load_ms / 1000]
+            yield ("hayhooks_loaded_timestamp_seconds", (name,)), [deployment.loaded_at]
+            yield ("hayhooks_deployment_info", (name, deployment.revision.id, state)), [1]
+    for state, count in states.items():
+        yield ("hayhooks_deployments", (state,)), [count]
+
+
+@cache
+def _process_collector() -> "ProcessCollector":
+    from prometheus_client.process_collector import ProcessCollector  # noqa: PLC0415 - see exposition.py
+
+    return ProcessCollector(registry=None)
+
+
+def _process() -> Iterator[tuple[Key, list[float]]]:
+    """What the operating system says of this process; nothing where there is no ``/proc``."""
+    for metric in _process_collector().collect():
+        for sample in metric.samples:
+            yield (sample.name, ()), [round(sample.value, 1)]

@@ -1,0 +1,134 @@
+"""Spans by OpenTelemetry: one for each request, above those that Haystack makes of pipelines and their components.
+
+To be imported only where the extra ``tracing`` is installed and asked for, see ``hayhooks.observability.tracing``.
+"""
+
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from opentelemetry import propagate, trace
+from opentelemetry.context import attach, detach
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
+
+from hayhooks._version import __version__
+from hayhooks.observability.log import log
+from hayhooks.observability.request_record import Exchange
+
+_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_PROTOCOL = "http/protobuf"
+_UNTRACED = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few seconds, by machines
+_FLUSH_S = 5.0  # that the last spans get when the server stops: who takes them may be away
+
+
+class Tracing:
+    """Makes the spans of requests, and sends them and Haystack's; ``close`` sends the last.
+
+    ``begin`` and ``end`` are the boundary's hooks, and no middleware. Starlette's ``OpenTelemetryMiddleware`` would
+    tell the query too, which may hold secrets, knows of no pipeline and revision, and wraps ``send`` once more.
+    """
+
+    def __init__(self) -> None:
+        given = trace.get_tracer_provider()
+        self._ours = not isinstance(given, TracerProvider)  # else the application that we are a part of has set it up
+        self._provider = given if isinstance(given, TracerProvider) else provider()
+        if self._ours:
+            trace.set_tracer_provider(self._provider)
+        self._tracer = self._provider.get_tracer("hayhooks", __version__)
+
+    def begin(self, exchange: Exchange, scope: Mapping[str, Any]) -> None:
+        """Begin the span of a request: a child of the current one, or of what its headers name."""
+        if exchange.path in _UNTRACED:
+            return
+        current = trace.get_current_span()
+        span = self._tracer.start_span(
+            exchange.method,
+            context=None if current.is_recording() else propagate.extract(_texts(scope["headers"])),
+            kind=trace.SpanKind.SERVER,
+            attributes={
+                "http.request.method": exchange.method,
+                "url.path": exchange.path,
+                "url.scheme": scope.get("scheme", "http"),
+                "client.address": exchange.client,
+                "hayhooks.request_id": exchange.id,
+            },
+        )
+        exchange.trace_id = trace.format_trace_id(span.get_span_context().trace_id)
+        exchange.span = span, attach(trace.set_span_in_context(span))
+
+    def end(self, exchange: Exchange) -> None:
+        """End it: the last byte is out."""
+        if exchange.span is None:
+            return
+        (span, token), exchange.span = exchange.span, None
+        span.set_attribute("http.response.status_code", exchange.status)
+        if exchange.endpoint:
+            span.update_name(f"{exchange.method} {exchange.endpoint.replace('{name}', exchange.pipeline)}")
+            span.set_attribute("http.route", exchange.endpoint)
+        for name in ("pipeline", "revision", "chunks", "cancelled"):
+            if value := getattr(exchange, name):
+                span.set_attribute(f"hayhooks.{name}", value)
+        if exchange.error or exchange.status >= 500:
+            _tell_error(span, exchange)
+        span.end()
+        detach(token)
+
+    def connect(self) -> None:
+        """Have Haystack make spans of pipelines and components; this imports it."""
+        # It takes a second.
+        from haystack.tracing.tracer import enable_tracing, is_tracing_enabled  # noqa: PLC0415
+        from haystack_integrations.tracing.opentelemetry import OpenTelemetryTracer  # noqa: PLC0415
+
+        if not is_tracing_enabled():  # the application that we are a part of may have chosen another
+            enable_tracing(OpenTelemetryTracer(self._provider.get_tracer("haystack")))
+
+    def close(self) -> None:
+        """Send what has not been sent."""
+        if self._ours:
+            # In a thread that may be left behind: an exporter tries again and again while nobody takes its spans.
+            thread = threading.Thread(target=self._provider.shutdown, name="hayhooks traces", daemon=True)
+            thread.start()
+            thread.join(_FLUSH_S)
+
+
+def _tell_error(span: trace.Span, exchange: Exchange) -> None:
+    kind, _, message = exchange.error.partition(": ")
+    span.set_status(trace.StatusCode.ERROR, exchange.error or None)
+    span.set_attribute("error.type", kind or str(exchange.status))
+    if kind:
+        span.add_event("exception", {"exception.type": kind, "exception.message": message})
+
+
+def _texts(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+
+
+def provider() -> TracerProvider:
+    """One that sends to where the environment says."""
+    resource = Resource.create()
+    if str(resource.attributes["service.name"]).startswith("unknown_service"):
+        resource = resource.merge(Resource({"service.name": "hayhooks"}))
+    made = TracerProvider(resource=resource, shutdown_on_exit=False)
+    for name in filter(None, map(str.strip, os.environ.get("OTEL_TRACES_EXPORTER", "otlp").split(","))):
+        exporter = _exporter(name)
+        if exporter is not None:
+            made.add_span_processor(BatchSpanProcessor(exporter))
+    return made
+
+
+def _exporter(name: str) -> SpanExporter | None:
+    protocol = next((os.environ[name] for name in _PROTOCOLS if os.environ.get(name)), _PROTOCOL)
+    match name:
+        case "otlp" if protocol == _PROTOCOL:
+            return OTLPSpanExporter()
+        case "otlp":
+            log.warning("OTEL_EXPORTER_OTLP_PROTOCOL={!r}: must be {}; no traces are sent", protocol, _PROTOCOL)
+        case "console":
+            return ConsoleSpanExporter()
+        case _:
+            log.warning("OTEL_TRACES_EXPORTER={!r}: must be otlp, console or none; no traces go there", name)
+    return None

@@ -1,0 +1,76 @@
+"""Exposition: the numbers that are kept, in the formats that Prometheus reads.
+
+Imported when somebody asks for them: prometheus-client would take the start of every server 12 ms. Of several workers
+each imports that when it first tells the others of its process, a second after the start.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from hayhooks.observability.metrics import BUCKETS, FAMILIES, Metrics, Rows
+from hayhooks.observability.worker_state import Board
+
+
+def expose(metrics: Metrics, board: Board, accept: str) -> tuple[bytes, str]:
+    """All numbers of *metrics*, and those of the other workers on *board*.
+
+    Args:
+        metrics: of this process.
+        board: where the others' are.
+        accept: the client's ``Accept`` header.
+
+    Returns:
+        The text, and its media type.
+    """
+    try:
+        encode, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):  # for a version that is none
+        encode, content_type = choose_encoder("")
+    return encode(_Page(metrics, board)), content_type
+
+
+class _Page(Collector):
+    """One answer, as prometheus-client asks for it."""
+
+    def __init__(self, metrics: Metrics, board: Board) -> None:
+        self._metrics = metrics
+        self._board = board
+
+    def collect(self) -> Iterator[Metric]:
+        """The families of which there are numbers."""
+        rows = self._metrics.all_rows(self._board)
+        by_family: dict[str, Rows] = {}
+        for key, numbers in rows.items():
+            by_family.setdefault(key[0], {})[key] = numbers
+        for name in FAMILIES:
+            if name in by_family:
+                yield _family(name, by_family[name])
+
+
+_MAKERS: dict[str, Any] = {
+    "counter": CounterMetricFamily,
+    "gauge": GaugeMetricFamily,
+    "histogram": HistogramMetricFamily,
+}
+
+
+def _family(name: str, rows: Rows) -> Metric:
+    family = FAMILIES[name]
+    made = _MAKERS[family.type](name, family.help, labels=family.labels)
+    for (_, labels), numbers in sorted(rows.items()):
+        if family.type == "histogram":
+            made.add_metric(labels, _buckets(numbers), sum_value=numbers[-1])
+        else:
+            made.add_metric(labels, numbers[0])
+    assert isinstance(made, Metric)
+    return made
+
+
+def _buckets(numbers: Sequence[float]) -> list[tuple[str, float]]:
+    """Each with those below it, as histograms have them."""
+    return list(zip((*map(str, BUCKETS), "+Inf"), accumulate(numbers[:-1]), strict=True))

@@ -1,0 +1,48 @@
+"""Traces: whether OpenTelemetry's own variables (``OTEL_*``) ask for them. Without that nothing of it is imported."""
+
+import os
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from hayhooks.observability.log import log
+
+if TYPE_CHECKING:
+    from hayhooks.observability.otel import Tracing
+
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_NEEDED = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http", "haystack_integrations.tracing.opentelemetry")
+
+
+def set_up() -> "Tracing | None":
+    """What traces, if the environment asks for it and it is installed."""
+    if not is_asked_for() or _missing():
+        return None
+    from hayhooks.observability.otel import Tracing  # noqa: PLC0415 - the extra
+
+    return Tracing()
+
+
+def warn_if_missing() -> None:
+    """Warn where the environment asks for traces that nothing can make."""
+    if is_asked_for() and (missing := _missing()):
+        told = ", ".join(missing)
+        log.warning("OTEL_* variables ask for traces, but {} is missing: pip install '.[tracing]' in the clone", told)
+
+
+def is_asked_for() -> bool:
+    """Whether the environment names an exporter or an endpoint, and does not turn all off."""
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False
+    exporters = os.environ.get("OTEL_TRACES_EXPORTER", "").strip()
+    return exporters != "none" if exporters else any(os.environ.get(name) for name in _ENDPOINTS)
+
+
+def _missing() -> list[str]:
+    return [module for module in _NEEDED if not _is_installed(module)]
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # not even its package
+        return False

@@ -1,0 +1,86 @@
+"""``/models``: the deployments that can chat or respond, as OpenAI lists models."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import BaseRoute, Route
+
+from hayhooks.errors import OpenAIError
+from hayhooks.kernel.state import Deployment, Snapshot
+from hayhooks.openai.endpoint import is_model
+from hayhooks.openapi.describe import JSON, OPENAI, Described, Docs, answer, errors, obj, parameter, ref
+
+
+def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
+    """Serve the list and each model, with and without ``/v1``."""
+
+    async def list_models(request: Request) -> JSONResponse:
+        models = [_model(deployment) for deployment in snapshot.deployments.values() if is_model(deployment)]
+        return JSONResponse({"object": "list", "data": models})
+
+    async def retrieve_model(request: Request) -> JSONResponse:
+        name = request.path_params["name"]
+        deployment = snapshot.deployments.get(name)
+        if deployment is None or not is_model(deployment):
+            message = f"The model {name!r} does not exist"
+            raise OpenAIError(404, message, param="model", code="model_not_found")
+        return JSONResponse(_model(deployment))
+
+    yield Route("/models", list_models)
+    yield Route("/models/{name}", retrieve_model)
+    yield Described("/v1/models", list_models, {"GET": lambda: _LIST})
+    yield Described("/v1/models/{name}", retrieve_model, {"GET": lambda: _RETRIEVE})
+
+
+def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
+    """Nothing below a deployment."""
+    return iter(())
+
+
+def _model(deployment: Deployment) -> dict[str, Any]:
+    created = int(deployment.loaded_at)
+    return {
+        "id": deployment.name,
+        "object": "model",
+        "created": created,
+        "owned_by": "hayhooks",
+        "name": deployment.name,
+    }
+
+
+_SCHEMAS = {
+    "Model": obj(
+        ["id", "object", "created", "owned_by"],
+        id={"type": "string", "description": "The pipeline's name."},
+        object={"const": "model"},
+        created={"type": "integer", "description": "When it was loaded, in Unix seconds."},
+        owned_by={"type": "string"},
+    )
+}
+
+_LIST = Docs(
+    name="list_models",
+    summary="The pipelines that can chat or respond",
+    description="`/models` is the same.",
+    tag=OPENAI,
+    answers={
+        "200": answer(
+            "OpenAI's list of models",
+            {JSON: obj(["object", "data"], object={"const": "list"}, data={"type": "array", "items": ref("Model")})},
+        ),
+        **errors(),
+    },
+    schemas=_SCHEMAS,
+)
+
+_RETRIEVE = Docs(
+    name="retrieve_model",
+    summary="One of them",
+    description="`/models/{name}` is the same.",
+    tag=OPENAI,
+    parameters=(parameter("name", "The pipeline's name."),),
+    answers={"200": answer("OpenAI's model object", {JSON: ref("Model")}), **errors(404)},
+    schemas=_SCHEMAS,
+)

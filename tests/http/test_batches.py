@@ -1,0 +1,209 @@
+"""Reading ahead: what is ready together comes together, and nothing waits for what is not."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from hayhooks.http.batches import Batches
+
+BURST = 40  # items that are ready one after the other: more than it takes to be sure
+
+
+def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    async def bounded() -> Any:
+        return await asyncio.wait_for(coroutine, 15)
+
+    return asyncio.run(bounded())
+
+
+async def burst(then: Callable[[], Awaitable[Any]] | None = None) -> AsyncGenerator[int, None]:
+    for number in range(BURST):
+        yield number
+    if then is not None:
+        await then()
+        yield BURST
+
+
+async def read(reader: Batches, count: int) -> list[int]:
+    """At least *count* items of *reader*."""
+    items: list[int] = []
+    while len(items) < count:
+        items += await anext(reader)
+    return items
+
+
+class Numbers:
+    """An iterator that is no generator."""
+
+    def __init__(self) -> None:
+        self.number = -1
+
+    def __aiter__(self) -> AsyncIterator[int]:
+        return self
+
+    async def __anext__(self) -> int:
+        self.number += 1
+        if self.number % 10 == 9:
+            await asyncio.sleep(0)
+        if self.number == BURST:
+            raise StopAsyncIteration
+        return self.number
+
+
+@pytest.mark.parametrize("source", [burst, Numbers])
+def test_all_items_come_in_order_and_some_of_them_together(source: Callable[[], Any]):
+    async def work() -> list[list[int]]:
+        return [batch async for batch in Batches(source())]
+
+    found = run(work())
+
+    assert [item for batch in found for item in batch] == list(range(BURST))
+    assert len(found) < BURST
+
+
+def test_nothing_is_held_back_while_the_next_item_is_waited_for():
+    async def work() -> None:
+        gate = asyncio.Event()
+        reader = Batches(burst(then=gate.wait))
+        assert await read(reader, BURST) == list(range(BURST))
+        gate.set()
+        assert [batch async for batch in reader] == [[BURST]]
+
+    run(work())
+
+
+def test_a_generator_goes_on_only_when_its_first_items_have_been_taken():
+    ran = []
+
+    async def source() -> AsyncGenerator[str, None]:
+        yield "searching"
+        ran.append("a search that holds up the event loop")
+        yield "found"
+
+    async def work() -> None:
+        reader = Batches(source())
+        assert await anext(reader) == ["searching"]
+        assert not ran
+        assert [batch async for batch in reader] == [["found"]]
+
+    run(work())
+
+
+def test_what_takes_time_without_waiting_is_given_one_by_one():
+    async def source() -> AsyncGenerator[float, None]:
+        loop = asyncio.get_running_loop()
+        for number in range(3 * BURST):
+            ends_at = loop.time() + (0.002 if number >= BURST else 0)
+            while loop.time() < ends_at:
+                pass
+            yield number
+
+    async def work() -> list[list[float]]:
+        return [batch async for batch in Batches(source())]
+
+    assert all(len(batch) == 1 for batch in run(work())[-BURST:])
+
+
+def test_an_error_comes_after_what_came_before_it():
+    async def fails() -> None:
+        raise ValueError("late")
+
+    async def work() -> None:
+        reader = Batches(burst(then=fails))
+        assert await read(reader, BURST) == list(range(BURST))
+        with pytest.raises(ValueError, match="late"):
+            await anext(reader)
+
+    run(work())
+
+
+@pytest.mark.parametrize("reading", [False, True])
+def test_closing_and_cancelling_end_what_is_waited_for(reading: bool):
+    ended = []
+
+    async def waits() -> None:
+        inner = asyncio.create_task(asyncio.Event().wait())
+        try:
+            await inner
+        finally:
+            ended.append("generator")
+            await asyncio.sleep(0)
+            ended.append("cleaned up")
+            assert inner.cancelled()
+
+    async def work() -> None:
+        reader = Batches(burst(then=waits))
+        await read(reader, BURST)
+        if reading:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(reader), 0.01)
+        await reader.aclose()
+        assert ended == ["generator", "cleaned up"]
+
+    run(work())
+
+
+def test_a_generator_that_will_not_be_cancelled_is_closed_at_its_next_item():
+    closed = []
+
+    async def stubborn() -> AsyncGenerator[int, None]:
+        try:
+            async for item in burst():
+                yield item
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                yield BURST
+        finally:
+            closed.append(True)
+
+    async def work() -> None:
+        reader = Batches(stubborn())
+        await read(reader, BURST)
+        await reader.aclose()
+        assert closed
+
+    run(work())
+
+
+def test_a_timeout_in_the_generator_is_its_own():
+    async def source() -> AsyncGenerator[int | str, None]:
+        for number in range(3):
+            async for item in burst():
+                yield item
+            try:
+                async with asyncio.timeout(0.01):
+                    await asyncio.Event().wait()
+            except TimeoutError:
+                yield f"timeout {number}"
+
+    async def work() -> list[Any]:
+        return [item async for batch in Batches(source()) for item in batch]
+
+    assert [item for item in run(work()) if isinstance(item, str)] == ["timeout 0", "timeout 1", "timeout 2"]
+
+
+def test_others_have_their_turn():
+    async def endless() -> AsyncGenerator[str, None]:
+        while True:
+            yield ""
+
+    async def work() -> None:
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.create_task(count())
+        reader = Batches(endless())
+        while turns < 10:
+            await anext(reader)
+        counting.cancel()
+        await reader.aclose()
+
+    run(work())

@@ -1,0 +1,136 @@
+"""A real server in a thread, on a port of its own, over a pipelines directory of its own."""
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import uvicorn
+
+from hayhooks import Settings, create_app
+from hayhooks.app import Hayhooks
+from hayhooks.server.run import server_options
+
+T = TypeVar("T")
+
+DEADLINE_S = 15.0
+
+ECHO = """
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        pass
+
+    def run_api(self, text: str = "") -> str:
+        return ANSWER + text
+
+    def run_chat_completion(self, model, messages, body):
+        return ANSWER
+"""
+
+
+def eventually(condition: Callable[[], T], what: str = "", deadline_s: float = DEADLINE_S) -> T:
+    """Wait until *condition* gives something true, and return that; an error while waiting counts as not yet."""
+    end = time.monotonic() + deadline_s
+    while True:
+        error: Exception | None = None
+        try:
+            if found := condition():
+                return found
+        except (AssertionError, LookupError, TypeError, OSError, httpx.HTTPError) as raised:
+            error = raised
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {deadline_s:g} s: {what or condition}") from error
+        time.sleep(0.005)
+
+
+class LiveServer:
+    """What tests need of a running server."""
+
+    def __init__(self, app: Hayhooks, root: Path, url: str) -> None:
+        self.app = app
+        self.root = root
+        self.url = url
+        self.client = httpx.Client(base_url=url, timeout=30)
+
+    def write(self, name: str, wrapper: str = ECHO, files: dict[str, str] | None = None, **constants: Any) -> Path:
+        """Write the folder *name* as editors do, file by file; *constants* stand in capitals above the wrapper."""
+        folder = self.root / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, content in (files or {}).items():
+            replace(folder / path, content)
+        head = "".join(f"{constant.upper()} = {value!r}\n" for constant, value in constants.items())
+        replace(folder / "pipeline_wrapper.py", head + wrapper)
+        return folder
+
+    def remove(self, name: str) -> None:
+        """Remove the folder *name*."""
+        shutil.rmtree(self.root / name)
+
+    def status(self) -> Any:
+        """The body of ``/status``."""
+        return self.client.get("/status").raise_for_status().json()
+
+    def state(self, name: str) -> Any:
+        """The entry of *name* in ``/status``; None if there is none."""
+        return next((entry for entry in self.status()["deployments"] if entry["name"] == name), None)
+
+    def run(self, name: str, **arguments: Any) -> Any:
+        """The result of ``/{name}/run``."""
+        return self.client.post(f"/{name}/run", json=arguments).raise_for_status().json()["result"]
+
+    def serve(self, name: str, wrapper: str = ECHO, files: dict[str, str] | None = None, **constants: Any) -> None:
+        """Write the folder *name* and wait until its new revision serves."""
+        before = self.state(name)
+        self.write(name, wrapper, files, **constants)
+        self.eventually(lambda: _is_newer(self.state(name), before), f"{name} to be served")
+
+    @contextmanager
+    def in_background(self, path: str, json: Any) -> Iterator["Future[httpx.Response]"]:
+        """Post *json* from a thread."""
+        with ThreadPoolExecutor(1) as pool:
+            yield pool.submit(httpx.post, self.url + path, json=json, timeout=60)
+
+    eventually = staticmethod(eventually)
+
+
+def _is_newer(state: Any, before: Any) -> bool:
+    if not state or state["state"] != "serving":
+        return False
+    return before is None or state["revision"] != before["revision"]
+
+
+def replace(path: Path, content: str) -> None:
+    """Write *content* to *path* atomically, so that no test sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{threading.get_ident()}")
+    temporary.write_text(content)
+    os.replace(temporary, path)
+
+
+@contextmanager
+def serving(root: Path, app: Hayhooks | None = None, **settings: Any) -> Iterator[LiveServer]:
+    """Serve *root* until the block ends."""
+    app = app or create_app(Settings(pipelines_dir=root, _env_file=None, **settings))
+    options = {**server_options(app.settings), "host": "127.0.0.1", "port": 0, "timeout_graceful_shutdown": 10}
+    config = uvicorn.Config(app, **options)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        eventually(lambda: server.started, "the server to start")
+        port = server.servers[0].sockets[0].getsockname()[1]
+        live = LiveServer(app, root, f"http://127.0.0.1:{port}")
+        with live.client:
+            yield live
+    finally:
+        server.should_exit = True
+        thread.join(timeout=30)

@@ -1,0 +1,266 @@
+"""What a server writes, as text or as JSON: of itself, of wrappers, of other loggers, of requests."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from hayhooks.observability.access_log import AccessLog, as_text
+from hayhooks.observability.log import output, printable
+from hayhooks.observability.request_record import Exchange
+from tests.cli.processes import Process, started
+from tests.live_server import eventually, replace
+
+TALKS = """
+import logging
+from pathlib import Path
+from hayhooks import BasePipelineWrapper, log
+
+
+class Odd:
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        log.info("setting up")
+        log.add(SINK, format="{message}")
+
+    def run_api(self, text: str = ""):
+        around = {}
+        around["around"] = around
+        log.bind(around=around).info("cannot be written")
+        log.bind(user="me", odd=Odd(), level="mine").info("in {}", "a thread")
+        logging.getLogger("library").warning("by the library")
+        if text == "fail":
+            raise ValueError("it is broken")
+        return text
+
+    async def run_chat_completion_async(self, model, messages, body):
+        log.info("on the loop")
+        yield "one"
+        yield "two"
+        if body.get("hang"):
+            import asyncio
+            await asyncio.sleep(600)
+        if body.get("fail"):
+            raise ValueError("it broke")
+"""
+
+
+def deploy(tmp_path: Path) -> None:
+    head = f"SINK = {str(tmp_path / 'sink')!r}\n"
+    replace(tmp_path / "pipelines/talks/pipeline_wrapper.py", head + TALKS)
+
+
+def entries(server: Process, **fields: Any) -> list[Any]:
+    """The objects in the output that have these *fields*; every line must be one."""
+    told = [json.loads(line) for line in server.output().splitlines()]
+    return [entry for entry in told if fields.items() <= entry.items()]
+
+
+def chat(server: Process, **more: Any) -> httpx.Response:
+    body = {"model": "talks", "stream": True, "messages": [{"role": "user", "content": "x"}], **more}
+    return httpx.post(server.url + "/v1/chat/completions", json=body, headers={"X-Request-Id": "of-chat"}, timeout=30)
+
+
+def test_a_line_tells_of_each_request(tmp_path):
+    deploy(tmp_path)
+    with started(tmp_path, "run") as server:
+        response = server.post("/talks/run?key=secret", {"text": "x"})
+        chat(server)
+        server.get("/nothing")
+        revision, id = response.headers["X-Hayhooks-Revision"], response.headers["X-Request-Id"]
+        line = (
+            rf"\d\d:\d\d:\d\d\.\d\d\d INFO    POST /talks/run 200 in \d+ ms  talks@{revision}  14 bytes  id={id}  127"
+        )
+        eventually(lambda: re.search(line, server.output()))
+        line = rf"POST /v1/chat/completions 200 in \d+ ms  2 chunks  talks@{revision}  \d+ bytes  id=of-chat  127"
+        eventually(lambda: re.search(line, server.output()))
+        eventually(lambda: re.search(r"GET /nothing 404 in \d+ ms  \d+ bytes  id=\w+  127.0.0.1\n", server.output()))
+        assert "secret" not in server.output()
+        assert server.stop() == 0
+
+
+def test_an_object_a_line_tells_of_everything(tmp_path):
+    deploy(tmp_path)
+    with started(tmp_path, "run", LOG_FORMAT="json") as server:
+        response = server.post("/talks/run", {"text": "x"})
+        revision, id = response.headers["X-Hayhooks-Revision"], response.headers["X-Request-Id"]
+        of_request = {"request_id": id, "pipeline": "talks", "revision": revision}
+        (deployed,) = eventually(lambda: entries(server, event="deployed"))
+        (request,) = eventually(lambda: entries(server, event="request", path="/talks/run"))
+
+        assert {"pipeline": "talks", "revision": revision, "level": "INFO"}.items() <= deployed.items()
+        assert deployed["took_ms"] > 0
+        assert of_request.items() <= request.items()
+        assert (request["method"], request["status"]) == ("POST", 200)
+        assert (request["endpoint"], request["bytes"], request["client"]) == ("/{name}/run", 14, "127.0.0.1")
+        (mine,) = entries(server, message="in a thread")
+        assert {**of_request, "user": "me", "level": "INFO"}.items() <= mine.items()
+        assert mine["odd"] == "(Odd.__str__ raised RuntimeError)"
+        (around,) = entries(server, message="cannot be written", request_id=id)
+        assert "around" in around
+        (library,) = entries(server, logger="library")
+        assert {**of_request, "message": "by the library", "level": "WARNING"}.items() <= library.items()
+        assert entries(server, logger="uvicorn.error")
+        assert all(
+            re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d", e["time"]) for e in entries(server)
+        )
+
+        chat(server)
+        assert entries(server, message="on the loop", request_id="of-chat", pipeline="talks")
+        (streamed,) = eventually(lambda: entries(server, event="request", request_id="of-chat"))
+        assert (streamed["chunks"], streamed["endpoint"]) == (2, "/v1/chat/completions")
+        assert "cannot be written\nin a thread\nby the library\non the loop\n" in (tmp_path / "sink").read_text()
+        assert server.stop() == 0
+        assert entries(server, message="Application shutdown complete.")
+
+
+def test_failures_are_told_with_what_was_raised(tmp_path):
+    deploy(tmp_path)
+    with started(tmp_path, "run", LOG_FORMAT="json") as server:
+        id = server.post("/talks/run", {"text": "fail"}).headers["X-Request-Id"]
+        chat(server, fail=True)
+        (request,) = eventually(lambda: entries(server, event="request", request_id=id))
+        (told,) = entries(server, level="ERROR", request_id=id)
+        (streamed,) = eventually(lambda: entries(server, event="request", request_id="of-chat"))
+
+        assert (request["status"], request["error"]) == (500, "ValueError: it is broken")
+        assert told["exception"].endswith("ValueError: it is broken\n")
+        assert "pipeline_wrapper.py" in told["exception"]
+        assert (streamed["status"], streamed["error"]) == (200, "ValueError: it broke")
+
+        replace(tmp_path / "pipelines/talks/pipeline_wrapper.py", "import nothing_of_this_name")
+        (failed,) = eventually(lambda: entries(server, event="failed"))
+        assert (failed["pipeline"], failed["level"], failed["serving"]) == ("talks", "ERROR", request["revision"])
+        deploy(tmp_path)
+        assert eventually(lambda: entries(server, event="restored", revision=request["revision"]))
+        (tmp_path / "pipelines/talks/pipeline_wrapper.py").unlink()
+        assert eventually(lambda: entries(server, event="undeployed", pipeline="talks"))
+
+
+def test_a_request_whose_client_goes_away_is_told_as_cancelled(tmp_path):
+    deploy(tmp_path)
+    body = {"model": "talks", "stream": True, "hang": True, "messages": [{"role": "user", "content": "x"}]}
+    with started(tmp_path, "run", LOG_FORMAT="json") as server:
+        with httpx.stream("POST", server.url + "/v1/chat/completions", json=body, timeout=30) as response:
+            next(response.iter_raw())
+        (request,) = eventually(lambda: entries(server, event="request", cancelled=True))
+
+    assert (request["status"], request["pipeline"]) == (200, "talks")
+
+
+def test_nobody_can_write_a_line_that_is_not_theirs(tmp_path):
+    hostile = "/x%0A12:00:00.000 INFO    Deployed fake%1b[31m"
+    with started(tmp_path, "run") as server:
+        for path in (hostile, hostile + "/run"):
+            httpx.get(server.url + path, headers={"X-Request-Id": "a\tb  id=c"}, timeout=10)
+        eventually(lambda: r"GET /x\n12:00:00.000\x20INFO" in server.output())
+        eventually(lambda: r"  id=a\tb\x20\x20id=c  " in server.output())
+
+        assert "\x1b" not in server.output()
+        assert not any("Deployed fake" in line for line in server.output().splitlines())
+
+
+@pytest.mark.parametrize("settings", [{"ACCESS_LOG": "false"}, {"LOG": "WARNING"}])
+def test_requests_are_not_told_where_nobody_wants_it(tmp_path, settings):
+    with started(tmp_path, "run", **settings) as server:
+        server.get("/status")
+        assert server.stop() == 0
+        assert "GET /status" not in server.output()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_no_line_is_missing_or_torn_when_the_server_stops(tmp_path, workers):
+    deploy(tmp_path)
+    with started(tmp_path, "run", "--workers", workers, LOG_FORMAT="json") as server:
+        for number in range(200):
+            httpx.get(server.url + "/status", headers={"X-Request-Id": f"number-{number}"}, timeout=10)
+        assert server.stop() == 0
+
+        told = {entry["request_id"] for entry in entries(server, event="request", path="/status")}
+        assert told == {f"number-{number}" for number in range(200)}
+
+
+def exchange(path: str = "/x", id: str = "1") -> Exchange:
+    made = Exchange("GET", path, "127.0.0.1", id)
+    made.end("")
+    return made
+
+
+def test_what_cannot_be_written_fast_enough_is_dropped_and_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr("hayhooks.observability.access_log._LIMIT", 10)
+    access, told = AccessLog(), []
+    monkeypatch.setattr(
+        "hayhooks.observability.access_log.log.warning", lambda text, *values: told.append(text.format(*values))
+    )
+    with (tmp_path / "log").open("w+") as file:
+        monkeypatch.setattr(output, "stream", file)
+        for _ in range(25):
+            access(exchange())
+        access.close()
+        file.seek(0)
+        lines = file.read().splitlines()
+
+    assert len(lines) >= 10
+    assert told == [f"{25 - len(lines)} requests are not in the access log: its lines were not taken fast enough"]
+
+
+def test_what_ends_after_the_close_is_written_too(tmp_path, monkeypatch):
+    access = AccessLog()
+    with (tmp_path / "log").open("w+") as file:
+        monkeypatch.setattr(output, "stream", file)
+        for path in ("/before", "/after"):
+            access(exchange(path))
+            access.close()
+
+        assert [line.split()[3] for line in (tmp_path / "log").read_text().splitlines()] == ["/before", "/after"]
+
+
+def test_a_stream_that_is_gone_ends_nothing(tmp_path, monkeypatch):
+    access = AccessLog()
+    file = (tmp_path / "log").open("w")
+    file.close()
+    monkeypatch.setattr(output, "stream", file)
+    access(exchange())
+    access.close()
+
+    with (tmp_path / "log").open("w") as again:
+        monkeypatch.setattr(output, "stream", again)
+        access(exchange("/after"))
+        access.close()
+
+    assert "/after" in (tmp_path / "log").read_text()
+
+
+def test_that_haystack_cannot_send_its_telemetry_is_not_told(tmp_path):
+    wrapper = """
+import logging
+from hayhooks import BasePipelineWrapper
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        for host in ("eu.i.posthog.com", "api.example.com"):
+            logging.getLogger("urllib3.connectionpool").warning("Retrying after connection broken by %r", host)
+
+    def run_api(self): ...
+"""
+    replace(tmp_path / "pipelines/asks/pipeline_wrapper.py", wrapper)
+    with started(tmp_path, "run") as server:
+        server.prints("Deployed asks")
+
+        assert "connection broken by 'api.example.com'" in server.output()
+        assert "posthog" not in server.output()
+
+
+def test_a_part_of_a_line_is_printable_and_short():
+    assert printable("/plain-1.2_~%") == "/plain-1.2_~%"
+    assert printable("/é") == "/é"
+    assert printable("a b\n\x1b\u2028") == r"a\x20b\n\x1b\u2028"
+    assert printable("x" * 2_000) == "x" * 1_000 + "...(1000\\x20more)"
+    assert len(as_text(exchange("/" + "x" * 60_000, "y" * 60_000))) < 1_500

@@ -1,0 +1,96 @@
+"""What tests of chat completions and of Responses share: wrappers, and a client that goes away or reads slowly."""
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hayhooks import log
+from tests.live_server import LiveServer, eventually
+
+HEAD = """
+import asyncio, json, time
+from pathlib import Path
+
+from haystack import Pipeline
+from haystack.components.agents import Agent
+from haystack.components.builders import ChatPromptBuilder
+from haystack.components.generators.chat import MockChatGenerator
+from haystack.dataclasses import ChatMessage, ComponentInfo, ReasoningContent, StreamingChunk, ToolCall
+from haystack.dataclasses.chat_message import ToolCallResult
+from haystack.dataclasses.streaming_chunk import ToolCallDelta
+from haystack.tools import tool
+
+from hayhooks import BasePipelineWrapper, async_streaming_generator, get_last_user_message, streaming_generator
+
+
+@tool
+def add(a: int, b: int) -> int:
+    '''Add two numbers.'''
+    return a + b
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        self.pipeline = Pipeline()
+        self.pipeline.add_component("llm", MockChatGenerator("one two three"))
+
+    DEF
+"""
+
+
+def method(definition: str) -> str:
+    return HEAD.replace("DEF", definition.replace("\n", "\n    "))
+
+
+def leases(server: LiveServer) -> int:
+    """How many leases of the deployment "it" are held."""
+    return len(server.app.switch.live.snapshot.deployments["it"].leases.held)
+
+
+@contextmanager
+def asked(server: LiveServer, path: str, body: dict[str, Any], receive_buffer: int = 0) -> Iterator[socket.socket]:
+    """A connection on which *body* has been posted; with a small *receive_buffer* the reader is felt soon."""
+    content = json.dumps(body).encode()
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    with socket.socket() as connection:
+        if receive_buffer:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        connection.connect((host, int(port)))
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
+        connection.sendall(head.encode() + content)
+        yield connection
+
+
+def go_away(server: LiveServer, path: str, body: dict[str, Any], began: Path) -> None:
+    """Ask, and close the connection when the work has begun."""
+    with asked(server, path, body):
+        eventually(began.exists)
+
+
+@contextmanager
+def logged() -> Iterator[list[str]]:
+    """The lines that are logged meanwhile, from INFO on, each with its level before it; no deploys."""
+    lines: list[str] = []
+    sink = log.add(
+        lambda message: lines.append(f"{message.record['level'].name} {message.record['message']}"),
+        level="INFO",
+        filter=lambda record: not record["message"].startswith("Deployed "),
+    )
+    try:
+        yield lines
+    finally:
+        log.remove(sink)
+
+
+def settled(path: Path) -> str:
+    """What the file at *path* says when it no longer changes."""
+    before, same = "", 0
+    while same < 50:
+        now = path.read_text()  # "" while it is being written
+        before, same = now, same + 1 if now and now == before else 0
+        time.sleep(0.01)
+    return before

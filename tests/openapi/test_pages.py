@@ -1,0 +1,150 @@
+"""``/docs`` and ``/redoc`` in a real browser, which has no internet."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from tests.endpoints.wrappers import TYPED, UPLOADS, also_at, wrapper
+from tests.live_server import LiveServer
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+OPTIONS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--enable-logging=stderr"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> str:
+    """A Chromium; without one these tests are skipped on your machine, and fail in CI (which sets ``CI``)."""
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if found is None and os.environ.get("CI"):
+        pytest.fail("no Chromium: .ci/run installs one")
+    return found or pytest.skip("no Chromium on this machine: apt-get install chromium")
+
+
+class Elsewhere:
+    """A proxy for every host but the one that is tested; it serves nothing and notes what was asked for."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self.asked: list[str] = []
+
+    def run(self) -> None:
+        """Until it is closed."""
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            with connection:
+                self.asked.append(connection.recv(65536).decode("latin-1").partition("\r\n")[0])
+
+    def close(self) -> None:
+        """Wake ``run``."""
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+
+@contextmanager
+def elsewhere() -> Iterator[Elsewhere]:
+    proxy = Elsewhere()
+    thread = threading.Thread(target=proxy.run, daemon=True)
+    thread.start()
+    try:
+        yield proxy
+    finally:
+        proxy.close()
+        thread.join(timeout=10)
+
+
+def look(browser: str, url: str, profile: Path, proxy: Elsewhere) -> tuple[str, str]:
+    """The page at *url* as it is after its scripts have run, and what the browser said."""
+    done = subprocess.run(
+        [
+            browser,
+            *OPTIONS,
+            f"--user-data-dir={profile}",
+            f"--proxy-server=http://127.0.0.1:{proxy.port}",
+            "--proxy-bypass-list=127.0.0.1",
+            "--virtual-time-budget=20000",
+            "--dump-dom",
+            url,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    console = "\n".join(line for line in done.stderr.splitlines() if ":CONSOLE:" in line)
+    return re.sub(r"<script.*?</script>|<style.*?</style>", "", done.stdout, flags=re.DOTALL), console
+
+
+@pytest.mark.parametrize("prefix", ["", "/below/it"], ids=["at the root", "mounted"])
+@pytest.mark.parametrize(("page", "more"), [("docs", "Weigh the items."), ("redoc", "Counts items.")])
+def test_a_browser_shows_the_operations_and_asks_nobody_else(
+    browser: str, server: LiveServer, tmp_path: Path, page: str, more: str, prefix: str
+):
+    server.serve("typed", wrapper(TYPED))
+    server.serve("uploads", wrapper(UPLOADS))
+    app = Starlette(routes=[Mount(prefix or "/", server.app)])
+
+    with elsewhere() as proxy, also_at(app) as url:
+        shown, console = look(browser, f"{url}{prefix}/{page}", tmp_path / "profile", proxy)
+
+    text = re.sub(r"<[^>]*>|\u200b", "", shown)
+    for expected in ("/typed/run", "/uploads/run", "/typed/schema", more):
+        assert expected in text, (console, text[:2_000])
+    assert not [asked for asked in proxy.asked if not BROWSERS_OWN.search(asked)]
+    assert "Uncaught" not in console
+
+
+# What Chromium asks its maker for, whatever page it shows.
+BROWSERS_OWN = re.compile(r"google\.com|googleapis\.com|gvt1\.com|gstatic\.com")
+
+
+@pytest.mark.parametrize("page", ["docs", "redoc"])
+def test_a_page_may_load_nothing_from_elsewhere(server: LiveServer, page: str):
+    answer = server.client.get(f"/{page}")
+
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert not re.search(r"https?:|\*|unsafe-eval|script-src[^;]*unsafe-inline", policy)
+    assert not re.search(r"https?://", answer.text)
+    for path in re.findall(r'(?:src|href)="(?!data:)([^"]+)"', answer.text):
+        assert not path.startswith("/"), "a link that does not work below a prefix"
+        assert server.client.get(f"/{path}").status_code == 200, path
+
+
+def test_what_a_page_loads_is_kept_by_browsers_under_a_name_with_its_version(server: LiveServer):
+    page = server.client.get("/docs").text
+    script = re.search(r'src="(docs/swagger_bundle\.js\?[^"]+)"', page)
+    assert script is not None
+
+    answer = server.client.get(f"/{script[1]}")
+
+    assert answer.headers["content-type"] == "text/javascript; charset=utf-8"
+    assert "immutable" in answer.headers["cache-control"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/docs/nothing.js", "/docs/..%2f__init__.py", "/docs/scalar.js", "/redoc/__init__.py"]
+)
+def test_other_files_are_not_served(server: LiveServer, path: str):
+    assert server.client.get(path).status_code == 404
+
+
+def test_redoc_reports_nothing_to_its_maker(server: LiveServer):
+    assert "disableTelemetry: true" in server.client.get("/redoc/start.js").text
