@@ -24,27 +24,41 @@ from starlette.responses import Response
 from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hayhooks.current_app import running
+from hayhooks.current_app import as_current_app
 from hayhooks.endpoints import BUILTIN
 from hayhooks.errors import StartError
-from hayhooks.http.access import Guard, log_openness
-from hayhooks.http.dispatch import PlugIn, Switch, build, equip, error_text, reserved_names, served
+from hayhooks.http.access import AccessMiddleware, log_exposure
+from hayhooks.http.dispatch import (
+    PlugIn,
+    Switch,
+    build_deployment_routes,
+    build_generation,
+    failure_text,
+    reserved_names,
+    serving_summary,
+)
 from hayhooks.http.json import encode
-from hayhooks.http.keys import Keys
-from hayhooks.http.middleware import EXTRA_HEADERS, Boundary, OnBegin, OnRequest, exception_handlers
+from hayhooks.http.keys import ApiKeys
+from hayhooks.http.middleware import (
+    EXTRA_HEADERS,
+    OnRequestEnd,
+    OnRequestStart,
+    RequestContextMiddleware,
+    exception_handlers,
+)
 from hayhooks.kernel import self_writes
-from hayhooks.kernel.haystack_hooks import prepare
-from hayhooks.kernel.isolation import share
+from hayhooks.kernel.haystack_hooks import install_hooks
+from hayhooks.kernel.isolation import install_python_path
 from hayhooks.kernel.limits import Limits
 from hayhooks.kernel.reconcile import Change, Publish, Reconciler
 from hayhooks.kernel.state import Deployment, Failure, Snapshot
-from hayhooks.kernel.static import Given, check_directory, revisions_of
+from hayhooks.kernel.static import WrapperFactory, check_directory, static_revisions
 from hayhooks.observability.access_log import AccessLog
 from hayhooks.observability.log import log
 from hayhooks.observability.metrics import Metrics
-from hayhooks.observability.tracing import set_up as set_up_tracing
+from hayhooks.observability.tracing import configure_tracing as set_up_tracing
 from hayhooks.observability.tracing import warn_if_missing
-from hayhooks.observability.worker_state import Board
+from hayhooks.observability.worker_state import WorkerStateDir
 from hayhooks.settings import Settings
 
 Observe = Callable[[Change], None]
@@ -64,27 +78,27 @@ class Hayhooks(Starlette):
         *,
         plug_ins: Sequence[PlugIn],
         observe: Observe,
-        on_request: OnRequest | None = None,
+        on_request: OnRequestEnd | None = None,
         only: str | None = None,
-        pipelines: Mapping[str, Given] | None = None,
+        pipelines: Mapping[str, WrapperFactory] | None = None,
     ) -> None:
         super().__init__()
         self.settings = settings
         self.root = settings.pipelines_dir.absolute()  # wrappers may change the working directory
         self.switch = Switch(plug_ins)
         self.reconciler: Reconciler | None = None  # while its lifespan runs
-        self.given = revisions_of(pipelines or {}, reserved_names(plug_ins))
+        self.given = static_revisions(pipelines or {}, reserved_names(plug_ins))
         self.router = _Router(
             redirect_slashes=False, default=self.switch, lifespan=partial(_lifespan, observe, plug_ins, only)
         )
         self.exception_handlers = exception_handlers(show_tracebacks=settings.show_tracebacks)
-        self.keys = Keys(settings)
+        self.keys = ApiKeys(settings)
         self.metrics = Metrics() if settings.metrics else None
         self.switch.metrics = self.metrics
         self.access_log: AccessLog | None = None
         self.owns_process = False  # it serves nothing else, so that we may settle what holds for all of it
-        self._on_begin: list[OnBegin] = []
-        self._on_request: list[OnRequest] = [told for told in (self.metrics, on_request) if told is not None]
+        self._on_begin: list[OnRequestStart] = []
+        self._on_request: list[OnRequestEnd] = [told for told in (self.metrics, on_request) if told is not None]
 
     def build_middleware_stack(self) -> ASGIApp:
         """CORS, boundary and guard outside the user's middleware: what that raises becomes a response too.
@@ -97,8 +111,10 @@ class Hayhooks(Starlette):
             app = ExceptionMiddleware(app, handlers=self.exception_handlers, debug=self.debug)
         for cls, args, kwargs in reversed(self.user_middleware):
             app = cls(app, *args, **kwargs)
-        guarded = Guard(app, self.settings, self.keys)
-        return _cors(Boundary(guarded, self.exception_handlers, self._on_begin, self._on_request), self.settings)
+        guarded = AccessMiddleware(app, self.settings, self.keys)
+        return _cors(
+            RequestContextMiddleware(guarded, self.exception_handlers, self._on_begin, self._on_request), self.settings
+        )
 
     def log_requests(self) -> None:
         """Write the access log, if the settings ask for it: to be called where no other server writes one."""
@@ -203,10 +219,10 @@ class _Router(Router):
 def create_app(
     settings: Settings | None = None,
     *,
-    pipelines: Mapping[str, Given] | None = None,
+    pipelines: Mapping[str, WrapperFactory] | None = None,
     plug_ins: Sequence[PlugIn] = BUILTIN,
     observe: Observe | None = None,
-    on_request: OnRequest | None = None,
+    on_request: OnRequestEnd | None = None,
     only: str | None = None,
 ) -> Hayhooks:
     """An ASGI application that serves the pipelines directory of *settings*.
@@ -242,7 +258,7 @@ def log_change(change: Change) -> None:
             still = f"; revision {change.serving.revision.id} keeps serving" if change.serving else ""
             about = about.bind(event="failed", revision=failure.revision.id, took_ms=round(change.took_ms, 1))
             about = about.bind(serving=change.serving.revision.id if change.serving else None)
-            about.error("Failed to load {} {}{}\n{}", change.name, failure.revision.id, still, error_text(failure))
+            about.error("Failed to load {} {}{}\n{}", change.name, failure.revision.id, still, failure_text(failure))
         case None if change.serving is None:
             about.bind(event="undeployed").info("Undeployed {}", change.name)
         case None:
@@ -259,13 +275,13 @@ async def _lifespan(
     settings, loop, metrics = app.settings, asyncio.get_running_loop(), app.metrics
     await asyncio.to_thread(check_directory, app.root, app.given)
     _make_importable(settings)
-    board = Board.of_environment()
-    self_writes.share(board.notes)
+    worker_dir = WorkerStateDir.of_environment()
+    self_writes.share_with_workers(worker_dir.notes)
 
     app.reconciler = Reconciler(
         app.root,
-        publish=_publisher(app, plug_ins, board, loop),
-        equip=partial(equip, plug_ins=plug_ins),
+        publish=_publisher(app, plug_ins, worker_dir, loop),
+        build_routes=partial(build_deployment_routes, plug_ins=plug_ins),
         observe=observe if metrics is None else partial(_count_and_tell, metrics, loop, observe),
         loop=loop,
         reserved=reserved_names(plug_ins),
@@ -274,20 +290,20 @@ async def _lifespan(
         only=only,
         threads=settings.threads,
         limits=Limits(settings.request_timeout, settings.concurrency, settings.queue),
-        settle_ms=settings.settle_ms,
-        look_around_ms=settings.look_around_ms,
+        debounce_ms=settings.debounce_ms,
+        poll_interval_ms=settings.poll_interval_ms,
         drain_s=settings.drain_timeout,
         check_s=settings.check_timeout,
         events=settings.watch_events,
         freeze=app.owns_process,
     )
     app.switch.kernel = app.reconciler
-    if board.directory is None:  # of several workers the process that has started us says it, once
-        log_openness(settings)
+    if worker_dir.directory is None:  # of several workers the process that has started us says it, once
+        log_exposure(settings)
         warn_if_missing()
-    shared = metrics.shared(board) if metrics is not None else nullcontext()
+    shared = metrics.shared(worker_dir) if metrics is not None else nullcontext()
     async with app.traced():
-        with running(app), app.keys.followed(), shared:
+        with as_current_app(app), app.keys.followed(), shared:
             app.reconciler.start()
             try:
                 yield
@@ -295,12 +311,14 @@ async def _lifespan(
                 await _stop(app, app.reconciler)
 
 
-def _publisher(app: Hayhooks, plug_ins: Sequence[PlugIn], board: Board, loop: asyncio.AbstractEventLoop) -> Publish:
+def _publisher(
+    app: Hayhooks, plug_ins: Sequence[PlugIn], worker_dir: WorkerStateDir, loop: asyncio.AbstractEventLoop
+) -> Publish:
     metrics = app.metrics
 
     def publish(snapshot: Snapshot, published: Callable[[], None]) -> None:
         """In the deployer's thread: build all, then swap on the loop, and only there let go of the old."""
-        generation = build(snapshot, plug_ins)
+        generation = build_generation(snapshot, plug_ins)
 
         def swap() -> None:
             app.switch.publish(generation)
@@ -309,7 +327,7 @@ def _publisher(app: Hayhooks, plug_ins: Sequence[PlugIn], board: Board, loop: as
             published()
 
         loop.call_soon_threadsafe(swap)
-        board.post(served(snapshot))
+        worker_dir.post(serving_summary(snapshot))
 
     return publish
 
@@ -330,7 +348,7 @@ def _make_importable(settings: Settings) -> None:
     if settings.python_path:  # what we import when it is needed might be found there
         for module in ("hayhooks.observability.prometheus", "prometheus_client.process_collector", "websockets"):
             importlib.import_module(module)
-    share(settings.python_path, after_import=prepare)
+    install_python_path(settings.python_path, after_import=install_hooks)
     if settings.streaming_components:  # the toolkit reads the environment; it may stand in .env alone
         os.environ.setdefault("HAYHOOKS_STREAMING_COMPONENTS", settings.streaming_components)
 

@@ -8,7 +8,7 @@ _apps: list[Any] = []  # the newest last; nearly always there is one
 
 
 @contextmanager
-def running(app: Any) -> Iterator[None]:
+def as_current_app(app: Any) -> Iterator[None]:
     """Let *app* be found in this context, which is its lifespan."""
     _apps.append(app)
     try:
@@ -17,6 +17,6 @@ def running(app: Any) -> Iterator[None]:
         _apps.remove(app)
 
 
-def newest() -> Any | None:
+def current_app() -> Any | None:
     """The application that was started last and runs; ``None`` if none does."""
     return _apps[-1] if _apps else None

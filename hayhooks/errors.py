@@ -22,7 +22,7 @@ from typing import Any
 _LONGEST = 10_000  # characters of what an error says
 
 
-def told(error: BaseException) -> str:
+def safe_str(error: BaseException) -> str:
     """What *error* says, whatever its ``__str__`` does; "" if nothing."""
     try:
         return sendable(str(error))

@@ -12,7 +12,7 @@ from dotenv.parser import parse_stream
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, ByteSize, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from hayhooks.current_app import newest
+from hayhooks.current_app import current_app
 
 PREFIX = "HAYHOOKS_"
 ENV_FILE = ".env"
@@ -185,13 +185,13 @@ class Settings(BaseSettings):
     ssl_keyfile_password: Annotated[str | None, Given] = Field(
         None, repr=False, description="The password of that file."
     )
-    look_around_ms: int = Field(
+    poll_interval_ms: int = Field(
         1000,
         ge=50,
         description="Time between two looks at the directory; more where a look takes long and there are events.",
     )
     watch_events: bool = Field(True, description="`false`: do not ask the file system for events, only look around.")
-    settle_ms: int = Field(20, ge=0, description="How long a folder must keep still before it is loaded.")
+    debounce_ms: int = Field(20, ge=0, description="How long a folder must keep still before it is loaded.")
     show_tracebacks: bool = Field(False, description="Put the traceback into the answer when a pipeline raises.")
     streaming_components: str = Field(
         "", description="Whose chunks `streaming_generator` yields: `all`, or names. Default: the last that streams."
@@ -379,5 +379,5 @@ def __getattr__(name: str) -> Any:
     """``settings``: those of the application that runs, else of the environment and ``.env``; asked for when used."""
     if name != "settings":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    app = newest()
+    app = current_app()
     return Settings() if app is None else app.settings

@@ -13,10 +13,10 @@ import click
 
 from hayhooks._version import __version__
 from hayhooks.cli.completion import completion
-from hayhooks.cli.options import Command, directory, settings_of, where
+from hayhooks.cli.options import Command, directory, server_options, settings_of
 from hayhooks.cli.pipeline import pipeline
 from hayhooks.errors import StartError
-from hayhooks.kernel.gc_control import lasting_imports
+from hayhooks.kernel.gc_control import permanent_imports
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -40,7 +40,7 @@ def _serving(command: Command) -> Command:
         click.option("--root-path", help="Path below which a proxy serves us."),
     ):
         command = option(command)
-    return where(command)
+    return server_options(command)
 
 
 @main.command()
@@ -49,7 +49,7 @@ def _serving(command: Command) -> Command:
 @directory
 def run(**options: Any) -> None:
     """Serve the pipelines directory until stopped."""
-    with lasting_imports():
+    with permanent_imports():
         from hayhooks.cli.run import run  # noqa: PLC0415 - imports the whole server
     with _told():
         sys.exit(run(settings_of(options)))
@@ -63,21 +63,21 @@ def dev(path: Path | None, **options: Any) -> None:
 
     PATH is one wrapper's folder, one pipeline in YAML, or a directory of them (default: the pipelines directory).
     """
-    with lasting_imports():
+    with permanent_imports():
         from hayhooks.cli.dev import dev  # noqa: PLC0415 - imports the whole server
     with _told():
         sys.exit(dev(settings_of(options), path))
 
 
 @main.command()
-@where
+@server_options
 @click.option("--json", "as_json", is_flag=True, help="Print what the server says as JSON.")
 def status(as_json: bool, **options: Any) -> None:
     """Show what the running server serves.
 
     Exits with 1 if it does not answer, and with 2 if a deployment failed or is stale.
     """
-    with lasting_imports():
+    with permanent_imports():
         from hayhooks.cli.status import status  # noqa: PLC0415 - imports what it works with
     sys.exit(status(settings_of(options), as_json=as_json))
 
@@ -92,7 +92,7 @@ def config(as_json: bool, **options: Any) -> None:
 
     Secrets are masked. Exits with 2, and says why, if one is wrong.
     """
-    with lasting_imports():
+    with permanent_imports():
         from hayhooks.cli.config import config  # noqa: PLC0415 - imports what it works with
     sys.exit(config(settings_of(options), {name for name, value in options.items() if value is not None}, as_json))
 

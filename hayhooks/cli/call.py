@@ -13,7 +13,7 @@ import click
 import httpx
 
 from hayhooks.cli.client import NoAnswerError, Server
-from hayhooks.cli.output import CannotError, note, progress, say_json
+from hayhooks.cli.output import CommandError, note, progress, say_json
 from hayhooks.settings import Settings
 
 
@@ -49,15 +49,15 @@ def run(settings: Settings, name: str, call: Call) -> int:
                 if not call.stream or response.is_error:
                     response.read()
             if response.is_error:
-                raise CannotError(_why(response, arguments))
+                raise CommandError(_why(response, arguments))
             return _take(response, call)
     except NoAnswerError as error:
-        raise CannotError(str(error)) from None
+        raise CommandError(str(error)) from None
     except httpx.TimeoutException:
-        raise CannotError(f"{name} had not answered after {call.timeout_s:g} s (--timeout)") from None
+        raise CommandError(f"{name} had not answered after {call.timeout_s:g} s (--timeout)") from None
     except httpx.HTTPError as error:
         told = f"No answer from {url}: {str(error) or type(error).__name__}. Is `hayhooks run` running there?"
-        raise CannotError(told) from None
+        raise CommandError(told) from None
 
 
 def _split(argument: str) -> tuple[str, str]:
@@ -94,7 +94,7 @@ def _body(arguments: dict[str, str], files: Sequence[Path]) -> Iterator[dict[str
             try:
                 parts.append(("files", (path.name, stack.enter_context(path.open("rb")))))
             except OSError as error:
-                raise CannotError(f"{path} cannot be read: {error.strerror}") from None
+                raise CommandError(f"{path} cannot be read: {error.strerror}") from None
         yield {"data": arguments, "files": parts}
 
 
@@ -135,7 +135,7 @@ def _take(response: httpx.Response, call: Call) -> int:
             _print(text)
         _print("\n" if sys.stdout.isatty() else "")
     elif sys.stdout.isatty():
-        raise CannotError(f"the answer is {kind or 'of no known type'}, and no text: write it to a file with -O FILE")
+        raise CommandError(f"the answer is {kind or 'of no known type'}, and no text: write it to a file with -O FILE")
     else:
         for part in response.iter_bytes():
             sys.stdout.buffer.write(part)
@@ -147,7 +147,7 @@ def _write(response: httpx.Response, path: Path) -> None:
         with path.open("wb") as file:
             size = sum(file.write(part) for part in response.iter_bytes())
     except OSError as error:
-        raise CannotError(f"{path} cannot be written: {error.strerror}") from None
+        raise CommandError(f"{path} cannot be written: {error.strerror}") from None
     note((f"Wrote {size:,} bytes to {path}.", "dim"))
 
 

@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from hayhooks.endpoints import BUILTIN
-from hayhooks.http.dispatch import equip, reserved_names
+from hayhooks.http.dispatch import build_deployment_routes, reserved_names
 from hayhooks.kernel.gate import OnLoop
-from hayhooks.kernel.haystack_hooks import prepare
-from hayhooks.kernel.isolation import share
+from hayhooks.kernel.haystack_hooks import install_hooks
+from hayhooks.kernel.isolation import install_python_path
 from hayhooks.kernel.limits import NO_LIMITS
 from hayhooks.kernel.load import load, unload
 from hayhooks.kernel.outcome import run_on
 from hayhooks.kernel.scan import Scanner
 from hayhooks.kernel.state import Deployment, Failure, Revision
-from hayhooks.observability.log import log, set_up
+from hayhooks.observability.log import configure_logging, log
 from hayhooks.openai.endpoint import is_model
 from hayhooks.settings import Settings
 
@@ -39,7 +39,7 @@ def main() -> None:
     threading.Thread(target=_end_with, args=(int(life),), daemon=True).start()
     told: list[str] = []
     settings = Settings()
-    set_up("WARNING")
+    configure_logging("WARNING")
     logging.captureWarnings(True)
     warnings.simplefilter("default", DeprecationWarning)
     log.add(lambda entry: told.append(entry.record["message"]), level="WARNING", format="{message}")
@@ -54,14 +54,14 @@ def main() -> None:
 
 
 def _load(name: str, path: Path, settings: Settings, on_loop: OnLoop) -> Deployment | Failure:
-    share(settings.python_path, after_import=prepare)
+    install_python_path(settings.python_path, after_import=install_hooks)
     revision = _revision(name, path, settings)
     return load(
         revision,
         threads=settings.threads,
         limits=NO_LIMITS,
         check_s=settings.check_timeout,
-        equip=partial(equip, plug_ins=BUILTIN),
+        build_routes=partial(build_deployment_routes, plug_ins=BUILTIN),
         on_loop=on_loop,
     )
 
@@ -72,7 +72,7 @@ def _revision(name: str, path: Path, settings: Settings) -> Revision:
         path.parent,
         reserved=reserved_names(BUILTIN),
         python_path=settings.python_path,
-        settle_s=settings.settle_ms / 1000,
+        settle_s=settings.debounce_ms / 1000,
         absence_s=0.0,
     )
     end = time.monotonic() + _STILL_S

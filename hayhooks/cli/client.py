@@ -25,7 +25,7 @@ class LockedError(NoAnswerError):
 
 
 @dataclass(frozen=True, slots=True)
-class Absence:
+class Unreachable:
     """That no server can be asked."""
 
     why: str
@@ -139,17 +139,17 @@ def _advice(url: str, reason: object) -> str:
     return "Is `hayhooks run` running there?"
 
 
-def serving(root: Path, settings: Settings) -> Server | Absence:
+def serving(root: Path, settings: Settings) -> Server | Unreachable:
     """The server that serves the pipelines directory *root*, or why none can be asked."""
     server = Server(settings)
     try:
         directory = server.status().get("directory")
     except NoAnswerError as error:
-        return Absence(str(error), isinstance(error, LockedError))
+        return Unreachable(str(error), isinstance(error, LockedError))
     if directory is None:
-        return Absence(f"The server at {server.url} does not say which directory it serves, or cannot read it")
+        return Unreachable(f"The server at {server.url} does not say which directory it serves, or cannot read it")
     if not _is(root, directory):
-        return Absence(f"The server at {server.url} serves {directory['path']}, and not {root}")
+        return Unreachable(f"The server at {server.url} serves {directory['path']}, and not {root}")
     return server
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import click
 
 from hayhooks.cli import check, copytree, follow
-from hayhooks.cli.client import Absence, Server, serving
-from hayhooks.cli.output import CannotError, note, progress, say
-from hayhooks.cli.staging import Change, PipelinesDirectory, Workshop, told
+from hayhooks.cli.client import Server, Unreachable, serving
+from hayhooks.cli.output import CommandError, note, progress, say
+from hayhooks.cli.staging import PendingChange, PipelinesDirectory, StagingDir, reporting_os_errors
 from hayhooks.kernel.paths import WRAPPER_FILE, YAML_SUFFIXES
 from hayhooks.settings import Settings
 
@@ -26,7 +26,7 @@ _PUTTING_BACK_S = 10.0  # that the server gets to go back to what served before
 
 
 @dataclass(frozen=True, slots=True)
-class How:
+class DeployOptions:
     """The options of a deployment."""
 
     overwrite: bool
@@ -35,11 +35,11 @@ class How:
     timeout_s: float  # for that, and again for the server
 
 
-def deploy_files(settings: Settings, source: Path, *, name: str, as_link: bool, how: How) -> int:
+def deploy_files(settings: Settings, source: Path, *, name: str, as_link: bool, how: DeployOptions) -> int:
     """Deploy a copy of the folder *source*, or a link to it, as *name*; 1 if the server cannot serve it."""
     source = source.absolute()
     if not (source / WRAPPER_FILE).is_file():
-        raise CannotError(f"{source} has no {WRAPPER_FILE}: that is what makes a folder a deployment")
+        raise CommandError(f"{source} has no {WRAPPER_FILE}: that is what makes a folder a deployment")
     name = usable_name(name)
     directory = PipelinesDirectory(settings.pipelines_dir)
     _refuse_overlap(source, directory.root, directory.root / name)
@@ -49,15 +49,15 @@ def deploy_files(settings: Settings, source: Path, *, name: str, as_link: bool, 
     _refuse_what_is_there(directory, name, directory.root / name, how)
     _check(settings, source, name, how)
 
-    def make(workshop: Workshop) -> None:
+    def make(workshop: StagingDir) -> None:
         new = workshop.new / name
-        with told(f"{source} cannot be deployed"):
+        with reporting_os_errors(f"{source} cannot be deployed"):
             new.symlink_to(source) if as_link else _copy(source, new)
 
     return _put(settings, directory, name, make, name=name, how=how)
 
 
-def deploy_yaml(settings: Settings, source: Path, *, name: str, description: str | None, how: How) -> int:
+def deploy_yaml(settings: Settings, source: Path, *, name: str, description: str | None, how: DeployOptions) -> int:
     """Deploy a copy of the YAML file *source* as *name*; 1 if the server cannot serve it."""
     source = source.absolute()
     name = usable_name(name)
@@ -68,14 +68,14 @@ def deploy_yaml(settings: Settings, source: Path, *, name: str, description: str
         say(f"{source} is in the pipelines directory already: nothing is copied.")
         return _report(settings, target, name, how, change=None)
     _refuse_what_is_there(directory, name, target, how)
-    with told(f"{source} cannot be read"):
+    with reporting_os_errors(f"{source} cannot be read"):
         content = source.read_bytes()
     if description is not None:
         content = described(content, description)
     _check(settings, source, name, how)
 
-    def make(workshop: Workshop) -> None:
-        with told(f"{source} cannot be deployed"):
+    def make(workshop: StagingDir) -> None:
+        with reporting_os_errors(f"{source} cannot be deployed"):
             (workshop.new / target.name).write_bytes(content)
 
     return _put(settings, directory, target.name, make, name=name, how=how)
@@ -89,7 +89,7 @@ def undeploy(settings: Settings, name: str, *, purge: bool, timeout_s: float) ->
     path = _deployed(directory, name)
     name = path.stem if path.suffix in YAML_SUFFIXES and not path.is_dir() else path.name
     server = serving(directory.root, settings)
-    with told(f"{path} cannot be taken out"):
+    with reporting_os_errors(f"{path} cannot be taken out"):
         if path.is_symlink():
             to = os.readlink(path)
             path.unlink()
@@ -118,10 +118,10 @@ def usable_name(name: str, hint: str = " (-n NAME)") -> str:
     """
     from hayhooks.endpoints import BUILTIN  # noqa: PLC0415 - these import Starlette, which `list` must not pay for
     from hayhooks.http.dispatch import reserved_names  # noqa: PLC0415 - as above
-    from hayhooks.kernel.discovery import is_leaving, name_problem  # noqa: PLC0415 - as above
+    from hayhooks.kernel.discovery import is_ignored, name_problem  # noqa: PLC0415 - as above
 
     _refuse_path(name)
-    if name.startswith("_") or is_leaving(name):
+    if name.startswith("_") or is_ignored(name):
         raise click.UsageError(f"the name {name!r} is one that the server passes over: use another{hint}")
     if name.endswith((*YAML_SUFFIXES, ".py")):
         raise click.UsageError(f"the name {name!r} looks like a file's: leave its ending out{hint}")
@@ -143,9 +143,9 @@ def described(content: bytes, description: str) -> bytes:
         told = _with_description(text, description)
         is_right = yaml.safe_load(told) == {**yaml.safe_load(text), "description": description}
     except (UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
-        raise CannotError(f"no description can be put into what is no YAML mapping: {error}") from None
+        raise CommandError(f"no description can be put into what is no YAML mapping: {error}") from None
     if not is_right:
-        raise CannotError("no description can be put into this YAML: write the key `description` yourself")
+        raise CommandError("no description can be put into this YAML: write the key `description` yourself")
     return told.encode()
 
 
@@ -163,10 +163,10 @@ def _put(
     settings: Settings,
     directory: PipelinesDirectory,
     filename: str,
-    make: Callable[[Workshop], None],
+    make: Callable[[StagingDir], None],
     *,
     name: str,
-    how: How,
+    how: DeployOptions,
 ) -> int:
     """Put what *make* makes into the directory as *filename*; when the server cannot serve it, undo that."""
     with directory.workshop() as workshop:
@@ -180,10 +180,10 @@ def _put(
             raise
 
 
-def _report(settings: Settings, target: Path, name: str, how: How, change: Change | None) -> int:
+def _report(settings: Settings, target: Path, name: str, how: DeployOptions, change: PendingChange | None) -> int:
     """Say what the server makes of *target*, and undo *change* if that is nothing."""
     server = serving(target.parent, settings)
-    if isinstance(server, Absence):
+    if isinstance(server, Unreachable):
         follow.tell_no_server(server)
         return 0
     outcome = follow.follow(server, target, name, how.timeout_s, lambda: change is None or change.stands)
@@ -195,7 +195,7 @@ def _report(settings: Settings, target: Path, name: str, how: How, change: Chang
     return 1
 
 
-def _undo(server: Server, change: Change, name: str) -> None:
+def _undo(server: Server, change: PendingChange, name: str) -> None:
     if not change.undo():
         note((f"{change.target} has been replaced by somebody else meanwhile: it was left as it is", "yellow"))
         return
@@ -203,11 +203,11 @@ def _undo(server: Server, change: Change, name: str) -> None:
         say("It was taken out again: nothing was there before.")
         return
     say("What was there before has been put back.")
-    with suppress(CannotError):  # it is there, whatever the server makes of it; which it can only tell
+    with suppress(CommandError):  # it is there, whatever the server makes of it; which it can only tell
         follow.follow(server, change.target, name, _PUTTING_BACK_S, lambda: True)
 
 
-def _check(settings: Settings, path: Path, name: str, how: How) -> None:
+def _check(settings: Settings, path: Path, name: str, how: DeployOptions) -> None:
     """Load what is to be deployed in a process of its own.
 
     Raises:
@@ -234,8 +234,8 @@ def _copy(source: Path, target: Path) -> None:
         check.warn([f"{source / path} is no file that can be copied: it was left out"])
 
 
-def _let_go(server: Server | Absence, name: str, timeout_s: float) -> None:
-    if isinstance(server, Absence):
+def _let_go(server: Server | Unreachable, name: str, timeout_s: float) -> None:
+    if isinstance(server, Unreachable):
         note((server.why, "yellow"))
         return
     remaining = follow.until_gone(server, name, timeout_s)
@@ -266,13 +266,13 @@ def _is_itself(source: Path, target: Path) -> bool:
     return not target.is_symlink() and os.path.realpath(source) == os.path.realpath(target)
 
 
-def _refuse_what_is_there(directory: PipelinesDirectory, name: str, target: Path, how: How) -> None:
+def _refuse_what_is_there(directory: PipelinesDirectory, name: str, target: Path, how: DeployOptions) -> None:
     """Refuse a name that something of another kind has, and one that is not to be overwritten."""
     for path in directory.claims(name):
         if path != target:
-            raise CannotError(f"{path} has the name {name!r}: `hayhooks pipeline undeploy {name}` first")
+            raise CommandError(f"{path} has the name {name!r}: `hayhooks pipeline undeploy {name}` first")
         if not how.overwrite:
-            raise CannotError(f"{path} exists already: use --overwrite to replace it, or -n for another name")
+            raise CommandError(f"{path} exists already: use --overwrite to replace it, or -n for another name")
 
 
 def _deployed(directory: PipelinesDirectory, name: str) -> Path:
@@ -280,10 +280,10 @@ def _deployed(directory: PipelinesDirectory, name: str) -> Path:
     claims = directory.claims(name)
     if len(claims) > 1:
         listed = " and ".join(path.name for path in claims)
-        raise CannotError(f"{listed} are both called {name!r}: name the file with its ending, or remove one yourself")
+        raise CommandError(f"{listed} are both called {name!r}: name the file with its ending, or remove one yourself")
     if not claims:
-        raise CannotError(f"there is no {name!r} in {directory.root}; `hayhooks pipeline list` shows what is")
+        raise CommandError(f"there is no {name!r} in {directory.root}; `hayhooks pipeline list` shows what is")
     path = claims[0]
     if path.is_dir() and not path.is_symlink() and not os.path.lexists(path / WRAPPER_FILE):
-        raise CannotError(f"{path} is no deployment: it has no {WRAPPER_FILE}")
+        raise CommandError(f"{path} is no deployment: it has no {WRAPPER_FILE}")
     return path

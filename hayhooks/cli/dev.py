@@ -17,8 +17,8 @@ from hayhooks.errors import Place
 from hayhooks.kernel.paths import WRAPPER_FILE, YAML_SUFFIXES
 from hayhooks.kernel.reconcile import Change
 from hayhooks.kernel.state import Deployment, Failure
-from hayhooks.observability.log import log, printable, set_up
-from hayhooks.observability.request_record import Exchange
+from hayhooks.observability.log import configure_logging, log, printable
+from hayhooks.observability.request_record import RequestRecord
 from hayhooks.server.preflight import check_settings
 from hayhooks.server.run import serve
 from hayhooks.settings import Settings
@@ -39,7 +39,7 @@ def dev(settings: Settings, path: Path | None) -> int:
         path = path.absolute()
         only = _name_of_one(path)
         settings = settings.model_copy(update={"pipelines_dir": path.parent if only else path})
-    set_up(settings.log)
+    configure_logging(settings.log)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # the banner says it
     make_directory(settings)
     log.remove()
@@ -119,10 +119,10 @@ def _show_entry(console: Console, message: Any) -> None:
     console.print(Text(f"  {message.rstrip()}", style=style))
 
 
-def _show_request(console: Console, exchange: Exchange) -> None:
-    style = "red" if exchange.status >= 500 else "yellow" if exchange.status >= 400 else "dim"
-    how = "cancelled after" if exchange.cancelled else "in"
-    told = f"{exchange.method} {printable(exchange.path)}  {exchange.status}  {how} {exchange.took_s * 1000:.0f} ms"
+def _show_request(console: Console, record: RequestRecord) -> None:
+    style = "red" if record.status >= 500 else "yellow" if record.status >= 400 else "dim"
+    how = "cancelled after" if record.cancelled else "in"
+    told = f"{record.method} {printable(record.path)}  {record.status}  {how} {record.took_s * 1000:.0f} ms"
     console.print(Text(f"→ {told}", style=style))
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hayhooks.cli.client import Absence, NoAnswerError, Server, differing_workers
-from hayhooks.cli.output import CannotError, note, progress, say, say_deployment
+from hayhooks.cli.client import NoAnswerError, Server, Unreachable, differing_workers
+from hayhooks.cli.output import CommandError, note, progress, say, say_deployment
 
 _STEP_S = 0.05
 
@@ -16,14 +16,14 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class DeployResult:
     """What the server has made of what lies under one name."""
 
     state: dict[str, Any]
     serves: bool  # what lies there is what serves, in every worker
 
 
-def follow(server: Server, path: Path, name: str, timeout_s: float, stands: Callable[[], bool]) -> Outcome:
+def follow(server: Server, path: Path, name: str, timeout_s: float, stands: Callable[[], bool]) -> DeployResult:
     """Wait until the server has loaded what lies at *path*, or has failed to.
 
     Args:
@@ -39,28 +39,28 @@ def follow(server: Server, path: Path, name: str, timeout_s: float, stands: Call
     status = os.stat(path)
     identity = (status.st_dev, status.st_ino)
 
-    def told() -> Outcome | None:
+    def told() -> DeployResult | None:
         if not stands():
-            raise CannotError(f"{path} has been replaced by somebody else meanwhile: ask `hayhooks status`")
+            raise CommandError(f"{path} has been replaced by somebody else meanwhile: ask `hayhooks status`")
         state = server.state(name)
         return None if state is None else _outcome(server, state, identity)
 
     return _wait(told, f"Waiting for the server to load {name}", timeout_s, f"has not loaded {name}")
 
 
-def _outcome(server: Server, state: dict[str, Any], identity: tuple[int, int]) -> Outcome | None:
+def _outcome(server: Server, state: dict[str, Any], identity: tuple[int, int]) -> DeployResult | None:
     """What has become of what has *identity*; None while the server has not seen it, or has not loaded it."""
     found = state["found"]
     if found is None or (found["device"], found["inode"]) not in (identity, (0, 0)):
         return None
     if state["failed_revision"] == found["revision"]:
-        return Outcome(state, serves=False)
+        return DeployResult(state, serves=False)
     if (
         state["revision"] == found["revision"]
         and state["state"] == "serving"
         and not differing_workers(server.status())
     ):
-        return Outcome(state, serves=True)
+        return DeployResult(state, serves=True)
     return None
 
 
@@ -85,7 +85,7 @@ def until_gone(server: Server, name: str, timeout_s: float) -> str:
     _wait(is_gone, f"Waiting for the server to let go of {name}", timeout_s, f"still serves {name}")
     try:
         _wait(is_over, f"Waiting for what {name} still answers", max(end - time.monotonic(), 0), "")
-    except CannotError:
+    except CommandError:
         return _draining(server, name)
     return ""
 
@@ -96,7 +96,7 @@ def _draining(server: Server, name: str) -> str:
     return "; ".join(why for why in waiting if not why.startswith("still referred to"))
 
 
-def show(outcome: Outcome, name: str) -> None:
+def show(outcome: DeployResult, name: str) -> None:
     """Print what has become of it, as ``hayhooks dev`` does."""
     state = outcome.state
     if outcome.serves:
@@ -118,15 +118,15 @@ def _wait(told: Callable[[], T | None], what: str, timeout_s: float, failing: st
                 if found := told():
                     return found
             except NoAnswerError as error:
-                raise CannotError(f"the server has gone while it was waited for: {error}") from None
+                raise CommandError(f"the server has gone while it was waited for: {error}") from None
             if time.monotonic() > end:
-                raise CannotError(
+                raise CommandError(
                     f"the server {failing} after {timeout_s:g} s: ask `hayhooks status`, or wait longer (--timeout)"
                 )
             time.sleep(_STEP_S)
 
 
-def tell_no_server(absence: Absence) -> None:
+def tell_no_server(absence: Unreachable) -> None:
     """Say what comes of a change that nobody can be asked about."""
     note((absence.why, "yellow"))
     if absence.is_locked:

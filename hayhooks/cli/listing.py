@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from hayhooks.cli.client import Absence, serving
+from hayhooks.cli.client import Unreachable, serving
 from hayhooks.cli.names import names_in
-from hayhooks.cli.output import CannotError, Cell, note, say, say_json, say_table, state_cell
+from hayhooks.cli.output import Cell, CommandError, note, say, say_json, say_table, state_cell
 from hayhooks.settings import Settings
 
 
@@ -13,13 +13,13 @@ def list_pipelines(settings: Settings, *, as_json: bool) -> int:
     """Print a line for each deployment: what the server says of it, if one serves this directory."""
     root = settings.pipelines_dir.absolute()
     found = serving(root, settings)
-    server = None if isinstance(found, Absence) else found
+    server = None if isinstance(found, Unreachable) else found
     if not root.is_dir() and server is None:
-        raise CannotError(f"the pipelines directory {root} does not exist: make it, or set HAYHOOKS_PIPELINES_DIR")
+        raise CommandError(f"the pipelines directory {root} does not exist: make it, or set HAYHOOKS_PIPELINES_DIR")
     try:
         rows = _merged(root, server.status()["deployments"] if server else [])
     except OSError as error:
-        raise CannotError(f"the pipelines directory {root} cannot be read: {error.strerror}") from None
+        raise CommandError(f"the pipelines directory {root} cannot be read: {error.strerror}") from None
     if as_json:
         say_json({"directory": str(root), "server": server.url if server else None, "pipelines": rows})
         return 0
@@ -27,7 +27,7 @@ def list_pipelines(settings: Settings, *, as_json: bool) -> int:
         say_table(("name", "kind", "state", "revision", "endpoints", "error"), [_cells(row) for row in rows])
     else:
         say(f"Nothing is deployed in {root}.")
-    if isinstance(found, Absence):
+    if isinstance(found, Unreachable):
         note((found.why, "yellow"))
     return 0
 

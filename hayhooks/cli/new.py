@@ -5,10 +5,10 @@ from pathlib import Path
 from string import Template
 
 from hayhooks.cli import follow
-from hayhooks.cli.client import Absence, serving
+from hayhooks.cli.client import Unreachable, serving
 from hayhooks.cli.deploy import usable_name
-from hayhooks.cli.output import CannotError, say
-from hayhooks.cli.staging import PipelinesDirectory, told
+from hayhooks.cli.output import CommandError, say
+from hayhooks.cli.staging import PipelinesDirectory, reporting_os_errors
 from hayhooks.kernel.paths import WRAPPER_FILE
 from hayhooks.settings import Settings
 
@@ -20,12 +20,12 @@ def new(settings: Settings, name: str, *, template: str, timeout_s: float) -> in
     name = usable_name(name, hint="")
     directory = PipelinesDirectory(settings.pipelines_dir)
     if there := directory.claims(name):
-        raise CannotError(f"{there[0]} exists already: use another name")
+        raise CommandError(f"{there[0]} exists already: use another name")
     source = TEMPLATES / template
     filename = name if source.is_dir() else f"{name}.yml"
     with directory.workshop() as workshop:
         made = workshop.new / filename
-        with told(f"{directory.root / filename} cannot be made"):
+        with reporting_os_errors(f"{directory.root / filename} cannot be made"):
             if source.is_dir():
                 shutil.copytree(source, made, ignore=shutil.ignore_patterns("__pycache__"))
             else:
@@ -34,7 +34,7 @@ def new(settings: Settings, name: str, *, template: str, timeout_s: float) -> in
     target = change.target
     say(f"Made {target}{f'; begin in {target / WRAPPER_FILE}' if target.is_dir() else ''}.")
     server = serving(directory.root, settings)
-    if isinstance(server, Absence):
+    if isinstance(server, Unreachable):
         follow.tell_no_server(server)
     else:
         outcome = follow.follow(server, target, name, timeout_s, lambda: True)

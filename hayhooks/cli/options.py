@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 Command = Callable[..., Any]
 
 
-def where(command: Command) -> Command:
+def server_options(command: Command) -> Command:
     """The options that say where the server is."""
     command = click.option("--port", type=int, help="Port (default: 1416).")(command)
     return click.option("--host", help="Address (default: 127.0.0.1).")(command)
@@ -27,7 +27,7 @@ def directory(command: Command) -> Command:
 
 def on_the_directory(command: Command) -> Command:
     """The options of every command that works on the directory and asks the server, if one runs."""
-    return directory(where(command))
+    return directory(server_options(command))
 
 
 def settings_of(options: dict[str, Any]) -> "Settings":

@@ -22,7 +22,7 @@ _STATES = {"serving": "green", "stale": "yellow", "failed": "red", "loading": "c
 _STYLES: dict[str, dict[str, Any]] = {"": {}, "bold": {"bold": True}, "dim": {"dim": True}}
 
 
-class CannotError(click.ClickException):
+class CommandError(click.ClickException):
     """A command cannot do what it was asked to: said in one line, exit status 1."""
 
     def __init__(self, message: str) -> None:
@@ -86,7 +86,7 @@ def _styled(part: Cell) -> str:
     return click.style(text, **_STYLES.get(style, {"fg": style}))
 
 
-class Advance:
+class ProgressBar:
     """Moves a progress on that may be shown."""
 
     def __init__(self, shown: "Progress | None" = None, what: str = "", total: int | None = None) -> None:
@@ -100,10 +100,10 @@ class Advance:
 
 
 @contextmanager
-def progress(what: str, total: int | None = None) -> Iterator[Advance]:
+def progress(what: str, total: int | None = None) -> Iterator[ProgressBar]:
     """Show in a terminal that something is going on: a bar for *total* steps, else that it has not stopped."""
     if not sys.stderr.isatty():
-        yield Advance()
+        yield ProgressBar()
         return
     from rich.console import Console  # noqa: PLC0415 - see the head of this file
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TimeElapsedColumn  # noqa: PLC0415
@@ -111,4 +111,4 @@ def progress(what: str, total: int | None = None) -> Iterator[Advance]:
     bar = () if total is None else (BarColumn(), MofNCompleteColumn())
     columns = (SpinnerColumn(), "{task.description}", *bar, TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
-        yield Advance(shown, what, total)
+        yield ProgressBar(shown, what, total)

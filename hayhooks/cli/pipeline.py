@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from hayhooks.cli.completion import deployed_names
-from hayhooks.cli.options import Command, on_the_directory, settings_of, where
+from hayhooks.cli.options import Command, on_the_directory, server_options, settings_of
 from hayhooks.kernel.paths import YAML_SUFFIXES
 
 _TEMPLATES = ("echo", "qa", "chat", "agent", "yaml")
@@ -56,9 +56,9 @@ def _deploying(command: Command) -> Command:
 
 
 def _how(options: dict[str, Any]) -> Any:
-    from hayhooks.cli.deploy import How  # noqa: PLC0415 - imports what it works with
+    from hayhooks.cli.deploy import DeployOptions  # noqa: PLC0415 - imports what it works with
 
-    return How(
+    return DeployOptions(
         overwrite=options.pop("overwrite"),
         rollback=not options.pop("no_rollback"),
         checked=not options.pop("no_check"),
@@ -153,7 +153,7 @@ def check(path: Path, name: str | None, as_json: bool, timeout_s: float) -> None
 @click.option("--stream", is_flag=True, help="Print the answer as it comes.")
 @click.option("-O", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the answer to this file.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), help="Seconds to wait for more.")
-@where
+@server_options
 def run(name: str, **options: Any) -> None:
     """Call a pipeline of the running server.
 

@@ -13,10 +13,10 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from hayhooks.app import Hayhooks, create_app
-from hayhooks.http.access import log_openness
-from hayhooks.observability.log import log, set_up
+from hayhooks.http.access import log_exposure
+from hayhooks.observability.log import configure_logging, log
 from hayhooks.observability.tracing import warn_if_missing
-from hayhooks.observability.worker_state import Board
+from hayhooks.observability.worker_state import WorkerStateDir
 from hayhooks.server.preflight import check_settings
 from hayhooks.server.run import serve, server_options
 from hayhooks.settings import Settings, unknown
@@ -39,18 +39,18 @@ def run(settings: Settings) -> int:
     Raises:
         StartError: a file or the address that the settings name cannot be used.
     """
-    set_up(settings.log, settings.log_format)
+    configure_logging(settings.log, settings.log_format)
     warn_of_unknown()
     check_settings(settings)
     make_directory(settings)
     if settings.workers == 1:
         serve(ending(_app(settings)))
         return 0
-    log_openness(settings)
+    log_exposure(settings)
     warn_if_missing()
     os.environ.update(settings.environment())  # how the workers, which are started anew, learn of them
     with TemporaryDirectory(prefix="hayhooks-") as directory:
-        Board.announce(Path(directory))
+        WorkerStateDir.announce(Path(directory))
         config = uvicorn.Config(
             "hayhooks.cli.run:worker",
             factory=True,
@@ -75,7 +75,7 @@ class _Workers(Multiprocess):
 def worker() -> Hayhooks:
     """The application of one of several workers; each has a deployer of its own."""
     settings = Settings()
-    set_up(settings.log, settings.log_format)
+    configure_logging(settings.log, settings.log_format)
     return ending(_app(settings))
 
 

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 
 from hayhooks.cli import swap
-from hayhooks.cli.output import CannotError
+from hayhooks.cli.output import CommandError
 from hayhooks.kernel.paths import YAML_SUFFIXES
 
 _WORKSHOP = ".hayhooks-"
@@ -32,10 +32,10 @@ class PipelinesDirectory:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         if not os.path.lexists(self.root) and self.root.parent.is_dir():
-            with suppress(FileExistsError), told(f"the pipelines directory {self.root} cannot be made"):
+            with suppress(FileExistsError), reporting_os_errors(f"the pipelines directory {self.root} cannot be made"):
                 self.root.mkdir()
         if not self.root.is_dir():
-            raise CannotError(
+            raise CommandError(
                 f"the pipelines directory {self.root} does not exist: make it, or set HAYHOOKS_PIPELINES_DIR"
             )
 
@@ -45,24 +45,24 @@ class PipelinesDirectory:
         return [path for path in (self.root / name, *files) if os.path.lexists(path)]
 
     @contextmanager
-    def workshop(self) -> Iterator["Workshop"]:
+    def workshop(self) -> Iterator["StagingDir"]:
         """A workshop, until the block ends.
 
         Raises:
             CannotError: nothing can be written to the directory.
         """
         with ExitStack() as stack:
-            with told(f"the pipelines directory {self.root} cannot be written to"), _held(self.root):
+            with reporting_os_errors(f"the pipelines directory {self.root} cannot be written to"), _held(self.root):
                 _clear_away(self.root)
                 path = Path(tempfile.mkdtemp(prefix=_WORKSHOP, dir=self.root))
                 stack.callback(remove, path)
                 stack.enter_context(_held(path))  # before another command may look for what is left behind
-                workshop = Workshop(self.root, path)
+                workshop = StagingDir(self.root, path)
             yield workshop
 
     def clear_away(self) -> None:
         """Remove what commands that died have left, and put back what they had just taken aside."""
-        with told(f"the pipelines directory {self.root} cannot be written to"), _held(self.root):
+        with reporting_os_errors(f"the pipelines directory {self.root} cannot be written to"), _held(self.root):
             _clear_away(self.root)
 
     def move_to_trash(self, path: Path) -> Path:
@@ -75,7 +75,7 @@ class PipelinesDirectory:
         trash = root.parent / f".{root.name}-trash"
         name = f"{path.name}-{datetime.now().astimezone():%Y%m%dT%H%M%S}"
         otherwise = f"move {path} away yourself, or delete it with --purge"
-        with told(f"it cannot be moved to the trash folder {trash} ({otherwise})"), _held(self.root):
+        with reporting_os_errors(f"it cannot be moved to the trash folder {trash} ({otherwise})"), _held(self.root):
             trash.mkdir(exist_ok=True)
             number = 1
             while True:
@@ -86,7 +86,7 @@ class PipelinesDirectory:
                 number += 1
 
 
-class Workshop:
+class StagingDir:
     """Where one command makes what is new, and keeps what is old.
 
     ``new`` and ``old`` hold at most one entry each, under the name that it has in the directory.
@@ -99,35 +99,35 @@ class Workshop:
         self.new.mkdir()
         self.old.mkdir()
 
-    def deploy(self, filename: str, *, overwrite: bool) -> "Change":
+    def deploy(self, filename: str, *, overwrite: bool) -> "PendingChange":
         """Put ``new/filename`` into the directory; what was there is kept in ``old``.
 
         Raises:
             CannotError: there is such a thing already, and it is not to be overwritten; or a rename failed.
         """
         new, target = self.new / filename, self.root / filename
-        with told(f"{target} cannot be written"), _held(self.root):
+        with reporting_os_errors(f"{target} cannot be written"), _held(self.root):
             swap.flush(self.new)
             if not os.path.lexists(target):
                 swap.place(new, target)
             elif not overwrite:
-                raise CannotError(f"{target} exists already: use --overwrite to replace it")
+                raise CommandError(f"{target} exists already: use --overwrite to replace it")
             else:
                 _replace(new, target, self.old / filename)
             swap.flush(self.root)
-        return Change(self, target, _identity(target))
+        return PendingChange(self, target, _identity(target))
 
     def take_out(self, filename: str) -> None:
         """Move an entry of the directory to ``old``."""
-        with told(f"{self.root / filename} cannot be taken out"), _held(self.root):
+        with reporting_os_errors(f"{self.root / filename} cannot be taken out"), _held(self.root):
             (self.root / filename).rename(self.old / filename)
             swap.flush(self.root)
 
 
-class Change:
+class PendingChange:
     """What was put into the directory in place of something, or of nothing."""
 
-    def __init__(self, workshop: Workshop, target: Path, identity: tuple[int, int]) -> None:
+    def __init__(self, workshop: StagingDir, target: Path, identity: tuple[int, int]) -> None:
         self.target = target
         self._workshop = workshop
         self._identity = identity
@@ -146,7 +146,7 @@ class Change:
             CannotError: a rename failed.
         """
         undone = self._workshop.new / self.target.name
-        with told(f"what was at {self.target} before cannot be put back"), _held(self._workshop.root):
+        with reporting_os_errors(f"what was at {self.target} before cannot be put back"), _held(self._workshop.root):
             if not self.stands:
                 return False
             if self.replaced:
@@ -239,9 +239,9 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 @contextmanager
-def told(what: str) -> Iterator[None]:
+def reporting_os_errors(what: str) -> Iterator[None]:
     """Tell errors of the file system as *what* could not be done, and why."""
     try:
         yield
     except OSError as error:
-        raise CannotError(f"{what}: {error.strerror or error}") from error
+        raise CommandError(f"{what}: {error.strerror or error}") from error

@@ -55,7 +55,7 @@ def _notes(body: dict[str, Any]) -> Iterator[str]:
     """What else is worth knowing, a line each."""
     watching = body.get("watching") or {}
     if watching.get("problem"):
-        seconds = watching["look_around_ms"] / 1000
+        seconds = watching["poll_interval_ms"] / 1000
         yield f"Changes are noticed by looking around every {seconds:g} s: {watching['problem']}"
     if differing := differing_workers(body):
         listed = ", ".join(f"{worker['pid']}: {worker['revision']}" for worker in differing)

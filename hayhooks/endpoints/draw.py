@@ -11,11 +11,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from hayhooks.errors import NotFoundError, PipelineError, told
-from hayhooks.http.dispatch import missing
+from hayhooks.errors import NotFoundError, PipelineError, safe_str
+from hayhooks.http.dispatch import not_served_error
 from hayhooks.kernel.haystack_hooks import pipelines
 from hayhooks.kernel.state import Deployment, Snapshot
-from hayhooks.openapi.describe import TEXT, Described, Docs, answer, errors, parameter
+from hayhooks.openapi.describe import TEXT, DocumentedRoute, OperationDocs, error_responses, parameter, response_object
 
 _SVG = "image/svg+xml"
 
@@ -42,13 +42,13 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
             raise HTTPException(400, f"'format' is 'mermaid' or 'svg', and not {wanted!r}")
         deployment = snapshot.deployments.get(name)
         if deployment is None:
-            raise missing(snapshot, name)
+            raise not_served_error(snapshot, name)
         text = await _kept(deployment)
         if wanted == "svg" or (wanted is None and _SVG in request.headers.get("accept", "")):
             return Response(await _drawn(deployment, text), media_type=_SVG, headers=_HEADERS)
         return Response(text, media_type=TEXT, headers=_HEADERS)
 
-    yield Described("/draw/{name}", draw, {"GET": lambda: _DOCS})
+    yield DocumentedRoute("/draw/{name}", draw, {"GET": lambda: _DOCS})
 
 
 def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
@@ -57,13 +57,13 @@ def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
 
 
 async def _kept(deployment: Deployment) -> str:
-    made = deployment.endpoints.made
+    made = deployment.endpoints.cache
     if _TEXT_KEY not in made:
         try:
             made[_TEXT_KEY] = await asyncio.to_thread(mermaid, deployment.wrapper)
         # It asks the user's components and tools for their names.
         except Exception as error:
-            raise PipelineError(f"it cannot be drawn: {told(error)}", traceback="") from error
+            raise PipelineError(f"it cannot be drawn: {safe_str(error)}", traceback="") from error
     text: str = made[_TEXT_KEY]
     if not text:
         raise NotFoundError(f"{deployment.name!r} has no Haystack pipeline or agent among its attributes to draw")
@@ -71,7 +71,7 @@ async def _kept(deployment: Deployment) -> str:
 
 
 async def _drawn(deployment: Deployment, text: str) -> bytes:
-    made = deployment.endpoints.made
+    made = deployment.endpoints.cache
     if _SVG_KEY not in made:
         try:
             made[_SVG_KEY] = await asyncio.get_running_loop().run_in_executor(_drawers, svg, text)
@@ -84,7 +84,7 @@ async def _drawn(deployment: Deployment, text: str) -> bytes:
     return drawn
 
 
-_DOCS = Docs(
+_DOCS = OperationDocs(
     name="draw",
     summary="A drawing of a pipeline",
     description="Mermaid text; SVG where `Accept` or `format` ask for it and a renderer is installed.",
@@ -93,8 +93,8 @@ _DOCS = Docs(
         parameter("format", "Else `Accept` decides.", "query", enum=["mermaid", "svg"]),
     ),
     answers={
-        "200": answer("The drawing", {TEXT: {"type": "string"}, _SVG: {"type": "string"}}),
-        **errors(404, 501, 503),
+        "200": response_object("The drawing", {TEXT: {"type": "string"}, _SVG: {"type": "string"}}),
+        **error_responses(404, 501, 503),
     },
 )
 

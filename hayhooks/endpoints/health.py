@@ -8,7 +8,14 @@ from starlette.routing import BaseRoute
 
 from hayhooks.http.dispatch import Switch, switch_of
 from hayhooks.kernel.state import Deployment, Snapshot
-from hayhooks.openapi.describe import JSON, Described, Docs, answer, errors, obj
+from hayhooks.openapi.describe import (
+    JSON,
+    DocumentedRoute,
+    OperationDocs,
+    error_responses,
+    object_schema,
+    response_object,
+)
 
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
@@ -23,8 +30,8 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
             return JSONResponse({"status": "not ready", "detail": reason}, status_code=503)
         return JSONResponse({"status": "ready"})
 
-    yield Described("/healthz", healthz, {"GET": lambda: _HEALTHZ})
-    yield Described("/readyz", readyz, {"GET": lambda: _READYZ})
+    yield DocumentedRoute("/healthz", healthz, {"GET": lambda: _HEALTHZ})
+    yield DocumentedRoute("/readyz", readyz, {"GET": lambda: _READYZ})
 
 
 def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
@@ -42,25 +49,25 @@ def _why_not_ready(snapshot: Snapshot, switch: Switch) -> str:
     return "" if snapshot.ready else "the pipelines are being loaded for the first time"
 
 
-_HEALTHZ = Docs(
+_HEALTHZ = OperationDocs(
     name="healthz",
     summary="Whether the process is alive",
     answers={
-        "200": answer("It is", {JSON: obj(["status"], status={"const": "ok"})}),
-        **errors(key=False),
+        "200": response_object("It is", {JSON: object_schema(["status"], status={"const": "ok"})}),
+        **error_responses(key=False),
     },
     needs_key=False,
 )
 
-_READYZ = Docs(
+_READYZ = OperationDocs(
     name="readyz",
     summary="Whether it can serve",
     answers={
-        "200": answer("It can", {JSON: obj(["status"], status={"const": "ready"})}),
-        **errors(key=False),
-        "503": answer(
+        "200": response_object("It can", {JSON: object_schema(["status"], status={"const": "ready"})}),
+        **error_responses(key=False),
+        "503": response_object(
             "It cannot, and why",
-            {JSON: obj(["status", "detail"], status={"const": "not ready"}, detail={"type": "string"})},
+            {JSON: object_schema(["status", "detail"], status={"const": "not ready"}, detail={"type": "string"})},
         ),
     },
     needs_key=False,

@@ -12,24 +12,24 @@ from hayhooks.errors import NotFoundError
 from hayhooks.http.dispatch import switch_of
 from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.observability.metrics import Metrics
-from hayhooks.observability.worker_state import Board
-from hayhooks.openapi.describe import TEXT, Described, Docs, answer, errors
+from hayhooks.observability.worker_state import WorkerStateDir
+from hayhooks.openapi.describe import TEXT, DocumentedRoute, OperationDocs, error_responses, response_object
 
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
     """Serve ``/metrics``, where they are kept."""
-    board = Board.of_environment()
+    worker_dir = WorkerStateDir.of_environment()
 
     async def metrics(request: Request) -> Response:
         kept = switch_of(request.scope).metrics
         if kept is None:
             raise NotFoundError("nothing is served at /metrics: HAYHOOKS_METRICS is false")
         # In a thread, and in none that requests may take: with 1,000 pipelines this takes a second.
-        work = partial(_exposed, kept, board, request.headers.get("accept", ""))
+        work = partial(_exposed, kept, worker_dir, request.headers.get("accept", ""))
         body, content_type = await to_thread.run_sync(work, limiter=CapacityLimiter(1))
         return Response(body, headers={"Content-Type": content_type})
 
-    yield Described("/metrics", metrics, {"GET": lambda: _DOCS})
+    yield DocumentedRoute("/metrics", metrics, {"GET": lambda: _DOCS})
 
 
 def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
@@ -37,19 +37,19 @@ def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
     return iter(())
 
 
-def _exposed(metrics: Metrics, board: Board, accept: str) -> tuple[bytes, str]:
+def _exposed(metrics: Metrics, worker_dir: WorkerStateDir, accept: str) -> tuple[bytes, str]:
     from hayhooks.observability.prometheus import expose  # noqa: PLC0415 - see there
 
-    return expose(metrics, board, accept)
+    return expose(metrics, worker_dir, accept)
 
 
-_DOCS = Docs(
+_DOCS = OperationDocs(
     name="metrics",
     summary="Requests and deploys in numbers, as Prometheus reads them",
     answers={
-        "200": answer(
+        "200": response_object(
             "The numbers of all workers", {TEXT: {"type": "string"}, "application/openmetrics-text": {"type": "string"}}
         ),
-        **errors(404),
+        **error_responses(404),
     },
 )

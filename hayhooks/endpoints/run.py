@@ -21,11 +21,11 @@ from starlette.types import Receive, Scope, Send
 
 from hayhooks.errors import InvalidInputError, PipelineError
 from hayhooks.http.body import read_body
-from hayhooks.http.disconnect import unless_disconnected
+from hayhooks.http.disconnect import cancel_on_disconnect
 from hayhooks.http.forms import FORMS, arguments_of, content_type, form_of
 from hayhooks.http.invoke import Stream, invoke
-from hayhooks.http.json import JSONBytes, encode
-from hayhooks.http.responses import Events, ItemEvents, SSEStream, Text
+from hayhooks.http.json import JSONBytesResponse, encode
+from hayhooks.http.responses import EventStreamResponse, ItemEventEncoder, SSEStream, TextStreamResponse
 from hayhooks.kernel.operations import Operation
 from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.openapi.describe import (
@@ -33,14 +33,14 @@ from hayhooks.openapi.describe import (
     FORM,
     JSON,
     TEXT,
-    Described,
-    Docs,
+    DocumentedRoute,
+    OperationDocs,
     Schema,
-    answer,
-    answers_of_work,
-    obj,
+    object_schema,
+    pipeline_responses,
     ref,
     resolved,
+    response_object,
     schemas_of,
     slug,
 )
@@ -56,28 +56,30 @@ def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
     operation = deployment.operation("run_api_async", "run_api")
     if operation is not None:
         endpoint = _WithFiles(deployment, operation) if operation.uploads else _Run(deployment, operation)
-        yield Described("/run", endpoint, {"POST": partial(_docs, deployment, operation)})
+        yield DocumentedRoute("/run", endpoint, {"POST": partial(_docs, deployment, operation)})
         if getattr(deployment.wrapper, "takes_components", False):
             bare = partial(_docs, deployment, operation, name="run_bare", wrapped=False)
             yield _Itself(_Run(deployment, operation, _bare), {"POST": bare})
 
 
-def _docs(deployment: Deployment, operation: Operation, *, name: str = "run", wrapped: bool = True) -> Docs:
+def _docs(deployment: Deployment, operation: Operation, *, name: str = "run", wrapped: bool = True) -> OperationDocs:
     types: dict[str, Any] = {"request": (operation.arguments, "validation")}
     if operation.result is not None:
         types["result"] = (operation.result, "serialization")
     schemas, components = schemas_of(deployment.name, types)
     request, result = schemas["request"], schemas.get("result", {})
     response = f"{slug(deployment.name)}.{name}-response"
-    components[response] = obj(["result"], result=result) if wrapped else result
+    components[response] = object_schema(["result"], result=result) if wrapped else result
     body, required = _body(operation, request, resolved(request, components))
-    return Docs(
+    return OperationDocs(
         name=name,
         summary=operation.summary or f"Run {deployment.name}",
         description=operation.description,
         body=body,
         body_required=required,
-        answers=answers_of_work(answer("What the pipeline answers", _content(operation, ref(response))), 404, 415, 422),
+        answers=pipeline_responses(
+            response_object("What the pipeline answers", _content(operation, ref(response))), 404, 415, 422
+        ),
         schemas=components,
     )
 
@@ -107,22 +109,22 @@ def _of_form(field: Schema, *, required: bool) -> Schema:
 def _content(operation: Operation, response: Schema) -> dict[str, Schema]:
     """The content types of an answer: those that its return annotation promises."""
     content: dict[str, Schema] = {}
-    text, anything = {"type": "string"}, "anything" in operation.gives
-    if anything or "value" in operation.gives:
+    text, anything = {"type": "string"}, "anything" in operation.result_kinds
+    if anything or "value" in operation.result_kinds:
         content[JSON] = response
-    if anything or "stream" in operation.gives:
+    if anything or "stream" in operation.result_kinds:
         content[TEXT] = text
-    if anything or "events" in operation.gives:
+    if anything or "events" in operation.result_kinds:
         content[EVENTS] = {}
-    if anything or "response" in operation.gives:
+    if anything or "response" in operation.result_kinds:
         content["*/*"] = {}
     return content
 
 
-class _Itself(Described):
+class _Itself(DocumentedRoute):
     """The path of the deployment itself, ``/{name}``, with a slash behind it or without."""
 
-    def __init__(self, endpoint: Callable[..., Any], docs: Mapping[str, Callable[[], Docs]]) -> None:
+    def __init__(self, endpoint: Callable[..., Any], docs: Mapping[str, Callable[[], OperationDocs]]) -> None:
         super().__init__("/", endpoint, docs)
         self.path, self.path_regex = "", re.compile("/?$")
 
@@ -221,7 +223,7 @@ def _run(
 ) -> Awaitable[Response]:
     if operation.wants_headers:
         arguments["headers"] = Headers(scope=scope)
-    return unless_disconnected(receive, _answer(deployment, operation, arguments, shape))
+    return cancel_on_disconnect(receive, _answer(deployment, operation, arguments, shape))
 
 
 async def _answer(deployment: Deployment, operation: Operation, arguments: dict[str, Any], shape: Shape) -> Response:
@@ -231,11 +233,11 @@ async def _answer(deployment: Deployment, operation: Operation, arguments: dict[
             raise PipelineError(f"there is no file {str(result.path)!r} to send", traceback="")
         return result
     if isinstance(result, Stream):
-        return Text(result)
+        return TextStreamResponse(result)
     if isinstance(result, SSEStream):
         stream = await Stream.of(deployment, result.stream)
-        return Events(ItemEvents(), stream)
+        return EventStreamResponse(ItemEventEncoder(), stream)
     try:
-        return JSONBytes(shape(encode(result, operation)))
+        return JSONBytesResponse(shape(encode(result, operation)))
     except TypeError as error:
         raise PipelineError(str(error), traceback="") from error

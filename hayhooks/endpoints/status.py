@@ -9,37 +9,47 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from hayhooks.errors import sendable
-from hayhooks.http.dispatch import Switch, error_text, missing, served, switch_of
+from hayhooks.http.dispatch import Switch, failure_text, not_served_error, serving_summary, switch_of
 from hayhooks.http.json import encode
 from hayhooks.kernel.state import Deployment, Snapshot
-from hayhooks.observability.worker_state import Board
-from hayhooks.openapi.describe import JSON, Described, Docs, Schema, answer, errors, obj, parameter, ref
+from hayhooks.observability.worker_state import WorkerStateDir
+from hayhooks.openapi.describe import (
+    JSON,
+    DocumentedRoute,
+    OperationDocs,
+    Schema,
+    error_responses,
+    object_schema,
+    parameter,
+    ref,
+    response_object,
+)
 
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
     """Serve ``/status`` and ``/status/{name}``; what the snapshot says is written once, when first asked for."""
-    board = Board.of_environment()
+    worker_dir = WorkerStateDir.of_environment()
     cached: list[tuple[bytes, dict[str, Any]]] = []
 
     async def status(request: Request) -> Response:
         if not cached:
-            cached.append((encode(_status(snapshot)), served(snapshot)))
+            cached.append((encode(_status(snapshot)), serving_summary(snapshot)))
         told, mine = cached[0]
-        live = {**_live(switch_of(request.scope)), "workers": board.read(mine)}
+        live = {**_live(switch_of(request.scope)), "workers": worker_dir.read(mine)}
         return Response(told[:-1] + b"," + encode(live)[1:], media_type="application/json")
 
     async def status_of(request: Request) -> Response:
         name = request.path_params["name"]
         if name not in _names(snapshot):
-            raise missing(snapshot, name)
+            raise not_served_error(snapshot, name)
         kernel = switch_of(request.scope).kernel
         found = kernel and kernel.found(name)
         told = found and {"revision": found.id, "device": found.identity[0], "inode": found.identity[1]}
         body = {"status": "Up!", "pipeline": name, **_state(snapshot, name), "found": told}
         return JSONResponse(body, status_code=200 if name in snapshot.deployments else 503)
 
-    yield Described("/status", status, {"GET": lambda: _STATUS})
-    yield Described("/status/{name}", status_of, {"GET": lambda: _STATUS_OF})
+    yield DocumentedRoute("/status", status, {"GET": lambda: _STATUS})
+    yield DocumentedRoute("/status/{name}", status_of, {"GET": lambda: _STATUS_OF})
 
 
 def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
@@ -55,7 +65,7 @@ def _status(snapshot: Snapshot) -> dict[str, Any]:
     return {
         "status": "Up!",
         "pipelines": list(snapshot.deployments),
-        **served(snapshot),
+        **serving_summary(snapshot),
         "error": snapshot.problem or None,
         "deployments": [_state(snapshot, name) for name in _names(snapshot)],
     }
@@ -72,7 +82,7 @@ def _live(switch: Switch) -> dict[str, Any]:
         and {
             "by": "events" if watching.directories else "look-around",
             "directories": watching.directories,
-            "look_around_ms": round(watching.look_around_s * 1000),
+            "poll_interval_ms": round(watching.look_around_s * 1000),
             "problem": watching.problem or None,
         },
         "retired": [asdict(retired) for retired in kernel.retirement.living()] if kernel else [],
@@ -90,7 +100,7 @@ def _state(snapshot: Snapshot, name: str) -> dict[str, Any]:
         "load_ms": round(deployment.load_ms, 1) if deployment else None,
         "endpoints": list(deployment.endpoints.paths) if deployment else [],
         "description": deployment.description if deployment else "",
-        "error": error_text(failure) if failure else None,
+        "error": failure_text(failure) if failure else None,
         "failed_revision": failure.revision.id if failure else None,
         "failed_at": failure.failed_at if failure else None,
         "loading_since": loading.since if loading else None,
@@ -112,15 +122,15 @@ _DEPLOYMENT: dict[str, Schema] = {
 }
 
 _SCHEMAS = {
-    "DeploymentStatus": obj(["name", "state"], **_DEPLOYMENT),
-    "PipelineStatus": obj(
+    "DeploymentStatus": object_schema(["name", "state"], **_DEPLOYMENT),
+    "PipelineStatus": object_schema(
         ["status", "pipeline", "name", "state"],
         status={"const": "Up!"},
         pipeline={"type": "string"},
         found={"type": ["object", "null"], "description": "What was last read there, by revision, device and inode."},
         **_DEPLOYMENT,
     ),
-    "ServerStatus": obj(
+    "ServerStatus": object_schema(
         ["status", "pipelines", "generation", "revision", "deployments"],
         status={"const": "Up!"},
         pipelines={"type": "array", "items": {"type": "string"}, "description": "The names that are served."},
@@ -139,21 +149,21 @@ _SCHEMAS = {
     ),
 }
 
-_STATUS = Docs(
+_STATUS = OperationDocs(
     name="status",
     summary="What is served, and why something is not",
-    answers={"200": answer("All deployments", {JSON: ref("ServerStatus")}), **errors()},
+    answers={"200": response_object("All deployments", {JSON: ref("ServerStatus")}), **error_responses()},
     schemas=_SCHEMAS,
 )
 
-_STATUS_OF = Docs(
+_STATUS_OF = OperationDocs(
     name="pipeline_status",
     summary="One of them",
     parameters=(parameter("name", "The pipeline's name."),),
     answers={
-        "200": answer("It serves", {JSON: ref("PipelineStatus")}),
-        **errors(404),
-        "503": answer("It cannot serve", {JSON: {"anyOf": [ref("PipelineStatus"), ref("Error")]}}),
+        "200": response_object("It serves", {JSON: ref("PipelineStatus")}),
+        **error_responses(404),
+        "503": response_object("It cannot serve", {JSON: {"anyOf": [ref("PipelineStatus"), ref("Error")]}}),
     },
     schemas=_SCHEMAS,
 )

@@ -8,8 +8,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hayhooks.errors import RefusedError
-from hayhooks.http.body import Body, Rules
-from hayhooks.http.keys import Keys
+from hayhooks.http.body import BodyLimits, LimitedReceive
+from hayhooks.http.keys import ApiKeys
 from hayhooks.observability.log import log
 from hayhooks.settings import Settings
 
@@ -17,17 +17,17 @@ from hayhooks.settings import Settings
 _PROBES = frozenset({"/healthz", "/readyz"})
 
 
-class Guard:
+class AccessMiddleware:
     """Lets in who calls the server by an allowed name and brings a valid key, and bounds what they send.
 
     What it refuses it raises, for the boundary to tell.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, keys: Keys) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, keys: ApiKeys) -> None:
         self._app = app
         self._keys = keys
         self._hosts = None if "*" in settings.allowed_hosts else [host.lower() for host in settings.allowed_hosts]
-        self._rules = Rules(settings.max_body_size, settings.read_timeout)
+        self._rules = BodyLimits(settings.max_body_size, settings.read_timeout)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Let one request or websocket pass.
@@ -38,7 +38,7 @@ class Guard:
         if scope["type"] == "http":
             if (self._keys or self._hosts is not None) and not _is_probe(scope):
                 self._check(Headers(scope=scope))
-            receive = Body(self._rules, scope, receive).receive
+            receive = LimitedReceive(self._rules, scope, receive).receive
         elif scope["type"] == "websocket":
             self._check(Headers(scope=scope))
         return self._app(scope, receive, send)
@@ -63,7 +63,7 @@ def _check_host(called: str, allowed: list[str]) -> None:
         )
 
 
-def _check_key(headers: Headers, keys: Keys) -> None:
+def _check_key(headers: Headers, keys: ApiKeys) -> None:
     """The message never repeats what was sent: it may be somebody's key for something else."""
     given = headers.getlist("authorization")
     if not given:
@@ -79,7 +79,7 @@ def _unauthorized(message: str) -> RefusedError:
     return RefusedError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 
 
-def log_openness(settings: Settings) -> None:
+def log_exposure(settings: Settings) -> None:
     """Log to whom the server is open, a line each."""
     for level, message in _open_to(settings):
         log.log(level, message)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterable, AsyncIterator
 from time import perf_counter
 from typing import Any, Self
 
-from hayhooks.http.steps import Step
+from hayhooks.http.steps import StartedAwaitable
 from hayhooks.kernel.outcome import Outcome
 
 _AT_ONCE_S = 0.0001  # an item that took less was not waited for
@@ -18,7 +18,7 @@ _TOGETHER = 64  # items in a batch, and until others get their turn
 _HELD_S = 0.001  # how long items are held back for one more
 
 
-class Batches:
+class CoalescingIterator:
     """The items of *source* in order, one or several at a time; closing it closes *source*.
 
     An iterator and no generator: a chunk that comes alone costs 2 microseconds less so.
@@ -28,7 +28,7 @@ class Batches:
         self._items: AsyncIterator[Any] = aiter(source)  # of Haystack's Pipeline.stream it is a generator
         self._at_once = 0  # items that came at once, in a row
         self._since_turn = 0  # items that came since others had their turn
-        self._begun: Step | None = None  # the next item has been asked for, and is waited for
+        self._begun: StartedAwaitable | None = None  # the next item has been asked for, and is waited for
         self._end: Outcome | None = None  # what comes after what has been read: a failure, or the mere end
 
     def __aiter__(self) -> Self:
@@ -60,7 +60,7 @@ class Batches:
             while not (self._begun or self._end) and len(ready) < _TOGETHER and perf_counter() < ends_at:
                 step = anext(self._items).__await__()
                 try:
-                    self._begun = Step(step, next(step))
+                    self._begun = StartedAwaitable(step, next(step))
                     self._at_once = 0
                 except StopIteration as item:
                     ready.append(item.value)

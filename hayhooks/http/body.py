@@ -7,13 +7,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope
 
 from hayhooks.errors import RefusedError
-from hayhooks.http.overdue import Overdue
-from hayhooks.http.steps import Step
+from hayhooks.http.overdue import TimeoutQueue
+from hayhooks.http.steps import StartedAwaitable
 
 _ALLOWED = "hayhooks.body_limit"  # in the scope: the setting that says how many bytes may come, and how many
 
 
-class Rules:
+class BodyLimits:
     """What holds for every body.
 
     Args:
@@ -24,10 +24,10 @@ class Rules:
     def __init__(self, size: int, pause_s: float) -> None:
         self.allowed = ("HAYHOOKS_MAX_BODY_SIZE", size)
         self.pause_s = pause_s
-        self.waits: Overdue[Body] = Overdue(pause_s, Body.give_up)
+        self.waits: TimeoutQueue[LimitedReceive] = TimeoutQueue(pause_s, LimitedReceive.give_up)
 
 
-class Body:
+class LimitedReceive:
     """Receives one request's body, and raises where it breaks a rule.
 
     Nothing is read once it is known to be too large: a client that waits for leave to send (``Expect: 100-continue``)
@@ -36,7 +36,7 @@ class Body:
 
     __slots__ = ("_came", "_late", "_receive", "_rules", "_scope", "_task")
 
-    def __init__(self, rules: Rules, scope: Scope, receive: Receive) -> None:
+    def __init__(self, rules: BodyLimits, scope: Scope, receive: Receive) -> None:
         self._rules = rules
         self._scope = scope  # which must not hold this in turn
         self._receive = receive
@@ -61,14 +61,14 @@ class Body:
         except StopIteration as received:  # as a short body, which has come with its headers
             message: Message = received.value
         else:
-            message = await self._wait(Step(step, waits_for))
+            message = await self._wait(StartedAwaitable(step, waits_for))
         if message["type"] == "http.request":
             came += len(message.get("body", b""))
             self._refuse_if_larger(came)
             self._came = came if message.get("more_body", False) else None
         return message
 
-    async def _wait(self, step: Step) -> Message:
+    async def _wait(self, step: StartedAwaitable) -> Message:
         """Receive, but not for longer than a client may pause."""
         self._task = task = asyncio.current_task()
         self._rules.waits.add(self)
@@ -101,7 +101,7 @@ class Body:
             raise RefusedError(413, f"The body is larger than the {size:,} bytes that are allowed ({setting})")
 
 
-def allow(scope: Scope, setting: str, size: int) -> None:
+def set_body_limit(scope: Scope, setting: str, size: int) -> None:
     """Let the body of the request with *scope* have so many bytes, as *setting* says; 0: any number."""
     scope[_ALLOWED] = (setting, size)
 

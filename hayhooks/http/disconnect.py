@@ -7,15 +7,15 @@ from typing import Any, TypeVar, cast
 from starlette.types import Receive
 
 from hayhooks.errors import DisconnectedError
-from hayhooks.http.overdue import Overdue
-from hayhooks.http.steps import Step
+from hayhooks.http.overdue import TimeoutQueue
+from hayhooks.http.steps import StartedAwaitable
 
 T = TypeVar("T")
 
 _UNWATCHED_S = 0.02  # work that takes less is not worth the watching
 
 
-async def unless_disconnected(receive: Receive, work: Awaitable[T]) -> T:
+async def cancel_on_disconnect(receive: Receive, work: Awaitable[T]) -> T:
     """Await *work*, but cancel it when the client goes away; to be used once the request's body has been read.
 
     Raises:
@@ -26,10 +26,10 @@ async def unless_disconnected(receive: Receive, work: Awaitable[T]) -> T:
         waits_for = next(step)
     except StopIteration as done:  # as of a method that awaits nothing: to prepare for more costs 2 us of its 12
         return cast(T, done.value)
-    return cast(T, await _watched(receive, Step(step, waits_for)))
+    return cast(T, await _watched(receive, StartedAwaitable(step, waits_for)))
 
 
-async def _watched(receive: Receive, work: Step) -> Any:
+async def _watched(receive: Receive, work: StartedAwaitable) -> Any:
     task = asyncio.current_task()
     assert task is not None
     watch = _Watch(receive, task)
@@ -75,4 +75,4 @@ class _Watch:
         self._task.cancel()  # and not a task of the work's own, which would cost every request more
 
 
-_watches = Overdue(_UNWATCHED_S, _Watch.begin)
+_watches = TimeoutQueue(_UNWATCHED_S, _Watch.begin)

@@ -21,7 +21,7 @@ from hayhooks.kernel.admission import Lease, current_lease
 from hayhooks.kernel.reconcile import Reconciler
 from hayhooks.kernel.state import Deployment, Failure, Snapshot
 from hayhooks.observability.metrics import Metrics
-from hayhooks.observability.request_record import Exchange, current_exchange
+from hayhooks.observability.request_record import RequestRecord, current_request
 
 # First path segments of routes that are to come: a folder must not be served today and refused after an update.
 RESERVED = frozenset({"mcp"})
@@ -47,7 +47,7 @@ class Endpoints:
     router: Router
     paths: tuple[str, ...]  # with the name in front, as people call them
     header: tuple[bytes, bytes]  # that tells the revision
-    made: dict[str, Any] = field(default_factory=dict)  # what plug-ins make of it when asked, once: it goes with it
+    cache: dict[str, Any] = field(default_factory=dict)  # what plug-ins make of it when asked, once: it goes with it
     apps: dict[str, Route] = field(default_factory=dict)  # the routes that are one path and an app: need no matching
 
     def app_at(self, path: str, scope: Scope) -> ASGIApp:
@@ -86,12 +86,12 @@ class Generation:
         scope.setdefault("app_root_path", root_path)
         scope["root_path"] = f"{root_path}/{name}"
         scope[_DEPLOYMENT_KEY] = scope["endpoint"] = deployment
-        current_exchange.get().below_name = True
+        current_request.get().below_name = True
         app = deployment.endpoints.app_at(path[1 + len(name) :], scope)
-        return lend(deployment, app, scope, receive, send)
+        return serve_with_lease(deployment, app, scope, receive, send)
 
 
-def equip(deployment: Deployment, plug_ins: Sequence[PlugIn]) -> Endpoints:
+def build_deployment_routes(deployment: Deployment, plug_ins: Sequence[PlugIn]) -> Endpoints:
     """Build the routes of *deployment*."""
     routes = [route for plug_in in plug_ins for route in plug_in.deployment_routes(deployment)]
     shown = [route.path for route in routes if isinstance(route, Route) and route.include_in_schema]
@@ -113,7 +113,7 @@ def _is_one_app(route: BaseRoute) -> TypeGuard[Route]:
     return isinstance(route, Route) and route.app is route.endpoint and bool(route.methods) and "{" not in route.path
 
 
-def build(snapshot: Snapshot, plug_ins: Sequence[PlugIn]) -> Generation:
+def build_generation(snapshot: Snapshot, plug_ins: Sequence[PlugIn]) -> Generation:
     """Build what serves *snapshot*: its deployments, and the server's routes."""
     routes = [route for plug_in in plug_ins for route in plug_in.server_routes(snapshot)]
     paths = frozenset(route.path for route in routes if isinstance(route, Route))
@@ -134,7 +134,7 @@ class Switch:
     """The ASGI app that sends each request to the live generation."""
 
     def __init__(self, plug_ins: Sequence[PlugIn]) -> None:
-        self.live = build(Snapshot(), plug_ins)
+        self.live = build_generation(Snapshot(), plug_ins)
         self.kernel: Reconciler | None = None  # while the lifespan runs
         self.metrics: Metrics | None = None  # where they are kept
         self.stopping = False
@@ -146,7 +146,7 @@ class Switch:
         superseded, self._superseded = self._superseded, asyncio.Event()
         superseded.set()
 
-    async def known(self, name: str) -> Snapshot:
+    async def wait_until_known(self, name: str) -> Snapshot:
         """The live snapshot, as soon as it can tell what *name* is: while the server starts, that may take a load.
 
         Raises:
@@ -185,32 +185,32 @@ def deployment_of(scope: Scope) -> Deployment:
     return deployment
 
 
-async def find(scope: Scope, name: str) -> Deployment | None:
+async def wait_for_deployment(scope: Scope, name: str) -> Deployment | None:
     """The deployment *name* that is live now; while the server starts, wait until it can be known.
 
     For requests that name it in their body, which may have taken its time to come. Nothing may be awaited between
     this and the lease that ``lend`` takes.
     """
-    snapshot = await switch_of(scope).known(name)
+    snapshot = await switch_of(scope).wait_until_known(name)
     if _is_there(snapshot, name):
         _concerns(scope, name)
     return snapshot.deployments.get(name)
 
 
-def _concerns(scope: Scope, name: str) -> Exchange:
-    """Note in the request's exchange that it is one of the pipeline *name*, which exists."""
-    exchange, metrics = current_exchange.get(), switch_of(scope).metrics
-    exchange.pipeline = name
+def _concerns(scope: Scope, name: str) -> RequestRecord:
+    """Note in the request's record that it is one of the pipeline *name*, which exists."""
+    record, metrics = current_request.get(), switch_of(scope).metrics
+    record.pipeline = name
     if metrics is not None:
-        exchange.counts = metrics.of(name)
-    return exchange
+        record.counts = metrics.of(name)
+    return record
 
 
-async def lend(deployment: Deployment, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+async def serve_with_lease(deployment: Deployment, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """Run *app* for one request on a lease of *deployment*, to the last byte; the answer names the revision."""
-    exchange = _concerns(scope, deployment.name)
+    record = _concerns(scope, deployment.name)
     scope[EXTRA_HEADERS].append(deployment.endpoints.header)
-    exchange.revision, counts = deployment.revision.id, exchange.counts
+    record.revision, counts = deployment.revision.id, record.counts
     if counts is not None:
         counts.in_flight += 1
     lease = Lease(asyncio.current_task())
@@ -247,7 +247,7 @@ async def _unknown(server_names: frozenset[str], scope: Scope, receive: Receive,
     switch, name = switch_of(scope), _first_segment(scope)
     if scope["type"] != "http":
         raise NotFoundError(f"no websocket is served at {get_route_path(scope)}")
-    snapshot = await switch.known(name)
+    snapshot = await switch.wait_until_known(name)
     if not name or (name in server_names and not _is_there(snapshot, name)):
         raise NotFoundError(f"nothing is served at {get_route_path(scope)}; /status lists what is, /docs shows it")
     if name in snapshot.deployments:
@@ -255,21 +255,21 @@ async def _unknown(server_names: frozenset[str], scope: Scope, receive: Receive,
         return
     if _is_there(snapshot, name):
         _concerns(scope, name)
-    raise missing(snapshot, name)
+    raise not_served_error(snapshot, name)
 
 
 def _is_there(snapshot: Snapshot, name: str) -> bool:
     return any(name in names for names in (snapshot.deployments, snapshot.failures, snapshot.loading))
 
 
-def served(snapshot: Snapshot) -> dict[str, Any]:
+def serving_summary(snapshot: Snapshot) -> dict[str, Any]:
     """What a worker serves, in short; ``revision`` is equal on two of them if and only if they serve the same."""
     all_served = "".join(f"{name}\0{d.revision.fingerprint}\0" for name, d in snapshot.deployments.items())
     revision = hashlib.blake2b(all_served.encode(errors="surrogateescape"), digest_size=6).hexdigest()
     return {"generation": snapshot.generation, "revision": revision, "ready": snapshot.ready and not snapshot.problem}
 
 
-def missing(snapshot: Snapshot, name: str) -> NotFoundError | UnavailableError:
+def not_served_error(snapshot: Snapshot, name: str) -> NotFoundError | UnavailableError:
     """Why *name* is not served: it failed to load, is being loaded, or is not there."""
     failure = snapshot.failures.get(name)
     if name in snapshot.loading:
@@ -281,9 +281,9 @@ def missing(snapshot: Snapshot, name: str) -> NotFoundError | UnavailableError:
     return NotFoundError(f"there is no pipeline {name!r}{suggestion}")
 
 
-def unknown_model(snapshot: Snapshot, model: str) -> OpenAIError:
+def model_not_served_error(snapshot: Snapshot, model: str) -> OpenAIError:
     """The same for OpenAI's clients, who name it as their model."""
-    error = missing(snapshot, model)
+    error = not_served_error(snapshot, model)
     if isinstance(error, NotFoundError):
         return OpenAIError(404, f"The model {model!r} does not exist", param="model", code="model_not_found")
     return OpenAIError(503, str(error), type="server_error", param="model", code="model_not_ready")
@@ -293,7 +293,7 @@ def _first_segment(scope: Scope) -> str:
     return get_route_path(scope)[1:].partition("/")[0]
 
 
-def error_text(failure: Failure) -> str:
+def failure_text(failure: Failure) -> str:
     """A failure for people: the reason, where it is in their code, what would help, and the traceback."""
     lines = [failure.reason]
     if failure.place is not None:

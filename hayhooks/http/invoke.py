@@ -14,10 +14,10 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any, Protocol
 
-from hayhooks.errors import PipelineError, sendable, told
-from hayhooks.http.batches import Batches
+from hayhooks.errors import PipelineError, safe_str, sendable
+from hayhooks.http.batches import CoalescingIterator
 from hayhooks.kernel.admission import Lease, current_lease
-from hayhooks.kernel.isolation import enter, public
+from hayhooks.kernel.isolation import enter_package, with_public_names
 from hayhooks.kernel.limits import Slots
 from hayhooks.kernel.operations import Operation
 from hayhooks.kernel.outcome import Outcome
@@ -38,7 +38,7 @@ _PLAIN = frozenset({str, bytes, int, float, bool, dict, list, type(None)})  # ne
 _UNREAD = 64  # items that a sync generator may be ahead of its reader
 
 
-class Batched(Protocol):
+class BatchIterator(Protocol):
     """What gives batches one after the other, as an asynchronous iterator does, and can be closed."""
 
     def __anext__(self) -> Awaitable[list[Any]]: ...
@@ -57,7 +57,7 @@ class Stream:
         first: the first batch, until it has been asked for; empty if there are no items at all.
     """
 
-    def __init__(self, first: list[Any], rest: Batched | None = None) -> None:
+    def __init__(self, first: list[Any], rest: BatchIterator | None = None) -> None:
         self.first = first
         self._rest = rest
         self._ended = rest is None
@@ -69,7 +69,9 @@ class Stream:
         Raises:
             PipelineError: the wrapper raised before there was an item.
         """
-        stream = cls([], Batches(items) if isinstance(items, AsyncIterable) else _from_thread(deployment, items))
+        stream = cls(
+            [], CoalescingIterator(items) if isinstance(items, AsyncIterable) else _from_thread(deployment, items)
+        )
         try:
             stream.first = await stream.next()
         except BaseException:
@@ -121,7 +123,7 @@ async def invoke(deployment: Deployment, operation: Operation, arguments: dict[s
     """
     if deployment.slots is not None:
         await _take_slot(deployment.slots)
-    enter(deployment.package)
+    enter_package(deployment.package)
     try:
         if operation.on_loop:
             result = operation.method(**arguments)
@@ -186,7 +188,7 @@ async def _in_thread(deployment: Deployment, call: partial[Any]) -> Any:
         let_go()
         _tell(loop, partial(_settle, future, outcome))
 
-    deployment.crew.submit(job)
+    deployment.threads.submit(job)
     outcome = await future
     if outcome.error is not None:
         outcome.error = _raisable(outcome.error)
@@ -247,7 +249,7 @@ def _from_thread(deployment: Deployment, items: Iterator[Any]) -> "_Pump":
         finally:
             let_go()
 
-    deployment.crew.submit(job)
+    deployment.threads.submit(job)
     return pump
 
 
@@ -354,4 +356,6 @@ def _pipeline_error(error: BaseException) -> PipelineError:
         traceback = "".join(tracebacks.format_exception(error))
     except BaseException:  # it is of the user's own making, down to its attributes
         traceback = "".join(tracebacks.format_tb(error.__traceback__))
-    return PipelineError(public(told(error)) or type(error).__name__, traceback=sendable(public(traceback)))
+    return PipelineError(
+        with_public_names(safe_str(error)) or type(error).__name__, traceback=sendable(with_public_names(traceback))
+    )

@@ -107,7 +107,7 @@ def _on_one_line(data: bytes) -> bytes:
 _LINE_ENDS = tuple((end.encode(), f"\\u{ord(end):04x}".encode()) for end in "\x85\u2028\u2029")
 
 
-class JSONBytes(Response):
+class JSONBytesResponse(Response):
     """An answer whose JSON is ready. Made and sent it costs 1 microsecond, a ``Response`` 3."""
 
     def __init__(self, body: bytes) -> None:

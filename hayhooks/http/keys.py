@@ -14,7 +14,7 @@ from hayhooks.settings import Settings
 _LOOK_S = 0.5  # between two looks at the file; what changed in one is read when it has kept still to the next
 
 
-class Keys:
+class ApiKeys:
     """The valid API keys. Of a key only its digest is kept.
 
     Args:

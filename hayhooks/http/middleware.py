@@ -30,7 +30,7 @@ from hayhooks.errors import (
 )
 from hayhooks.http.json import encode
 from hayhooks.observability.log import log, printable
-from hayhooks.observability.request_record import Exchange, current_exchange, failed
+from hayhooks.observability.request_record import RequestRecord, current_request, record_error
 
 _REQUEST_ID = b"x-request-id"
 _STATUSES = range(200, 600)  # those that end a request
@@ -40,11 +40,11 @@ _PHRASES: Mapping[int, str] = {status.value: status.phrase for status in HTTPSta
 EXTRA_HEADERS = "hayhooks.headers"
 
 
-OnBegin = Callable[[Exchange, Scope], None]
-OnRequest = Callable[[Exchange], None]
+OnRequestStart = Callable[[RequestRecord, Scope], None]
+OnRequestEnd = Callable[[RequestRecord], None]
 
 
-class Boundary:
+class RequestContextMiddleware:
     """Gives each request its id and makes a response of each error: by *handlers*, and of what nobody expected a 500.
 
     It tells *on_begin* of each, and *on_request* when it has ended, with the last byte.
@@ -56,8 +56,8 @@ class Boundary:
         self,
         app: ASGIApp,
         handlers: Mapping[Any, ExceptionHandler],
-        on_begin: Sequence[OnBegin] = (),
-        on_request: Sequence[OnRequest] = (),
+        on_begin: Sequence[OnRequestStart] = (),
+        on_request: Sequence[OnRequestEnd] = (),
     ) -> None:
         self._app = app
         self._handlers = handlers
@@ -71,38 +71,38 @@ class Boundary:
         if scope["type"] != "http":
             await _websocket_or_lifespan(self._app, scope, receive, send)
             return
-        exchange = self._begin(scope)
+        record = self._begin(scope)
         extra: list[tuple[bytes, bytes]] = scope.setdefault(EXTRA_HEADERS, [])
-        extra.append((_REQUEST_ID, exchange.id.encode("latin-1")))
+        extra.append((_REQUEST_ID, record.id.encode("latin-1")))
 
         def send_with_headers(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
-                exchange.status = message["status"]
+                record.status = message["status"]
                 message["headers"] = [*message.get("headers", ()), *extra]
             else:
-                exchange.size += len(message.get("body", b""))
+                record.size += len(message.get("body", b""))
             return send(message)
 
         try:
             await self._app(scope, receive, send_with_headers)
         except (DisconnectedError, ClientDisconnect) as error:
             # Starlette's own has no message; it is raised while a request is read.
-            _cancelled(exchange, str(error) or "it was never complete")
+            _cancelled(record, str(error) or "it was never complete")
         except asyncio.CancelledError:
-            exchange.cancelled = True
+            record.cancelled = True
             raise
         # A wrapper's own response may raise anything, SystemExit included.
         except (Exception, SystemExit, KeyboardInterrupt) as error:
-            if exchange.status:  # the response has begun: cutting the connection is all that tells the client
-                failed(error)
+            if record.status:  # the response has begun: cutting the connection is all that tells the client
+                record_error(error)
                 await asyncio.sleep(0)  # its head may be held back to the end of the turn (protocol.py), and must leave
                 raise
-            response = await self._response_to(error, Request(scope), exchange)
+            response = await self._response_to(error, Request(scope), record)
             await response(scope, receive, send_with_headers)
         finally:
-            self._end(exchange, scope.get("route"))
+            self._end(record, scope.get("route"))
 
-    async def _response_to(self, error: BaseException, request: Request, exchange: Exchange) -> Response:
+    async def _response_to(self, error: BaseException, request: Request, record: RequestRecord) -> Response:
         handler = self._handler_of(error)
         if handler is not None:
             try:
@@ -111,8 +111,8 @@ class Boundary:
             # What a wrapper raises can say what is no JSON, or no header; and the handler may be the user's.
             except Exception as spoiled:
                 error = spoiled
-        failed(error)
-        return _unhandled(error, request, exchange.id)
+        record_error(error)
+        return _unhandled(error, request, record.id)
 
     def _handler_of(self, error: BaseException) -> ExceptionHandler | None:
         """As Starlette finds it: by the status of an HTTPException, else by the nearest class."""
@@ -120,18 +120,18 @@ class Boundary:
             return self._handlers[error.status_code]
         return next((self._handlers[cls] for cls in type(error).__mro__ if cls in self._handlers), None)
 
-    def _begin(self, scope: Scope) -> Exchange:
+    def _begin(self, scope: Scope) -> RequestRecord:
         client = scope.get("client")
-        exchange = Exchange(scope["method"], scope["path"], client[0] if client else "", self._request_id(scope))
-        current_exchange.set(exchange)
+        record = RequestRecord(scope["method"], scope["path"], client[0] if client else "", self._request_id(scope))
+        current_request.set(record)
         for tell in self._on_begin:
-            tell(exchange, scope)
-        return exchange
+            tell(record, scope)
+        return record
 
-    def _end(self, exchange: Exchange, route: Any) -> None:
-        exchange.end(route.path if isinstance(route, Route) else None)
+    def _end(self, record: RequestRecord, route: Any) -> None:
+        record.end(route.path if isinstance(route, Route) else None)
         for tell in self._on_request:
-            tell(exchange)
+            tell(record)
 
     def _request_id(self, scope: Scope) -> str:
         """The client's, or a new one: unique by the random prefix of this process."""
@@ -160,9 +160,9 @@ async def _deny(status: int, error: RefusedError | NotFoundError, scope: Scope, 
     await WebSocket(scope, receive, send).send_denial_response(response)
 
 
-def _cancelled(exchange: Exchange, why: str) -> None:
-    exchange.cancelled = True
-    log.info("{} {} was cancelled: {}", exchange.method, printable(exchange.path), why)
+def _cancelled(record: RequestRecord, why: str) -> None:
+    record.cancelled = True
+    log.info("{} {} was cancelled: {}", record.method, printable(record.path), why)
 
 
 def _unhandled(error: BaseException, request: Request, request_id: str) -> Response:
@@ -185,7 +185,7 @@ def exception_handlers(*, show_tracebacks: bool) -> dict[Any, ExceptionHandler]:
 
     async def on_pipeline_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, PipelineError)
-        failed(error)
+        record_error(error)
         log.opt(exception=error.__cause__ or error).error("{} failed: {}", printable(request.url.path), error)
         body = {"detail": f"Pipeline execution failed: {error}"}
         if show_tracebacks:

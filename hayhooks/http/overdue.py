@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Overdue(threading.local, Generic[T]):
+class TimeoutQueue(threading.local, Generic[T]):
     """Calls *tell* with what was added *after_s* seconds ago and is still here; on the event loop that added it.
 
     Each thread has its own, for each runs one loop.

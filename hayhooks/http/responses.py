@@ -13,12 +13,12 @@ from typing import Any, Protocol
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from hayhooks.errors import told
-from hayhooks.http.disconnect import unless_disconnected
+from hayhooks.errors import safe_str
+from hayhooks.http.disconnect import cancel_on_disconnect
 from hayhooks.http.invoke import Stream
 from hayhooks.http.json import encode
 from hayhooks.observability.log import log
-from hayhooks.observability.request_record import current_exchange, failed
+from hayhooks.observability.request_record import current_request, record_error
 
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
@@ -32,7 +32,7 @@ class SSEStream:
     stream: Generator[Any, Any, Any] | AsyncGenerator[Any, Any]
 
 
-class Writer(Protocol):
+class StreamEncoder(Protocol):
     """Writes the body of one streamed answer, a piece for each batch of what the wrapper gives."""
 
     def begin(self) -> bytes:
@@ -60,7 +60,7 @@ class _Live(Response):
 
     keep_awake = b""  # sent when nothing else was for a while
 
-    def __init__(self, writer: Writer, stream: Stream) -> None:
+    def __init__(self, writer: StreamEncoder, stream: Stream) -> None:
         self.status_code = 200
         self.background = None
         self.init_headers(_HEADERS)
@@ -77,7 +77,7 @@ class _Live(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         awake = asyncio.create_task(self._keep_awake(send)) if self.keep_awake else None
         try:
-            await unless_disconnected(receive, self._send(send))
+            await cancel_on_disconnect(receive, self._send(send))
         finally:
             if awake is not None:
                 awake.cancel()
@@ -85,7 +85,7 @@ class _Live(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send(self, send: Send) -> None:
-        exchange, stream, writer = current_exchange.get(), self._stream, self._writer
+        record, stream, writer = current_request.get(), self._stream, self._writer
         pieces, ended = [writer.begin()], False
         while not ended:
             batch: list[Any] = []
@@ -98,16 +98,16 @@ class _Live(Response):
                 last, ended = writer.fail(error), True
                 if last is None:
                     raise
-                failed(error)
+                record_error(error)
                 log.opt(exception=error).error(
-                    "{}: the answer failed in mid-stream: {}", exchange.pipeline, told(error)
+                    "{}: the answer failed in mid-stream: {}", record.pipeline, safe_str(error)
                 )
                 pieces.append(last)
             if data := b"".join(pieces):
                 self._sent_lately = True
                 await send({"type": "http.response.body", "body": data, "more_body": True})
                 pieces = []
-            exchange.streamed(len(batch))
+            record.streamed(len(batch))
 
     async def _keep_awake(self, send: Send) -> None:
         while True:
@@ -117,7 +117,7 @@ class _Live(Response):
             self._sent_lately = False
 
 
-class Events(_Live):
+class EventStreamResponse(_Live):
     """A ``text/event-stream`` of ready events, several to a piece where they came together.
 
     In long silences a comment keeps proxies awake. When the server stops, the stream goes on to its end: uvicorn's
@@ -128,7 +128,7 @@ class Events(_Live):
     keep_awake = b": keep-alive\n\n"
 
 
-class Text(_Live):
+class TextStreamResponse(_Live):
     """A plain-text stream that ends with the connection cut, not cleanly, when the wrapper raises in the middle."""
 
     media_type = "text/plain"
@@ -137,7 +137,7 @@ class Text(_Live):
         super().__init__(_PlainText(), stream)
 
 
-class ItemEvents:
+class ItemEventEncoder:
     """Writes an ``SSEStream``: an event for each item; an error is an event of its own, the last one."""
 
     def begin(self) -> bytes:
@@ -146,7 +146,7 @@ class ItemEvents:
 
     def write(self, batch: list[Any]) -> Iterator[bytes]:
         """The events of *batch*."""
-        return (event(as_text(item)) for item in batch)
+        return (format_event(as_text(item)) for item in batch)
 
     def finish(self) -> bytes:
         """Nothing: the end of the body is the end."""
@@ -154,7 +154,7 @@ class ItemEvents:
 
     def fail(self, error: Exception) -> bytes:
         """The error as an event."""
-        return event(encode({"error": told(error)}))
+        return format_event(encode({"error": safe_str(error)}))
 
 
 class _PlainText:
@@ -173,7 +173,7 @@ class _PlainText:
         return None
 
 
-def event(data: bytes) -> bytes:
+def format_event(data: bytes) -> bytes:
     """One event; *data* may hold several lines."""
     return b"".join(b"data: " + line + b"\n" for line in data.split(b"\n")) + b"\n"
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 
-class Step:
+class StartedAwaitable:
     """The rest of an awaitable that has begun to wait: to be awaited, once, or given up.
 
     Between, its task may do something else: send what is ready, and be held up by a slow reader. A timeout of the

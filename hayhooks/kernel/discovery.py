@@ -31,42 +31,42 @@ def _fits_a_path_segment(character: str) -> bool:
     return character.isalnum() or character in "-._~!$&'()*+,;=:@"  # RFC 3986, and letters of every script
 
 
-def is_leaving(name: str) -> bool:
+def is_ignored(name: str) -> bool:
     """Whether *name* is a hidden file, or one that editors, tools and Python leave behind."""
     return _LEAVING.fullmatch(name) is not None
 
 
-def listing_of(root: Path) -> dict[str, tuple[str, ...]]:
+def candidates(root: Path) -> dict[str, tuple[str, ...]]:
     """The names in *root* that may be deployments, each with the entries that claim it."""
     claims: dict[str, tuple[str, ...]] = {}
     with os.scandir(root) as entries:
         for entry in entries:
             filename = entry.name
-            if filename.startswith("_") or is_leaving(filename):
+            if filename.startswith("_") or is_ignored(filename):
                 continue
             name = filename
             if filename.endswith(_FILE_SUFFIXES) and not is_directory(entry):
-                name = name_of(filename)
+                name = deployment_name(filename)
             claims[name] = (*claims.get(name, ()), filename)
     return claims
 
 
-def name_of(filename: str) -> str:
+def deployment_name(filename: str) -> str:
     """The name that a file of the pipelines directory claims."""
     return filename.rpartition(".")[0] if filename.endswith(_FILE_SUFFIXES) else filename
 
 
-def claims_on(root: Path, names: Collection[str]) -> dict[str, Path]:
+def entries_named(root: Path, names: Collection[str]) -> dict[str, Path]:
     """What in *root* is, or was meant to be, a deployment of one of *names*."""
     try:
-        listing = listing_of(root)
+        listing = candidates(root)
     except OSError:  # there is none, or it will be told when it is looked at
         return {}
     entries = [(name, root / entry) for name in names for entry in listing.get(name, ())]
-    return {name: path for name, path in entries if claim_problem(path) is not None}
+    return {name: path for name, path in entries if entry_problem(path) is not None}
 
 
-def claim_problem(path: Path) -> str | None:
+def entry_problem(path: Path) -> str | None:
     """None if *path* is no deployment and was not meant as one, "" if it is one, else what is wrong with it."""
     mode = _mode(path)
     if stat.S_ISDIR(mode):

@@ -6,8 +6,8 @@ import time
 import traceback as tracebacks
 from pathlib import Path
 
-from hayhooks.errors import LoadError, Place, sendable, told
-from hayhooks.kernel.isolation import PREFIX, public
+from hayhooks.errors import LoadError, Place, safe_str, sendable
+from hayhooks.kernel.isolation import PREFIX, with_public_names
 from hayhooks.kernel.state import Failure, Revision
 
 _OURS = (str(Path(__file__).parent.parent), str(Path(importlib.__file__).parent), "<frozen importlib")  # frames
@@ -21,24 +21,24 @@ def failure_of(revision: Revision, error: BaseException) -> Failure:
         error.hint = error.hint or _hint(error.__cause__, revision)
     place = error.place and Place(sendable(error.place.file), error.place.line, sendable(error.place.source))
     traceback, hint = sendable(error.traceback), sendable(error.hint)
-    return Failure(revision, sendable(public(error.reason)), traceback, place, hint, time.time())
+    return Failure(revision, sendable(with_public_names(error.reason)), traceback, place, hint, time.time())
 
 
 def _translated(error: BaseException, revision: Revision) -> LoadError:
     """What the user's code raised, as text: reason, traceback without our own frames, place and hint."""
-    message = " ".join(told(error).split()) or "(no message)"
-    reason = f"{type(error).__name__}: {public(message)}"
+    message = " ".join(safe_str(error).split()) or "(no message)"
+    reason = f"{type(error).__name__}: {with_public_names(message)}"
     try:
         traceback = "".join(_without_our_frames(tracebacks.TracebackException.from_exception(error)).format())
         return LoadError(
             reason,
-            traceback=public(traceback),
+            traceback=with_public_names(traceback),
             place=_place(error, str(revision.path)),
             hint=_hint(error, revision),
         )
     # Errors may be of the user's own making, down to their attributes: then only the frames can be told.
     except BaseException:
-        return LoadError(reason, traceback=public("".join(tracebacks.format_tb(error.__traceback__))))
+        return LoadError(reason, traceback=with_public_names("".join(tracebacks.format_tb(error.__traceback__))))
 
 
 def _without_our_frames(told: tracebacks.TracebackException) -> tracebacks.TracebackException:

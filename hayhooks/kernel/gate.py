@@ -15,7 +15,7 @@ from hayhooks.wrapper import BasePipelineWrapper
 OnLoop = Callable[[Callable[[], Awaitable[Any]]], Any]  # run a coroutine function on the serving loop and wait
 
 
-def check_itself(wrapper: BasePipelineWrapper, limit_s: float, on_loop: OnLoop) -> None:
+def run_check(wrapper: BasePipelineWrapper, limit_s: float, on_loop: OnLoop) -> None:
     """Let *wrapper* check itself; what that raises is the revision's failure.
 
     Raises:

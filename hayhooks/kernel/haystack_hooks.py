@@ -11,7 +11,7 @@ from typing import Any
 from hayhooks.kernel.isolation import PREFIX, private_name
 
 
-def prepare() -> None:
+def install_hooks() -> None:
     """Let ``Pipeline.loads`` build the components of wrapper folders; does nothing until Haystack is imported.
 
     In YAML a component beside the wrapper is written as it is imported there, ``type: helper.Doubler``. Haystack
@@ -32,7 +32,7 @@ def prepare() -> None:
     pipeline.from_dict = classmethod(from_dict)
 
 
-def forget(package: str) -> None:
+def forget_components(package: str) -> None:
     """Drop the components of *package* from Haystack's registry, which would keep all its modules alive."""
     component = getattr(sys.modules.get("haystack.core.component.component"), "component", None)
     if component is not None:
@@ -59,7 +59,7 @@ def pipelines(wrapper: Any) -> Iterator[Any]:
             yield value
 
 
-def each(wrapper: Any, method: str) -> Iterator[Callable[[], Any]]:
+def lifecycle_methods(wrapper: Any, method: str) -> Iterator[Callable[[], Any]]:
     """The bound *method* of every pipeline and agent of *wrapper* that has it."""
     for pipeline in pipelines(wrapper):
         if callable(bound := getattr(pipeline, method, None)):

@@ -25,8 +25,8 @@ from typing import Any
 
 from hayhooks.kernel.outcome import Outcome
 from hayhooks.kernel.shared_modules import SharedModules
-from hayhooks.kernel.state import Kind, Revision
-from hayhooks.kernel.threads import Crew
+from hayhooks.kernel.state import Revision, RevisionKind
+from hayhooks.kernel.threads import DaemonThreadPool
 
 PREFIX = "_hayhooks_"
 _PRIVATE = re.compile(rf"{PREFIX}\w+?_[0-9a-f]{{12}}_\d+\.")
@@ -42,7 +42,7 @@ _current: ContextVar[str | None] = ContextVar("hayhooks_package", default=None)
 # Haystack imports its parts when they are first touched, and two threads that do so together can break each other
 # (half-initialised modules). And where an optional dependency is missing it keeps the exception for ever, with all
 # frames of that thread: in one of a wrapper's that would be the wrapper, with all that it holds.
-_imports = Crew("import", limit=1, patience_s=20.0)
+_imports = DaemonThreadPool("import", limit=1, patience_s=20.0)
 _import_thread = threading.local()
 
 
@@ -148,7 +148,7 @@ def open_package(revision: Revision, after_import: Callable[[], None] = lambda: 
     """
     slug = re.sub(r"\W", "_", revision.name, flags=re.ASCII)
     name = f"{PREFIX}{slug}_{revision.id}_{next(_counter)}"
-    code = revision.files.items() if revision.kind is Kind.FOLDER else ()
+    code = revision.files.items() if revision.kind is RevisionKind.FOLDER else ()
     sources = {path: file.source for path, file in code if file.source is not None}
     siblings = frozenset(path.partition("/")[0].removesuffix(".py") for path in sources) - {"__init__"}
     package = _Package(name, revision.path, sources, siblings, {}, {})
@@ -176,14 +176,14 @@ def close_package(name: str) -> None:
             register.pop(key, None)
 
 
-def public(text: str) -> str:
+def with_public_names(text: str) -> str:
     """*text* without the private package names, which say nothing to the user."""
     return _PRIVATE.sub("", text)
 
 
-def relieve() -> None:
+def replace_stuck_import() -> None:
     """Go on with other imports when one hangs; to be called now and then."""
-    _imports.relieve()
+    _imports.tick()
 
 
 def current_folder() -> Path | None:
@@ -193,7 +193,7 @@ def current_folder() -> Path | None:
 
 
 @contextmanager
-def running(package: str) -> Iterator[None]:
+def running_package(package: str) -> Iterator[None]:
     """Mark the code that runs in this context as the *package*'s."""
     token = _current.set(package)
     try:
@@ -202,7 +202,7 @@ def running(package: str) -> Iterator[None]:
         _current.reset(token)
 
 
-def enter(package: str) -> None:
+def enter_package(package: str) -> None:
     """Mark the rest of this context, a request's task, as the *package*'s; it ends with the task."""
     _current.set(package)
 
@@ -269,7 +269,7 @@ def import_public(name: str, after_import: Callable[[], None], fromlist: Sequenc
     return _import_public(name, None, None, fromlist, after_import)
 
 
-def share(roots: Sequence[str], after_import: Callable[[], None]) -> None:
+def install_python_path(roots: Sequence[str], after_import: Callable[[], None]) -> None:
     """Let everybody import from the directories *roots*."""
 
     def shared_import(

@@ -13,13 +13,13 @@ from loguru import logger as log
 from hayhooks.errors import LoadError
 from hayhooks.kernel import haystack_hooks
 from hayhooks.kernel.failure import failure_of
-from hayhooks.kernel.gate import OnLoop, check_itself
-from hayhooks.kernel.isolation import close_package, open_package, running
+from hayhooks.kernel.gate import OnLoop, run_check
+from hayhooks.kernel.isolation import close_package, open_package, running_package
 from hayhooks.kernel.limits import Limits, Slots
-from hayhooks.kernel.making import set_up
-from hayhooks.kernel.operations import Operation, describe
+from hayhooks.kernel.making import make_wrapper
+from hayhooks.kernel.operations import Operation, inspect_method
 from hayhooks.kernel.state import Deployment, Failure, Revision, with_endpoints
-from hayhooks.kernel.threads import Crew
+from hayhooks.kernel.threads import DaemonThreadPool
 from hayhooks.wrapper import BasePipelineWrapper
 
 _DESCRIPTORS = {"stdout": 1, "stderr": 2}
@@ -38,11 +38,11 @@ METHODS = (
     "run_file_delete",
 )
 
-Equip = Callable[[Deployment], Any]
+BuildRoutes = Callable[[Deployment], Any]
 
 
 def load(
-    revision: Revision, *, threads: int, limits: Limits, check_s: float, equip: Equip, on_loop: OnLoop
+    revision: Revision, *, threads: int, limits: Limits, check_s: float, build_routes: BuildRoutes, on_loop: OnLoop
 ) -> Deployment | Failure:
     """Import the wrapper of *revision*, set it up, warm it up, describe its methods and let it check itself.
 
@@ -51,35 +51,50 @@ def load(
         threads: how many of its sync calls may run at a time.
         limits: what its requests may take, where the wrapper does not say so itself.
         check_s: how many seconds the wrapper's ``check`` may take.
-        equip: makes the deployment's ``endpoints``; what it raises is the revision's failure too.
+        build_routes: makes the deployment's ``endpoints``; what it raises is the revision's failure too.
         on_loop: for what must be made on the serving loop, as Haystack's async clients.
     """
     if revision.problem:
         return failure_of(revision, LoadError(revision.problem))
-    package = open_package(revision, after_import=haystack_hooks.prepare)
+    package = open_package(revision, after_import=haystack_hooks.install_hooks)
     try:
-        return _load(revision, package, threads=threads, limits=limits, check_s=check_s, equip=equip, on_loop=on_loop)
+        return _load(
+            revision,
+            package,
+            threads=threads,
+            limits=limits,
+            check_s=check_s,
+            build_routes=build_routes,
+            on_loop=on_loop,
+        )
     # The user's code may raise anything, SystemExit included; whatever it raises must not end the server.
     except BaseException as error:
         failure = failure_of(revision, error)
     finally:
         _mend_streams(revision.name)
-    haystack_hooks.forget(package)
+    haystack_hooks.forget_components(package)
     close_package(package)
     return failure
 
 
 def _load(
-    revision: Revision, package: str, *, threads: int, limits: Limits, check_s: float, equip: Equip, on_loop: OnLoop
+    revision: Revision,
+    package: str,
+    *,
+    threads: int,
+    limits: Limits,
+    check_s: float,
+    build_routes: BuildRoutes,
+    on_loop: OnLoop,
 ) -> Deployment:
     began = time.perf_counter()
-    with running(package):
-        haystack_hooks.prepare()
-        wrapper = set_up(revision, package)
+    with running_package(package):
+        haystack_hooks.install_hooks()
+        wrapper = make_wrapper(revision, package)
         limits = limits.of(wrapper)
         operations = _operations(wrapper)
         _warm_up(wrapper, operations, on_loop)
-        check_itself(wrapper, check_s, on_loop)
+        run_check(wrapper, check_s, on_loop)
     deployment = Deployment(
         revision=revision,
         package=package,
@@ -88,11 +103,11 @@ def _load(
         description=inspect.getdoc(wrapper) or "" if wrapper.__doc__ else "",
         loaded_at=time.time(),
         load_ms=(time.perf_counter() - began) * 1000,
-        crew=Crew(revision.name, threads),
+        threads=DaemonThreadPool(revision.name, threads),
         timeout_s=limits.timeout_s,
         slots=Slots(revision.name, limits.concurrency, limits.queue) if limits.concurrency else None,
     )
-    return with_endpoints(deployment, equip(deployment))
+    return with_endpoints(deployment, build_routes(deployment))
 
 
 def _operations(wrapper: BasePipelineWrapper) -> dict[str, Operation]:
@@ -101,7 +116,7 @@ def _operations(wrapper: BasePipelineWrapper) -> dict[str, Operation]:
     if not implemented:
         listed = ", ".join(METHODS[:4])
         raise LoadError(f"{type(wrapper).__name__} implements none of {listed}: it could not answer any request")
-    return {name: describe(method) for name, method in implemented.items()}
+    return {name: inspect_method(method) for name, method in implemented.items()}
 
 
 def _is_its_own(wrapper: BasePipelineWrapper, name: str) -> bool:
@@ -111,10 +126,10 @@ def _is_its_own(wrapper: BasePipelineWrapper, name: str) -> bool:
 
 def _warm_up(wrapper: BasePipelineWrapper, operations: dict[str, Operation], on_loop: OnLoop) -> None:
     """Warm up here, in the loader's thread, whatever takes long; then on the loop what async methods need there."""
-    for warm_up in haystack_hooks.each(wrapper, "warm_up"):
+    for warm_up in haystack_hooks.lifecycle_methods(wrapper, "warm_up"):
         warm_up()
     if any(operation.on_loop for operation in operations.values()):
-        for warm_up_async in haystack_hooks.each(wrapper, "warm_up_async"):
+        for warm_up_async in haystack_hooks.lifecycle_methods(wrapper, "warm_up_async"):
             on_loop(warm_up_async)
 
 
@@ -133,20 +148,20 @@ def _mend_streams(name: str) -> None:
 
 def unload(deployment: Deployment, on_loop: OnLoop) -> None:
     """Undo ``load``: teardown, close the pipelines, forget the modules. Every step is tried, what fails is logged."""
-    with running(deployment.package):
+    with running_package(deployment.package):
         steps: list[tuple[str, Callable[[], Any]]] = [("teardown()", deployment.wrapper.teardown)]
         if any(operation.on_loop for operation in deployment.operations.values()):
-            closings = haystack_hooks.each(deployment.wrapper, "close_async")
+            closings = haystack_hooks.lifecycle_methods(deployment.wrapper, "close_async")
             steps += [("close_async()", partial(on_loop, close)) for close in closings]
-        steps += [("close()", close) for close in haystack_hooks.each(deployment.wrapper, "close")]
+        steps += [("close()", close) for close in haystack_hooks.lifecycle_methods(deployment.wrapper, "close")]
         for what, step in steps:
             try:
                 step()
             # The user's code may raise anything; the rest must be let go of all the same.
             except BaseException:
                 log.opt(exception=True).warning("{}: {} of revision {} failed", deployment.name, what, _id(deployment))
-    deployment.crew.close()
-    haystack_hooks.forget(deployment.package)
+    deployment.threads.close()
+    haystack_hooks.forget_components(deployment.package)
     close_package(deployment.package)
 
 

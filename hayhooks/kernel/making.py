@@ -9,7 +9,7 @@ from hayhooks.kernel import haystack_hooks
 from hayhooks.kernel.isolation import import_public, keep_shared, shared_modules
 from hayhooks.kernel.paths import WRAPPER_FILE
 from hayhooks.kernel.shared_modules import named_modules
-from hayhooks.kernel.state import Kind, Revision
+from hayhooks.kernel.state import Revision, RevisionKind
 from hayhooks.toolkit.yaml_wrapper import YAMLPipelineWrapper
 from hayhooks.wrapper import BasePipelineWrapper
 
@@ -18,7 +18,7 @@ CLASS = "PipelineWrapper"
 _HAYSTACKS = ("haystack", "haystack_integrations", "haystack_experimental")
 
 
-def set_up(revision: Revision, package: str) -> BasePipelineWrapper:
+def make_wrapper(revision: Revision, package: str) -> BasePipelineWrapper:
     """Make the wrapper of *revision*, whose modules are those of *package*, and run its ``setup``.
 
     Raises:
@@ -26,17 +26,17 @@ def set_up(revision: Revision, package: str) -> BasePipelineWrapper:
         BaseException: whatever the user's code raises.
     """
     match revision.kind:
-        case Kind.FOLDER:
+        case RevisionKind.FOLDER:
             with shared_modules.renewed(revision.shared):
                 wrapper_class = _wrapper_class(package)
             keep_shared(package, revision.shared)
             wrapper = wrapper_class()
             _run_setup(wrapper)
-        case Kind.YAML:
+        case RevisionKind.YAML:
             with shared_modules.renewed(revision.shared):
                 wrapper = _of_yaml(revision)
             wrapper.setup()
-        case Kind.CODE:
+        case RevisionKind.CODE:
             wrapper = _given(revision)
             _run_setup(wrapper)
     return wrapper
@@ -47,7 +47,7 @@ def _run_setup(wrapper: BasePipelineWrapper) -> None:
         name = type(wrapper).__name__
         raise LoadError(f"setup() of {name} is async: make it a plain method (it runs in a thread of its own)")
     if isinstance(wrapper, YAMLPipelineWrapper):
-        import_public("haystack", haystack_hooks.prepare)
+        import_public("haystack", haystack_hooks.install_hooks)
     wrapper.setup()
 
 
@@ -73,7 +73,7 @@ def _of_yaml(revision: Revision) -> YAMLPipelineWrapper:
     content = revision.files[revision.path.name].source or b""
     for module in ("haystack", *_haystack_modules(content)):  # one after the other, see modules.py
         with suppress(Exception):  # it is raised again where it can be told with its place
-            import_public(module, haystack_hooks.prepare)
+            import_public(module, haystack_hooks.install_hooks)
     for module in revision.shared:
         haystack_hooks.register(importlib.import_module(module))
     return YAMLPipelineWrapper(content, file=str(revision.path), allowed_modules=tuple(revision.shared))

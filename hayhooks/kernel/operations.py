@@ -14,12 +14,12 @@ from pydantic import ConfigDict, Field, GetPydanticSchema, PydanticSchemaGenerat
 from pydantic_core import core_schema
 from typing_extensions import TypedDict, is_typeddict
 
-from hayhooks.toolkit.inputs import made_of
+from hayhooks.toolkit.inputs import build_from_dict
 
 _STREAMS = (Generator, AsyncGenerator, Iterator, AsyncIterator)
 _ITEM_KINDS = (Required, NotRequired)
 
-Kind = Literal["value", "stream", "events", "response", "anything"]
+ResultKind = Literal["value", "stream", "events", "response", "anything"]
 
 # How Haystack's data classes look as JSON, where pydantic would show their private fields.
 _SHAPES: Mapping[str, Mapping[str, Any]] = {
@@ -60,7 +60,7 @@ class Operation:
     arguments: TypeAdapter[dict[str, Any]]  # validates a JSON object to the keyword arguments, typed as annotated
     result: TypeAdapter[Any] | None  # of the return annotation; None without one, or for streams
     returns_text: bool  # annotated `-> str`: a ChatMessage stands for its text
-    gives: frozenset[Kind]  # what its annotation promises, "anything" without one
+    result_kinds: frozenset[ResultKind]  # what its annotation promises, "anything" without one
     parameters: frozenset[str]  # every keyword that the method takes
     takes_any: bool  # it has **kwargs
     wants_headers: bool  # it has a parameter `headers` of Starlette's type, which the server fills
@@ -74,7 +74,7 @@ class Operation:
         return {name: value for name, value in arguments.items() if self.takes_any or name in self.parameters}
 
 
-def describe(method: Callable[..., Any]) -> Operation:
+def inspect_method(method: Callable[..., Any]) -> Operation:
     """Describe the bound *method*.
 
     A parameter without annotation takes any JSON, ``**kwargs`` takes the fields that are left; annotated with
@@ -99,7 +99,7 @@ def describe(method: Callable[..., Any]) -> Operation:
         arguments=_arguments_adapter(method.__name__, taken.fields, taken.takes_any),
         result=_result_adapter(returned),
         returns_text=returned is str,
-        gives=_gives(method, returned),
+        result_kinds=_result_kinds(method, returned),
         parameters=frozenset(taken.fields),
         takes_any=taken.takes_any,
         wants_headers=taken.wants_headers,
@@ -209,15 +209,15 @@ def _result_adapter(annotation: Any) -> TypeAdapter[Any] | None:
         return None
 
 
-def _gives(method: Callable[..., Any], annotation: Any) -> frozenset[Kind]:
+def _result_kinds(method: Callable[..., Any], annotation: Any) -> frozenset[ResultKind]:
     """The kinds of answers that a method with the return *annotation* can give."""
     if inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method):
         return frozenset({"stream"})
     origin = typing.get_origin(annotation) or annotation
     if origin in (Union, types.UnionType):
-        return frozenset().union(*(_gives(method, option) for option in typing.get_args(annotation)))
+        return frozenset().union(*(_result_kinds(method, option) for option in typing.get_args(annotation)))
     if origin is Annotated:
-        return _gives(method, typing.get_args(annotation)[0])
+        return _result_kinds(method, typing.get_args(annotation)[0])
     if origin in _STREAMS:
         return frozenset({"stream"})
     if annotation is Any or annotation is object:
@@ -329,7 +329,7 @@ def _by_dict(cls: Any) -> Any:
             return value
         if not isinstance(value, dict):
             raise ValueError(f"a {cls.__name__} is given as an object")
-        return made_of(cls, value)
+        return build_from_dict(cls, value)
 
     schema = core_schema.no_info_plain_validator_function(
         parse, serialization=core_schema.plain_serializer_function_ser_schema(lambda value: to_plain(value))

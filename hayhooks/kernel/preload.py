@@ -15,7 +15,7 @@ from contextlib import suppress
 from loguru import logger as log
 
 from hayhooks.kernel import haystack_hooks
-from hayhooks.kernel.gc_control import no_collections
+from hayhooks.kernel.gc_control import gc_paused
 from hayhooks.kernel.isolation import import_public
 from hayhooks.kernel.shared_modules import imports_of, parsed
 from hayhooks.kernel.state import Revision
@@ -23,7 +23,7 @@ from hayhooks.kernel.state import Revision
 _PACKAGES = ("haystack", "haystack_integrations")
 
 
-class Foundation:
+class Preloader:
     """Lays the ground once, and lets wait for it what must not begin before.
 
     Args:
@@ -55,7 +55,7 @@ class Foundation:
             self._begun_at = time.monotonic()
         threading.Thread(target=self._lay, args=(tuple(revisions),), name="hayhooks foundation", daemon=True).start()
 
-    def relieve(self) -> None:
+    def tick(self) -> None:
         """Go on without, if it takes too long; to be called now and then."""
         with self._lock:
             is_late = self._begun_at is not None and time.monotonic() - self._begun_at > self._patience_s
@@ -67,13 +67,13 @@ class Foundation:
 
     def _lay(self, revisions: Iterable[Revision]) -> None:
         try:
-            with no_collections():
+            with gc_paused():
                 for name in sorted({name for revision in revisions for name in _imports(revision)}):
                     module, _, attribute = name.rpartition(".")
                     # It may not be there, or raise anything: the wrapper that imports it will tell.
                     with suppress(BaseException):
                         import_public(
-                            module or attribute, haystack_hooks.prepare, (attribute,) if module else ("__name__",)
+                            module or attribute, haystack_hooks.install_hooks, (attribute,) if module else ("__name__",)
                         )
                 with self._lock:
                     if not self._laid:

@@ -5,13 +5,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from hayhooks.kernel.stat_tree import Sight, is_code
-from hayhooks.kernel.state import File, Kind, Revision, Shared, Stamp
+from hayhooks.kernel.stat_tree import TreeStat, is_code
+from hayhooks.kernel.state import File, Revision, RevisionKind, Shared, Stamp
 
 _DIGEST_BYTES = 16 * 2**20  # of a larger file that is not Python the stamp stands for the content
 
 
-def read(name: str, sight: Sight, before: Revision | None, *, in_hurry: bool) -> Revision | None:
+def read_revision(name: str, sight: TreeStat, before: Revision | None, *, in_hurry: bool) -> Revision | None:
     """Read what *sight* saw; None if it is no longer the same. What did not change since *before* is not read again.
 
     *in_hurry* of data that moves while it is read the stamp stands for the content.
@@ -19,7 +19,7 @@ def read(name: str, sight: Sight, before: Revision | None, *, in_hurry: bool) ->
     path = sight.path
     if sight.problem:
         return _unreadable(name, sight, sight.problem)
-    folder = path.parent if sight.kind is Kind.YAML else path
+    folder = path.parent if sight.kind is RevisionKind.YAML else path
     known = before.files if before else {}
     files: dict[str, File] = {}
     for relative, stamp in sorted(sight.stamps.items()):
@@ -39,7 +39,7 @@ def read(name: str, sight: Sight, before: Revision | None, *, in_hurry: bool) ->
     return Revision(name, path, fingerprint, files, shared=sight.shared, kind=sight.kind, identity=sight.identity)
 
 
-def _unreadable(name: str, sight: Sight, problem: str) -> Revision:
+def _unreadable(name: str, sight: TreeStat, problem: str) -> Revision:
     fingerprint = _digest(problem.encode(errors="surrogateescape")).hex()
     return Revision(name, sight.path, fingerprint, {}, problem, identity=sight.identity)
 

@@ -18,19 +18,19 @@ from pathlib import Path
 
 from loguru import logger as log
 
-from hayhooks.errors import sendable, told
-from hayhooks.kernel.discovery import name_of
-from hayhooks.kernel.isolation import relieve
+from hayhooks.errors import safe_str, sendable
+from hayhooks.kernel.discovery import deployment_name
+from hayhooks.kernel.isolation import replace_stuck_import
 from hayhooks.kernel.limits import NO_LIMITS, Limits
-from hayhooks.kernel.load import Equip, load, unload
+from hayhooks.kernel.load import BuildRoutes, load, unload
 from hayhooks.kernel.outcome import run_on
 from hayhooks.kernel.paths import real_path
 from hayhooks.kernel.plan import plan
-from hayhooks.kernel.preload import Foundation
+from hayhooks.kernel.preload import Preloader
 from hayhooks.kernel.retire import Retirement
-from hayhooks.kernel.scan import Look, Scanner
-from hayhooks.kernel.state import Deployment, Failure, Kind, Loading, Revision, Snapshot, advance
-from hayhooks.kernel.threads import Crew
+from hayhooks.kernel.scan import Scanner, ScanResult
+from hayhooks.kernel.state import Deployment, Failure, Loading, Revision, RevisionKind, Snapshot, advance
+from hayhooks.kernel.threads import DaemonThreadPool
 from hayhooks.kernel.watch import Watch
 
 _LOADS_AT_A_TIME = 4
@@ -75,7 +75,7 @@ class Reconciler:
     Args:
         root: the pipelines directory. It is only read.
         publish: called with each new snapshot and with what to call once requests meet only that one.
-        equip: makes a deployment's endpoints, see ``load``.
+        build_routes: makes a deployment's endpoints, see ``load``.
         observe: called with each change, after it was published.
         loop: the serving loop, for what has to run there.
         reserved: names that deployments may not have.
@@ -84,9 +84,9 @@ class Reconciler:
         only: the one name to serve; all if None.
         threads: how many sync calls of one deployment run at a time.
         limits: what the requests of a deployment may take, where its wrapper does not say so itself.
-        settle_ms: how long a folder must keep still before it is read.
-        look_around_ms: the time between two looks at everything, see ``Watch``.
-        absence_ms: how long a folder must be gone before it is undeployed.
+        debounce_ms: how long a folder must keep still before it is read.
+        poll_interval_ms: the time between two looks at everything, see ``Watch``.
+        removal_grace_ms: how long a folder must be gone before it is undeployed.
         drain_s: how long requests may go on in a deployment that was replaced or removed.
         check_s: how long a wrapper's ``check`` may take.
         events: whether to ask the file system for changes, and not only look around.
@@ -98,7 +98,7 @@ class Reconciler:
         root: Path,
         *,
         publish: Publish,
-        equip: Equip,
+        build_routes: BuildRoutes,
         observe: Callable[[Change], None],
         loop: asyncio.AbstractEventLoop,
         reserved: Collection[str] = (),
@@ -107,9 +107,9 @@ class Reconciler:
         only: str | None = None,
         threads: int = 40,
         limits: Limits = NO_LIMITS,
-        settle_ms: int = 20,
-        look_around_ms: int = 1000,
-        absence_ms: int = 400,
+        debounce_ms: int = 20,
+        poll_interval_ms: int = 1000,
+        removal_grace_ms: int = 400,
         drain_s: float = 600.0,
         check_s: float = 30.0,
         events: bool = True,
@@ -121,8 +121,10 @@ class Reconciler:
         self._root = root
         self._publish = publish
         self._observe = observe
-        self._load = partial(load, threads=threads, limits=limits, check_s=check_s, equip=equip, on_loop=on_loop)
-        self._settle_s = settle_ms / 1000
+        self._load = partial(
+            load, threads=threads, limits=limits, check_s=check_s, build_routes=build_routes, on_loop=on_loop
+        )
+        self._settle_s = debounce_ms / 1000
         self._scanner = Scanner(
             root,
             reserved=reserved,
@@ -130,16 +132,16 @@ class Reconciler:
             python_path=python_path,
             only=only,
             settle_s=self._settle_s,
-            absence_s=absence_ms / 1000,
+            absence_s=removal_grace_ms / 1000,
         )
         self._inbox: queue.SimpleQueue[frozenset[str] | _Loaded | None] = queue.SimpleQueue()
-        self.watch = Watch(self._inbox.put, look_around_s=look_around_ms / 1000, events=events)
-        self._foundation = Foundation(freeze=freeze)
-        self._loaders = Crew("load", _LOADS_AT_A_TIME, patience_s=_LOAD_PATIENCE_S)
+        self.watch = Watch(self._inbox.put, look_around_s=poll_interval_ms / 1000, events=events)
+        self._foundation = Preloader(freeze=freeze)
+        self._loaders = DaemonThreadPool("load", _LOADS_AT_A_TIME, patience_s=_LOAD_PATIENCE_S)
         self._loads: dict[str, _Load] = {}
         self._outcomes: list[Deployment | Failure] = []  # that are not yet in a published snapshot
         self._loaded: list[_Loaded] = []  # what has come, and what waits for its folder to be still
-        self._look = Look({}, {}, {}, {}, unsettled=True, problem="")  # the last one
+        self._look = ScanResult({}, {}, {}, {}, unsettled=True, problem="")  # the last one
         self._given = {revision.name: revision for revision in given}
         self._wanted: Mapping[str, Revision] = {}  # what the last look found, and what was given
         self._began_at = 0.0
@@ -283,7 +285,7 @@ class Reconciler:
         try:
             outcome = self._load(wanted.revision)
         except BaseException as error:  # a fault of ours: nobody may wait for ever for this outcome
-            reason = f"hayhooks failed to load it ({type(error).__name__}: {told(error)})"
+            reason = f"hayhooks failed to load it ({type(error).__name__}: {safe_str(error)})"
             traceback = sendable("".join(tracebacks.format_tb(error.__traceback__)))
             outcome = Failure(wanted.revision, reason, traceback, None, "", time.time())
         self._inbox.put(_Loaded(wanted, outcome))
@@ -317,7 +319,7 @@ class Reconciler:
         for name in sorted({*before.deployments, *before.failures, *after.deployments, *after.failures}):
             old, new = before.deployments.get(name), after.deployments.get(name)
             failure = after.failures.get(name)
-            seen_at = self._began_at if new and new.revision.kind is Kind.CODE else self._scanner.seen_at(name)
+            seen_at = self._began_at if new and new.revision.kind is RevisionKind.CODE else self._scanner.seen_at(name)
             took_ms = (time.monotonic() - seen_at) * 1000
             if failure is not None and failure is not before.failures.get(name):
                 last = before.failures.get(name) or old
@@ -330,10 +332,10 @@ class Reconciler:
     def _reasons(self) -> list[frozenset[str]]:
         """Wait for a reason to look again, and tend those that hang meanwhile; returns the ticks."""
         while True:
-            self._foundation.relieve()
-            self._loaders.relieve()
-            relieve()
-            self.retirement.relieve()
+            self._foundation.tick()
+            self._loaders.tick()
+            replace_stuck_import()
+            self.retirement.tick()
             ticks = self._wait(self._settle_s if self._look.unsettled else _TEND_S)
             late = self._is_ready() and not self.snapshot.ready  # a setup that hangs has had its time
             if ticks or late or self._loaded or self._look.unsettled or self._stopped.is_set():
@@ -365,7 +367,7 @@ class Reconciler:
                 found = self._look.names_in.get(directory, frozenset()) | self._look.names_in.get(path, frozenset())
                 if directory == root:
                     filename = os.path.basename(path)
-                    found |= {filename, name_of(filename)}
+                    found |= {filename, deployment_name(filename)}
                 if not found:
                     return None
                 names |= found

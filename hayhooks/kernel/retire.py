@@ -15,7 +15,7 @@ from loguru import logger as log
 
 from hayhooks.errors import DrainedError
 from hayhooks.kernel.state import Deployment, Retired
-from hayhooks.kernel.threads import Crew
+from hayhooks.kernel.threads import DaemonThreadPool
 
 # One gc.collect takes up to 70 ms with Haystack loaded, in which nothing else runs: one for all that retire together,
 # and not while somebody waits for the answer to a save.
@@ -62,7 +62,7 @@ class Retirement:
         self._unload = unload
         self._loop = loop
         self._drain_s = drain_s
-        self._crew = Crew("retire", limit=2, patience_s=1.0)
+        self._crew = DaemonThreadPool("retire", limit=2, patience_s=1.0)
         self._changed = threading.Condition()  # guards all below
         self._drains: list[_Drain] = []
         self._remains: list[_Remains] = []
@@ -90,7 +90,7 @@ class Retirement:
             self._drains.append(drain)
         deployment.leases.release_when_idle(lambda: self._crew.submit(lambda: self._retire(drain)))
 
-    def relieve(self) -> None:
+    def tick(self) -> None:
         """Cancel what has drained for too long, and go on with the others when some teardowns hang.
 
         To be called now and then.
@@ -101,7 +101,7 @@ class Retirement:
         for drain in expired:
             self._cancel(drain)
             drain.expired, drain.expires_at = True, now + _INSIST_S
-        self._crew.relieve()
+        self._crew.tick()
 
     def wait(self, timeout_s: float) -> bool:
         """The last that is asked of it: wait until nothing is pending; False if that did not happen in time."""

@@ -15,21 +15,21 @@ from pathlib import Path
 from loguru import logger as log
 
 from hayhooks.kernel import self_writes
-from hayhooks.kernel.discovery import listing_of, name_problem
+from hayhooks.kernel.discovery import candidates, name_problem
 from hayhooks.kernel.paths import real_path
-from hayhooks.kernel.reading import read
+from hayhooks.kernel.reading import read_revision
 from hayhooks.kernel.shared_modules import PythonPath, imported_names, named_modules
 from hayhooks.kernel.stat_tree import (
     MAX_DIRECTORIES,
     Directories,
-    Sight,
+    TreeStat,
+    cached_realpath,
     identity_of,
     is_code,
-    look_at,
-    place_of,
-    surroundings_of,
+    stat_tree,
+    watch_roots,
 )
-from hayhooks.kernel.state import Kind, Revision, Stamp
+from hayhooks.kernel.state import Revision, RevisionKind, Stamp
 
 _OLD_S = 2.0  # what was changed so long before the first look is not being copied just now
 
@@ -41,7 +41,7 @@ _MAX_SETTLE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ScanResult:
     """What one look at the pipelines directory found."""
 
     revisions: Mapping[str, Revision]
@@ -56,7 +56,7 @@ class Look:
 class _Memory:
     """What the scanner remembers of one name."""
 
-    sight: Sight
+    sight: TreeStat
     seen_at: float  # when this sight was first seen
     code_seen_at: float  # when the code in it was
     revision: Revision | None = None  # the last that was read
@@ -91,7 +91,7 @@ class Scanner:
         settle_s: float,
         absence_s: float,
     ) -> None:
-        self_writes.listen()
+        self_writes.install_audit_hook()
         self._root = root
         self._reserved = frozenset(reserved)
         self._taken = frozenset(taken)
@@ -104,9 +104,9 @@ class Scanner:
         self._unsettled: set[str] = set()
         self._looked_at = 0.0
         self._is_first = True  # look, and all that find no directory
-        self._last: Look | None = None  # while nothing has changed since
+        self._last: ScanResult | None = None  # while nothing has changed since
 
-    def look(self, now: float, names: Collection[str] | None = None) -> Look:
+    def look(self, now: float, names: Collection[str] | None = None) -> ScanResult:
         """Look at the folders *names*, at those that are new or still changing, and at all of them if None.
 
         Args:
@@ -115,7 +115,7 @@ class Scanner:
         """
         self._looked_at = now
         try:
-            listing = listing_of(self._root)
+            listing = candidates(self._root)
         except OSError as error:
             if isinstance(error, FileNotFoundError) and self._taken and not self._memory:
                 return self._result("")  # it may never have been meant to be there
@@ -123,7 +123,7 @@ class Scanner:
         if self._only is not None:
             listing = {name: entries for name, entries in listing.items() if name == self._only}
         self._python_path.look()
-        self_writes.look()
+        self_writes.read_other_workers()
         known = self._memory.keys() | self._bystanders.keys()
         for name, entries in listing.items():
             if names is None or name in names or name in self._unsettled or name not in known:
@@ -151,7 +151,7 @@ class Scanner:
         return memory.seen_at if memory else self._looked_at
 
     def _see(self, name: str, paths: Sequence[Path], now: float) -> None:
-        sight = look_at(name, paths, partial(self._name_problem, paths))
+        sight = stat_tree(name, paths, partial(self._name_problem, paths))
         if not sight.is_deployment:
             if self._bystanders.get(name) != sight.directories:
                 self._bystanders[name], self._last = sight.directories, None
@@ -183,13 +183,13 @@ class Scanner:
             return f"{paths[0]}: the name {name!r} is taken by a pipeline given in code: rename this one"
         return name_problem(name, self._reserved)
 
-    def _with_shared(self, sight: Sight, imports: frozenset[str]) -> Sight:
+    def _with_shared(self, sight: TreeStat, imports: frozenset[str]) -> TreeStat:
         shared = self._python_path.modules(imports)
         if not shared:
             return sight
         places = {os.path.dirname(module.path) for module in shared.values()}
         identities = {place: identity_of(place) for place in places}
-        visited = {place_of(place, identity): identity for place, identity in identities.items()}
+        visited = {cached_realpath(place, identity): identity for place, identity in identities.items()}
         return replace(sight, shared=shared, directories={**sight.directories, **visited})
 
     def _is_still(self, memory: _Memory, now: float) -> bool:
@@ -208,11 +208,11 @@ class Scanner:
     def _take(self, name: str, memory: _Memory, now: float) -> None:
         """Read what was seen, if it is still like that."""
         hurry = now - memory.seen_at < self._settle_s
-        revision = read(name, memory.sight, memory.revision, in_hurry=hurry)
+        revision = read_revision(name, memory.sight, memory.revision, in_hurry=hurry)
         if revision is not None and self._python_path.roots and (imports := _imports(revision)) != memory.imports:
             memory.imports = imports
             memory.sight = self._with_shared(memory.sight, imports)
-            revision = read(name, memory.sight, revision, in_hurry=hurry)
+            revision = read_revision(name, memory.sight, revision, in_hurry=hurry)
         if revision is None:  # it changed while being read
             memory.seen_at = now
             return
@@ -249,14 +249,14 @@ class Scanner:
             self._unsettled.discard(name)
             self_writes.forget(real_path(memory.sight.path))
 
-    def _result(self, problem: str) -> Look:
-        surroundings = dict(surroundings_of(self._root))
+    def _result(self, problem: str) -> ScanResult:
+        surroundings = dict(watch_roots(self._root))
         last = self._last
         if last is None or last.problem != problem or last.surroundings != surroundings:
             self._last = last = self._fresh_result(surroundings, problem)
         return last
 
-    def _fresh_result(self, surroundings: Directories, problem: str) -> Look:
+    def _fresh_result(self, surroundings: Directories, problem: str) -> ScanResult:
         directories = {**surroundings}
         names_in: dict[str, set[str]] = {}
         seen = [(name, memory.sight.directories) for name, memory in self._memory.items()]
@@ -264,7 +264,7 @@ class Scanner:
             directories.update(visited)
             for directory in visited:
                 names_in.setdefault(directory, set()).add(name)
-        return Look(
+        return ScanResult(
             revisions={name: memory.revision for name, memory in self._memory.items() if memory.revision is not None},
             surroundings=surroundings,
             directories=directories,
@@ -274,7 +274,7 @@ class Scanner:
         )
 
 
-def _is_old(sight: Sight) -> bool:
+def _is_old(sight: TreeStat) -> bool:
     """Whether what it saw has kept still for long, as far as the file system's clock is ours."""
     newest_ns = max((stamp.ctime_ns for stamp in sight.stamps.values()), default=0)
     return newest_ns < time.time_ns() - _OLD_S * 1e9
@@ -283,7 +283,7 @@ def _is_old(sight: Sight) -> bool:
 def _imports(revision: Revision) -> frozenset[str]:
     """What the code of *revision* imports from outside its folder."""
     sources = {path: file.source for path, file in revision.files.items() if file.source is not None}
-    if revision.kind is Kind.YAML:
+    if revision.kind is RevisionKind.YAML:
         return frozenset().union(*map(named_modules, sources.values()))
     siblings = {path.partition("/")[0].removesuffix(".py") for path in sources}
     names = frozenset().union(*map(imported_names, sources.values()))

@@ -54,21 +54,21 @@ class _Own:
 
 _lock = threading.RLock()  # a __del__ that writes may be run by the garbage collector anywhere, here too
 _written: dict[str, dict[str, _Own]] = {}  # by the wrapper's real folder and the file's real path
-_board: Path | None = None  # where workers tell each other
+_worker_dir: Path | None = None  # where workers tell each other
 _noted: set[str] = set()  # the real paths of which this worker has a note there
 _read: dict[str, tuple[str, str]] = {}  # by name what is in the notes of others: the folder and the path
 
 
-def share(board: Path | None) -> None:
-    """Tell the other workers by notes in the directory *board* what is written here, and hear of theirs."""
-    global _board  # noqa: PLW0603 - as the hook, one for the process
-    _board = board
+def share_with_workers(worker_dir: Path | None) -> None:
+    """Tell the other workers by notes in the directory *worker_dir* what is written here, and hear of theirs."""
+    global _worker_dir  # noqa: PLW0603 - as the hook, one for the process
+    _worker_dir = worker_dir
     _noted.clear()
-    if board is not None:
-        shutil.rmtree(_mine(board), ignore_errors=True)  # of a worker that has died and had the same process id
+    if worker_dir is not None:
+        shutil.rmtree(_mine(worker_dir), ignore_errors=True)  # of a worker that has died and had the same process id
 
 
-def look() -> None:
+def read_other_workers() -> None:
     """Read what other workers have told."""
     for worker in _others():
         for note in _listing(worker):
@@ -86,7 +86,7 @@ def written_in(folder: str) -> frozenset[str]:
         return frozenset(_written.get(folder, ()))
 
 
-def is_own(folder: str, path: str, stamp: Stamp) -> bool:
+def is_self_written(folder: str, path: str, stamp: Stamp) -> bool:
     """Whether *path*, one of those, is as the wrapper left it; it is forgotten when somebody else has changed it."""
     with _lock:
         own = _written.get(folder, {}).get(path)
@@ -156,23 +156,23 @@ def _target(descriptor: str) -> str:
 
 def _tell(folder: str, path: str) -> None:
     """Leave a note of *path*."""
-    if _board is None or path in _noted or len(_noted) >= _MOST_NOTES:
+    if _worker_dir is None or path in _noted or len(_noted) >= _MOST_NOTES:
         return
-    note = _mine(_board) / _name(path)
+    note = _mine(_worker_dir) / _name(path)
     draft = note.with_name(f".{note.name}")
     try:
         note.parent.mkdir(exist_ok=True)
         draft.write_bytes(os.fsencode(folder) + b"\0" + os.fsencode(path))
         draft.replace(note)
-    except OSError:  # the board is gone: the server is stopping
+    except OSError:  # the worker_dir is gone: the server is stopping
         return
     _noted.add(path)
 
 
 def _withdraw(path: str) -> None:
     """Take back the note of *path*, also for workers that have died and cannot."""
-    if _board is not None and path in _noted:
-        (_mine(_board) / _name(path)).unlink(missing_ok=True)
+    if _worker_dir is not None and path in _noted:
+        (_mine(_worker_dir) / _name(path)).unlink(missing_ok=True)
         _noted.discard(path)
     for worker in _others():
         if not _lives(int(worker.name)):
@@ -185,20 +185,20 @@ def _is_noted_elsewhere(path: str) -> bool:
 
 def _others() -> list[Path]:
     """Where the other workers leave their notes."""
-    if _board is None:
+    if _worker_dir is None:
         return []
-    return [_board / worker for worker in _listing(_board) if worker != _mine(_board).name]
+    return [_worker_dir / worker for worker in _listing(_worker_dir) if worker != _mine(_worker_dir).name]
 
 
 def _listing(directory: Path) -> list[str]:
     try:
         return [name for name in os.listdir(directory) if not name.startswith(".")]
-    except FileNotFoundError:  # the board is gone: the server is stopping
+    except FileNotFoundError:  # the worker_dir is gone: the server is stopping
         return []
 
 
-def _mine(board: Path) -> Path:
-    return board / str(os.getpid())
+def _mine(worker_dir: Path) -> Path:
+    return worker_dir / str(os.getpid())
 
 
 def _name(path: str) -> str:
@@ -226,7 +226,7 @@ def forget(folder: str) -> None:
 
 
 @cache  # a hook cannot be removed: there is one for the process
-def listen() -> None:
+def install_audit_hook() -> None:
     """Note from now on what wrappers write."""
     sys.addaudithook(_hear)
 

@@ -10,9 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from hayhooks.kernel import self_writes
-from hayhooks.kernel.discovery import claim_problem, is_directory, is_leaving
+from hayhooks.kernel.discovery import entry_problem, is_directory, is_ignored
 from hayhooks.kernel.paths import WRAPPER_FILE, YAML_SUFFIXES, real_path
-from hayhooks.kernel.state import Kind, Shared, Stamp
+from hayhooks.kernel.state import RevisionKind, Shared, Stamp
 
 _MAX_FILES = 20_000  # of a folder, each of which costs a stat with every look
 MAX_DIRECTORIES = 2_000  # that are looked into, the nearest first: each costs several system calls and a watch
@@ -22,7 +22,7 @@ Directories = Mapping[str, tuple[int, int]]  # real path: (device, inode)
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class TreeStat:
     """What claims a name, as it looked at one moment; nothing was read."""
 
     path: Path
@@ -33,7 +33,7 @@ class Sight:
     is_deployment: bool = True
     own: frozenset[str] = field(default=frozenset(), compare=False)  # what the wrapper writes there itself
     is_cut: bool = False  # it has more directories than are looked into
-    kind: Kind = Kind.FOLDER
+    kind: RevisionKind = RevisionKind.FOLDER
 
     @property
     def identity(self) -> tuple[int, int]:
@@ -47,28 +47,28 @@ class Sight:
         return {path: stamp if is_code(path, self.kind) else None for path, stamp in self.stamps.items()}
 
 
-def look_at(name: str, paths: Sequence[Path], problem_of: Callable[[str], str]) -> Sight:
+def stat_tree(name: str, paths: Sequence[Path], problem_of: Callable[[str], str]) -> TreeStat:
     """Look at what claims *name*."""
-    claims = [(path, problem) for path in paths if (problem := claim_problem(path)) is not None]
+    claims = [(path, problem) for path in paths if (problem := entry_problem(path)) is not None]
     if not claims:
-        return Sight(paths[0], directories=_folders(paths), is_deployment=False)
+        return TreeStat(paths[0], directories=_folders(paths), is_deployment=False)
     path, problem = claims[0]
     if len(claims) > 1:
         listed = " and ".join(path.name + "/" * path.is_dir() for path, _ in claims)
         problem = f"{listed} both claim the name {name!r}: rename or remove one"
     problem = problem or problem_of(name)
     if problem:
-        return Sight(path, directories=_folders(paths), problem=problem)
+        return TreeStat(path, directories=_folders(paths), problem=problem)
     try:
         return _look_at_file(path) if path.suffix in YAML_SUFFIXES and not path.is_dir() else _walk(path)
     except OSError as error:
         problem = f"{path} cannot be read: {error.strerror or error}"
-        return Sight(path, directories=_folders(paths), problem=problem)
+        return TreeStat(path, directories=_folders(paths), problem=problem)
 
 
 def _folders(paths: Sequence[Path]) -> Directories:
     identities = {path: identity_of(path) for path in paths if path.is_dir()}
-    return {place_of(str(path), identity): identity for path, identity in identities.items()}
+    return {cached_realpath(str(path), identity): identity for path, identity in identities.items()}
 
 
 class _Walk:
@@ -80,7 +80,7 @@ class _Walk:
         self.own: set[str] = set()
         self.is_cut = False  # there are more directories than are looked into
         identity = identity_of(folder)
-        self._folder = place_of(str(folder), identity)
+        self._folder = cached_realpath(str(folder), identity)
         self._written = self_writes.written_in(self._folder)
         self._visited: set[tuple[int, int]] = set()
         links = self._tree("", str(folder), identity, _MAX_FILES)
@@ -101,7 +101,7 @@ class _Walk:
     def _tree(self, prefix: str, top: str, top_identity: tuple[int, int], most: int) -> list[tuple[str, str]]:
         """Visit *top* and what lies below it; returns the links to directories, with their prefixes."""
         links: list[tuple[str, str]] = []
-        to_visit = deque([(prefix, top, place_of(top, top_identity))])
+        to_visit = deque([(prefix, top, cached_realpath(top, top_identity))])
         while to_visit:
             prefix, directory, real = to_visit.popleft()
             identity = top_identity if directory is top else identity_of(directory)
@@ -128,7 +128,7 @@ class _Walk:
         return links
 
     def _file(self, relative: str, path: str, stamp: Stamp) -> None:
-        if path in self._written and self_writes.is_own(self._folder, path, stamp):
+        if path in self._written and self_writes.is_self_written(self._folder, path, stamp):
             self.own.add(relative)
             if not relative.endswith(".py"):
                 return
@@ -145,33 +145,33 @@ class _TooManyError(Exception):
     """A walk met more files than it may."""
 
 
-def _walk(folder: Path) -> Sight:
+def _walk(folder: Path) -> TreeStat:
     try:
         walk = _Walk(folder)
     except _TooManyError:
         problem = f"{folder} holds more than {_MAX_FILES:,} files: move what is no part of the wrapper out of it"
-        return Sight(folder, directories=_folders((folder,)), problem=problem)
-    return Sight(folder, walk.stamps, directories=walk.directories, own=frozenset(walk.own), is_cut=walk.is_cut)
+        return TreeStat(folder, directories=_folders((folder,)), problem=problem)
+    return TreeStat(folder, walk.stamps, directories=walk.directories, own=frozenset(walk.own), is_cut=walk.is_cut)
 
 
-def _look_at_file(path: Path) -> Sight:
+def _look_at_file(path: Path) -> TreeStat:
     """A pipeline in YAML. Changes of it are told of the directory; where it is a link, also by what that leads to."""
     stamp = Stamp.of(os.stat(path))
     places = {str(path.parent), os.path.dirname(real_path(path))} if path.is_symlink() else set()
     directories = {real_path(place): identity_of(place) for place in places}
-    return Sight(path, {path.name: stamp}, directories=directories, kind=Kind.YAML)
+    return TreeStat(path, {path.name: stamp}, directories=directories, kind=RevisionKind.YAML)
 
 
-def is_code(path: str, kind: Kind) -> bool:
+def is_code(path: str, kind: RevisionKind) -> bool:
     """Whether the file *path* of a deployment of that *kind* is run, and not only there."""
-    return kind is Kind.YAML or path.endswith(".py")
+    return kind is RevisionKind.YAML or path.endswith(".py")
 
 
 def _entries(prefix: str, directory: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
     try:
         with os.scandir(directory) as entries:
             for entry in entries:
-                if not is_leaving(entry.name):
+                if not is_ignored(entry.name):
                     yield prefix + entry.name, entry
     except FileNotFoundError:  # removed since its parent was listed
         return
@@ -198,7 +198,7 @@ def identity_of(path: str | Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def place_of(directory: str, identity: tuple[int, int]) -> str:
+def cached_realpath(directory: str, identity: tuple[int, int]) -> str:
     """The real path of *directory*, found once for each *identity*: it costs a system call for each part."""
     real = _known_real_path(directory, identity)
     if real != directory and identity_of(real) != identity:  # what a link leads to was renamed, and the link flipped
@@ -212,7 +212,7 @@ def _known_real_path(directory: str, identity: tuple[int, int]) -> str:
     return real_path(directory)
 
 
-def surroundings_of(root: Path) -> Iterator[tuple[str, tuple[int, int]]]:
+def watch_roots(root: Path) -> Iterator[tuple[str, tuple[int, int]]]:
     """The root as a directory to watch; its parent too, where a link to it may be flipped or it may come back."""
     for directory in (root, root.parent) if root.is_symlink() or not root.is_dir() else (root,):
         if directory.is_dir():

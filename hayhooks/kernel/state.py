@@ -12,7 +12,7 @@ from hayhooks.errors import Place
 from hayhooks.kernel.admission import Leases
 from hayhooks.kernel.limits import Slots
 from hayhooks.kernel.operations import Operation
-from hayhooks.kernel.threads import Crew
+from hayhooks.kernel.threads import DaemonThreadPool
 
 
 class Stamp(NamedTuple):
@@ -46,7 +46,7 @@ class Shared(NamedTuple):
     version: str  # a digest of it, and of those that it imports
 
 
-class Kind(Enum):
+class RevisionKind(Enum):
     """What a revision is one of."""
 
     FOLDER = "folder"  # with a pipeline_wrapper.py
@@ -64,7 +64,7 @@ class Revision:
     files: Mapping[str, File] = field(default_factory=dict, repr=False)  # by path relative to the folder, with "/"
     problem: str = ""  # why this can never be a deployment, and what to do about it
     shared: Mapping[str, Shared] = field(default_factory=dict, repr=False)  # modules that it imports, by name
-    kind: Kind = Kind.FOLDER
+    kind: RevisionKind = RevisionKind.FOLDER
     make: Callable[[], Any] | None = field(default=None, repr=False)  # makes the wrapper, where code has given it
     identity: tuple[int, int] = field(default=(0, 0), compare=False)  # device and inode of the folder or file
 
@@ -96,7 +96,7 @@ class Deployment:
     description: str  # the wrapper's docstring, "" without one
     loaded_at: float  # Unix seconds
     load_ms: float
-    crew: Crew  # runs its sync methods
+    threads: DaemonThreadPool  # runs its sync methods
     timeout_s: float = 0.0  # that a request may take; 0: no limit
     slots: Slots | None = None  # for the requests that it works on; None: no limit
     leases: Leases = field(default_factory=Leases)

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from hayhooks.errors import StartError
-from hayhooks.kernel.discovery import claims_on, name_problem
-from hayhooks.kernel.state import Kind, Revision
+from hayhooks.kernel.discovery import entries_named, name_problem
+from hayhooks.kernel.state import Revision, RevisionKind
 from hayhooks.wrapper import BasePipelineWrapper
 
-Given = Callable[[], BasePipelineWrapper]  # a wrapper's class, or what makes one
+WrapperFactory = Callable[[], BasePipelineWrapper]  # a wrapper's class, or what makes one
 
 
-def revisions_of(pipelines: Mapping[str, Given], reserved: Collection[str]) -> tuple[Revision, ...]:
+def static_revisions(pipelines: Mapping[str, WrapperFactory], reserved: Collection[str]) -> tuple[Revision, ...]:
     """The revisions of *pipelines*, by name.
 
     Raises:
@@ -29,7 +29,7 @@ def check_directory(root: Path, given: Collection[Revision]) -> None:
     Raises:
         StartError: something has.
     """
-    for name, path in claims_on(root, [revision.name for revision in given]).items():
+    for name, path in entries_named(root, [revision.name for revision in given]).items():
         raise StartError(f"{path} and a pipeline given in code both claim the name {name!r}: rename one of them")
 
 
@@ -51,10 +51,10 @@ def _revision(name: Any, make: Any, reserved: Collection[str]) -> Revision:
     digest = hashlib.blake2b("\0".join(_identity(make)).encode(errors="surrogateescape"), digest_size=16)
     if path.is_file():
         digest.update(path.read_bytes())
-    return Revision(name, path, digest.hexdigest(), kind=Kind.CODE, make=make)
+    return Revision(name, path, digest.hexdigest(), kind=RevisionKind.CODE, make=make)
 
 
-def _file_of(make: Given) -> Path:
+def _file_of(make: WrapperFactory) -> Path:
     """Where the code is that *make* runs; its name where that is in no file."""
     try:
         return Path(inspect.getfile(inspect.unwrap(getattr(make, "func", make))))
@@ -62,6 +62,6 @@ def _file_of(make: Given) -> Path:
         return Path(".".join(_identity(make)))
 
 
-def _identity(make: Given) -> Iterator[str]:
+def _identity(make: WrapperFactory) -> Iterator[str]:
     function = getattr(make, "func", make)  # of a partial
     yield from (str(getattr(function, name, type(function).__name__)) for name in ("__module__", "__qualname__"))

@@ -10,7 +10,7 @@ from loguru import logger as log
 Job = Callable[[], None]
 
 
-class Crew:
+class DaemonThreadPool:
     """Run jobs in daemon threads: *limit* at a time, threads started as needed and ended when idle.
 
     Ours and not ``ThreadPoolExecutor``, because the interpreter joins that one's threads on exit: one pipeline
@@ -47,7 +47,7 @@ class Crew:
             self._spare -= 1
         self._jobs.put(job)
 
-    def relieve(self) -> None:
+    def tick(self) -> None:
         """Start threads for waiting jobs in place of those that have been busy for longer than the patience."""
         with self._lock:
             self._start(-self._spare)

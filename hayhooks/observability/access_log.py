@@ -1,7 +1,7 @@
 """The access log: a line for each request.
 
 Its cost must not be seen: loguru takes 50 microseconds for a line, which is a third of what a small request takes. So a
-request only leaves its exchange here, and a thread makes lines of those that have come, many at a time.
+request only leaves its record here, and a thread makes lines of those that have come, many at a time.
 """
 
 import atexit
@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from hayhooks.observability.log import JSON, encoded, log, output, printable
-from hayhooks.observability.request_record import Exchange
+from hayhooks.observability.request_record import RequestRecord
 
 _WAIT_S = 0.05  # for more to write at a time
 _LIMIT = 10_000  # exchanges that wait to be written; more are dropped, and counted
@@ -21,22 +21,22 @@ _END_S = 2.0  # that the last lines get when the server stops: who reads them ma
 
 
 class AccessLog:
-    """Call it with each exchange that has ended; ``close`` writes what is left."""
+    """Call it with each record that has ended; ``close`` writes what is left."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Exchange] = deque()
+        self._waiting: deque[RequestRecord] = deque()
         self._dropped = 0
         self._awake = False  # the thread will look: asking its event each time would cost more than all else
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def __call__(self, exchange: Exchange) -> None:
-        """Have the line of *exchange* written, soon; on the event loop."""
+    def __call__(self, record: RequestRecord) -> None:
+        """Have the line of *record* written, soon; on the event loop."""
         if len(self._waiting) >= _LIMIT:
             self._dropped += 1
             return
-        self._waiting.append(exchange)
+        self._waiting.append(record)
         if not self._awake:
             self._awake = True
             self._start()
@@ -93,37 +93,37 @@ class AccessLog:
             self._dropped += len(block)
 
 
-def as_text(exchange: Exchange) -> str:
-    """The line of *exchange* for people."""
-    clock, _, ms = _times(exchange.ended_at)
-    how = "cancelled after" if exchange.cancelled else "in"
-    chunks = f"  {exchange.chunks} chunks" if exchange.chunks else ""
-    failed = "  failed in mid-stream" if exchange.error and exchange.status < 400 else ""
-    who = f"  {exchange.pipeline}@{exchange.revision}" if exchange.revision else f"  {printable(exchange.pipeline)}"
+def as_text(record: RequestRecord) -> str:
+    """The line of *record* for people."""
+    clock, _, ms = _times(record.ended_at)
+    how = "cancelled after" if record.cancelled else "in"
+    chunks = f"  {record.chunks} chunks" if record.chunks else ""
+    failed = "  failed in mid-stream" if record.error and record.status < 400 else ""
+    who = f"  {record.pipeline}@{record.revision}" if record.revision else f"  {printable(record.pipeline)}"
     return (
-        f"{clock}.{ms:03} INFO    {exchange.method} {printable(exchange.path)} {exchange.status} {how} "
-        f"{exchange.took_s * 1000:.0f} ms{chunks}{failed}{who if exchange.pipeline else ''}  {exchange.size} bytes"
-        f"  id={printable(exchange.id, 200)}  {exchange.client}\n"
+        f"{clock}.{ms:03} INFO    {record.method} {printable(record.path)} {record.status} {how} "
+        f"{record.took_s * 1000:.0f} ms{chunks}{failed}{who if record.pipeline else ''}  {record.size} bytes"
+        f"  id={printable(record.id, 200)}  {record.client}\n"
     )
 
 
-def as_json(exchange: Exchange) -> str:
-    """The line of *exchange* for programs; what is empty is left out."""
-    _, (date, zone), ms = _times(exchange.ended_at)
+def as_json(record: RequestRecord) -> str:
+    """The line of *record* for programs; what is empty is left out."""
+    _, (date, zone), ms = _times(record.ended_at)
     entry: dict[str, Any] = {
         "time": f"{date}.{ms:03}{zone}",
         "level": "INFO",
-        "message": f"{exchange.method} {printable(exchange.path)} {exchange.status}",
+        "message": f"{record.method} {printable(record.path)} {record.status}",
         "event": "request",
-        "request_id": exchange.id,
-        "method": exchange.method,
-        "path": exchange.path,
-        "status": exchange.status,
-        "took_ms": round(exchange.took_s * 1000, 3),
-        "bytes": exchange.size,
+        "request_id": record.id,
+        "method": record.method,
+        "path": record.path,
+        "status": record.status,
+        "took_ms": round(record.took_s * 1000, 3),
+        "bytes": record.size,
     }
     for name in _OPTIONAL:
-        if value := getattr(exchange, name):
+        if value := getattr(record, name):
             entry[name] = value
     return encoded(entry) + "\n"
 

@@ -12,9 +12,9 @@ from loguru import logger as log
 from pydantic_core import to_json
 
 from hayhooks.errors import sendable
-from hayhooks.observability.request_record import current_exchange
+from hayhooks.observability.request_record import current_request
 
-__all__ = ["JSON", "TEXT", "log", "output", "printable", "set_up"]
+__all__ = ["JSON", "TEXT", "configure_logging", "log", "output", "printable"]
 
 TEXT, JSON = "text", "json"  # what HAYHOOKS_LOG_FORMAT may be
 
@@ -42,7 +42,7 @@ class Output:
 output = Output()
 
 
-def set_up(level: str, format: str = TEXT, sink: TextIO | None = None) -> None:
+def configure_logging(level: str, format: str = TEXT, sink: TextIO | None = None) -> None:
     """Send everything of *level* and above to *sink* (default: standard error, of our own), one line an entry.
 
     The standard library's loggers (uvicorn's, Haystack's) are led into the same stream. Some tell every step at INFO,
@@ -106,10 +106,10 @@ def _as_json(record: Any) -> str:
         "level": record["level"].name,
         "message": sendable(record["message"]),
     }
-    exchange = current_exchange.get(None)
-    if exchange is not None:
-        ours = ("request_id", exchange.id), ("pipeline", exchange.pipeline), ("revision", exchange.revision)
-        entry |= {name: value for name, value in (*ours, ("trace_id", exchange.trace_id)) if value}
+    record = current_request.get(None)
+    if record is not None:
+        ours = ("request_id", record.id), ("pipeline", record.pipeline), ("revision", record.revision)
+        entry |= {name: value for name, value in (*ours, ("trace_id", record.trace_id)) if value}
     if record["exception"] is not None:
         entry["exception"] = _told(record["exception"])
     return encoded(entry | {name: value for name, value in record["extra"].items() if name not in entry})

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from hayhooks.errors import sendable
 from hayhooks.kernel.reconcile import Change
 from hayhooks.kernel.state import Deployment, Failure, Snapshot
-from hayhooks.observability.request_record import Counts, Exchange
-from hayhooks.observability.worker_state import Board
+from hayhooks.observability.request_record import PipelineCounters, RequestRecord
+from hayhooks.observability.worker_state import WorkerStateDir
 
 if TYPE_CHECKING:
     from prometheus_client.process_collector import ProcessCollector
@@ -91,30 +91,30 @@ class Metrics:
 
     def __init__(self) -> None:
         self.snapshot = Snapshot()
-        self._server = Counts()
-        self._pipelines: dict[str, Counts] = {}
+        self._server = PipelineCounters()
+        self._pipelines: dict[str, PipelineCounters] = {}
         self._undeploys = 0
         self._events = 0  # tells whether anything has been counted since
 
-    def of(self, name: str) -> Counts | None:
+    def of(self, name: str) -> PipelineCounters | None:
         """The counts of the pipeline *name*; None if it has just been removed."""
         return self._pipelines.get(name)
 
-    def __call__(self, exchange: Exchange) -> None:
+    def __call__(self, record: RequestRecord) -> None:
         """Count a request that has ended; on the event loop."""
         self._events += 1
-        counts = exchange.counts or self._server
-        key = (exchange.endpoint, exchange.method, exchange.status)
+        counts = record.counts or self._server
+        key = (record.endpoint, record.method, record.status)
         answers = counts.answers.get(key)
         if answers is None:
-            method = exchange.method if exchange.method in _METHODS else "other"
+            method = record.method if record.method in _METHODS else "other"
             empty = [0.0] * (len(BUCKETS) + 2)
-            answers = counts.answers.setdefault((exchange.endpoint, method, exchange.status), empty)
-        answers[bisect_left(BUCKETS, exchange.took_s)] += 1
-        answers[-1] += exchange.took_s
-        if exchange.cancelled:
+            answers = counts.answers.setdefault((record.endpoint, method, record.status), empty)
+        answers[bisect_left(BUCKETS, record.took_s)] += 1
+        answers[-1] += record.took_s
+        if record.cancelled:
             counts.cancelled += 1
-        if exchange.error and exchange.status < 400:
+        if record.error and record.status < 400:
             counts.stream_failures += 1
 
     def live(self, snapshot: Snapshot) -> None:
@@ -124,12 +124,12 @@ class Metrics:
         for name in self._pipelines.keys() - names:
             del self._pipelines[name]
         for name in names - self._pipelines.keys():
-            self._pipelines[name] = Counts()
+            self._pipelines[name] = PipelineCounters()
 
     def changed(self, change: Change) -> None:
         """Count a change, of which the snapshot is live; on the event loop."""
         self._events += 1
-        counts = self._pipelines.get(change.name) or Counts()
+        counts = self._pipelines.get(change.name) or PipelineCounters()
         match change.outcome:
             case Deployment():
                 counts.deploys += 1
@@ -156,27 +156,27 @@ class Metrics:
             rows["hayhooks_deploy_failures_total", label] = [counts.failures]
         return rows
 
-    def all_rows(self, board: Board) -> Rows:
+    def all_rows(self, worker_dir: WorkerStateDir) -> Rows:
         """What all workers say together, and of what changes with a generation what this one does.
 
         What this one has counted is posted first. Whichever worker is asked next knows at least as much, so that no
         sum ever falls.
         """
         rows = self.rows()
-        post(board, rows)
+        post(worker_dir, rows)
         known = _names(self.snapshot) | {""}
-        for lives, posted in board.posted(_KIND):
+        for lives, posted in worker_dir.posted(_KIND):
             _add(rows, _wanted(_decoded(posted), known, lives=lives))
         return rows | dict(_of_snapshot(self.snapshot))
 
     @contextmanager
-    def shared(self, board: Board) -> Iterator[None]:
+    def shared(self, worker_dir: WorkerStateDir) -> Iterator[None]:
         """In this context tell the other workers, once a second and in the end, what has been counted."""
-        if board.directory is None:
+        if worker_dir.directory is None:
             yield
             return
         stopped = threading.Event()
-        thread = threading.Thread(target=self._share, args=(board, stopped), name="hayhooks metrics", daemon=True)
+        thread = threading.Thread(target=self._share, args=(worker_dir, stopped), name="hayhooks metrics", daemon=True)
         thread.start()
         try:
             yield
@@ -184,21 +184,21 @@ class Metrics:
             stopped.set()
             thread.join()
 
-    def _share(self, board: Board, stopped: threading.Event) -> None:
+    def _share(self, worker_dir: WorkerStateDir, stopped: threading.Event) -> None:
         told = -1
         while not stopped.wait(_POST_S):
             events = self._events
             # A stream may have gone on without an end: that is none.
             if events != told or any(counts.in_flight for counts in self._pipelines.copy().values()):
-                post(board, self.rows())
+                post(worker_dir, self.rows())
                 told = events
-        post(board, self.rows())
+        post(worker_dir, self.rows())
 
 
-def post(board: Board, rows: Rows) -> None:
+def post(worker_dir: WorkerStateDir, rows: Rows) -> None:
     """Leave *rows* for the other workers."""
-    if board.directory is not None:
-        board.post_as(_KIND, json.dumps([[name, labels, numbers] for (name, labels), numbers in rows.items()]))
+    if worker_dir.directory is not None:
+        worker_dir.post_as(_KIND, json.dumps([[name, labels, numbers] for (name, labels), numbers in rows.items()]))
 
 
 def _decoded(posted: str) -> Iterator[tuple[Key, list[float]]]:
@@ -234,7 +234,7 @@ def _add(rows: Rows, more: Iterable[tuple[Key, Sequence[float]]]) -> None:
                 rows[key] = [a + b for a, b in zip(there, numbers, strict=True)]
 
 
-def _requests(pipeline: str, counts: Counts) -> Iterator[tuple[Key, list[float]]]:
+def _requests(pipeline: str, counts: PipelineCounters) -> Iterator[tuple[Key, list[float]]]:
     for (endpoint, method, status), numbers in counts.answers.copy().items():
         endpoint = endpoint or _UNKNOWN
         yield ("hayhooks_requests_total", (pipeline, endpoint, method, str(status))), [sum(numbers[:-1])]

@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExport
 
 from hayhooks._version import __version__
 from hayhooks.observability.log import log
-from hayhooks.observability.request_record import Exchange
+from hayhooks.observability.request_record import RequestRecord
 
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _PROTOCOL = "http/protobuf"
@@ -40,40 +40,40 @@ class Tracing:
             trace.set_tracer_provider(self._provider)
         self._tracer = self._provider.get_tracer("hayhooks", __version__)
 
-    def begin(self, exchange: Exchange, scope: Mapping[str, Any]) -> None:
+    def begin(self, record: RequestRecord, scope: Mapping[str, Any]) -> None:
         """Begin the span of a request: a child of the current one, or of what its headers name."""
-        if exchange.path in _UNTRACED:
+        if record.path in _UNTRACED:
             return
         current = trace.get_current_span()
         span = self._tracer.start_span(
-            exchange.method,
+            record.method,
             context=None if current.is_recording() else propagate.extract(_texts(scope["headers"])),
             kind=trace.SpanKind.SERVER,
             attributes={
-                "http.request.method": exchange.method,
-                "url.path": exchange.path,
+                "http.request.method": record.method,
+                "url.path": record.path,
                 "url.scheme": scope.get("scheme", "http"),
-                "client.address": exchange.client,
-                "hayhooks.request_id": exchange.id,
+                "client.address": record.client,
+                "hayhooks.request_id": record.id,
             },
         )
-        exchange.trace_id = trace.format_trace_id(span.get_span_context().trace_id)
-        exchange.span = span, attach(trace.set_span_in_context(span))
+        record.trace_id = trace.format_trace_id(span.get_span_context().trace_id)
+        record.span = span, attach(trace.set_span_in_context(span))
 
-    def end(self, exchange: Exchange) -> None:
+    def end(self, record: RequestRecord) -> None:
         """End it: the last byte is out."""
-        if exchange.span is None:
+        if record.span is None:
             return
-        (span, token), exchange.span = exchange.span, None
-        span.set_attribute("http.response.status_code", exchange.status)
-        if exchange.endpoint:
-            span.update_name(f"{exchange.method} {exchange.endpoint.replace('{name}', exchange.pipeline)}")
-            span.set_attribute("http.route", exchange.endpoint)
+        (span, token), record.span = record.span, None
+        span.set_attribute("http.response.status_code", record.status)
+        if record.endpoint:
+            span.update_name(f"{record.method} {record.endpoint.replace('{name}', record.pipeline)}")
+            span.set_attribute("http.route", record.endpoint)
         for name in ("pipeline", "revision", "chunks", "cancelled"):
-            if value := getattr(exchange, name):
+            if value := getattr(record, name):
                 span.set_attribute(f"hayhooks.{name}", value)
-        if exchange.error or exchange.status >= 500:
-            _tell_error(span, exchange)
+        if record.error or record.status >= 500:
+            _tell_error(span, record)
         span.end()
         detach(token)
 
@@ -95,10 +95,10 @@ class Tracing:
             thread.join(_FLUSH_S)
 
 
-def _tell_error(span: trace.Span, exchange: Exchange) -> None:
-    kind, _, message = exchange.error.partition(": ")
-    span.set_status(trace.StatusCode.ERROR, exchange.error or None)
-    span.set_attribute("error.type", kind or str(exchange.status))
+def _tell_error(span: trace.Span, record: RequestRecord) -> None:
+    kind, _, message = record.error.partition(": ")
+    span.set_status(trace.StatusCode.ERROR, record.error or None)
+    span.set_attribute("error.type", kind or str(record.status))
     if kind:
         span.add_event("exception", {"exception.type": kind, "exception.message": message})
 

@@ -13,15 +13,15 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from hayhooks.observability.metrics import BUCKETS, FAMILIES, Metrics, Rows
-from hayhooks.observability.worker_state import Board
+from hayhooks.observability.worker_state import WorkerStateDir
 
 
-def expose(metrics: Metrics, board: Board, accept: str) -> tuple[bytes, str]:
-    """All numbers of *metrics*, and those of the other workers on *board*.
+def expose(metrics: Metrics, worker_dir: WorkerStateDir, accept: str) -> tuple[bytes, str]:
+    """All numbers of *metrics*, and those of the other workers on *worker_dir*.
 
     Args:
         metrics: of this process.
-        board: where the others' are.
+        worker_dir: where the others' are.
         accept: the client's ``Accept`` header.
 
     Returns:
@@ -31,19 +31,19 @@ def expose(metrics: Metrics, board: Board, accept: str) -> tuple[bytes, str]:
         encode, content_type = choose_encoder(accept)
     except (TypeError, ValueError):  # for a version that is none
         encode, content_type = choose_encoder("")
-    return encode(_Page(metrics, board)), content_type
+    return encode(_Page(metrics, worker_dir)), content_type
 
 
 class _Page(Collector):
     """One answer, as prometheus-client asks for it."""
 
-    def __init__(self, metrics: Metrics, board: Board) -> None:
+    def __init__(self, metrics: Metrics, worker_dir: WorkerStateDir) -> None:
         self._metrics = metrics
-        self._board = board
+        self._worker_dir = worker_dir
 
     def collect(self) -> Iterator[Metric]:
         """The families of which there are numbers."""
-        rows = self._metrics.all_rows(self._board)
+        rows = self._metrics.all_rows(self._worker_dir)
         by_family: dict[str, Rows] = {}
         for key, numbers in rows.items():
             by_family.setdefault(key[0], {})[key] = numbers

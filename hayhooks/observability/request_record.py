@@ -1,13 +1,13 @@
-"""An exchange: one request and what becomes of it. The access log, the metrics, the trace and log lines read it."""
+"""An record: one request and what becomes of it. The access log, the metrics, the trace and log lines read it."""
 
 import time
 from contextvars import ContextVar
 from typing import Any
 
-from hayhooks.errors import PipelineError, told
+from hayhooks.errors import PipelineError, safe_str
 
 
-class Counts:
+class PipelineCounters:
     """What has been counted of one pipeline, or of the server's own routes; changed on the event loop alone.
 
     Attributes:
@@ -26,7 +26,7 @@ class Counts:
         self.failures = 0
 
 
-class Exchange:
+class RequestRecord:
     """One request, filled in on its way. Of the deployment only names and numbers: it may outlive that.
 
     Attributes:
@@ -52,7 +52,7 @@ class Exchange:
     below_name = cancelled = False
     status = size = chunks = 0
     span: Any = None  # while it is traced
-    counts: Counts | None = None  # of its pipeline, where metrics are kept
+    counts: PipelineCounters | None = None  # of its pipeline, where metrics are kept
     ended_at = took_s = 0.0
 
     def __init__(self, method: str, path: str, client: str, id: str) -> None:
@@ -77,14 +77,14 @@ class Exchange:
         self.status = self.status or 499  # as nginx writes for a client that did not wait
 
 
-current_exchange: ContextVar[Exchange] = ContextVar("hayhooks_exchange")  # of the request that runs in this context
+current_request: ContextVar[RequestRecord] = ContextVar("hayhooks_exchange")  # of the request that runs in this context
 
 
-def failed(error: BaseException) -> None:
+def record_error(error: BaseException) -> None:
     """Note that *error*, or what it came from, spoiled the answer of the request that runs here."""
-    exchange: Any = current_exchange.get(None)
-    if exchange is not None:
+    record: Any = current_request.get(None)
+    if record is not None:
         if isinstance(error.__cause__, PipelineError):  # Starlette wraps what comes when the status has been sent
             error = error.__cause__
         origin = error.__cause__ or error if isinstance(error, PipelineError) else error
-        exchange.error = f"{type(origin).__name__}: {told(origin)}".removesuffix(": ")
+        record.error = f"{type(origin).__name__}: {safe_str(origin)}".removesuffix(": ")

@@ -13,7 +13,7 @@ _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT
 _NEEDED = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http", "haystack_integrations.tracing.opentelemetry")
 
 
-def set_up() -> "Tracing | None":
+def configure_tracing() -> "Tracing | None":
     """What traces, if the environment asks for it and it is installed."""
     if not is_asked_for() or _missing():
         return None

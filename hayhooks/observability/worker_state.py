@@ -17,15 +17,15 @@ from hayhooks.observability.log import log
 _VARIABLE = "_HAYHOOKS_WORKERS"  # no setting: it is set by the process that starts the workers
 
 
-class Board:
+class WorkerStateDir:
     """Where workers post what they serve; None as *directory* for a process that has no others."""
 
     def __init__(self, directory: Path | None) -> None:
         self.directory = directory
 
     @classmethod
-    def of_environment(cls) -> "Board":
-        """The board that the process which started us has made."""
+    def of_environment(cls) -> "WorkerStateDir":
+        """The worker_dir that the process which started us has made."""
         directory = os.environ.get(_VARIABLE)
         return cls(Path(directory) if directory else None)
 

@@ -7,9 +7,19 @@ from starlette.routing import BaseRoute
 
 from hayhooks.errors import OpenAIError
 from hayhooks.kernel.state import Deployment, Snapshot
-from hayhooks.openai.completions import Completion
-from hayhooks.openai.endpoint import Api, check_content, content_schema, request_schema
-from hayhooks.openapi.describe import EVENTS, JSON, OPENAI, Docs, Schema, answer, answers_of_work, obj, ref
+from hayhooks.openai.completions import ChatCompletionEncoder
+from hayhooks.openai.endpoint import OpenAIEndpoint, check_content, content_schema, request_schema
+from hayhooks.openapi.describe import (
+    EVENTS,
+    JSON,
+    OPENAI,
+    OperationDocs,
+    Schema,
+    object_schema,
+    pipeline_responses,
+    ref,
+    response_object,
+)
 
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
@@ -37,19 +47,19 @@ def _arguments(body: dict[str, Any]) -> dict[str, Any]:
     return {"messages": body["messages"]}
 
 
-def _completion(model: str, body: dict[str, Any]) -> Completion:
+def _completion(model: str, body: dict[str, Any]) -> ChatCompletionEncoder:
     options = body.get("stream_options") or {}
-    return Completion(model, include_usage=options.get("include_usage") is True)
+    return ChatCompletionEncoder(model, include_usage=options.get("include_usage") is True)
 
 
-_MESSAGE = obj(
+_MESSAGE = object_schema(
     ["role"],
     role={"type": "string", "examples": ["user", "system", "assistant", "tool"]},
     content=content_schema("text"),
 )
 
 _STREAM_OPTIONS: Schema = {
-    "anyOf": [obj(include_usage={"type": "boolean"}), {"type": "null"}],
+    "anyOf": [object_schema(include_usage={"type": "boolean"}), {"type": "null"}],
     "description": "`include_usage`: a stream ends with the token counts.",
 }
 
@@ -60,26 +70,30 @@ _REQUEST = request_schema(
     [{"role": "user", "content": "Hello"}],
 )
 
-_TOOL_CALL = obj(
+_TOOL_CALL = object_schema(
     ["id", "type", "function"],
     id={"type": "string"},
     type={"const": "function"},
-    function=obj(["name", "arguments"], name={"type": "string"}, arguments={"type": "string"}),
+    function=object_schema(["name", "arguments"], name={"type": "string"}, arguments={"type": "string"}),
 )
 
-_USAGE = obj(prompt_tokens={"type": "integer"}, completion_tokens={"type": "integer"}, total_tokens={"type": "integer"})
+_USAGE = object_schema(
+    prompt_tokens={"type": "integer"}, completion_tokens={"type": "integer"}, total_tokens={"type": "integer"}
+)
 
 
 def _completion_schema(kind: str, part: str, **message: Schema) -> Schema:
     """A completion or a chunk of one: they differ in the name of the *part* that a choice has."""
-    said = obj(
+    said = object_schema(
         role={"type": "string"},
         content={"type": ["string", "null"]},
         reasoning_content={"type": ["string", "null"]},
         **message,
     )
-    choice = obj(["index", part], index={"type": "integer"}, **{part: said}, finish_reason={"type": ["string", "null"]})
-    return obj(
+    choice = object_schema(
+        ["index", part], index={"type": "integer"}, **{part: said}, finish_reason={"type": ["string", "null"]}
+    )
+    return object_schema(
         ["id", "object", "created", "model", "choices"],
         id={"type": "string"},
         object={"const": kind},
@@ -90,14 +104,14 @@ def _completion_schema(kind: str, part: str, **message: Schema) -> Schema:
     )
 
 
-_DOCS = Docs(
+_DOCS = OperationDocs(
     name="create_chat_completion",
     summary="Chat with a pipeline",
     description="OpenAI's chat completions. `/chat/completions` is the same.",
     tag=OPENAI,
     body={JSON: _REQUEST},
-    answers=answers_of_work(
-        answer(
+    answers=pipeline_responses(
+        response_object(
             "The answer; with `stream` a `ChatCompletionChunk` in each event, and `data: [DONE]` at the end.",
             {JSON: ref("ChatCompletion"), EVENTS: {}},
         ),
@@ -109,14 +123,14 @@ _DOCS = Docs(
         "ChatCompletion": _completion_schema(
             "chat.completion", "message", tool_calls={"type": "array", "items": _TOOL_CALL}
         ),
-        "ChatCompletionChunk": obj(
+        "ChatCompletionChunk": object_schema(
             **_completion_schema("chat.completion.chunk", "delta", tool_calls={"type": "array"})["properties"],
             event={"type": "object", "description": "Of the pipeline, for user interfaces."},
         ),
     },
 )
 
-_CHAT = Api(
+_CHAT = OpenAIEndpoint(
     path="/chat/completions",
     short_path="/chat",
     title="chat completions",

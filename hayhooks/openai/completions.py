@@ -10,15 +10,15 @@ from functools import cached_property
 from itertools import chain
 from typing import Any
 
-from hayhooks.errors import OpenAIError, told
+from hayhooks.errors import OpenAIError, safe_str
 from hayhooks.http.json import encode_part, encode_texts
-from hayhooks.openai.delta import Call, Piece, Tally
-from hayhooks.openai.normalize import completion_of, piece_of, texts_of
+from hayhooks.openai.delta import Delta, DeltaAccumulator, PendingCall
+from hayhooks.openai.normalize import completion_of, plain_texts, to_delta
 
 DONE = b"data: [DONE]\n\n"
 
 
-class Completion:
+class ChatCompletionEncoder:
     """One answer: what is the same in all of its chunks, and how they are made.
 
     Args:
@@ -31,7 +31,7 @@ class Completion:
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
         self._created = int(time.time())
         self._include_usage = include_usage
-        self._tally = Tally()
+        self._tally = DeltaAccumulator()
 
     def whole(self, items: Iterable[Any]) -> bytes:
         """The ``chat.completion`` object of an answer that consists of *items*.
@@ -44,7 +44,7 @@ class Completion:
         if given is not None:
             return encode_part({**self._head("chat.completion"), "usage": None, **given})
         content, reasoning, tally = [], [], self._tally
-        for piece in map(piece_of, items):
+        for piece in map(to_delta, items):
             content.append(piece.content)
             reasoning.append(piece.reasoning)
             tally.take(piece)
@@ -63,7 +63,7 @@ class Completion:
 
     def write(self, batch: list[Any]) -> Iterable[bytes]:
         """A chunk for each item of *batch*, but for calls: they wait for the end, when it is known whose they are."""
-        texts = None if self._tally.pending else texts_of(batch)
+        texts = None if self._tally.pending else plain_texts(batch)
         if texts is None:
             return chain.from_iterable(map(self._of_item, batch))
         return (encode_texts(texts, *self._around_texts),) if texts else ()
@@ -74,15 +74,15 @@ class Completion:
 
     def fail(self, error: Exception) -> bytes:
         """An event of its own, which SDKs raise and UIs show; no finish reason says that the answer was complete."""
-        body = OpenAIError(500, told(error), type="server_error").body()["error"]
+        body = OpenAIError(500, safe_str(error), type="server_error").body()["error"]
         return b"".join([b"data: ", encode_part({"error": body}), b"\n\n", DONE])
 
     def _of_item(self, item: Any) -> Iterator[bytes]:
-        piece = piece_of(item)
+        piece = to_delta(item)
         self._tally.take(piece)
         return self._of(piece)
 
-    def _of(self, piece: Piece) -> Iterator[bytes]:
+    def _of(self, piece: Delta) -> Iterator[bytes]:
         if piece.content:
             yield encode_texts([piece.content], *self._around_texts)
         if piece.reasoning:
@@ -121,7 +121,7 @@ class Completion:
         return {"id": self._id, "object": kind, "created": self._created, "model": self._model}
 
 
-def _call(call: Call) -> dict[str, Any]:
+def _call(call: PendingCall) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 

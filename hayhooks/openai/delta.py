@@ -21,7 +21,7 @@ class CallDelta(NamedTuple):
     whole: bool = False  # nothing will be added to it
 
 
-class Piece(NamedTuple):
+class Delta(NamedTuple):
     """What one item adds to an answer."""
 
     content: str = ""
@@ -35,7 +35,7 @@ class Piece(NamedTuple):
 
 
 @dataclass(slots=True)
-class Call:
+class PendingCall:
     """A tool call that the client is to make."""
 
     id: str | None
@@ -46,16 +46,16 @@ class Call:
     ended: bool  # the model's message that it stands in has ended
 
 
-class Tally:
+class DeltaAccumulator:
     """What an answer comes to beside its text, from all of its pieces."""
 
     def __init__(self) -> None:
-        self._calls: list[Call] = []
+        self._calls: list[PendingCall] = []
         self._reason: str | None = None
         self._usages: dict[Any, Mapping[str, Any]] = {}  # the last one of each model and step
         self._step = 0  # of an Agent, which asks its model again when it has the results of its tools
 
-    def take(self, piece: Piece) -> None:
+    def take(self, piece: Delta) -> None:
         """Count *piece* in."""
         for id_, name in piece.results:
             self._answered(id_, name)
@@ -73,7 +73,7 @@ class Tally:
         return bool(self._calls)
 
     @property
-    def calls(self) -> list[Call]:
+    def calls(self) -> list[PendingCall]:
         """The calls that are the client's, complete with ids and arguments; to be asked for when all is counted in.
 
         An Agent's own are not among them: a call is its own when its result follows, or when the same model speaks
@@ -99,7 +99,7 @@ class Tally:
             total = _added(total, usage)
         return total or None
 
-    def _follow_calls(self, piece: Piece) -> None:
+    def _follow_calls(self, piece: Delta) -> None:
         if piece.source and (piece.content or piece.reasoning or piece.calls):
             self._calls = [call for call in self._calls if not (call.ended and call.source == piece.source)]
         for delta in piece.calls:
@@ -120,7 +120,7 @@ class Tally:
                     call.arguments += delta.arguments
                     return
                 break
-        self._calls.append(Call(delta.id, delta.name or "", delta.arguments, source, delta.place, delta.whole))
+        self._calls.append(PendingCall(delta.id, delta.name or "", delta.arguments, source, delta.place, delta.whole))
 
     def _answered(self, id_: str | None, name: str) -> None:
         for call in self._calls:

@@ -12,19 +12,19 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from hayhooks.errors import OpenAIError, PipelineError, told
+from hayhooks.errors import OpenAIError, PipelineError, safe_str
 from hayhooks.http.body import read_body
-from hayhooks.http.disconnect import unless_disconnected
-from hayhooks.http.dispatch import find, lend, switch_of, unknown_model
+from hayhooks.http.disconnect import cancel_on_disconnect
+from hayhooks.http.dispatch import model_not_served_error, serve_with_lease, switch_of, wait_for_deployment
 from hayhooks.http.invoke import Stream, collect, invoke
-from hayhooks.http.json import JSONBytes
-from hayhooks.http.responses import Events, Writer
+from hayhooks.http.json import JSONBytesResponse
+from hayhooks.http.responses import EventStreamResponse, StreamEncoder
 from hayhooks.kernel.operations import Operation
 from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.observability.log import log
-from hayhooks.observability.request_record import failed
-from hayhooks.openai.normalize import piece_of
-from hayhooks.openapi.describe import Described, Docs, Schema, obj
+from hayhooks.observability.request_record import record_error
+from hayhooks.openai.normalize import to_delta
+from hayhooks.openapi.describe import DocumentedRoute, OperationDocs, Schema, object_schema
 
 # Of wrappers that are models for OpenAI's clients.
 _METHODS = ("run_chat_completion", "run_chat_completion_async", "run_response", "run_response_async")
@@ -35,7 +35,7 @@ def is_model(deployment: Deployment) -> bool:
     return deployment.operation(*_METHODS) is not None
 
 
-class Answer(Writer, Protocol):
+class AnswerEncoder(StreamEncoder, Protocol):
     """One answer in the making; as a writer it makes the server-sent events."""
 
     def whole(self, items: Iterable[Any]) -> bytes:
@@ -43,7 +43,7 @@ class Answer(Writer, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Api:
+class OpenAIEndpoint:
     """One of OpenAI's APIs."""
 
     path: str  # below "/v1" and without it
@@ -54,26 +54,26 @@ class Api:
     check: Callable[[dict[str, Any]], None]  # raises OpenAIError if its own fields of the body do not fit
     main_field: str  # of the body: what the model is asked
     arguments: Callable[[dict[str, Any]], dict[str, Any]]  # of the method, from the body; model and body are added
-    answer: Callable[[str, dict[str, Any]], Answer]  # from model and body
-    docs: Docs  # of the path on which the body names the model
+    answer: Callable[[str, dict[str, Any]], AnswerEncoder]  # from model and body
+    docs: OperationDocs  # of the path on which the body names the model
 
     def server_routes(self, snapshot: Snapshot) -> Iterator[BaseRoute]:
         """Serve the paths on which the body names the model."""
         yield Route(self.path, _ByModel(self), methods=["POST"])
-        yield Described(f"/v1{self.path}", _ByModel(self), {"POST": partial(self._docs_by_model, snapshot)})
+        yield DocumentedRoute(f"/v1{self.path}", _ByModel(self), {"POST": partial(self._docs_by_model, snapshot)})
 
     def deployment_routes(self, deployment: Deployment) -> Iterator[BaseRoute]:
         """Serve the path of one deployment; it says so where the wrapper has none of the methods."""
         operation = deployment.operation(*self.methods)
         docs = {"POST": partial(self._docs_of, operation)}
-        yield Described(self.short_path, _OfOne(self, deployment), docs, shown=operation is not None)
+        yield DocumentedRoute(self.short_path, _OfOne(self, deployment), docs, shown=operation is not None)
 
-    def _docs_by_model(self, snapshot: Snapshot) -> Docs:
+    def _docs_by_model(self, snapshot: Snapshot) -> OperationDocs:
         """What the API pages say; the example names a model that there is."""
         able = (deployment.name for deployment in snapshot.deployments.values() if deployment.operation(*self.methods))
         return replace(self.docs, body=self._body(model=next(able, "my_pipeline")))
 
-    def _docs_of(self, operation: Operation | None) -> Docs:
+    def _docs_of(self, operation: Operation | None) -> OperationDocs:
         """The same where the path decides: the body need not name the model, and the method may have a docstring."""
         assert operation is not None
         return replace(
@@ -128,14 +128,14 @@ def check_content(message: dict[str, Any], param: str) -> None:
 
 def content_schema(kind: str) -> Schema:
     """What ``check_content`` lets pass, for the API pages; parts of a text are of the type *kind*."""
-    part = obj(type={"type": "string", "examples": [kind]}, text={"type": "string"})
+    part = object_schema(type={"type": "string", "examples": [kind]}, text={"type": "string"})
     return {"anyOf": [{"type": "string"}, {"type": "array", "items": part}, {"type": "null"}]}
 
 
 def request_schema(field: str, schema: Schema, stream_options: Schema, example: Any) -> Schema:
     """The body of a request, for the API pages: *field* is what the model is asked."""
     return {
-        **obj(
+        **object_schema(
             ["model", field],
             model={"type": "string", "minLength": 1, "description": "The pipeline's name."},
             **{field: schema},
@@ -150,7 +150,7 @@ def request_schema(field: str, schema: Schema, stream_options: Schema, example: 
 class _ByModel:
     """Ask the deployment that the body names; an ASGI app, for the lease must last to the last byte."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: OpenAIEndpoint) -> None:
         self._api = api
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -158,16 +158,16 @@ class _ByModel:
         model = body.get("model")
         if not isinstance(model, str) or not model:
             raise OpenAIError(400, "'model' must be a string that names a model", param="model")
-        deployment = await find(scope, model)
+        deployment = await wait_for_deployment(scope, model)
         if deployment is None:
-            raise unknown_model(switch_of(scope).live.snapshot, model)
-        await lend(deployment, partial(_ask, self._api, deployment, body), scope, receive, send)
+            raise model_not_served_error(switch_of(scope).live.snapshot, model)
+        await serve_with_lease(deployment, partial(_ask, self._api, deployment, body), scope, receive, send)
 
 
 class _OfOne:
     """Ask one deployment; an ASGI app, for what Starlette does around a function costs 4 microseconds."""
 
-    def __init__(self, api: Api, deployment: Deployment) -> None:
+    def __init__(self, api: OpenAIEndpoint, deployment: Deployment) -> None:
         self._api = api
         self._deployment = deployment
 
@@ -178,7 +178,7 @@ class _OfOne:
 
 
 async def _ask(
-    api: Api, deployment: Deployment, body: dict[str, Any], scope: Scope, receive: Receive, send: Send
+    api: OpenAIEndpoint, deployment: Deployment, body: dict[str, Any], scope: Scope, receive: Receive, send: Send
 ) -> None:
     operation = deployment.operation(*api.methods)
     if operation is None:
@@ -186,19 +186,19 @@ async def _ask(
         raise OpenAIError(501, message, param="model", code="not_implemented", retry=False)
     try:
         # While the wrapper works nothing is read from the client but the news that it has gone.
-        response = await unless_disconnected(receive, _answer(api, deployment, operation, body, scope))
+        response = await cancel_on_disconnect(receive, _answer(api, deployment, operation, body, scope))
     except PipelineError as error:
         if error.__cause__ is not None and _was_reading_messages(error.__cause__.__traceback__):
             param = api.main_field
             raise OpenAIError(400, f"The pipeline cannot use '{param}': {error}", param=param) from error
-        failed(error)
+        record_error(error)
         log.opt(exception=error.__cause__ or error).error("{}: {} failed: {}", deployment.name, api.title, error)
         raise OpenAIError(500, str(error), type="server_error", retry=False) from error
     await response(scope, receive, send)
 
 
 async def _answer(
-    api: Api, deployment: Deployment, operation: Operation, body: dict[str, Any], scope: Scope
+    api: OpenAIEndpoint, deployment: Deployment, operation: Operation, body: dict[str, Any], scope: Scope
 ) -> Response:
     arguments = operation.accepted({"model": deployment.name, **api.arguments(body), "body": body})
     if operation.wants_headers:
@@ -209,23 +209,23 @@ async def _answer(
     stream = result if isinstance(result, Stream) else Stream([result])
     answer = api.answer(deployment.name, body)
     if not body.get("stream"):
-        return JSONBytes(_whole(answer, await collect(stream)))
+        return JSONBytesResponse(_whole(answer, await collect(stream)))
     try:
         for item in stream.first[:1]:
-            piece_of(item)  # raises while there is still a status to say so
+            to_delta(item)  # raises while there is still a status to say so
     except PipelineError:
         await stream.aclose()
         raise
-    return Events(answer, stream)
+    return EventStreamResponse(answer, stream)
 
 
-def _whole(answer: Answer, items: list[Any]) -> bytes:
+def _whole(answer: AnswerEncoder, items: list[Any]) -> bytes:
     try:
         return answer.whole(items)
     except PipelineError:
         raise
     except Exception as error:  # an item may raise anything when it is looked at, and hold what is no JSON
-        raise PipelineError(told(error), traceback="") from error
+        raise PipelineError(safe_str(error), traceback="") from error
 
 
 def _was_reading_messages(traceback: TracebackType | None) -> bool:

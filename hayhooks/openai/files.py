@@ -21,28 +21,28 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from hayhooks.errors import OpenAIError, PipelineError
-from hayhooks.http.disconnect import unless_disconnected
-from hayhooks.http.dispatch import find, lend, switch_of, unknown_model
+from hayhooks.http.disconnect import cancel_on_disconnect
+from hayhooks.http.dispatch import model_not_served_error, serve_with_lease, switch_of, wait_for_deployment
 from hayhooks.http.forms import content_type, form_of
 from hayhooks.http.invoke import Stream, collect, invoke
 from hayhooks.http.json import encode
-from hayhooks.http.responses import Text
+from hayhooks.http.responses import TextStreamResponse
 from hayhooks.kernel.operations import Operation
 from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.observability.log import log
-from hayhooks.observability.request_record import failed
+from hayhooks.observability.request_record import record_error
 from hayhooks.openapi.describe import (
     FORM,
     JSON,
     OPENAI,
-    Described,
-    Docs,
+    DocumentedRoute,
+    OperationDocs,
     Schema,
-    answer,
-    answers_of_work,
-    obj,
+    object_schema,
     parameter,
+    pipeline_responses,
     ref,
+    response_object,
 )
 
 _UPLOAD = "run_file_upload"
@@ -60,7 +60,7 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
     for path, methods in _PATHS.items():
         yield Route(path, _Files(methods), methods=list(methods))
         docs = {method: partial(_DOCS.__getitem__, name) for method, name in methods.items()}
-        yield Described(f"/v1{path}", _Files(methods), docs)
+        yield DocumentedRoute(f"/v1{path}", _Files(methods), docs)
 
 
 def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
@@ -68,7 +68,7 @@ def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
     for path, methods in _PATHS.items():
         shown = deployment.operation(*methods.values()) is not None
         docs = {method: _docs_if(deployment, name) for method, name in methods.items()}
-        yield Described(path, _Files(methods, deployment), docs, shown=shown)
+        yield DocumentedRoute(path, _Files(methods, deployment), docs, shown=shown)
 
 
 class _Files:
@@ -98,7 +98,7 @@ class _Files:
             else:
                 model = form.get("model") or request.query_params.get("model")
                 deployment = await _chosen(scope, method, model)
-                await lend(deployment, answer, scope, receive, send)
+                await serve_with_lease(deployment, answer, scope, receive, send)
 
 
 async def _require_any(request: Request, method: str, deployment: Deployment | None) -> None:
@@ -139,9 +139,9 @@ def _check_upload(form: FormData, request: Request) -> None:
 async def _chosen(scope: Scope, method: str, model: Any) -> Deployment:
     """The deployment *model*, or the only one that implements *method*; nothing may be awaited before its lease."""
     if model:
-        deployment = await find(scope, model)
+        deployment = await wait_for_deployment(scope, model)
         if deployment is None:
-            raise unknown_model(switch_of(scope).live.snapshot, model)
+            raise model_not_served_error(switch_of(scope).live.snapshot, model)
         if method not in deployment.operations:
             raise _not_implemented(f"The pipeline {deployment.name!r} does not implement {method}")
         return deployment
@@ -164,10 +164,10 @@ async def _answer(deployment: Deployment, method: str, form: FormData, request: 
     if operation.wants_headers:
         arguments["headers"] = request.headers
     try:
-        result = await unless_disconnected(request.receive, invoke(deployment, operation, arguments))
+        result = await cancel_on_disconnect(request.receive, invoke(deployment, operation, arguments))
         return result if isinstance(result, Response) else await _response(method, result, form, request)
     except PipelineError as error:
-        failed(error)
+        record_error(error)
         log.opt(exception=error.__cause__ or error).error("{}: {} failed: {}", deployment.name, method, error)
         raise OpenAIError(500, str(error), type="server_error", retry=False) from error
 
@@ -267,12 +267,12 @@ async def _content(result: Any) -> Response:
         case PathLike() if await anyio.Path(result).is_file():
             return FileResponse(result)
         case Stream():
-            return Text(result)
+            return TextStreamResponse(result)
     message = f"run_file_content returned {result!r}: return bytes, text, the path of a file, or a response"
     raise PipelineError(message, traceback="")
 
 
-_FILE_OBJECT = obj(
+_FILE_OBJECT = object_schema(
     ["id"],
     id={"type": "string"},
     object={"type": "string"},
@@ -282,7 +282,7 @@ _FILE_OBJECT = obj(
     purpose={"type": ["string", "null"]},
 )
 
-_LIST = obj(
+_LIST = object_schema(
     ["data"],
     object={"type": "string"},
     data={"type": "array"},
@@ -291,7 +291,7 @@ _LIST = obj(
     last_id={"type": ["string", "null"]},
 )
 
-_FORM = obj(
+_FORM = object_schema(
     ["file", "purpose"],
     file={"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"},
     purpose={"type": "string", "minLength": 1, "examples": ["user_data"], "description": "What the file is for."},
@@ -302,12 +302,12 @@ _MODEL = parameter("model", "The pipeline that keeps them, where several keep fi
 _FILE_ID = parameter("file_id", "The file's id.")
 
 
-def _docs_if(deployment: Deployment, name: str) -> Callable[[], Docs] | None:
+def _docs_if(deployment: Deployment, name: str) -> Callable[[], OperationDocs] | None:
     operation = deployment.operation(name)
     return None if operation is None else partial(_docs, _DOCS[name], operation)
 
 
-def _docs(docs: Docs, operation: Operation) -> Docs:
+def _docs(docs: OperationDocs, operation: Operation) -> OperationDocs:
     """*docs* with what a wrapper's *operation* says of itself, and without the choice of a wrapper."""
     parameters = tuple(given for given in docs.parameters if given is not _MODEL)
     return replace(
@@ -318,18 +318,18 @@ def _docs(docs: Docs, operation: Operation) -> Docs:
     )
 
 
-def _described(name: str, summary: str, content: Mapping[str, Schema], **more: Any) -> Docs:
-    return Docs(
+def _described(name: str, summary: str, content: Mapping[str, Schema], **more: Any) -> OperationDocs:
+    return OperationDocs(
         name=name,
         summary=summary,
         tag=OPENAI,
-        answers=answers_of_work(answer("What the pipeline says", content), 404, 501, body="body" in more),
+        answers=pipeline_responses(response_object("What the pipeline says", content), 404, 501, body="body" in more),
         schemas={"File": _FILE_OBJECT},
         **more,
     )
 
 
-_DOCS: Mapping[str, Docs] = {
+_DOCS: Mapping[str, OperationDocs] = {
     _UPLOAD: _described("upload_file", "Upload a file", {JSON: ref("File")}, body={FORM: _FORM}),
     "run_file_list": _described(
         "list_files",
@@ -347,7 +347,7 @@ _DOCS: Mapping[str, Docs] = {
     "run_file_delete": _described(
         "delete_file",
         "Delete a file",
-        {JSON: obj(id={"type": "string"}, object={"type": "string"}, deleted={"type": "boolean"})},
+        {JSON: object_schema(id={"type": "string"}, object={"type": "string"}, deleted={"type": "boolean"})},
         parameters=(_FILE_ID, _MODEL),
     ),
     "run_file_content": _described("download_file", "What is in a file", {"*/*": {}}, parameters=(_FILE_ID, _MODEL)),

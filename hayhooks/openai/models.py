@@ -10,7 +10,17 @@ from starlette.routing import BaseRoute, Route
 from hayhooks.errors import OpenAIError
 from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.openai.endpoint import is_model
-from hayhooks.openapi.describe import JSON, OPENAI, Described, Docs, answer, errors, obj, parameter, ref
+from hayhooks.openapi.describe import (
+    JSON,
+    OPENAI,
+    DocumentedRoute,
+    OperationDocs,
+    error_responses,
+    object_schema,
+    parameter,
+    ref,
+    response_object,
+)
 
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
@@ -30,8 +40,8 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
 
     yield Route("/models", list_models)
     yield Route("/models/{name}", retrieve_model)
-    yield Described("/v1/models", list_models, {"GET": lambda: _LIST})
-    yield Described("/v1/models/{name}", retrieve_model, {"GET": lambda: _RETRIEVE})
+    yield DocumentedRoute("/v1/models", list_models, {"GET": lambda: _LIST})
+    yield DocumentedRoute("/v1/models/{name}", retrieve_model, {"GET": lambda: _RETRIEVE})
 
 
 def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
@@ -51,7 +61,7 @@ def _model(deployment: Deployment) -> dict[str, Any]:
 
 
 _SCHEMAS = {
-    "Model": obj(
+    "Model": object_schema(
         ["id", "object", "created", "owned_by"],
         id={"type": "string", "description": "The pipeline's name."},
         object={"const": "model"},
@@ -60,27 +70,31 @@ _SCHEMAS = {
     )
 }
 
-_LIST = Docs(
+_LIST = OperationDocs(
     name="list_models",
     summary="The pipelines that can chat or respond",
     description="`/models` is the same.",
     tag=OPENAI,
     answers={
-        "200": answer(
+        "200": response_object(
             "OpenAI's list of models",
-            {JSON: obj(["object", "data"], object={"const": "list"}, data={"type": "array", "items": ref("Model")})},
+            {
+                JSON: object_schema(
+                    ["object", "data"], object={"const": "list"}, data={"type": "array", "items": ref("Model")}
+                )
+            },
         ),
-        **errors(),
+        **error_responses(),
     },
     schemas=_SCHEMAS,
 )
 
-_RETRIEVE = Docs(
+_RETRIEVE = OperationDocs(
     name="retrieve_model",
     summary="One of them",
     description="`/models/{name}` is the same.",
     tag=OPENAI,
     parameters=(parameter("name", "The pipeline's name."),),
-    answers={"200": answer("OpenAI's model object", {JSON: ref("Model")}), **errors(404)},
+    answers={"200": response_object("OpenAI's model object", {JSON: ref("Model")}), **error_responses(404)},
     schemas=_SCHEMAS,
 )

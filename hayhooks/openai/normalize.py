@@ -8,14 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from hayhooks.errors import PipelineError
-from hayhooks.openai.delta import FINISH_REASONS, CallDelta, Piece
+from hayhooks.openai.delta import FINISH_REASONS, CallDelta, Delta
 
 # Why a response ended early, in the words of chat completions.
 _INCOMPLETE = {"max_output_tokens": "length", "content_filter": "content_filter"}
 _TEXT_PARTS = frozenset({"text", "output_text", "refusal", None})  # types of the parts of a content array
 
 
-def piece_of(item: Any) -> Piece:
+def to_delta(item: Any) -> Delta:
     """What *item* of a wrapper adds.
 
     Args:
@@ -26,15 +26,15 @@ def piece_of(item: Any) -> Piece:
         PipelineError: it is none of these.
     """
     if isinstance(item, str):
-        return Piece(item)
+        return Delta(item)
     for cls in type(item).__mro__:
         if read := _OF_HAYSTACK.get(cls.__name__):
             return read(item)
     if (event := _event(item)) is not None:
-        return Piece(event=event)
+        return Delta(event=event)
     piece = _of_openai(plain) if (plain := _plain(item)) is not None else None
     if piece is None and isinstance(content := getattr(item, "content", None), str):
-        return Piece(content)
+        return Delta(content)
     if piece is None:
         raise PipelineError(
             f"an answer cannot be made of a {type(item).__module__}.{type(item).__name__}: return or yield str, "
@@ -44,7 +44,7 @@ def piece_of(item: Any) -> Piece:
     return piece
 
 
-def texts_of(items: Iterable[Any]) -> list[str] | None:
+def plain_texts(items: Iterable[Any]) -> list[str] | None:
     """What *items* add, if that is text and nothing else that counts as long as no tool calls are pending."""
     texts = []
     for item in items:
@@ -82,10 +82,10 @@ def response_of(item: Any) -> dict[str, Any] | None:
     return plain if plain and plain.get("object") == "response" and isinstance(plain.get("output"), list) else None
 
 
-def _of_chunk(chunk: Any) -> Piece:
+def _of_chunk(chunk: Any) -> Delta:
     """Of Haystack's ``StreamingChunk``: content, tool calls, tool result or reasoning, and what comes with it."""
     meta, info, reasoning, result = chunk.meta, chunk.component_info, chunk.reasoning, chunk.tool_call_result
-    return Piece(
+    return Delta(
         chunk.content,
         reasoning.reasoning_text if reasoning else "",
         tuple(CallDelta(c.index, c.id, c.tool_name, c.arguments or "") for c in chunk.tool_calls or ()),
@@ -97,12 +97,12 @@ def _of_chunk(chunk: Any) -> Piece:
     )
 
 
-def _of_message(message: Any) -> Piece:
+def _of_message(message: Any) -> Delta:
     calls = (
         CallDelta(index, call.id, call.tool_name, json.dumps(call.arguments, ensure_ascii=False), whole=True)
         for index, call in enumerate(message.tool_calls)
     )
-    return Piece(
+    return Delta(
         content="".join(message.texts),
         reasoning="".join(reasoning.reasoning_text for reasoning in message.reasonings),
         calls=tuple(calls),
@@ -132,7 +132,7 @@ def _plain(item: Any) -> dict[str, Any] | None:
     return dump(exclude_unset=True) if callable(dump) and not isinstance(item, type) else None
 
 
-def _of_openai(item: dict[str, Any]) -> Piece | None:
+def _of_openai(item: dict[str, Any]) -> Delta | None:
     """Of what OpenAI's client gives, or a dict like it; None if it is nothing of this."""
     if isinstance(item.get("choices"), list):
         return _of_completion(item)
@@ -143,21 +143,21 @@ def _of_openai(item: dict[str, Any]) -> Piece | None:
     return _of_delta(item) if item.keys() & {"content", "tool_calls", "reasoning_content"} else None
 
 
-def _of_completion(item: dict[str, Any]) -> Piece:
+def _of_completion(item: dict[str, Any]) -> Delta:
     """Of a chat completion or a chunk of one; of several choices the first is the answer."""
     event = item.get("event")
-    piece = Piece(event=event if isinstance(event, Mapping) else None, usage=_usage(item))
+    piece = Delta(event=event if isinstance(event, Mapping) else None, usage=_usage(item))
     choice = next((choice for choice in item["choices"] if isinstance(choice, Mapping)), None)
     if choice is None:
         return piece
     delta = choice.get("delta") or choice.get("message") or {}
-    added = _of_delta(delta) if isinstance(delta, Mapping) else Piece()
+    added = _of_delta(delta) if isinstance(delta, Mapping) else Delta()
     return added._replace(event=piece.event, usage=piece.usage, finish_reason=_known(choice.get("finish_reason")))
 
 
-def _of_response(response: Mapping[str, Any]) -> Piece:
+def _of_response(response: Mapping[str, Any]) -> Delta:
     output = [item for item in response.get("output") or () if isinstance(item, Mapping)]
-    return Piece(
+    return Delta(
         content="".join(_text(item.get("content")) for item in output if item.get("type") == "message"),
         reasoning="".join(_summary(item) for item in output if item.get("type") == "reasoning"),
         calls=tuple(_response_call(item) for item in output if item.get("type") == "function_call"),
@@ -166,22 +166,22 @@ def _of_response(response: Mapping[str, Any]) -> Piece:
     )
 
 
-def _of_response_event(kind: str, event: Mapping[str, Any]) -> Piece:
+def _of_response_event(kind: str, event: Mapping[str, Any]) -> Delta:
     """Of an event of a streamed response: what it is the first to tell, for later ones tell it again."""
     item, delta = event.get("item"), _string(event.get("delta")) or ""
     if kind in ("response.output_text.delta", "response.refusal.delta"):
-        return Piece(delta)
+        return Delta(delta)
     if kind in ("response.reasoning_summary_text.delta", "response.reasoning_text.delta"):
-        return Piece(reasoning=delta)
+        return Delta(reasoning=delta)
     if kind == "response.output_item.done" and isinstance(item, Mapping) and item.get("type") == "function_call":
-        return Piece(calls=(_response_call(item),))
+        return Delta(calls=(_response_call(item),))
     if kind in ("response.completed", "response.incomplete") and isinstance(event.get("response"), Mapping):
         whole = _of_response(event["response"])
-        return Piece(finish_reason=whole.finish_reason, usage=whole.usage)
+        return Delta(finish_reason=whole.finish_reason, usage=whole.usage)
     if kind == "response.failed":
         error = _get(_get(event.get("response"), "error"), "message")
         raise PipelineError(_string(error) or "the response failed", traceback="")
-    return Piece()
+    return Delta()
 
 
 def _response_call(item: Mapping[str, Any]) -> CallDelta:
@@ -194,11 +194,11 @@ def _summary(item: Mapping[str, Any]) -> str:
     return "".join(text for part in parts if isinstance(text := _get(part, "text"), str))
 
 
-def _of_delta(delta: Mapping[str, Any]) -> Piece:
+def _of_delta(delta: Mapping[str, Any]) -> Delta:
     calls = delta.get("tool_calls")
     whole = "role" in delta and not any("index" in call for call in calls or () if isinstance(call, Mapping))
     reasoning = delta.get("reasoning_content") or delta.get("reasoning")
-    return Piece(
+    return Delta(
         content=_text(delta.get("content")) or _text(delta.get("refusal")),
         reasoning=reasoning if isinstance(reasoning, str) else "",
         calls=tuple(_openai_calls(calls, whole=whole)) if isinstance(calls, list | tuple) else (),

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
-from hayhooks.errors import told
+from hayhooks.errors import safe_str
 from hayhooks.http.json import encode_part
-from hayhooks.openai.delta import Call, Piece, Tally
-from hayhooks.openai.normalize import piece_of, response_of
+from hayhooks.openai.delta import Delta, DeltaAccumulator, PendingCall
+from hayhooks.openai.normalize import response_of, to_delta
 
 # What a response repeats of its request: the field, the type that it must have to be repeated, and what stands there
 # else. Only model and input mean something to us; the wrapper gets them all.
@@ -54,7 +54,7 @@ class _Item:
     texts: list[str] = field(default_factory=list)
 
 
-class Reply:
+class ResponsesEncoder:
     """One response: its output items as they are written, and the events that tell of it.
 
     Text and reasoning become an item each, in the order in which they come; tool calls follow at the end, when it is
@@ -67,7 +67,7 @@ class Reply:
         self._repeated = {name: _repeated(body.get(name), types, other) for name, types, other in _REPEATED}
         self._output: list[dict[str, Any]] = []  # the items that are complete
         self._open: _Item | None = None
-        self._tally = Tally()
+        self._tally = DeltaAccumulator()
         self._sequence_number = 0  # of the next event
 
     def whole(self, items: Iterable[Any]) -> bytes:
@@ -81,7 +81,7 @@ class Reply:
         if given is not None:
             return encode_part({**self._response("completed"), **given})
         for item in items:
-            self._take(piece_of(item))
+            self._take(to_delta(item))
         self._finish()
         return encode_part(self._response(self._status))
 
@@ -92,7 +92,7 @@ class Reply:
 
     def write(self, batch: list[Any]) -> Iterable[bytes]:
         """The deltas of *batch*, and what begins and ends around them."""
-        return chain.from_iterable(self._take(piece_of(item)) for item in batch)
+        return chain.from_iterable(self._take(to_delta(item)) for item in batch)
 
     def finish(self) -> bytes:
         """The client's calls and ``response.completed``, or ``response.incomplete`` when the model was stopped."""
@@ -103,7 +103,7 @@ class Reply:
         """``response.failed``."""
         return b"".join(self._fail(error))
 
-    def _take(self, piece: Piece) -> Iterable[bytes]:
+    def _take(self, piece: Delta) -> Iterable[bytes]:
         """Write *piece* down, and give the events that tell of it."""
         self._tally.take(piece)
         events: list[bytes] = []
@@ -165,7 +165,7 @@ class Reply:
             events += [*self._begin("message"), *self._close("completed")]
         return events
 
-    def _call(self, call: Call) -> Iterator[bytes]:
+    def _call(self, call: PendingCall) -> Iterator[bytes]:
         item = {
             "id": f"fc_{uuid.uuid4().hex}",
             "type": "function_call",
@@ -182,7 +182,7 @@ class Reply:
 
     def _fail(self, error: Exception) -> Iterator[bytes]:
         yield from self._close("incomplete")
-        failed = {**self._response("failed"), "error": {"code": "server_error", "message": told(error)}}
+        failed = {**self._response("failed"), "error": {"code": "server_error", "message": safe_str(error)}}
         yield self._event("response.failed", response=failed)
 
     @property

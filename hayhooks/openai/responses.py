@@ -7,9 +7,19 @@ from starlette.routing import BaseRoute
 
 from hayhooks.errors import OpenAIError
 from hayhooks.kernel.state import Deployment, Snapshot
-from hayhooks.openai.endpoint import Api, check_content, content_schema, request_schema
-from hayhooks.openai.reply import Reply
-from hayhooks.openapi.describe import EVENTS, JSON, OPENAI, Docs, Schema, answer, answers_of_work, obj, ref
+from hayhooks.openai.endpoint import OpenAIEndpoint, check_content, content_schema, request_schema
+from hayhooks.openai.reply import ResponsesEncoder
+from hayhooks.openapi.describe import (
+    EVENTS,
+    JSON,
+    OPENAI,
+    OperationDocs,
+    Schema,
+    object_schema,
+    pipeline_responses,
+    ref,
+    response_object,
+)
 
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
@@ -47,13 +57,13 @@ def _arguments(body: dict[str, Any]) -> dict[str, Any]:
 
 _ITEM: Schema = {
     "anyOf": [
-        obj(
+        object_schema(
             ["role"],
             type={"const": "message"},
             role={"type": "string", "examples": ["user", "system", "assistant"]},
             content=content_schema("input_text"),
         ),
-        obj(
+        object_schema(
             ["type"],
             type={"type": "string", "not": {"const": "message"}, "examples": ["function_call_output"]},
             content=content_schema("input_text"),
@@ -68,7 +78,7 @@ _REQUEST = request_schema(
     "Hello",
 )
 
-_RESPONSE = obj(
+_RESPONSE = object_schema(
     ["id", "object", "created_at", "status", "model", "output"],
     id={"type": "string"},
     object={"const": "response"},
@@ -77,24 +87,28 @@ _RESPONSE = obj(
     model={"type": "string"},
     output={
         "type": "array",
-        "items": obj(["type"], type={"type": "string", "examples": ["message", "reasoning", "function_call"]}),
+        "items": object_schema(
+            ["type"], type={"type": "string", "examples": ["message", "reasoning", "function_call"]}
+        ),
     },
     usage={
         "anyOf": [
-            obj(input_tokens={"type": "integer"}, output_tokens={"type": "integer"}, total_tokens={"type": "integer"}),
+            object_schema(
+                input_tokens={"type": "integer"}, output_tokens={"type": "integer"}, total_tokens={"type": "integer"}
+            ),
             {"type": "null"},
         ]
     },
 )
 
-_DOCS = Docs(
+_DOCS = OperationDocs(
     name="create_response",
     summary="Ask a pipeline for a response",
     description="OpenAI's Responses. `/responses` is the same.",
     tag=OPENAI,
     body={JSON: _REQUEST},
-    answers=answers_of_work(
-        answer(
+    answers=pipeline_responses(
+        response_object(
             "The response; with `stream` named events, from `response.created` to `response.completed`.",
             {JSON: ref("Response"), EVENTS: {}},
         ),
@@ -104,7 +118,7 @@ _DOCS = Docs(
     schemas={"Response": _RESPONSE, "ResponseInputItem": _ITEM},
 )
 
-_RESPONSES = Api(
+_RESPONSES = OpenAIEndpoint(
     path="/responses",
     short_path="/responses",
     title="responses",
@@ -113,6 +127,6 @@ _RESPONSES = Api(
     main_field="input",
     check=_check,
     arguments=_arguments,
-    answer=Reply,
+    answer=ResponsesEncoder,
     docs=_DOCS,
 )

@@ -1,8 +1,4 @@
-"""What the API pages say: routes describe themselves here, and their descriptions become an OpenAPI 3.1 document.
-
-A route that is to be in the document is ``Described``: for each of its methods it has a function that gives ``Docs``,
-which is called when somebody asks for the document. ``Part`` is what one deployment, or the server, adds to it.
-"""
+"""OpenAPI descriptions: every documented route describes its methods itself, as ``OperationDocs``."""
 
 import hashlib
 import re
@@ -28,7 +24,7 @@ _COMPONENTS = "#/components/schemas/"
 
 
 @dataclass(frozen=True, slots=True)
-class Docs:
+class OperationDocs:
     """What the document says of one method of one route.
 
     The name is the operation's id, in a deployment's route followed by the deployment's; none of them may begin with
@@ -47,7 +43,7 @@ class Docs:
     needs_key: bool = True  # where the server has API keys
 
 
-class Described(Route):
+class DocumentedRoute(Route):
     """A route that says what it does, for each method that it has: ``Described("/run", run, {"POST": describe})``.
 
     Args:
@@ -62,7 +58,7 @@ class Described(Route):
         self,
         path: str,
         endpoint: Callable[..., Any],
-        docs: Mapping[str, Callable[[], Docs] | None],
+        docs: Mapping[str, Callable[[], OperationDocs] | None],
         *,
         shown: bool = True,
         listed: bool | None = None,
@@ -73,14 +69,14 @@ class Described(Route):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class OpenApiFragment:
     """What some routes add to the document."""
 
     paths: Mapping[str, Schema]  # path items by path
     schemas: Mapping[str, Schema]  # components by name
 
 
-def part(routes: Iterable[Any], deployment: str = "") -> Part:
+def fragment(routes: Iterable[Any], deployment: str = "") -> OpenApiFragment:
     """What the described ones among *routes* add, below ``/{deployment}`` if there is one.
 
     A route whose description fails is left out, and the log says why: it shall not take the others with it.
@@ -88,7 +84,7 @@ def part(routes: Iterable[Any], deployment: str = "") -> Part:
     paths: dict[str, Schema] = {}
     schemas: dict[str, Schema] = {}
     for route in routes:
-        if isinstance(route, Described) and route.shown:
+        if isinstance(route, DocumentedRoute) and route.shown:
             item = paths.setdefault(f"/{deployment}{route.path}" if deployment else route.path, {})
             for method, describe in route.docs.items():
                 try:
@@ -99,10 +95,10 @@ def part(routes: Iterable[Any], deployment: str = "") -> Part:
                     continue
                 item[method.lower()] = _operation(docs, deployment)
                 schemas.update(docs.schemas)
-    return Part({path: item for path, item in paths.items() if item}, schemas)
+    return OpenApiFragment({path: item for path, item in paths.items() if item}, schemas)
 
 
-def _operation(docs: Docs, deployment: str) -> Schema:
+def _operation(docs: OperationDocs, deployment: str) -> Schema:
     operation: Schema = {
         "operationId": f"{docs.name}_{slug(deployment)}" if deployment else docs.name,
         "tags": [deployment or docs.tag],
@@ -133,7 +129,7 @@ def ref(name: str) -> Schema:
     return {"$ref": _COMPONENTS + name}
 
 
-def obj(required: Iterable[str] = (), /, **properties: Schema) -> Schema:
+def object_schema(required: Iterable[str] = (), /, **properties: Schema) -> Schema:
     """The schema of an object that may have more fields."""
     schema: Schema = {"type": "object", "properties": properties}
     if names := list(required):
@@ -152,7 +148,7 @@ def parameter(name: str, description: str, place: str = "path", **schema: Any) -
     }
 
 
-def answer(description: str, content: Mapping[str, Schema] | None = None, **headers: str) -> Schema:
+def response_object(description: str, content: Mapping[str, Schema] | None = None, **headers: str) -> Schema:
     """A response object: *content* are schemas by content type, *headers* their descriptions, with "_" for "-"."""
     response: Schema = {"description": description}
     if content:
@@ -167,7 +163,7 @@ def answer(description: str, content: Mapping[str, Schema] | None = None, **head
 
 # ------------------------------------------------------------------------------------------------ errors
 
-_ERROR = obj(
+_ERROR = object_schema(
     ["detail"],
     detail={"description": "What went wrong: a text, or what the pipeline says."},
     error={"$ref": _COMPONENTS + "OpenAIErrorObject"},
@@ -175,7 +171,7 @@ _ERROR = obj(
     traceback={"type": "string", "description": "With HAYHOOKS_SHOW_TRACEBACKS."},
 )
 
-_OPENAI_ERROR_OBJECT = obj(
+_OPENAI_ERROR_OBJECT = object_schema(
     ["message", "type", "param", "code"],
     message={"type": "string"},
     type={"type": "string", "examples": ["invalid_request_error", "server_error"]},
@@ -183,11 +179,11 @@ _OPENAI_ERROR_OBJECT = obj(
     code={"type": ["string", "null"], "examples": ["model_not_found", "not_implemented"]},
 )
 
-_VALIDATION_ERROR = obj(
+_VALIDATION_ERROR = object_schema(
     ["detail"],
     detail={
         "type": "array",
-        "items": obj(
+        "items": object_schema(
             ["type", "loc", "msg"],
             type={"type": "string"},
             loc={"type": "array", "items": {"type": ["string", "integer"]}},
@@ -220,12 +216,12 @@ _MEANINGS = {
 
 RESPONSES: Mapping[str, Schema] = {
     **{
-        f"Error{status}": answer(
+        f"Error{status}": response_object(
             meaning, {JSON: ref("Error")}, **({"Retry_After": "Seconds to wait."} if status == 503 else {})
         )
         for status, meaning in _MEANINGS.items()
     },
-    "Error422": answer("An argument is missing or does not fit", {JSON: ref("ValidationError")}),
+    "Error422": response_object("An argument is missing or does not fit", {JSON: ref("ValidationError")}),
 }
 """The answers that ``errors`` refers to."""
 
@@ -234,7 +230,7 @@ _WITH_BODY = (408, 413)
 _WORK = (500, 503, 504)  # what a pipeline's work can end in
 
 
-def errors(*statuses: int, body: bool = False, key: bool = True) -> dict[str, Schema]:
+def error_responses(*statuses: int, body: bool = False, key: bool = True) -> dict[str, Schema]:
     """The answers of *statuses*, and those that any endpoint can give.
 
     Args:
@@ -246,12 +242,12 @@ def errors(*statuses: int, body: bool = False, key: bool = True) -> dict[str, Sc
     return {str(status): {"$ref": f"#/components/responses/Error{status}"} for status in every}
 
 
-def answers_of_work(given: Schema, *statuses: int, body: bool = True) -> dict[str, Schema]:
+def pipeline_responses(given: Schema, *statuses: int, body: bool = True) -> dict[str, Schema]:
     """The answers where a pipeline works: *given* if it can, else errors of *statuses* and what its work can end in."""
     return {
         "200": given,
-        **errors(*statuses, *_WORK, body=body),
-        "default": answer("What the pipeline says by raising HTTPException", {JSON: ref("Error")}),
+        **error_responses(*statuses, *_WORK, body=body),
+        "default": response_object("What the pipeline says by raising HTTPException", {JSON: ref("Error")}),
     }
 
 
@@ -312,7 +308,7 @@ def resolved(schema: Schema, components: Mapping[str, Schema]) -> Schema:
     return schema
 
 
-def alone(schema: Schema, components: Mapping[str, Schema]) -> Schema:
+def inline_refs(schema: Schema, components: Mapping[str, Schema]) -> Schema:
     """*schema* as a JSON schema that stands for itself: what it refers to, of *components*, is in its ``$defs``."""
     schema = resolved(schema, components)
     needed: dict[str, Schema] = {}

@@ -17,7 +17,7 @@ from hayhooks.errors import sendable
 from hayhooks.http.dispatch import Generation
 from hayhooks.http.json import encode
 from hayhooks.kernel.state import Deployment
-from hayhooks.openapi.describe import OPENAI, RESPONSES, SERVER, SHARED, Part, alone, part
+from hayhooks.openapi.describe import OPENAI, RESPONSES, SERVER, SHARED, OpenApiFragment, fragment, inline_refs
 
 
 class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
@@ -31,7 +31,7 @@ _KEY = "openapi.encoded"
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class CachedBody:
     """A body that is ready to be sent."""
 
     body: bytes
@@ -65,11 +65,11 @@ class Document:
     parts: Sequence[_Encoded]  # what it was made of
     digest: str
 
-    def json(self, own: bytes) -> Text:
+    def json(self, own: bytes) -> CachedBody:
         """The document as JSON."""
-        return Text(self.head + own[1:-1] + self.tail, f'"{self.digest}{_digest(own)}"')
+        return CachedBody(self.head + own[1:-1] + self.tail, f'"{self.digest}{_digest(own)}"')
 
-    def yaml(self, own: bytes) -> Text:
+    def yaml(self, own: bytes) -> CachedBody:
         """The document as YAML; put together of its parts, for all at once would take seconds for hundreds."""
         tags = from_json(b"[" + b",".join(each.tag for each in self.parts) + b"]")
         schemas: dict[str, str] = {}
@@ -83,7 +83,7 @@ class Document:
             "  schemas:\n",
             *(schemas[name] for name in sorted(schemas)),
         ]
-        return Text("".join(text).encode(), f'"{self.digest}{_digest(own)}y"')
+        return CachedBody("".join(text).encode(), f'"{self.digest}{_digest(own)}y"')
 
 
 _HEAD = {
@@ -109,8 +109,8 @@ _TAGS = (
 def document_of(generation: Generation) -> Document:
     """Describe *generation*; for hundreds of new deployments that takes seconds."""
     deployments = generation.snapshot.deployments.values()
-    of_server = part(generation.router.routes)
-    server = _encoded(Part(of_server.paths, {**SHARED, **of_server.schemas}), *_TAGS)
+    of_server = fragment(generation.router.routes)
+    server = _encoded(OpenApiFragment(of_server.paths, {**SHARED, **of_server.schemas}), *_TAGS)
     parts = [*(_encoded_part(deployment) for deployment in deployments), server]
     schemas: dict[str, bytes] = {}
     for each in parts:
@@ -134,7 +134,7 @@ def document_of(generation: Generation) -> Document:
 
 def _encoded_part(deployment: Deployment) -> _Encoded:
     """The part of *deployment*, kept with it: a new generation describes only what is new in it."""
-    made = deployment.endpoints.made
+    made = deployment.endpoints.cache
     if _KEY not in made:
         described = {"description": sendable(deployment.description)} if deployment.description else {}
         made[_KEY] = _encoded(_part(deployment), {"name": deployment.name, **described})
@@ -142,11 +142,11 @@ def _encoded_part(deployment: Deployment) -> _Encoded:
     return encoded
 
 
-def _part(deployment: Deployment) -> Part:
-    return part(deployment.endpoints.router.routes, deployment.name)
+def _part(deployment: Deployment) -> OpenApiFragment:
+    return fragment(deployment.endpoints.router.routes, deployment.name)
 
 
-def _encoded(described: Part, *tags: Mapping[str, str]) -> _Encoded:
+def _encoded(described: OpenApiFragment, *tags: Mapping[str, str]) -> _Encoded:
     schemas = {component: encode(schema) for component, schema in described.schemas.items()}
     return _Encoded(encode(described.paths)[1:-1], schemas, b",".join(encode(tag) for tag in tags))
 
@@ -163,7 +163,7 @@ def _below(value: Any, *keys: str) -> str:
     return _dumped(value).split("\n", len(keys))[len(keys)]
 
 
-def schema_of(deployment: Deployment) -> Text:
+def schema_of(deployment: Deployment) -> CachedBody:
     """The JSON schemas of each operation of *deployment*, which stand for themselves: ``/{name}/schema``."""
     described = _part(deployment)
     components = {**SHARED, **described.schemas}
@@ -181,12 +181,12 @@ def schema_of(deployment: Deployment) -> Text:
         if path != f"/{deployment.name}/schema"
     ]
     body = encode({"name": deployment.name, "description": sendable(deployment.description), "operations": operations})
-    return Text(body, f'"{_digest(body)}"')
+    return CachedBody(body, f'"{_digest(body)}"')
 
 
 def _alone(body: Mapping[str, Any], components: Mapping[str, Any]) -> dict[str, Any]:
     """By content type, the schemas of a request's or response's body."""
-    return {kind: alone(media["schema"], components) for kind, media in body.get("content", {}).items()}
+    return {kind: inline_refs(media["schema"], components) for kind, media in body.get("content", {}).items()}
 
 
 def _digest(body: bytes) -> str:

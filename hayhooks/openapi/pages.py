@@ -21,8 +21,15 @@ from hayhooks.errors import NotFoundError
 from hayhooks.http.dispatch import Generation, deployment_of, switch_of
 from hayhooks.http.json import encode
 from hayhooks.kernel.state import Deployment, Snapshot
-from hayhooks.openapi.describe import JSON, Described, Docs, answer, errors, obj
-from hayhooks.openapi.document import Document, Text, document_of, schema_of
+from hayhooks.openapi.describe import (
+    JSON,
+    DocumentedRoute,
+    OperationDocs,
+    error_responses,
+    object_schema,
+    response_object,
+)
+from hayhooks.openapi.document import CachedBody, Document, document_of, schema_of
 
 _YAML = "application/yaml"
 
@@ -50,8 +57,8 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
         document = await made.document(switch_of(request.scope).live)
         return _respond(request, await made.yaml(document, _seen_by(request)), _YAML)
 
-    yield Described("/openapi.json", as_json, {"GET": lambda: _docs("openapi", JSON)})
-    yield Described("/openapi.yaml", as_yaml, {"GET": lambda: _docs("openapi_yaml", _YAML)})
+    yield DocumentedRoute("/openapi.json", as_json, {"GET": lambda: _docs("openapi", JSON)})
+    yield DocumentedRoute("/openapi.yaml", as_yaml, {"GET": lambda: _docs("openapi_yaml", _YAML)})
     for page in (_SWAGGER, _REDOC):
         yield Route(page.path, page.html)
         yield Route(f"{page.path}/{{file}}", page.file)
@@ -62,12 +69,12 @@ def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
 
     async def schema(request: Request) -> Response:
         deployment = deployment_of(request.scope)
-        made = deployment.endpoints.made
+        made = deployment.endpoints.cache
         if _SCHEMA_KEY not in made:
             made[_SCHEMA_KEY] = await asyncio.to_thread(schema_of, deployment)
         return _respond(request, made[_SCHEMA_KEY], JSON)
 
-    yield Described("/schema", schema, {"GET": lambda: _SCHEMA_DOCS}, listed=False)
+    yield DocumentedRoute("/schema", schema, {"GET": lambda: _SCHEMA_DOCS}, listed=False)
 
 
 class _Made:
@@ -76,7 +83,7 @@ class _Made:
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
         self._document: Document | None = None
-        self._yaml: dict[bytes, Text] = {}
+        self._yaml: dict[bytes, CachedBody] = {}
 
     async def document(self, generation: Generation) -> Document:
         async with self._lock:
@@ -84,7 +91,7 @@ class _Made:
                 self._document = await asyncio.to_thread(document_of, generation)
             return self._document
 
-    async def yaml(self, document: Document, own: bytes) -> Text:
+    async def yaml(self, document: Document, own: bytes) -> CachedBody:
         async with self._lock:
             if own not in self._yaml:
                 self._yaml = {own: await asyncio.to_thread(document.yaml, own)}  # root paths seldom differ
@@ -102,7 +109,7 @@ def _seen_by(request: Request) -> bytes:
     )
 
 
-def _respond(request: Request, text: Text, media_type: str) -> Response:
+def _respond(request: Request, text: CachedBody, media_type: str) -> Response:
     """*text*, or only "not modified" to who has it already."""
     headers = {"ETag": text.etag, "Cache-Control": "no-cache"}
     if text.etag in request.headers.get("if-none-match", ""):
@@ -194,34 +201,34 @@ init(new URL("openapi.json", location.href).href, options, document.getElementBy
 )
 
 
-def _docs(name: str, kind: str) -> Docs:
-    return Docs(
+def _docs(name: str, kind: str) -> OperationDocs:
+    return OperationDocs(
         name=name,
         summary="This document",
         description="Of what is served at the moment. `/docs` and `/redoc` show it.",
         answers={
-            "200": answer("An OpenAPI 3.1 document", {kind: {"type": "object"}}),
-            "304": answer("It is the one that `If-None-Match` names"),
-            **errors(),
+            "200": response_object("An OpenAPI 3.1 document", {kind: {"type": "object"}}),
+            "304": response_object("It is the one that `If-None-Match` names"),
+            **error_responses(),
         },
     )
 
 
-_SCHEMA_DOCS = Docs(
+_SCHEMA_DOCS = OperationDocs(
     name="schema",
     summary="The JSON schemas of this pipeline",
     description="For each operation what it takes and gives, by content type; each schema stands for itself.",
     answers={
-        "200": answer(
+        "200": response_object(
             "The operations",
             {
-                JSON: obj(
+                JSON: object_schema(
                     ["name", "description", "operations"],
                     name={"type": "string"},
                     description={"type": "string"},
                     operations={
                         "type": "array",
-                        "items": obj(
+                        "items": object_schema(
                             ["method", "path", "request", "response"],
                             method={"type": "string"},
                             path={"type": "string"},
@@ -234,7 +241,7 @@ _SCHEMA_DOCS = Docs(
                 )
             },
         ),
-        "304": answer("It is the one that `If-None-Match` names"),
-        **errors(404),
+        "304": response_object("It is the one that `If-None-Match` names"),
+        **error_responses(404),
     },
 )

@@ -11,7 +11,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from hayhooks.errors import OpenAIError
 from hayhooks.observability.log import log
-from hayhooks.server.protocol import PartingConnection
+from hayhooks.server.protocol import ClosingProtocol
 
 _MAX_HEAD = 64 * 1024  # bytes of request line and headers
 _MAX_HEADERS = 256
@@ -25,7 +25,7 @@ class _HeadTooLargeError(Exception):
     """Ends the parsing of a request."""
 
 
-class Connection(PartingConnection):
+class LimitedHttpProtocol(ClosingProtocol):
     """One connection of a client.
 
     Args:

@@ -26,7 +26,7 @@ _LONGEST_KEPT = 200  # bytes of one: a wrapper may send back what a client think
 _SMALL = 64 * 1024  # bytes of a body that is cheaper to copy than to write by itself
 
 
-class LeanProtocol(HttpToolsProtocol):
+class CoalescingProtocol(HttpToolsProtocol):
     """One connection of a client."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

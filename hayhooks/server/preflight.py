@@ -5,7 +5,7 @@ import ssl
 from pathlib import Path
 
 from hayhooks.errors import StartError
-from hayhooks.http.keys import Keys
+from hayhooks.http.keys import ApiKeys
 from hayhooks.settings import Settings
 
 
@@ -15,7 +15,7 @@ def check_settings(settings: Settings) -> None:
     Raises:
         StartError: one cannot be used; the message names the setting.
     """
-    Keys(settings)
+    ApiKeys(settings)
     _check_tls(settings)
     _check_address(settings.host, settings.port)
 

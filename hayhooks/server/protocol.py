@@ -10,14 +10,14 @@ import select
 import time
 from collections.abc import Iterable
 
-from hayhooks.server.fast_protocol import LeanProtocol
+from hayhooks.server.fast_protocol import CoalescingProtocol
 
 _LAST_REQUEST_S = 0.5  # an idle connection may bring one more request for so long
 _LET_IN_S = 0.5  # so long clients who are at the door are let in, if there is no end of them
 _TURNS = 10  # of the loop, in which whom the system has let in becomes a connection that can be told to end
 
 
-class PartingConnection(LeanProtocol):
+class ClosingProtocol(CoalescingProtocol):
     """One connection of a client; from the stop on the next answer is its last, and says so."""
 
     _parting = False

@@ -11,14 +11,16 @@ from typing import Any
 import uvicorn
 
 from hayhooks.app import Hayhooks, create_app
-from hayhooks.kernel.static import Given
-from hayhooks.server.connection import Connection
+from hayhooks.kernel.static import WrapperFactory
+from hayhooks.server.connection import LimitedHttpProtocol
 from hayhooks.server.preflight import check_settings
 from hayhooks.server.protocol import stop_listening
 from hayhooks.settings import Settings
 
 
-def run_app(app: Hayhooks | None = None, *, pipelines: Mapping[str, Given] | None = None, **settings: Any) -> None:
+def run_app(
+    app: Hayhooks | None = None, *, pipelines: Mapping[str, WrapperFactory] | None = None, **settings: Any
+) -> None:
     """Serve until SIGINT or SIGTERM, then stop as ``hayhooks run`` does.
 
     Args:
@@ -59,7 +61,7 @@ def server_options(settings: Settings) -> dict[str, Any]:
         "timeout_graceful_shutdown": settings.graceful_shutdown_timeout,
         "log_config": None,  # ours is set up already
         "access_log": False,  # the boundary writes a line with more in it
-        "http": partial(Connection, read_timeout_s=settings.read_timeout),
+        "http": partial(LimitedHttpProtocol, read_timeout_s=settings.read_timeout),
         "ws": _websocket,
         "ssl_certfile": settings.ssl_certfile,
         "ssl_keyfile": settings.ssl_keyfile,

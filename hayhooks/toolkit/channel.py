@@ -2,8 +2,8 @@
 
 The streaming callbacks of the pipeline's components ``put`` chunks in, and wait while LIMIT of them are unread. The
 reader iterates, and gets the chunks and what the user's code puts into a queue of its own, in the order in which
-they came; iteration ends when all is read and the pipeline has finished. ``Handover`` is for a pipeline in a thread,
-``AsyncHandover`` for one in a task.
+they came; iteration ends when all is read and the pipeline has finished. ``ChunkChannel`` is for a pipeline in a
+thread, ``AsyncChunkChannel`` for one in a task.
 
 Unread chunks and events lie in one line; the events that were in the user's queue when a chunk came stand before it.
 """
@@ -20,7 +20,7 @@ from typing import Any, Self
 LIMIT = 16  # unread chunks: enough that neither side waits at every chunk, few enough to stop soon after the reader
 
 
-class Abandoned(BaseException):
+class ConsumerGoneError(BaseException):
     """Raised in the pipeline, by its streaming callback: nobody reads the stream any more.
 
     No ``Exception``, because components catch those: a FallbackChatGenerator would go on with its next model.
@@ -31,7 +31,7 @@ class _Events(deque[Any]):
     """Events that came one after the other; a type of their own, for any object may be a chunk."""
 
 
-class Handover:
+class ChunkChannel:
     """Hands over between two threads, by blocking.
 
     A chunk takes no lock where no events are about and the reader does not wait: a third of the CPU that it took with.
@@ -73,7 +73,7 @@ class Handover:
         self._room.get()
         if self._closed:
             self._room.put(None)  # passed on to the next that waits
-            raise Abandoned
+            raise ConsumerGoneError
         if self._events.queue:
             with self._order:
                 if events := self._take_events():
@@ -137,7 +137,7 @@ class Handover:
         return events
 
 
-class AsyncHandover:
+class AsyncChunkChannel:
     """Hands over between tasks of the running event loop; ``thread_callback`` is for threads.
 
     Args:
@@ -196,7 +196,7 @@ class AsyncHandover:
             self._room.release()  # passed on to the next that waits
             if self._shield:
                 return
-            raise Abandoned
+            raise ConsumerGoneError
         self._batches.append(self._take_events())
         self._batches[-1].append(chunk)
         self._changed.set()

@@ -17,7 +17,7 @@ OnPipelineEnd = Callable[[Any], Any]
 
 
 @dataclass(slots=True)
-class Observers:
+class CallbackDispatcher:
     """The user's callbacks, and what has to be remembered of one stream to call them at the right chunks.
 
     Nothing is called here: calls are yielded, ready to be made without arguments, by those who know how to wait.

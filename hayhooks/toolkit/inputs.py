@@ -39,7 +39,7 @@ def coerce_pipeline_inputs(pipeline: "Pipeline", data: Mapping[str, Any]) -> dic
     }
 
 
-def made_of(cls: Any, value: dict[str, Any]) -> Any:
+def build_from_dict(cls: Any, value: dict[str, Any]) -> Any:
     """The Haystack object of *cls* that *value* describes; a ChatMessage in OpenAI's form too.
 
     Raises:
@@ -91,7 +91,7 @@ def _makers(type_: Any) -> Iterator[tuple[type, Callable[[dict[str, Any]], Any]]
         for argument in get_args(type_):
             yield from _makers(argument)
     elif isinstance(type_, type) and hasattr(type_, "from_dict"):
-        yield type_, partial(made_of, type_)
+        yield type_, partial(build_from_dict, type_)
     elif isinstance(type_, type) and (is_dataclass(type_) or hasattr(type_, "model_validate")):
         from pydantic import TypeAdapter  # noqa: PLC0415 - the command line imports this
 

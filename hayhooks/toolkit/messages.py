@@ -27,7 +27,7 @@ def get_last_user_message(messages: Sequence[Any]) -> str | None:
     return next((get_content(message) for message in reversed(messages) if is_user_message(message)), None)
 
 
-def question(messages: Sequence[Any]) -> str:
+def require_user_text(messages: Sequence[Any]) -> str:
     """The last text of the user in the messages of a chat, or in the items of a response.
 
     Raises:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from hayhooks.current_app import newest
+from hayhooks.current_app import current_app
 
 
 class Registry:
@@ -22,7 +22,7 @@ class Registry:
         return list(self._deployments())
 
     def _deployments(self) -> Mapping[str, Any]:
-        app = newest()
+        app = current_app()
         deployments: Mapping[str, Any] = {} if app is None else app.switch.live.snapshot.deployments
         return deployments
 

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from loguru import logger as log
 
-from hayhooks.toolkit.channel import Abandoned, AsyncHandover, Handover, settled
-from hayhooks.toolkit.dispatcher import Observers, outputs
-from hayhooks.toolkit.target import Source, is_sync_only, streaming_source, user_callback
+from hayhooks.toolkit.channel import AsyncChunkChannel, ChunkChannel, ConsumerGoneError, settled
+from hayhooks.toolkit.dispatcher import CallbackDispatcher, outputs
+from hayhooks.toolkit.target import StreamTarget, is_sync_only, stream_target, user_callback
 
 if TYPE_CHECKING:
     from haystack import Pipeline
@@ -71,8 +71,8 @@ def streaming_generator(
         ValueError: at the call: nothing can stream, a name is unknown, or a callback would have to be awaited.
         Exception: while reading: what the pipeline raised, itself, after the chunks that came before.
     """
-    source = streaming_source(pipeline, pipeline_run_args, include_outputs_from, streaming_components)
-    observers = Observers(on_tool_call_start, on_tool_call_end, on_reasoning, on_pipeline_end)
+    source = stream_target(pipeline, pipeline_run_args, include_outputs_from, streaming_components)
+    observers = CallbackDispatcher(on_tool_call_start, on_tool_call_end, on_reasoning, on_pipeline_end)
     if observers.need_await:
         raise ValueError("streaming_generator cannot await its callbacks: use async_streaming_generator.")
     return PipelineStream(source, observers, external_event_queue, contextvars.copy_context())
@@ -118,10 +118,10 @@ def async_streaming_generator(
         ValueError: at the call, as there, or a streaming component has no ``run_async`` and that is not allowed.
         Exception: while reading: what the pipeline raised, itself, after the chunks that came before.
     """
-    source = streaming_source(pipeline, pipeline_run_args, include_outputs_from, streaming_components)
+    source = stream_target(pipeline, pipeline_run_args, include_outputs_from, streaming_components)
     if not allow_sync_streaming_callbacks:
         source.require_async()
-    observers = Observers(on_tool_call_start, on_tool_call_end, on_reasoning, on_pipeline_end)
+    observers = CallbackDispatcher(on_tool_call_start, on_tool_call_end, on_reasoning, on_pipeline_end)
     context = contextvars.copy_context()
     return _stream_async(source, observers, external_event_queue, context, shield=shield_pipeline_task)
 
@@ -134,7 +134,11 @@ class PipelineStream(Generator[Any, None, None]):
     """
 
     def __init__(
-        self, source: Source, observers: Observers, events: queue.Queue[Any] | None, context: contextvars.Context
+        self,
+        source: StreamTarget,
+        observers: CallbackDispatcher,
+        events: queue.Queue[Any] | None,
+        context: contextvars.Context,
     ) -> None:
         self._source = source
         self._observers = observers
@@ -180,7 +184,7 @@ class PipelineStream(Generator[Any, None, None]):
         )
         try:
             result = self._source.pipeline.run(**arguments)
-        except Abandoned:
+        except ConsumerGoneError:
             return
         for call in self._observers.at_end(result):
             for output in _outputs(call):
@@ -199,16 +203,16 @@ class PipelineStream(Generator[Any, None, None]):
                         for output in _outputs(call):
                             put(output)
             if not put(chunk):
-                raise Abandoned
+                raise ConsumerGoneError
 
         return forward
 
 
 def _stream(
-    source: Source, observers: Observers, events: queue.Queue[Any] | None, context: contextvars.Context
+    source: StreamTarget, observers: CallbackDispatcher, events: queue.Queue[Any] | None, context: contextvars.Context
 ) -> Generator[Any, None, None]:
     observed = observers.need_chunks
-    with closing(Handover(events)) as handover:
+    with closing(ChunkChannel(events)) as handover:
         arguments = source.arguments(
             lambda component, at_run: handover.callback(user_callback(component, at_run, is_async=False))
         )
@@ -237,15 +241,15 @@ def _run(outcome: Future[Any], run: Callable[[], Any]) -> None:
 
 
 async def _stream_async(
-    source: Source,
-    observers: Observers,
+    source: StreamTarget,
+    observers: CallbackDispatcher,
     events: asyncio.Queue[Any] | None,
     context: contextvars.Context,
     *,
     shield: bool,
 ) -> AsyncGenerator[Any, None]:
     observed = observers.need_chunks
-    with closing(AsyncHandover(events, shield=shield)) as handover:
+    with closing(AsyncChunkChannel(events, shield=shield)) as handover:
         arguments = source.arguments(partial(_async_callback, handover))
         run = source.pipeline.run_async(**arguments)
         pipeline: asyncio.Task[Any] = asyncio.get_running_loop().create_task(run, context=context)
@@ -265,7 +269,7 @@ async def _stream_async(
 
 
 def _async_callback(
-    handover: AsyncHandover, component: Any, at_run: Callable[[Any], Any] | None
+    handover: AsyncChunkChannel, component: Any, at_run: Callable[[Any], Any] | None
 ) -> Callable[[Any], Any]:
     if is_sync_only(component):
         return handover.thread_callback(user_callback(component, at_run, is_async=False))

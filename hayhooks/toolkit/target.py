@@ -18,7 +18,7 @@ _VARIABLE = "HAYHOOKS_STREAMING_COMPONENTS"
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class StreamTarget:
     """What ``streaming_source`` has checked."""
 
     pipeline: "Pipeline | Agent"
@@ -59,12 +59,12 @@ class Source:
                 )
 
 
-def streaming_source(
+def stream_target(
     pipeline: "Pipeline | Agent",
     run_args: Mapping[str, Any] | None,
     include_outputs_from: set[str] | None,
     wanted: "Sequence[str] | Literal['all'] | None",
-) -> Source:
+) -> StreamTarget:
     """Choose the streaming components of *pipeline*.
 
     Args:
@@ -89,7 +89,7 @@ def streaming_source(
     names = _from_environment(capable) if wanted is None else list(capable) if wanted == "all" else list(wanted)
     if unknown := [name for name in names if name not in capable]:
         raise ValueError(f"No streaming component is named {unknown}; there are {list(capable)}.")
-    return Source(pipeline, run_args or {}, include_outputs_from, {name: capable[name] for name in names})
+    return StreamTarget(pipeline, run_args or {}, include_outputs_from, {name: capable[name] for name in names})
 
 
 def is_sync_only(component: Any) -> bool:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NotRequired, Required, get_arg
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from hayhooks.errors import LoadError, told
+from hayhooks.errors import LoadError, safe_str
 from hayhooks.toolkit import yaml_types
-from hayhooks.toolkit.target import streaming_source
+from hayhooks.toolkit.target import stream_target
 from hayhooks.toolkit.yaml_source import YamlSource, nearest
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def build(source: YamlSource, allowed_modules: Sequence[str] = ()) -> "Pipeline"
         try:
             pipeline.connect(sender, receiver)
         except Exception as error:  # each kind of mistake has another class of Haystack's
-            raise source.error(" ".join(told(error).split()), "connections", index) from error
+            raise source.error(" ".join(safe_str(error).split()), "connections", index) from error
     return pipeline
 
 
@@ -169,7 +169,7 @@ def _told_of_component(source: YamlSource, name: str) -> Iterator[None]:
 def _component_error(source: YamlSource, name: str, error: Exception) -> LoadError:
     component, cause = source.data["components"][name], error.__cause__ or error
     kind, subject, path = component["type"], f"component {name!r}", ("components", name)
-    message = " ".join(told(cause).split())
+    message = " ".join(safe_str(cause).split())
     if message.startswith("Refusing to deserialize a class"):
         refused = source.error(f"{subject} is a {kind}, and that module is not trusted", *path, "type")
         refused.hint = f"let it lie on HAYHOOKS_ADDITIONAL_PYTHON_PATH, or name its module in {_ALLOWLIST}"
@@ -218,7 +218,7 @@ class _Sockets:
         type_ = yaml_types.common(accepted)
         if type_ is None:
             types = " and ".join(
-                f"{'.'.join(target)} ({yaml_types.told(self._inputs[target[0]][target[1]]['type'])})"
+                f"{'.'.join(target)} ({yaml_types.type_name(self._inputs[target[0]][target[1]]['type'])})"
                 for target in found
             )
             raise self._source.error(f"inputs.{name} goes to {types}, which take no value in common", *path)
@@ -236,9 +236,8 @@ class _Sockets:
         type_ = self._free[component][socket]["type"]
         accepted = None if socket == "tools" else yaml_types.as_json(type_)
         if accepted is None:
-            message = (
-                f"{'.'.join(path)} names {component}.{socket}, a {yaml_types.told(type_)}: no request can give that"
-            )
+            type_name = yaml_types.type_name(type_)
+            message = f"{'.'.join(path)} names {component}.{socket}, a {type_name}: no request can give that"
             raise self._source.error(message, *path)
         return accepted
 
@@ -315,7 +314,7 @@ def _checked_chat(source: YamlSource, chat: str, inputs: Mapping[str, Input]) ->
         return "messages"
     if str in kinds or Any in kinds:
         return "text"
-    type_ = yaml_types.told(inputs[chat].type)
+    type_ = yaml_types.type_name(inputs[chat].type)
     raise source.error(f"chat: the input {chat!r} takes {type_}, and neither a text nor a list[ChatMessage]", "chat")
 
 
@@ -325,7 +324,7 @@ def _check_streaming(pipeline: "Pipeline", source: YamlSource) -> None:
     if not (wanted is None or wanted == "all" or (isinstance(wanted, list) and wanted)):
         raise source.error(f"{key} must be 'all' or a list of components", key)
     try:
-        streaming_source(pipeline, {}, None, wanted)
+        stream_target(pipeline, {}, None, wanted)
     except ValueError as error:
         raise source.error(f"{key}: {error}", key) from None
 

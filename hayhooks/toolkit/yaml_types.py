@@ -65,15 +65,15 @@ def _without_none(type_: Any) -> frozenset[Any]:
     return frozenset(part for part in parts if part is not type(None))
 
 
-def told(type_: Any) -> str:
+def type_name(type_: Any) -> str:
     """*type_* as people write it: ``list[Document]``."""
     origin, arguments = get_origin(type_), get_args(type_)
     if origin in (Union, types.UnionType):
-        return " | ".join(map(told, arguments))
+        return " | ".join(map(type_name, arguments))
     if isinstance(type_, list):  # the parameters of a Callable
-        return f"[{', '.join(map(told, type_))}]"
+        return f"[{', '.join(map(type_name, type_))}]"
     if origin is not None and origin is not Literal:
-        return f"{told(origin)}[{', '.join(map(told, arguments))}]"
+        return f"{type_name(origin)}[{', '.join(map(type_name, arguments))}]"
     if type_ is type(None):
         return "None"
     return type_.__name__ if isinstance(type_, type) else str(type_).removeprefix("typing.")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from hayhooks.toolkit.messages import chat_messages, chat_messages_from_openai_response, question
+from hayhooks.toolkit.messages import chat_messages, chat_messages_from_openai_response, require_user_text
 from hayhooks.toolkit.streaming import async_streaming_generator, streaming_generator
 from hayhooks.toolkit.yaml_pipeline import Interface, build
 from hayhooks.toolkit.yaml_source import YamlSource
@@ -159,11 +159,11 @@ def _described(interface: Interface, run_api: Callable[..., Any], *conversations
 
 def _read_messages(interface: Interface, messages: list[dict[str, Any]]) -> Any:
     """What the chat input takes of the *messages* of a chat completion."""
-    return chat_messages(messages) if interface.chat_takes == "messages" else question(messages)
+    return chat_messages(messages) if interface.chat_takes == "messages" else require_user_text(messages)
 
 
 def _read_items(interface: Interface, input_items: list[dict[str, Any]]) -> Any:
     """What it takes of the items of a response."""
     if interface.chat_takes == "messages":
         return chat_messages_from_openai_response(input_items)
-    return question(input_items)
+    return require_user_text(input_items)

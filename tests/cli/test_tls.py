@@ -9,7 +9,7 @@ from loguru import logger
 
 from hayhooks import Settings
 from hayhooks.cli.status import status
-from hayhooks.http.access import log_openness
+from hayhooks.http.access import log_exposure
 from tests.cli.processes import free_port, hayhooks, started
 from tests.live_server import ECHO, eventually, replace
 
@@ -159,7 +159,7 @@ def said(**settings: object) -> list[str]:
     lines: list[str] = []
     sink = logger.add(lambda message: lines.append(f"{message.record['level'].name} {message.record['message']}"))
     try:
-        log_openness(Settings(_env_file=None, **settings))
+        log_exposure(Settings(_env_file=None, **settings))
     finally:
         logger.remove(sink)
     return lines

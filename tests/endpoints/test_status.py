@@ -85,7 +85,7 @@ def test_a_root_that_cannot_be_read_is_not_ready_and_says_why(tmp_path, kind):
     root = tmp_path / "pipelines"
     if kind == "file":
         root.touch()
-    with serving(root, look_around_ms=100) as server:
+    with serving(root, poll_interval_ms=100) as server:
         server.eventually(lambda: str(root) in server.client.get("/readyz").json().get("detail", ""))
         assert server.client.get("/readyz").status_code == 503
         assert server.client.get("/healthz").status_code == 200

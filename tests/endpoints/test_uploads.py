@@ -9,7 +9,7 @@ import httpx
 import pytest
 from starlette.datastructures import UploadFile
 
-from hayhooks.kernel.operations import describe
+from hayhooks.kernel.operations import inspect_method
 from tests.live_server import LiveServer, eventually
 
 HEAD = """
@@ -291,7 +291,7 @@ def test_the_request_model_shows_files_as_binary():
     class Wrapper:
         def run_api(self, files: list[UploadFile], picture: UploadFile | None = None, n: int = 1) -> None: ...
 
-    operation = describe(Wrapper().run_api)
+    operation = inspect_method(Wrapper().run_api)
     shown = operation.arguments.json_schema()["properties"]
     assert operation.uploads == {"files", "picture"}
     binary = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}

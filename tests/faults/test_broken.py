@@ -149,7 +149,7 @@ class PipelineWrapper(BasePipelineWrapper):
 def test_data_that_was_another_only_while_setup_read_it_is_read_again(root: Path, tmp_path: Path, meanwhile: str):
     """Between two looks the bytes change and change back: the fingerprint alone does not tell."""
     began, gate, read = tmp_path / "began", tmp_path / "gate", tmp_path / "read"
-    with serving(root, settle_ms=600, look_around_ms=50) as server:
+    with serving(root, debounce_ms=600, poll_interval_ms=50) as server:
         files = {"prompt.txt": "the prompt"}
         server.write("app", READS_DATA, files, began=str(began), gate=str(gate), read=str(read))
         eventually(began.exists)

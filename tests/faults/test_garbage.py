@@ -9,15 +9,15 @@ from contextlib import contextmanager, nullcontext, suppress
 import httpx
 import pytest
 
-from hayhooks.http.batches import Batches
-from hayhooks.http.body import Body
+from hayhooks.http.batches import CoalescingIterator
+from hayhooks.http.body import LimitedReceive
 from hayhooks.http.disconnect import _Watch
 from hayhooks.http.invoke import Stream, _Pump
-from hayhooks.http.steps import Step
+from hayhooks.http.steps import StartedAwaitable
 from hayhooks.kernel.admission import Lease
 from hayhooks.kernel.limits import Slot
 from hayhooks.observability.log import log
-from hayhooks.observability.request_record import Exchange
+from hayhooks.observability.request_record import RequestRecord
 from tests.live_server import LiveServer
 
 WRAPPER = """
@@ -94,7 +94,17 @@ def seen_garbage() -> Iterator[list[object]]:
         gc.enable()
 
 
-OURS = (Batches, Body, Exchange, Lease, Slot, Step, Stream, _Pump, _Watch)  # one or more a request
+OURS = (
+    CoalescingIterator,
+    LimitedReceive,
+    RequestRecord,
+    Lease,
+    Slot,
+    StartedAwaitable,
+    Stream,
+    _Pump,
+    _Watch,
+)  # one or more a request
 
 
 def ask(client: httpx.Client, path: str, body: dict[str, object]) -> None:

@@ -17,7 +17,7 @@ NEVER_MS = 600_000
 @pytest.fixture
 def server(root: Path) -> Iterator[LiveServer]:
     write(root / "app", 10)
-    with serving(root, look_around_ms=NEVER_MS) as server:
+    with serving(root, poll_interval_ms=NEVER_MS) as server:
         server.eventually(lambda: server.run("app") == [10, 10, 10])
         yield server
 
@@ -83,7 +83,7 @@ def test_where_the_place_behind_a_link_is_renamed(tmp_path: Path):
     root = tmp_path / "current"
     write(tmp_path / "tree-0/app", 10)
     os.symlink("tree-0", root)
-    with serving(root, look_around_ms=NEVER_MS) as server:
+    with serving(root, poll_interval_ms=NEVER_MS) as server:
         is_served(server, 10)
         for number in range(1, 4):
             os.rename(tmp_path / f"tree-{number - 1}", tmp_path / f"tree-{number}")

@@ -96,7 +96,7 @@ class Workers:
 @pytest.mark.parametrize("name", ['f"{os.urandom(4).hex()}.json"', '"log.txt"'], ids=["files of its own", "one log"])
 def test_what_one_worker_writes_reloads_no_other(tmp_path: Path, name: str):
     workers = Workers(tmp_path, name)
-    with started(tmp_path, "run", "--workers", "2", LOOK_AROUND_MS="100") as server:
+    with started(tmp_path, "run", "--workers", "2", POLL_INTERVAL_MS="100") as server:
         eventually(lambda: len(revisions(server)) == 2)
         for _ in range(60):
             workers.write(server)
@@ -107,7 +107,7 @@ def test_what_one_worker_writes_reloads_no_other(tmp_path: Path, name: str):
 
 def test_a_file_that_both_workers_write_is_its_owners_to_edit(tmp_path: Path):
     workers = Workers(tmp_path, '"log.txt"')
-    with started(tmp_path, "run", "--workers", "2", LOOK_AROUND_MS="100") as server:
+    with started(tmp_path, "run", "--workers", "2", POLL_INTERVAL_MS="100") as server:
         eventually(lambda: len(revisions(server)) == 2)
         for _ in range(2):
             workers.write(server)
@@ -117,7 +117,7 @@ def test_a_file_that_both_workers_write_is_its_owners_to_edit(tmp_path: Path):
 
 def test_a_file_of_a_worker_that_has_died_is_its_owners_to_edit(tmp_path: Path):
     workers = Workers(tmp_path, 'f"{os.getpid()}.txt"')
-    with started(tmp_path, "run", "--workers", "2", LOOK_AROUND_MS="100") as server:
+    with started(tmp_path, "run", "--workers", "2", POLL_INTERVAL_MS="100") as server:
         eventually(lambda: len(revisions(server)) == 2)
         dead, _ = workers.write(server)
         os.kill(dead, signal.SIGKILL)

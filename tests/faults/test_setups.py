@@ -95,7 +95,7 @@ def test_after_a_while_the_start_no_longer_waits_for_one_that_hangs(root: Path, 
     gate = tmp_path / "gate"
     head = f"GATE, BEGAN, ANSWER = {str(gate)!r}, {str(tmp_path / 'began')!r}, 1\n"
     replace(root / "hanging/pipeline_wrapper.py", head + SLEEPING)
-    with serving(root, look_around_ms=50) as server:
+    with serving(root, poll_interval_ms=50) as server:
         _is_not_ready_yet(server)
         server.eventually(lambda: server.client.get("/readyz").status_code == 200)
         assert server.state("hanging")["state"] == "loading"

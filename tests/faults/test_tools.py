@@ -38,7 +38,7 @@ def move_out_and_in(app: Path, beside: Path, version: int) -> None:
     shutil.rmtree(beside / "old")
 
 
-def exchange(app: Path, beside: Path, version: int) -> None:
+def record(app: Path, beside: Path, version: int) -> None:
     write(beside / "new", version)
     at_cwd, exchange_flag = -100, 2
     result = ctypes.CDLL(None, use_errno=True).renameat2(
@@ -99,7 +99,7 @@ TOOLS: list[Tool] = [
     copy_over,
     remove_and_copy,
     move_out_and_in,
-    exchange,
+    record,
     rsync,
     rsync_in_place,
     tar_with_old_times,

@@ -30,7 +30,7 @@ class RaisesOnce:
 
 def test_what_could_not_be_published_is_published_by_the_next_look(root: Path):
     plug_in = RaisesOnce("second")
-    settings = Settings(pipelines_dir=root, look_around_ms=50, _env_file=None)
+    settings = Settings(pipelines_dir=root, poll_interval_ms=50, _env_file=None)
     with serving(root, create_app(settings, plug_ins=[*BUILTIN, plug_in])) as server:
         server.serve("first", ECHO, answer="1 ")
         server.write("second", ECHO, answer="2 ")
@@ -49,7 +49,7 @@ def test_what_is_observed_may_fail(root: Path):
         seen.append(change)
         raise OSError("no space left on device")
 
-    settings = Settings(pipelines_dir=root, look_around_ms=50, _env_file=None)
+    settings = Settings(pipelines_dir=root, poll_interval_ms=50, _env_file=None)
     with serving(root, create_app(settings, observe=observe)) as server:
         for answer in ("1 ", "2 ", "3 "):
             server.serve("app", ECHO, answer=answer)

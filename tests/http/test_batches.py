@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hayhooks.http.batches import Batches
+from hayhooks.http.batches import CoalescingIterator
 
 BURST = 40  # items that are ready one after the other: more than it takes to be sure
 
@@ -26,7 +26,7 @@ async def burst(then: Callable[[], Awaitable[Any]] | None = None) -> AsyncGenera
         yield BURST
 
 
-async def read(reader: Batches, count: int) -> list[int]:
+async def read(reader: CoalescingIterator, count: int) -> list[int]:
     """At least *count* items of *reader*."""
     items: list[int] = []
     while len(items) < count:
@@ -55,7 +55,7 @@ class Numbers:
 @pytest.mark.parametrize("source", [burst, Numbers])
 def test_all_items_come_in_order_and_some_of_them_together(source: Callable[[], Any]):
     async def work() -> list[list[int]]:
-        return [batch async for batch in Batches(source())]
+        return [batch async for batch in CoalescingIterator(source())]
 
     found = run(work())
 
@@ -66,7 +66,7 @@ def test_all_items_come_in_order_and_some_of_them_together(source: Callable[[], 
 def test_nothing_is_held_back_while_the_next_item_is_waited_for():
     async def work() -> None:
         gate = asyncio.Event()
-        reader = Batches(burst(then=gate.wait))
+        reader = CoalescingIterator(burst(then=gate.wait))
         assert await read(reader, BURST) == list(range(BURST))
         gate.set()
         assert [batch async for batch in reader] == [[BURST]]
@@ -83,7 +83,7 @@ def test_a_generator_goes_on_only_when_its_first_items_have_been_taken():
         yield "found"
 
     async def work() -> None:
-        reader = Batches(source())
+        reader = CoalescingIterator(source())
         assert await anext(reader) == ["searching"]
         assert not ran
         assert [batch async for batch in reader] == [["found"]]
@@ -101,7 +101,7 @@ def test_what_takes_time_without_waiting_is_given_one_by_one():
             yield number
 
     async def work() -> list[list[float]]:
-        return [batch async for batch in Batches(source())]
+        return [batch async for batch in CoalescingIterator(source())]
 
     assert all(len(batch) == 1 for batch in run(work())[-BURST:])
 
@@ -111,7 +111,7 @@ def test_an_error_comes_after_what_came_before_it():
         raise ValueError("late")
 
     async def work() -> None:
-        reader = Batches(burst(then=fails))
+        reader = CoalescingIterator(burst(then=fails))
         assert await read(reader, BURST) == list(range(BURST))
         with pytest.raises(ValueError, match="late"):
             await anext(reader)
@@ -134,7 +134,7 @@ def test_closing_and_cancelling_end_what_is_waited_for(reading: bool):
             assert inner.cancelled()
 
     async def work() -> None:
-        reader = Batches(burst(then=waits))
+        reader = CoalescingIterator(burst(then=waits))
         await read(reader, BURST)
         if reading:
             with pytest.raises(TimeoutError):
@@ -160,7 +160,7 @@ def test_a_generator_that_will_not_be_cancelled_is_closed_at_its_next_item():
             closed.append(True)
 
     async def work() -> None:
-        reader = Batches(stubborn())
+        reader = CoalescingIterator(stubborn())
         await read(reader, BURST)
         await reader.aclose()
         assert closed
@@ -180,7 +180,7 @@ def test_a_timeout_in_the_generator_is_its_own():
                 yield f"timeout {number}"
 
     async def work() -> list[Any]:
-        return [item async for batch in Batches(source()) for item in batch]
+        return [item async for batch in CoalescingIterator(source()) for item in batch]
 
     assert [item for item in run(work()) if isinstance(item, str)] == ["timeout 0", "timeout 1", "timeout 2"]
 
@@ -200,7 +200,7 @@ def test_others_have_their_turn():
                 await asyncio.sleep(0)
 
         counting = asyncio.create_task(count())
-        reader = Batches(endless())
+        reader = CoalescingIterator(endless())
         while turns < 10:
             await anext(reader)
         counting.cancel()

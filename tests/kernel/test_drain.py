@@ -68,7 +68,7 @@ class PipelineWrapper(BasePipelineWrapper):
 
 @pytest.fixture
 def server(root: Path) -> Iterator[LiveServer]:
-    with serving(root, drain_timeout=0, look_around_ms=50) as server:
+    with serving(root, drain_timeout=0, poll_interval_ms=50) as server:
         yield server
 
 
@@ -155,7 +155,7 @@ def test_a_thread_cannot_be_stopped_its_deployment_lives_until_it_ends_and_statu
 
 
 def test_within_its_time_a_request_is_left_alone(root: Path, tmp_path: Path):
-    with serving(root, drain_timeout=60, look_around_ms=50) as server:
+    with serving(root, drain_timeout=60, poll_interval_ms=50) as server:
         began, _ = begin(server, tmp_path, THREAD)
         with server.in_background("/slow/run", {}) as answer:
             eventually(began.exists)

@@ -4,7 +4,7 @@ import pytest
 
 from hayhooks.kernel.plan import plan
 from hayhooks.kernel.state import Deployment, Failure, Loading, Revision, Snapshot, advance
-from hayhooks.kernel.threads import Crew
+from hayhooks.kernel.threads import DaemonThreadPool
 
 
 def revision(version: int, name: str = "chat") -> Revision:
@@ -13,7 +13,7 @@ def revision(version: int, name: str = "chat") -> Revision:
 
 
 def deployment(version: int, name: str = "chat") -> Deployment:
-    return Deployment(revision(version, name), "package", object(), {}, "", 0.0, 0.0, Crew(name, 1))
+    return Deployment(revision(version, name), "package", object(), {}, "", 0.0, 0.0, DaemonThreadPool(name, 1))
 
 
 def failure(version: int, name: str = "chat") -> Failure:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hayhooks.kernel.preload import Foundation
+from hayhooks.kernel.preload import Preloader
 from hayhooks.kernel.scan import Scanner
 from tests.cli.processes import started
 from tests.live_server import ECHO, eventually, replace, serving
@@ -70,7 +70,7 @@ def test_an_import_that_hangs_does_not_keep_wrappers_waiting(
     monkeypatch.syspath_prepend(tmp_path)
     replace(root / "it/pipeline_wrapper.py", "import haystack_integrations.hangs")
     scanner = Scanner(root, settle_s=0, absence_s=0)
-    foundation = Foundation(freeze=True, patience_s=0.01)
+    foundation = Preloader(freeze=True, patience_s=0.01)
     loaded = threading.Event()
     try:
         foundation.then(loaded.set)
@@ -78,7 +78,7 @@ def test_an_import_that_hangs_does_not_keep_wrappers_waiting(
         assert begun.wait(30)
         assert not loaded.is_set()
         while not loaded.wait(0.01):
-            foundation.relieve()
+            foundation.tick()
         assert gc.isenabled()
     finally:
         hangs.set()

@@ -76,7 +76,7 @@ def test_a_server_that_starts_is_ready_when_all_are_loaded_and_requests_wait_for
 
 def test_a_root_that_is_away_is_not_ready_and_comes_back_by_itself(tmp_path: Path):
     root = tmp_path / "pipelines"
-    with serving(root, look_around_ms=100) as server:
+    with serving(root, poll_interval_ms=100) as server:
         server.eventually(lambda: "cannot be read" in server.client.get("/readyz").json().get("detail", ""))
         server.serve("chat", answer="here")
         assert server.client.get("/readyz").status_code == 200

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hayhooks.kernel.scan import Scanner
-from hayhooks.kernel.state import Kind
+from hayhooks.kernel.state import RevisionKind
 from tests.live_server import eventually
 
 WRAPPER = "class PipelineWrapper: ..."
@@ -261,7 +261,7 @@ def test_a_yaml_is_a_revision_of_its_own_bytes(looker):
     file = looker.write("chat.yml", "components: {}")
     before = looker.settled()["chat"]
 
-    assert (before.kind, before.path, before.problem) == (Kind.YAML, file, "")
+    assert (before.kind, before.path, before.problem) == (RevisionKind.YAML, file, "")
     assert {path: found.source for path, found in before.files.items()} == {"chat.yml": b"components: {}"}
     looker.write("chat.yml", "components: {a: b}")
     assert looker.look().revisions["chat"] is before

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hayhooks.kernel import self_writes
-from hayhooks.kernel.isolation import close_package, open_package, running
+from hayhooks.kernel.isolation import close_package, open_package, running_package
 from hayhooks.kernel.paths import real_path
 from hayhooks.kernel.scan import Scanner
 from hayhooks.kernel.state import Revision, Stamp
@@ -114,19 +114,19 @@ def test_data_that_never_keeps_still_does_not_hold_up_an_edit_for_ever(server: L
 
 def test_a_file_that_is_still_being_opened_is_not_yet_written(tmp_path: Path):
     """Opening one may take long on a busy machine, and change it meanwhile; that of a pipe takes until it is read."""
-    self_writes.listen()
+    self_writes.install_audit_hook()
     folder = real_path(tmp_path)
     pipe = f"{folder}/pipe"
     os.mkfifo(pipe)
     package = open_package(Revision("writer", tmp_path, "0" * 32))
 
     def write() -> None:
-        with running(package), open(pipe, "w"):
+        with running_package(package), open(pipe, "w"):
             pass
 
     def is_own_when_touched(mtime_ns: int) -> bool:
         os.utime(pipe, ns=(mtime_ns, mtime_ns))
-        return self_writes.is_own(folder, pipe, Stamp.of(os.stat(pipe)))
+        return self_writes.is_self_written(folder, pipe, Stamp.of(os.stat(pipe)))
 
     thread = threading.Thread(target=write, daemon=True)
     thread.start()

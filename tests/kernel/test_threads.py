@@ -5,12 +5,12 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from hayhooks.kernel.threads import Crew
+from hayhooks.kernel.threads import DaemonThreadPool
 from tests.live_server import eventually
 
 
 def test_every_job_runs_whoever_submits_it_however_often_threads_end():
-    crew, done, lock = Crew("test", 3, idle_s=0.001), set(), threading.Lock()
+    pool, done, lock = DaemonThreadPool("test", 3, idle_s=0.001), set(), threading.Lock()
 
     def job(number: int) -> None:
         with lock:
@@ -18,7 +18,7 @@ def test_every_job_runs_whoever_submits_it_however_often_threads_end():
 
     def submit(start: int) -> None:
         for number in range(start, start + 500):
-            crew.submit(partial(job, number))
+            pool.submit(partial(job, number))
             if number % 50 == 0:
                 time.sleep(0.002)  # threads end meanwhile
 
@@ -29,7 +29,7 @@ def test_every_job_runs_whoever_submits_it_however_often_threads_end():
 
 
 def test_no_more_jobs_run_together_than_the_limit():
-    crew, gate = Crew("test", 2), threading.Event()
+    pool, gate = DaemonThreadPool("test", 2), threading.Event()
     running: list[int] = []
 
     def hold(number: int) -> None:
@@ -37,9 +37,9 @@ def test_no_more_jobs_run_together_than_the_limit():
         gate.wait(10)
 
     for number in range(5):
-        crew.submit(partial(hold, number))
+        pool.submit(partial(hold, number))
     eventually(lambda: len(running) == 2)
-    crew.relieve()
+    pool.tick()
     assert running == [0, 1]
 
     gate.set()
@@ -47,14 +47,14 @@ def test_no_more_jobs_run_together_than_the_limit():
 
 
 def test_jobs_that_outlast_the_patience_make_room():
-    crew, gate, ran = Crew("test", 1, patience_s=0.0), threading.Event(), threading.Event()
+    pool, gate, ran = DaemonThreadPool("test", 1, patience_s=0.0), threading.Event(), threading.Event()
 
     def relieved() -> bool:
-        crew.relieve()
+        pool.tick()
         return ran.is_set()
 
-    crew.submit(partial(_wait, gate))
-    crew.submit(ran.set)
+    pool.submit(partial(_wait, gate))
+    pool.submit(ran.set)
     eventually(relieved)
     gate.set()
 
@@ -63,9 +63,9 @@ def test_threads_end_when_idle_and_when_closed():
     def alive(name: str) -> int:
         return sum(thread.name == f"hayhooks {name}" for thread in threading.enumerate())
 
-    idle, closed = Crew("idles", 2, idle_s=0.01), Crew("closes", 2)
-    for crew in (idle, closed):
-        crew.submit(lambda: None)
+    idle, closed = DaemonThreadPool("idles", 2, idle_s=0.01), DaemonThreadPool("closes", 2)
+    for pool in (idle, closed):
+        pool.submit(lambda: None)
     eventually(lambda: alive("idles") == 0)
     closed.close()
     eventually(lambda: alive("closes") == 0)
@@ -77,11 +77,11 @@ def test_threads_end_when_idle_and_when_closed():
 
 def test_a_job_that_comes_as_the_last_thread_is_told_to_end_is_run():
     for _ in range(200):
-        crew, first, second = Crew("test", 1), threading.Event(), threading.Event()
-        crew.submit(first.set)
+        pool, first, second = DaemonThreadPool("test", 1), threading.Event(), threading.Event()
+        pool.submit(first.set)
         assert first.wait(10)
-        crew.close()
-        crew.submit(second.set)
+        pool.close()
+        pool.submit(second.set)
         assert second.wait(10)
 
 
@@ -91,9 +91,9 @@ def test_a_crew_does_not_keep_what_a_job_held():
         def __call__(self) -> None:
             pass
 
-    crew, held = Crew("test", 1), Held()
+    pool, held = DaemonThreadPool("test", 1), Held()
     kept = weakref.ref(held)
-    crew.submit(held)
+    pool.submit(held)
     del held
     eventually(lambda: (gc.collect(), kept() is None)[-1])
 

@@ -22,7 +22,7 @@ def test_status_says_that_events_tell_and_of_how_many_directories(server: LiveSe
 
 
 def test_without_events_looking_around_finds_every_change(root: Path):
-    with serving(root, watch_events=False, look_around_ms=50) as server:
+    with serving(root, watch_events=False, poll_interval_ms=50) as server:
         server.serve("echo", answer=1)
         server.serve("echo", answer=2)
         server.write("echo/deep", "", {"data.txt": "x"})
@@ -31,7 +31,7 @@ def test_without_events_looking_around_finds_every_change(root: Path):
         assert server.status()["watching"] == {
             "by": "look-around",
             "directories": 0,
-            "look_around_ms": 50,
+            "poll_interval_ms": 50,
             "problem": "events are switched off",
         }
 

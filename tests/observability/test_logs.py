@@ -10,7 +10,7 @@ import pytest
 
 from hayhooks.observability.access_log import AccessLog, as_text
 from hayhooks.observability.log import output, printable
-from hayhooks.observability.request_record import Exchange
+from hayhooks.observability.request_record import RequestRecord
 from tests.cli.processes import Process, started
 from tests.live_server import eventually, replace
 
@@ -187,8 +187,8 @@ def test_no_line_is_missing_or_torn_when_the_server_stops(tmp_path, workers):
         assert told == {f"number-{number}" for number in range(200)}
 
 
-def exchange(path: str = "/x", id: str = "1") -> Exchange:
-    made = Exchange("GET", path, "127.0.0.1", id)
+def record(path: str = "/x", id: str = "1") -> RequestRecord:
+    made = RequestRecord("GET", path, "127.0.0.1", id)
     made.end("")
     return made
 
@@ -202,7 +202,7 @@ def test_what_cannot_be_written_fast_enough_is_dropped_and_counted(tmp_path, mon
     with (tmp_path / "log").open("w+") as file:
         monkeypatch.setattr(output, "stream", file)
         for _ in range(25):
-            access(exchange())
+            access(record())
         access.close()
         file.seek(0)
         lines = file.read().splitlines()
@@ -216,7 +216,7 @@ def test_what_ends_after_the_close_is_written_too(tmp_path, monkeypatch):
     with (tmp_path / "log").open("w+") as file:
         monkeypatch.setattr(output, "stream", file)
         for path in ("/before", "/after"):
-            access(exchange(path))
+            access(record(path))
             access.close()
 
         assert [line.split()[3] for line in (tmp_path / "log").read_text().splitlines()] == ["/before", "/after"]
@@ -227,12 +227,12 @@ def test_a_stream_that_is_gone_ends_nothing(tmp_path, monkeypatch):
     file = (tmp_path / "log").open("w")
     file.close()
     monkeypatch.setattr(output, "stream", file)
-    access(exchange())
+    access(record())
     access.close()
 
     with (tmp_path / "log").open("w") as again:
         monkeypatch.setattr(output, "stream", again)
-        access(exchange("/after"))
+        access(record("/after"))
         access.close()
 
     assert "/after" in (tmp_path / "log").read_text()
@@ -263,4 +263,4 @@ def test_a_part_of_a_line_is_printable_and_short():
     assert printable("/é") == "/é"
     assert printable("a b\n\x1b\u2028") == r"a\x20b\n\x1b\u2028"
     assert printable("x" * 2_000) == "x" * 1_000 + "...(1000\\x20more)"
-    assert len(as_text(exchange("/" + "x" * 60_000, "y" * 60_000))) < 1_500
+    assert len(as_text(record("/" + "x" * 60_000, "y" * 60_000))) < 1_500

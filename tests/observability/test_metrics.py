@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families as plain
 
 from hayhooks.kernel.state import Snapshot
 from hayhooks.observability.metrics import FAMILIES, Metrics
-from hayhooks.observability.worker_state import Board
+from hayhooks.observability.worker_state import WorkerStateDir
 from tests.cli.processes import started
 from tests.live_server import ECHO, LiveServer, eventually, replace, serving
 
@@ -274,7 +274,7 @@ def test_rows_of_an_unknown_kind_or_pipeline_are_passed_over(tmp_path):
     )
     metrics = Metrics()
     metrics.live(Snapshot(generation=3))
-    rows = metrics.all_rows(Board(tmp_path))
+    rows = metrics.all_rows(WorkerStateDir(tmp_path))
 
     assert rows["hayhooks_undeploys_total", ()] == [2]
     assert rows["hayhooks_generation", ()] == [7]

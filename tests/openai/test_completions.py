@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from haystack.dataclasses import ChatMessage, ToolCall
 
-from hayhooks.openai.completions import Completion
-from hayhooks.openai.reply import Reply
+from hayhooks.openai.completions import ChatCompletionEncoder
+from hayhooks.openai.reply import ResponsesEncoder
 
 
 def sent(answer: Any, *batches: list[Any], error: Exception | None = None) -> list[bytes]:
@@ -26,12 +26,12 @@ def sent(answer: Any, *batches: list[Any], error: Exception | None = None) -> li
     return pieces
 
 
-def completion() -> Completion:
-    return Completion("it")
+def completion() -> ChatCompletionEncoder:
+    return ChatCompletionEncoder("it")
 
 
-def reply() -> Reply:
-    return Reply("it", {})
+def reply() -> ResponsesEncoder:
+    return ResponsesEncoder("it", {})
 
 
 @pytest.mark.parametrize("make", [completion, reply])

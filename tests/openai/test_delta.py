@@ -9,8 +9,8 @@ from haystack.dataclasses.streaming_chunk import ToolCallDelta
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from hayhooks.errors import PipelineError
-from hayhooks.openai.delta import CallDelta, Piece, Tally
-from hayhooks.openai.normalize import piece_of
+from hayhooks.openai.delta import CallDelta, Delta, DeltaAccumulator
+from hayhooks.openai.normalize import to_delta
 
 HEAD = {"id": "x", "created": 1, "model": "m"}
 CALL = {"index": 0, "id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
@@ -51,29 +51,29 @@ class Event:
 @pytest.mark.parametrize(
     ("item", "piece"),
     [
-        ("text", Piece("text")),
-        (StreamingChunk("text", meta={"finish_reason": "stop"}), Piece("text")),
-        (Chunk("text"), Piece("text")),
-        (Written(), Piece("text")),
-        (StreamingChunk("text", finish_reason="length"), Piece("text", finish_reason="length")),
-        (StreamingChunk("", finish_reason="tool_call_results"), Piece()),
-        (StreamingChunk("", index=0, reasoning=ReasoningContent("hm")), Piece(reasoning="hm")),
+        ("text", Delta("text")),
+        (StreamingChunk("text", meta={"finish_reason": "stop"}), Delta("text")),
+        (Chunk("text"), Delta("text")),
+        (Written(), Delta("text")),
+        (StreamingChunk("text", finish_reason="length"), Delta("text", finish_reason="length")),
+        (StreamingChunk("", finish_reason="tool_call_results"), Delta()),
+        (StreamingChunk("", index=0, reasoning=ReasoningContent("hm")), Delta(reasoning="hm")),
         (
             StreamingChunk("", index=0, tool_calls=[ToolCallDelta(0, "add", "{", "c1"), ToolCallDelta(1)]),
-            Piece(calls=(CallDelta(0, "c1", "add", "{"), CallDelta(1, None, None, ""))),
+            Delta(calls=(CallDelta(0, "c1", "add", "{"), CallDelta(1, None, None, ""))),
         ),
         (
             StreamingChunk("", index=0, tool_call_result=ToolCallResult("2", ToolCall("add", {}, "c1"), error=False)),
-            Piece(results=(("c1", "add"),)),
+            Delta(results=(("c1", "add"),)),
         ),
-        (StreamingChunk("", meta={"usage": {"prompt_tokens": 3, "cost": 0.1}}), Piece(usage={"prompt_tokens": 3})),
-        (StreamingChunk("", meta={"usage": None}), Piece()),
+        (StreamingChunk("", meta={"usage": {"prompt_tokens": 3, "cost": 0.1}}), Delta(usage={"prompt_tokens": 3})),
+        (StreamingChunk("", meta={"usage": None}), Delta()),
         (
             StreamingChunk("", meta={"response": {"usage": {"input_tokens": 3, "output_tokens": 1}}}),
-            Piece(usage={"input_tokens": 3, "output_tokens": 1}),
+            Delta(usage={"input_tokens": 3, "output_tokens": 1}),
         ),
-        (StreamingChunk("a", component_info=ComponentInfo("T", "llm")), Piece("a", source=("T", "llm"))),
-        (ChatMessage.from_assistant("text"), Piece("text")),
+        (StreamingChunk("a", component_info=ComponentInfo("T", "llm")), Delta("a", source=("T", "llm"))),
+        (ChatMessage.from_assistant("text"), Delta("text")),
         (
             ChatMessage.from_assistant(
                 "text",
@@ -81,7 +81,7 @@ class Event:
                 tool_calls=[ToolCall("add", {"a": "ä"}, "c1")],
                 meta={"finish_reason": "tool_calls", "usage": {"prompt_tokens": 3}},
             ),
-            Piece(
+            Delta(
                 "text",
                 "hm",
                 (CallDelta(0, "c1", "add", '{"a": "ä"}', whole=True),),
@@ -89,37 +89,37 @@ class Event:
                 usage={"prompt_tokens": 3},
             ),
         ),
-        (ChatMessage.from_tool("2", ToolCall("add", {}, "c1")), Piece(results=(("c1", "add"),))),
-        (Event(), Piece(event={"type": "status", "data": {"description": "searching"}})),
-        ({"type": "message", "data": None}, Piece(event={"type": "message", "data": None})),
-        ({"role": "assistant", "content": "text"}, Piece("text")),
-        ({"content": [{"type": "text", "text": "a"}, {"type": "image_url"}, {"text": "b"}]}, Piece("ab")),
-        ({"content": None, "refusal": "no"}, Piece("no")),
-        ({"content": None, "tool_calls": [CALL]}, Piece(calls=(CallDelta(0, "c1", "add", '{"a": 1}'),))),
+        (ChatMessage.from_tool("2", ToolCall("add", {}, "c1")), Delta(results=(("c1", "add"),))),
+        (Event(), Delta(event={"type": "status", "data": {"description": "searching"}})),
+        ({"type": "message", "data": None}, Delta(event={"type": "message", "data": None})),
+        ({"role": "assistant", "content": "text"}, Delta("text")),
+        ({"content": [{"type": "text", "text": "a"}, {"type": "image_url"}, {"text": "b"}]}, Delta("ab")),
+        ({"content": None, "refusal": "no"}, Delta("no")),
+        ({"content": None, "tool_calls": [CALL]}, Delta(calls=(CallDelta(0, "c1", "add", '{"a": 1}'),))),
         (
             {"role": "assistant", "tool_calls": [{**CALL, "index": None}]},
-            Piece(calls=(CallDelta(0, "c1", "add", '{"a": 1}'),)),
+            Delta(calls=(CallDelta(0, "c1", "add", '{"a": 1}'),)),
         ),
-        (openai_chunk({"role": "assistant", "content": ""}), Piece()),
-        (openai_chunk({"content": "a"}, "stop"), Piece("a", finish_reason="stop")),
-        (openai_chunk({"reasoning_content": "hm"}), Piece(reasoning="hm")),
-        (openai_chunk({"reasoning": "hm"}), Piece(reasoning="hm")),
-        (openai_chunk({"tool_calls": [CALL]}), Piece(calls=(CallDelta(0, "c1", "add", '{"a": 1}'),))),
-        (RESPONSE, Piece("text", "hm", (FUNCTION_CALL,), finish_reason="length", usage={"input_tokens": 3})),
-        ({"type": "response.output_text.delta", "delta": "a"}, Piece("a")),
-        ({"type": "response.reasoning_summary_text.delta", "delta": "hm"}, Piece(reasoning="hm")),
-        ({"type": "response.output_text.done", "text": "a"}, Piece()),
-        ({"type": "response.output_item.done", "item": RESPONSE["output"][2]}, Piece(calls=(FUNCTION_CALL,))),
+        (openai_chunk({"role": "assistant", "content": ""}), Delta()),
+        (openai_chunk({"content": "a"}, "stop"), Delta("a", finish_reason="stop")),
+        (openai_chunk({"reasoning_content": "hm"}), Delta(reasoning="hm")),
+        (openai_chunk({"reasoning": "hm"}), Delta(reasoning="hm")),
+        (openai_chunk({"tool_calls": [CALL]}), Delta(calls=(CallDelta(0, "c1", "add", '{"a": 1}'),))),
+        (RESPONSE, Delta("text", "hm", (FUNCTION_CALL,), finish_reason="length", usage={"input_tokens": 3})),
+        ({"type": "response.output_text.delta", "delta": "a"}, Delta("a")),
+        ({"type": "response.reasoning_summary_text.delta", "delta": "hm"}, Delta(reasoning="hm")),
+        ({"type": "response.output_text.done", "text": "a"}, Delta()),
+        ({"type": "response.output_item.done", "item": RESPONSE["output"][2]}, Delta(calls=(FUNCTION_CALL,))),
         (
             {"type": "response.incomplete", "response": RESPONSE},
-            Piece(finish_reason="length", usage={"input_tokens": 3}),
+            Delta(finish_reason="length", usage={"input_tokens": 3}),
         ),
-        ({**HEAD, "choices": [], "usage": {"total_tokens": 3}}, Piece(usage={"total_tokens": 3})),
-        ({**HEAD, "choices": [], "event": {"type": "a"}}, Piece(event={"type": "a"})),
+        ({**HEAD, "choices": [], "usage": {"total_tokens": 3}}, Delta(usage={"total_tokens": 3})),
+        ({**HEAD, "choices": [], "event": {"type": "a"}}, Delta(event={"type": "a"})),
     ],
 )
-def test_an_item_adds(item: Any, piece: Piece):
-    assert piece_of(item) == piece
+def test_an_item_adds(item: Any, piece: Delta):
+    assert to_delta(item) == piece
 
 
 def test_objects_of_openais_client_add_what_their_dicts_do():
@@ -129,22 +129,22 @@ def test_objects_of_openais_client_add_what_their_dicts_do():
     whole = {**chunk, "object": "chat.completion"}
     whole["choices"] = [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "a"}}]
 
-    assert piece_of(ChatCompletionChunk.model_validate(chunk)) == piece_of(chunk)
-    assert piece_of(ChatCompletion.model_validate(whole)) == piece_of(whole) == piece_of(chunk)
+    assert to_delta(ChatCompletionChunk.model_validate(chunk)) == to_delta(chunk)
+    assert to_delta(ChatCompletion.model_validate(whole)) == to_delta(whole) == to_delta(chunk)
 
 
 @pytest.mark.parametrize(
     "item",
-    [None, 7, b"x", ["x"], {}, {"replies": []}, {"choices": "x"}, {"type": 1, "data": 2}, object(), Piece],
+    [None, 7, b"x", ["x"], {}, {"replies": []}, {"choices": "x"}, {"type": 1, "data": 2}, object(), Delta],
 )
 def test_what_is_nothing_of_this_is_refused_and_named(item: Any):
     with pytest.raises(PipelineError, match=type(item).__name__):
-        piece_of(item)
+        to_delta(item)
 
 
 def test_a_response_that_failed_elsewhere_fails_here():
     with pytest.raises(PipelineError, match="it broke"):
-        piece_of({"type": "response.failed", "response": {"error": {"code": "server_error", "message": "it broke"}}})
+        to_delta({"type": "response.failed", "response": {"error": {"code": "server_error", "message": "it broke"}}})
 
 
 def call(name: str | None, arguments: str | None, id: str | None = None, index: int = 0, **more: Any) -> StreamingChunk:
@@ -155,10 +155,10 @@ def result(name: str, id: str | None = None) -> StreamingChunk:
     return StreamingChunk("", index=0, tool_call_result=ToolCallResult("2", ToolCall(name, {}, id), error=False))
 
 
-def tally(*items: Any) -> Tally:
-    tally = Tally()
+def tally(*items: Any) -> DeltaAccumulator:
+    tally = DeltaAccumulator()
     for item in items:
-        tally.take(piece_of(item))
+        tally.take(to_delta(item))
     return tally
 
 

@@ -18,9 +18,9 @@ from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 
 from hayhooks.endpoints import BUILTIN
-from hayhooks.http.dispatch import build
+from hayhooks.http.dispatch import build_generation
 from hayhooks.kernel.state import Snapshot
-from hayhooks.openapi.describe import Described
+from hayhooks.openapi.describe import DocumentedRoute
 from tests.endpoints.wrappers import (
     EVENTS,
     HAYSTACK,
@@ -323,13 +323,13 @@ def test_the_document_follows_the_directory(server: LiveServer):
 def test_a_new_generation_describes_only_what_is_new(server: LiveServer):
     server.serve("old", wrapper(TYPED))
     document(server)
-    kept = server.app.switch.live.snapshot.deployments["old"].endpoints.made.copy()
+    kept = server.app.switch.live.snapshot.deployments["old"].endpoints.cache.copy()
     server.serve("new", wrapper(TYPED))
 
     document(server)
 
     assert kept
-    made = server.app.switch.live.snapshot.deployments["old"].endpoints.made
+    made = server.app.switch.live.snapshot.deployments["old"].endpoints.cache
     assert all(made[key] is value for key, value in kept.items())
 
 
@@ -409,8 +409,8 @@ def test_the_names_of_the_pages_cannot_be_deployed(server: LiveServer):
 
 
 def test_every_endpoint_is_described():
-    routes = [route for route in build(Snapshot(), BUILTIN).router.routes if isinstance(route, Route)]
-    described = {route.path for route in routes if isinstance(route, Described)}
+    routes = [route for route in build_generation(Snapshot(), BUILTIN).router.routes if isinstance(route, Route)]
+    described = {route.path for route in routes if isinstance(route, DocumentedRoute)}
     pages = {"/docs", "/docs/{file}", "/redoc", "/redoc/{file}"}
 
     for route in routes:

@@ -13,7 +13,7 @@ import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from hayhooks.server.connection import Connection
+from hayhooks.server.connection import LimitedHttpProtocol
 from tests.live_server import eventually
 
 TEXT = (b"content-type", b"text/plain")
@@ -102,7 +102,7 @@ def serving_by(protocol: Any) -> Iterator[int]:
 def ports() -> Iterator[tuple[int, int]]:
     """Where ours serves, and where uvicorn's does."""
     with ExitStack() as stack:
-        ours = stack.enter_context(serving_by(partial(Connection, read_timeout_s=30)))
+        ours = stack.enter_context(serving_by(partial(LimitedHttpProtocol, read_timeout_s=30)))
         yield ours, stack.enter_context(serving_by(HttpToolsProtocol))
 
 

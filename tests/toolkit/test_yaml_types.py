@@ -11,7 +11,7 @@ from haystack.tools.tool import Tool
 from haystack.tools.toolset import Toolset
 from haystack.utils import Secret
 
-from hayhooks.toolkit.yaml_types import as_json, common, told
+from hayhooks.toolkit.yaml_types import as_json, common, type_name
 
 
 @dataclass
@@ -68,7 +68,7 @@ def test_one_value_has_the_strictest_type_of_all_its_sockets(types: list[Any], e
 
 
 def test_types_are_told_as_people_write_them():
-    assert told(dict[str, list[Document]] | None) == "dict[str, list[Document]] | None"
-    assert told(Callable[[int], None]) == "Callable[[int], None]"
-    assert told(Literal["a"]) == "Literal['a']"
-    assert told(Any) == "Any"
+    assert type_name(dict[str, list[Document]] | None) == "dict[str, list[Document]] | None"
+    assert type_name(Callable[[int], None]) == "Callable[[int], None]"
+    assert type_name(Literal["a"]) == "Literal['a']"
+    assert type_name(Any) == "Any"
