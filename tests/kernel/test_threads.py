@@ -22,8 +22,8 @@ def test_every_job_runs_whoever_submits_it_however_often_threads_end():
             if number % 50 == 0:
                 time.sleep(0.002)  # threads end meanwhile
 
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(submit, range(0, 2000, 500)))
+    with ThreadPoolExecutor(4) as submitters:
+        list(submitters.map(submit, range(0, 2000, 500)))
 
     eventually(lambda: len(done) == 2000)
 
