@@ -185,6 +185,9 @@ class Settings(BaseSettings):
     ssl_keyfile_password: Annotated[str | None, Given] = Field(
         None, repr=False, description="The password of that file."
     )
+    fast_protocol: bool = Field(
+        True, description="`false`: serve with uvicorn's h11 protocol, also with a uvicorn version that was tested."
+    )
     poll_interval_ms: int = Field(
         1000,
         ge=50,

@@ -15,7 +15,7 @@ import uvicorn
 
 from hayhooks import Settings, create_app
 from hayhooks.app import Hayhooks
-from hayhooks.server.run import server_options
+from hayhooks.server.protocol import server_options
 
 T = TypeVar("T")
 

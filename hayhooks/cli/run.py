@@ -18,7 +18,8 @@ from hayhooks.observability.log import configure_logging, log
 from hayhooks.observability.tracing import warn_if_missing
 from hayhooks.observability.worker_state import WorkerStateDir
 from hayhooks.server.preflight import check_settings
-from hayhooks.server.run import serve, server_options
+from hayhooks.server.protocol import server_options
+from hayhooks.server.run import serve
 from hayhooks.settings import Settings, unknown
 
 _WORKER_PATIENCE_S = (

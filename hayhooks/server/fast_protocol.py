@@ -1,14 +1,16 @@
-"""HTTP as uvicorn speaks it, where a short answer costs less: 9 microseconds of processor time, of 77 for a ``/run``.
+"""The fast HTTP protocol: uvicorn's httptools protocol with limits on request heads and fewer writes.
 
-uvicorn writes the head of an answer and its body apart, which are two system calls and two packets, tests every header
-with regular expressions, and sets a timer after every answer.
+It overrides private parts of uvicorn, so ``protocol.py`` uses it only with versions that
+tests/server/test_protocol.py has compared it with. Benchmark row ``run-async`` falls without it: uvicorn writes head
+and body apart, tests every header with regular expressions, and sets a timer after every response.
 """
 
 import asyncio
-from types import FunctionType
+import json
 from typing import Any, ClassVar
+from urllib.parse import unquote
 
-from uvicorn.protocols.http import httptools_impl
+import httptools
 from uvicorn.protocols.http.httptools_impl import (
     HEADER_RE,
     HEADER_VALUE_RE,
@@ -17,54 +19,187 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from hayhooks.errors import OpenAIError
+from hayhooks.observability.log import log
+from hayhooks.server.protocol import MAX_HEAD_BYTES, GracefulClose
+
 Headers = list[tuple[bytes, bytes]]
 
-_OFTEN_EQUAL = frozenset({b"content-type", b"cache-control", b"vary", b"x-hayhooks-revision"})
-_LINES_KEPT = 256  # of such headers
-_LONGEST_KEPT = 200  # bytes of one: a wrapper may send back what a client thinks up
+_MAX_HEADERS = 256
 
-_SMALL = 64 * 1024  # bytes of a body that is cheaper to copy than to write by itself
+# A client that sends a long body reads no response before its end, and finds none if it is cut off. After the response
+# up to this many bytes of the body are discarded.
+_MAX_DISCARDED_BYTES = 16 * 1024 * 1024
 
+_CACHED_HEADERS = frozenset({b"content-type", b"cache-control", b"vary", b"x-hayhooks-revision"})
+_MAX_CACHED_LINES = 256
+_MAX_CACHED_LINE_BYTES = 200  # a wrapper may send back what a client chose
 
-class CoalescingProtocol(HttpToolsProtocol):
-    """One connection of a client."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        # One for all connections of the server: it has the same loop.
-        self._held: _Held = self.server_state.__dict__.setdefault("hayhooks_held", _Held(self.loop))
-
-    def on_headers_complete(self) -> None:
-        """As uvicorn's; the answer is ours."""
-        before = self.cycle
-        _on_headers_complete(self)
-        if self.cycle is not before:
-            self.cycle.held = self._held  # type: ignore[attr-defined]
-
-    def on_response_complete(self) -> None:
-        """As uvicorn's, without its timer for idle connections: whoever derives from this has one of its own."""
-        if self.pipeline:
-            super().on_response_complete()
-            return
-        self.server_state.total_requests += 1
-        if not self.transport.is_closing():
-            self.flow.resume_reading()
+_MAX_COPIED_BYTES = 64 * 1024  # a larger body is written by itself, not joined with its head
 
 
-class _Held:
-    """Heads of answers that are held back for their bodies, for the rest of this turn of the loop.
+class _HeadTooLargeError(Exception):
+    """Ends the parsing of a request."""
 
-    No longer: a client that gets nothing might ask again, and what it asked has run.
+
+class FastHttpProtocol(GracefulClose, HttpToolsProtocol):
+    """One client connection.
+
+    Args:
+        read_timeout_s: time limit for the headers of a request, from the beginning of the connection or the previous
+            response. A connection that sends nothing is closed after it, silently.
+        pending_heads: shared by all connections of a server.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self, *args: Any, read_timeout_s: float, pending_heads: "PendingHeads", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._read_timeout_s = read_timeout_s
+        self._pending_heads = pending_heads
+        self._waiting_since: float | None = None  # for request headers; None while a request is in progress
+        self._received_bytes = 0  # since then
+        self._discarding = False  # they begin with the rest of a body that nobody reads
+        self._timer: asyncio.TimerHandle | None = None
+        self._refusal: tuple[int, str] | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the timer of the connection: one for its whole life, not one for each request."""
+        super().connection_made(transport)
+        self._waiting_since = self.loop.time()
+        self._timer = self.loop.call_later(self._read_timeout_s, self._check_timeout)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the timer."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection to the websocket protocol, unless the handshake is invalid."""
+        self._stop_timer()
+        super().handle_websocket_upgrade()
+        protocol: Any = self.transport.get_protocol()
+        # Without a handshake the websocket protocol would send nothing and block the shutdown.
+        if not getattr(protocol, "handshake_initiated", True):
+            self.connections.discard(protocol)
+            self.transport.set_protocol(self)
+            self._respond_and_close(400, "The handshake of the websocket is not valid")
+
+    def data_received(self, data: bytes) -> None:
+        """Parse *data* and limit what arrives before a request's headers are complete."""
+        self._received_bytes += len(data)
+        super().data_received(data)
+        limit = _MAX_DISCARDED_BYTES if self._discarding else MAX_HEAD_BYTES
+        if self._waiting_since is not None and self._received_bytes > limit:
+            self._close(431, f"Request headers too large: more than {MAX_HEAD_BYTES:,} bytes")
+
+    def on_headers_complete(self) -> None:
+        """Start the request: uvicorn's method, with our limits and our cycle."""
+        self._check_head()
+        self._waiting_since = None
+        scope, http_version = self.scope, self.parser.get_http_version()
+        scope["method"] = self.parser.get_method().decode("ascii")
+        if http_version != "1.1":
+            scope["http_version"] = http_version
+        if self.parser.should_upgrade() and self._should_upgrade():
+            return
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        scope["path"] = self.root_path + (unquote(path) if "%" in path else path)
+        scope["raw_path"] = self.root_path.encode("ascii") + url.path
+        scope["query_string"] = url.query or b""
+        previous = self.cycle
+        self.cycle = cycle = _Cycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=http_version != "1.0" and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        cycle.pending_heads = self._pending_heads
+        if previous is None or previous.response_complete:
+            self._start_asgi_task(cycle, self.app)
+        else:  # pipelined
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
+
+    def on_response_complete(self) -> None:
+        """Start a pipelined request, or wait for the headers of the next one."""
+        discarding = self.cycle.more_body
+        if self.pipeline:
+            super().on_response_complete()
+        else:  # without uvicorn's keep-alive timer: ours runs
+            self.server_state.total_requests += 1
+            if not self.transport.is_closing():
+                self.flow.resume_reading()
+        if self.cycle.response_complete:
+            self._waiting_since = self.loop.time()
+            self._received_bytes, self._discarding = 0, discarding
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer a request that cannot be parsed, or that we refuse to parse."""
+        if self._refusal is None:
+            super().send_400_response(msg)
+        else:
+            self._respond_and_close(*self._refusal)
+
+    def _check_head(self) -> None:
+        if self._received_bytes > MAX_HEAD_BYTES:  # the body may be part of it
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if size > MAX_HEAD_BYTES:
+                self._refusal = (
+                    431,
+                    f"Request headers too large: {size:,} bytes; at most {MAX_HEAD_BYTES:,} are allowed",
+                )
+                raise _HeadTooLargeError
+        if len(self.headers) > _MAX_HEADERS:
+            self._refusal = 431, f"Too many request headers: {len(self.headers):,}; at most {_MAX_HEADERS} are allowed"
+            raise _HeadTooLargeError
+
+    def _check_timeout(self) -> None:
+        wait_s = self._read_timeout_s
+        if self._waiting_since is not None:
+            wait_s += self._waiting_since - self.loop.time()
+        if wait_s > 0:
+            self._timer = self.loop.call_later(wait_s, self._check_timeout)
+            return
+        self._close(408, f"Request headers were not complete within {self._read_timeout_s:g} s (HAYHOOKS_READ_TIMEOUT)")
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _close(self, status: int, message: str) -> None:
+        if self._discarding or not self._received_bytes:
+            self.transport.close()  # nobody waits for a response
+        elif not self.transport.is_closing():
+            self._respond_and_close(status, message)
+
+    def _respond_and_close(self, status: int, message: str) -> None:
+        log.info("Closed the connection of {}: {}", self.client and self.client[0], message)
+        body = json.dumps(OpenAIError(status, message).body()).encode()
+        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+        self.transport.write(STATUS_LINE[status] + head + body)
+        self.transport.close()
+
+
+class PendingHeads:
+    """Response heads held back for their bodies until the end of the current loop iteration.
+
+    No longer than that: a client that receives nothing may repeat a request that has run.
+    """
+
+    def __init__(self) -> None:
         self._cycles: list[_Cycle] = []
 
     def add(self, cycle: "_Cycle") -> None:
-        """Have the head of *cycle* leave at the end of the turn, if it has not left by then."""
+        """Send the head of *cycle* at the end of the iteration, unless its body has taken it along."""
         if not self._cycles:
-            self._loop.call_soon(self._flush)
+            asyncio.get_running_loop().call_soon(self._flush)
         self._cycles.append(cycle)
 
     def _flush(self) -> None:
@@ -74,35 +209,45 @@ class _Held:
 
 
 class _Cycle(RequestResponseCycle):
-    """One request and its answer."""
+    """One request and its response, with head and body in one write and cached header lines."""
 
-    held: _Held
-    _head = b""  # held back for the body to leave with it; only where its length is known
-    _known: ClassVar[dict[tuple[bytes, bytes], bytes]] = {}  # the lines of headers that have passed the tests
-    _of_server: ClassVar[tuple[Headers, bytes]] = ([], b"")  # uvicorn's own headers, which change once a second
+    pending_heads: PendingHeads
+    _head = b""  # held back for the body; only if its length is known
+    _lines: ClassVar[dict[tuple[bytes, bytes], bytes]] = {}  # of headers that have passed the tests
+    _server_lines: ClassVar[tuple[Headers, bytes]] = ([], b"")  # uvicorn's own headers change once a second
 
     async def send(self, message: Any) -> None:
-        """As uvicorn's."""
+        """Send one ASGI message."""
         if self.flow.write_paused and not self.disconnected:
             await self.flow.drain()
         if self.disconnected:
             return
-        kind = "http.response.body" if self.response_started else "http.response.start"
-        if message["type"] != kind or self.response_complete:
-            wanted = "nothing more" if self.response_complete else repr(kind)
-            raise RuntimeError(f"The ASGI message {message['type']!r} was sent where the server expects {wanted}")
+        expected = "http.response.body" if self.response_started else "http.response.start"
+        if message["type"] != expected or self.response_complete:
+            wanted = "nothing more" if self.response_complete else repr(expected)
+            raise RuntimeError(f"ASGI message {message['type']!r} sent where the server expects {wanted}")
         if self.response_started:
             self._write_body(message.get("body", b""), more=message.get("more_body", False))
         else:
-            self._begin(message["status"], message.get("headers", ()))
+            self._start(message["status"], message.get("headers", ()))
 
-    def _begin(self, status: int, headers: Any) -> None:
+    def flush(self) -> None:
+        """Send the head, if it is still held back."""
+        head, self._head = self._head, b""
+        if head and not self.disconnected and not self.transport.is_closing():
+            self.transport.write(head)
+
+    def _start(self, status: int, headers: Any) -> None:
         self.response_started = True
         self.waiting_for_100_continue = False
-        lines = [STATUS_LINE[status], self._lines_of_server()]
+        server_headers, server_lines = self._server_lines
+        if server_headers is not self.default_headers:
+            server_lines = b"".join(b"%b: %b\r\n" % header for header in self.default_headers)
+            _Cycle._server_lines = self.default_headers, server_lines
+        lines = [STATUS_LINE[status], server_lines]
         for header in headers:
             if type(header) is tuple and type(header[0]) is type(header[1]) is bytes:
-                lines.append(self._known.get(header) or self._line(*header))
+                lines.append(self._lines.get(header) or self._line(*header))
             else:
                 lines.append(self._line(*map(bytes, header)))
         if not self.keep_alive:
@@ -114,27 +259,21 @@ class _Cycle(RequestResponseCycle):
         head = b"".join(lines)
         if self.expected_content_length:
             self._head = head
-            self.held.add(self)
+            self.pending_heads.add(self)
         else:
             self.transport.write(head)
 
-    def flush(self) -> None:
-        """Send the head now, if it is held back still."""
-        head, self._head = self._head, b""
-        if head and not self.disconnected and not self.transport.is_closing():
-            self.transport.write(head)
-
     def _line(self, name: bytes, value: bytes) -> bytes:
-        """The line of a header, of which what it says of the connection or the body is noted."""
+        """Check a header and note what it says of the connection and the body."""
         name = name.lower()
         if name == b"content-length" and self.chunked_encoding is None:
             self.expected_content_length = int(value)
             self.chunked_encoding = False
             return b"content-length: %d\r\n" % self.expected_content_length
         if name != b"x-request-id" and HEADER_RE.search(name):
-            raise RuntimeError(f"A header must not be called {name!r}")
+            raise RuntimeError(f"Invalid header name {name!r}")
         if not value.isalnum() and HEADER_VALUE_RE.search(value):
-            raise RuntimeError(f"The header {name!r} must not be {value!r}")
+            raise RuntimeError(f"Invalid value {value!r} of header {name!r}")
         line = b"%b: %b\r\n" % (name, value)
         if name == b"transfer-encoding" and value.lower() == b"chunked":
             self.expected_content_length = 0
@@ -142,20 +281,12 @@ class _Cycle(RequestResponseCycle):
         elif name == b"connection":
             if b"close" in (token.strip() for token in value.lower().split(b",")):
                 self.keep_alive = False
-                return b""  # it is said in the end
-        elif name in _OFTEN_EQUAL and len(line) <= _LONGEST_KEPT:
-            if len(self._known) >= _LINES_KEPT:
-                self._known.clear()
-            self._known[name, value] = line
+                return b""  # added after the last header
+        elif name in _CACHED_HEADERS and len(line) <= _MAX_CACHED_LINE_BYTES:
+            if len(self._lines) >= _MAX_CACHED_LINES:
+                self._lines.clear()
+            self._lines[name, value] = line
         return line
-
-    def _lines_of_server(self) -> bytes:
-        headers, lines = self._of_server
-        if headers is not self.default_headers:
-            headers = self.default_headers
-            lines = b"".join(b"%b: %b\r\n" % header for header in headers)
-            _Cycle._of_server = headers, lines
-        return lines
 
     def _write_body(self, body: bytes, *, more: bool) -> None:
         head, self._head = self._head, b""
@@ -170,14 +301,12 @@ class _Cycle(RequestResponseCycle):
             raise RuntimeError("The response's content is longer than its Content-Length")
         else:
             self.expected_content_length -= len(body)
-        if head and len(body) > _SMALL:
+        if head and len(body) > _MAX_COPIED_BYTES:
             self.transport.write(head)
             head = b""
         self.transport.write(head + body)
-        if not more:
-            self._end()
-
-    def _end(self) -> None:
+        if more:
+            return
         if self.expected_content_length:
             raise RuntimeError("The response's content is shorter than its Content-Length")
         self.response_complete = True
@@ -185,10 +314,3 @@ class _Cycle(RequestResponseCycle):
         if not self.keep_alive:
             self.transport.close()
         self.on_response()
-
-
-# uvicorn's, but for the class of the cycles that it makes, for which it has no hook: to give a cycle another class when
-# it is made costs it the fast attributes of its instances, a microsecond of a request.
-_on_headers_complete = FunctionType(
-    HttpToolsProtocol.on_headers_complete.__code__, {**vars(httptools_impl), "RequestResponseCycle": _Cycle}
-)

@@ -1,9 +1,7 @@
 """Serving: an application in this process, by uvicorn, until a signal says to stop."""
 
-import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from socket import socket
 from types import FrameType
 from typing import Any
@@ -12,9 +10,8 @@ import uvicorn
 
 from hayhooks.app import Hayhooks, create_app
 from hayhooks.kernel.static import WrapperFactory
-from hayhooks.server.connection import LimitedHttpProtocol
 from hayhooks.server.preflight import check_settings
-from hayhooks.server.protocol import stop_listening
+from hayhooks.server.protocol import server_options, stop_listening
 from hayhooks.settings import Settings
 
 
@@ -50,31 +47,6 @@ def serve(app: Hayhooks) -> None:
         SystemExit: the server could not start; uvicorn has logged why.
     """
     _Server(uvicorn.Config(app, **server_options(app.settings))).run()
-
-
-def server_options(settings: Settings) -> dict[str, Any]:
-    """How uvicorn serves us."""
-    return {
-        "host": settings.host,
-        "port": settings.port,
-        "root_path": settings.root_path,
-        "timeout_graceful_shutdown": settings.graceful_shutdown_timeout,
-        "log_config": None,  # ours is set up already
-        "access_log": False,  # the boundary writes a line with more in it
-        "http": partial(LimitedHttpProtocol, read_timeout_s=settings.read_timeout),
-        "ws": _websocket,
-        "ssl_certfile": settings.ssl_certfile,
-        "ssl_keyfile": settings.ssl_keyfile,
-        "ssl_keyfile_password": settings.ssl_keyfile_password,
-    }
-
-
-def _websocket(**context: Any) -> asyncio.Protocol:
-    """What uvicorn speaks on a websocket, imported when the first one comes: at the start it would take 8 ms."""
-    from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol  # noqa: PLC0415 - as said above
-
-    assert AutoWebSocketsProtocol is not None  # uvicorn[standard] brings one
-    return AutoWebSocketsProtocol(**context)
 
 
 class _Server(uvicorn.Server):

@@ -78,7 +78,7 @@ def test_headers_that_are_not_complete_in_time_are_a_408_that_names_the_limit(se
         connection.sendall(sent)
         status, body = told(connection)
 
-    message = "The headers of the request were not complete within 1 s (HAYHOOKS_READ_TIMEOUT)"
+    message = "Request headers were not complete within 1 s (HAYHOOKS_READ_TIMEOUT)"
     assert (status, body["detail"], body["error"]["message"]) == (408, message, message)
 
 
