@@ -57,7 +57,7 @@ def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
 
 
 async def _kept(deployment: Deployment) -> str:
-    made = deployment.endpoints.cache
+    made = deployment.runtime.cache
     if _TEXT_KEY not in made:
         try:
             made[_TEXT_KEY] = await asyncio.to_thread(mermaid, deployment.wrapper)
@@ -71,7 +71,7 @@ async def _kept(deployment: Deployment) -> str:
 
 
 async def _drawn(deployment: Deployment, text: str) -> bytes:
-    made = deployment.endpoints.cache
+    made = deployment.runtime.cache
     if _SVG_KEY not in made:
         try:
             made[_SVG_KEY] = await asyncio.get_running_loop().run_in_executor(_drawers, svg, text)

@@ -47,7 +47,6 @@ class Endpoints:
     router: Router
     paths: tuple[str, ...]  # with the name in front, as people call them
     header: tuple[bytes, bytes]  # that tells the revision
-    cache: dict[str, Any] = field(default_factory=dict)  # what plug-ins make of it when asked, once: it goes with it
     apps: dict[str, Route] = field(default_factory=dict)  # the routes that are one path and an app: need no matching
 
     def app_at(self, path: str, scope: Scope) -> ASGIApp:
@@ -215,11 +214,11 @@ async def serve_with_lease(deployment: Deployment, app: ASGIApp, scope: Scope, r
         counts.in_flight += 1
     lease = Lease(asyncio.current_task())
     current_lease.set(lease)
-    deployment.leases.take(lease)
+    deployment.runtime.leases.take(lease)
     if deployment.timeout_s:
         lease.expire_in(deployment.timeout_s, partial(TimedOutError, deployment.timeout_s))
     try:
-        if deployment.slots is not None and scope["method"] == "POST":
+        if deployment.runtime.slots is not None and scope["method"] == "POST":
             _refuse_if_full(deployment, scope)  # before the body is read; what asks for work asks again after it
         await app(scope, receive, send)
     except asyncio.CancelledError:
@@ -229,13 +228,13 @@ async def serve_with_lease(deployment: Deployment, app: ASGIApp, scope: Scope, r
         if counts is not None:
             counts.in_flight -= 1
         lease.end()
-        deployment.leases.give_back(lease)
+        deployment.runtime.leases.give_back(lease)
 
 
 def _refuse_if_full(deployment: Deployment, scope: Scope) -> None:
-    assert deployment.slots is not None
+    assert deployment.runtime.slots is not None
     try:
-        deployment.slots.refuse_if_full()
+        deployment.runtime.slots.refuse_if_full()
     except UnavailableError:
         if "route" not in scope:  # it has come too early for one; who counts requests wants to know which it was
             scope["route"] = deployment.endpoints.route_of(scope)

@@ -121,8 +121,8 @@ async def invoke(deployment: Deployment, operation: Operation, arguments: dict[s
         UnavailableError: the deployment works on as many requests as it may, and as many wait.
         Exception: a Starlette ``HTTPException`` is raised as it is.
     """
-    if deployment.slots is not None:
-        await _take_slot(deployment.slots)
+    if deployment.runtime.slots is not None:
+        await _take_slot(deployment.runtime.slots)
     enter_package(deployment.package)
     try:
         if operation.on_loop:
@@ -188,7 +188,7 @@ async def _in_thread(deployment: Deployment, call: partial[Any]) -> Any:
         let_go()
         _tell(loop, partial(_settle, future, outcome))
 
-    deployment.threads.submit(job)
+    deployment.runtime.threads.submit(job)
     outcome = await future
     if outcome.error is not None:
         outcome.error = _raisable(outcome.error)
@@ -202,14 +202,14 @@ def _hold(deployment: Deployment, method: str, loop: asyncio.AbstractEventLoop) 
         What lets go of both; to be called once, in the thread.
     """
     lease, request = Lease(thread=method), current_lease.get()
-    deployment.leases.take(lease)
+    deployment.runtime.leases.take(lease)
     slot = request.slot if request is not None else None
     if slot is None:
-        return partial(deployment.leases.give_back, lease)
+        return partial(deployment.runtime.leases.give_back, lease)
     slot.share()
 
     def let_go() -> None:
-        deployment.leases.give_back(lease)
+        deployment.runtime.leases.give_back(lease)
         _tell(loop, slot.give_back)
 
     return let_go
@@ -249,7 +249,7 @@ def _from_thread(deployment: Deployment, items: Iterator[Any]) -> "_Pump":
         finally:
             let_go()
 
-    deployment.threads.submit(job)
+    deployment.runtime.threads.submit(job)
     return pump
 
 

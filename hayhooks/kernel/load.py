@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from hayhooks.kernel.isolation import close_package, open_package, running_packa
 from hayhooks.kernel.limits import Limits, Slots
 from hayhooks.kernel.making import make_wrapper
 from hayhooks.kernel.operations import Operation, inspect_method
-from hayhooks.kernel.state import Deployment, Failure, Revision, with_endpoints
+from hayhooks.kernel.state import Deployment, DeploymentRuntime, Failure, Revision
 from hayhooks.kernel.threads import DaemonThreadPool
 from hayhooks.wrapper import BasePipelineWrapper
 
@@ -103,11 +104,13 @@ def _load(
         description=inspect.getdoc(wrapper) or "" if wrapper.__doc__ else "",
         loaded_at=time.time(),
         load_ms=(time.perf_counter() - began) * 1000,
-        threads=DaemonThreadPool(revision.name, threads),
+        runtime=DeploymentRuntime(
+            threads=DaemonThreadPool(revision.name, threads),
+            slots=Slots(revision.name, limits.concurrency, limits.queue) if limits.concurrency else None,
+        ),
         timeout_s=limits.timeout_s,
-        slots=Slots(revision.name, limits.concurrency, limits.queue) if limits.concurrency else None,
     )
-    return with_endpoints(deployment, build_routes(deployment))
+    return replace(deployment, endpoints=build_routes(deployment))
 
 
 def _operations(wrapper: BasePipelineWrapper) -> dict[str, Operation]:
@@ -160,7 +163,7 @@ def unload(deployment: Deployment, on_loop: OnLoop) -> None:
             # The user's code may raise anything; the rest must be let go of all the same.
             except BaseException:
                 log.opt(exception=True).warning("{}: {} of revision {} failed", deployment.name, what, _id(deployment))
-    deployment.threads.close()
+    deployment.runtime.threads.close()
     haystack_hooks.forget_components(deployment.package)
     close_package(deployment.package)
 

@@ -88,7 +88,7 @@ class Retirement:
         drain = _Drain(deployment, time.time(), time.monotonic() + self._drain_s)
         with self._changed:
             self._drains.append(drain)
-        deployment.leases.release_when_idle(lambda: self._crew.submit(lambda: self._retire(drain)))
+        deployment.runtime.leases.release_when_idle(lambda: self._crew.submit(lambda: self._retire(drain)))
 
     def tick(self) -> None:
         """Cancel what has drained for too long, and go on with the others when some teardowns hang.
@@ -111,7 +111,7 @@ class Retirement:
 
     def _cancel(self, drain: _Drain) -> None:
         """Cancel the requests that *drain* still waits for."""
-        leases = drain.deployment.leases.held
+        leases = drain.deployment.runtime.leases.held
         if leases and not drain.expired:
             told = _told(drain)
             log.warning("{}: revision {} still has {} after {:g} s: cancelling", *_id(drain), told.why, self._drain_s)
@@ -184,7 +184,7 @@ def _told(drain: _Drain) -> Retired:
     """What /status tells of a deployment that drains."""
     if drain.tearing_down:
         return Retired(*_id(drain), drain.since, "teardown")
-    leases = drain.deployment.leases.held
+    leases = drain.deployment.runtime.leases.held
     threads = [lease.thread for lease in leases if lease.thread]
     requests = len(leases) - len(threads)
     parts = [f"{requests} request{'s' * (requests != 1)}"] if requests else []

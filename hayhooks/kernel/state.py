@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
@@ -86,8 +86,20 @@ class Revision:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class DeploymentRuntime:
+    """The counters and queues of one deployment: they change while it serves, the deployment itself does not."""
+
+    threads: DaemonThreadPool  # runs its sync methods
+    slots: Slots | None = None  # for the requests that it works on; None: no limit
+    leases: Leases = field(default_factory=Leases)
+    cache: dict[str, Any] = field(
+        default_factory=dict
+    )  # results that plug-ins compute once per deployment, by their keys
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Deployment:
-    """A loaded revision, ready to serve."""
+    """A loaded revision, ready to serve: a value, apart from the user's wrapper and the `runtime` beside it."""
 
     revision: Revision
     package: str  # the private package that its modules live in
@@ -96,11 +108,9 @@ class Deployment:
     description: str  # the wrapper's docstring, "" without one
     loaded_at: float  # Unix seconds
     load_ms: float
-    threads: DaemonThreadPool  # runs its sync methods
-    timeout_s: float = 0.0  # that a request may take; 0: no limit
-    slots: Slots | None = None  # for the requests that it works on; None: no limit
-    leases: Leases = field(default_factory=Leases)
-    endpoints: Any = None  # what the plug-ins made of it; the kernel does not look inside
+    runtime: DeploymentRuntime
+    timeout_s: float = 0.0  # of one request, to the last byte; 0: no limit
+    endpoints: Any = None  # the routes that `build_routes` made of it; the kernel does not look inside
 
     @property
     def name(self) -> str:
@@ -208,8 +218,3 @@ def advance(
         problem=problem,
     )
     return snapshot if successor == snapshot else successor
-
-
-def with_endpoints(deployment: Deployment, endpoints: Any) -> Deployment:
-    """The same deployment, with what the plug-ins made of it."""
-    return replace(deployment, endpoints=endpoints)

@@ -134,7 +134,7 @@ def document_of(generation: Generation) -> Document:
 
 def _encoded_part(deployment: Deployment) -> _Encoded:
     """The part of *deployment*, kept with it: a new generation describes only what is new in it."""
-    made = deployment.endpoints.cache
+    made = deployment.runtime.cache
     if _KEY not in made:
         described = {"description": sendable(deployment.description)} if deployment.description else {}
         made[_KEY] = _encoded(_part(deployment), {"name": deployment.name, **described})

@@ -69,7 +69,7 @@ def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
 
     async def schema(request: Request) -> Response:
         deployment = deployment_of(request.scope)
-        made = deployment.endpoints.cache
+        made = deployment.runtime.cache
         if _SCHEMA_KEY not in made:
             made[_SCHEMA_KEY] = await asyncio.to_thread(schema_of, deployment)
         return _respond(request, made[_SCHEMA_KEY], JSON)

@@ -164,6 +164,6 @@ def leaves_no_cycle(server: LiveServer, wrapper: str, path: str, body: dict[str,
     with seen_garbage() as garbage:
         for _ in range(5):
             ask(server.client, path, body)
-        server.eventually(lambda: server.app.switch.live.snapshot.deployments["it"].leases.held == ())
+        server.eventually(lambda: server.app.switch.live.snapshot.deployments["it"].runtime.leases.held == ())
 
     assert Counter(type(thing) for thing in garbage if isinstance(thing, OURS)) == Counter()

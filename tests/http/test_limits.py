@@ -145,7 +145,9 @@ def test_a_thread_that_cannot_be_stopped_keeps_its_lease_and_its_slot(server: Li
     server.serve("it", THREAD, gate=str(gate), ended=str(ended))
 
     assert server.client.post("/it/run", json={}).status_code == 504
-    assert [lease.thread for lease in server.app.switch.live.snapshot.deployments["it"].leases.held] == ["run_api"]
+    assert [lease.thread for lease in server.app.switch.live.snapshot.deployments["it"].runtime.leases.held] == [
+        "run_api"
+    ]
     assert server.client.post("/it/chat", json=CHAT).status_code == 503
 
     gate.touch()
@@ -242,7 +244,7 @@ class Gated:
         return (self.path / str(number)).exists()
 
     def waiting(self) -> int:
-        slots: Any = self.server.app.switch.live.snapshot.deployments["it"].slots
+        slots: Any = self.server.app.switch.live.snapshot.deployments["it"].runtime.slots
         return int(slots._waiting)
 
     def queue(self, number: int, **kind: bool) -> "Future[httpx.Response]":
@@ -397,7 +399,7 @@ def test_the_settings_say_it_for_wrappers_that_do_not(root: Path, tmp_path: Path
         assert one.result().status_code == 200
 
         gated.serve("self.concurrency = 0", version=2)
-        assert server.app.switch.live.snapshot.deployments["it"].slots is None
+        assert server.app.switch.live.snapshot.deployments["it"].runtime.slots is None
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from hayhooks.kernel.plan import plan
-from hayhooks.kernel.state import Deployment, Failure, Loading, Revision, Snapshot, advance
+from hayhooks.kernel.state import Deployment, DeploymentRuntime, Failure, Loading, Revision, Snapshot, advance
 from hayhooks.kernel.threads import DaemonThreadPool
 
 
@@ -13,7 +13,8 @@ def revision(version: int, name: str = "chat") -> Revision:
 
 
 def deployment(version: int, name: str = "chat") -> Deployment:
-    return Deployment(revision(version, name), "package", object(), {}, "", 0.0, 0.0, DaemonThreadPool(name, 1))
+    runtime = DeploymentRuntime(DaemonThreadPool(name, 1))
+    return Deployment(revision(version, name), "package", object(), {}, "", 0.0, 0.0, runtime)
 
 
 def failure(version: int, name: str = "chat") -> Failure:

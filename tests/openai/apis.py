@@ -48,7 +48,7 @@ def method(definition: str) -> str:
 
 def leases(server: LiveServer) -> int:
     """How many leases of the deployment "it" are held."""
-    return len(server.app.switch.live.snapshot.deployments["it"].leases.held)
+    return len(server.app.switch.live.snapshot.deployments["it"].runtime.leases.held)
 
 
 @contextmanager

@@ -323,13 +323,13 @@ def test_the_document_follows_the_directory(server: LiveServer):
 def test_a_new_generation_describes_only_what_is_new(server: LiveServer):
     server.serve("old", wrapper(TYPED))
     document(server)
-    kept = server.app.switch.live.snapshot.deployments["old"].endpoints.cache.copy()
+    kept = server.app.switch.live.snapshot.deployments["old"].runtime.cache.copy()
     server.serve("new", wrapper(TYPED))
 
     document(server)
 
     assert kept
-    made = server.app.switch.live.snapshot.deployments["old"].endpoints.cache
+    made = server.app.switch.live.snapshot.deployments["old"].runtime.cache
     assert all(made[key] is value for key, value in kept.items())
 
 
