@@ -9,7 +9,7 @@ import importlib
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial, wraps
 from inspect import iscoroutinefunction, signature
 from typing import Any, TypeVar
@@ -29,7 +29,6 @@ from hayhooks.endpoints import BUILTIN
 from hayhooks.errors import StartError
 from hayhooks.http.access import AccessMiddleware, log_exposure
 from hayhooks.http.dispatch import (
-    PlugIn,
     Switch,
     build_deployment_routes,
     build_generation,
@@ -46,6 +45,7 @@ from hayhooks.http.middleware import (
     RequestContextMiddleware,
     exception_handlers,
 )
+from hayhooks.http.plug_in import Lifespan, PlugIn
 from hayhooks.kernel import self_writes
 from hayhooks.kernel.haystack_hooks import install_hooks
 from hayhooks.kernel.isolation import install_python_path
@@ -306,7 +306,12 @@ async def _lifespan(
         with as_current_app(app), app.keys.followed(), shared:
             app.reconciler.start()
             try:
-                yield
+                async with AsyncExitStack() as stack:
+                    for plug_in in plug_ins:
+                        if isinstance(plug_in, Lifespan):
+                            await stack.enter_async_context(plug_in.lifespan(app))
+                    yield
+                    app.switch.stopping = True
             finally:
                 await _stop(app, app.reconciler)
 

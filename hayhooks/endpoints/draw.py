@@ -51,11 +51,6 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
     yield DocumentedRoute("/draw/{name}", draw, {"GET": lambda: _DOCS})
 
 
-def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
-    """Nothing below a deployment."""
-    return iter(())
-
-
 async def _kept(deployment: Deployment) -> str:
     made = deployment.runtime.cache
     if _TEXT_KEY not in made:

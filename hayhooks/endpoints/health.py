@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute
 
 from hayhooks.http.dispatch import Switch, switch_of
-from hayhooks.kernel.state import Deployment, Snapshot
+from hayhooks.kernel.state import Snapshot
 from hayhooks.openapi.describe import (
     JSON,
     DocumentedRoute,
@@ -32,11 +32,6 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
 
     yield DocumentedRoute("/healthz", healthz, {"GET": lambda: _HEALTHZ})
     yield DocumentedRoute("/readyz", readyz, {"GET": lambda: _READYZ})
-
-
-def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
-    """Nothing below a deployment."""
-    return iter(())
 
 
 def _why_not_ready(snapshot: Snapshot, switch: Switch) -> str:

@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute
 
 from hayhooks.errors import NotFoundError
 from hayhooks.http.dispatch import switch_of
-from hayhooks.kernel.state import Deployment, Snapshot
+from hayhooks.kernel.state import Snapshot
 from hayhooks.observability.metrics import Metrics
 from hayhooks.observability.worker_state import WorkerStateDir
 from hayhooks.openapi.describe import TEXT, DocumentedRoute, OperationDocs, error_responses, response_object
@@ -30,11 +30,6 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
         return Response(body, headers={"Content-Type": content_type})
 
     yield DocumentedRoute("/metrics", metrics, {"GET": lambda: _DOCS})
-
-
-def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
-    """Nothing below a deployment."""
-    return iter(())
 
 
 def _exposed(metrics: Metrics, worker_dir: WorkerStateDir, accept: str) -> tuple[bytes, str]:

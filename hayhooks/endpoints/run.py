@@ -27,7 +27,7 @@ from hayhooks.http.invoke import Stream, invoke
 from hayhooks.http.json import JSONBytesResponse, encode
 from hayhooks.http.responses import EventStreamResponse, ItemEventEncoder, SSEStream, TextStreamResponse
 from hayhooks.kernel.operations import Operation
-from hayhooks.kernel.state import Deployment, Snapshot
+from hayhooks.kernel.state import Deployment
 from hayhooks.openapi.describe import (
     EVENTS,
     FORM,
@@ -44,11 +44,6 @@ from hayhooks.openapi.describe import (
     schemas_of,
     slug,
 )
-
-
-def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
-    """Nothing beside the deployments."""
-    return iter(())
 
 
 def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:

@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute
 from hayhooks.errors import sendable
 from hayhooks.http.dispatch import Switch, failure_text, not_served_error, serving_summary, switch_of
 from hayhooks.http.json import encode
-from hayhooks.kernel.state import Deployment, Snapshot
+from hayhooks.kernel.state import Snapshot
 from hayhooks.observability.worker_state import WorkerStateDir
 from hayhooks.openapi.describe import (
     JSON,
@@ -50,11 +50,6 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
 
     yield DocumentedRoute("/status", status, {"GET": lambda: _STATUS})
     yield DocumentedRoute("/status/{name}", status_of, {"GET": lambda: _STATUS_OF})
-
-
-def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
-    """Nothing below a deployment."""
-    return iter(())
 
 
 def _names(snapshot: Snapshot) -> list[str]:

@@ -5,11 +5,11 @@ A generation is built whole, then one assignment makes it live. A request reads 
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
-from typing import Any, Protocol, TypeGuard
+from typing import Any, TypeGuard
 
 from starlette._utils import get_route_path
 from starlette.routing import BaseRoute, Match, Route, Router
@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hayhooks.errors import NotFoundError, OpenAIError, TimedOutError, UnavailableError
 from hayhooks.http.middleware import EXTRA_HEADERS
+from hayhooks.http.plug_in import PlugIn, deployment_routes, server_routes
 from hayhooks.kernel.admission import Lease, current_lease
 from hayhooks.kernel.reconcile import Reconciler
 from hayhooks.kernel.state import Deployment, Failure, Snapshot
@@ -28,16 +29,6 @@ RESERVED = frozenset({"mcp"})
 
 _SCOPE_KEY = "hayhooks.switch"
 _DEPLOYMENT_KEY = "hayhooks.deployment"
-
-
-class PlugIn(Protocol):
-    """What adds routes; a module with these two functions is one."""
-
-    def server_routes(self, snapshot: Snapshot) -> Iterable[BaseRoute]:
-        """The routes of the server; asked for with every generation."""
-
-    def deployment_routes(self, deployment: Deployment) -> Iterable[BaseRoute]:
-        """The routes below ``/{name}``; asked for once, when the deployment is loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +83,7 @@ class Generation:
 
 def build_deployment_routes(deployment: Deployment, plug_ins: Sequence[PlugIn]) -> Endpoints:
     """Build the routes of *deployment*."""
-    routes = [route for plug_in in plug_ins for route in plug_in.deployment_routes(deployment)]
+    routes = list(deployment_routes(plug_ins, deployment))
     shown = [route.path for route in routes if isinstance(route, Route) and route.include_in_schema]
     paths = tuple(f"/{deployment.name}{path}" for path in shown)
 
@@ -114,7 +105,7 @@ def _is_one_app(route: BaseRoute) -> TypeGuard[Route]:
 
 def build_generation(snapshot: Snapshot, plug_ins: Sequence[PlugIn]) -> Generation:
     """Build what serves *snapshot*: its deployments, and the server's routes."""
-    routes = [route for plug_in in plug_ins for route in plug_in.server_routes(snapshot)]
+    routes = list(server_routes(plug_ins, snapshot))
     paths = frozenset(route.path for route in routes if isinstance(route, Route))
     unknown = partial(_unknown, frozenset(path.split("/")[1] for path in paths))
     return Generation(snapshot, Router(routes, redirect_slashes=False, default=unknown), paths)
@@ -125,7 +116,7 @@ def reserved_names(plug_ins: Sequence[PlugIn]) -> frozenset[str]:
 
     But not of those like ``/chat/completions``, one fixed path that is no deployment's: ``chat`` is too good a name.
     """
-    paths = [r.path for plug_in in plug_ins for r in plug_in.server_routes(Snapshot()) if isinstance(r, Route)]
+    paths = [route.path for route in server_routes(plug_ins, Snapshot()) if isinstance(route, Route)]
     return RESERVED | {path.split("/")[1] for path in paths if path.count("/") == 1 or "{" in path}
 
 

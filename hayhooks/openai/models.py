@@ -44,11 +44,6 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
     yield DocumentedRoute("/v1/models/{name}", retrieve_model, {"GET": lambda: _RETRIEVE})
 
 
-def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
-    """Nothing below a deployment."""
-    return iter(())
-
-
 def _model(deployment: Deployment) -> dict[str, Any]:
     created = int(deployment.loaded_at)
     return {

@@ -7,7 +7,7 @@ from starlette.routing import BaseRoute
 
 from hayhooks import Settings, create_app
 from hayhooks.endpoints import BUILTIN
-from hayhooks.kernel.state import Deployment, Snapshot
+from hayhooks.kernel.state import Snapshot
 from tests.live_server import ECHO, serving
 
 
@@ -22,9 +22,6 @@ class RaisesOnce:
         if self.name in snapshot.deployments and not self.raised:
             self.raised = True
             raise RuntimeError("a fault of a plug-in's")
-        return ()
-
-    def deployment_routes(self, deployment: Deployment) -> Iterable[BaseRoute]:
         return ()
 
 
