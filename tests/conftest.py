@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.live_server import LiveServer, serving
+from tests.logs import logged as logged_lines
 
 for name in [name for name in os.environ if name.startswith("HAYHOOKS_")]:
     del os.environ[name]  # the settings of whoever runs the tests are not theirs
@@ -29,3 +30,10 @@ def server(root: Path) -> Iterator[LiveServer]:
     """A server over an empty pipelines directory."""
     with serving(root) as server:
         yield server
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """The lines that are logged during the test, of every level."""
+    with logged_lines("TRACE") as lines:
+        yield lines

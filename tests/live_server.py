@@ -2,11 +2,12 @@
 
 import os
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ import uvicorn
 from hayhooks import Settings, create_app
 from hayhooks.app import Hayhooks
 from hayhooks.server.protocol import server_options
+from tests.network import connected
 
 T = TypeVar("T")
 
@@ -59,7 +61,12 @@ class LiveServer:
         self.app = app
         self.root = root
         self.url = url
+        self.port = int(url.rpartition(":")[2])
         self.client = httpx.Client(base_url=url, timeout=30)
+
+    def connected(self, *, timeout_s: float = 30, receive_buffer: int = 0) -> AbstractContextManager[socket.socket]:
+        """A raw connection; see ``tests.network.connected``."""
+        return connected(self.port, timeout_s=timeout_s, receive_buffer=receive_buffer)
 
     def write(self, name: str, wrapper: str = ECHO, files: dict[str, str] | None = None, **constants: Any) -> Path:
         """Write the folder *name* as editors do, file by file; *constants* stand in capitals above the wrapper."""

@@ -14,8 +14,9 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from hayhooks import Settings, create_app
-from tests.cli.processes import environment, free_port
+from tests.cli.processes import environment
 from tests.live_server import ECHO, LiveServer, eventually, replace, serving
+from tests.network import free_port
 
 
 @pytest.fixture

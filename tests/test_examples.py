@@ -73,7 +73,7 @@ def test_the_demo_checks_itself():
 
 
 def test_the_demo_does_not_take_another_server_for_its_own(examples: LiveServer):
-    port = examples.url.rpartition(":")[2]
+    port = str(examples.port)
     demo = subprocess.run(
         [sys.executable, ROOT / "scripts/demo.py", "--port", port],
         capture_output=True,

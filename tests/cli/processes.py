@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 import httpx
 
 from tests.live_server import eventually
+from tests.network import free_port
 
 HAYHOOKS = str(Path(sys.executable).with_name("hayhooks"))
 
@@ -33,12 +33,6 @@ def hayhooks(*arguments: str, cwd: Path, **settings: str) -> subprocess.Complete
         timeout=60,
         check=False,
     )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Process:

@@ -25,14 +25,9 @@ from tests.cli.processes import HAYHOOKS, environment, started
 from tests.cli.processes import hayhooks as run_hayhooks
 from tests.faults.traffic import BYSTANDER, Traffic
 from tests.faults.traffic import write as write_version
-from tests.live_server import ECHO, LiveServer, eventually, replace, serving
+from tests.live_server import ECHO, eventually, replace, serving
 
 BROKEN = "import nothing_of_this_name\n"
-
-
-@pytest.fixture
-def port(server: LiveServer) -> str:
-    return server.url.rpartition(":")[2]
 
 
 @pytest.fixture
@@ -649,13 +644,13 @@ def test_a_server_that_wants_a_key_gets_it_and_says_so_where_there_is_none(root,
         return await call_next(request)
 
     with serving(root, app) as server:
-        _ask_with_and_without_a_key(server.url.rpartition(":")[2], source, tmp_path)
+        _ask_with_and_without_a_key(str(server.port), source, tmp_path)
 
 
 @pytest.mark.parametrize("allowed", ["www.example.com", "*.example.com,a.example"])
 def test_a_server_that_wants_to_be_called_by_a_name_is(root, source, tmp_path, allowed):
     with serving(root, allowed_hosts=allowed.split(",")) as server:
-        port = server.url.rpartition(":")[2]
+        port = str(server.port)
         unnamed = pipeline("deploy-files", source, cwd=tmp_path, port=port)
         named = pipeline("deploy-files", "-o", source, cwd=tmp_path, port=port, ALLOWED_HOSTS=allowed)
         called = pipeline("run", "echo", cwd=tmp_path, port=port, ALLOWED_HOSTS=allowed)

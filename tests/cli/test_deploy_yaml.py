@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_deploy import listed, pipeline
-from tests.live_server import LiveServer
 
 TEXT = """# mine
 components:
@@ -17,11 +16,6 @@ inputs:
 outputs:
   answer: prompt.prompt
 """
-
-
-@pytest.fixture
-def port(server: LiveServer) -> str:
-    return server.url.rpartition(":")[2]
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.killing import Spec, contents, killed
-from tests.cli.processes import free_port
 from tests.live_server import ECHO, LiveServer, replace
+from tests.network import free_port
 
 YAML = "components: {}\n"
 
@@ -69,7 +69,7 @@ def test_at_every_step_of_a_rollback_too(server: LiveServer, root: Path, tmp_pat
     source = folder(tmp_path / "source", "new")
     replace(source / "pipeline_wrapper.py", "import nothing_of_this_name\n")
     command = ["pipeline", "deploy-files", str(source), "-n", "app", "-o", "--no-check"]
-    settings = {"PORT": server.url.rpartition(":")[2]}
+    settings = {"PORT": str(server.port)}
     spec = Spec(command, str(root), str(before), in_place=True, settings=settings, functions=["undo"])
 
     *kills, whole = killed(spec, tmp_path)

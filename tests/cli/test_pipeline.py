@@ -14,7 +14,7 @@ from hayhooks.cli.new import TEMPLATES
 from tests.cli.processes import HAYHOOKS, environment
 from tests.cli.processes import hayhooks as run_hayhooks
 from tests.cli.test_deploy import pipeline, wrapper
-from tests.live_server import ECHO, LiveServer, eventually, replace
+from tests.live_server import ECHO, eventually, replace
 
 MANY = """
 import warnings
@@ -75,11 +75,6 @@ class PipelineWrapper(BasePipelineWrapper):
     def run_api(self, files=None, times: int = 1):
         return [times, sorted((file.filename, file.file.read().decode()) for file in files)]
 """
-
-
-@pytest.fixture
-def port(server: LiveServer) -> str:
-    return server.url.rpartition(":")[2]
 
 
 def test_list_shows_what_lies_there_and_what_the_server_makes_of_it(server, root, port, tmp_path):

@@ -10,8 +10,9 @@ from websockets.sync.client import connect
 
 from hayhooks.server.preflight import check_settings
 from hayhooks.settings import Settings
-from tests.cli.processes import free_port, hayhooks, started
+from tests.cli.processes import hayhooks, started
 from tests.live_server import ECHO, eventually, replace
+from tests.network import free_port
 
 SLOW_STREAM = """
 import time

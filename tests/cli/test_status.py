@@ -1,14 +1,8 @@
 import json
 
-import pytest
-
-from tests.cli.processes import free_port, hayhooks
-from tests.live_server import ECHO, LiveServer
-
-
-@pytest.fixture
-def port(server: LiveServer) -> str:
-    return server.url.rpartition(":")[2]
+from tests.cli.processes import hayhooks
+from tests.live_server import ECHO
+from tests.network import free_port
 
 
 def test_the_table_shows_each_deployment_on_a_line_of_its_own(server, port, tmp_path):

@@ -5,13 +5,14 @@ from pathlib import Path
 import httpx
 import pytest
 import trustme
-from loguru import logger
 
 from hayhooks import Settings
 from hayhooks.cli.status import status
 from hayhooks.http.access import log_exposure
-from tests.cli.processes import free_port, hayhooks, started
+from tests.cli.processes import hayhooks, started
 from tests.live_server import ECHO, eventually, replace
+from tests.logs import logged
+from tests.network import free_port
 
 
 @pytest.fixture(scope="session")
@@ -156,12 +157,8 @@ def _readable(file: Path) -> bool:
 
 def said(**settings: object) -> list[str]:
     """What is said when a server starts, with its level."""
-    lines: list[str] = []
-    sink = logger.add(lambda message: lines.append(f"{message.record['level'].name} {message.record['message']}"))
-    try:
+    with logged() as lines:
         log_exposure(Settings(_env_file=None, **settings))
-    finally:
-        logger.remove(sink)
     return lines
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import hayhooks
-from tests.cli.processes import free_port
 from tests.live_server import eventually
+from tests.network import free_port
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 

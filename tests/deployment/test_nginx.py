@@ -1,7 +1,6 @@
 """The guide's nginx.conf, in a real nginx in front of a real server."""
 
 import json
-import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -15,10 +14,11 @@ import trustme
 from starlette.requests import Request
 
 from hayhooks import Settings, create_app
-from tests.cli.processes import free_port, started
+from tests.cli.processes import started
 from tests.cli.test_run import SLOW_STREAM
 from tests.deployment.nginx import Nginx, needs_nginx, nginx
 from tests.live_server import ECHO, LiveServer, eventually, replace, serving
+from tests.network import connected, free_port
 
 pytestmark = needs_nginx
 
@@ -123,7 +123,7 @@ def test_an_upload_passes_to_the_limit_and_beyond_it_gets_a_413(server: LiveServ
 def _announce(proxy: Nginx, size: int) -> str:
     """What a client hears that asks whether it may send *size* bytes."""
     head = f"POST /upload/run HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\nExpect: 100-continue\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", proxy.port), timeout=30) as connection:
+    with connected(proxy.port) as connection:
         connection.sendall(head.encode())
         return connection.recv(100).decode()
 

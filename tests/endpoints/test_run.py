@@ -7,7 +7,8 @@ import pytest
 
 from hayhooks import Settings, create_app
 from tests.live_server import LiveServer, eventually, serving
-from tests.openai.apis import go_away, leases, logged
+from tests.logs import logged
+from tests.openai.apis import go_away, leases
 
 HEAD = """
 from dataclasses import dataclass
@@ -279,7 +280,7 @@ def test_a_client_that_goes_away_stops_the_work_and_the_log_says_so(server: Live
     closed = tmp_path / "closed"
     ending = "\n    finally:\n        Path(CLOSED).touch()"
     server.serve("it", "import asyncio\nfrom pathlib import Path\n" + method(definition + ending), closed=str(closed))
-    with logged() as lines:
+    with logged("INFO", deploys=False) as lines:
         go_away(server, "/it/run", {}, tmp_path / "closed.began")
         eventually(lambda: closed.exists() and leases(server) == 0 and lines)
 

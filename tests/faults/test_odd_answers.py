@@ -1,6 +1,5 @@
 """Answers that wrappers make themselves, and that cannot be sent: told with an id, counted, and the server goes on."""
 
-import socket
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -210,9 +209,8 @@ NO_HANDSHAKES = {
 def test_what_is_no_handshake_is_refused_and_its_connection_closed(server: LiveServer, kind: str):
     method, headers, body = NO_HANDSHAKES[kind]
     lines = [f"{name}: {value}" for name, value in {**HANDSHAKE, **headers, "Content-Length": len(body)}.items()]
-    host, _, port = server.url.removeprefix("http://").partition(":")
 
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with server.connected(timeout_s=10) as connection:
         connection.sendall("\r\n".join([f"{method} /x HTTP/1.1", *lines, "", ""]).encode() + body)
         answer = b"".join(iter(partial(connection.recv, 65_536), b""))
 

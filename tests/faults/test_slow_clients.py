@@ -4,7 +4,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     with serving(root, read_timeout=1) as server:
         eventually(lambda: server.status()["pipelines"])
         yield server
-
-
-@contextmanager
-def connected(server: LiveServer) -> Iterator[socket.socket]:
-    host, _, port = server.url.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=30) as connection:
-        yield connection
 
 
 def told(connection: socket.socket) -> tuple[int, Any]:
@@ -68,13 +61,13 @@ def sends_until_cut(
 
 
 def test_a_connection_on_which_nothing_comes_is_closed(server: LiveServer):
-    with connected(server) as connection:
+    with server.connected() as connection:
         assert told(connection) == (0, None)
 
 
 @pytest.mark.parametrize("sent", [b"G", HEAD, HEAD + b"X-A: ", b"\r\n\r\nPOST"])
 def test_headers_that_are_not_complete_in_time_are_a_408_that_names_the_limit(server: LiveServer, sent: bytes):
-    with connected(server) as connection:
+    with server.connected() as connection:
         connection.sendall(sent)
         status, body = told(connection)
 
@@ -83,7 +76,7 @@ def test_headers_that_are_not_complete_in_time_are_a_408_that_names_the_limit(se
 
 
 def test_headers_that_come_a_byte_at_a_time_are_ended_too_and_others_are_served(server: LiveServer):
-    with connected(server) as connection:
+    with server.connected() as connection:
         connection.sendall(HEAD)
         served: list[str] = []
         sends_until_cut(connection, b"X", between=lambda: served.append(server.run("echo", text="x")))
@@ -92,7 +85,7 @@ def test_headers_that_come_a_byte_at_a_time_are_ended_too_and_others_are_served(
 
 
 def test_the_second_request_of_a_connection_is_bounded_as_the_first(server: LiveServer):
-    with connected(server) as connection:
+    with server.connected() as connection:
         connection.sendall(ASK)
         assert b"200 OK" in connection.recv(65536)
         connection.sendall(HEAD)
@@ -100,7 +93,7 @@ def test_the_second_request_of_a_connection_is_bounded_as_the_first(server: Live
 
 
 def test_a_connection_that_is_used_outlives_the_limit(server: LiveServer):
-    with connected(server) as connection:
+    with server.connected() as connection:
         end = time.monotonic() + 3
         while time.monotonic() < end:
             connection.sendall(ASK)
@@ -131,7 +124,7 @@ def test_an_answer_may_take_longer_than_the_limit(root: Path):
 @pytest.mark.parametrize("path", ["/echo/run", "/v1/chat/completions"])
 @pytest.mark.parametrize("sent", [b"Content-Length: 100\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"])
 def test_a_body_that_pauses_for_too_long_is_a_408_that_names_the_limit(server: LiveServer, path: str, sent: bytes):
-    with connected(server) as connection:
+    with server.connected() as connection:
         connection.sendall(HEAD.replace(b"/echo/run", path.encode()) + sent)
         status, body = told(connection)
 
@@ -152,17 +145,13 @@ def test_a_body_that_keeps_coming_may_take_longer_than_the_limit(server: LiveSer
 
 
 def test_many_bodies_that_pause_are_each_ended_in_their_time(server: LiveServer):
-    host, _, port = server.url.removeprefix("http://").partition(":")
-    connections = [socket.create_connection((host, int(port)), timeout=30) for _ in range(50)]
-    try:
+    with ExitStack() as stack:
+        connections = [stack.enter_context(server.connected()) for _ in range(50)]
         for connection in connections:
             connection.sendall(HEAD + b"Content-Length: 100\r\n\r\n{")
             time.sleep(0.01)
         assert server.run("echo", text="x") == "echo x"
         assert {told(connection)[0] for connection in connections} == {408}
-    finally:
-        for connection in connections:
-            connection.close()
 
 
 UPLOAD = """
@@ -177,7 +166,7 @@ class PipelineWrapper(BasePipelineWrapper):
 
 
 def test_an_upload_that_pauses_for_too_long_is_a_408(root: Path):
-    with serving(root, read_timeout=1) as server, connected(server) as connection:
+    with serving(root, read_timeout=1) as server, server.connected() as connection:
         server.serve("upload", UPLOAD)
         head = HEAD.replace(b"echo", b"upload") + b"Content-Type: multipart/form-data; boundary=b\r\n"
         part = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\nx'
@@ -197,7 +186,7 @@ def test_headers_that_are_too_large_or_too_many_are_a_431(server: LiveServer, he
     for end in (b"\r\n", b""):  # complete, or not even that
         if not end and "256" in reason:
             continue
-        with connected(server) as connection:
+        with server.connected() as connection:
             connection.sendall(HEAD + headers + end)
             status, body = told(connection)
         assert status == 431
@@ -206,13 +195,13 @@ def test_headers_that_are_too_large_or_too_many_are_a_431(server: LiveServer, he
 
 
 def test_an_address_that_is_too_long_is_a_431(server: LiveServer):
-    with connected(server) as connection:
+    with server.connected() as connection:
         connection.sendall(b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
         assert told(connection)[0] == 431
 
 
 def test_headers_for_ever_are_ended_by_their_size(server: LiveServer):
-    with connected(server) as connection:
+    with server.connected() as connection:
         connection.sendall(HEAD)
         sent = sends_until_cut(connection, b"X-A: aaaaaaaaaaaaaaaaaaaaaaaa\r\n" * 100)
 
@@ -227,7 +216,7 @@ def test_large_headers_within_the_limit_and_a_large_body_with_them_are_taken(ser
 
 
 def test_what_is_sent_after_the_answer_is_not_read_for_ever(server: LiveServer):
-    with connected(server) as connection:
+    with server.connected() as connection:
         connection.sendall(b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000000\r\n\r\n")
         assert b"404 Not Found" in connection.recv(65536)
         sent = sends_until_cut(connection, b"x" * 100_000)
@@ -236,14 +225,14 @@ def test_what_is_sent_after_the_answer_is_not_read_for_ever(server: LiveServer):
 
 
 def test_what_trickles_in_after_the_answer_is_not_waited_for_for_ever(server: LiveServer):
-    with connected(server) as connection:
+    with server.connected() as connection:
         connection.sendall(b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
         assert b"404 Not Found" in connection.recv(65536)
         sends_until_cut(connection, b"x", at_most=1000, between=lambda: time.sleep(0.05))
 
 
 def test_a_connection_goes_on_after_an_answer_that_came_before_the_end_of_the_body(server: LiveServer):
-    with connected(server) as connection:
+    with server.connected() as connection:
         connection.sendall(b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
         assert b"404 Not Found" in connection.recv(65536)
         connection.sendall(b"x" * 100_000 + ASK)
@@ -251,7 +240,7 @@ def test_a_connection_goes_on_after_an_answer_that_came_before_the_end_of_the_bo
 
 
 def test_requests_that_come_before_their_turn_are_all_answered(server: LiveServer):
-    with connected(server) as connection:
+    with server.connected() as connection:
         connection.sendall(ASK * 5)
         received = b""
         while received.count(b"200 OK") < 5:
@@ -275,14 +264,10 @@ def test_a_websocket_is_not_ended_by_the_limit(root: Path):
 
 
 def test_hundreds_of_slow_clients_do_not_keep_others_from_being_served(server: LiveServer):
-    host, _, port = server.url.removeprefix("http://").partition(":")
-    slow = [socket.create_connection((host, int(port)), timeout=30) for _ in range(300)]
-    try:
+    with ExitStack() as stack:
+        slow = [stack.enter_context(server.connected()) for _ in range(300)]
         for index, connection in enumerate(slow):
             connection.sendall(HEAD if index % 2 else HEAD + b"Content-Length: 100\r\n\r\n{")
         for _ in range(20):
             assert server.run("echo", text="x") == "echo x"
         assert {told(connection)[0] for connection in slow} == {408}
-    finally:
-        for connection in slow:
-            connection.close()

@@ -1,6 +1,5 @@
 """Who may ask: API keys, allowed hosts; and how large a question may be."""
 
-import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from hayhooks import Settings, create_app, log
+from hayhooks import Settings, create_app
 from hayhooks.errors import StartError
 from hayhooks.settings import problems, read_keys
 from tests.live_server import ECHO, LiveServer, eventually, replace, serving
@@ -56,18 +55,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
         yield server
 
 
-@pytest.fixture
-def logged() -> Iterator[list[str]]:
-    lines: list[str] = []
-    sink = log.add(lines.append, level="TRACE", format="{level} {message}\n{exception}")
-    yield lines
-    log.remove(sink)
-
-
 def status_of(server: LiveServer, authorization: bytes) -> int:
     """The status of an answer to a header that clients would not send."""
-    host, _, port = server.url.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=30) as connection:
+    with server.connected() as connection:
         connection.sendall(b"GET /status HTTP/1.1\r\nHost: x\r\nAuthorization: " + authorization + b"\r\n\r\n")
         return int(connection.recv(1000).split()[1])
 

@@ -8,7 +8,6 @@ from typing import Any
 import httpx
 import pytest
 
-from hayhooks import log
 from tests.live_server import ECHO, LiveServer, eventually, serving
 
 SLOW = """
@@ -70,14 +69,6 @@ class PipelineWrapper(BasePipelineWrapper):
 def server(root: Path) -> Iterator[LiveServer]:
     with serving(root, drain_timeout=0, poll_interval_ms=50) as server:
         yield server
-
-
-@pytest.fixture
-def logged() -> Iterator[list[str]]:
-    lines: list[str] = []
-    sink = log.add(lines.append, format="{level} {message}")
-    yield lines
-    log.remove(sink)
 
 
 def begin(server: LiveServer, tmp_path: Path, wrapper: str) -> tuple[Path, Path]:

@@ -9,8 +9,9 @@ import pytest
 
 from hayhooks import BasePipelineWrapper, Settings, YAMLPipelineWrapper, create_app, run_app
 from hayhooks.errors import StartError
-from tests.cli.processes import environment, free_port
+from tests.cli.processes import environment
 from tests.live_server import DEADLINE_S, ECHO, LiveServer, eventually, replace, serving
+from tests.network import free_port
 from tests.pipelines import ASK, CHAT
 
 

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hayhooks import log
 from tests.live_server import LiveServer, eventually
 
 HEAD = """
@@ -55,11 +54,7 @@ def leases(server: LiveServer) -> int:
 def asked(server: LiveServer, path: str, body: dict[str, Any], receive_buffer: int = 0) -> Iterator[socket.socket]:
     """A connection on which *body* has been posted; with a small *receive_buffer* the reader is felt soon."""
     content = json.dumps(body).encode()
-    host, _, port = server.url.removeprefix("http://").partition(":")
-    with socket.socket() as connection:
-        if receive_buffer:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        connection.connect((host, int(port)))
+    with server.connected(receive_buffer=receive_buffer) as connection:
         head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
         connection.sendall(head.encode() + content)
         yield connection
@@ -69,21 +64,6 @@ def go_away(server: LiveServer, path: str, body: dict[str, Any], began: Path) ->
     """Ask, and close the connection when the work has begun."""
     with asked(server, path, body):
         eventually(began.exists)
-
-
-@contextmanager
-def logged() -> Iterator[list[str]]:
-    """The lines that are logged meanwhile, from INFO on, each with its level before it; no deploys."""
-    lines: list[str] = []
-    sink = log.add(
-        lambda message: lines.append(f"{message.record['level'].name} {message.record['message']}"),
-        level="INFO",
-        filter=lambda record: not record["message"].startswith("Deployed "),
-    )
-    try:
-        yield lines
-    finally:
-        log.remove(sink)
 
 
 def settled(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ import pytest
 from hayhooks import Settings, create_app
 from hayhooks.http import responses
 from tests.live_server import LiveServer, eventually, serving
-from tests.openai.apis import asked, go_away, leases, logged, method, settled
+from tests.logs import logged
+from tests.openai.apis import asked, go_away, leases, method, settled
 
 SYNC = "def run_chat_completion(self, model, messages, body):\n    "
 ASYNC = "async def run_chat_completion_async(self, model, messages, body):\n    "
@@ -253,7 +253,7 @@ def test_what_the_client_sends_reaches_the_wrapper_unchanged(server: LiveServer)
 def test_a_client_that_goes_away_cancels_async_work(server: LiveServer, tmp_path: Path, definition: str, stream: bool):
     closed = tmp_path / "closed"
     serve(server, definition.replace("try:", "Path(CLOSED + '.began').touch()\n    try:"), closed=str(closed))
-    with logged() as lines:
+    with logged("INFO", deploys=False) as lines:
         go_away(server, CHAT, {**BODY, "stream": stream}, tmp_path / "closed.began")
         eventually(lambda: closed.exists() and leases(server) == 0 and lines)
 
@@ -270,7 +270,7 @@ def test_a_client_that_goes_away_stops_a_sync_pipeline_at_its_next_chunk(
         "            time.sleep(0.01)\n    finally:\n        Path(CLOSED).touch()"
     )
     serve(server, definition, closed=str(closed))
-    with logged() as lines:
+    with logged("INFO", deploys=False) as lines:
         go_away(server, CHAT, {**BODY, "stream": stream}, tmp_path / "closed.began")
         eventually(lambda: closed.exists() and leases(server) == 0 and lines)
 
@@ -528,9 +528,8 @@ def test_an_answer_that_never_waits_lets_others_have_their_turn(server: LiveServ
 
 def test_a_client_that_leaves_while_it_sends_is_no_failure(server: LiveServer):
     serve(server, SYNC + "return 'never'")
-    host, _, port = server.url.removeprefix("http://").partition(":")
-    with logged() as lines:
-        with socket.create_connection((host, int(port))) as connection:
+    with logged("INFO", deploys=False) as lines:
+        with server.connected() as connection:
             connection.sendall(f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{".encode())
         eventually(lambda: lines)
 
@@ -545,7 +544,7 @@ def test_middleware_of_the_application_changes_nothing_of_it(root: Path, tmp_pat
         return await call_next(request)
 
     wait = "for _ in range(10):\n        await asyncio.sleep(0.01)\n        yield 'x'\n    Path(BEGAN).touch()\n    "
-    with serving(root, app) as server, logged() as lines:
+    with serving(root, app) as server, logged("INFO", deploys=False) as lines:
         serve(server, ASYNC + wait + "await asyncio.sleep(PAUSE)", began=str(tmp_path / "any"), pause=0)
         assert content(events(ask(server, stream=True).text)) == ask(server).json()["choices"][0]["message"]["content"]
         lines.clear()

@@ -11,7 +11,8 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from tests.live_server import LiveServer, eventually
-from tests.openai.apis import asked, go_away, leases, logged, method, settled
+from tests.logs import logged
+from tests.openai.apis import asked, go_away, leases, method, settled
 
 SYNC = "def run_response(self, model, input_items, body):\n    "
 ASYNC = "async def run_response_async(self, model, input_items, body):\n    "
@@ -383,7 +384,7 @@ def test_deployments_that_respond_are_models(server: LiveServer):
 def test_a_client_that_goes_away_stops_the_work(server: LiveServer, tmp_path: Path, work: str, stream: bool):
     closed = tmp_path / "closed"
     serve(server, work + "\n    finally:\n        Path(CLOSED).touch()", closed=str(closed))
-    with logged() as lines:
+    with logged("INFO", deploys=False) as lines:
         go_away(server, PATH, {**BODY, "stream": stream}, tmp_path / "closed.began")
         eventually(lambda: closed.exists() and leases(server) == 0 and lines)
 

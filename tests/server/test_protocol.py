@@ -1,7 +1,6 @@
 """What goes over the wire: the same as uvicorn's own protocol sends, whatever an application says."""
 
 import asyncio
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hayhooks.server.fast_protocol import FastHttpProtocol, PendingHeads
 from tests.live_server import eventually
+from tests.network import connected
 
 TEXT = (b"content-type", b"text/plain")
 
@@ -110,7 +110,7 @@ def ports() -> Iterator[tuple[int, int]]:
 
 def talk(port: int, *requests: bytes) -> bytes:
     """All that is answered to *requests* before the connection is closed, without the date."""
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+    with connected(port) as connection:
         connection.sendall(b"".join(requests))
         received = b""
         try:
@@ -153,7 +153,7 @@ def test_a_broken_answer_ends_its_connection_and_no_other(name: str, ports: tupl
 
 
 def test_a_short_answer_comes_in_one_piece(ports: tuple[int, int]) -> None:
-    with socket.create_connection(("127.0.0.1", ports[0]), timeout=30) as connection:
+    with connected(ports[0]) as connection:
         for _ in range(20):
             connection.sendall(request("short"))
             assert connection.recv(65536).endswith(b"\r\n\r\nshort")

@@ -9,7 +9,6 @@ import pytest
 from haystack.components.generators.chat import MockChatGenerator
 from haystack.core.errors import PipelineRuntimeError
 from haystack.dataclasses import ChatMessage
-from loguru import logger
 
 from hayhooks.toolkit.channel import LIMIT
 from hayhooks.toolkit.streaming import async_streaming_generator
@@ -40,14 +39,6 @@ def contents(pipeline, **options):
         return [content(item) async for item in async_streaming_generator(pipeline, **options)]
 
     return run(read())
-
-
-@pytest.fixture
-def logged():
-    messages: list[str] = []
-    sink = logger.add(messages.append, format="{message}")
-    yield messages
-    logger.remove(sink)
 
 
 # What comes, and in which order

@@ -13,7 +13,6 @@ from haystack.components.generators.chat import FallbackChatGenerator, MockChatG
 from haystack.core.errors import PipelineRuntimeError
 from haystack.dataclasses import ChatMessage, StreamingChunk, ToolCallDelta
 from haystack.dataclasses.chat_message import ReasoningContent
-from loguru import logger
 
 from hayhooks.toolkit.channel import LIMIT
 from hayhooks.toolkit.streaming import PipelineStream, streaming_generator
@@ -32,14 +31,6 @@ from tests.toolkit.components import (
 
 ASK = {"messages": [ChatMessage.from_user("Weather in Rome?")]}
 ENVIRONMENT = "HAYHOOKS_STREAMING_COMPONENTS"
-
-
-@pytest.fixture
-def logged():
-    messages: list[str] = []
-    sink = logger.add(messages.append, format="{message}")
-    yield messages
-    logger.remove(sink)
 
 
 @pytest.fixture(autouse=True)
