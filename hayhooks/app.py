@@ -29,10 +29,11 @@ from hayhooks.endpoints import BUILTIN
 from hayhooks.errors import StartError
 from hayhooks.http.access import AccessMiddleware, log_exposure
 from hayhooks.http.dispatch import (
+    Generation,
     Switch,
     build_deployment_routes,
-    build_generation,
     failure_text,
+    next_generation,
     reserved_names,
     serving_summary,
 )
@@ -320,10 +321,12 @@ def _publisher(
     app: Hayhooks, plug_ins: Sequence[PlugIn], worker_dir: WorkerStateDir, loop: asyncio.AbstractEventLoop
 ) -> Publish:
     metrics = app.metrics
+    latest: Generation | None = None
 
     def publish(snapshot: Snapshot, published: Callable[[], None]) -> None:
         """In the deployer's thread: build all, then swap on the loop, and only there let go of the old."""
-        generation = build_generation(snapshot, plug_ins)
+        nonlocal latest
+        latest = generation = next_generation(latest, snapshot, plug_ins)
 
         def swap() -> None:
             app.switch.publish(generation)

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from hayhooks.errors import NotFoundError, PipelineError, safe_str
-from hayhooks.http.dispatch import not_served_error
+from hayhooks.http.dispatch import not_served_error, switch_of
 from hayhooks.kernel.haystack_hooks import pipelines
 from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.openapi.describe import TEXT, DocumentedRoute, OperationDocs, error_responses, parameter, response_object
@@ -42,7 +42,7 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
             raise HTTPException(400, f"'format' is 'mermaid' or 'svg', and not {wanted!r}")
         deployment = snapshot.deployments.get(name)
         if deployment is None:
-            raise not_served_error(snapshot, name)
+            raise not_served_error(switch_of(request.scope).live.snapshot, name)
         text = await _kept(deployment)
         if wanted == "svg" or (wanted is None and _SVG in request.headers.get("accept", "")):
             return Response(await _drawn(deployment, text), media_type=_SVG, headers=_HEADERS)

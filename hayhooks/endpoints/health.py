@@ -25,7 +25,7 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
         return JSONResponse({"status": "ok"})
 
     async def readyz(request: Request) -> JSONResponse:
-        reason = _why_not_ready(snapshot, switch_of(request.scope))
+        reason = _why_not_ready(switch_of(request.scope))
         if reason:
             return JSONResponse({"status": "not ready", "detail": reason}, status_code=503)
         return JSONResponse({"status": "ready"})
@@ -34,7 +34,8 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
     yield DocumentedRoute("/readyz", readyz, {"GET": lambda: _READYZ})
 
 
-def _why_not_ready(snapshot: Snapshot, switch: Switch) -> str:
+def _why_not_ready(switch: Switch) -> str:
+    snapshot = switch.live.snapshot
     if switch.stopping:
         return "the server is stopping"
     if switch.kernel is not None and not switch.kernel.alive:

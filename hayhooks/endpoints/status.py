@@ -27,22 +27,25 @@ from hayhooks.openapi.describe import (
 
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
-    """Serve ``/status`` and ``/status/{name}``; what the snapshot says is written once, when first asked for."""
+    """Serve ``/status`` and ``/status/{name}``; each snapshot is encoded once, when it is first asked for."""
     worker_dir = WorkerStateDir.of_environment()
-    cached: list[tuple[bytes, dict[str, Any]]] = []
+    cached: tuple[Snapshot | None, bytes, dict[str, Any]] = (None, b"", {})
 
     async def status(request: Request) -> Response:
-        if not cached:
-            cached.append((encode(_status(snapshot)), serving_summary(snapshot)))
-        told, mine = cached[0]
-        live = {**_live(switch_of(request.scope)), "workers": worker_dir.read(mine)}
+        nonlocal cached
+        switch = switch_of(request.scope)
+        snapshot = switch.live.snapshot  # newer than the routes' own where only what is being loaded has changed
+        if cached[0] is not snapshot:
+            cached = (snapshot, encode(_status(snapshot)), serving_summary(snapshot))
+        _, told, mine = cached
+        live = {**_live(switch), "workers": worker_dir.read(mine)}
         return Response(told[:-1] + b"," + encode(live)[1:], media_type="application/json")
 
     async def status_of(request: Request) -> Response:
-        name = request.path_params["name"]
+        name, switch = request.path_params["name"], switch_of(request.scope)
+        snapshot, kernel = switch.live.snapshot, switch.kernel
         if name not in _names(snapshot):
             raise not_served_error(snapshot, name)
-        kernel = switch_of(request.scope).kernel
         found = kernel and kernel.found(name)
         told = found and {"revision": found.id, "device": found.identity[0], "inode": found.identity[1]}
         body = {"status": "Up!", "pipeline": name, **_state(snapshot, name), "found": told}

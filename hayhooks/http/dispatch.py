@@ -6,7 +6,7 @@ A generation is built whole, then one assignment makes it live. A request reads 
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import partial
 from typing import Any, TypeGuard
@@ -109,6 +109,13 @@ def build_generation(snapshot: Snapshot, plug_ins: Sequence[PlugIn]) -> Generati
     paths = frozenset(route.path for route in routes if isinstance(route, Route))
     unknown = partial(_unknown, frozenset(path.split("/")[1] for path in paths))
     return Generation(snapshot, Router(routes, redirect_slashes=False, default=unknown), paths)
+
+
+def next_generation(live: Generation | None, snapshot: Snapshot, plug_ins: Sequence[PlugIn]) -> Generation:
+    """Build what serves *snapshot*, with the router of *live* where deployments and failures are the same."""
+    if live is not None and live.snapshot.generation == snapshot.generation:
+        return replace(live, snapshot=snapshot)
+    return build_generation(snapshot, plug_ins)
 
 
 def reserved_names(plug_ins: Sequence[PlugIn]) -> frozenset[str]:

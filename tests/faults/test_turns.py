@@ -52,3 +52,27 @@ def test_what_is_observed_may_fail(root: Path):
             server.serve("app", ECHO, answer=answer)
             assert server.run("app", text="x") == f"{answer}x"
     assert len(seen) >= 3
+
+
+class Counts:
+    """A plug-in that notes the generations that it makes routes for."""
+
+    def __init__(self) -> None:
+        self.generations: list[int] = []
+
+    def server_routes(self, snapshot: Snapshot) -> Iterable[BaseRoute]:
+        self.generations.append(snapshot.generation)
+        return ()
+
+
+def test_routes_are_built_once_for_each_generation(root: Path):
+    """What is only being loaded is shown by ``/status``, with the routes of before."""
+    plug_in = Counts()
+    settings = Settings(pipelines_dir=root, poll_interval_ms=50, _env_file=None)
+    with serving(root, create_app(settings, plug_ins=[*BUILTIN, plug_in])) as server:
+        server.eventually(lambda: server.status()["ready"])
+        plug_in.generations.clear()
+        for answer in ("1 ", "2 ", "3 "):
+            server.serve("app", ECHO, answer=answer)
+
+    assert plug_in.generations == [1, 2, 3]
