@@ -47,10 +47,12 @@ from hayhooks.http.middleware import (
     exception_handlers,
 )
 from hayhooks.http.plug_in import Lifespan, PlugIn
+from hayhooks.http.types import HTTP_TYPES
 from hayhooks.kernel import self_writes
 from hayhooks.kernel.haystack_hooks import install_hooks
 from hayhooks.kernel.isolation import install_python_path
 from hayhooks.kernel.limits import Limits
+from hayhooks.kernel.options import KernelOptions
 from hayhooks.kernel.reconcile import Change, Publish, Reconciler
 from hayhooks.kernel.state import Deployment, Failure, Snapshot
 from hayhooks.kernel.static import WrapperFactory, check_directory, static_revisions
@@ -281,22 +283,25 @@ async def _lifespan(
 
     app.reconciler = Reconciler(
         app.root,
+        KernelOptions(
+            python_path=settings.python_path,
+            only=only,
+            threads=settings.threads,
+            limits=Limits(settings.request_timeout, settings.concurrency, settings.queue),
+            debounce_ms=settings.debounce_ms,
+            poll_interval_ms=settings.poll_interval_ms,
+            drain_s=settings.drain_timeout,
+            check_s=settings.check_timeout,
+            events=settings.watch_events,
+            freeze=app.owns_process,
+        ),
         publish=_publisher(app, plug_ins, worker_dir, loop),
         build_routes=partial(build_deployment_routes, plug_ins=plug_ins),
+        transport=HTTP_TYPES,
         observe=observe if metrics is None else partial(_count_and_tell, metrics, loop, observe),
         loop=loop,
         reserved=reserved_names(plug_ins),
         given=app.given,
-        python_path=settings.python_path,
-        only=only,
-        threads=settings.threads,
-        limits=Limits(settings.request_timeout, settings.concurrency, settings.queue),
-        debounce_ms=settings.debounce_ms,
-        poll_interval_ms=settings.poll_interval_ms,
-        drain_s=settings.drain_timeout,
-        check_s=settings.check_timeout,
-        events=settings.watch_events,
-        freeze=app.owns_process,
     )
     app.switch.kernel = app.reconciler
     if worker_dir.directory is None:  # of several workers the process that has started us says it, once

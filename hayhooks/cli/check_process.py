@@ -18,11 +18,12 @@ from typing import Any
 
 from hayhooks.endpoints import BUILTIN
 from hayhooks.http.dispatch import build_deployment_routes, reserved_names
+from hayhooks.http.types import HTTP_TYPES
 from hayhooks.kernel.gate import OnLoop
 from hayhooks.kernel.haystack_hooks import install_hooks
 from hayhooks.kernel.isolation import install_python_path
-from hayhooks.kernel.limits import NO_LIMITS
 from hayhooks.kernel.load import load, unload
+from hayhooks.kernel.options import KernelOptions
 from hayhooks.kernel.outcome import run_on
 from hayhooks.kernel.scan import Scanner
 from hayhooks.kernel.state import Deployment, Failure, Revision
@@ -58,9 +59,8 @@ def _load(name: str, path: Path, settings: Settings, on_loop: OnLoop) -> Deploym
     revision = _revision(name, path, settings)
     return load(
         revision,
-        threads=settings.threads,
-        limits=NO_LIMITS,
-        check_s=settings.check_timeout,
+        options=KernelOptions(threads=settings.threads, check_s=settings.check_timeout),
+        transport=HTTP_TYPES,
         build_routes=partial(build_deployment_routes, plug_ins=BUILTIN),
         on_loop=on_loop,
     )

@@ -8,7 +8,8 @@ from pydantic_core import PydanticSerializationError, PydanticSerializationUnexp
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from hayhooks.kernel.operations import Operation, is_haystack_data, to_plain
+from hayhooks.kernel.operations import Operation
+from hayhooks.kernel.schema_types import haystack_to_dict, is_haystack_data
 
 _CONTENT_TYPE = (b"content-type", b"application/json")
 
@@ -52,7 +53,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if is_haystack_data(kind):
-        return _plain(to_plain(value))
+        return _plain(haystack_to_dict(value))
     if is_dataclass(kind) and not hasattr(kind, "__pydantic_serializer__"):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     return value

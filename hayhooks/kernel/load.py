@@ -16,9 +16,10 @@ from hayhooks.kernel import haystack_hooks
 from hayhooks.kernel.failure import failure_of
 from hayhooks.kernel.gate import OnLoop, run_check
 from hayhooks.kernel.isolation import close_package, open_package, running_package
-from hayhooks.kernel.limits import Limits, Slots
+from hayhooks.kernel.limits import Slots
 from hayhooks.kernel.making import make_wrapper
-from hayhooks.kernel.operations import Operation, inspect_method
+from hayhooks.kernel.operations import Operation, TransportTypes, inspect_method
+from hayhooks.kernel.options import KernelOptions
 from hayhooks.kernel.state import Deployment, DeploymentRuntime, Failure, Revision
 from hayhooks.kernel.threads import DaemonThreadPool
 from hayhooks.wrapper import BasePipelineWrapper
@@ -43,15 +44,19 @@ BuildRoutes = Callable[[Deployment], Any]
 
 
 def load(
-    revision: Revision, *, threads: int, limits: Limits, check_s: float, build_routes: BuildRoutes, on_loop: OnLoop
+    revision: Revision,
+    *,
+    options: KernelOptions,
+    transport: TransportTypes,
+    build_routes: BuildRoutes,
+    on_loop: OnLoop,
 ) -> Deployment | Failure:
     """Import the wrapper of *revision*, set it up, warm it up, describe its methods and let it check itself.
 
     Args:
         revision: what was scanned; exactly these bytes run.
-        threads: how many of its sync calls may run at a time.
-        limits: what its requests may take, where the wrapper does not say so itself.
-        check_s: how many seconds the wrapper's ``check`` may take.
+        options: the deployment's threads and limits, and how long its ``check`` may take.
+        transport: the serving layer's classes in annotations, see ``inspect_method``.
         build_routes: makes the deployment's ``endpoints``; what it raises is the revision's failure too.
         on_loop: for what must be made on the serving loop, as Haystack's async clients.
     """
@@ -59,15 +64,7 @@ def load(
         return failure_of(revision, LoadError(revision.problem))
     package = open_package(revision, after_import=haystack_hooks.install_hooks)
     try:
-        return _load(
-            revision,
-            package,
-            threads=threads,
-            limits=limits,
-            check_s=check_s,
-            build_routes=build_routes,
-            on_loop=on_loop,
-        )
+        return _load(revision, package, options, transport, build_routes, on_loop)
     # The user's code may raise anything, SystemExit included; whatever it raises must not end the server.
     except BaseException as error:
         failure = failure_of(revision, error)
@@ -81,10 +78,8 @@ def load(
 def _load(
     revision: Revision,
     package: str,
-    *,
-    threads: int,
-    limits: Limits,
-    check_s: float,
+    options: KernelOptions,
+    transport: TransportTypes,
     build_routes: BuildRoutes,
     on_loop: OnLoop,
 ) -> Deployment:
@@ -92,10 +87,10 @@ def _load(
     with running_package(package):
         haystack_hooks.install_hooks()
         wrapper = make_wrapper(revision, package)
-        limits = limits.of(wrapper)
-        operations = _operations(wrapper)
+        limits = options.limits.of(wrapper)
+        operations = _operations(wrapper, transport)
         _warm_up(wrapper, operations, on_loop)
-        run_check(wrapper, check_s, on_loop)
+        run_check(wrapper, options.check_s, on_loop)
     deployment = Deployment(
         revision=revision,
         package=package,
@@ -105,7 +100,7 @@ def _load(
         loaded_at=time.time(),
         load_ms=(time.perf_counter() - began) * 1000,
         runtime=DeploymentRuntime(
-            threads=DaemonThreadPool(revision.name, threads),
+            threads=DaemonThreadPool(revision.name, options.threads),
             slots=Slots(revision.name, limits.concurrency, limits.queue) if limits.concurrency else None,
         ),
         timeout_s=limits.timeout_s,
@@ -113,13 +108,13 @@ def _load(
     return replace(deployment, endpoints=build_routes(deployment))
 
 
-def _operations(wrapper: BasePipelineWrapper) -> dict[str, Operation]:
+def _operations(wrapper: BasePipelineWrapper, transport: TransportTypes) -> dict[str, Operation]:
     """Describe the methods that the wrapper implements itself; the base class has a stub for each."""
     implemented = {name: getattr(wrapper, name) for name in METHODS if _is_its_own(wrapper, name)}
     if not implemented:
         listed = ", ".join(METHODS[:4])
         raise LoadError(f"{type(wrapper).__name__} implements none of {listed}: it could not answer any request")
-    return {name: inspect_method(method) for name, method in implemented.items()}
+    return {name: inspect_method(method, transport) for name, method in implemented.items()}
 
 
 def _is_its_own(wrapper: BasePipelineWrapper, name: str) -> bool:

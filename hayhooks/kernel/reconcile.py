@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 import traceback as tracebacks
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,8 +21,9 @@ from loguru import logger as log
 from hayhooks.errors import safe_str, sendable
 from hayhooks.kernel.discovery import deployment_name
 from hayhooks.kernel.isolation import replace_stuck_import
-from hayhooks.kernel.limits import NO_LIMITS, Limits
 from hayhooks.kernel.load import BuildRoutes, load, unload
+from hayhooks.kernel.operations import TransportTypes
+from hayhooks.kernel.options import KernelOptions
 from hayhooks.kernel.outcome import run_on
 from hayhooks.kernel.paths import real_path
 from hayhooks.kernel.plan import plan
@@ -74,69 +75,49 @@ class Reconciler:
 
     Args:
         root: the pipelines directory. It is only read.
+        options: how to watch, load and retire.
         publish: called with each new snapshot and with what to call once requests meet only that one.
         build_routes: makes a deployment's endpoints, see ``load``.
+        transport: the serving layer's classes in annotations, see ``inspect_method``.
         observe: called with each change, after it was published.
         loop: the serving loop, for what has to run there.
         reserved: names that deployments may not have.
         given: revisions of pipelines given in code. Each has its name, whatever comes to lie in the directory.
-        python_path: directories of shared modules.
-        only: the one name to serve; all if None.
-        threads: how many sync calls of one deployment run at a time.
-        limits: what the requests of a deployment may take, where its wrapper does not say so itself.
-        debounce_ms: how long a folder must keep still before it is read.
-        poll_interval_ms: the time between two looks at everything, see ``Watch``.
-        removal_grace_ms: how long a folder must be gone before it is undeployed.
-        drain_s: how long requests may go on in a deployment that was replaced or removed.
-        check_s: how long a wrapper's ``check`` may take.
-        events: whether to ask the file system for changes, and not only look around.
-        freeze: whether the process is ours, see ``Foundation``.
     """
 
     def __init__(
         self,
         root: Path,
+        options: KernelOptions,
         *,
         publish: Publish,
         build_routes: BuildRoutes,
+        transport: TransportTypes,
         observe: Callable[[Change], None],
         loop: asyncio.AbstractEventLoop,
         reserved: Collection[str] = (),
         given: Collection[Revision] = (),
-        python_path: Sequence[str] = (),
-        only: str | None = None,
-        threads: int = 40,
-        limits: Limits = NO_LIMITS,
-        debounce_ms: int = 20,
-        poll_interval_ms: int = 1000,
-        removal_grace_ms: int = 400,
-        drain_s: float = 600.0,
-        check_s: float = 30.0,
-        events: bool = True,
-        freeze: bool = False,
     ) -> None:
         self.snapshot = Snapshot()
         on_loop = partial(run_on, loop)
-        self.retirement = Retirement(partial(unload, on_loop=on_loop), loop=loop, drain_s=drain_s)
+        self.retirement = Retirement(partial(unload, on_loop=on_loop), loop=loop, drain_s=options.drain_s)
         self._root = root
         self._publish = publish
         self._observe = observe
-        self._load = partial(
-            load, threads=threads, limits=limits, check_s=check_s, build_routes=build_routes, on_loop=on_loop
-        )
-        self._settle_s = debounce_ms / 1000
+        self._load = partial(load, options=options, transport=transport, build_routes=build_routes, on_loop=on_loop)
+        self._settle_s = options.debounce_ms / 1000
         self._scanner = Scanner(
             root,
             reserved=reserved,
             taken=[revision.name for revision in given],
-            python_path=python_path,
-            only=only,
+            python_path=options.python_path,
+            only=options.only,
             settle_s=self._settle_s,
-            absence_s=removal_grace_ms / 1000,
+            absence_s=options.removal_grace_ms / 1000,
         )
         self._inbox: queue.SimpleQueue[frozenset[str] | _Loaded | None] = queue.SimpleQueue()
-        self.watch = Watch(self._inbox.put, look_around_s=poll_interval_ms / 1000, events=events)
-        self._foundation = Preloader(freeze=freeze)
+        self.watch = Watch(self._inbox.put, look_around_s=options.poll_interval_ms / 1000, events=options.events)
+        self._foundation = Preloader(freeze=options.freeze)
         self._loaders = DaemonThreadPool("load", _LOADS_AT_A_TIME, patience_s=_LOAD_PATIENCE_S)
         self._loads: dict[str, _Load] = {}
         self._outcomes: list[Deployment | Failure] = []  # that are not yet in a published snapshot

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from starlette.datastructures import UploadFile
 
+from hayhooks.http.types import HTTP_TYPES
 from hayhooks.kernel.operations import inspect_method
 from tests.live_server import LiveServer, eventually
 
@@ -291,7 +292,7 @@ def test_the_request_model_shows_files_as_binary():
     class Wrapper:
         def run_api(self, files: list[UploadFile], picture: UploadFile | None = None, n: int = 1) -> None: ...
 
-    operation = inspect_method(Wrapper().run_api)
+    operation = inspect_method(Wrapper().run_api, HTTP_TYPES)
     shown = operation.arguments.json_schema()["properties"]
     assert operation.uploads == {"files", "picture"}
     binary = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}

@@ -79,7 +79,7 @@ def test_documents_come_and_go_as_json(server: LiveServer):
     assert answer["read"]["count"] == 1
     assert answer["read"]["documents"][0]["meta"] == {"page": 1}
     refused = server.client.post("/read/run", json={"documents": ["one"]})
-    assert refused.json()["detail"][0]["msg"] == "Value error, a Document is given as an object"
+    assert refused.json()["detail"][0]["msg"] == "Value error, a Document must be an object"
 
 
 @pytest.mark.parametrize("path", ["/oldest", "/oldest/"])

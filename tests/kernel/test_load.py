@@ -164,7 +164,11 @@ BROKEN = {
     "not derived": ("class PipelineWrapper: ...", "does not derive from BasePipelineWrapper", None),
     "no method": (BARE.replace("run_api", "run"), "implements none of run_api", None),
     "async setup": (BARE.replace("def setup", "async def setup"), "setup() of PipelineWrapper is async", None),
-    "positional": (BARE.replace("run_api(self", "run_api(self, text, /"), "can only be given by position", None),
+    "positional": (
+        BARE.replace("run_api(self", "run_api(self, text, /"),
+        "parameter 'text' is positional-only",
+        None,
+    ),
 }
 
 

@@ -6,6 +6,7 @@ from haystack.dataclasses import ChatMessage, Document
 from typing_extensions import TypedDict
 
 from hayhooks.http.json import encode
+from hayhooks.http.types import HTTP_TYPES
 from hayhooks.kernel.operations import inspect_method
 
 
@@ -31,7 +32,7 @@ def grow(tree: Tree) -> Tree:
 
 
 def test_unpacked_arguments_may_be_called_what_no_parameter_can_be():
-    operation = inspect_method(find)
+    operation = inspect_method(find, HTTP_TYPES)
 
     assert operation.parameters == {"my-text", "from"}
     assert not operation.takes_any
@@ -42,7 +43,7 @@ def test_unpacked_arguments_may_be_called_what_no_parameter_can_be():
 
 
 def test_haystacks_classes_in_a_typed_dict_are_written_by_their_own_means():
-    operation = inspect_method(find)
+    operation = inspect_method(find, HTTP_TYPES)
 
     assert operation.result is not None
     schema = operation.result.json_schema()["properties"]["documents"]["items"]
@@ -51,6 +52,6 @@ def test_haystacks_classes_in_a_typed_dict_are_written_by_their_own_means():
 
 
 def test_a_typed_dict_may_hold_itself():
-    arguments = inspect_method(grow).arguments.validate_json(b'{"tree": {"children": [{"children": []}]}}')
+    arguments = inspect_method(grow, HTTP_TYPES).arguments.validate_json(b'{"tree": {"children": [{"children": []}]}}')
 
     assert arguments == {"tree": {"children": [{"children": []}]}}

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from hayhooks import YAMLPipelineWrapper
 from hayhooks.errors import LoadError
+from hayhooks.http.types import HTTP_TYPES
 from hayhooks.kernel.operations import inspect_method
 from tests.pipelines import ASK, CHAIN, CHAT, DOUBLE, OLDEST, PARTS
 
@@ -41,11 +42,11 @@ def problem(content: str | bytes) -> LoadError:
 
 def schema(made: YAMLPipelineWrapper) -> dict[str, Any]:
     """Of what ``/run`` takes."""
-    return inspect_method(made.run_api).arguments.json_schema()
+    return inspect_method(made.run_api, HTTP_TYPES).arguments.json_schema()
 
 
 def result_of(made: YAMLPipelineWrapper) -> TypeAdapter[Any]:
-    result = inspect_method(made.run_api).result
+    result = inspect_method(made.run_api, HTTP_TYPES).result
     assert result is not None
     return result
 
@@ -74,7 +75,7 @@ def test_documents_become_what_the_component_takes_and_go_back_as_dicts():
         "components: {read: {type: parts.Read}}\ninputs: {documents: read.documents, text: read.text}\n"
         "outputs: {all: [read.documents, read.count]}\n"
     )
-    arguments = inspect_method(made.run_api).arguments.validate_json(b'{"documents": [{"content": "one"}]}')
+    arguments = inspect_method(made.run_api, HTTP_TYPES).arguments.validate_json(b'{"documents": [{"content": "one"}]}')
     answer = made.run_api(**arguments)
 
     assert arguments["documents"][0].content == "one"
@@ -119,8 +120,8 @@ def test_names_need_not_be_names_of_python():
 def test_a_pipeline_runs_on_the_loop_where_every_component_can():
     sync, on_loop = wrapper(CHAT), wrapper(CHAT.replace("parts.Talk", "parts.AsyncTalk"))
 
-    assert inspect_method(sync.run_api).on_loop is False
-    assert inspect_method(on_loop.run_api_async).on_loop is True
+    assert inspect_method(sync.run_api, HTTP_TYPES).on_loop is False
+    assert inspect_method(on_loop.run_api_async, HTTP_TYPES).on_loop is True
 
 
 def test_the_description_is_the_wrappers():

@@ -1,0 +1,23 @@
+"""Options: how the kernel watches, loads and retires, in one immutable value."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hayhooks.kernel.limits import NO_LIMITS, Limits
+
+
+@dataclass(frozen=True, slots=True)
+class KernelOptions:
+    """What the settings decide for the kernel; the defaults are theirs."""
+
+    python_path: Sequence[str] = ()  # directories of shared modules
+    only: str | None = None  # the one name to serve; all if None
+    threads: int = 40  # sync calls of one deployment that run at a time
+    limits: Limits = NO_LIMITS  # of a deployment's requests, unless its wrapper sets its own
+    debounce_ms: int = 20  # a folder must be unchanged for this long before it is read
+    poll_interval_ms: int = 1000  # between two looks at the whole directory, see `Watch`
+    removal_grace_ms: int = 400  # a folder must be absent for this long before it is undeployed
+    drain_s: float = 600.0  # requests of a replaced deployment may go on for this long
+    check_s: float = 30.0  # a wrapper's `check` may take this long
+    events: bool = True  # use the file system's change events, not polling alone
+    freeze: bool = False  # exclude imported modules from garbage collections; only in a process of our own
