@@ -18,7 +18,7 @@ class BasePipelineWrapper:
             ``HAYHOOKS_REQUEST_TIMEOUT`` says. What takes longer is cancelled, and answered with a 504.
         concurrency: requests that this deployment works on at the same time; 0: no limit; None: as
             ``HAYHOOKS_CONCURRENCY`` says. The others wait, in the order in which they came.
-        queue_size: how many may wait, more get a 503; None: as ``HAYHOOKS_QUEUE`` says.
+        queue_size: how many may wait, more get a 503; None: as ``HAYHOOKS_QUEUE_SIZE`` says.
     """
 
     pipeline: Any = None

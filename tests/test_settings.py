@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from hayhooks.settings import Settings, accepted, problems, sources, unknown
+from hayhooks.cli.settings_report import sources, unknown
+from hayhooks.settings import Settings, accepted, problems
 
 NAMES = {
     "HOST": ("0.0.0.0", "host", "0.0.0.0"),
@@ -139,9 +140,9 @@ def test_unknown_names_are_told_with_the_nearest_right_one(monkeypatch: pytest.M
     monkeypatch.setenv("_HAYHOOKS_WORKERS", "/internal")
 
     assert unknown() == [
-        "HAYHOOKS_PROT in the environment is no setting; did you mean HAYHOOKS_PORT?",
-        "HAYHOOKS_SOMETHING_ELSE_ENTIRELY in the environment is no setting; `hayhooks config` lists them",
-        "HAYHOOKS_LOG_FORMT in .env is no setting; did you mean HAYHOOKS_LOG_FORMAT?",
+        "HAYHOOKS_PROT in the environment is not a setting; did you mean HAYHOOKS_PORT?",
+        "HAYHOOKS_SOMETHING_ELSE_ENTIRELY in the environment is not a setting; `hayhooks config` lists them",
+        "HAYHOOKS_LOG_FORMT in .env is not a setting; did you mean HAYHOOKS_LOG_FORMAT?",
     ]
 
 

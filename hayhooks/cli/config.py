@@ -4,7 +4,8 @@ import json
 from collections.abc import Collection
 
 from hayhooks.cli.output import note, say_json, say_table
-from hayhooks.settings import PREFIX, Settings, sources, unknown
+from hayhooks.cli.settings_report import shown, sources, unknown
+from hayhooks.settings import PREFIX, Settings
 
 _STYLES = {"default": "dim", "command line": "cyan", "environment": "green", ".env": "yellow"}
 
@@ -12,7 +13,7 @@ _STYLES = {"default": "dim", "command line": "cyan", "environment": "green", ".e
 def config(settings: Settings, options: Collection[str], as_json: bool) -> int:
     """Print *settings*, of which those in *options* were given on the command line; 0."""
     origins = sources(options)
-    told = {name: (value, origins[name.removeprefix(PREFIX).lower()]) for name, value in settings.shown().items()}
+    told = {name: (value, origins[name.removeprefix(PREFIX).lower()]) for name, value in shown(settings).items()}
     if as_json:
         say_json({name: {"value": value, "source": source} for name, (value, source) in told.items()})
     else:

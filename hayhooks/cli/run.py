@@ -13,6 +13,7 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from hayhooks.app import Hayhooks, create_app
+from hayhooks.cli.settings_report import unknown
 from hayhooks.http.access import log_exposure
 from hayhooks.observability.log import configure_logging, log
 from hayhooks.observability.tracing import warn_if_missing
@@ -20,7 +21,7 @@ from hayhooks.observability.worker_state import WorkerStateDir
 from hayhooks.server.preflight import check_settings
 from hayhooks.server.protocol import server_options
 from hayhooks.server.run import serve
-from hayhooks.settings import Settings, unknown
+from hayhooks.settings import Settings
 
 _WORKER_PATIENCE_S = (
     30  # a setup that holds the interpreter's lock is no dead worker; one that is so long counts as one

@@ -94,7 +94,7 @@ class Slots:
         if self._waiting >= self._queue and self._semaphore.locked():
             raise UnavailableError(
                 f"pipeline {self._name!r} is busy: it works on {self._limit} requests at a time, "
-                f"and {self._waiting} wait, which is all that may (HAYHOOKS_CONCURRENCY, HAYHOOKS_QUEUE)"
+                f"and {self._waiting} wait, which is all that may (HAYHOOKS_CONCURRENCY, HAYHOOKS_QUEUE_SIZE)"
             )
 
     async def take(self) -> Slot:

@@ -53,12 +53,14 @@ def test_config_warns_of_unknown_names(tmp_path):
 
     assert result.returncode == 0
     assert json.loads(result.stdout)
-    assert result.stderr == "Warning: HAYHOOKS_PROT in the environment is no setting; did you mean HAYHOOKS_PORT?\n"
+    assert result.stderr == "Warning: HAYHOOKS_PROT in the environment is not a setting; did you mean HAYHOOKS_PORT?\n"
 
 
 @pytest.mark.parametrize("command", [["run"], ["run", "--workers", "2"], ["dev"]])
 def test_what_serves_warns_of_unknown_names_once(tmp_path, command):
     (tmp_path / ".env").write_text("HAYHOOKS_WORKRES=2\n")
     with started(tmp_path, *command, PROT="1") as server:
-        assert server.output().count("HAYHOOKS_PROT in the environment is no setting; did you mean HAYHOOKS_PORT?") == 1
-        assert server.output().count("HAYHOOKS_WORKRES in .env is no setting; did you mean HAYHOOKS_WORKERS?") == 1
+        assert (
+            server.output().count("HAYHOOKS_PROT in the environment is not a setting; did you mean HAYHOOKS_PORT?") == 1
+        )
+        assert server.output().count("HAYHOOKS_WORKRES in .env is not a setting; did you mean HAYHOOKS_WORKERS?") == 1

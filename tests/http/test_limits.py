@@ -295,7 +295,7 @@ def test_a_full_queue_is_a_503_that_says_when_to_come_again_before_the_body_is_r
         assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
         assert response.json()["detail"] == (
             "pipeline 'it' is busy: it works on 1 requests at a time, "
-            "and 1 wait, which is all that may (HAYHOOKS_CONCURRENCY, HAYHOOKS_QUEUE)"
+            "and 1 wait, which is all that may (HAYHOOKS_CONCURRENCY, HAYHOOKS_QUEUE_SIZE)"
         )
     assert chat.json()["error"]["type"] == "server_error"
     assert gated.server.client.get("/status/it").status_code == 200
@@ -389,7 +389,7 @@ def test_those_that_wait_are_served_by_the_revision_that_they_came_to(gated: Gat
 
 
 def test_the_settings_say_it_for_wrappers_that_do_not(root: Path, tmp_path: Path):
-    with serving(root, concurrency=1, queue=0) as server, ThreadPoolExecutor(4) as pool:
+    with serving(root, concurrency=1, queue_size=0) as server, ThreadPoolExecutor(4) as pool:
         gated = Gated(server, tmp_path, pool)
         gated.serve("")
         one = gated.ask(1)

@@ -70,7 +70,7 @@ def told(server: Any) -> Told:
 
 def test_what_a_full_queue_refuses_is_counted_by_its_route_too(root: Path, tmp_path: Path):
     gate = tmp_path / "gate"
-    with serving(root, concurrency=1, queue=0) as server:
+    with serving(root, concurrency=1, queue_size=0) as server:
         server.serve("echo", STREAMS)
         with server.in_background("/echo/run", {"gate": str(gate)}) as first:
             server.eventually(lambda: told(server).sum("hayhooks_requests_in_flight", pipeline="echo") == 1)
