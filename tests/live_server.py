@@ -16,7 +16,7 @@ import uvicorn
 
 from hayhooks import Settings, create_app
 from hayhooks.app import Hayhooks
-from hayhooks.server.protocol import server_options
+from hayhooks.server.config import server_options
 from tests.network import connected
 
 T = TypeVar("T")

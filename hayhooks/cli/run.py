@@ -18,8 +18,8 @@ from hayhooks.http.access import log_exposure
 from hayhooks.observability.log import configure_logging, log
 from hayhooks.observability.tracing import warn_if_missing
 from hayhooks.observability.worker_state import WorkerStateDir
+from hayhooks.server.config import server_options
 from hayhooks.server.preflight import check_settings
-from hayhooks.server.protocol import server_options
 from hayhooks.server.run import serve
 from hayhooks.settings import Settings
 

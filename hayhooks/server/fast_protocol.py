@@ -1,6 +1,6 @@
 """The fast HTTP protocol: uvicorn's httptools protocol with limits on request heads and fewer writes.
 
-It overrides private parts of uvicorn, so ``protocol.py`` uses it only with versions that
+It overrides private parts of uvicorn, so ``config.py`` uses it only with versions that
 tests/server/test_protocol.py has compared it with. Benchmark row ``run-async`` falls without it: uvicorn writes head
 and body apart, tests every header with regular expressions, and sets a timer after every response.
 """

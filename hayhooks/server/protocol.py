@@ -1,46 +1,18 @@
-"""HTTP connections: the protocol that serves, and how connections close at shutdown."""
+"""Graceful close of HTTP connections, and uvicorn's h11 protocol with it."""
 
 import asyncio
 import select
 import time
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterable
 from typing import Any
 
-import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
-
-from hayhooks.observability.log import log
-from hayhooks.settings import Settings
-
-# uvicorn versions whose httptools protocol `fast_protocol.py` extends: tests/server/test_protocol.py passes with them.
-TESTED_UVICORN = ("0.54",)
 
 MAX_HEAD_BYTES = 64 * 1024  # request line and headers
 
 _LAST_REQUEST_S = 0.5  # an idle connection may bring one more request for this long
 _ACCEPT_GRACE_S = 0.5  # connections queued at the listener are accepted for at most this long
 _ACCEPT_ITERATIONS = 10  # loop iterations until an accepted socket has a protocol object
-
-
-def protocol_factory(settings: Settings) -> Callable[..., asyncio.Protocol]:
-    """Choose the HTTP protocol for this uvicorn version."""
-    if settings.fast_protocol and _is_tested(uvicorn.__version__):
-        from hayhooks.server.fast_protocol import FastHttpProtocol, PendingHeads  # noqa: PLC0415 - only for these versions
-
-        return partial(FastHttpProtocol, read_timeout_s=settings.read_timeout, pending_heads=PendingHeads())
-    if settings.fast_protocol:
-        log.warning(
-            "uvicorn {} is not among the tested versions ({}): serving with its h11 protocol, which is slower, "
-            "sets no time limit on request headers, and limits their size but not their number",
-            uvicorn.__version__,
-            ", ".join(f"{version}.x" for version in TESTED_UVICORN),
-        )
-    return PlainHttpProtocol
-
-
-def _is_tested(version: str) -> bool:
-    return version.rpartition(".")[0] in TESTED_UVICORN
 
 
 class GracefulClose(asyncio.Protocol):
@@ -98,29 +70,3 @@ async def stop_listening(servers: Iterable[asyncio.Server]) -> None:
         server.close()
     for _ in range(_ACCEPT_ITERATIONS):
         await asyncio.sleep(0)
-
-
-def server_options(settings: Settings) -> dict[str, Any]:
-    """Return uvicorn's configuration for *settings*."""
-    return {
-        "host": settings.host,
-        "port": settings.port,
-        "root_path": settings.root_path,
-        "timeout_graceful_shutdown": settings.graceful_shutdown_timeout,
-        "timeout_keep_alive": settings.read_timeout,
-        "h11_max_incomplete_event_size": MAX_HEAD_BYTES,
-        "log_config": None,  # configure_logging has been called
-        "access_log": False,  # hayhooks writes its own
-        "http": protocol_factory(settings),
-        "ws": _websocket_protocol,
-        "ssl_certfile": settings.ssl_certfile,
-        "ssl_keyfile": settings.ssl_keyfile,
-        "ssl_keyfile_password": settings.ssl_keyfile_password,
-    }
-
-
-def _websocket_protocol(**context: Any) -> asyncio.Protocol:
-    from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol  # noqa: PLC0415 - row start: 8 ms, rarely used
-
-    assert AutoWebSocketsProtocol is not None  # uvicorn[standard] installs one
-    return AutoWebSocketsProtocol(**context)

@@ -10,8 +10,9 @@ import uvicorn
 
 from hayhooks.app import Hayhooks, create_app
 from hayhooks.kernel.static import WrapperFactory
+from hayhooks.server.config import server_options
 from hayhooks.server.preflight import check_settings
-from hayhooks.server.protocol import server_options, stop_listening
+from hayhooks.server.protocol import stop_listening
 from hayhooks.settings import Settings
 
 

@@ -1,0 +1,57 @@
+"""Configure uvicorn: its options and the HTTP protocol."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import uvicorn
+
+from hayhooks.observability.log import log
+from hayhooks.server.protocol import MAX_HEAD_BYTES, PlainHttpProtocol
+from hayhooks.settings import Settings
+
+# uvicorn versions whose httptools protocol `fast_protocol.py` extends: tests/server/test_protocol.py passes with them.
+FAST_UVICORN_VERSIONS = ("0.54",)
+
+
+def server_options(settings: Settings) -> dict[str, Any]:
+    """Return the arguments of ``uvicorn.Config`` for *settings*."""
+    return {
+        "host": settings.host,
+        "port": settings.port,
+        "root_path": settings.root_path,
+        "timeout_graceful_shutdown": settings.graceful_shutdown_timeout,
+        "timeout_keep_alive": settings.read_timeout,
+        "h11_max_incomplete_event_size": MAX_HEAD_BYTES,
+        "log_config": None,  # configure_logging has been called
+        "access_log": False,  # hayhooks writes its own
+        "http": _http_protocol(settings),
+        "ws": _websocket_protocol,
+        "ssl_certfile": settings.ssl_certfile,
+        "ssl_keyfile": settings.ssl_keyfile,
+        "ssl_keyfile_password": settings.ssl_keyfile_password,
+    }
+
+
+def _http_protocol(settings: Settings) -> Callable[..., asyncio.Protocol]:
+    version = uvicorn.__version__
+    if settings.fast_protocol and version.rpartition(".")[0] in FAST_UVICORN_VERSIONS:
+        from hayhooks.server.fast_protocol import FastHttpProtocol, PendingHeads  # noqa: PLC0415 - only these versions
+
+        return partial(FastHttpProtocol, read_timeout_s=settings.read_timeout, pending_heads=PendingHeads())
+    if settings.fast_protocol:
+        log.warning(
+            "uvicorn {} is not among the versions of the fast HTTP protocol ({}): serving with uvicorn's h11 protocol. "
+            "It is slower, sets no time limit on the first request's headers, and does not limit the number of headers",
+            version,
+            ", ".join(f"{version}.x" for version in FAST_UVICORN_VERSIONS),
+        )
+    return PlainHttpProtocol
+
+
+def _websocket_protocol(**context: Any) -> asyncio.Protocol:
+    from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol  # noqa: PLC0415 - row start: 8 ms, rarely used
+
+    assert AutoWebSocketsProtocol is not None  # uvicorn[standard] installs one
+    return AutoWebSocketsProtocol(**context)
