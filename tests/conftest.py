@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live_server import LiveServer, serving
+from tests.live_server import LiveServer, SharedServer, serving
 from tests.logs import logged as logged_lines
 
 for name in [name for name in os.environ if name.startswith("HAYHOOKS_")]:
@@ -30,6 +30,25 @@ def server(root: Path) -> Iterator[LiveServer]:
     """A server over an empty pipelines directory."""
     with serving(root) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def server_of_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedServer]:
+    """What ``shared_server`` is, without the clean-up after each test."""
+    with serving(tmp_path_factory.mktemp("pipelines")) as running:
+        server = SharedServer(running.app, running.root, running.url)
+        with server.client:
+            yield server
+
+
+@pytest.fixture
+def shared_server(server_of_all: SharedServer) -> Iterator[SharedServer]:
+    """A server that runs already, and serves nothing but perhaps "it" of another test: for contracts of HTTP.
+
+    Where nearly all tests of a module do with it, the module has a fixture ``server`` that is this one.
+    """
+    yield server_of_all
+    server_of_all.clear()
 
 
 @pytest.fixture

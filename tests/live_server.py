@@ -1,5 +1,9 @@
 """A real server in a thread, on a port of its own, over a pipelines directory of its own."""
 
+import functools
+import gc
+import importlib
+import itertools
 import os
 import shutil
 import socket
@@ -109,6 +113,28 @@ class LiveServer:
     eventually = staticmethod(eventually)
 
 
+class SharedServer(LiveServer):
+    """A server that the tests of a process share, each of which writes its own deployments.
+
+    The deployment "it" stays until the next test overwrites it, which is quicker than to wait until it is gone.
+    """
+
+    _revisions = itertools.count()
+
+    def write(self, name: str, wrapper: str = ECHO, files: dict[str, str] | None = None, **constants: Any) -> Path:
+        """Write the folder *name*; its revision is a new one, also where another test has written the same."""
+        return super().write(name, f"{wrapper}\n# {next(self._revisions)}\n", files, **constants)
+
+    def clear(self) -> None:
+        """Remove every deployment but "it"."""
+        for path in self.root.iterdir():
+            if path.name != "it":
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        self.eventually(
+            lambda: {entry["name"] for entry in self.status()["deployments"]} <= {"it"}, "all but it to be gone"
+        )
+
+
 def _is_newer(state: Any, before: Any) -> bool:
     if not state or state["state"] != "serving":
         return False
@@ -123,9 +149,22 @@ def replace(path: Path, content: str) -> None:
     os.replace(temporary, path)
 
 
+@functools.cache
+def _freeze() -> None:
+    """Let the collection after each retirement pass over pytest, Haystack and the clients, as a process of ours does.
+
+    Looking through all of them took more than half of the time of the tests that deploy something.
+    """
+    for name in ("haystack.components.agents", "haystack.components.builders", "haystack.components.generators.chat"):
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+
+
 @contextmanager
 def serving(root: Path, app: Hayhooks | None = None, **settings: Any) -> Iterator[LiveServer]:
     """Serve *root* until the block ends."""
+    _freeze()
     app = app or create_app(Settings(pipelines_dir=root, _env_file=None, **settings))
     options = {**server_options(app.settings), "host": "127.0.0.1", "port": 0, "timeout_graceful_shutdown": 10}
     config = uvicorn.Config(app, **options)

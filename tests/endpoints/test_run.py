@@ -45,6 +45,11 @@ def method(definition: str) -> str:
     return HEAD.replace("DEF", definition.replace("\n", "\n    "))
 
 
+@pytest.fixture
+def server(shared_server: LiveServer) -> LiveServer:
+    return shared_server
+
+
 def post(server: LiveServer, definition: str, **arguments: Any) -> Any:
     server.serve("it", method(definition))
     return server.client.post("/it/run", json=arguments)

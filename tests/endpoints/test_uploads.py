@@ -53,6 +53,11 @@ A: Any = ("a.txt", b"aaa", "text/plain")
 B: Any = ("b.bin", b"\xff\x00", "application/octet-stream")
 
 
+@pytest.fixture
+def server(shared_server: LiveServer) -> LiveServer:
+    return shared_server
+
+
 def serve(server: LiveServer, definition: str, **constants: Any) -> None:
     server.serve("it", HEAD.replace("DEF", definition.replace("\n", "\n    ")), **constants)
 

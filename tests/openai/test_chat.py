@@ -21,6 +21,11 @@ CHAT = "/v1/chat/completions"
 BODY = {"model": "it", "messages": MESSAGES}
 
 
+@pytest.fixture
+def server(shared_server: LiveServer) -> LiveServer:
+    return shared_server
+
+
 def serve(server: LiveServer, definition: str, **constants: Any) -> None:
     server.serve("it", method(definition), **constants)
 
@@ -420,9 +425,9 @@ def test_a_response_of_a_wrappers_own_is_sent_as_it_is(server: LiveServer):
 
 
 def test_a_model_that_failed_to_load_is_503_and_says_why(server: LiveServer):
-    server.write("it", "import nothing_of_this_name")
-    server.eventually(lambda: server.state("it")["state"] == "failed")
-    response = ask(server)
+    server.write("broken", "import nothing_of_this_name")
+    server.eventually(lambda: server.state("broken")["state"] == "failed")
+    response = ask(server, model="broken")
 
     assert (response.status_code, response.json()["error"]["code"]) == (503, "model_not_ready")
     assert "nothing_of_this_name" in response.json()["detail"]

@@ -53,6 +53,11 @@ A: Any = {"file": ("a.txt", b"aaa", "text/plain")}
 PURPOSE = {"purpose": "user_data"}
 
 
+@pytest.fixture
+def server(shared_server: LiveServer) -> LiveServer:
+    return shared_server
+
+
 def serve(server: LiveServer, name: str, definition: str) -> None:
     server.serve(name, HEAD.replace("DEF", definition.replace("\n", "\n    ")))
 
@@ -64,7 +69,7 @@ def client(server: LiveServer) -> Iterator[openai.OpenAI]:
 
 
 def test_the_official_client_keeps_reads_and_deletes_a_file(server: LiveServer, client: openai.OpenAI):
-    server.serve("keeper", KEEPER)
+    server.serve("it", KEEPER)
 
     uploaded = client.files.create(file=("a.txt", b"hello", "text/plain"), purpose="user_data")
     assert (uploaded.id, uploaded.object, uploaded.bytes) == ("file-1", "file", 5)
@@ -87,17 +92,17 @@ async def asynchronously(url: str) -> str:
 
 
 def test_the_asynchronous_client_uploads_too(server: LiveServer):
-    server.serve("keeper", KEEPER)
+    server.serve("it", KEEPER)
     assert asyncio.run(asynchronously(server.url)) == "file-1"
 
 
-@pytest.mark.parametrize("path", ["/v1/files", "/files", "/keeper/files"])
+@pytest.mark.parametrize("path", ["/v1/files", "/files", "/it/files"])
 def test_every_path_takes_the_file(server: LiveServer, path: str):
-    server.serve("keeper", KEEPER)
+    server.serve("it", KEEPER)
     response = server.client.post(path, files=A, data=PURPOSE)
 
     assert response.json()["id"] == "file-1"
-    assert response.headers["x-hayhooks-revision"] == server.state("keeper")["revision"]
+    assert response.headers["x-hayhooks-revision"] == server.state("it")["revision"]
     assert server.client.get(f"{path}/file-1/content").content == b"aaa"
     assert server.client.delete(f"{path}/file-1").json() == {"id": "file-1", "object": "file", "deleted": True}
     assert server.client.get(f"{path}/file-1").status_code == 404
@@ -165,9 +170,9 @@ def test_where_nobody_keeps_files_it_is_501_and_not_tried_again(server: LiveServ
 
 
 def test_endpoints_of_a_keeper_are_told(server: LiveServer):
-    server.serve("keeper", KEEPER)
+    server.serve("it", KEEPER)
 
-    assert "/keeper/files" in server.state("keeper")["endpoints"]
+    assert "/it/files" in server.state("it")["endpoints"]
 
 
 @pytest.mark.parametrize(
@@ -185,11 +190,11 @@ def test_endpoints_of_a_keeper_are_told(server: LiveServer):
         ({"content": b"x", "headers": {"content-type": "multipart/form-data; boundary=b"}}, None),
     ],
 )
-@pytest.mark.parametrize("path", ["/v1/files", "/files", "/keeper/files"])
+@pytest.mark.parametrize("path", ["/v1/files", "/files", "/it/files"])
 def test_an_upload_that_is_not_right_is_400_and_names_the_field(
     server: LiveServer, path: str, request_: Any, param: Any
 ):
-    server.serve("keeper", KEEPER)
+    server.serve("it", KEEPER)
     response = server.client.post(path, **request_)
 
     assert response.status_code == 400
@@ -199,14 +204,14 @@ def test_an_upload_that_is_not_right_is_400_and_names_the_field(
 
 
 def test_a_limit_that_is_no_number_is_400(server: LiveServer):
-    server.serve("keeper", KEEPER)
+    server.serve("it", KEEPER)
 
     assert server.client.get("/v1/files?limit=x").json()["error"]["param"] == "limit"
 
 
-@pytest.mark.parametrize("path", ["/v1/files", "/files", "/keeper/files"])
+@pytest.mark.parametrize("path", ["/v1/files", "/files", "/it/files"])
 def test_another_method_is_405_with_openais_error(server: LiveServer, path: str):
-    server.serve("keeper", KEEPER)
+    server.serve("it", KEEPER)
     response = server.client.put(path, content=b"x")
 
     assert response.status_code == 405

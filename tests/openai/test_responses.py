@@ -22,6 +22,11 @@ BODY = {"model": "it", "input": "hello"}
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 
 
+@pytest.fixture
+def server(shared_server: LiveServer) -> LiveServer:
+    return shared_server
+
+
 def serve(server: LiveServer, definition: str, **constants: Any) -> None:
     server.serve("it", method(definition), **constants)
 
