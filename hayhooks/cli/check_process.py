@@ -72,12 +72,12 @@ def _revision(name: str, path: Path, settings: Settings) -> Revision:
         path.parent,
         reserved=reserved_names(BUILTIN),
         python_path=settings.python_path,
-        settle_s=settings.debounce_ms / 1000,
-        absence_s=0.0,
+        debounce_s=settings.debounce_ms / 1000,
+        removal_grace_s=0.0,
     )
     end = time.monotonic() + _STILL_S
     while time.monotonic() < end:
-        revision = scanner.read(name, path, time.monotonic())
+        revision = scanner.read_one(name, path, time.monotonic())
         if revision is not None:
             return revision
         time.sleep(0.01)

@@ -14,7 +14,7 @@ from hayhooks.cli import check, copytree, follow
 from hayhooks.cli.client import Server, Unreachable, serving
 from hayhooks.cli.output import CommandError, note, progress, say
 from hayhooks.cli.staging import PendingChange, PipelinesDirectory, StagingDir, reporting_os_errors
-from hayhooks.kernel.paths import WRAPPER_FILE, YAML_SUFFIXES
+from hayhooks.kernel.discovery import WRAPPER_FILE, YAML_SUFFIXES, is_ignored, name_problem
 from hayhooks.settings import Settings
 
 # The key with its value, to which the lines below belong that are indented, or empty and followed by such.
@@ -118,7 +118,6 @@ def usable_name(name: str, hint: str = " (-n NAME)") -> str:
     """
     from hayhooks.endpoints import BUILTIN  # noqa: PLC0415 - these import Starlette, which `list` must not pay for
     from hayhooks.http.dispatch import reserved_names  # noqa: PLC0415 - as above
-    from hayhooks.kernel.discovery import is_ignored, name_problem  # noqa: PLC0415 - as above
 
     _refuse_path(name)
     if name.startswith("_") or is_ignored(name):

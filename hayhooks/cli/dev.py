@@ -14,7 +14,7 @@ from hayhooks._version import __version__
 from hayhooks.app import create_app
 from hayhooks.cli.run import ending, make_directory, warn_of_unknown
 from hayhooks.errors import Place
-from hayhooks.kernel.paths import WRAPPER_FILE, YAML_SUFFIXES
+from hayhooks.kernel.discovery import WRAPPER_FILE, YAML_SUFFIXES
 from hayhooks.kernel.reconcile import Change
 from hayhooks.kernel.state import Deployment, Failure
 from hayhooks.observability.log import configure_logging, log, printable

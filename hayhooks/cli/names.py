@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hayhooks.kernel.paths import WRAPPER_FILE, YAML_SUFFIXES
+from hayhooks.kernel.discovery import WRAPPER_FILE, YAML_SUFFIXES
 
 
 def names_in(root: Path) -> dict[str, str]:

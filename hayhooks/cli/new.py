@@ -9,7 +9,7 @@ from hayhooks.cli.client import Unreachable, serving
 from hayhooks.cli.deploy import usable_name
 from hayhooks.cli.output import CommandError, say
 from hayhooks.cli.staging import PipelinesDirectory, reporting_os_errors
-from hayhooks.kernel.paths import WRAPPER_FILE
+from hayhooks.kernel.discovery import WRAPPER_FILE
 from hayhooks.settings import Settings
 
 TEMPLATES = Path(__file__).parent / "templates"

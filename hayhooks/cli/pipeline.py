@@ -8,7 +8,7 @@ import click
 
 from hayhooks.cli.completion import deployed_names
 from hayhooks.cli.options import Command, on_the_directory, server_options, settings_of
-from hayhooks.kernel.paths import YAML_SUFFIXES
+from hayhooks.kernel.discovery import YAML_SUFFIXES
 
 _TEMPLATES = ("echo", "qa", "chat", "agent", "yaml")
 

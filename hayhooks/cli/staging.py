@@ -17,7 +17,7 @@ from pathlib import Path
 
 from hayhooks.cli import swap
 from hayhooks.cli.output import CommandError
-from hayhooks.kernel.paths import YAML_SUFFIXES
+from hayhooks.kernel.discovery import YAML_SUFFIXES, identity_of
 
 _WORKSHOP = ".hayhooks-"
 
@@ -115,7 +115,7 @@ class StagingDir:
             else:
                 _replace(new, target, self.old / filename)
             swap.flush(self.root)
-        return PendingChange(self, target, _identity(target))
+        return PendingChange(self, target, identity_of(target, follow_symlinks=False))
 
     def take_out(self, filename: str) -> None:
         """Move an entry of the directory to ``old``."""
@@ -137,7 +137,7 @@ class PendingChange:
     @property
     def stands(self) -> bool:
         """Whether it is still there, and nobody has put something else into its place."""
-        return _identity(self.target) == self._identity
+        return identity_of(self.target, follow_symlinks=False) == self._identity
 
     def undo(self) -> bool:
         """Put back what was there before; False if somebody else has changed it since: then it is theirs.
@@ -227,15 +227,6 @@ def _open_up(directory: str) -> None:
     if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
         with suppress(OSError):
             os.chmod(directory, 0o700)
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    """What tells an entry of the directory from another of the same name; of a link its own."""
-    try:
-        status = os.lstat(path)
-    except OSError:
-        return (0, 0)
-    return status.st_dev, status.st_ino
 
 
 @contextmanager

@@ -80,7 +80,7 @@ def _live(switch: Switch) -> dict[str, Any]:
         and {
             "by": "events" if watching.directories else "look-around",
             "directories": watching.directories,
-            "poll_interval_ms": round(watching.look_around_s * 1000),
+            "poll_interval_ms": round(watching.poll_interval_s * 1000),
             "problem": watching.problem or None,
         },
         "retired": [asdict(retired) for retired in kernel.retirement.living()] if kernel else [],

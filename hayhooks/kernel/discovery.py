@@ -1,4 +1,7 @@
-"""Claims: what in the pipelines directory is a deployment, or was meant as one, and under which name."""
+"""Discovery: which entries of the pipelines directory are deployments, or were meant to be, and their names.
+
+Also the few helpers on paths that work while somebody else replaces what they look at.
+"""
 
 import os
 import re
@@ -6,38 +9,24 @@ import stat
 from collections.abc import Collection
 from pathlib import Path
 
-from hayhooks.kernel.paths import WRAPPER_FILE, YAML_SUFFIXES
+WRAPPER_FILE = "pipeline_wrapper.py"  # makes a folder a deployment
+YAML_SUFFIXES = (".yml", ".yaml")  # make a file a deployment
 
 _FILE_SUFFIXES = (*YAML_SUFFIXES, ".py")
 
-# Hidden files, and what editors, tools and Python leave behind.
-_LEAVING = re.compile(r"\..*|.*(\.sw[pxo]|~|\.tmp|\.py[co]|___jb_\w+___)|#.*#|4913|__pycache__|node_modules", re.DOTALL)
+# Hidden files, and temporary files of editors, tools and Python.
+_IGNORED = re.compile(r"\..*|.*(\.sw[pxo]|~|\.tmp|\.py[co]|___jb_\w+___)|#.*#|4913|__pycache__|node_modules", re.DOTALL)
 
-
-def name_problem(name: str, reserved: Collection[str]) -> str:
-    """Why *name* cannot be a deployment's name, and what to do; "" if it can."""
-    if name in reserved:
-        return f"the name {name!r} belongs to a route of the server (/{name}): rename it"
-    unfit = sorted({character for character in name if not _fits_a_path_segment(character)})
-    if unfit:
-        listed = " ".join(repr(character) for character in unfit)
-        return (
-            f"the name {name!r} cannot be a part of a URL, because of {listed}: use letters, digits, '-', '_' and '.'"
-        )
-    return ""
-
-
-def _fits_a_path_segment(character: str) -> bool:
-    return character.isalnum() or character in "-._~!$&'()*+,;=:@"  # RFC 3986, and letters of every script
+_URL_SAFE_PUNCTUATION = "-._~!$&'()*+,;=:@"  # RFC 3986
 
 
 def is_ignored(name: str) -> bool:
-    """Whether *name* is a hidden file, or one that editors, tools and Python leave behind."""
-    return _LEAVING.fullmatch(name) is not None
+    """Whether *name* is a hidden file or a temporary one of an editor, a tool or Python."""
+    return _IGNORED.fullmatch(name) is not None
 
 
 def candidates(root: Path) -> dict[str, tuple[str, ...]]:
-    """The names in *root* that may be deployments, each with the entries that claim it."""
+    """Return the names in *root* that may be deployments, each with the entries that claim it."""
     claims: dict[str, tuple[str, ...]] = {}
     with os.scandir(root) as entries:
         for entry in entries:
@@ -52,22 +41,26 @@ def candidates(root: Path) -> dict[str, tuple[str, ...]]:
 
 
 def deployment_name(filename: str) -> str:
-    """The name that a file of the pipelines directory claims."""
+    """Return the name that a file of the pipelines directory claims."""
     return filename.rpartition(".")[0] if filename.endswith(_FILE_SUFFIXES) else filename
 
 
-def entries_named(root: Path, names: Collection[str]) -> dict[str, Path]:
-    """What in *root* is, or was meant to be, a deployment of one of *names*."""
-    try:
-        listing = candidates(root)
-    except OSError:  # there is none, or it will be told when it is looked at
-        return {}
-    entries = [(name, root / entry) for name in names for entry in listing.get(name, ())]
-    return {name: path for name, path in entries if entry_problem(path) is not None}
+def name_problem(name: str, reserved: Collection[str]) -> str:
+    """Say why *name* cannot be a deployment's name, and what to do; "" if it can."""
+    if name in reserved:
+        return f"the name {name!r} belongs to a route of the server (/{name}): rename it"
+    # Letters and digits of every script are fine.
+    unfit = {character for character in name if not (character.isalnum() or character in _URL_SAFE_PUNCTUATION)}
+    if unfit:
+        listed = " ".join(repr(character) for character in sorted(unfit))
+        return (
+            f"the name {name!r} cannot be a part of a URL, because of {listed}: use letters, digits, '-', '_' and '.'"
+        )
+    return ""
 
 
 def entry_problem(path: Path) -> str | None:
-    """None if *path* is no deployment and was not meant as one, "" if it is one, else what is wrong with it."""
+    """Say what is wrong with the entry *path*: "" if it is a deployment, None if it was not meant as one."""
     mode = _mode(path)
     if stat.S_ISDIR(mode):
         wrapper_mode = _mode(f"{path}/{WRAPPER_FILE}")
@@ -83,8 +76,18 @@ def entry_problem(path: Path) -> str | None:
     return None
 
 
+def entries_named(root: Path, names: Collection[str]) -> dict[str, Path]:
+    """Return the entries of *root* that are, or were meant to be, deployments of one of *names*."""
+    try:
+        listing = candidates(root)
+    except OSError:  # missing or unreadable: the scan reports that
+        return {}
+    entries = [(name, root / entry) for name in names for entry in listing.get(name, ())]
+    return {name: path for name, path in entries if entry_problem(path) is not None}
+
+
 def _mode(path: str | Path) -> int:
-    """What kind of file *path* is, links followed; 0 if it is none."""
+    """Return the file mode of *path*, links followed; 0 if there is nothing."""
     try:
         return os.stat(path).st_mode
     except OSError:
@@ -92,7 +95,6 @@ def _mode(path: str | Path) -> int:
 
 
 def _looks_like_a_wrapper(path: Path) -> bool:
-    """Whether the file *path* was probably meant to be a deployment: a wrapper, or a plain file named like a folder."""
     if path.suffix == ".py":
         try:
             return b"class PipelineWrapper" in path.read_bytes()
@@ -107,3 +109,23 @@ def is_directory(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself
         return False
+
+
+def identity_of(path: str | Path, *, follow_symlinks: bool = True) -> tuple[int, int]:
+    """Return device and inode of *path*; zeros if there is nothing."""
+    try:
+        status = os.stat(path, follow_symlinks=follow_symlinks)
+    except OSError:
+        return (0, 0)
+    return status.st_dev, status.st_ino
+
+
+def real_path(path: str | Path) -> str:
+    """Return *path* without links; unchanged if a link on the way is removed while it is followed.
+
+    ``os.path.realpath`` raises then, between its look at a link and its reading of it.
+    """
+    try:
+        return os.path.realpath(path)
+    except OSError:
+        return str(path)

@@ -6,8 +6,8 @@ from contextlib import suppress
 
 from hayhooks.errors import LoadError
 from hayhooks.kernel import haystack_hooks
+from hayhooks.kernel.discovery import WRAPPER_FILE
 from hayhooks.kernel.isolation import import_public, keep_shared, shared_modules
-from hayhooks.kernel.paths import WRAPPER_FILE
 from hayhooks.kernel.shared_modules import named_modules
 from hayhooks.kernel.state import Revision, RevisionKind
 from hayhooks.toolkit.yaml_wrapper import YAMLPipelineWrapper

@@ -1,83 +1,92 @@
 """Scan: from the pipelines directory to ``{name: Revision}``; reads files and runs none.
 
-A look costs a ``stat`` for each file; only what changed is read. A folder is read when it has kept still for the
-settle time, so that one that is still being copied is not taken half-way; until then its last revision stands, as
-it does for a short while after the folder has gone (``rm -r`` followed by ``cp -r``).
+A scan costs a ``stat`` for each file; only changed files are read. A folder is read when nothing in it has changed
+for the debounce time, so that a copy in progress is not taken half-way. Until then its last revision stands, as it
+does for the removal grace after the folder has gone (``rm -r`` followed by ``cp -r``).
 """
 
+import hashlib
 import os
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from loguru import logger as log
 
 from hayhooks.kernel import self_writes
-from hayhooks.kernel.discovery import candidates, name_problem
-from hayhooks.kernel.paths import real_path
-from hayhooks.kernel.reading import read_revision
+from hayhooks.kernel.discovery import candidates, identity_of, name_problem, real_path
 from hayhooks.kernel.shared_modules import PythonPath, imported_names, named_modules
 from hayhooks.kernel.stat_tree import (
     MAX_DIRECTORIES,
     Directories,
     TreeStat,
     cached_realpath,
-    identity_of,
     is_code,
     stat_tree,
     watch_roots,
 )
-from hayhooks.kernel.state import Revision, RevisionKind, Stamp
+from hayhooks.kernel.state import File, Revision, RevisionKind, Stamp
 
-_OLD_S = 2.0  # what was changed so long before the first look is not being copied just now
+_MAX_DIGEST_BYTES = 16 * 2**20  # of a data file: the stamp of a larger one stands for its content
+_STABLE_AT_START_S = 2.0  # at the first scan, what changed longer ago than this is not being copied just now
 
-# A folder in which something always moves: data that other processes write, or that the wrapper writes unseen.
-_PATIENCE_S = 10.0  # so long changes of Python files wait for the rest to keep still
-_RESTLESS_S = 2.0  # data that changes again so soon after it was read is restless
-_FREE_CHANGES = 5  # so many times that costs nothing, then the folder has to keep still twice as long each time
-_MAX_SETTLE_S = 5.0
+# Folders in which data keeps changing: other processes write it, or the wrapper does so unseen.
+_CODE_ONLY_AFTER_S = 10.0  # changed Python files are read after this long, even if data still changes
+_BACKOFF_IF_WITHIN_S = 2.0  # data that changes again so soon after it was read raises the backoff level
+_FREE_LEVELS = 5  # backoff levels without effect; each further one doubles the debounce time
+_MAX_DEBOUNCE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ScanScope:
+    """The folders that a scan looks at, besides new ones and those that are still changing."""
+
+    names: frozenset[str] = frozenset()
+    everything: bool = False
+
+
+EVERYTHING = ScanScope(everything=True)
 
 
 @dataclass(frozen=True, slots=True)
 class ScanResult:
-    """What one look at the pipelines directory found."""
+    """What is on disk, as of one scan."""
 
     revisions: Mapping[str, Revision]
-    surroundings: Directories  # the root, and what is above it where that matters
-    directories: Directories  # all that matter, those too
-    names_in: Mapping[str, frozenset[str]]  # the names that a change in such a directory concerns
-    unsettled: bool  # something is still changing: look again after the settle time
+    roots: Directories  # the pipelines directory first, and its parent where that must be watched
+    directories: Directories  # all that must be watched, roots included
+    names_by_directory: Mapping[str, frozenset[str]]  # the names that a change in the directory concerns
+    pending: bool  # something is still changing: scan again after the debounce time
     problem: str  # why the directory cannot be read, "" if it can
 
 
 @dataclass(slots=True)
-class _Memory:
-    """What the scanner remembers of one name."""
+class _Tracked:
+    """One name that the directory has, across scans."""
 
-    sight: TreeStat
-    seen_at: float  # when this sight was first seen
-    code_seen_at: float  # when the code in it was
+    tree: TreeStat
+    changed_at: float  # when this tree was first seen
+    code_changed_at: float  # when the code in it was first seen
     revision: Revision | None = None  # the last that was read
     read_at: float = 0.0
     imports: frozenset[str] = frozenset()  # of the revision
-    settled: bool = False
-    restless: int = 0  # how many times in a row data has changed soon after it was read
+    is_read: bool = False  # the revision is that of the tree
+    backoff_level: int = 0  # how many times in a row data has changed soon after it was read
     absent_since: float | None = None
 
 
 class Scanner:
-    """Looks at a pipelines directory again and again, and remembers what it saw. For one thread.
+    """Scans a pipelines directory again and again. For one thread.
 
     Args:
         root: the pipelines directory.
         reserved: names that would clash with a route of the server.
-        taken: names that are given in code; with such, there need not be a directory.
-        python_path: where shared modules lie.
+        taken: names given in code; with any, the directory may be missing.
+        python_path: directories of shared modules.
         only: the one name to look for; all if None.
-        settle_s: a folder is read when it has looked the same for so many seconds.
-        absence_s: a name is gone when it has been away for so many seconds.
+        debounce_s: a folder is read when nothing in it has changed for this long.
+        removal_grace_s: a name is gone when it has been absent for this long.
     """
 
     def __init__(
@@ -88,8 +97,8 @@ class Scanner:
         taken: Collection[str] = (),
         python_path: Sequence[str] = (),
         only: str | None = None,
-        settle_s: float,
-        absence_s: float,
+        debounce_s: float,
+        removal_grace_s: float,
     ) -> None:
         self_writes.install_audit_hook()
         self._root = root
@@ -97,191 +106,178 @@ class Scanner:
         self._taken = frozenset(taken)
         self._python_path = PythonPath(python_path)
         self._only = only
-        self._settle_s = settle_s
-        self._absence_s = absence_s
-        self._memory: dict[str, _Memory] = {}
-        self._bystanders: dict[str, Directories] = {}  # folders that are no deployments, by name: they may become some
-        self._unsettled: set[str] = set()
-        self._looked_at = 0.0
-        self._is_first = True  # look, and all that find no directory
-        self._last: ScanResult | None = None  # while nothing has changed since
+        self._debounce_s = debounce_s
+        self._removal_grace_s = removal_grace_s
+        self._tracked: dict[str, _Tracked] = {}
+        self._other_dirs: dict[str, Directories] = {}  # of folders that are not deployments, by name: they may become
+        self._pending: set[str] = set()
+        self._scanned_at = 0.0
+        self._is_first_scan = True
+        self._last: ScanResult | None = None  # None if something has changed since
 
-    def look(self, now: float, names: Collection[str] | None = None) -> ScanResult:
-        """Look at the folders *names*, at those that are new or still changing, and at all of them if None.
-
-        Args:
-            now: a monotonic clock's seconds.
-            names: where a change was reported; the listing of the directory itself is always read.
-        """
-        self._looked_at = now
+    def scan(self, now: float, scope: ScanScope) -> ScanResult:
+        """Look at the folders of *scope*; *now* is a monotonic clock's seconds. The directory is always listed."""
+        self._scanned_at = now
         try:
             listing = candidates(self._root)
         except OSError as error:
-            if isinstance(error, FileNotFoundError) and self._taken and not self._memory:
-                return self._result("")  # it may never have been meant to be there
+            if isinstance(error, FileNotFoundError) and self._taken and not self._tracked:
+                return self._result("")  # with pipelines given in code it may be missing
             return self._result(f"the pipelines directory {self._root} cannot be read: {error.strerror or error}")
         if self._only is not None:
             listing = {name: entries for name, entries in listing.items() if name == self._only}
         self._python_path.look()
         self_writes.read_other_workers()
-        known = self._memory.keys() | self._bystanders.keys()
+        known = self._tracked.keys() | self._other_dirs.keys()
         for name, entries in listing.items():
-            if names is None or name in names or name in self._unsettled or name not in known:
-                self._see(name, [self._root / entry for entry in sorted(entries)], now)
+            if scope.everything or name in scope.names or name in self._pending or name not in known:
+                self._observe(name, [self._root / entry for entry in sorted(entries)], now)
         for name in known - listing.keys():
-            self._bystanders.pop(name, None)
-            self._miss(name, now)
-        self._is_first = False
+            self._other_dirs.pop(name, None)
+            self._mark_absent(name, now)
+        self._is_first_scan = False
         return self._result("")
 
-    def read(self, name: str, path: Path, now: float) -> Revision | None:
-        """What *path*, wherever it lies, is as the deployment *name*; None if it is none, or does not keep still."""
+    def read_one(self, name: str, path: Path, now: float) -> Revision | None:
+        """Read *path*, in any directory, as the deployment *name*; None if it is not one, or is still changing."""
         self._python_path.look()
-        self._see(name, [path], now)
-        memory = self._memory.get(name)
-        return memory.revision if memory and memory.settled else None
+        self._observe(name, [path], now)
+        tracked = self._tracked.get(name)
+        return tracked.revision if tracked and tracked.is_read else None
 
-    def is_moving(self, name: str) -> bool:
-        """Whether *name* has changed, or gone, and has not kept still since."""
-        return name in self._unsettled
+    def is_pending(self, name: str) -> bool:
+        """Whether *name* has changed, or gone, so recently that it has not been read again."""
+        return name in self._pending
 
-    def seen_at(self, name: str) -> float:
-        """When the present state of *name* was first seen; *now* of the last look for one that is gone."""
-        memory = self._memory.get(name)
-        return memory.seen_at if memory else self._looked_at
+    def changed_at(self, name: str) -> float:
+        """Return when the present state of *name* was first seen: the last scan for one that is gone."""
+        tracked = self._tracked.get(name)
+        return tracked.changed_at if tracked else self._scanned_at
 
-    def _see(self, name: str, paths: Sequence[Path], now: float) -> None:
-        sight = stat_tree(name, paths, partial(self._name_problem, paths))
-        if not sight.is_deployment:
-            if self._bystanders.get(name) != sight.directories:
-                self._bystanders[name], self._last = sight.directories, None
-            self._miss(name, now)
+    def _observe(self, name: str, paths: Sequence[Path], now: float) -> None:
+        """Stat the entries of *name*, and read them once they are stable."""
+        is_taken = f"{paths[0]}: the name {name!r} is taken by a pipeline given in code: rename this one"
+        tree = stat_tree(name, paths, is_taken if name in self._taken else name_problem(name, self._reserved))
+        if not tree.is_deployment:
+            if self._other_dirs.get(name) != tree.directories:
+                self._other_dirs[name], self._last = tree.directories, None
+            self._mark_absent(name, now)
             return
-        self._bystanders.pop(name, None)
-        memory = self._memory.get(name)
-        if memory is not None:
-            sight = self._with_shared(sight, memory.imports)
-        if memory is None:
-            seen_at = now - self._settle_s if self._is_first and _is_old(sight) else now
-            self._memory[name] = memory = _Memory(sight, seen_at, seen_at)
-        elif memory.sight != sight:
-            if memory.settled or memory.sight.code != sight.code or memory.sight.shared != sight.shared:
-                memory.code_seen_at = now
-            memory.sight, memory.seen_at, memory.settled = sight, now, False
-        elif memory.settled and memory.absent_since is None:
+        self._other_dirs.pop(name, None)
+        tracked = self._tracked.get(name)
+        if tracked is not None:
+            tree = self._with_shared(tree, tracked.imports)
+        if tracked is None:
+            changed_at = now - self._debounce_s if self._is_first_scan and _is_old(tree) else now
+            self._tracked[name] = tracked = _Tracked(tree, changed_at, changed_at)
+        elif tracked.tree != tree:
+            if tracked.is_read or tracked.tree.code != tree.code or tracked.tree.shared != tree.shared:
+                tracked.code_changed_at = now
+            tracked.tree, tracked.changed_at, tracked.is_read = tree, now, False
+        elif tracked.is_read and tracked.absent_since is None:
             return
         self._last = None
-        self._unsettled.add(name)
-        memory.absent_since = None
-        if not memory.settled and self._is_still(memory, now):
-            self._take(name, memory, now)
-        if memory.settled:
-            self._unsettled.discard(name)
+        self._pending.add(name)
+        tracked.absent_since = None
+        if not tracked.is_read and self._is_stable(tracked, now):
+            self._read(name, tracked, now)
+        if tracked.is_read:
+            self._pending.discard(name)
 
-    def _name_problem(self, paths: Sequence[Path], name: str) -> str:
-        if name in self._taken:
-            return f"{paths[0]}: the name {name!r} is taken by a pipeline given in code: rename this one"
-        return name_problem(name, self._reserved)
+    def _mark_absent(self, name: str, now: float) -> None:
+        tracked = self._tracked.get(name)
+        if tracked is None:
+            return
+        self._last = None
+        self._pending.add(name)
+        if tracked.absent_since is None:
+            tracked.absent_since = now
+        if now - tracked.absent_since >= self._removal_grace_s:
+            del self._tracked[name]
+            self._pending.discard(name)
+            self_writes.forget(real_path(tracked.tree.path))
 
-    def _with_shared(self, sight: TreeStat, imports: frozenset[str]) -> TreeStat:
+    def _with_shared(self, tree: TreeStat, imports: frozenset[str]) -> TreeStat:
         shared = self._python_path.modules(imports)
         if not shared:
-            return sight
+            return tree
         places = {os.path.dirname(module.path) for module in shared.values()}
         identities = {place: identity_of(place) for place in places}
         visited = {cached_realpath(place, identity): identity for place, identity in identities.items()}
-        return replace(sight, shared=shared, directories={**sight.directories, **visited})
+        return replace(tree, shared=shared, directories={**tree.directories, **visited})
 
-    def _is_still(self, memory: _Memory, now: float) -> bool:
-        """Whether it can be read now: nothing has moved for the settle time, or for long nothing but data."""
-        if memory.sight.problem:
+    def _is_stable(self, tracked: _Tracked, now: float) -> bool:
+        """Whether nothing has changed for the debounce time, or for long nothing but data."""
+        if tracked.tree.problem:
             return True
-        settle_s = self._settle_s
-        if memory.restless > _FREE_CHANGES:
-            settle_s = min(settle_s * 2.0 ** (memory.restless - _FREE_CHANGES), max(_MAX_SETTLE_S, settle_s))
-        return now - memory.seen_at >= settle_s or self._waits_for_data_only(memory, now)
-
-    def _waits_for_data_only(self, memory: _Memory, now: float) -> bool:
-        still = now - memory.code_seen_at >= _PATIENCE_S
-        return still and (memory.revision is None or memory.sight.code != _code_of(memory.revision))
-
-    def _take(self, name: str, memory: _Memory, now: float) -> None:
-        """Read what was seen, if it is still like that."""
-        hurry = now - memory.seen_at < self._settle_s
-        revision = read_revision(name, memory.sight, memory.revision, in_hurry=hurry)
-        if revision is not None and self._python_path.roots and (imports := _imports(revision)) != memory.imports:
-            memory.imports = imports
-            memory.sight = self._with_shared(memory.sight, imports)
-            revision = read_revision(name, memory.sight, revision, in_hurry=hurry)
-        if revision is None:  # it changed while being read
-            memory.seen_at = now
-            return
-        if memory.revision is None and memory.sight.is_cut:
-            log.warning("{}: changes below its {:,} nearest folders are not noticed", name, MAX_DIRECTORIES)
-        memory.restless = self._restless(name, memory, revision, now)
-        memory.revision, memory.read_at, memory.settled = revision, now, True
-
-    def _restless(self, name: str, memory: _Memory, revision: Revision, now: float) -> int:
-        """How many times in a row, now included, data alone has changed soon after it was read."""
-        changed = revision.changed_since(memory.revision)
-        if not changed or now - memory.read_at > _RESTLESS_S + (now - memory.seen_at):
-            return 0
-        if any(is_code(path, revision.kind) and path not in memory.sight.own for path in changed):
-            return 0
-        if memory.restless == 2 * _FREE_CHANGES:
-            log.warning(
-                "{}: {} changes again and again, and each time it is loaded anew: let it lie elsewhere",
-                name,
-                ", ".join(changed[:3]),
+        debounce_s = self._debounce_s
+        if tracked.backoff_level > _FREE_LEVELS:
+            debounce_s = min(
+                debounce_s * 2.0 ** (tracked.backoff_level - _FREE_LEVELS), max(_MAX_DEBOUNCE_S, debounce_s)
             )
-        return memory.restless + 1
+        if now - tracked.changed_at >= debounce_s:
+            return True
+        if now - tracked.code_changed_at < _CODE_ONLY_AFTER_S:
+            return False
+        before = tracked.revision
+        return before is None or tracked.tree.code != {
+            path: file.stamp if is_code(path, before.kind) else None for path, file in before.files.items()
+        }
 
-    def _miss(self, name: str, now: float) -> None:
-        memory = self._memory.get(name)
-        if memory is None:
+    def _read(self, name: str, tracked: _Tracked, now: float) -> None:
+        """Read the files of the tree, if they are still as they were seen."""
+        data_may_move = now - tracked.changed_at < self._debounce_s
+        revision = _read_revision(name, tracked.tree, tracked.revision, data_may_move=data_may_move)
+        if revision is not None and self._python_path.roots and (imports := _imports(revision)) != tracked.imports:
+            tracked.imports = imports
+            tracked.tree = self._with_shared(tracked.tree, imports)
+            revision = _read_revision(name, tracked.tree, revision, data_may_move=data_may_move)
+        if revision is None:  # it changed while being read
+            tracked.changed_at = now
             return
-        self._last = None
-        self._unsettled.add(name)
-        if memory.absent_since is None:
-            memory.absent_since = now
-        if now - memory.absent_since >= self._absence_s:
-            del self._memory[name]
-            self._unsettled.discard(name)
-            self_writes.forget(real_path(memory.sight.path))
+        if tracked.revision is None and tracked.tree.is_truncated:
+            log.warning("{}: only its {:,} nearest folders are watched for changes", name, MAX_DIRECTORIES)
+        changed = revision.changed_since(tracked.revision)
+        only_data = not any(is_code(p, revision.kind) and p not in tracked.tree.self_written for p in changed)
+        if changed and only_data and tracked.changed_at - tracked.read_at <= _BACKOFF_IF_WITHIN_S:
+            if tracked.backoff_level == 2 * _FREE_LEVELS:
+                files = ", ".join(changed[:3])
+                log.warning("{}: {} keeps changing, and each change reloads it: move it out of the folder", name, files)
+            tracked.backoff_level += 1
+        else:
+            tracked.backoff_level = 0
+        tracked.revision, tracked.read_at, tracked.is_read = revision, now, True
 
     def _result(self, problem: str) -> ScanResult:
-        surroundings = dict(watch_roots(self._root))
-        last = self._last
-        if last is None or last.problem != problem or last.surroundings != surroundings:
-            self._last = last = self._fresh_result(surroundings, problem)
-        return last
-
-    def _fresh_result(self, surroundings: Directories, problem: str) -> ScanResult:
-        directories = {**surroundings}
-        names_in: dict[str, set[str]] = {}
-        seen = [(name, memory.sight.directories) for name, memory in self._memory.items()]
-        for name, visited in [*seen, *self._bystanders.items()]:
+        roots, last = dict(watch_roots(self._root)), self._last
+        if last is not None and last.problem == problem and last.roots == roots:
+            return last
+        directories = {**roots}
+        names: dict[str, set[str]] = {}
+        seen = [(name, tracked.tree.directories) for name, tracked in self._tracked.items()]
+        for name, visited in [*seen, *self._other_dirs.items()]:
             directories.update(visited)
             for directory in visited:
-                names_in.setdefault(directory, set()).add(name)
-        return ScanResult(
-            revisions={name: memory.revision for name, memory in self._memory.items() if memory.revision is not None},
-            surroundings=surroundings,
+                names.setdefault(directory, set()).add(name)
+        self._last = ScanResult(
+            revisions={name: tracked.revision for name, tracked in self._tracked.items() if tracked.revision},
+            roots=roots,
             directories=directories,
-            names_in={directory: frozenset(names) for directory, names in names_in.items()},
-            unsettled=bool(self._unsettled),
+            names_by_directory={directory: frozenset(found) for directory, found in names.items()},
+            pending=bool(self._pending),
             problem=problem,
         )
+        return self._last
 
 
-def _is_old(sight: TreeStat) -> bool:
-    """Whether what it saw has kept still for long, as far as the file system's clock is ours."""
-    newest_ns = max((stamp.ctime_ns for stamp in sight.stamps.values()), default=0)
-    return newest_ns < time.time_ns() - _OLD_S * 1e9
+def _is_old(tree: TreeStat) -> bool:
+    """Whether nothing in *tree* was changed lately, as far as the file system's clock is ours."""
+    newest_ns = max((stamp.ctime_ns for stamp in tree.stamps.values()), default=0)
+    return newest_ns < time.time_ns() - _STABLE_AT_START_S * 1e9
 
 
 def _imports(revision: Revision) -> frozenset[str]:
-    """What the code of *revision* imports from outside its folder."""
+    """Return what the code of *revision* imports from outside its folder."""
     sources = {path: file.source for path, file in revision.files.items() if file.source is not None}
     if revision.kind is RevisionKind.YAML:
         return frozenset().union(*map(named_modules, sources.values()))
@@ -290,5 +286,66 @@ def _imports(revision: Revision) -> frozenset[str]:
     return frozenset(name for name in names if name.partition(".")[0] not in siblings)
 
 
-def _code_of(revision: Revision) -> Mapping[str, Stamp | None]:
-    return {path: file.stamp if is_code(path, revision.kind) else None for path, file in revision.files.items()}
+def _read_revision(name: str, tree: TreeStat, before: Revision | None, *, data_may_move: bool) -> Revision | None:
+    """Read the files of *tree* that differ from *before*; None if one has changed since it was seen.
+
+    With *data_may_move* the stamp of a data file stands for its content if that changes while it is read.
+    """
+    if tree.problem:
+        return _unreadable(name, tree, tree.problem)
+    folder = tree.path.parent if tree.kind is RevisionKind.YAML else tree.path
+    known = before.files if before else {}
+    files: dict[str, File] = {}
+    total = hashlib.blake2b(digest_size=16)
+    for relative, stamp in sorted(tree.stamps.items()):
+        file = known.get(relative)
+        if file is None or file.stamp != stamp:
+            runs = is_code(relative, tree.kind)
+            try:
+                file = _read_file(folder / relative, stamp, runs=runs)
+            except _ChangedError:
+                if runs or not data_may_move:
+                    return None
+                file = _by_stamp(stamp)
+            except OSError as error:
+                return _unreadable(name, tree, f"{folder / relative} cannot be read: {error.strerror or error}")
+        files[relative] = file
+        total.update(os.fsencode(relative) + b"\0" + file.digest)
+    for module, shared in sorted(tree.shared.items()):
+        total.update(f"{module}\0{shared.version}\0".encode())
+    fingerprint = total.hexdigest()
+    return Revision(name, tree.path, fingerprint, files, shared=tree.shared, kind=tree.kind, identity=tree.identity)
+
+
+def _unreadable(name: str, tree: TreeStat, problem: str) -> Revision:
+    fingerprint = _digest(problem.encode(errors="surrogateescape")).hex()
+    return Revision(name, tree.path, fingerprint, {}, problem, identity=tree.identity)
+
+
+class _ChangedError(Exception):
+    """A file no longer has the stamp that was seen."""
+
+
+def _read_file(path: Path, stamp: Stamp, *, runs: bool) -> File:
+    if stamp.size > _MAX_DIGEST_BYTES and not runs:
+        return _by_stamp(stamp)
+    try:
+        # A FIFO may have taken the file's place since: opened like this it cannot block.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise _ChangedError from None
+    with open(descriptor, "rb") as file:
+        if Stamp.of(os.fstat(descriptor)) != stamp:
+            raise _ChangedError
+        content = file.read()
+        if Stamp.of(os.fstat(descriptor)) != stamp:
+            raise _ChangedError
+    return File(stamp, _digest(content), content if runs else None)
+
+
+def _by_stamp(stamp: Stamp) -> File:
+    return File(stamp, _digest(repr(stamp).encode()), None)
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).digest()

@@ -21,8 +21,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
+from hayhooks.kernel.discovery import real_path
 from hayhooks.kernel.isolation import current_folder
-from hayhooks.kernel.paths import real_path
 from hayhooks.kernel.state import Stamp
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND

@@ -1,4 +1,4 @@
-"""The values that the kernel passes on: revision, deployment, failure, and the snapshot of all of them."""
+"""State: the values that the kernel passes on, and the two pure functions on them, `plan` and `advance`."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -16,17 +16,17 @@ from hayhooks.kernel.threads import DaemonThreadPool
 
 
 class Stamp(NamedTuple):
-    """What tells, without reading it, that a file is still the same."""
+    """The stat fields of a file that change with its content: it need not be read to see that it is the same."""
 
     device: int
     inode: int
     size: int
     mtime_ns: int
-    ctime_ns: int  # cannot be set back, as tar and rsync do with mtime
+    ctime_ns: int  # unlike mtime it cannot be set back, as tar and rsync do
 
     @classmethod
     def of(cls, status: os.stat_result) -> "Stamp":
-        """The stamp of the file with *status*."""
+        """Take the stamp of the file with *status*."""
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
@@ -36,45 +36,45 @@ class File:
 
     stamp: Stamp
     digest: bytes
-    source: bytes | None  # the content, of what runs only, Python and pipelines in YAML: what was digested is that
+    source: bytes | None  # the digested content; kept for files that run: Python, and pipelines in YAML
 
 
 class Shared(NamedTuple):
     """A module of the additional Python path."""
 
     path: str
-    version: str  # a digest of it, and of those that it imports
+    version: str  # digest of the module and of those that it imports
 
 
 class RevisionKind(Enum):
-    """What a revision is one of."""
+    """Where a revision comes from."""
 
     FOLDER = "folder"  # with a pipeline_wrapper.py
     YAML = "yaml"  # a file
-    CODE = "code"  # no part of the directory: the application was given it
+    CODE = "code"  # passed to the application, not in the directory
 
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """One version of what a name stands for; no code has run."""
+    """One version of one folder, YAML file or pipeline given in code; no code has run."""
 
     name: str
-    path: Path  # the folder or file, as it is called in the pipelines directory; of a class in code, its file
-    fingerprint: str  # hex; of the relative paths and bytes of all files and the shared modules, or of the problem
+    path: Path  # of the folder or file, links not resolved; of a class given in code, its source file
+    fingerprint: str  # hex digest of the paths and bytes of all files and shared modules, or of the problem
     files: Mapping[str, File] = field(default_factory=dict, repr=False)  # by path relative to the folder, with "/"
     problem: str = ""  # why this can never be a deployment, and what to do about it
-    shared: Mapping[str, Shared] = field(default_factory=dict, repr=False)  # modules that it imports, by name
+    shared: Mapping[str, Shared] = field(default_factory=dict, repr=False)  # imported shared modules, by name
     kind: RevisionKind = RevisionKind.FOLDER
-    make: Callable[[], Any] | None = field(default=None, repr=False)  # makes the wrapper, where code has given it
+    make: Callable[[], Any] | None = field(default=None, repr=False)  # makes the wrapper; only for RevisionKind.CODE
     identity: tuple[int, int] = field(default=(0, 0), compare=False)  # device and inode of the folder or file
 
     @property
     def id(self) -> str:
-        """The fingerprint, as short as people can use it: 12 hex digits."""
+        """The first 12 hex digits of the fingerprint, for people."""
         return self.fingerprint[:12]
 
     def changed_since(self, before: "Revision | None") -> tuple[str, ...]:
-        """The files that differ from *before*, removed ones included, in order; none if there is no *before*."""
+        """List the files that differ from *before*, removed ones included, in order; none without a *before*."""
         if before is None:
             return ()
         ours, theirs = self._digests(), before._digests()
@@ -87,19 +87,17 @@ class Revision:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeploymentRuntime:
-    """The counters and queues of one deployment: they change while it serves, the deployment itself does not."""
+    """Counters and queues of one deployment. They change while it serves; the deployment itself does not."""
 
-    threads: DaemonThreadPool  # runs its sync methods
-    slots: Slots | None = None  # for the requests that it works on; None: no limit
+    threads: DaemonThreadPool  # for its sync methods
+    slots: Slots | None = None  # its concurrency limit; None: no limit
     leases: Leases = field(default_factory=Leases)
-    cache: dict[str, Any] = field(
-        default_factory=dict
-    )  # results that plug-ins compute once per deployment, by their keys
+    cache: dict[str, Any] = field(default_factory=dict)  # what plug-ins compute once per deployment, by their keys
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Deployment:
-    """A loaded revision, ready to serve: a value, apart from the user's wrapper and the `runtime` beside it."""
+    """A loaded revision, ready to serve."""
 
     revision: Revision
     package: str  # the private package that its modules live in
@@ -110,7 +108,7 @@ class Deployment:
     load_ms: float
     runtime: DeploymentRuntime
     timeout_s: float = 0.0  # of one request, to the last byte; 0: no limit
-    endpoints: Any = None  # the routes that `build_routes` made of it; the kernel does not look inside
+    endpoints: Any = None  # what `build_routes` made of it; the kernel does not look inside
 
     @property
     def name(self) -> str:
@@ -118,7 +116,7 @@ class Deployment:
         return self.revision.name
 
     def operation(self, *names: str) -> Operation | None:
-        """The first of the methods *names* that the wrapper implements."""
+        """Return the first of the methods *names* that the wrapper implements."""
         return next((self.operations[name] for name in names if name in self.operations), None)
 
 
@@ -144,24 +142,25 @@ class Loading:
 
 @dataclass(frozen=True, slots=True)
 class Retired:
-    """A deployment that has been replaced or removed, and still lives."""
+    """A deployment that was replaced or removed and is still in memory."""
 
     name: str
     revision: str
     since: float  # Unix seconds
-    why: str  # the requests and threads that it waits for, "teardown", or what refers to it
+    why: str  # its requests and threads, "teardown", or what refers to it
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """All deployments, failures and loads at one moment, by name and in name order."""
 
-    generation: int = 0  # how often deployments or failures have changed
+    generation: int = 0  # one higher each time that deployments or failures change
     deployments: Mapping[str, Deployment] = field(default_factory=dict)
     failures: Mapping[str, Failure] = field(default_factory=dict)
+    # The rest changes without a new generation: routes do not depend on it.
     loading: Mapping[str, Loading] = field(default_factory=dict)
-    looked: bool = False  # every name that lay there at the start is in one of the three
-    ready: bool = False  # the first reconciliation is done: they are loaded, or had their time
+    looked: bool = False  # each name found by the first scan is in one of the three mappings
+    ready: bool = False  # the first reconciliation is done, or took too long
     problem: str = ""  # why the pipelines directory cannot be read at the moment
 
     def __post_init__(self) -> None:
@@ -169,13 +168,46 @@ class Snapshot:
             object.__setattr__(self, name, MappingProxyType(dict(sorted(getattr(self, name).items()))))
 
     def state(self, name: str) -> str:
-        """The state of *name*, which lies there: ``serving``, ``stale``, ``failed`` or ``loading``.
+        """Return the state of *name*, which the directory has: ``serving``, ``stale``, ``failed`` or ``loading``.
 
-        ``loading`` only where nothing serves: a deployment that is being replaced serves as before.
+        ``loading`` only where nothing serves: a deployment that is being replaced serves until then.
         """
         if name in self.deployments:
             return "stale" if name in self.failures else "serving"
         return "loading" if name in self.loading else "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do to bring the snapshot up to the directory; false when there is nothing to do."""
+
+    load: tuple[Revision, ...] = ()
+    forget: tuple[str, ...] = ()  # names whose failure or load is obsolete: the files are those that serve again
+    remove: tuple[str, ...] = ()  # names that are gone
+
+    def __bool__(self) -> bool:
+        return bool(self.load or self.forget or self.remove)
+
+
+def plan(snapshot: Snapshot, loading: Mapping[str, Loading], revisions: Mapping[str, Revision]) -> Plan:
+    """Compare *snapshot*, and the loads that are running, with the *revisions* on disk.
+
+    A revision that serves, is being loaded or is known to fail is not loaded again: a broken folder costs one
+    attempt per save and not one per tick, and a save that takes everything back costs none.
+    """
+    serving = {name: deployment.revision.fingerprint for name, deployment in snapshot.deployments.items()}
+    failed = {name: failure.revision.fingerprint for name, failure in snapshot.failures.items()}
+    in_progress = {name: load.revision.fingerprint for name, load in loading.items()}
+    latest = {**serving, **failed, **in_progress}
+    return Plan(
+        load=tuple(r for r in revisions.values() if r.fingerprint not in (serving.get(r.name), latest.get(r.name))),
+        forget=tuple(
+            name
+            for name in (failed.keys() | in_progress.keys()) & serving.keys() & revisions.keys()
+            if revisions[name].fingerprint == serving[name]
+        ),
+        remove=tuple(sorted(latest.keys() - revisions.keys())),
+    )
 
 
 def advance(
@@ -184,24 +216,25 @@ def advance(
     outcomes: Iterable[Deployment | Failure] = (),
     forget: Iterable[str] = (),
     remove: Iterable[str] = (),
-    loading: Iterable[Loading] = (),
+    loading: Mapping[str, Loading] = MappingProxyType({}),
     looked: bool = False,
     ready: bool = False,
     problem: str = "",
 ) -> Snapshot:
-    """The snapshot after *outcomes* have come and the names in *remove* have gone.
+    """Return the snapshot after *outcomes* were added and the names in *remove* taken out.
 
-    A deployment takes the place of the one before it and of its failure; a failure leaves the deployment before it in
-    place. *forget* drops failures alone. The result is *snapshot* itself when nothing differs, and its generation
-    is one higher when deployments or failures do.
+    A deployment replaces the one before it and ends the failure of its name. A failure leaves the deployment before
+    it in place. *forget* ends failures alone. The result is *snapshot* itself when nothing differs; its generation is
+    one higher when deployments or failures differ.
     """
     deployments, failures = dict(snapshot.deployments), dict(snapshot.failures)
     for outcome in outcomes:
+        name = outcome.revision.name
         if isinstance(outcome, Deployment):
-            deployments[outcome.name] = outcome
-            failures.pop(outcome.revision.name, None)
+            deployments[name] = outcome
+            failures.pop(name, None)
         else:
-            failures[outcome.revision.name] = outcome
+            failures[name] = outcome
     for name in forget:
         failures.pop(name, None)
     for name in remove:
@@ -212,7 +245,7 @@ def advance(
         generation=snapshot.generation + changed,
         deployments=deployments,
         failures=failures,
-        loading={load.revision.name: load for load in loading},
+        loading=loading,
         looked=snapshot.looked or looked,
         ready=snapshot.ready or ready,
         problem=problem,

@@ -1,7 +1,7 @@
-"""Watch: tell that something may have changed. A tick is a hint, never the truth.
+"""Watch: tick when something may have changed. A tick is a hint, never the truth.
 
-Events can be lost (network mounts, a full inotify queue, a change made before the watch began), a fresh look
-cannot: so there is a tick without a hint every look-around time, or some seconds where looks take long.
+Events can be lost (network mounts, a full inotify queue, a change made before the watch began); a full scan finds
+everything. So there is also a tick without paths every poll interval, less often where full scans take long.
 """
 
 import os
@@ -13,74 +13,74 @@ from dataclasses import dataclass
 from loguru import logger as log
 from watchfiles._rust_notify import RustNotify
 
-_DEBOUNCE_MS = 400  # a burst of events is told after this long, even if it goes on
-_RETRY_S = 30.0  # after this long without events they are tried again
+_MAX_BURST_MS = 400  # a burst of events is reported after this long, even if it goes on
+_RETRY_EVENTS_AFTER_S = 30.0  # after an error that left only polling
 
-# While events come, looking around takes a two-hundredth of a processor and waits longer instead, but not for longer
-# than this. Each of its system calls hands the interpreter over: a look at 1,000 folders takes 50 ms of a processor
-# alone, and up to 200 beside as many requests as can be.
-_REST = 200.0
-_LONGEST_REST_S = 10.0
+# While events come, full scans take at most this share of a processor, and the poll interval grows instead, up to a
+# maximum. Each system call of a scan hands the interpreter over: 1,000 folders take 50 ms of a processor alone, and up
+# to 200 ms beside as many requests as there can be.
+_MAX_SCAN_SHARE = 1 / 200
+_MAX_POLL_INTERVAL_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Watching:
+class WatchState:
     """How changes are noticed at the moment."""
 
-    directories: int  # how many tell of changes by themselves; 0: only looking around finds any
-    look_around_s: float
-    problem: str = ""  # why there are no events, "" if there are
+    directories: int  # that raise events; 0: only polling finds changes
+    poll_interval_s: float
+    problem: str = ""  # why there are no events, or not for all directories
 
 
 class Watch:
-    """Watches directories in a thread of its own, and tells the paths that changed.
+    """Watches directories in a thread of its own, and reports the paths that changed.
 
     The thread is ours: ``awatch`` borrows from the thread pool that requests use, and starved with 60 of them blocked.
 
     Args:
-        tell: called in that thread with the changed paths, and with none whenever the look-around time is over.
-        look_around_s: the time between two ticks of the latter kind; where there are events and looks take long, it
-            is longer.
-        events: whether to ask the file system at all.
-        step_ms: how long a burst of events must pause before it is told: what a save costs at the least.
+        tick: called in that thread with the changed paths, and with none every poll interval.
+        poll_interval_s: the time between two ticks without paths; longer where there are events and full scans are
+            slow.
+        events: whether to ask the file system for events at all.
+        event_step_ms: a burst of events must pause for this long before it is reported: the least a save costs.
     """
 
     def __init__(
         self,
-        tell: Callable[[frozenset[str]], None],
+        tick: Callable[[frozenset[str]], None],
         *,
-        look_around_s: float,
+        poll_interval_s: float,
         events: bool = True,
-        step_ms: int = 10,
+        event_step_ms: int = 10,
     ) -> None:
-        self.state = Watching(0, look_around_s, "" if events else "events are switched off")
-        self._tell = tell
-        self._look_around_s = look_around_s
-        self._rest_s = 0.0
+        self.state = WatchState(0, poll_interval_s, "" if events else "events are switched off")
+        self._tick = tick
+        self._poll_interval_s = poll_interval_s
+        self._rest_s = 0.0  # the least time between two full scans while there are events
         self._events = events
-        self._step_ms = step_ms
+        self._event_step_ms = event_step_ms
         self._directories: Mapping[str, tuple[int, int]] = {}
         self._absent: tuple[str, ...] = ()  # of those, when the watch began
-        self._renew = threading.Event()
+        self._renew = threading.Event()  # other directories are to be watched
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="hayhooks watch", daemon=True)
 
     def start(self) -> None:
-        """Begin to tell; until ``follow`` is called, only every look-around time."""
+        """Begin to tick; without events until ``follow`` is called."""
         self._thread.start()
 
     def follow(self, directories: Mapping[str, tuple[int, int]]) -> None:
         """Watch *directories* (real path: device and inode) from now on, not what lies below them.
 
-        The identities make a directory that was replaced by another of its name a new one to watch.
+        The identities show that a directory was replaced by another of its name, which has to be watched anew.
         """
         if directories != self._directories or any(os.path.isdir(directory) for directory in self._absent):
             self._directories = directories
             self._renew.set()
 
-    def looked_around(self, took_s: float) -> None:
-        """Note how much of a processor's time a look at everything has taken."""
-        self._rest_s = min(_REST * took_s, _LONGEST_REST_S)
+    def full_scan_took(self, cpu_s: float) -> None:
+        """Note the processor time of a full scan: the next poll waits accordingly."""
+        self._rest_s = min(cpu_s / _MAX_SCAN_SHARE, _MAX_POLL_INTERVAL_S)
 
     def stop(self) -> None:
         """End the thread, within some milliseconds."""
@@ -96,19 +96,23 @@ class Watch:
                 if self._events:
                     present = [directory for directory in self._directories if os.path.isdir(directory)]
                     self._absent = tuple(self._directories.keys() - present)
-                    self._watch_once(present)
+                    self._watch(present)
                 else:
-                    self._look_around(self._look_around_s)
-            except FileNotFoundError:  # removed just now: the next look no longer asks for it
-                self._tell(frozenset())
+                    self._poll(self._poll_interval_s)
+            except FileNotFoundError:  # removed just now: the next scan no longer asks for it
+                self._tick(frozenset())
                 self._renew.wait(0.05)
-            except Exception as error:  # whatever the file system does not support, looking around still works
-                self._do_without(" ".join(str(error).split()) or type(error).__name__)
+            except Exception as error:  # whatever the file system does not support, polling still works
+                problem = " ".join(str(error).split()) or type(error).__name__
+                if not self.state.problem:
+                    log.warning("No change events ({}): polling every {:g} s", problem, self._poll_interval_s)
+                self.state = WatchState(0, self._poll_interval_s, problem)
+                self._poll(_RETRY_EVENTS_AFTER_S)
 
-    def _watch_once(self, directories: list[str]) -> None:
-        """Tell of changes in *directories* until others are to be watched."""
-        # The library's documented backend and not its watch(): only here it can be told when a new watch is on.
-        before = _watches()
+    def _watch(self, directories: list[str]) -> None:
+        """Report changes in *directories* until others are to be watched."""
+        # The library's documented backend and not its watch(): only here we know when the watch has begun.
+        before = _inotify_watches()
         with RustNotify(
             directories,
             debug=False,
@@ -117,54 +121,47 @@ class Watch:
             recursive=False,
             ignore_permission_denied=True,
         ) as backend:
-            mine = [count for descriptor, count in _watches().items() if before.get(descriptor) != count]
-            self._report(len(directories), max(mine, default=len(directories)))
-            self._tell(frozenset())  # what happened before that
-            look_at = time.monotonic() + self._look_around_s
+            ours = [count for descriptor, count in _inotify_watches().items() if before.get(descriptor) != count]
+            self._note_watched(len(directories), max(ours, default=len(directories)))
+            self._tick(frozenset())  # for changes before that
+            poll_at = time.monotonic() + self._poll_interval_s
             while not self._renew.is_set():
-                if time.monotonic() >= look_at:
-                    self._tell(frozenset())
+                if time.monotonic() >= poll_at:
+                    self._tick(frozenset())
                     rest_s = 0.0 if self.state.problem else self._rest_s
-                    look_at = time.monotonic() + max(self._look_around_s, rest_s)
-                # A folder that changes all the time must not keep us from looking at the others.
-                timeout_ms = max(int((look_at - time.monotonic()) * 1000), 1)
-                changes = backend.watch(_DEBOUNCE_MS, self._step_ms, timeout_ms, self._renew)
+                    poll_at = time.monotonic() + max(self._poll_interval_s, rest_s)
+                # A folder that changes all the time must not delay the poll.
+                timeout_ms = max(int((poll_at - time.monotonic()) * 1000), 1)
+                changes = backend.watch(_MAX_BURST_MS, self._event_step_ms, timeout_ms, self._renew)
                 if not isinstance(changes, str):
                     paths = frozenset(path for _, path in changes)
-                    self._tell(paths)
+                    self._tick(paths)
                     # A directory that was removed and made again may have the inode of before, and no watch.
                     if not paths.isdisjoint(self._directories):
                         return
 
-    def _report(self, wanted: int, watched: int) -> None:
-        """Say how it goes: the backend passes over directories for which there is no watch left."""
+    def _note_watched(self, wanted: int, watched: int) -> None:
+        """Set the state: the backend silently skips directories when the system has no watches left."""
         problem = ""
         if watched < wanted:
             problem = f"only {watched} of {wanted} directories can be watched, see fs.inotify.max_user_watches"
         if problem and not self.state.problem:
-            log.warning("{}: for the others, looking around every {:g} s", problem, self._look_around_s)
+            log.warning("{}: polling the others every {:g} s", problem, self._poll_interval_s)
         elif self.state.problem and not problem:
-            log.info("Watching for changes again")
-        self.state = Watching(min(watched, wanted), self._look_around_s, problem)
+            log.info("Watching for change events again")
+        self.state = WatchState(min(watched, wanted), self._poll_interval_s, problem)
 
-    def _do_without(self, problem: str) -> None:
-        """Look around for a while, then try events again."""
-        if not self.state.problem:
-            log.warning("Cannot watch for changes ({}): looking around every {:g} s", problem, self._look_around_s)
-        self.state = Watching(0, self._look_around_s, problem)
-        self._look_around(_RETRY_S)
-
-    def _look_around(self, duration_s: float) -> None:
-        """Tick every look-around time for *duration_s*, or until other directories are to be watched."""
+    def _poll(self, duration_s: float) -> None:
+        """Tick every poll interval for *duration_s*, or until other directories are to be watched."""
         end = time.monotonic() + duration_s
         renew = False
         while not renew and time.monotonic() < end:
-            renew = self._renew.wait(self._look_around_s)
-            self._tell(frozenset())
+            renew = self._renew.wait(self._poll_interval_s)
+            self._tick(frozenset())
 
 
-def _watches() -> dict[str, int]:
-    """How many directories each inotify descriptor of this process watches; empty where there is no Linux to tell."""
+def _inotify_watches() -> dict[str, int]:
+    """Count the watches of each inotify descriptor of this process; empty where there is no Linux."""
     try:
         descriptors = os.listdir("/proc/self/fdinfo")
     except OSError:
@@ -176,5 +173,5 @@ def _watches_of(descriptor: str) -> int:
     try:
         with open(f"/proc/self/fdinfo/{descriptor}") as lines:
             return sum(line.startswith("inotify wd") for line in lines)
-    except OSError:  # closed since
+    except OSError:  # closed meanwhile
         return 0

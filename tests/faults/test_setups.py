@@ -91,7 +91,7 @@ def _is_not_ready_yet(server: LiveServer) -> None:
 
 
 def test_after_a_while_the_start_no_longer_waits_for_one_that_hangs(root: Path, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("hayhooks.kernel.reconcile._START_S", 1.0)
+    monkeypatch.setattr("hayhooks.kernel.reconcile._READY_AFTER_S", 1.0)
     gate = tmp_path / "gate"
     head = f"GATE, BEGAN, ANSWER = {str(gate)!r}, {str(tmp_path / 'began')!r}, 1\n"
     replace(root / "hanging/pipeline_wrapper.py", head + SLEEPING)

@@ -2,8 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from hayhooks.kernel.plan import plan
-from hayhooks.kernel.state import Deployment, DeploymentRuntime, Failure, Loading, Revision, Snapshot, advance
+from hayhooks.kernel.state import Deployment, DeploymentRuntime, Failure, Loading, Revision, Snapshot, advance, plan
 from hayhooks.kernel.threads import DaemonThreadPool
 
 
@@ -25,22 +24,22 @@ SERVING = advance(Snapshot(), outcomes=[deployment(1)])
 
 
 def test_a_new_folder_is_loaded():
-    assert plan(Snapshot(), {"chat": revision(1)}).load == (revision(1),)
+    assert plan(Snapshot(), {}, {"chat": revision(1)}).load == (revision(1),)
 
 
 def test_what_serves_needs_nothing():
-    assert not plan(SERVING, {"chat": revision(1)})
+    assert not plan(SERVING, {}, {"chat": revision(1)})
 
 
 def test_a_changed_folder_is_loaded():
-    assert plan(SERVING, {"chat": revision(2)}).load == (revision(2),)
+    assert plan(SERVING, {}, {"chat": revision(2)}).load == (revision(2),)
 
 
 def test_what_is_being_loaded_is_not_loaded_again():
-    loading = advance(SERVING, loading=[Loading(revision(2), 0.0)])
+    loading = {"chat": Loading(revision(2), 0.0)}
 
-    assert not plan(loading, {"chat": revision(2)})
-    assert plan(loading, {"chat": revision(3)}).load == (revision(3),)
+    assert not plan(SERVING, loading, {"chat": revision(2)})
+    assert plan(SERVING, loading, {"chat": revision(3)}).load == (revision(3),)
 
 
 def test_a_failed_revision_is_tried_once_and_the_old_one_stays():
@@ -48,28 +47,28 @@ def test_a_failed_revision_is_tried_once_and_the_old_one_stays():
 
     assert failed.generation == SERVING.generation + 1
     assert failed.deployments == SERVING.deployments
-    assert not plan(failed, {"chat": revision(2)})
+    assert not plan(failed, {}, {"chat": revision(2)})
 
 
 def test_going_back_to_what_serves_forgets_the_failure_and_loads_nothing():
     failed = advance(SERVING, outcomes=[failure(2)])
-    todo = plan(failed, {"chat": revision(1)})
+    todo = plan(failed, {}, {"chat": revision(1)})
 
     assert (todo.load, todo.forget, todo.remove) == ((), ("chat",), ())
     assert not advance(failed, forget=todo.forget).failures
 
 
 def test_going_back_to_what_serves_drops_a_load():
-    loading = advance(SERVING, loading=[Loading(revision(2), 0.0)])
+    loading = {"chat": Loading(revision(2), 0.0)}
 
-    assert plan(loading, {"chat": revision(1)}).forget == ("chat",)
+    assert plan(SERVING, loading, {"chat": revision(1)}).forget == ("chat",)
 
 
 @pytest.mark.parametrize("outcome", [deployment(1), failure(1)])
 def test_a_name_that_is_gone_is_removed(outcome):
     snapshot = advance(Snapshot(), outcomes=[outcome])
 
-    assert plan(snapshot, {}).remove == ("chat",)
+    assert plan(snapshot, {}, {}).remove == ("chat",)
     gone = advance(snapshot, remove=["chat"])
     assert (dict(gone.deployments), dict(gone.failures), gone.generation) == ({}, {}, 2)
 
@@ -86,7 +85,7 @@ def test_nothing_new_is_the_very_snapshot():
 
 
 def test_loads_and_readiness_are_no_new_generation():
-    snapshot = advance(SERVING, loading=[Loading(revision(2), 0.0)], ready=True, problem="away")
+    snapshot = advance(SERVING, loading={"chat": Loading(revision(2), 0.0)}, ready=True, problem="away")
 
     assert snapshot is not SERVING
     assert snapshot.generation == SERVING.generation

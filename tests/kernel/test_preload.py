@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hayhooks.kernel.preload import Preloader
-from hayhooks.kernel.scan import Scanner
+from hayhooks.kernel.scan import EVERYTHING, Scanner
 from tests.cli.processes import started
 from tests.live_server import ECHO, eventually, replace, serving
 
@@ -69,12 +69,12 @@ def test_an_import_that_hangs_does_not_keep_wrappers_waiting(
     replace(tmp_path / "haystack_integrations/hangs.py", "import sys\nsys.hangs[0].set()\nsys.hangs[1].wait(60)")
     monkeypatch.syspath_prepend(tmp_path)
     replace(root / "it/pipeline_wrapper.py", "import haystack_integrations.hangs")
-    scanner = Scanner(root, settle_s=0, absence_s=0)
+    scanner = Scanner(root, debounce_s=0, removal_grace_s=0)
     foundation = Preloader(freeze=True, patience_s=0.01)
     loaded = threading.Event()
     try:
         foundation.then(loaded.set)
-        foundation.lay(scanner.look(1.0).revisions.values())
+        foundation.lay(scanner.scan(1.0, EVERYTHING).revisions.values())
         assert begun.wait(30)
         assert not loaded.is_set()
         while not loaded.wait(0.01):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hayhooks.kernel.scan import Scanner
+from hayhooks.kernel.scan import EVERYTHING, Scanner, ScanScope
 from hayhooks.kernel.state import RevisionKind
 from tests.live_server import eventually
 
@@ -16,12 +16,12 @@ class Looker:
 
     def __init__(self, root: Path, **options) -> None:
         self.root = root
-        self.scanner = Scanner(root, reserved={"status"}, settle_s=0.5, absence_s=1.5, **options)
+        self.scanner = Scanner(root, reserved={"status"}, debounce_s=0.5, removal_grace_s=1.5, **options)
         self.now = 100.0
 
     def look(self, names=None):
         self.now += 1
-        return self.scanner.look(self.now, names)
+        return self.scanner.scan(self.now, EVERYTHING if names is None else ScanScope(frozenset(names)))
 
     def settled(self):
         """What is there, once it has kept still."""
@@ -44,9 +44,9 @@ def test_a_folder_is_read_when_it_has_kept_still(looker):
     looker.write("chat/pipeline_wrapper.py")
 
     first = looker.look()
-    assert (dict(first.revisions), first.unsettled) == ({}, True)
+    assert (dict(first.revisions), first.pending) == ({}, True)
     second = looker.look()
-    assert (list(second.revisions), second.unsettled) == (["chat"], False)
+    assert (list(second.revisions), second.pending) == (["chat"], False)
 
 
 def test_a_folder_that_changes_keeps_its_last_revision_until_it_is_still(looker):
@@ -108,7 +108,7 @@ def test_such_folders_are_no_deployments(looker, name):
 def test_a_folder_without_a_wrapper_is_none_until_it_has_one(looker):
     looker.write("chat/readme.md")
     look = looker.look()
-    assert not look.unsettled
+    assert not look.pending
     assert str(looker.root.resolve() / "chat") in look.directories  # watched all the same
 
     looker.write("chat/pipeline_wrapper.py")

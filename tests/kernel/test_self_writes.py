@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from hayhooks.kernel import self_writes
+from hayhooks.kernel.discovery import real_path
 from hayhooks.kernel.isolation import close_package, open_package, running_package
-from hayhooks.kernel.paths import real_path
 from hayhooks.kernel.scan import Scanner
 from hayhooks.kernel.state import Revision, Stamp
 from tests.live_server import ECHO, LiveServer, eventually, replace
@@ -149,9 +149,9 @@ def look_around(server: LiveServer) -> None:
     assert server.app.reconciler is not None
     scanner = server.app.reconciler._scanner
     for _ in range(2):
-        last = scanner._looked_at
+        last = scanner._scanned_at
         server.eventually(partial(_is_after, scanner, last))
 
 
 def _is_after(scanner: Scanner, moment: float) -> bool:
-    return scanner._looked_at > moment
+    return scanner._scanned_at > moment

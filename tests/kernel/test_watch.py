@@ -55,8 +55,8 @@ def test_a_change_without_an_event_is_noticed_though_another_folder_never_rests(
 @pytest.mark.parametrize("events", [True, False])
 def test_where_there_are_events_long_looks_make_way_for_requests(events: bool, tmp_path: Path):
     told: SimpleQueue[frozenset[str]] = SimpleQueue()
-    watch = Watch(told.put, look_around_s=0.01, events=events)
-    watch.looked_around(took_s=60)
+    watch = Watch(told.put, poll_interval_s=0.01, events=events)
+    watch.full_scan_took(cpu_s=60)
     status = tmp_path.stat()
     watch.follow({str(tmp_path): (status.st_dev, status.st_ino)})
     watch.start()
