@@ -21,6 +21,7 @@ import uvicorn
 from hayhooks import Settings, create_app
 from hayhooks.app import Hayhooks
 from hayhooks.server.config import server_options
+from hayhooks.server.run import Server
 from tests.network import connected
 
 T = TypeVar("T")
@@ -168,7 +169,7 @@ def serving(root: Path, app: Hayhooks | None = None, **settings: Any) -> Iterato
     app = app or create_app(Settings(pipelines_dir=root, _env_file=None, **settings))
     options = {**server_options(app.settings), "host": "127.0.0.1", "port": 0, "timeout_graceful_shutdown": 10}
     config = uvicorn.Config(app, **options)
-    server = uvicorn.Server(config)
+    server = Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from hayhooks._version import __version__
 from hayhooks.app import create_app
-from hayhooks.cli.run import ending, make_directory, warn_of_unknown
+from hayhooks.cli.run import make_directory, warn_of_unknown
 from hayhooks.errors import Place
 from hayhooks.kernel.discovery import WRAPPER_FILE, YAML_SUFFIXES
 from hayhooks.kernel.reconcile import Change
@@ -20,7 +20,7 @@ from hayhooks.kernel.state import Deployment, Failure
 from hayhooks.observability.log import configure_logging, log, printable
 from hayhooks.observability.request_record import RequestRecord
 from hayhooks.server.preflight import check_settings
-from hayhooks.server.run import serve
+from hayhooks.server.run import own_process, serve
 from hayhooks.settings import Settings
 
 _CONTEXT = 2  # lines shown around the one that failed
@@ -49,7 +49,7 @@ def dev(settings: Settings, path: Path | None) -> int:
     app = create_app(
         settings, observe=partial(_show_change, console), on_request=partial(_show_request, console), only=only
     )
-    serve(ending(app))
+    serve(own_process(app))
     console.print("[dim]Stopped.[/]")
     return 0
 

@@ -6,7 +6,6 @@ and body apart, tests every header with regular expressions, and sets a timer af
 """
 
 import asyncio
-import json
 from typing import Any, ClassVar
 from urllib.parse import unquote
 
@@ -19,8 +18,6 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from hayhooks.errors import OpenAIError
-from hayhooks.observability.log import log
 from hayhooks.server.protocol import MAX_HEAD_BYTES, GracefulClose
 
 Headers = list[tuple[bytes, bytes]]
@@ -72,16 +69,10 @@ class FastHttpProtocol(GracefulClose, HttpToolsProtocol):
         self._stop_timer()
         super().connection_lost(exc)
 
-    def handle_websocket_upgrade(self) -> None:
-        """Hand the connection to the websocket protocol, unless the handshake is invalid."""
+    def handle_websocket_upgrade(self, *event: Any) -> None:
+        """Stop the timer: the websocket protocol has its own."""
         self._stop_timer()
-        super().handle_websocket_upgrade()
-        protocol: Any = self.transport.get_protocol()
-        # Without a handshake the websocket protocol would send nothing and block the shutdown.
-        if not getattr(protocol, "handshake_initiated", True):
-            self.connections.discard(protocol)
-            self.transport.set_protocol(self)
-            self._respond_and_close(400, "The handshake of the websocket is not valid")
+        super().handle_websocket_upgrade(*event)
 
     def data_received(self, data: bytes) -> None:
         """Parse *data* and limit what arrives before a request's headers are complete."""
@@ -145,7 +136,7 @@ class FastHttpProtocol(GracefulClose, HttpToolsProtocol):
         if self._refusal is None:
             super().send_400_response(msg)
         else:
-            self._respond_and_close(*self._refusal)
+            self.respond_and_close(*self._refusal)
 
     def _check_head(self) -> None:
         if self._received_bytes > MAX_HEAD_BYTES:  # the body may be part of it
@@ -177,14 +168,7 @@ class FastHttpProtocol(GracefulClose, HttpToolsProtocol):
         if self._discarding or not self._received_bytes:
             self.transport.close()  # nobody waits for a response
         elif not self.transport.is_closing():
-            self._respond_and_close(status, message)
-
-    def _respond_and_close(self, status: int, message: str) -> None:
-        log.info("Closed the connection of {}: {}", self.client and self.client[0], message)
-        body = json.dumps(OpenAIError(status, message).body()).encode()
-        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
-        self.transport.write(STATUS_LINE[status] + head + body)
-        self.transport.close()
+            self.respond_and_close(status, message)
 
 
 class PendingHeads:

@@ -1,18 +1,23 @@
 """Graceful close of HTTP connections, and uvicorn's h11 protocol with it."""
 
 import asyncio
+import json
 import select
 import time
 from collections.abc import Iterable
+from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from hayhooks.errors import OpenAIError
+from hayhooks.observability.log import log
 
 MAX_HEAD_BYTES = 64 * 1024  # request line and headers
 
 _LAST_REQUEST_S = 0.5  # an idle connection may bring one more request for this long
 _ACCEPT_GRACE_S = 0.5  # connections queued at the listener are accepted for at most this long
-_ACCEPT_ITERATIONS = 10  # loop iterations until an accepted socket has a protocol object
+_ACCEPT_ITERATIONS = 3  # of the loop, until an accepted socket has its protocol object: asyncio takes two, uvloop one
 
 
 class GracefulClose(asyncio.Protocol):
@@ -22,6 +27,8 @@ class GracefulClose(asyncio.Protocol):
     know whether it was processed.
     """
 
+    client: tuple[str, int] | None
+    connections: set[Any]
     cycle: Any
     loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
@@ -40,6 +47,27 @@ class GracefulClose(asyncio.Protocol):
         super().data_received(data)
         if self._closing and self.cycle is not None:
             self.cycle.keep_alive = False
+
+    def handle_websocket_upgrade(self, *event: Any) -> None:
+        """Hand the connection to the websocket protocol, unless the handshake is invalid."""
+        super().handle_websocket_upgrade(*event)  # type: ignore[misc]  # the protocol that this is mixed into has it
+        protocol: Any = self.transport.get_protocol()
+        # Without a handshake the websocket protocol would send nothing and block the shutdown.
+        if not getattr(protocol, "handshake_initiated", True):
+            self.connections.discard(protocol)
+            self.transport.set_protocol(self)
+            self.respond_and_close(400, "The handshake of the websocket is not valid")
+
+    def respond_and_close(self, status: int, message: str) -> None:
+        """Send an error response that no application has made."""
+        log.info("Closed the connection of {}: {}", self.client and self.client[0], message)
+        body = json.dumps(OpenAIError(status, message).body()).encode()
+        head = (
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
 
     def _close_if_idle(self) -> None:
         if self._is_idle():

@@ -1,7 +1,12 @@
-"""Serving: an application in this process, by uvicorn, until a signal says to stop."""
+"""Run the server in this process until a signal stops it."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from socket import socket
 from types import FrameType
 from typing import Any
@@ -10,26 +15,33 @@ import uvicorn
 
 from hayhooks.app import Hayhooks, create_app
 from hayhooks.kernel.static import WrapperFactory
+from hayhooks.observability.log import log
 from hayhooks.server.config import server_options
 from hayhooks.server.preflight import check_settings
 from hayhooks.server.protocol import stop_listening
 from hayhooks.settings import Settings
 
+# How long a thread may hold the interpreter while others wait for it. With Python's default of 5 ms the event loop
+# waits too long beside pipelines that compute. Shorter intervals cost threads more CPU time (docs/performance.md).
+_SWITCH_INTERVAL_S = 0.002
+
+_EXIT_GRACE_S = 2.0  # for threads that wrappers started, after the shutdown
+
 
 def run_app(
     app: Hayhooks | None = None, *, pipelines: Mapping[str, WrapperFactory] | None = None, **settings: Any
 ) -> None:
-    """Serve until SIGINT or SIGTERM, then stop as ``hayhooks run`` does.
+    """Serve until SIGINT or SIGTERM, then shut down gracefully, as ``hayhooks run`` does.
 
     Args:
-        app: what to serve; default: an application with *pipelines* (see ``create_app``) and *settings*.
-        pipelines: see there.
-        settings: as ``Settings`` takes them.
+        app: the application; default: one made of *pipelines* (see ``create_app``) and *settings*.
+        pipelines: see ``create_app``.
+        settings: arguments of ``Settings``.
 
     Raises:
-        SystemExit: the server could not start; why has been logged.
-        StartError: one of *pipelines*, or a file or the address that the settings name, cannot be used.
-        TypeError: *app* is given, and *pipelines* or *settings* too.
+        SystemExit: the server could not start; the log has the reason.
+        StartError: one of *pipelines*, or a file or the address in the settings, cannot be used.
+        TypeError: *app* is given together with *pipelines* or *settings*.
     """
     if app is not None and (pipelines or settings):
         raise TypeError("run_app: pipelines and settings belong to the application: give them to create_app")
@@ -40,34 +52,53 @@ def run_app(
 
 
 def serve(app: Hayhooks) -> None:
-    """Serve *app*, whose settings have been checked, in this process until SIGINT or SIGTERM.
+    """Serve *app* in this process until SIGINT or SIGTERM; its settings must have been checked.
 
-    No new work then, open requests and streams get the graceful time, everything is torn down, and this returns.
+    In-flight requests get the graceful shutdown timeout. Then all deployments are torn down and this returns.
 
     Raises:
-        SystemExit: the server could not start; uvicorn has logged why.
+        SystemExit: the server could not start; uvicorn has logged the reason.
     """
-    _Server(uvicorn.Config(app, **server_options(app.settings))).run()
+    Server(uvicorn.Config(app, **server_options(app.settings))).run()
 
 
-class _Server(uvicorn.Server):
-    """uvicorn's server, but one that returns after a signal."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Handle signals as uvicorn does, without its raising them again at the end: that would end us with -15."""
-        with super().capture_signals():
-            try:
-                yield
-            finally:
-                self._captured_signals.clear()
+class Server(uvicorn.Server):
+    """uvicorn's server with a graceful stop: it accepts queued connections first, and returns after a signal."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to stop; ``/readyz`` says so on connections that are still open."""
-        self.config.app.switch.stopping = True  # type: ignore[union-attr]
-        super().handle_exit(sig, frame)
+        """Begin the shutdown; a second SIGINT forces it. ``/readyz`` reports it on open connections.
+
+        uvicorn's method also notes the signal, to raise it again after the shutdown: the exit status would be -15.
+        """
+        self.config.app.switch.stopping = True  # type: ignore[union-attr]  # serve() passes a Hayhooks
+        self.force_exit = self.force_exit or (self.should_exit and sig == signal.SIGINT)
+        self.should_exit = True
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
-        """Stop as uvicorn does; who is at the door is let in first."""
+        """Accept queued connections, then shut down as uvicorn does."""
         await stop_listening(self.servers)
         await super().shutdown(sockets)
+
+
+def own_process(app: Hayhooks) -> Hayhooks:
+    """Let *app* set up the whole process, and end it after the shutdown even if wrappers left threads running."""
+    lifespan = app.router.lifespan_context
+    app.owns_process = True
+
+    @asynccontextmanager
+    async def lifespan_and_exit(app: Hayhooks) -> AsyncIterator[None]:
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
+        async with lifespan(app):
+            yield
+        threading.Thread(target=_exit_later, name="hayhooks exit", daemon=True).start()
+
+    app.router.lifespan_context = lifespan_and_exit
+    return app
+
+
+def _exit_later() -> None:
+    """End the process if Python still waits for threads that wrappers started."""
+    time.sleep(_EXIT_GRACE_S)
+    log.warning("Exited while threads started by wrappers were still running")
+    sys.stdout.flush()
+    os._exit(0)

@@ -1,0 +1,59 @@
+"""Run several worker processes that share one port. Each has a deployer of its own."""
+
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from hayhooks.app import Hayhooks, create_app
+from hayhooks.http.access import log_exposure
+from hayhooks.observability.log import configure_logging
+from hayhooks.observability.tracing import warn_if_missing
+from hayhooks.observability.worker_state import WorkerStateDir
+from hayhooks.server.config import server_options
+from hayhooks.server.run import own_process
+from hayhooks.settings import Settings
+
+_HEALTH_CHECK_TIMEOUT_S = 30  # a `setup` may hold the interpreter lock for a while; a worker that hangs is restarted
+
+
+def serve_workers(settings: Settings) -> None:
+    """Serve *settings* in ``settings.workers`` processes until SIGINT or SIGTERM."""
+    log_exposure(settings)
+    warn_if_missing()
+    os.environ.update(settings.environment())  # inherited by the workers
+    with TemporaryDirectory(prefix="hayhooks-") as directory:
+        WorkerStateDir.announce(Path(directory))
+        config = uvicorn.Config(
+            "hayhooks.server.workers:worker",
+            factory=True,
+            workers=settings.workers,
+            timeout_worker_healthcheck=_HEALTH_CHECK_TIMEOUT_S,
+            **server_options(settings),
+        )
+        _Supervisor(config, sockets=[config.bind_socket()]).run()
+
+
+def worker() -> Hayhooks:
+    """Build the application of one worker."""
+    settings = Settings()
+    configure_logging(settings.log, settings.log_format)
+    app = create_app(settings)
+    app.log_requests()
+    return own_process(app)
+
+
+class _Supervisor(Multiprocess):
+    """uvicorn's supervisor, whose copy of the listening socket closes when the workers are told to stop.
+
+    With the socket open the system goes on accepting connections that no worker serves, until the last worker ends
+    (tests/deployment/test_stopping.py fails without this). uvicorn offers no hook for it.
+    """
+
+    def terminate_all(self) -> None:
+        """Close the listening socket and stop the workers."""
+        for listener in self.sockets:
+            listener.close()
+        super().terminate_all()
