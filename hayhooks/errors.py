@@ -12,6 +12,7 @@ HayhooksError
  ├── UnavailableError     known, but nothing can serve it at the moment      -> 503
  ├── NotFoundError        no deployment of that name                         -> 404
  ├── RefusedError         against a rule of the server: its keys, its limits -> 400, 401, 408, 413, 431
+ ├── InvalidMessagesError a client's messages, which the toolkit cannot read -> 400
  └── OpenAIError          any of it, on a path that speaks OpenAI            -> OpenAI's error object
 """
 
@@ -136,6 +137,10 @@ class RefusedError(HayhooksError):
         self.status = status
         self.code = code
         self.headers = headers
+
+
+class InvalidMessagesError(HayhooksError, ValueError):
+    """The client's messages, or input items, cannot be read as the wrapper asks the toolkit to read them."""
 
 
 class OpenAIError(HayhooksError):

@@ -28,7 +28,7 @@ from hayhooks.kernel.outcome import run_on
 from hayhooks.kernel.scan import Scanner
 from hayhooks.kernel.state import Deployment, Failure, Revision
 from hayhooks.observability.log import configure_logging, log
-from hayhooks.openai.endpoint import is_model
+from hayhooks.openai.models import is_model
 from hayhooks.settings import Settings
 
 _STILL_S = 10.0  # that a folder gets to keep still

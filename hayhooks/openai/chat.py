@@ -1,25 +1,28 @@
-"""OpenAI chat completions: ``/chat/completions``, ``/v1/chat/completions``, and ``/{name}/chat`` for one model."""
+"""OpenAI chat completions: ``/chat/completions``, ``/v1/chat/completions``, and ``/{name}/chat`` for one model.
 
-from collections.abc import Iterator
+routes -> ``parse`` -> ``handle`` -> the wrapper -> ``ChatCompletionEncoder``. The shapes are those of
+https://platform.openai.com/docs/api-reference/chat.
+"""
+
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property, partial
+from itertools import chain
 from typing import Any
 
 from starlette.routing import BaseRoute
+from starlette.types import Receive, Scope, Send
 
-from hayhooks.errors import OpenAIError
+from hayhooks.errors import OpenAIError, safe_str
+from hayhooks.http.json import encode_part, encode_texts
 from hayhooks.kernel.state import Deployment, Snapshot
-from hayhooks.openai.completions import ChatCompletionEncoder
-from hayhooks.openai.endpoint import OpenAIEndpoint, check_content, content_schema, request_schema
-from hayhooks.openapi.describe import (
-    EVENTS,
-    JSON,
-    OPENAI,
-    OperationDocs,
-    Schema,
-    object_schema,
-    pipeline_responses,
-    ref,
-    response_object,
-)
+from hayhooks.openai import schemas
+from hayhooks.openai.delta import Delta, DeltaAccumulator, PendingCall
+from hayhooks.openai.endpoint import AnswerEncoder, Body, OpenAIEndpoint, check_content, check_stream, parse_object
+from hayhooks.openai.normalize import completion_of, plain_texts, to_delta
+
+DONE = b"data: [DONE]\n\n"
 
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
@@ -32,7 +35,13 @@ def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
     return _CHAT.deployment_routes(deployment)
 
 
-def _check(body: dict[str, Any]) -> None:
+def parse(content: bytes) -> Body:
+    """Parse and check a request's body.
+
+    Raises:
+        OpenAIError: 400; it names the field that is wrong.
+    """
+    body = parse_object(content)
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise OpenAIError(400, "'messages' must be a list of at least one message", param="messages")
@@ -41,94 +50,138 @@ def _check(body: dict[str, Any]) -> None:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise OpenAIError(400, f"'{param}' must be an object with a 'role'", param=param)
         check_content(message, param)
+    check_stream(body)
+    return body
 
 
-def _arguments(body: dict[str, Any]) -> dict[str, Any]:
-    return {"messages": body["messages"]}
+async def handle(deployment: Deployment, body: Body, scope: Scope, receive: Receive, send: Send) -> None:
+    """Call the wrapper with a checked *body*, encode its answer and send it."""
+    include_usage = (body.get("stream_options") or {}).get("include_usage") is True
+    new_encoder = partial(ChatCompletionEncoder, deployment.name, include_usage=include_usage)
+    response = await _CHAT.respond(deployment, body, body["messages"], new_encoder, scope, receive)
+    await response(scope, receive, send)
 
 
-def _completion(model: str, body: dict[str, Any]) -> ChatCompletionEncoder:
-    options = body.get("stream_options") or {}
-    return ChatCompletionEncoder(model, include_usage=options.get("include_usage") is True)
+class ChatCompletionEncoder(AnswerEncoder):
+    """Encode one answer as a ``chat.completion`` object, or as its chunks.
+
+    Args:
+        model: the deployment's name.
+        include_usage: a stream ends with a chunk with the token counts, null if they are not known.
+    """
+
+    def __init__(self, model: str, *, include_usage: bool = False) -> None:
+        self._model = model
+        self._id = f"chatcmpl-{uuid.uuid4().hex}"
+        self._created = int(time.time())
+        self._include_usage = include_usage
+        self._accumulator = DeltaAccumulator()
+
+    def ready_object(self, item: Any) -> dict[str, Any] | None:
+        """Return *item* if it is a whole chat completion, with what it lacks added."""
+        completion = completion_of(item)
+        return completion and {**self._head("chat.completion"), "usage": None, **completion}
+
+    def answer_object(self, deltas: Iterable[Delta]) -> dict[str, Any]:
+        """Return the ``chat.completion`` object that *deltas* add up to."""
+        content, reasoning = [], []
+        for delta in deltas:
+            content.append(delta.content)
+            reasoning.append(delta.reasoning)
+            self._accumulator.add(delta)
+        calls = [_tool_call(call) for call in self._accumulator.calls]
+        message: dict[str, Any] = {"role": "assistant", "content": "".join(content) or (None if calls else "")}
+        if any(reasoning):
+            message["reasoning_content"] = "".join(reasoning)
+        if calls:
+            message["tool_calls"] = calls
+        finish_reason = self._accumulator.finish_reason
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}
+        return {**self._head("chat.completion"), "choices": [choice], "usage": _usage(self._accumulator.usage)}
+
+    def begin(self) -> bytes:
+        """Return the chunk with the role."""
+        return self._chunk({"role": "assistant", "content": ""})
+
+    def write(self, batch: list[Any]) -> Iterable[bytes]:
+        """Yield a chunk for each item of *batch*; tool calls wait for the end, when it is known whose they are."""
+        texts = None if self._accumulator.has_calls else plain_texts(batch)
+        if texts is None:
+            return chain.from_iterable(map(self._item_chunks, batch))
+        return (encode_texts(texts, *self._around_texts),) if texts else ()
+
+    def _item_chunks(self, item: Any) -> Iterator[bytes]:
+        delta = to_delta(item)
+        self._accumulator.add(delta)
+        if delta.content:
+            yield encode_texts([delta.content], *self._around_texts)
+        if delta.reasoning:
+            yield self._chunk({"reasoning_content": delta.reasoning})
+        if delta.event is not None:
+            yield self._chunk_without_choice({"event": delta.event})
+
+    def finish(self) -> bytes:
+        """Return the client's calls, the finish reason, and ``[DONE]``."""
+        chunks = [
+            self._chunk({"tool_calls": [{"index": index, **_tool_call(call)}]})
+            for index, call in enumerate(self._accumulator.calls)
+        ]
+        chunks.append(self._chunk({}, self._accumulator.finish_reason))
+        if self._include_usage:
+            chunks.append(self._chunk_without_choice({"usage": _usage(self._accumulator.usage)}))
+        return b"".join([*chunks, DONE])
+
+    def fail(self, error: Exception) -> bytes:
+        """Return an error event, which SDKs raise and UIs show; no finish reason says that the answer was complete."""
+        body = OpenAIError(500, safe_str(error), type="server_error").body()["error"]
+        return b"".join([b"data: ", encode_part({"error": body}), b"\n\n", DONE])
+
+    # Chunks of text differ in their text alone: the JSON around it is encoded once for each answer.
+
+    @cached_property
+    def _before_choices(self) -> bytes:
+        return b"data: " + encode_part(self._head("chat.completion.chunk"))[:-1] + b',"choices":['
+
+    @cached_property
+    def _around_texts(self) -> tuple[bytes, bytes, bytes]:
+        """The bytes before the first text, between two, and after the last."""
+        before, _, after = self._chunk({"content": ""}).rpartition(b'""')
+        return before, after + before, after
+
+    def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        return self._before_choices + encode_part(choice) + b"]}\n\n"
+
+    def _chunk_without_choice(self, extra: dict[str, Any]) -> bytes:
+        return self._before_choices + b"]," + encode_part(extra)[1:] + b"\n\n"
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {"id": self._id, "object": kind, "created": self._created, "model": self._model}
 
 
-_MESSAGE = object_schema(
-    ["role"],
-    role={"type": "string", "examples": ["user", "system", "assistant", "tool"]},
-    content=content_schema("text"),
-)
-
-_STREAM_OPTIONS: Schema = {
-    "anyOf": [object_schema(include_usage={"type": "boolean"}), {"type": "null"}],
-    "description": "`include_usage`: a stream ends with the token counts.",
-}
-
-_REQUEST = request_schema(
-    "messages",
-    {"type": "array", "items": ref("ChatMessage"), "minItems": 1},
-    _STREAM_OPTIONS,
-    [{"role": "user", "content": "Hello"}],
-)
-
-_TOOL_CALL = object_schema(
-    ["id", "type", "function"],
-    id={"type": "string"},
-    type={"const": "function"},
-    function=object_schema(["name", "arguments"], name={"type": "string"}, arguments={"type": "string"}),
-)
-
-_USAGE = object_schema(
-    prompt_tokens={"type": "integer"}, completion_tokens={"type": "integer"}, total_tokens={"type": "integer"}
-)
+def _tool_call(call: PendingCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
-def _completion_schema(kind: str, part: str, **message: Schema) -> Schema:
-    """A completion or a chunk of one: they differ in the name of the *part* that a choice has."""
-    said = object_schema(
-        role={"type": "string"},
-        content={"type": ["string", "null"]},
-        reasoning_content={"type": ["string", "null"]},
-        **message,
-    )
-    choice = object_schema(
-        ["index", part], index={"type": "integer"}, **{part: said}, finish_reason={"type": ["string", "null"]}
-    )
-    return object_schema(
-        ["id", "object", "created", "model", "choices"],
-        id={"type": "string"},
-        object={"const": kind},
-        created={"type": "integer", "description": "Unix seconds."},
-        model={"type": "string"},
-        choices={"type": "array", "items": choice},
-        usage={"anyOf": [_USAGE, {"type": "null"}]},
-    )
+def _usage(counts: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return *counts* under their names in chat completions; some providers use those of Responses."""
+    if counts is None:
+        return None
+    prompt = counts.get("prompt_tokens", counts.get("input_tokens", 0))
+    completion = counts.get("completion_tokens", counts.get("output_tokens", 0))
+    usage = {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": counts.get("total_tokens", prompt + completion),
+    }
+    for name, other in (
+        ("prompt_tokens_details", "input_tokens_details"),
+        ("completion_tokens_details", "output_tokens_details"),
+    ):
+        if details := counts.get(name) or counts.get(other):
+            usage[name] = details
+    return usage
 
-
-_DOCS = OperationDocs(
-    name="create_chat_completion",
-    summary="Chat with a pipeline",
-    description="OpenAI's chat completions. `/chat/completions` is the same.",
-    tag=OPENAI,
-    body={JSON: _REQUEST},
-    answers=pipeline_responses(
-        response_object(
-            "The answer; with `stream` a `ChatCompletionChunk` in each event, and `data: [DONE]` at the end.",
-            {JSON: ref("ChatCompletion"), EVENTS: {}},
-        ),
-        404,
-        501,
-    ),
-    schemas={
-        "ChatMessage": _MESSAGE,
-        "ChatCompletion": _completion_schema(
-            "chat.completion", "message", tool_calls={"type": "array", "items": _TOOL_CALL}
-        ),
-        "ChatCompletionChunk": object_schema(
-            **_completion_schema("chat.completion.chunk", "delta", tool_calls={"type": "array"})["properties"],
-            event={"type": "object", "description": "Of the pipeline, for user interfaces."},
-        ),
-    },
-)
 
 _CHAT = OpenAIEndpoint(
     path="/chat/completions",
@@ -136,9 +189,9 @@ _CHAT = OpenAIEndpoint(
     title="chat completions",
     short_name="chat",
     methods=("run_chat_completion_async", "run_chat_completion"),
-    main_field="messages",
-    check=_check,
-    arguments=_arguments,
-    answer=_completion,
-    docs=_DOCS,
+    field="messages",
+    argument="messages",
+    docs=schemas.CHAT,
+    parse=parse,
+    handle=handle,
 )

@@ -1,6 +1,8 @@
-"""Pieces: what an answer is made of, whichever API asks for it.
+"""Deltas: what the items of a wrapper add to an answer, whichever API asks for it.
 
-item ── items.piece_of ──> Piece ── Tally.take ──> what is only known at the end: tool calls, finish reason, usage
+    item ── normalize.to_delta ──> Delta ── DeltaAccumulator.add ──> tool calls, finish reason, usage
+
+The accumulator holds what is only known at the end. Text and reasoning go to the encoder at once.
 """
 
 import uuid
@@ -11,14 +13,15 @@ from typing import Any, NamedTuple
 FINISH_REASONS = frozenset({"stop", "length", "content_filter", "tool_calls"})  # those that OpenAI's clients know
 
 
-class CallDelta(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class CallDelta:
     """A tool call, or what one item adds to it."""
 
-    place: int  # tells calls of one message apart
+    index: int  # tells calls of one message apart
     id: str | None
     name: str | None
     arguments: str  # JSON, or a part of it
-    whole: bool = False  # nothing will be added to it
+    is_complete: bool = False  # no later item adds to it
 
 
 class Delta(NamedTuple):
@@ -31,7 +34,7 @@ class Delta(NamedTuple):
     event: Mapping[str, Any] | None = None  # for the UI
     finish_reason: str | None = None
     usage: Mapping[str, Any] | None = None  # token counts, as the model's provider names them
-    source: tuple[Any, Any] | None = None  # the component that it comes from, where that is known
+    source: tuple[Any, Any] | None = None  # type and name of the component that produced it, where known
 
 
 @dataclass(slots=True)
@@ -42,12 +45,12 @@ class PendingCall:
     name: str
     arguments: str
     source: tuple[Any, Any] | None
-    place: int
-    ended: bool  # the model's message that it stands in has ended
+    index: int
+    has_ended: bool  # the model's message with the call has ended
 
 
 class DeltaAccumulator:
-    """What an answer comes to beside its text, from all of its pieces."""
+    """Collects from all deltas of an answer what is only known at its end."""
 
     def __init__(self) -> None:
         self._calls: list[PendingCall] = []
@@ -55,29 +58,29 @@ class DeltaAccumulator:
         self._usages: dict[Any, Mapping[str, Any]] = {}  # the last one of each model and step
         self._step = 0  # of an Agent, which asks its model again when it has the results of its tools
 
-    def take(self, piece: Delta) -> None:
-        """Count *piece* in."""
-        for id_, name in piece.results:
-            self._answered(id_, name)
+    def add(self, delta: Delta) -> None:
+        """Add *delta*; to be called in the order of the items."""
+        for id_, name in delta.results:
+            self._remove_answered(id_, name)
             self._step += 1
-        if self._calls or piece.calls:
-            self._follow_calls(piece)
-        if piece.usage:
-            self._usages[self._step, piece.source] = piece.usage
-        if piece.finish_reason:
-            self._reason = piece.finish_reason
+        if self._calls or delta.calls:
+            self._follow_calls(delta)
+        if delta.usage:
+            self._usages[self._step, delta.source] = delta.usage
+        if delta.finish_reason:
+            self._reason = delta.finish_reason
 
     @property
-    def pending(self) -> bool:
-        """Whether there are calls that may still turn out to be an Agent's own: then every item counts."""
+    def has_calls(self) -> bool:
+        """Whether there are calls that may still turn out to be an Agent's own."""
         return bool(self._calls)
 
     @property
     def calls(self) -> list[PendingCall]:
-        """The calls that are the client's, complete with ids and arguments; to be asked for when all is counted in.
+        """The client's calls, with ids and arguments; complete after the last delta.
 
-        An Agent's own are not among them: a call is its own when its result follows, or when the same model speaks
-        again after the message with the call, for no model does that before it has the results.
+        An Agent's own calls are left out: a call is its own if its result follows, or if the same model goes on
+        after the message with the call, because no model does that before it has the results.
         """
         for call in self._calls:
             call.id = call.id or f"call_{uuid.uuid4().hex}"
@@ -93,20 +96,26 @@ class DeltaAccumulator:
 
     @property
     def usage(self) -> dict[str, Any] | None:
-        """The sum over all models and steps; None if nobody told."""
+        """The sum over all models and steps; None if no item had token counts."""
         total: dict[str, Any] = {}
         for usage in self._usages.values():
-            total = _added(total, usage)
+            total = _sum(total, usage)
         return total or None
 
-    def _follow_calls(self, piece: Delta) -> None:
-        if piece.source and (piece.content or piece.reasoning or piece.calls):
-            self._calls = [call for call in self._calls if not (call.ended and call.source == piece.source)]
-        for delta in piece.calls:
-            self._extend(delta, piece.source)
-        if piece.finish_reason:
+    def _remove_answered(self, id_: str | None, name: str) -> None:
+        by_id = (call for call in self._calls if id_ is not None and call.id == id_)
+        by_name = (call for call in self._calls if call.name == name)
+        answered = next(by_id, None) or next(by_name, None)
+        self._calls = [call for call in self._calls if call is not answered]
+
+    def _follow_calls(self, delta: Delta) -> None:
+        if delta.source and (delta.content or delta.reasoning or delta.calls):
+            self._calls = [call for call in self._calls if not (call.has_ended and call.source == delta.source)]
+        for call_delta in delta.calls:
+            self._extend(call_delta, delta.source)
+        if delta.finish_reason:
             for call in self._calls:
-                call.ended = call.ended or call.source == piece.source
+                call.has_ended = call.has_ended or call.source == delta.source
 
     def _extend(self, delta: CallDelta, source: tuple[Any, Any] | None) -> None:
         """Add *delta* to the call that it continues.
@@ -115,28 +124,22 @@ class DeltaAccumulator:
         another call.
         """
         for call in reversed(self._calls):
-            if not call.ended and (call.source, call.place) == (source, delta.place):
+            if not call.has_ended and (call.source, call.index) == (source, delta.index):
                 if delta.id in (None, call.id) and delta.name in (None, "", call.name):
                     call.arguments += delta.arguments
                     return
                 break
-        self._calls.append(PendingCall(delta.id, delta.name or "", delta.arguments, source, delta.place, delta.whole))
-
-    def _answered(self, id_: str | None, name: str) -> None:
-        for call in self._calls:
-            if id_ is not None and call.id == id_:
-                break
-        else:
-            call = next((call for call in self._calls if call.name == name), None)  # type: ignore[assignment]
-        self._calls = [other for other in self._calls if other is not call]
+        self._calls.append(
+            PendingCall(delta.id, delta.name or "", delta.arguments, source, delta.index, delta.is_complete)
+        )
 
 
-def _added(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+def _sum(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     total = dict(one)
     for name, value in other.items():
         before = total.get(name)
         if isinstance(value, Mapping):
-            total[name] = _added(before if isinstance(before, Mapping) else {}, value)
+            total[name] = _sum(before if isinstance(before, Mapping) else {}, value)
         else:
             total[name] = value + (before if isinstance(before, int) else 0)
     return total

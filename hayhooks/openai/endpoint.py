@@ -1,10 +1,16 @@
-"""Requests of OpenAI's APIs: the body names the deployment as its ``model``, and errors are told in OpenAI's shape."""
+"""What chat completions and Responses share: routes, reading a body, calling the wrapper, errors in OpenAI's shape.
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+A request runs top down through the API's own file: ``ModelRoute`` or ``PipelineRoute`` here, then ``parse`` and
+``handle`` there. ``handle`` calls ``OpenAIEndpoint.respond``, which calls the wrapper and picks the response.
+"""
+
+import asyncio
+import sys
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic_core import from_json
 from starlette.datastructures import Headers
@@ -12,113 +18,185 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from hayhooks.errors import OpenAIError, PipelineError, safe_str
+from hayhooks.errors import InvalidMessagesError, OpenAIError, PipelineError, safe_str
 from hayhooks.http.body import read_body
 from hayhooks.http.disconnect import cancel_on_disconnect
 from hayhooks.http.dispatch import model_not_served_error, serve_with_lease, switch_of, wait_for_deployment
 from hayhooks.http.invoke import Stream, collect, invoke
-from hayhooks.http.json import JSONBytesResponse
+from hayhooks.http.json import JSONBytesResponse, encode_part
 from hayhooks.http.responses import EventStreamResponse, StreamEncoder
-from hayhooks.kernel.operations import Operation
 from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.observability.log import log
 from hayhooks.observability.request_record import record_error
+from hayhooks.openai.delta import Delta
 from hayhooks.openai.normalize import to_delta
-from hayhooks.openapi.describe import DocumentedRoute, OperationDocs, Schema, object_schema
+from hayhooks.openai.schemas import docs_by_model, docs_of_pipeline
+from hayhooks.openapi.describe import DocumentedRoute, OperationDocs
+from hayhooks.toolkit.messages import chat_messages
 
-# Of wrappers that are models for OpenAI's clients.
-_METHODS = ("run_chat_completion", "run_chat_completion_async", "run_response", "run_response_async")
-
-
-def is_model(deployment: Deployment) -> bool:
-    """Whether *deployment* can chat or respond, and so is a model for OpenAI's clients."""
-    return deployment.operation(*_METHODS) is not None
+Body = dict[str, Any]  # of a request; every field as the client sent it
+Parse = Callable[[bytes], Body]
+Handle = Callable[[Deployment, Body, Scope, Receive, Send], Awaitable[None]]
 
 
-class AnswerEncoder(StreamEncoder, Protocol):
-    """One answer in the making; as a writer it makes the server-sent events."""
+class AnswerEncoder(StreamEncoder):
+    """Encode one answer: whole as JSON, streamed as server-sent events."""
 
-    def whole(self, items: Iterable[Any]) -> bytes:
-        """The JSON of an answer that consists of *items*."""
+    def whole(self, items: list[Any]) -> bytes:
+        """Return the JSON of an answer that consists of *items*.
+
+        Raises:
+            PipelineError: an item cannot be used.
+        """
+        try:
+            ready = self.ready_object(items[0]) if len(items) == 1 else None
+            return encode_part(self.answer_object(map(to_delta, items)) if ready is None else ready)
+        except PipelineError:
+            raise
+        except Exception as error:  # an item may raise anything when it is read, and hold what JSON cannot
+            raise PipelineError(safe_str(error), traceback="") from error
+
+    @abstractmethod
+    def ready_object(self, item: Any) -> dict[str, Any] | None:
+        """Return *item* as the answer if the wrapper made a whole answer object itself."""
+
+    @abstractmethod
+    def answer_object(self, deltas: Iterable[Delta]) -> dict[str, Any]:
+        """Return the answer object that *deltas* add up to."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenAIEndpoint:
-    """One of OpenAI's APIs."""
+    """One of the two APIs."""
 
     path: str  # below "/v1" and without it
     short_path: str  # below "/{name}", where the path decides the model
     title: str
-    short_name: str  # of the operation on the short path
+    short_name: str  # of the operation on the short path, for OpenAPI
     methods: tuple[str, ...]  # of wrappers, the preferred one first
-    check: Callable[[dict[str, Any]], None]  # raises OpenAIError if its own fields of the body do not fit
-    main_field: str  # of the body: what the model is asked
-    arguments: Callable[[dict[str, Any]], dict[str, Any]]  # of the method, from the body; model and body are added
-    answer: Callable[[str, dict[str, Any]], AnswerEncoder]  # from model and body
+    field: str  # of the body: the messages
+    argument: str  # of the method: the messages
     docs: OperationDocs  # of the path on which the body names the model
+    parse: Parse  # checks the body; raises OpenAIError
+    handle: Handle
 
     def server_routes(self, snapshot: Snapshot) -> Iterator[BaseRoute]:
         """Serve the paths on which the body names the model."""
-        yield Route(self.path, _ByModel(self), methods=["POST"])
-        yield DocumentedRoute(f"/v1{self.path}", _ByModel(self), {"POST": partial(self._docs_by_model, snapshot)})
+
+        def docs() -> OperationDocs:
+            deployments = snapshot.deployments.values()
+            models = (deployment.name for deployment in deployments if deployment.operation(*self.methods))
+            return docs_by_model(self.docs, next(models, "my_pipeline"))
+
+        yield Route(self.path, ModelRoute(self.parse, self.handle), methods=["POST"])
+        yield DocumentedRoute(f"/v1{self.path}", ModelRoute(self.parse, self.handle), {"POST": docs})
 
     def deployment_routes(self, deployment: Deployment) -> Iterator[BaseRoute]:
-        """Serve the path of one deployment; it says so where the wrapper has none of the methods."""
+        """Serve the path of one deployment; it answers 501 where the wrapper has none of the methods."""
         operation = deployment.operation(*self.methods)
-        docs = {"POST": partial(self._docs_of, operation)}
-        yield DocumentedRoute(self.short_path, _OfOne(self, deployment), docs, shown=operation is not None)
+        docs = partial(docs_of_pipeline, self.docs, self.short_name, operation) if operation else None
+        route = PipelineRoute(deployment, self.parse, self.handle)
+        yield DocumentedRoute(self.short_path, route, {"POST": docs}, shown=operation is not None)
 
-    def _docs_by_model(self, snapshot: Snapshot) -> OperationDocs:
-        """What the API pages say; the example names a model that there is."""
-        able = (deployment.name for deployment in snapshot.deployments.values() if deployment.operation(*self.methods))
-        return replace(self.docs, body=self._body(model=next(able, "my_pipeline")))
-
-    def _docs_of(self, operation: Operation | None) -> OperationDocs:
-        """The same where the path decides: the body need not name the model, and the method may have a docstring."""
-        assert operation is not None
-        return replace(
-            self.docs,
-            name=self.short_name,
-            summary=operation.summary or self.docs.summary,
-            description=operation.description,
-            body=self._body(model=None),
-        )
-
-    def _body(self, model: str | None) -> dict[str, Schema]:
-        ((kind, schema),) = self.docs.body.items()
-        required = [name for name in schema["required"] if name != "model" or model]
-        examples = [{**({"model": model} if model else {}), **example} for example in schema["examples"]]
-        return {kind: {**schema, "required": required, "examples": examples}}
-
-    async def body(self, receive: Receive) -> dict[str, Any]:
-        """The checked body; every field as the client sent it.
+    async def respond(
+        self,
+        deployment: Deployment,
+        body: Body,
+        messages: list[Any],
+        new_encoder: Callable[[], AnswerEncoder],
+        scope: Scope,
+        receive: Receive,
+    ) -> Response:
+        """Call the wrapper's method with *messages*; return its answer, ready to be sent.
 
         Raises:
-            OpenAIError: it is no JSON object, or a field does not fit.
+            OpenAIError: the wrapper has no such method, cannot read the messages, or raised.
         """
+        operation = deployment.operation(*self.methods)
+        if operation is None:
+            message = f"The pipeline {deployment.name!r} does not implement {self.title} ({' or '.join(self.methods)})"
+            raise OpenAIError(501, message, param="model", code="not_implemented", retry=False)
+        arguments = operation.accepted({"model": deployment.name, self.argument: messages, "body": body})
+        if operation.wants_headers:
+            arguments["headers"] = Headers(scope=scope)
+
+        async def answer() -> Response:
+            result = await invoke(deployment, operation, arguments)
+            if isinstance(result, Response):
+                return result
+            stream = result if isinstance(result, Stream) else Stream([result])
+            return await _encoded(stream, new_encoder(), streamed=bool(body.get("stream")))
+
         try:
-            body = from_json(await read_body(receive), allow_inf_nan=False, cache_strings="keys")
-        except ValueError as error:
-            raise OpenAIError(400, f"The body is not valid JSON: {error}") from None
-        if not isinstance(body, dict):
-            raise OpenAIError(400, "The body must be a JSON object")
-        self.check(body)
-        if not isinstance(body.get("stream"), bool | None):
-            raise OpenAIError(400, "'stream' must be true, false or null", param="stream")
-        if not isinstance(body.get("stream_options"), dict | None):
-            raise OpenAIError(400, "'stream_options' must be an object or null", param="stream_options")
-        return body
+            # While the wrapper works, nothing but a disconnect is read from the client.
+            return await cancel_on_disconnect(receive, answer())
+        except PipelineError as error:
+            if await _are_unreadable(messages, error.__cause__):
+                message = f"The pipeline cannot use '{self.field}': {error}"
+                raise OpenAIError(400, message, param=self.field) from error
+            record_error(error)
+            log.opt(exception=error.__cause__ or error).error("{}: {} failed: {}", deployment.name, self.title, error)
+            raise OpenAIError(500, str(error), type="server_error", retry=False) from error
+
+
+class ModelRoute:
+    """ASGI app: ask the deployment that the body names, under a lease until the last byte."""
+
+    def __init__(self, parse: Parse, handle: Handle) -> None:
+        self._parse = parse
+        self._handle = handle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        body = self._parse(await read_body(receive))
+        model = body.get("model")
+        if not isinstance(model, str) or not model:
+            raise OpenAIError(400, "'model' must be a string that names a model", param="model")
+        deployment = await wait_for_deployment(scope, model)
+        if deployment is None:
+            raise model_not_served_error(switch_of(scope).live.snapshot, model)
+        await serve_with_lease(deployment, partial(self._handle, deployment, body), scope, receive, send)
+
+
+class PipelineRoute:
+    """ASGI app: ask one deployment, whatever model the body names. Dispatch has taken the lease."""
+
+    def __init__(self, deployment: Deployment, parse: Parse, handle: Handle) -> None:
+        self._deployment = deployment
+        self._parse = parse
+        self._handle = handle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        body = self._parse(await read_body(receive))
+        body["model"] = self._deployment.name
+        await self._handle(self._deployment, body, scope, receive, send)
+
+
+def parse_object(content: bytes) -> Body:
+    """Parse a request's JSON object.
+
+    Raises:
+        OpenAIError: *content* is something else.
+    """
+    try:
+        body = from_json(content, allow_inf_nan=False, cache_strings="keys")
+    except ValueError as error:
+        raise OpenAIError(400, f"The body is not valid JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise OpenAIError(400, "The body must be a JSON object")
+    return body
 
 
 def check_content(message: dict[str, Any], param: str) -> None:
-    """Check what every wrapper relies on in the ``content`` of a *message*, which *param* names in the body.
+    """Check the ``content`` of a *message*, which *param* names in the body: every wrapper relies on its form.
 
     Raises:
-        OpenAIError: it is neither text nor null nor a list of parts, or a text is none.
+        OpenAIError: it is neither text nor null nor a list of parts, or the text of a part is not a string.
     """
     content = message.get("content")
     if not isinstance(content, str | list | None):
-        raise OpenAIError(400, f"'{param}.content' must be a text, a list of parts or null", param=f"{param}.content")
+        raise OpenAIError(400, f"'{param}.content' must be a string, a list of parts or null", param=f"{param}.content")
     for index, part in enumerate(content if isinstance(content, list) else ()):
         text = part.get("text", "") if isinstance(part, dict) else part
         if not isinstance(text, str):
@@ -126,115 +204,49 @@ def check_content(message: dict[str, Any], param: str) -> None:
             raise OpenAIError(400, f"'{name}' must be an object, and its 'text' a string", param=name)
 
 
-def content_schema(kind: str) -> Schema:
-    """What ``check_content`` lets pass, for the API pages; parts of a text are of the type *kind*."""
-    part = object_schema(type={"type": "string", "examples": [kind]}, text={"type": "string"})
-    return {"anyOf": [{"type": "string"}, {"type": "array", "items": part}, {"type": "null"}]}
+def check_stream(body: Body) -> None:
+    """Check the fields of *body* that ask for a stream.
+
+    Raises:
+        OpenAIError: one is of the wrong type.
+    """
+    if not isinstance(body.get("stream"), bool | None):
+        raise OpenAIError(400, "'stream' must be true, false or null", param="stream")
+    if not isinstance(body.get("stream_options"), dict | None):
+        raise OpenAIError(400, "'stream_options' must be an object or null", param="stream_options")
 
 
-def request_schema(field: str, schema: Schema, stream_options: Schema, example: Any) -> Schema:
-    """The body of a request, for the API pages: *field* is what the model is asked."""
-    return {
-        **object_schema(
-            ["model", field],
-            model={"type": "string", "minLength": 1, "description": "The pipeline's name."},
-            **{field: schema},
-            stream={"type": ["boolean", "null"], "default": False, "description": "Send the answer while it is made."},
-            stream_options=stream_options,
-        ),
-        "description": "What else OpenAI's clients send is handed to the pipeline.",
-        "examples": [{field: example}],
-    }
-
-
-class _ByModel:
-    """Ask the deployment that the body names; an ASGI app, for the lease must last to the last byte."""
-
-    def __init__(self, api: OpenAIEndpoint) -> None:
-        self._api = api
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await self._api.body(receive)
-        model = body.get("model")
-        if not isinstance(model, str) or not model:
-            raise OpenAIError(400, "'model' must be a string that names a model", param="model")
-        deployment = await wait_for_deployment(scope, model)
-        if deployment is None:
-            raise model_not_served_error(switch_of(scope).live.snapshot, model)
-        await serve_with_lease(deployment, partial(_ask, self._api, deployment, body), scope, receive, send)
-
-
-class _OfOne:
-    """Ask one deployment; an ASGI app, for what Starlette does around a function costs 4 microseconds."""
-
-    def __init__(self, api: OpenAIEndpoint, deployment: Deployment) -> None:
-        self._api = api
-        self._deployment = deployment
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await self._api.body(receive)
-        body["model"] = self._deployment.name
-        await _ask(self._api, self._deployment, body, scope, receive, send)
-
-
-async def _ask(
-    api: OpenAIEndpoint, deployment: Deployment, body: dict[str, Any], scope: Scope, receive: Receive, send: Send
-) -> None:
-    operation = deployment.operation(*api.methods)
-    if operation is None:
-        message = f"The pipeline {deployment.name!r} does not implement {api.title} ({' or '.join(api.methods)})"
-        raise OpenAIError(501, message, param="model", code="not_implemented", retry=False)
-    try:
-        # While the wrapper works nothing is read from the client but the news that it has gone.
-        response = await cancel_on_disconnect(receive, _answer(api, deployment, operation, body, scope))
-    except PipelineError as error:
-        if error.__cause__ is not None and _was_reading_messages(error.__cause__.__traceback__):
-            param = api.main_field
-            raise OpenAIError(400, f"The pipeline cannot use '{param}': {error}", param=param) from error
-        record_error(error)
-        log.opt(exception=error.__cause__ or error).error("{}: {} failed: {}", deployment.name, api.title, error)
-        raise OpenAIError(500, str(error), type="server_error", retry=False) from error
-    await response(scope, receive, send)
-
-
-async def _answer(
-    api: OpenAIEndpoint, deployment: Deployment, operation: Operation, body: dict[str, Any], scope: Scope
-) -> Response:
-    arguments = operation.accepted({"model": deployment.name, **api.arguments(body), "body": body})
-    if operation.wants_headers:
-        arguments["headers"] = Headers(scope=scope)
-    result = await invoke(deployment, operation, arguments)
-    if isinstance(result, Response):
-        return result
-    stream = result if isinstance(result, Stream) else Stream([result])
-    answer = api.answer(deployment.name, body)
-    if not body.get("stream"):
-        return JSONBytesResponse(_whole(answer, await collect(stream)))
+async def _encoded(stream: Stream, encoder: AnswerEncoder, *, streamed: bool) -> Response:
+    if not streamed:
+        return JSONBytesResponse(encoder.whole(await collect(stream)))
     try:
         for item in stream.first[:1]:
-            to_delta(item)  # raises while there is still a status to say so
+            to_delta(item)  # an item of no use raises now, while the status can still say so
     except PipelineError:
         await stream.aclose()
         raise
-    return EventStreamResponse(answer, stream)
+    return EventStreamResponse(encoder, stream)
 
 
-def _whole(answer: AnswerEncoder, items: list[Any]) -> bytes:
-    try:
-        return answer.whole(items)
-    except PipelineError:
-        raise
-    except Exception as error:  # an item may raise anything when it is looked at, and hold what is no JSON
-        raise PipelineError(safe_str(error), traceback="") from error
+async def _are_unreadable(messages: list[Any], cause: BaseException | None) -> bool:
+    """Whether the client's *messages* are at fault that the wrapper raised *cause*.
+
+    The toolkit says so by type. Haystack's ``ChatMessage.from_openai_dict_format`` raises many types, so it reads
+    *messages* once more: they are at fault if it refuses one of them with the same error.
+    """
+    if isinstance(cause, InvalidMessagesError):
+        return True
+    if not isinstance(cause, Exception) or "haystack.dataclasses.chat_message" not in sys.modules:
+        return False
+    return await asyncio.to_thread(_raises_alike, messages, cause)
 
 
-def _was_reading_messages(traceback: TracebackType | None) -> bool:
-    """Whether the wrapper was turning the client's messages into Haystack's when it raised: they are at fault then."""
-    while traceback is not None:
-        module, name = traceback.tb_frame.f_globals.get("__name__"), traceback.tb_frame.f_code.co_name
-        if (module, name) == ("haystack.dataclasses.chat_message", "from_openai_dict_format"):
-            return True
-        if module == "hayhooks.toolkit.messages":
-            return True
-        traceback = traceback.tb_next
+def _raises_alike(messages: list[Any], cause: Exception) -> bool:
+    for message in messages:
+        try:
+            chat_messages([message])
+        except InvalidMessagesError as refusal:
+            error = refusal.__cause__
+            if type(error) is type(cause) and safe_str(error) == safe_str(cause):
+                return True
     return False

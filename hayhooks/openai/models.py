@@ -9,7 +9,6 @@ from starlette.routing import BaseRoute, Route
 
 from hayhooks.errors import OpenAIError
 from hayhooks.kernel.state import Deployment, Snapshot
-from hayhooks.openai.endpoint import is_model
 from hayhooks.openapi.describe import (
     JSON,
     OPENAI,
@@ -22,9 +21,16 @@ from hayhooks.openapi.describe import (
     response_object,
 )
 
+_METHODS = ("run_chat_completion", "run_chat_completion_async", "run_response", "run_response_async")
+
+
+def is_model(deployment: Deployment) -> bool:
+    """Whether *deployment* can chat or respond, and so is a model for OpenAI's clients."""
+    return deployment.operation(*_METHODS) is not None
+
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
-    """Serve the list and each model, with and without ``/v1``."""
+    """Serve the list of models and each model, with ``/v1`` and without."""
 
     async def list_models(request: Request) -> JSONResponse:
         models = [_model(deployment) for deployment in snapshot.deployments.values() if is_model(deployment)]
@@ -45,11 +51,10 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
 
 
 def _model(deployment: Deployment) -> dict[str, Any]:
-    created = int(deployment.loaded_at)
     return {
         "id": deployment.name,
         "object": "model",
-        "created": created,
+        "created": int(deployment.loaded_at),
         "owned_by": "hayhooks",
         "name": deployment.name,
     }
@@ -86,7 +91,7 @@ _LIST = OperationDocs(
 
 _RETRIEVE = OperationDocs(
     name="retrieve_model",
-    summary="One of them",
+    summary="One model",
     description="`/models/{name}` is the same.",
     tag=OPENAI,
     parameters=(parameter("name", "The pipeline's name."),),

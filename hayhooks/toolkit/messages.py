@@ -1,11 +1,15 @@
-"""Reading messages, in whichever form they come: OpenAI's dicts, objects like them, Haystack's ``ChatMessage``.
+"""Read the messages of a chat: OpenAI's dicts, objects with the same attributes, Haystack's ``ChatMessage``.
 
-Chat completions have messages with ``content``; Responses have a text, or items of which messages are one type.
+The input of chat completions is a list of messages with ``content``. That of Responses is a text, or a list of items;
+messages are one type of item. A client's message that cannot be read raises ``InvalidMessagesError``, a
+``ValueError``: the client gets a 400 that says why.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from hayhooks.errors import InvalidMessagesError, safe_str
 
 if TYPE_CHECKING:
     from haystack.dataclasses import ChatMessage
@@ -18,62 +22,68 @@ def get_last_user_message(messages: Sequence[Any]) -> str | None:
     """Return the text of the last message whose role is "user".
 
     Args:
-        messages: dicts or objects with ``role`` and ``content``, oldest first. Content is a string or a content
-            array, ``[{"type": "text", "text": str}, ...]``; parts that are no text (images, files) are left out.
+        messages: dicts or objects with ``role`` and ``content``, oldest first. Content is a string or a list of
+            parts, ``[{"type": "text", "text": str}, ...]``; images and files are left out.
 
     Returns:
-        The text, its parts joined by line breaks and "" where there is none; ``None`` without a user message.
+        The text, its parts joined by line breaks, "" if it has none; ``None`` without a user message.
     """
     return next((get_content(message) for message in reversed(messages) if is_user_message(message)), None)
 
 
 def require_user_text(messages: Sequence[Any]) -> str:
-    """The last text of the user in the messages of a chat, or in the items of a response.
+    """Return the last text of the user in the messages of a chat, or in the input items of a response.
 
     Raises:
-        ValueError: there is none.
+        InvalidMessagesError: there is none.
     """
     text = get_last_user_input_text(messages)
     if not text:
-        raise ValueError("there is no text of the user's in it")
+        raise InvalidMessagesError("no user message has a text")
     return text
 
 
 def chat_messages(messages: Sequence[dict[str, Any]]) -> "list[ChatMessage]":
-    """Make Haystack's messages of those of a chat completion.
+    """Convert the messages of a chat completion to Haystack's.
 
     Raises:
-        ValueError: one has what Haystack has no place for.
+        InvalidMessagesError: Haystack cannot represent a message; the cause is Haystack's error.
     """
-    # Haystack takes a second to import, and the command line imports this.
+    # Importing Haystack takes a second, and the command line imports this module.
     from haystack.dataclasses import ChatMessage  # noqa: PLC0415
 
-    return [ChatMessage.from_openai_dict_format(message) for message in messages]
+    converted = []
+    for message in messages:
+        try:
+            converted.append(ChatMessage.from_openai_dict_format(message))
+        except Exception as error:  # for a malformed message it raises any type: KeyError, TypeError ...
+            raise InvalidMessagesError(safe_str(error) or type(error).__name__) from error
+    return converted
 
 
 def is_user_message(message: Any) -> bool:
-    """Whether the role of *message*, a dict or an object, is "user"."""
+    """Return whether the role of *message*, a dict or an object, is "user"."""
     return bool(_get(message, "role") == "user")
 
 
 def get_content(message: Any) -> str:
-    """Return the text of *message*, "" if it has none; see ``get_last_user_message``."""
+    """Return the text of *message* as ``get_last_user_message`` does, "" if it has none."""
     content = _get(message, "content")
     if content is None:
-        content = _get(message, "texts")  # a ChatMessage has these instead
+        content = _get(message, "texts")  # of a ChatMessage
     if isinstance(content, str):
         return content
     return "\n".join(part for part in map(_part_text, content or ()) if part)
 
 
 def get_last_user_input_text(input_items: str | Sequence[Any]) -> str | None:
-    """Return the last text that the user wrote, of the input of an OpenAI response.
+    """Return the last text of the user in the input of an OpenAI response.
 
     Args:
-        input_items: the text, or the items, oldest first; messages whose role is "user" are looked at.
+        input_items: the text, or the items, oldest first.
 
     Returns:
-        The text parts of the last user message that has some, joined by line breaks; ``None`` if there is none.
+        The text of the last user message that has one, its parts joined by line breaks; ``None`` if there is none.
     """
     if isinstance(input_items, str):
         return input_items
@@ -90,62 +100,70 @@ def get_input_files(input_items: str | Sequence[Any]) -> list[dict[str, Any]]:
     """
     if isinstance(input_items, str):
         return []
-    return [
-        dict(part)
-        for item in input_items
-        if is_user_message(item)
-        for part in _parts(item)
-        if isinstance(part, Mapping) and any(part.get(key) for key in _FILE_KEYS.get(part.get("type"), ()))  # type: ignore[arg-type]
-    ]
+    parts = [part for item in input_items if is_user_message(item) for part in _parts(item)]
+    return [dict(part) for part in parts if isinstance(part, Mapping) and _is_file(part)]
 
 
 def chat_messages_from_openai_response(input_items: str | Sequence[Any]) -> "list[ChatMessage]":
-    """Make Haystack's messages of the input of an OpenAI response.
+    """Convert the input of an OpenAI response to Haystack's messages.
 
     Args:
-        input_items: the text, or the items: messages, ``function_call`` and ``function_call_output``. Others, as
-            ``reasoning``, are left out, and so are images and files that are not in the item itself: what a
-            ``file_id`` means only the wrapper knows.
+        input_items: the text, or the items: messages, ``function_call`` and ``function_call_output``. Other items, as
+            ``reasoning``, are left out. So are images and files that are not in the item itself: only the wrapper
+            knows what a ``file_id`` means.
 
     Returns:
-        A message each, without those that are empty; calls in a row are one message of the assistant.
+        One message for each item that is not empty; consecutive calls are one message of the assistant.
+
+    Raises:
+        InvalidMessagesError: Haystack cannot represent an item; the cause is its error.
     """
-    # Haystack takes a second to import, and the command line imports this.
+    # Importing Haystack takes a second, and the command line imports this module.
     from haystack.dataclasses import ChatMessage, ToolCall  # noqa: PLC0415
 
     if isinstance(input_items, str):
         return [ChatMessage.from_user(input_items)] if input_items else []
     messages: list[ChatMessage] = []
     calls: dict[Any, ToolCall] = {}  # by id
-    row: list[ToolCall] = []  # calls that came one after the other
+    row: list[ToolCall] = []  # consecutive calls
     for item in input_items:
         kind = _get(item, "type")
-        if kind == "function_call":
-            call = ToolCall(_get(item, "name") or "function", _arguments(item), id=_call_id(item))
-            calls[call.id] = call
-            row.append(call)
-            continue
-        if row:
+        if row and kind != "function_call":
             messages.append(ChatMessage.from_assistant(tool_calls=row))
             row = []
-        if kind == "function_call_output":
-            origin = calls.get(_call_id(item)) or ToolCall("function", {}, id=_call_id(item))
-            messages.append(ChatMessage.from_tool(_output(item), origin))
-        elif kind in ("message", None):
-            messages.extend(_message(item))
+        try:
+            if kind == "function_call":
+                call = ToolCall(_get(item, "name") or "function", _arguments(item), id=_call_id(item))
+                calls[call.id] = call
+                row.append(call)
+            elif kind == "function_call_output":
+                origin = calls.get(_call_id(item)) or ToolCall("function", {}, id=_call_id(item))
+                messages.append(ChatMessage.from_tool(_output(item), origin))
+            elif kind in ("message", None):
+                messages.extend(_message(item))
+        except Exception as error:  # the fields of an item may be of any type, and its images of any content
+            raise InvalidMessagesError(safe_str(error) or type(error).__name__) from error
     return [*messages, ChatMessage.from_assistant(tool_calls=row)] if row else messages
 
 
-_FILE_KEYS = {"input_file": ("file_id", "file_url", "file_data"), "input_image": ("file_id",)}
-
-
 def _message(item: Any) -> "Iterator[ChatMessage]":
-    from haystack.dataclasses import ChatMessage  # noqa: PLC0415 - as above
+    from haystack.dataclasses import ChatMessage, FileContent, ImageContent  # noqa: PLC0415 - as above
+
+    def content(part: Any) -> Any:
+        """Convert a part to a text, an image or a file; None if its data is elsewhere."""
+        image = _get(part, "image_url") if _get(part, "type") == "input_image" else None
+        if image and (data := _data_url(image)):
+            return ImageContent(data[1], data[0], detail=_get(part, "detail") or None)
+        file = _get(part, "file_data") if _get(part, "type") == "input_file" else None
+        if file:
+            mime_type, base64 = _data_url(file) or (None, file)
+            return FileContent(base64, mime_type, _get(part, "filename"))
+        return _part_text(part) or None
 
     text = get_content(item)
     match _ROLES.get(_get(item, "role")):
         case "user":
-            parts = [content for part in _parts(item) if (content := _content(part))]
+            parts = [converted for part in _parts(item) if (converted := content(part))]
             if any(not isinstance(part, str) for part in parts):
                 yield ChatMessage.from_user(content_parts=parts)
             elif text:
@@ -156,22 +174,8 @@ def _message(item: Any) -> "Iterator[ChatMessage]":
             yield ChatMessage.from_system(text)
 
 
-def _content(part: Any) -> Any:
-    """What Haystack has for a content part: a text, an image or a file; ``None`` if that is not in it."""
-    from haystack.dataclasses import FileContent, ImageContent  # noqa: PLC0415 - as above
-
-    image = _get(part, "image_url") if _get(part, "type") == "input_image" else None
-    if image and (data := _data_url(image)):
-        return ImageContent(data[1], data[0], detail=_get(part, "detail") or None)
-    file = _get(part, "file_data") if _get(part, "type") == "input_file" else None
-    if file:
-        mime_type, base64 = _data_url(file) or (None, file)
-        return FileContent(base64, mime_type, _get(part, "filename"))
-    return _part_text(part) or None
-
-
 def _data_url(url: str) -> tuple[str, str] | None:
-    """MIME type and base64 text of a ``data:`` URL."""
+    """Split a ``data:`` URL into its MIME type and base64 text; None if *url* is another one."""
     head, comma, base64 = url.partition(",")
     return (head[5:].partition(";")[0], base64) if comma and head.startswith("data:") else None
 
@@ -181,7 +185,7 @@ def _arguments(item: Any) -> dict[str, Any]:
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments)
-        except ValueError:  # a model wrote it; the call has its place in the conversation all the same
+        except ValueError:  # a model wrote it; the call stays part of the conversation
             return {}
     return arguments if isinstance(arguments, dict) else {}
 
@@ -197,6 +201,15 @@ def _output(item: Any) -> str:
         return output
     texts = [_part_text(part) for part in output] if isinstance(output, list) else []
     return "\n".join(texts) if texts and all(texts) else json.dumps(output)
+
+
+def _is_file(part: Mapping[str, Any]) -> bool:
+    match part.get("type"):
+        case "input_file":
+            return any(part.get(key) for key in ("file_id", "file_url", "file_data"))
+        case "input_image":
+            return bool(part.get("file_id"))
+    return False
 
 
 def _parts(item: Any) -> Sequence[Any]:

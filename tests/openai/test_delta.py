@@ -15,7 +15,7 @@ from hayhooks.openai.normalize import to_delta
 HEAD = {"id": "x", "created": 1, "model": "m"}
 CALL = {"index": 0, "id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
 
-FUNCTION_CALL = CallDelta(0, "c1", "add", "{}", whole=True)
+FUNCTION_CALL = CallDelta(0, "c1", "add", "{}", is_complete=True)
 RESPONSE: dict[str, Any] = {
     "object": "response",
     "output": [
@@ -84,7 +84,7 @@ class Event:
             Delta(
                 "text",
                 "hm",
-                (CallDelta(0, "c1", "add", '{"a": "ä"}', whole=True),),
+                (CallDelta(0, "c1", "add", '{"a": "ä"}', is_complete=True),),
                 finish_reason="tool_calls",
                 usage={"prompt_tokens": 3},
             ),
@@ -158,7 +158,7 @@ def result(name: str, id: str | None = None) -> StreamingChunk:
 def tally(*items: Any) -> DeltaAccumulator:
     tally = DeltaAccumulator()
     for item in items:
-        tally.take(to_delta(item))
+        tally.add(to_delta(item))
     return tally
 
 

@@ -3,12 +3,15 @@ from types import SimpleNamespace
 import pytest
 from haystack.dataclasses import ChatMessage, ToolCall
 
+from hayhooks.errors import InvalidMessagesError
 from hayhooks.toolkit.messages import (
+    chat_messages,
     chat_messages_from_openai_response,
     get_input_files,
     get_last_user_input_text,
     get_last_user_message,
     is_user_message,
+    require_user_text,
 )
 
 CONVERSATION = [
@@ -166,3 +169,33 @@ def test_images_and_files_that_are_in_the_input_are_in_the_message_and_reference
     assert [(file.base64_data, file.mime_type, file.filename) for file in message.files] == [
         ("aGVsbG8=", "text/plain", "a.txt")
     ]
+
+
+@pytest.mark.parametrize("message", [{"role": "user", "content": ""}, {"role": "nobody", "content": "x"}, {}, None])
+def test_a_message_that_haystack_refuses_is_a_value_error_of_the_toolkit(message):
+    with pytest.raises(InvalidMessagesError) as raised:
+        chat_messages([{"role": "user", "content": "x"}, message])
+
+    assert isinstance(raised.value, ValueError)
+    assert raised.value.__cause__ is not None
+
+
+def test_an_item_that_haystack_refuses_is_a_value_error_of_the_toolkit():
+    image = {"type": "input_image", "image_url": 7}
+    with pytest.raises(InvalidMessagesError):
+        chat_messages_from_openai_response([{"role": "user", "content": [image]}])
+
+
+def test_messages_without_a_text_of_the_user_are_a_value_error_of_the_toolkit():
+    with pytest.raises(InvalidMessagesError, match="no user message has a text"):
+        require_user_text([{"role": "system", "content": "x"}])
+
+
+@pytest.mark.parametrize("read", [get_last_user_message, chat_messages, chat_messages_from_openai_response])
+def test_what_is_no_list_of_messages_is_a_bug_of_the_caller(read):
+    with pytest.raises(TypeError):
+        read(None)
+
+
+def test_a_part_of_an_odd_type_is_no_file():
+    assert get_input_files([{"role": "user", "content": [{"type": ["input_file"], "file_id": "f"}]}]) == []

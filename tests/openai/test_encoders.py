@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from haystack.dataclasses import ChatMessage, ToolCall
 
-from hayhooks.openai.completions import ChatCompletionEncoder
-from hayhooks.openai.reply import ResponsesEncoder
+from hayhooks.openai.chat import ChatCompletionEncoder
+from hayhooks.openai.responses import ResponsesEncoder
 
 
 def sent(answer: Any, *batches: list[Any], error: Exception | None = None) -> list[bytes]:

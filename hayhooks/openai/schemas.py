@@ -1,0 +1,196 @@
+"""The OpenAPI descriptions of chat completions and Responses: what they share, then each."""
+
+from dataclasses import replace
+from typing import Any
+
+from hayhooks.kernel.operations import Operation
+from hayhooks.openapi.describe import (
+    EVENTS,
+    JSON,
+    OPENAI,
+    OperationDocs,
+    Schema,
+    object_schema,
+    pipeline_responses,
+    ref,
+    response_object,
+)
+
+
+def docs_by_model(docs: OperationDocs, model: str) -> OperationDocs:
+    """Return *docs* of a path on which the body names the model; the example names *model*."""
+    ((kind, schema),) = docs.body.items()
+    examples = [{"model": model, **example} for example in schema["examples"]]
+    return replace(docs, body={kind: {**schema, "examples": examples}})
+
+
+def docs_of_pipeline(docs: OperationDocs, name: str, operation: Operation) -> OperationDocs:
+    """Return *docs* of a pipeline's own path: the body need not name the model; the method's docstring describes it."""
+    ((kind, schema),) = docs.body.items()
+    required = [field for field in schema["required"] if field != "model"]
+    return replace(
+        docs,
+        name=name,
+        summary=operation.summary or docs.summary,
+        description=operation.description,
+        body={kind: {**schema, "required": required}},
+    )
+
+
+def _content(text_type: str) -> Schema:
+    """The ``content`` that ``endpoint.check_content`` accepts."""
+    part = object_schema(type={"type": "string", "examples": [text_type]}, text={"type": "string"})
+    return {"anyOf": [{"type": "string"}, {"type": "array", "items": part}, {"type": "null"}]}
+
+
+def _request(field: str, schema: Schema, stream_options: Schema, example: Any) -> Schema:
+    return {
+        **object_schema(
+            ["model", field],
+            model={"type": "string", "minLength": 1, "description": "The pipeline's name."},
+            **{field: schema},
+            stream={"type": ["boolean", "null"], "default": False, "description": "Send the answer while it is made."},
+            stream_options=stream_options,
+        ),
+        "description": "All other fields are passed to the pipeline.",
+        "examples": [{field: example}],
+    }
+
+
+def _answer(kind: str, created: str, token_counts: tuple[str, str], required: list[str], **fields: Schema) -> Schema:
+    """The answer object *kind*; *created* and *token_counts* are what its API calls these fields."""
+    usage = object_schema(**{name: {"type": "integer"} for name in (*token_counts, "total_tokens")})
+    return object_schema(
+        ["id", "object", created, "model", *required],
+        id={"type": "string"},
+        object={"const": kind},
+        **{created: {"type": "integer", "description": "Unix seconds."}},
+        model={"type": "string"},
+        **fields,
+        usage={"anyOf": [usage, {"type": "null"}]},
+    )
+
+
+# ------------------------------------------------------------------------------------------------ chat completions
+
+_MESSAGE = object_schema(
+    ["role"],
+    role={"type": "string", "examples": ["user", "system", "assistant", "tool"]},
+    content=_content("text"),
+)
+
+_STREAM_OPTIONS: Schema = {
+    "anyOf": [object_schema(include_usage={"type": "boolean"}), {"type": "null"}],
+    "description": "`include_usage`: a stream ends with the token counts.",
+}
+
+_TOOL_CALL = object_schema(
+    ["id", "type", "function"],
+    id={"type": "string"},
+    type={"const": "function"},
+    function=object_schema(["name", "arguments"], name={"type": "string"}, arguments={"type": "string"}),
+)
+
+
+def _completion(kind: str, message_field: str, tool_calls: Schema) -> Schema:
+    """A completion or a chunk of one; they differ in the name of a choice's message."""
+    message = object_schema(
+        role={"type": "string"},
+        content={"type": ["string", "null"]},
+        reasoning_content={"type": ["string", "null"]},
+        tool_calls=tool_calls,
+    )
+    choice = object_schema(
+        ["index", message_field],
+        index={"type": "integer"},
+        **{message_field: message},
+        finish_reason={"type": ["string", "null"]},
+    )
+    token_counts = ("prompt_tokens", "completion_tokens")
+    return _answer(kind, "created", token_counts, ["choices"], choices={"type": "array", "items": choice})
+
+
+CHAT = OperationDocs(
+    name="create_chat_completion",
+    summary="Chat with a pipeline",
+    description="OpenAI's chat completions. `/chat/completions` is the same.",
+    tag=OPENAI,
+    body={
+        JSON: _request(
+            "messages",
+            {"type": "array", "items": ref("ChatMessage"), "minItems": 1},
+            _STREAM_OPTIONS,
+            [{"role": "user", "content": "Hello"}],
+        )
+    },
+    answers=pipeline_responses(
+        response_object(
+            "The answer; with `stream` a `ChatCompletionChunk` in each event, and `data: [DONE]` at the end.",
+            {JSON: ref("ChatCompletion"), EVENTS: {}},
+        ),
+        404,
+        501,
+    ),
+    schemas={
+        "ChatMessage": _MESSAGE,
+        "ChatCompletion": _completion("chat.completion", "message", {"type": "array", "items": _TOOL_CALL}),
+        "ChatCompletionChunk": object_schema(
+            **_completion("chat.completion.chunk", "delta", {"type": "array"})["properties"],
+            event={"type": "object", "description": "An event of the pipeline for user interfaces."},
+        ),
+    },
+)
+
+# ------------------------------------------------------------------------------------------------ Responses
+
+_INPUT_ITEM: Schema = {
+    "anyOf": [
+        object_schema(
+            ["role"],
+            type={"const": "message"},
+            role={"type": "string", "examples": ["user", "system", "assistant"]},
+            content=_content("input_text"),
+        ),
+        object_schema(
+            ["type"],
+            type={"type": "string", "not": {"const": "message"}, "examples": ["function_call_output"]},
+            content=_content("input_text"),
+        ),
+    ]
+}
+
+_OUTPUT_ITEM = object_schema(["type"], type={"type": "string", "examples": ["message", "reasoning", "function_call"]})
+
+RESPONSES = OperationDocs(
+    name="create_response",
+    summary="Ask a pipeline for a response",
+    description="OpenAI's Responses. `/responses` is the same.",
+    tag=OPENAI,
+    body={
+        JSON: _request(
+            "input",
+            {"anyOf": [{"type": "string"}, {"type": "array", "items": ref("ResponseInputItem"), "minItems": 1}]},
+            {"type": ["object", "null"]},
+            "Hello",
+        )
+    },
+    answers=pipeline_responses(
+        response_object(
+            "The response; with `stream` named events, from `response.created` to `response.completed`.",
+            {JSON: ref("Response"), EVENTS: {}},
+        ),
+        404,
+        501,
+    ),
+    schemas={
+        "Response": _answer(
+            "response",
+            "created_at",
+            ("input_tokens", "output_tokens"),
+            ["status", "output"],
+            status={"enum": ["completed", "incomplete", "failed", "in_progress"]},
+            output={"type": "array", "items": _OUTPUT_ITEM},
+        ),
+        "ResponseInputItem": _INPUT_ITEM,
+    },
+)
