@@ -1,10 +1,11 @@
-"""What tests of chat completions and of Responses share: wrappers, and a client that goes away or reads slowly."""
+"""Shared by the tests of chat completions and of Responses: wrappers, clients that go away or read slowly."""
 
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,55 @@ class PipelineWrapper(BasePipelineWrapper):
 
     DEF
 """
+
+
+@dataclass(frozen=True)
+class Api:
+    """One of the two APIs."""
+
+    path: str
+    other_paths: tuple[str, str]  # without /v1, and the path of the deployment "it"
+    question: dict[str, Any]  # the field of the body
+    argument: str  # of the methods
+    method: str  # without _async
+    text: Callable[[Any], str]  # of a whole answer
+
+    @property
+    def sync(self) -> str:
+        """The head of a ``def`` method; its body follows, indented by four spaces."""
+        return f"def {self.method}(self, model, {self.argument}, body):\n    "
+
+    @property
+    def asynchronous(self) -> str:
+        """The head of an ``async def`` method."""
+        return f"async def {self.method}_async(self, model, {self.argument}, body):\n    "
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """A request to the deployment "it"."""
+        return {"model": "it", **self.question}
+
+    def ask(self, server: LiveServer, path: str = "", **body: Any) -> Any:
+        """Ask the deployment "it"."""
+        return server.client.post(path or self.path, json={**self.body, **body})
+
+
+CHAT = Api(
+    "/v1/chat/completions",
+    ("/chat/completions", "/it/chat"),
+    {"messages": [{"role": "user", "content": "hello"}]},
+    "messages",
+    "run_chat_completion",
+    lambda answer: answer["choices"][0]["message"]["content"],
+)
+RESPONSES = Api(
+    "/v1/responses",
+    ("/responses", "/it/responses"),
+    {"input": "hello"},
+    "input_items",
+    "run_response",
+    lambda answer: answer["output"][0]["content"][0]["text"],
+)
 
 
 def method(definition: str) -> str:
