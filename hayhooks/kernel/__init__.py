@@ -2,7 +2,7 @@
 
     watch ── tick ──> scan ── revisions ──> plan ── plan ──> load ── deployment | failure ──> snapshot
 
-``reconcile`` runs that line from left to right, once per tick, in a thread of its own, and gives every new
-snapshot to ``publish``; what a snapshot no longer holds goes to ``retire`` after its last request. Read it in that
-order: ``reconcile.py`` first, then the steps. Nothing here knows HTTP.
+``reconcile`` runs that line from left to right, once per tick, in its own thread, and publishes each new snapshot.
+``retire`` tears down what a snapshot no longer holds, after its last request. Start with ``reconcile.py``, then read
+the steps in order; ``state.py`` has the values between them. Nothing here knows HTTP.
 """

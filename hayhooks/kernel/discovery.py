@@ -71,7 +71,14 @@ def entry_problem(path: Path) -> str | None:
         return None
     if path.suffix in YAML_SUFFIXES:
         return ""
-    if _looks_like_a_wrapper(path):
+    if path.suffix == ".py":
+        try:
+            is_meant = b"class PipelineWrapper" in path.read_bytes()
+        except OSError:
+            is_meant = False
+    else:
+        is_meant = path.suffix == "" and path.name == path.name.lower()  # but not LICENSE, Makefile, Dockerfile
+    if is_meant:
         return f"{path.name} is a file where a folder should be: move it to {path.stem}/{WRAPPER_FILE}"
     return None
 
@@ -92,15 +99,6 @@ def _mode(path: str | Path) -> int:
         return os.stat(path).st_mode
     except OSError:
         return 0
-
-
-def _looks_like_a_wrapper(path: Path) -> bool:
-    if path.suffix == ".py":
-        try:
-            return b"class PipelineWrapper" in path.read_bytes()
-        except OSError:
-            return False
-    return path.suffix == "" and path.name == path.name.lower()  # but not LICENSE, Makefile, Dockerfile
 
 
 def is_directory(entry: os.DirEntry[str]) -> bool:

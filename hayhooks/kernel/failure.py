@@ -1,4 +1,4 @@
-"""Failures: what a load raised, told as text. An exception would keep the failed modules alive."""
+"""Failure: what a load raised, as text. An exception would keep the failed modules alive."""
 
 import importlib
 import linecache
@@ -10,13 +10,14 @@ from hayhooks.errors import LoadError, Place, safe_str, sendable
 from hayhooks.kernel.isolation import PREFIX, with_public_names
 from hayhooks.kernel.state import Failure, Revision
 
-_OURS = (str(Path(__file__).parent.parent), str(Path(importlib.__file__).parent), "<frozen importlib")  # frames
+# Source files whose frames users need not see: hayhooks and the import machinery.
+_INTERNAL = (str(Path(__file__).parent.parent), str(Path(importlib.__file__).parent), "<frozen importlib")
 
 
 def failure_of(revision: Revision, error: BaseException) -> Failure:
-    """What *error*, raised by the load of *revision*, says: the reason, where it is and what would help."""
+    """Describe *error*, raised by the load of *revision*: the reason, the place in the user's code and a hint."""
     if not isinstance(error, LoadError):
-        error = _translated(error, revision)
+        error = _load_error(error, revision)
     elif isinstance(error.__cause__, ModuleNotFoundError):
         error.hint = error.hint or _hint(error.__cause__, revision)
     place = error.place and Place(sendable(error.place.file), error.place.line, sendable(error.place.source))
@@ -24,58 +25,55 @@ def failure_of(revision: Revision, error: BaseException) -> Failure:
     return Failure(revision, sendable(with_public_names(error.reason)), traceback, place, hint, time.time())
 
 
-def _translated(error: BaseException, revision: Revision) -> LoadError:
-    """What the user's code raised, as text: reason, traceback without our own frames, place and hint."""
+def _load_error(error: BaseException, revision: Revision) -> LoadError:
     message = " ".join(safe_str(error).split()) or "(no message)"
     reason = f"{type(error).__name__}: {with_public_names(message)}"
     try:
-        traceback = "".join(_without_our_frames(tracebacks.TracebackException.from_exception(error)).format())
+        traceback = tracebacks.TracebackException.from_exception(error)
+        _drop_internal_frames(traceback)
         return LoadError(
             reason,
-            traceback=with_public_names(traceback),
+            traceback=with_public_names("".join(traceback.format())),
             place=_place(error, str(revision.path)),
             hint=_hint(error, revision),
         )
-    # Errors may be of the user's own making, down to their attributes: then only the frames can be told.
+    # The user's own error classes may raise from any attribute: then only the frames can be shown.
     except BaseException:
         return LoadError(reason, traceback=with_public_names("".join(tracebacks.format_tb(error.__traceback__))))
 
 
-def _without_our_frames(told: tracebacks.TracebackException) -> tracebacks.TracebackException:
-    """*told*, and what it came from, without the frames of hayhooks and of the import machinery."""
-    told.stack = tracebacks.StackSummary.from_list(
-        [frame for frame in told.stack if not frame.filename.startswith(_OURS)]
+def _drop_internal_frames(traceback: tracebacks.TracebackException) -> None:
+    traceback.stack = tracebacks.StackSummary.from_list(
+        [frame for frame in traceback.stack if not frame.filename.startswith(_INTERNAL)]
     )
-    for origin in (told.__cause__, told.__context__):
+    for origin in (traceback.__cause__, traceback.__context__):
         if origin is not None:
-            _without_our_frames(origin)
-    return told
+            _drop_internal_frames(origin)
 
 
 def _place(error: BaseException, folder: str) -> Place | None:
-    """The innermost place in *folder*: of a syntax error the line it is in, else the last frame there."""
+    """Return the innermost place in *folder*: a syntax error's own line, else that of the last frame there."""
     if isinstance(error, SyntaxError) and error.filename and error.filename.startswith(folder):
         return Place(error.filename, error.lineno or 1, (error.text or "").strip())
     for frame in reversed(tracebacks.extract_tb(error.__traceback__)):
         if frame.filename.startswith(folder):
-            line = frame.lineno or 1
             linecache.checkcache(frame.filename)
-            return Place(frame.filename, line, (frame.line or "").strip())
+            return Place(frame.filename, frame.lineno or 1, (frame.line or "").strip())
     return None
 
 
 def _hint(error: BaseException, revision: Revision) -> str:
-    if isinstance(error, OSError) and Path(str(error.filename)).name == ".haystack":  # which it makes when imported
+    if isinstance(error, OSError) and Path(str(error.filename)).name == ".haystack":  # Haystack makes it on import
         return "HAYSTACK_TELEMETRY_ENABLED=false, or HOME=a directory that can be written to"
     if not isinstance(error, ModuleNotFoundError) or not error.name or error.name.startswith(PREFIX):
-        return ""  # of a file that is missing beside the wrapper the message says all
+        return ""  # for a file that is missing beside the wrapper the message says all
     top = error.name.partition(".")[0]
     if "requirements.txt" in revision.files:
         return f"pip install -r {revision.path / 'requirements.txt'}"
     return f"pip install {_DISTRIBUTIONS.get(top, top.replace('_', '-'))}"
 
 
-# Import names whose distribution is called something else, among those that Haystack users meet.
+# Import names whose distribution has another name, among those that Haystack users meet.
 _DISTRIBUTIONS = {
     "PIL": "pillow",
     "bs4": "beautifulsoup4",

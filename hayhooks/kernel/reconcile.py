@@ -174,13 +174,7 @@ class Reconciler:
 
     def _reconcile(self, scope: ScanScope) -> None:
         """Take one turn: scan, plan, cancel and start loads, publish what has changed."""
-        began = time.thread_time()
-        self._last_scan = scan = self._scanner.scan(time.monotonic(), scope)
-        if scope.everything:
-            self.watch.full_scan_took(time.thread_time() - began)
-        self.watch.follow(scan.directories)
-
-        revisions = self._with_given(scan.revisions)
+        revisions = self._scan(scope)
         todo = plan(self.snapshot, self._loading(), revisions)
         for name in (*todo.forget, *todo.remove):
             self._cancel(name)
@@ -188,7 +182,6 @@ class Reconciler:
             self._preloader.lay(todo.load)
         for revision in todo.load:
             self._start(revision)
-
         outcomes = self._publishable(revisions)
         loading = self._loading(without=outcomes)
         snapshot = advance(
@@ -197,22 +190,29 @@ class Reconciler:
             forget=todo.forget,
             remove=todo.remove,
             loading=loading,
-            looked=not scan.pending,
-            ready=not (scan.pending or loading) or self._is_late,
-            problem=scan.problem,
+            looked=not self._last_scan.pending,
+            ready=not (self._last_scan.pending or loading) or self._is_late,
+            problem=self._last_scan.problem,
         )
         if snapshot is not self.snapshot:
             self._go_live(snapshot)
         for name in outcomes:  # not before they are published: if that failed, the next turn publishes them
             del self._jobs[name]
 
-    def _with_given(self, found: Mapping[str, Revision]) -> Mapping[str, Revision]:
-        """Add the revisions given in code to those *found*.
+    def _scan(self, scope: ScanScope) -> Mapping[str, Revision]:
+        """Scan, watch what the scan visited, and return what is wanted: the revisions on disk and those given in code.
 
-        A folder with the name of one is a failure beside it, but not before that one serves: one name has one load.
+        A folder with the name of a given one is a failure beside it, but not before that one serves: a name has one
+        load at a time.
         """
-        claimed = found.keys() & self.snapshot.deployments.keys()
-        return {**found, **{name: revision for name, revision in self._given.items() if name not in claimed}}
+        began = time.thread_time()
+        self._last_scan = scan = self._scanner.scan(time.monotonic(), scope)
+        if scope.everything:
+            self.watch.full_scan_took(time.thread_time() - began)
+        self.watch.follow(scan.directories)
+        claimed = scan.revisions.keys() & self.snapshot.deployments.keys()
+        given = {name: revision for name, revision in self._given.items() if name not in claimed}
+        return {**scan.revisions, **given}
 
     def _loading(self, without: Collection[str] = ()) -> dict[str, Loading]:
         jobs = {name: job for name, job in self._jobs.items() if name not in without}
@@ -321,19 +321,16 @@ class Reconciler:
             message = self._inbox.get(timeout=timeout_s)
             while True:
                 if isinstance(message, _Finished):
-                    self._finish(message.job, message.outcome)
+                    message.job.outcome, message.job.finished_at = message.outcome, time.monotonic()
+                    if isinstance(message.outcome, Failure):
+                        self.retirement.collect_soon()
+                    elif message.job.is_cancelled:
+                        self.retirement.add([message.outcome])
                 elif message is not None:
                     ticks.append(message)
                 message = self._inbox.get_nowait()
         except queue.Empty:
             return ticks
-
-    def _finish(self, job: _LoadJob, outcome: Deployment | Failure) -> None:
-        if isinstance(outcome, Failure):
-            self.retirement.collect_soon()
-        elif job.is_cancelled:
-            self.retirement.add([outcome])
-        job.outcome, job.finished_at = outcome, time.monotonic()
 
     def _scope_of(self, ticks: list[frozenset[str]]) -> ScanScope:
         """Return the folders that the changed paths concern, and those of finished loads; everything if in doubt."""

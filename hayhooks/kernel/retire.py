@@ -9,6 +9,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from types import FrameType
 
 from loguru import logger as log
@@ -102,11 +103,8 @@ class Retirement:
             drain = _Drain(deployment, time.time(), time.monotonic() + self._drain_s)
             with self._changed:
                 self._drains.append(drain)
-
-            def retire(drain: _Drain = drain) -> None:
-                self._threads.submit(lambda: self._retire(drain))
-
-            deployment.runtime.leases.release_when_idle(retire)
+            retire = partial(self._retire, drain)
+            deployment.runtime.leases.release_when_idle(partial(self._threads.submit, retire))
 
     def tick(self) -> None:
         """Cancel requests that have drained for too long, and replace threads in which a teardown hangs."""
@@ -116,9 +114,9 @@ class Retirement:
         for drain in expired:
             leases = drain.deployment.runtime.leases.held
             if leases and not drain.is_expired:
-                told = drain.retired()
+                retired = drain.retired()
                 message = "{}: revision {} still has {} after {:g} s: cancelling"
-                log.warning(message, told.name, told.revision, told.why, self._drain_s)
+                log.warning(message, retired.name, retired.revision, retired.why, self._drain_s)
             for lease in leases:
                 self._loop.call_soon_threadsafe(lease.expire, DrainedError)
             drain.is_expired, drain.expires_at = True, now + _RECANCEL_AFTER_S
@@ -170,17 +168,16 @@ class Retirement:
         gc.collect()
         self._collect_not_before = time.monotonic() + (time.monotonic() - began) / _MAX_COLLECT_SHARE
         for torn in torn_down:
-            if torn.wrapper() is not None and not torn.retired.why and not self._is_stopping:
-                self._explain(torn)
+            if torn.wrapper() is None or torn.retired.why or self._is_stopping:
+                continue
+            referrers = {_described(referrer) for referrer in gc.get_referrers(torn.wrapper())}
+            names = ", ".join(sorted(referrers)[:_MAX_REFERRERS]) or "something that cannot be seen"
+            torn.retired = retired = replace(torn.retired, why=f"still referred to by {names}")
+            log.warning(
+                "{}: revision {} was torn down, but its memory is {}", retired.name, retired.revision, retired.why
+            )
         with self._changed:
             self._torn_down = [torn for torn in self._torn_down if torn.wrapper() is not None]
-
-    def _explain(self, torn: _TornDown) -> None:
-        """Note and log what keeps the wrapper in memory after a collection."""
-        referrers = {_described(referrer) for referrer in gc.get_referrers(torn.wrapper())}
-        names = ", ".join(sorted(referrers)[:_MAX_REFERRERS]) or "something that cannot be seen"
-        torn.retired = retired = replace(torn.retired, why=f"still referred to by {names}")
-        log.warning("{}: revision {} was torn down, but its memory is {}", retired.name, retired.revision, retired.why)
 
 
 def _described(referrer: object) -> str:

@@ -168,7 +168,8 @@ class Scanner:
         if tracked is not None:
             tree = self._with_shared(tree, tracked.imports)
         if tracked is None:
-            changed_at = now - self._debounce_s if self._is_first_scan and _is_old(tree) else now
+            is_old = tree.newest_ctime_ns < time.time_ns() - _STABLE_AT_START_S * 1e9
+            changed_at = now - self._debounce_s if self._is_first_scan and is_old else now
             self._tracked[name] = tracked = _Tracked(tree, changed_at, changed_at)
         elif tracked.tree != tree:
             if tracked.is_read or tracked.tree.code != tree.code or tracked.tree.shared != tree.shared:
@@ -270,12 +271,6 @@ class Scanner:
         return self._last
 
 
-def _is_old(tree: TreeStat) -> bool:
-    """Whether nothing in *tree* was changed lately, as far as the file system's clock is ours."""
-    newest_ns = max((stamp.ctime_ns for stamp in tree.stamps.values()), default=0)
-    return newest_ns < time.time_ns() - _STABLE_AT_START_S * 1e9
-
-
 def _imports(revision: Revision) -> frozenset[str]:
     """Return what the code of *revision* imports from outside its folder."""
     sources = {path: file.source for path, file in revision.files.items() if file.source is not None}
@@ -287,10 +282,7 @@ def _imports(revision: Revision) -> frozenset[str]:
 
 
 def _read_revision(name: str, tree: TreeStat, before: Revision | None, *, data_may_move: bool) -> Revision | None:
-    """Read the files of *tree* that differ from *before*; None if one has changed since it was seen.
-
-    With *data_may_move* the stamp of a data file stands for its content if that changes while it is read.
-    """
+    """Read the files of *tree* that differ from *before*; None if one has changed since it was seen."""
     if tree.problem:
         return _unreadable(name, tree, tree.problem)
     folder = tree.path.parent if tree.kind is RevisionKind.YAML else tree.path
@@ -306,7 +298,7 @@ def _read_revision(name: str, tree: TreeStat, before: Revision | None, *, data_m
             except _ChangedError:
                 if runs or not data_may_move:
                     return None
-                file = _by_stamp(stamp)
+                file = _by_stamp(stamp)  # moving data need not be read exactly
             except OSError as error:
                 return _unreadable(name, tree, f"{folder / relative} cannot be read: {error.strerror or error}")
         files[relative] = file

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
-from hayhooks.kernel.state import Shared
+from hayhooks.kernel.state import Shared, Stamp
 
 _PATIENCE_S = 5.0  # for the import of another load
 _DOTTED = re.compile(rb"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
@@ -91,16 +91,13 @@ def _absolute(node: ast.ImportFrom, package: str) -> str:
     return ".".join([*parts[: len(parts) - node.level + 1], *([node.module] if node.module else [])])
 
 
-_Stamp = tuple[int, int, int, int, int]
-
-
 class PythonPath:
     """Finds what sources import from the directories *roots*, and in which version. For one thread."""
 
     def __init__(self, roots: Sequence[str]) -> None:
         self.roots = tuple(roots)
         self._listings: dict[str, frozenset[str]] = {}
-        self._files: dict[str, tuple[_Stamp, bytes] | None] = {}  # all that were looked for; None: there is none
+        self._files: dict[str, tuple[Stamp, bytes] | None] = {}  # all that were looked for; None: there is none
         self._found: dict[frozenset[str], Mapping[str, Shared]] = {}
 
     def look(self) -> None:
@@ -176,14 +173,12 @@ def _listing(root: str) -> frozenset[str]:
         return frozenset()
 
 
-def _stamp(path: str) -> _Stamp | None:
+def _stamp(path: str) -> Stamp | None:
     try:
         status = os.stat(path)
     except OSError:
         return None
-    if not stat.S_ISREG(status.st_mode):
-        return None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    return Stamp.of(status) if stat.S_ISREG(status.st_mode) else None
 
 
 class SharedModules(importlib.abc.MetaPathFinder):

@@ -49,6 +49,11 @@ class TreeStat:
         return (file.device, file.inode) if file else next(iter(self.directories.values()), (0, 0))
 
     @property
+    def newest_ctime_ns(self) -> int:
+        """When a file changed last, by the file system's clock; 0 without files."""
+        return max((stamp.ctime_ns for stamp in self.stamps.values()), default=0)
+
+    @property
     def code(self) -> Mapping[str, Stamp | None]:
         """The stamps of the files that run; None for each of the others."""
         return {path: stamp if is_code(path, self.kind) else None for path, stamp in self.stamps.items()}
@@ -66,7 +71,12 @@ def stat_tree(name: str, paths: Sequence[Path], name_problem: str) -> TreeStat:
     problem = problem or name_problem
     if not problem:
         try:
-            return _stat_file(path) if path.suffix in YAML_SUFFIXES and not path.is_dir() else _stat_folder(path)
+            if path.suffix in YAML_SUFFIXES and not path.is_dir():
+                return _stat_file(path)
+            walk = _Walk(path)
+            written = frozenset(walk.self_written)
+            directories, is_truncated = walk.directories, walk.is_truncated
+            return TreeStat(path, walk.stamps, directories=directories, self_written=written, is_truncated=is_truncated)
         except _TooManyFilesError:
             problem = f"{path} holds more than {_MAX_FILES:,} files: move what is no part of the wrapper out of it"
         except OSError as error:
@@ -92,17 +102,6 @@ def _stat_file(path: Path) -> TreeStat:
     return TreeStat(path, {path.name: stamp}, directories=directories, kind=RevisionKind.YAML)
 
 
-def _stat_folder(folder: Path) -> TreeStat:
-    walk = _Walk(folder)
-    return TreeStat(
-        folder,
-        walk.stamps,
-        directories=walk.directories,
-        self_written=frozenset(walk.self_written),
-        is_truncated=walk.is_truncated,
-    )
-
-
 class _Walk:
     """Stats every file below *folder*; links are followed, each real directory once."""
 
@@ -115,24 +114,18 @@ class _Walk:
         self._folder = cached_realpath(str(folder), identity)
         self._written = self_writes.written_in(self._folder)
         self._visited: set[tuple[int, int]] = set()
-        links = self._visit_tree("", str(folder), identity, _MAX_FILES)
+        links = self._visit("", str(folder), identity, _MAX_FILES)
         while links:
             prefix, directory = links.pop()
-            if not f"{self._folder}/".startswith(real_path(directory).rstrip("/") + "/"):  # no way back up
-                links += self._visit_link(prefix, directory)
+            if f"{self._folder}/".startswith(real_path(directory).rstrip("/") + "/"):  # a way back up
+                continue
+            stamps, directories = dict(self.stamps), dict(self.directories)
+            try:
+                links += self._visit(prefix, directory, identity_of(directory), len(stamps) + _MAX_LINKED_FILES)
+            except _TooManyFilesError:
+                self.stamps, self.directories = stamps, directories
 
-    def _visit_link(self, prefix: str, directory: str) -> list[tuple[str, str]]:
-        """Visit the target of a link, all of it or, if that is too much, nothing."""
-        stamps, directories = dict(self.stamps), dict(self.directories)
-        try:
-            return self._visit_tree(prefix, directory, identity_of(directory), len(stamps) + _MAX_LINKED_FILES)
-        except _TooManyFilesError:
-            self.stamps, self.directories = stamps, directories
-            return []
-
-    def _visit_tree(
-        self, prefix: str, top: str, top_identity: tuple[int, int], max_files: int
-    ) -> list[tuple[str, str]]:
+    def _visit(self, prefix: str, top: str, top_identity: tuple[int, int], max_files: int) -> list[tuple[str, str]]:
         """Visit *top* and all below it; returns the links to directories, with their prefixes."""
         links: list[tuple[str, str]] = []
         to_visit = deque([(prefix, top, cached_realpath(top, top_identity))])
@@ -155,13 +148,23 @@ class _Walk:
                         links.append((relative + "/", entry.path))
                     else:
                         to_visit.append((relative + "/", entry.path, f"{real}/{entry.name}"))
-                elif not _is_sqlite_journal(relative, entries) and (stamp := _stamp(entry)) is not None:
-                    self._add(relative, f"{real}/{entry.name}", stamp)
+                else:
+                    self._visit_file(relative, entry, f"{real}/{entry.name}", entries)
             if len(self.stamps) > max_files:
                 raise _TooManyFilesError
         return links
 
-    def _add(self, relative: str, path: str, stamp: Stamp) -> None:
+    def _visit_file(self, relative: str, entry: os.DirEntry[str], path: str, siblings: Collection[str]) -> None:
+        database, _, suffix = relative.rpartition("-")
+        if suffix in ("journal", "wal", "shm") and database in siblings:  # SQLite keeps it while it works
+            return
+        try:
+            status = entry.stat()
+        except OSError:  # a dangling link
+            return
+        if not stat.S_ISREG(status.st_mode):
+            return
+        stamp = Stamp.of(status)
         if path in self._written and self_writes.is_self_written(self._folder, path, stamp):
             self.self_written.add(relative)
             if not relative.endswith(".py"):
@@ -184,21 +187,6 @@ def _entries(prefix: str, directory: str) -> Iterator[tuple[str, os.DirEntry[str
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:  # too deep to be opened by any path
             raise
-
-
-def _is_sqlite_journal(relative: str, entries: Collection[str]) -> bool:
-    """Whether SQLite keeps the file beside one of *entries*, a database, while it works."""
-    database, _, suffix = relative.rpartition("-")
-    return suffix in ("journal", "wal", "shm") and database in entries
-
-
-def _stamp(entry: os.DirEntry[str]) -> Stamp | None:
-    """Return the stamp of a regular file; None for others and for dangling links."""
-    try:
-        status = entry.stat()
-    except OSError:
-        return None
-    return Stamp.of(status) if stat.S_ISREG(status.st_mode) else None
 
 
 def cached_realpath(directory: str, identity: tuple[int, int]) -> str:

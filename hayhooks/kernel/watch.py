@@ -8,11 +8,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from loguru import logger as log
 from watchfiles._rust_notify import RustNotify
 
+_EVENT_STEP_MS = 10  # a burst of events must pause for this long before it is reported: the least that a save costs
 _MAX_BURST_MS = 400  # a burst of events is reported after this long, even if it goes on
 _RETRY_EVENTS_AFTER_S = 30.0  # after an error that left only polling
 
@@ -33,32 +35,22 @@ class WatchState:
 
 
 class Watch:
-    """Watches directories in a thread of its own, and reports the paths that changed.
-
-    The thread is ours: ``awatch`` borrows from the thread pool that requests use, and starved with 60 of them blocked.
+    """Watches directories in a thread of its own.
 
     Args:
-        tick: called in that thread with the changed paths, and with none every poll interval.
-        poll_interval_s: the time between two ticks without paths; longer where there are events and full scans are
-            slow.
+        tick: called in that thread with the changed paths, and with none every *poll_interval_s*.
+        poll_interval_s: grows while there are events and full scans are slow.
         events: whether to ask the file system for events at all.
-        event_step_ms: a burst of events must pause for this long before it is reported: the least a save costs.
     """
 
-    def __init__(
-        self,
-        tick: Callable[[frozenset[str]], None],
-        *,
-        poll_interval_s: float,
-        events: bool = True,
-        event_step_ms: int = 10,
-    ) -> None:
+    # Not watchfiles.awatch: it borrows from the thread pool that requests use, and starved with 60 of them blocked.
+
+    def __init__(self, tick: Callable[[frozenset[str]], None], *, poll_interval_s: float, events: bool = True) -> None:
         self.state = WatchState(0, poll_interval_s, "" if events else "events are switched off")
         self._tick = tick
         self._poll_interval_s = poll_interval_s
         self._rest_s = 0.0  # the least time between two full scans while there are events
         self._events = events
-        self._event_step_ms = event_step_ms
         self._directories: Mapping[str, tuple[int, int]] = {}
         self._absent: tuple[str, ...] = ()  # of those, when the watch began
         self._renew = threading.Event()  # other directories are to be watched
@@ -132,7 +124,7 @@ class Watch:
                     poll_at = time.monotonic() + max(self._poll_interval_s, rest_s)
                 # A folder that changes all the time must not delay the poll.
                 timeout_ms = max(int((poll_at - time.monotonic()) * 1000), 1)
-                changes = backend.watch(_MAX_BURST_MS, self._event_step_ms, timeout_ms, self._renew)
+                changes = backend.watch(_MAX_BURST_MS, _EVENT_STEP_MS, timeout_ms, self._renew)
                 if not isinstance(changes, str):
                     paths = frozenset(path for _, path in changes)
                     self._tick(paths)
@@ -162,16 +154,9 @@ class Watch:
 
 def _inotify_watches() -> dict[str, int]:
     """Count the watches of each inotify descriptor of this process; empty where there is no Linux."""
-    try:
-        descriptors = os.listdir("/proc/self/fdinfo")
-    except OSError:
-        return {}
-    return {descriptor: count for descriptor in descriptors if (count := _watches_of(descriptor))}
-
-
-def _watches_of(descriptor: str) -> int:
-    try:
-        with open(f"/proc/self/fdinfo/{descriptor}") as lines:
-            return sum(line.startswith("inotify wd") for line in lines)
-    except OSError:  # closed meanwhile
-        return 0
+    watches = {}
+    with suppress(OSError):
+        for descriptor in os.listdir("/proc/self/fdinfo"):
+            with suppress(OSError), open(f"/proc/self/fdinfo/{descriptor}") as lines:  # it may be closed meanwhile
+                watches[descriptor] = sum(line.startswith("inotify wd") for line in lines)
+    return {descriptor: count for descriptor, count in watches.items() if count}
