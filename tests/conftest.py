@@ -26,16 +26,22 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def server(root: Path) -> Iterator[LiveServer]:
-    """A server over an empty pipelines directory."""
+def own_server(root: Path) -> Iterator[LiveServer]:
+    """A server of this test alone, over an empty pipelines directory."""
     with serving(root) as server:
         yield server
+
+
+@pytest.fixture
+def server(own_server: LiveServer) -> LiveServer:
+    """``own_server``, but where a module has another one."""
+    return own_server
 
 
 @pytest.fixture(scope="session")
 def server_of_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedServer]:
     """What ``shared_server`` is, without the clean-up after each test."""
-    with serving(tmp_path_factory.mktemp("pipelines")) as running:
+    with serving(tmp_path_factory.mktemp("pipelines"), removal_grace_ms=0) as running:
         server = SharedServer(running.app, running.root, running.url)
         with server.client:
             yield server

@@ -66,6 +66,11 @@ class PipelineWrapper(BasePipelineWrapper):
 CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 
 
+@pytest.fixture
+def server(shared_server: LiveServer) -> LiveServer:
+    return shared_server
+
+
 def texts(drawing: bytes) -> str:
     return " ".join(ET.fromstring(drawing).itertext())
 

@@ -29,6 +29,11 @@ class PipelineWrapper(BasePipelineWrapper):
 """
 
 
+@pytest.fixture
+def server(shared_server: LiveServer) -> LiveServer:
+    return shared_server
+
+
 def fails_in_setup(statement: str) -> str:
     return IN_SETUP.format(statement=statement)
 

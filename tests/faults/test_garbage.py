@@ -64,6 +64,11 @@ ASYNC = WRAPPER.replace("def run_api(", "async def run_api_async(").replace(
 )
 
 
+@pytest.fixture
+def server(shared_server: LiveServer) -> LiveServer:
+    return shared_server
+
+
 @pytest.fixture(autouse=True)
 def _logs_as_the_server_does() -> Iterator[None]:
     """loguru's own way to show an error looks at all variables, and Python keeps for ever what was looked at."""

@@ -66,14 +66,19 @@ class Hammer:
         self._stop.set()
 
 
+@pytest.fixture
+def server(shared_server: LiveServer) -> LiveServer:
+    return shared_server
+
+
 def chat(client: httpx.Client) -> httpx.Response:
     body = {"model": "chat", "messages": [{"role": "user", "content": "x"}]}
     return client.post("/v1/chat/completions", json=body)
 
 
-def test_a_hundred_overwrites_and_other_folders_coming_and_going_lose_no_request(server: LiveServer):
-    server.serve("chat", VERSIONED, version=0)
-    hammer = Hammer(server.url)
+def test_a_hundred_overwrites_and_other_folders_coming_and_going_lose_no_request(own_server: LiveServer):
+    own_server.serve("chat", VERSIONED, version=0)
+    hammer = Hammer(own_server.url)
     asks: list[tuple[Callable[..., httpx.Response], Callable[..., set[int]]]] = [
         (lambda client: client.post("/chat/run", json={}), lambda response: {response.json()["result"]}),
         (
@@ -86,12 +91,12 @@ def test_a_hundred_overwrites_and_other_folders_coming_and_going_lose_no_request
         clients = [pool.submit(hammer.ask, *ask) for ask in asks]
         try:
             for version in range(1, 101):
-                server.write("chat", VERSIONED, version=version)
+                own_server.write("chat", VERSIONED, version=version)
                 if version % 4 == 1:
-                    server.write(f"other{version % 12}", answer="")
-                elif version % 4 == 3 and (server.root / f"other{(version - 2) % 12}").exists():
-                    server.remove(f"other{(version - 2) % 12}")
-                server.eventually(lambda version=version: server.run("chat") == version)  # type: ignore[misc]
+                    own_server.write(f"other{version % 12}", answer="")
+                elif version % 4 == 3 and (own_server.root / f"other{(version - 2) % 12}").exists():
+                    own_server.remove(f"other{(version - 2) % 12}")
+                own_server.eventually(lambda version=version: own_server.run("chat") == version)  # type: ignore[misc]
                 hammer.lowest = version
         finally:
             hammer.stop()
@@ -263,12 +268,12 @@ def test_an_event_loop_that_is_blocked_stops_no_load(server: LiveServer):
     server.eventually(lambda: server.run("other") == "")
 
 
-def test_many_requests_at_once_are_all_answered(server: LiveServer):
-    server.serve("echo", answer="")
+def test_many_requests_at_once_are_all_answered(own_server: LiveServer):
+    own_server.serve("echo", answer="")
 
     async def ask() -> list[httpx.Response]:
         limits = httpx.Limits(max_connections=50)
-        async with httpx.AsyncClient(base_url=server.url, timeout=30, limits=limits) as client:
+        async with httpx.AsyncClient(base_url=own_server.url, timeout=30, limits=limits) as client:
             return await asyncio.gather(*(client.post("/echo/run", json={"text": str(n)}) for n in range(500)))
 
     began = time.monotonic()

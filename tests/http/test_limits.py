@@ -85,6 +85,11 @@ CHAT = {"model": "it", "messages": [{"role": "user", "content": "x"}], "input": 
 
 
 @pytest.fixture
+def server(shared_server: LiveServer) -> LiveServer:
+    return shared_server
+
+
+@pytest.fixture
 def cancelled(server: LiveServer, tmp_path: Path) -> Path:
     """What appears when the work of "it" was cancelled, which takes longer than it may."""
     server.serve("it", SLOW, timeout=0.3, cancelled=str(tmp_path / "cancelled"))
@@ -417,8 +422,8 @@ def test_the_settings_say_it_for_wrappers_that_do_not(root: Path, tmp_path: Path
     ],
 )
 def test_what_is_no_limit_is_a_failure_that_names_it(server: LiveServer, name: str, value: str):
-    server.write("it", ECHO.replace("        pass", f"        self.{name} = {value}"), answer="")
-    state: Any = server.eventually(lambda: (state := server.state("it")) and state["error"] and state)
+    server.write("wrong", ECHO.replace("        pass", f"        self.{name} = {value}"), answer="")
+    state: Any = server.eventually(lambda: (state := server.state("wrong")) and state["error"] and state)
 
     assert state["state"] == "failed"
     assert state["error"].startswith(f"{name} of the wrapper is ")

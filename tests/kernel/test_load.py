@@ -21,6 +21,11 @@ class PipelineWrapper(BasePipelineWrapper):
 """
 
 
+@pytest.fixture
+def server(shared_server: LiveServer) -> LiveServer:
+    return shared_server
+
+
 def wrapper(run: str, *, setup: str = "pass", head: str = "") -> str:
     return head + BARE.replace("SETUP", setup).replace("RUN", run)
 
@@ -216,16 +221,16 @@ def test_the_repair_of_a_helper_alone_is_enough(server: LiveServer):
     assert server.run("chat") == 1
 
 
-def test_going_back_to_what_serves_ends_the_failure_without_a_reload(server: LiveServer):
+def test_going_back_to_what_serves_ends_the_failure_without_a_reload(own_server: LiveServer):
     good = wrapper("return self.made", setup="import uuid; self.made = uuid.uuid4().hex")
-    server.serve("chat", good)
-    made = server.run("chat")
-    server.write("chat", "import")
-    server.eventually(lambda: server.state("chat")["state"] == "stale")
-    server.write("chat", good)
-    server.eventually(lambda: server.state("chat")["state"] == "serving")
+    own_server.serve("chat", good)
+    made = own_server.run("chat")
+    own_server.write("chat", "import")
+    own_server.eventually(lambda: own_server.state("chat")["state"] == "stale")
+    own_server.write("chat", good)
+    own_server.eventually(lambda: own_server.state("chat")["state"] == "serving")
 
-    assert server.run("chat") == made
+    assert own_server.run("chat") == made
 
 
 def test_a_home_that_haystack_cannot_write_to_is_told_with_what_to_set(server: LiveServer):

@@ -74,6 +74,11 @@ class PipelineWrapper(Base):
 """
 
 
+@pytest.fixture
+def server(shared_server: LiveServer) -> LiveServer:
+    return shared_server
+
+
 def document(server: LiveServer) -> Any:
     return server.client.get("/openapi.json").raise_for_status().json()
 
@@ -92,10 +97,10 @@ def resolved(document: Any, schema: Any) -> Any:
     return schema
 
 
-def test_the_document_of_every_kind_of_wrapper_is_valid(server: LiveServer):
-    serve_varied(server)
+def test_the_document_of_every_kind_of_wrapper_is_valid(own_server: LiveServer):
+    serve_varied(own_server)
 
-    paths = document(server)
+    paths = document(own_server)
 
     validate(paths)
     assert paths["openapi"].startswith("3.1.")
@@ -142,12 +147,12 @@ def schemathesis(server: LiveServer, *options: str) -> int:
     return int(tested[1])
 
 
-def test_schemathesis_finds_no_500_and_no_undocumented_answer(server: LiveServer):
-    serve_varied(server)
+def test_schemathesis_finds_no_500_and_no_undocumented_answer(own_server: LiveServer):
+    serve_varied(own_server)
 
-    tested = schemathesis(server, f"{server.url}/openapi.json", "--phases", "examples,coverage,fuzzing")
+    tested = schemathesis(own_server, f"{own_server.url}/openapi.json", "--phases", "examples,coverage,fuzzing")
 
-    assert tested == len(operations(server)) - 1  # not the document itself
+    assert tested == len(operations(own_server)) - 1  # not the document itself
 
 
 def test_schemathesis_finds_the_same_with_a_key_where_one_is_needed(root: Path):
@@ -189,12 +194,12 @@ def needs_key(operation: Any) -> bool:
     return bool(operation.get("security", True))
 
 
-def test_operation_ids_are_names_for_code_and_each_has_its_own(server: LiveServer):
+def test_operation_ids_are_names_for_code_and_each_has_its_own(own_server: LiveServer):
     for name in ("a-b", "a.b", "a_b", "größe"):
-        server.write(name, wrapper(OPENAI))
-    server.eventually(lambda: len(server.status()["pipelines"]) == 4)
+        own_server.write(name, wrapper(OPENAI))
+    own_server.eventually(lambda: len(own_server.status()["pipelines"]) == 4)
 
-    ids = [operation["operationId"] for operation in operations(server)]
+    ids = [operation["operationId"] for operation in operations(own_server)]
 
     assert len(set(ids)) == len(ids)
     assert all(id.isidentifier() and id.isascii() for id in ids), ids
@@ -310,14 +315,14 @@ def test_what_has_no_json_schema_takes_nothing_else_with_it(server: LiveServer, 
     assert server.client.get("/odd/schema").status_code == 200
 
 
-def test_the_document_follows_the_directory(server: LiveServer):
-    server.serve("echo", answer="")
-    before = document(server)["paths"]
-    server.remove("echo")
-    server.eventually(lambda: not server.status()["pipelines"])
+def test_the_document_follows_the_directory(own_server: LiveServer):
+    own_server.serve("echo", answer="")
+    before = document(own_server)["paths"]
+    own_server.remove("echo")
+    own_server.eventually(lambda: not own_server.status()["pipelines"])
 
     assert "/echo/run" in before
-    assert "/echo/run" not in document(server)["paths"]
+    assert "/echo/run" not in document(own_server)["paths"]
 
 
 def test_a_new_generation_describes_only_what_is_new(server: LiveServer):
