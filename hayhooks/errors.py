@@ -106,14 +106,14 @@ class DrainedError(ExpiredError):
     """The request was cancelled: its deployment was replaced or removed longer ago than drains may take."""
 
     def __init__(self) -> None:
-        super().__init__("the pipeline was replaced while it worked, and the time for what it had begun is over")
+        super().__init__("the pipeline was replaced or removed, and its drain time is over (HAYHOOKS_DRAIN_TIMEOUT)")
 
 
 class TimedOutError(ExpiredError):
     """The request was cancelled: it took longer than its deployment allows."""
 
     def __init__(self, limit_s: float) -> None:
-        super().__init__(f"the pipeline was not done after {limit_s:g} s, which is all that a request may take")
+        super().__init__(f"the pipeline exceeded the request timeout of {limit_s:g} s")
 
 
 class NotFoundError(HayhooksError):

@@ -12,7 +12,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from hayhooks.errors import NotFoundError, PipelineError, safe_str
-from hayhooks.http.dispatch import not_served_error, switch_of
+from hayhooks.http.context import switch_of
+from hayhooks.http.lookup import not_served_error
 from hayhooks.kernel.haystack_hooks import pipelines
 from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.openapi.describe import TEXT, DocumentedRoute, OperationDocs, error_responses, parameter, response_object

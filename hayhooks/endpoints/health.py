@@ -6,7 +6,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute
 
-from hayhooks.http.dispatch import Switch, switch_of
+from hayhooks.http.context import switch_of
+from hayhooks.http.switch import Switch
 from hayhooks.kernel.state import Snapshot
 from hayhooks.openapi.describe import (
     JSON,

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from hayhooks.errors import NotFoundError
-from hayhooks.http.dispatch import switch_of
+from hayhooks.http.context import switch_of
 from hayhooks.kernel.state import Snapshot
 from hayhooks.observability.metrics import Metrics
 from hayhooks.observability.worker_state import WorkerStateDir

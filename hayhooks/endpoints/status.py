@@ -9,9 +9,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from hayhooks.errors import sendable
-from hayhooks.http.dispatch import Switch, failure_text, not_served_error, serving_summary, switch_of
+from hayhooks.http.context import switch_of
 from hayhooks.http.json import encode
+from hayhooks.http.lookup import not_served_error, serving_summary
+from hayhooks.http.switch import Switch
 from hayhooks.kernel.state import Snapshot
+from hayhooks.observability.change_log import failure_text
 from hayhooks.observability.worker_state import WorkerStateDir
 from hayhooks.openapi.describe import (
     JSON,

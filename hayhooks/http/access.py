@@ -1,76 +1,76 @@
-"""The guard: who may ask, and how large a question may be. It stands before the user's middleware and all routes."""
+"""Access: middleware that checks Host and API key, the valid keys, and a log of who can call the server."""
 
+import hashlib
+import hmac
 import ipaddress
+import re
+import threading
 from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
 
-from starlette._utils import get_route_path, parse_host_header
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from hayhooks.errors import RefusedError
+from hayhooks.errors import RefusedError, StartError
 from hayhooks.http.body import BodyLimits, LimitedReceive
-from hayhooks.http.keys import ApiKeys
+from hayhooks.http.context import route_path
+from hayhooks.kernel.state import Stamp
 from hayhooks.observability.log import log
 from hayhooks.settings import Settings
 
-# Whoever watches over the process asks these, by its address and without a key; they tell nothing else.
+# A supervisor of the process calls these by address and without a key; they tell nothing else.
 _PROBES = frozenset({"/healthz", "/readyz"})
+
+_HOST = re.compile(r"([a-z0-9._~%!$&'()*+,;=-]+|\[[^\]]*\])(?::[0-9]+)?", re.IGNORECASE)  # RFC 3986, "host:port"
+
+_KEYS_POLL_S = 0.5  # a changed keys file is read when it was the same at two polls
 
 
 class AccessMiddleware:
-    """Lets in who calls the server by an allowed name and brings a valid key, and bounds what they send.
+    """Checks Host and API key, and limits request bodies; before the user's middleware and all routes."""
 
-    What it refuses it raises, for the boundary to tell.
-    """
-
-    def __init__(self, app: ASGIApp, settings: Settings, keys: ApiKeys) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, keys: "ApiKeys") -> None:
         self._app = app
         self._keys = keys
         self._hosts = None if "*" in settings.allowed_hosts else [host.lower() for host in settings.allowed_hosts]
-        self._rules = BodyLimits(settings.max_body_size, settings.read_timeout)
+        self._body_limits = BodyLimits(settings.read_timeout)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Let one request or websocket pass.
+        """Pass one request or websocket on.
 
         Raises:
-            RefusedError: it must not.
+            RefusedError: it is not allowed.
         """
+        if scope["type"] in ("http", "websocket") and (self._keys or self._hosts is not None) and not _is_probe(scope):
+            headers = Headers(scope=scope)
+            if self._hosts is not None:
+                _check_host(headers.get("host", ""), self._hosts)
+            if self._keys:
+                _check_key(headers, self._keys)
         if scope["type"] == "http":
-            if (self._keys or self._hosts is not None) and not _is_probe(scope):
-                self._check(Headers(scope=scope))
-            receive = LimitedReceive(self._rules, scope, receive).receive
-        elif scope["type"] == "websocket":
-            self._check(Headers(scope=scope))
+            receive = LimitedReceive(self._body_limits, scope, receive).receive
         return self._app(scope, receive, send)
-
-    def _check(self, headers: Headers) -> None:
-        if self._hosts is not None:
-            _check_host(headers.get("host", ""), self._hosts)
-        if self._keys:
-            _check_key(headers, self._keys)
 
 
 def _is_probe(scope: Scope) -> bool:
-    return scope["method"] in ("GET", "HEAD") and get_route_path(scope) in _PROBES
+    return scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and route_path(scope) in _PROBES
 
 
-def _check_host(called: str, allowed: list[str]) -> None:
-    parsed = parse_host_header(called)
-    host = parsed.host.lower() if parsed is not None else ""
+def _check_host(header: str, allowed: list[str]) -> None:
+    match = _HOST.fullmatch(header)
+    host = match[1].lower() if match else ""
     if not any(host == pattern or (pattern.startswith("*.") and host.endswith(pattern[1:])) for pattern in allowed):
-        raise RefusedError(
-            400, f"The host {called!r} is none that the server may be called by (HAYHOOKS_ALLOWED_HOSTS)"
-        )
+        raise RefusedError(400, f"Host {header!r} is not allowed (HAYHOOKS_ALLOWED_HOSTS)")
 
 
-def _check_key(headers: Headers, keys: ApiKeys) -> None:
-    """The message never repeats what was sent: it may be somebody's key for something else."""
-    given = headers.getlist("authorization")
-    if not given:
-        raise _unauthorized("There is no API key: send it in the header 'Authorization: Bearer KEY'")
-    scheme, _, key = given[0].strip().partition(" ")
-    if len(given) > 1 or scheme.lower() != "bearer" or not key.strip():
-        raise _unauthorized("The header Authorization must be one, and say 'Bearer KEY'")
+def _check_key(headers: Headers, keys: "ApiKeys") -> None:
+    # The messages never repeat what was sent: it may be a key for something else.
+    authorization = headers.getlist("authorization")
+    if not authorization:
+        raise _unauthorized("API key missing: send the header 'Authorization: Bearer KEY'")
+    scheme, _, key = authorization[0].strip().partition(" ")
+    if len(authorization) > 1 or scheme.lower() != "bearer" or not key.strip():
+        raise _unauthorized("Authorization header not valid: send exactly one, as 'Bearer KEY'")
     if key.strip().encode("latin-1") not in keys:
         raise _unauthorized("The API key is not valid")
 
@@ -79,33 +79,99 @@ def _unauthorized(message: str) -> RefusedError:
     return RefusedError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 
 
+class ApiKeys:
+    """The valid API keys, from the settings and from a file that is read again when it changes.
+
+    Only digests of the keys are kept.
+
+    Raises:
+        StartError: there is a file, and it cannot be read or holds no key: nobody shall be let in by that.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._file = settings.api_keys_file and settings.api_keys_file.absolute()  # wrappers may change the directory
+        self._settings = settings.model_copy(update={"api_keys_file": self._file})
+        self._latest = self._stamp()  # at the last poll
+        self._read_at = self._latest  # when `_digests` was read, or could not be
+        try:
+            self._digests = self._read()
+        except (OSError, ValueError) as error:
+            raise StartError(f"HAYHOOKS_API_KEYS_FILE={settings.api_keys_file}: {_reason(error)}") from None
+
+    def __bool__(self) -> bool:
+        """Whether a key is needed."""
+        return bool(self._digests)
+
+    def __contains__(self, key: bytes) -> bool:
+        """Whether *key* is valid; takes the same time however much of it is right."""
+        digest, found = _digest(key), False
+        for valid in self._digests:
+            found |= hmac.compare_digest(valid, digest)
+        return found
+
+    @contextmanager
+    def followed(self) -> Iterator[None]:
+        """Read the file again when it changes, in a thread, as long as this context lasts."""
+        if self._file is None:
+            yield
+            return
+        stop = threading.Event()
+        thread = threading.Thread(target=self._follow, args=(stop,), name="hayhooks keys", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+
+    def _follow(self, stop: threading.Event) -> None:
+        while not stop.wait(_KEYS_POLL_S):
+            before, self._latest = self._latest, self._stamp()
+            if self._latest == self._read_at or self._latest != before:  # half a key must not become valid
+                continue
+            self._read_at = self._latest
+            try:
+                self._digests = self._read()
+            except (OSError, ValueError) as error:
+                log.error("HAYHOOKS_API_KEYS_FILE={}: {}; the keys read before stay valid", self._file, _reason(error))
+            else:
+                log.info("API keys reloaded: {} valid", len(self._digests))
+
+    def _read(self) -> tuple[bytes, ...]:
+        return tuple({_digest(key.encode()) for key in self._settings.valid_keys()})
+
+    def _stamp(self) -> Stamp | None:
+        try:
+            return Stamp.of(self._file.stat()) if self._file is not None else None
+        except OSError:
+            return None
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+
+
 def log_exposure(settings: Settings) -> None:
-    """Log to whom the server is open, a line each."""
-    for level, message in _open_to(settings):
-        log.log(level, message)
-
-
-def _open_to(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Log who can call the server and read its responses, one line for each risk."""
     if not settings.has_keys and not _is_loopback(settings.host):
-        yield (
-            "WARNING",
-            f"Everybody who can reach {settings.host}:{settings.port} may call every pipeline: "
-            "there are no API keys (HAYHOOKS_API_KEYS)",
+        log.warning(
+            "Anyone who can reach {}:{} may call every pipeline: there are no API keys (HAYHOOKS_API_KEYS)",
+            settings.host,
+            settings.port,
         )
-    if settings.cors_allow_credentials and _any_origin(settings):
-        yield (
-            "WARNING",
-            "Every website may call with the cookies of whoever visits it: HAYHOOKS_CORS_ALLOW_CREDENTIALS is on, "
-            "and HAYHOOKS_CORS_ALLOW_ORIGINS is *; name the origins",
+    any_origin = "*" in settings.cors_allow_origins
+    if any_origin and settings.cors_allow_credentials:
+        log.warning(
+            "Any website may call with its visitors' cookies: HAYHOOKS_CORS_ALLOW_CREDENTIALS is on and "
+            "HAYHOOKS_CORS_ALLOW_ORIGINS is *; list the origins"
         )
-    elif _any_origin(settings):
-        yield "INFO", "Every website may read our answers in its visitors' browsers (HAYHOOKS_CORS_ALLOW_ORIGINS is *)"
+    elif any_origin:
+        log.info("Any website may read responses in its visitors' browsers (HAYHOOKS_CORS_ALLOW_ORIGINS is *)")
     if settings.show_tracebacks:
-        yield "WARNING", "Answers show tracebacks, and so source code (HAYHOOKS_SHOW_TRACEBACKS)"
-
-
-def _any_origin(settings: Settings) -> bool:
-    return "*" in settings.cors_allow_origins
+        log.warning("Error responses contain tracebacks, and so source code (HAYHOOKS_SHOW_TRACEBACKS)")
 
 
 def _is_loopback(host: str) -> bool:

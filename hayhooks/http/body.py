@@ -7,22 +7,19 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope
 
 from hayhooks.errors import RefusedError
+from hayhooks.http.context import context_of
 from hayhooks.http.overdue import TimeoutQueue
 from hayhooks.http.steps import StartedAwaitable
-
-_ALLOWED = "hayhooks.body_limit"  # in the scope: the setting that says how many bytes may come, and how many
 
 
 class BodyLimits:
     """What holds for every body.
 
     Args:
-        size: bytes that a body may have, unless ``allow`` says otherwise; 0: any number.
         pause_s: how long may pass in which nothing comes.
     """
 
-    def __init__(self, size: int, pause_s: float) -> None:
-        self.allowed = ("HAYHOOKS_MAX_BODY_SIZE", size)
+    def __init__(self, pause_s: float) -> None:
         self.pause_s = pause_s
         self.waits: TimeoutQueue[LimitedReceive] = TimeoutQueue(pause_s, LimitedReceive.give_up)
 
@@ -96,14 +93,9 @@ class LimitedReceive:
                 self._refuse_if_larger(int(value[:20]))  # more digits would only take time
 
     def _refuse_if_larger(self, came: int) -> None:
-        setting, size = self._scope.get(_ALLOWED, self._rules.allowed)
+        setting, size = context_of(self._scope).body_limit
         if came > size > 0:
             raise RefusedError(413, f"The body is larger than the {size:,} bytes that are allowed ({setting})")
-
-
-def set_body_limit(scope: Scope, setting: str, size: int) -> None:
-    """Let the body of the request with *scope* have so many bytes, as *setting* says; 0: any number."""
-    scope[_ALLOWED] = (setting, size)
 
 
 async def read_body(receive: Receive) -> bytes:
@@ -123,5 +115,5 @@ async def read_body(receive: Receive) -> bytes:
 
 
 def _paused(pause_s: float) -> RefusedError:
-    message = f"Nothing of the body came for {pause_s:g} s, which is all that is waited for (HAYHOOKS_READ_TIMEOUT)"
+    message = f"No request body data received for {pause_s:g} s (HAYHOOKS_READ_TIMEOUT)"
     return RefusedError(408, message, headers={"Connection": "close"})

@@ -16,7 +16,7 @@ from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
 
 from hayhooks.errors import DisconnectedError, RefusedError
-from hayhooks.http.body import set_body_limit
+from hayhooks.http.context import context_of
 from hayhooks.kernel.operations import Operation
 
 Value = str | UploadFile
@@ -40,7 +40,7 @@ async def form_of(request: Request) -> AsyncIterator[FormData]:
     """
     settings = request.app.settings
     if content_type(request.headers) == "multipart/form-data":  # of others all lies in memory
-        set_body_limit(request.scope, "HAYHOOKS_MAX_UPLOAD_SIZE", settings.max_upload_size)
+        context_of(request.scope).body_limit = ("HAYHOOKS_MAX_UPLOAD_SIZE", settings.max_upload_size)
     try:
         form = await request.form(max_files=settings.max_upload_files)
     except ClientDisconnect:

@@ -1,7 +1,7 @@
 """The plug-in contract: what a module may offer to add routes and background work to the server."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Protocol, runtime_checkable
 
 from starlette.applications import Starlette
@@ -50,3 +50,13 @@ def deployment_routes(plug_ins: Sequence[PlugIn], deployment: Deployment) -> Ite
     for plug_in in plug_ins:
         if isinstance(plug_in, DeploymentRoutes):
             yield from plug_in.deployment_routes(deployment)
+
+
+@asynccontextmanager
+async def lifespans(plug_ins: Sequence[PlugIn], app: Starlette) -> AsyncIterator[None]:
+    """Enter the lifespans of all *plug_ins*, in their order."""
+    async with AsyncExitStack() as stack:
+        for plug_in in plug_ins:
+            if isinstance(plug_in, Lifespan):
+                await stack.enter_async_context(plug_in.lifespan(app))
+        yield

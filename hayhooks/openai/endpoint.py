@@ -20,10 +20,12 @@ from starlette.types import Receive, Scope, Send
 
 from hayhooks.errors import InvalidMessagesError, OpenAIError, PipelineError, safe_str
 from hayhooks.http.body import read_body
+from hayhooks.http.context import switch_of
 from hayhooks.http.disconnect import cancel_on_disconnect
-from hayhooks.http.dispatch import model_not_served_error, serve_with_lease, switch_of, wait_for_deployment
+from hayhooks.http.dispatch import serve_with_lease
 from hayhooks.http.invoke import Stream, collect, invoke
 from hayhooks.http.json import JSONBytesResponse, encode_part
+from hayhooks.http.lookup import model_not_served_error, wait_for_deployment
 from hayhooks.http.responses import EventStreamResponse, StreamEncoder
 from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.observability.log import log

@@ -21,11 +21,13 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from hayhooks.errors import OpenAIError, PipelineError
+from hayhooks.http.context import switch_of
 from hayhooks.http.disconnect import cancel_on_disconnect
-from hayhooks.http.dispatch import model_not_served_error, serve_with_lease, switch_of, wait_for_deployment
+from hayhooks.http.dispatch import serve_with_lease
 from hayhooks.http.forms import content_type, form_of
 from hayhooks.http.invoke import Stream, collect, invoke
 from hayhooks.http.json import encode
+from hayhooks.http.lookup import model_not_served_error, wait_for_deployment
 from hayhooks.http.responses import TextStreamResponse
 from hayhooks.kernel.operations import Operation
 from hayhooks.kernel.state import Deployment, Snapshot

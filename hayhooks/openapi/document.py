@@ -14,8 +14,8 @@ from pydantic_core import from_json
 
 from hayhooks._version import __version__
 from hayhooks.errors import sendable
-from hayhooks.http.dispatch import Generation
 from hayhooks.http.json import encode
+from hayhooks.http.switch import Generation
 from hayhooks.kernel.state import Deployment
 from hayhooks.openapi.describe import OPENAI, RESPONSES, SERVER, SHARED, OpenApiFragment, fragment, inline_refs
 

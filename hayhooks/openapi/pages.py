@@ -18,8 +18,9 @@ from starlette.routing import BaseRoute, Route
 
 from hayhooks._version import __version__
 from hayhooks.errors import NotFoundError
-from hayhooks.http.dispatch import Generation, deployment_of, switch_of
+from hayhooks.http.context import deployment_of, switch_of
 from hayhooks.http.json import encode
+from hayhooks.http.switch import Generation
 from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.openapi.describe import (
     JSON,

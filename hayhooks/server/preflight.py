@@ -5,7 +5,7 @@ import ssl
 from pathlib import Path
 
 from hayhooks.errors import StartError
-from hayhooks.http.keys import ApiKeys
+from hayhooks.http.access import ApiKeys
 from hayhooks.settings import Settings
 
 

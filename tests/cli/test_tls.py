@@ -164,10 +164,10 @@ def said(**settings: object) -> list[str]:
 
 def test_a_wildcard_for_browsers_is_said_aloud_and_louder_with_credentials():
     assert said() == [
-        "INFO Every website may read our answers in its visitors' browsers (HAYHOOKS_CORS_ALLOW_ORIGINS is *)"
+        "INFO Any website may read responses in its visitors' browsers (HAYHOOKS_CORS_ALLOW_ORIGINS is *)"
     ]
     (line,) = said(cors_allow_credentials=True)
-    assert line.startswith("WARNING Every website may call with the cookies of whoever visits it")
+    assert line.startswith("WARNING Any website may call with its visitors' cookies")
     assert said(cors_allow_origins=["https://a.example"], cors_allow_credentials=True) == []
 
 
@@ -175,7 +175,7 @@ def test_a_wildcard_for_browsers_is_said_aloud_and_louder_with_credentials():
 def test_a_server_that_others_can_reach_without_a_key_is_said_aloud(host: str, tmp_path: Path):
     origins = {"cors_allow_origins": ["https://a.example"]}
     (line,) = said(host=host, **origins)
-    assert line.startswith(f"WARNING Everybody who can reach {host}:1416 may call every pipeline")
+    assert line.startswith(f"WARNING Anyone who can reach {host}:1416 may call every pipeline")
     (tmp_path / "keys").write_text("x\n")
     assert (
         said(host=host, api_keys=["x"], **origins) == said(host=host, api_keys_file=tmp_path / "keys", **origins) == []
@@ -195,4 +195,4 @@ def test_tracebacks_in_answers_are_said_aloud():
 def test_it_is_said_once_however_many_workers_there_are(tmp_path: Path, workers: str):
     with started(tmp_path, "run", "--workers", workers) as server:
         eventually(lambda: "Application startup complete" in server.output())
-        assert server.output().count("Every website may read our answers") == 1
+        assert server.output().count("Any website may read responses") == 1

@@ -85,7 +85,7 @@ def test_a_request_is_cancelled_with_a_503_that_a_client_may_repeat(server: Live
         response = answer.result(timeout=30)
 
     assert (response.status_code, response.headers["retry-after"]) == (503, "1")
-    assert "replaced while it worked" in response.json()["detail"]
+    assert "replaced or removed, and its drain time is over" in response.json()["detail"]
     eventually(torn.exists)
     assert any("still has 1 request after 0 s: cancelling" in line for line in logged)
     assert server.run("slow", text="x") == "new x"
@@ -100,7 +100,7 @@ def test_a_chat_stream_ends_with_an_error_event(server: LiveServer, tmp_path: Pa
         events = [event.removeprefix("data: ") for event in answer.result(timeout=30).text.split("\n\n") if event]
 
     assert events[-1] == "[DONE]"
-    assert "replaced while it worked" in json.loads(events[-2])["error"]["message"]
+    assert "replaced or removed, and its drain time is over" in json.loads(events[-2])["error"]["message"]
     assert "began" in "".join(events)
     eventually(torn.exists)
 
@@ -113,7 +113,7 @@ def test_server_sent_events_end_with_an_error_event(server: LiveServer, tmp_path
         events = answer.result(timeout=30).text.split("\n\n")
 
     assert events[0] == "data: began"
-    assert "replaced while it worked" in events[1]
+    assert "replaced or removed, and its drain time is over" in events[1]
 
 
 def test_a_text_stream_is_cut(server: LiveServer, tmp_path: Path):

@@ -378,7 +378,7 @@ def test_a_client_that_leaves_while_it_sends_is_no_failure(server: LiveServer):
             connection.sendall(f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{".encode())
         eventually(lambda: lines)
 
-    assert lines == [f"INFO POST {CHAT} was cancelled: it was never complete"]
+    assert lines == [f"INFO POST {CHAT} was cancelled: the request was incomplete"]
 
 
 def test_middleware_of_the_application_changes_nothing_of_it(root: Path, tmp_path: Path):

@@ -1,0 +1,70 @@
+"""Request context: what travels with a request in its ASGI scope, under one key."""
+
+from starlette.types import Scope
+
+from hayhooks.http.switch import Switch
+from hayhooks.kernel.state import Deployment
+from hayhooks.observability.request_record import RequestRecord, current_request
+
+_KEY = "hayhooks"
+
+BodyLimit = tuple[str, int]  # the setting that limits the body, and how many bytes it allows; 0: any number
+
+
+class RequestContext:
+    """What the layers of one request tell each other.
+
+    Attributes:
+        switch: of the application.
+        body_limit: of this request's body; an endpoint may raise it before it reads.
+        response_headers: added to the response, whatever makes it.
+        deployment: in whose routes the request is; None in the server's own.
+    """
+
+    __slots__ = ("body_limit", "deployment", "response_headers", "switch")
+
+    def __init__(self, switch: Switch, body_limit: BodyLimit, response_headers: list[tuple[bytes, bytes]]) -> None:
+        self.switch = switch
+        self.body_limit = body_limit
+        self.response_headers = response_headers
+        self.deployment: Deployment | None = None
+
+
+def set_context(scope: Scope, context: RequestContext) -> None:
+    """Put *context* into *scope*."""
+    scope[_KEY] = context
+
+
+def context_of(scope: Scope) -> RequestContext:
+    """Return the context of the request with *scope*."""
+    context: RequestContext = scope[_KEY]
+    return context
+
+
+def switch_of(scope: Scope) -> Switch:
+    """Return the switch of the application that serves the request."""
+    return context_of(scope).switch
+
+
+def deployment_of(scope: Scope) -> Deployment:
+    """Return the deployment in whose routes the request is."""
+    deployment = context_of(scope).deployment
+    assert deployment is not None
+    return deployment
+
+
+def route_path(scope: Scope) -> str:
+    """Return the path below the application's root path, as routes match it."""
+    path: str = scope["path"]
+    root_path: str = scope.get("root_path", "")
+    below = path.removeprefix(root_path)
+    return below if below.startswith("/") or not below else path
+
+
+def record_pipeline(scope: Scope, name: str) -> RequestRecord:
+    """Note in the request's record that it asks for the pipeline *name*, which exists."""
+    record, metrics = current_request.get(), switch_of(scope).metrics
+    record.pipeline = name
+    if metrics is not None:
+        record.counts = metrics.of(name)
+    return record

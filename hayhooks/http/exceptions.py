@@ -1,0 +1,136 @@
+"""Exceptions to responses: every error that leaves the application becomes one here."""
+
+import inspect
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ExceptionHandler, Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketClose
+
+from hayhooks.errors import (
+    ExpiredError,
+    HayhooksError,
+    InvalidInputError,
+    NotFoundError,
+    OpenAIError,
+    PipelineError,
+    RefusedError,
+    TimedOutError,
+    UnavailableError,
+)
+from hayhooks.http.context import route_path
+from hayhooks.http.json import encode
+from hayhooks.observability.log import log, printable
+from hayhooks.observability.request_record import record_error
+
+_FINAL_STATUSES = range(200, 600)
+_PHRASES: Mapping[int, str] = {status.value: status.phrase for status in HTTPStatus}
+
+
+def exception_handlers(*, show_tracebacks: bool) -> dict[Any, ExceptionHandler]:
+    """Return Starlette's exception handlers for the errors that are raised on purpose.
+
+    They are coroutines: Starlette runs plain functions in its thread pool, which requests may have filled.
+    """
+
+    async def on_pipeline_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, PipelineError)
+        record_error(error)
+        log.opt(exception=error.__cause__ or error).error("{} failed: {}", printable(request.url.path), error)
+        body = {"detail": f"Pipeline execution failed: {error}"}
+        if show_tracebacks:
+            body["traceback"] = error.traceback
+        return JSONResponse(body, status_code=500)
+
+    return {
+        HTTPException: _on_http_exception,
+        PipelineError: on_pipeline_error,
+        HayhooksError: _on_hayhooks_error,
+    }
+
+
+async def response_to(
+    error: BaseException, request: Request, request_id: str, handlers: Mapping[Any, ExceptionHandler]
+) -> Response:
+    """Make the response to *error*: by its handler, or a logged 500 for an error that none expects."""
+    # As Starlette: by the status of an HTTPException, else by the nearest class.
+    if isinstance(error, HTTPException) and error.status_code in handlers:
+        handler: ExceptionHandler | None = handlers[error.status_code]
+    else:
+        handler = next((handlers[cls] for cls in type(error).__mro__ if cls in handlers), None)
+    if handler is not None:
+        try:
+            response = handler(request, error)  # type: ignore[arg-type]  # also a handler of websockets, by its type
+            return await response if inspect.isawaitable(response) else response  # type: ignore[return-value]
+        # A wrapper's error may hold what is not JSON, or not a header; and the handler may be the user's.
+        except Exception as failed:
+            error = failed
+    record_error(error)
+    where = f"{request.method} {printable(request.url.path)}"
+    if isinstance(error, ExpiredError):
+        log.warning("{} was cancelled: {}", where, error)
+        if isinstance(error, TimedOutError):  # an SDK would repeat it twice
+            return _error_response(request, 504, str(error), {"x-should-retry": "false"})
+        return _error_response(request, 503, str(error), {"Retry-After": "1"})
+    log.opt(exception=error).error("{} failed (request {})", where, printable(request_id))
+    return JSONResponse({"detail": "Internal server error", "request_id": request_id}, status_code=500)
+
+
+async def deny_websocket(error: RefusedError | NotFoundError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a websocket's handshake with *error*, if the server can send a response to it."""
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await WebSocketClose(code=1008)(scope, receive, send)  # the server answers with its plain 403
+        return
+    status, code, headers = 404, None, None
+    if isinstance(error, RefusedError):
+        status, code, headers = error.status, error.code, error.headers
+    response = JSONResponse(OpenAIError(status, str(error), code=code).body(), status_code=status, headers=headers)
+    await WebSocket(scope, receive, send).send_denial_response(response)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    """Answer with the status and the detail that a wrapper or Starlette chose."""
+    assert isinstance(error, HTTPException)
+    if error.status_code not in _FINAL_STATUSES:
+        raise ValueError(f"HTTPException has status {error.status_code!r}: use 200 to 599") from error
+    if error.status_code in (204, 304):
+        return Response(status_code=error.status_code, headers=error.headers)
+    return _error_response(request, error.status_code, error.detail, error.headers)
+
+
+async def _on_hayhooks_error(request: Request, error: Exception) -> Response:
+    match error:
+        case OpenAIError():
+            headers = {} if error.retry else {"x-should-retry": "false"}
+            return JSONResponse(error.body(), status_code=error.status, headers=headers)
+        case InvalidInputError():
+            return Response(encode({"detail": error.details}), status_code=422, media_type="application/json")
+        case NotFoundError():
+            return _error_response(request, 404, str(error))
+        case UnavailableError():
+            return _error_response(request, 503, str(error), {"Retry-After": "1"})
+        case RefusedError():
+            return _error_response(request, error.status, str(error), error.headers, code=error.code)
+    raise error
+
+
+def _error_response(
+    request: Request, status: int, detail: Any, headers: Any = None, *, code: str | None = None
+) -> Response:
+    """Answer ``{"detail": ...}``; with a *code*, or on one of OpenAI's paths, with the error object that SDKs read."""
+    path = route_path(request.scope)
+    speaks_openai = (
+        path.startswith(("/v1/", "/models", "/chat/completions", "/responses"))
+        or "/files/" in path
+        or path.endswith(("/chat", "/responses", "/files"))
+    )
+    if code is None and not speaks_openai:
+        return JSONResponse({"detail": detail}, status_code=status, headers=headers)
+    message = detail if isinstance(detail, str) else _PHRASES.get(status, f"Status {status}")
+    kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
+    body = OpenAIError(status, message, type=kind, code=code).body()
+    return JSONResponse({**body, "detail": detail}, status_code=status, headers=headers)

@@ -1,0 +1,37 @@
+"""Change log: one log line for each deploy, failure and removal."""
+
+from hayhooks.kernel.reconcile import Change
+from hayhooks.kernel.state import Deployment, Failure
+from hayhooks.observability.log import log
+
+
+def log_change(change: Change) -> None:
+    """Log *change* in one line, and a failure with its place, hint and traceback."""
+    logger = log.bind(pipeline=change.name)
+    match change.outcome:
+        case Deployment(revision=revision):
+            logger = logger.bind(event="deployed", revision=revision.id, took_ms=round(change.took_ms, 1))
+            logger.info("Deployed {} {} in {:.0f} ms", change.name, revision.id, change.took_ms)
+        case Failure() as failure:
+            still = f"; revision {change.serving.revision.id} keeps serving" if change.serving else ""
+            logger = logger.bind(event="failed", revision=failure.revision.id, took_ms=round(change.took_ms, 1))
+            logger = logger.bind(serving=change.serving.revision.id if change.serving else None)
+            logger.error("Failed to load {} {}{}\n{}", change.name, failure.revision.id, still, failure_text(failure))
+        case None if change.serving is None:
+            logger.bind(event="undeployed").info("Undeployed {}", change.name)
+        case None:
+            serving = change.serving.revision.id
+            logger = logger.bind(event="restored", revision=serving)
+            logger.info("{} is again at the revision that serves, {}", change.name, serving)
+
+
+def failure_text(failure: Failure) -> str:
+    """Format *failure* for people: the reason, the place in their code, the hint, and the traceback."""
+    lines = [failure.reason]
+    if failure.place is not None:
+        lines.append(f"at {failure.place.file}:{failure.place.line}: {failure.place.source}".rstrip(": "))
+    if failure.hint:
+        lines.append(f"hint: {failure.hint}")
+    if failure.traceback:
+        lines += ["", failure.traceback.rstrip()]
+    return "\n".join(lines)
