@@ -38,8 +38,8 @@ from hayhooks.kernel.haystack_hooks import install_hooks
 from hayhooks.kernel.isolation import install_python_path
 from hayhooks.kernel.limits import Limits
 from hayhooks.kernel.options import KernelOptions
-from hayhooks.kernel.reconcile import Change, Reconciler
-from hayhooks.kernel.state import Snapshot
+from hayhooks.kernel.reconcile import Reconciler
+from hayhooks.kernel.state import Change, Snapshot
 from hayhooks.kernel.static import WrapperFactory, check_directory, static_revisions
 from hayhooks.observability.access_log import AccessLog
 from hayhooks.observability.change_log import log_change

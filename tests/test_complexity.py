@@ -13,7 +13,7 @@ import pytest
 
 from hayhooks import Settings, create_app
 from hayhooks.app import Hayhooks
-from hayhooks.kernel.reconcile import Change
+from hayhooks.kernel.state import Change
 from tests.live_server import replace
 
 FEW, MANY = 10, 1_000

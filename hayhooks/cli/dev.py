@@ -15,8 +15,7 @@ from hayhooks.app import create_app
 from hayhooks.cli.run import make_directory, warn_of_unknown
 from hayhooks.errors import Place
 from hayhooks.kernel.discovery import WRAPPER_FILE, YAML_SUFFIXES
-from hayhooks.kernel.reconcile import Change
-from hayhooks.kernel.state import Deployment, Failure
+from hayhooks.kernel.state import Change, Deployment, Failure
 from hayhooks.observability.log import configure_logging, log, printable
 from hayhooks.observability.request_record import RequestRecord
 from hayhooks.server.preflight import check_settings

@@ -53,7 +53,7 @@ class Switch:
             snapshot = self.live.snapshot
             if snapshot.ready or name in snapshot.deployments or name in snapshot.failures:
                 return snapshot
-            if snapshot.looked and name not in snapshot.loading:
+            if snapshot.scanned and name not in snapshot.loading:
                 return snapshot
             if self.kernel is None:
                 raise UnavailableError(

@@ -10,9 +10,9 @@ import queue
 import threading
 import time
 import traceback as tracebacks
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +28,18 @@ from hayhooks.kernel.outcome import run_on
 from hayhooks.kernel.preload import Preloader
 from hayhooks.kernel.retire import Retirement
 from hayhooks.kernel.scan import EVERYTHING, Scanner, ScanResult, ScanScope
-from hayhooks.kernel.state import Deployment, Failure, Loading, Revision, RevisionKind, Snapshot, advance, plan
+from hayhooks.kernel.state import (
+    Change,
+    Deployment,
+    Failure,
+    Loading,
+    Revision,
+    RevisionKind,
+    Snapshot,
+    advance,
+    changes,
+    plan,
+)
 from hayhooks.kernel.threads import DaemonThreadPool
 from hayhooks.kernel.watch import Watch
 
@@ -38,17 +49,6 @@ _MAX_HOLD_S = 1.0  # a finished load waits no longer than this for its folder to
 _READY_AFTER_S = 30.0  # the server is ready after this long, even if some wrappers are still loading
 _RETRY_AFTER_S = 0.2  # after a fault of ours
 _HOUSEKEEPING_INTERVAL_S = 1.0  # how long a hanging thread may go unnoticed
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What happened to one name: for the log, the metrics and ``hayhooks dev``."""
-
-    name: str
-    outcome: Deployment | Failure | None  # None: it was removed, or its failure is over
-    serving: Deployment | None  # what serves the name now
-    took_ms: float  # from the first sight of the change to its publication
-    files: tuple[str, ...] = ()  # that differ from what was deployed before
 
 
 Publish = Callable[[Snapshot, Callable[[], None]], None]
@@ -190,7 +190,7 @@ class Reconciler:
             forget=todo.forget,
             remove=todo.remove,
             loading=loading,
-            looked=not self._last_scan.pending,
+            scanned=not self._last_scan.pending,
             ready=not (self._last_scan.pending or loading) or self._is_late,
             problem=self._last_scan.problem,
         )
@@ -273,33 +273,19 @@ class Reconciler:
 
     def _go_live(self, snapshot: Snapshot) -> None:
         """Publish *snapshot*; what it no longer holds is retired once requests meet only the new one."""
-        before, after = self.snapshot.deployments, snapshot.deployments
-        released = [deployment for name, deployment in before.items() if after.get(name) is not deployment]
+        before, serving = self.snapshot, snapshot.deployments
+        released = [old for name, old in before.deployments.items() if serving.get(name) is not old]
         self._publish(snapshot, partial(self.retirement.add, released))
-        changes = list(self._changes(self.snapshot, snapshot))
         self.snapshot = snapshot
-        for change in changes:
+        for change in changes(before, snapshot):
+            is_given = change.serving is not None and change.serving.revision.kind is RevisionKind.CODE
+            changed_at = self._began_at if is_given else self._scanner.changed_at(change.name)
+            took_ms = (time.monotonic() - changed_at) * 1000
             try:
-                self._observe(change)
+                self._observe(replace(change, name=sendable(change.name), took_ms=took_ms))
             except Exception:  # an observer, or a sink that a wrapper has added, must not keep us from deploying
                 with suppress(Exception):
                     log.exception("An observer failed on a change of {}", change.name)
-
-    def _changes(self, before: Snapshot, after: Snapshot) -> Iterator[Change]:
-        for name in sorted({*before.deployments, *before.failures, *after.deployments, *after.failures}):
-            old, new = before.deployments.get(name), after.deployments.get(name)
-            failure = after.failures.get(name)
-            is_given = new is not None and new.revision.kind is RevisionKind.CODE
-            took_ms = (time.monotonic() - (self._began_at if is_given else self._scanner.changed_at(name))) * 1000
-            if failure is not None and failure is not before.failures.get(name):
-                last = before.failures.get(name) or old
-                files = failure.revision.changed_since(last.revision if last else None)
-                yield Change(sendable(name), failure, new, took_ms, files)
-            elif new is not old:
-                files = new.revision.changed_since(old.revision) if new and old else ()
-                yield Change(name, new, new, took_ms, files)
-            elif failure is None and name in before.failures:
-                yield Change(sendable(name), None, new, took_ms)
 
     def _wait_for_work(self) -> list[frozenset[str]]:
         """Wait for a reason to scan again, and replace hanging threads meanwhile; returns the ticks."""

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
-from hayhooks.kernel.state import Shared, Stamp
+from hayhooks.kernel.state import SharedModule, Stamp
 
 _PATIENCE_S = 5.0  # for the import of another load
 _DOTTED = re.compile(rb"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
@@ -98,7 +98,7 @@ class PythonPath:
         self.roots = tuple(roots)
         self._listings: dict[str, frozenset[str]] = {}
         self._files: dict[str, tuple[Stamp, bytes] | None] = {}  # all that were looked for; None: there is none
-        self._found: dict[frozenset[str], Mapping[str, Shared]] = {}
+        self._found: dict[frozenset[str], Mapping[str, SharedModule]] = {}
 
     def look(self) -> None:
         """See what is there now: until this is called again, ``modules`` tells of this moment."""
@@ -110,14 +110,14 @@ class PythonPath:
             for path in stale:
                 del self._files[path]
 
-    def modules(self, names: frozenset[str]) -> Mapping[str, Shared]:
+    def modules(self, names: frozenset[str]) -> Mapping[str, SharedModule]:
         """The modules that lie behind the imported *names*, and those that they import in turn, by name."""
         if not self.roots:
             return {}
         found = self._found.get(names)
         if found is None:
             reached = self._reach(names)
-            found = {name: Shared(path, self._version(name)) for name, path in sorted(reached.items())}
+            found = {name: SharedModule(path, self._version(name)) for name, path in sorted(reached.items())}
             self._found[names] = found
         return found
 
@@ -203,7 +203,7 @@ class SharedModules(importlib.abc.MetaPathFinder):
         return any(os.path.exists(f"{root}/{top}.py") or os.path.isdir(f"{root}/{top}") for root in self._roots)
 
     @contextmanager
-    def renewed(self, wanted: Mapping[str, Shared]) -> Iterator[None]:
+    def renewed(self, wanted: Mapping[str, SharedModule]) -> Iterator[None]:
         """Import in this context in the versions *wanted*; others are dropped, and put back on failure.
 
         One load after the other: a module whose import fails must not be met half-made by another load. But none waits
@@ -232,7 +232,7 @@ class SharedModules(importlib.abc.MetaPathFinder):
             if alone:
                 self._turn.release()
 
-    def _drop(self, wanted: Mapping[str, Shared]) -> dict[str, tuple[ModuleType, str]]:
+    def _drop(self, wanted: Mapping[str, SharedModule]) -> dict[str, tuple[ModuleType, str]]:
         dropped = {}
         for name, shared in wanted.items():
             version = self._versions.get(name)

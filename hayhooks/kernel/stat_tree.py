@@ -19,7 +19,7 @@ from hayhooks.kernel.discovery import (
     is_ignored,
     real_path,
 )
-from hayhooks.kernel.state import RevisionKind, Shared, Stamp
+from hayhooks.kernel.state import RevisionKind, SharedModule, Stamp
 
 _MAX_FILES = 20_000  # of one folder: each costs a stat in every scan
 MAX_DIRECTORIES = 2_000  # of one folder, nearest first: each costs several system calls and an inotify watch
@@ -34,7 +34,7 @@ class TreeStat:
 
     path: Path
     stamps: Mapping[str, Stamp] = field(default_factory=dict)  # by path relative to the folder
-    shared: Mapping[str, Shared] = field(default_factory=dict)  # modules that it imports, by name
+    shared: Mapping[str, SharedModule] = field(default_factory=dict)  # modules that it imports, by name
     directories: Directories = field(default_factory=dict)  # those visited, and those of shared modules
     problem: str = ""
     is_deployment: bool = True

@@ -1,7 +1,7 @@
-"""State: the values that the kernel passes on, and the two pure functions on them, `plan` and `advance`."""
+"""State: the values that the kernel passes on, and pure functions on them: `plan`, `advance`, `changes`."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -39,7 +39,7 @@ class File:
     source: bytes | None  # the digested content; kept for files that run: Python, and pipelines in YAML
 
 
-class Shared(NamedTuple):
+class SharedModule(NamedTuple):
     """A module of the additional Python path."""
 
     path: str
@@ -63,7 +63,7 @@ class Revision:
     fingerprint: str  # hex digest of the paths and bytes of all files and shared modules, or of the problem
     files: Mapping[str, File] = field(default_factory=dict, repr=False)  # by path relative to the folder, with "/"
     problem: str = ""  # why this can never be a deployment, and what to do about it
-    shared: Mapping[str, Shared] = field(default_factory=dict, repr=False)  # imported shared modules, by name
+    shared: Mapping[str, SharedModule] = field(default_factory=dict, repr=False)  # imported shared modules, by name
     kind: RevisionKind = RevisionKind.FOLDER
     make: Callable[[], Any] | None = field(default=None, repr=False)  # makes the wrapper; only for RevisionKind.CODE
     identity: tuple[int, int] = field(default=(0, 0), compare=False)  # device and inode of the folder or file
@@ -159,7 +159,7 @@ class Snapshot:
     failures: Mapping[str, Failure] = field(default_factory=dict)
     # The rest changes without a new generation: routes do not depend on it.
     loading: Mapping[str, Loading] = field(default_factory=dict)
-    looked: bool = False  # each name found by the first scan is in one of the three mappings
+    scanned: bool = False  # each name that the first scan found is in one of the three mappings
     ready: bool = False  # the first reconciliation is done, or took too long
     problem: str = ""  # why the pipelines directory cannot be read at the moment
 
@@ -175,6 +175,17 @@ class Snapshot:
         if name in self.deployments:
             return "stale" if name in self.failures else "serving"
         return "loading" if name in self.loading else "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What happened to one name: for the log, the metrics and ``hayhooks dev``."""
+
+    name: str
+    outcome: Deployment | Failure | None  # None: it was removed, or its failure is over
+    serving: Deployment | None  # what serves the name now
+    files: tuple[str, ...] = ()  # that differ from what was deployed or failed before
+    took_ms: float = 0.0  # from when the scan first saw the change to its publication
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +228,7 @@ def advance(
     forget: Iterable[str] = (),
     remove: Iterable[str] = (),
     loading: Mapping[str, Loading] = MappingProxyType({}),
-    looked: bool = False,
+    scanned: bool = False,
     ready: bool = False,
     problem: str = "",
 ) -> Snapshot:
@@ -246,8 +257,22 @@ def advance(
         deployments=deployments,
         failures=failures,
         loading=loading,
-        looked=snapshot.looked or looked,
+        scanned=snapshot.scanned or scanned,
         ready=snapshot.ready or ready,
         problem=problem,
     )
     return snapshot if successor == snapshot else successor
+
+
+def changes(before: Snapshot, after: Snapshot) -> Iterator[Change]:
+    """Yield what differs in deployments and failures, in name order."""
+    for name in sorted({*before.deployments, *before.failures, *after.deployments, *after.failures}):
+        old, new = before.deployments.get(name), after.deployments.get(name)
+        old_failure, failure = before.failures.get(name), after.failures.get(name)
+        if failure is not None and failure is not old_failure:
+            last = old_failure or old
+            yield Change(name, failure, new, failure.revision.changed_since(last.revision if last else None))
+        elif new is not old:
+            yield Change(name, new, new, new.revision.changed_since(old.revision if old else None) if new else ())
+        elif old_failure is not None and failure is None:
+            yield Change(name, None, new)

@@ -1,7 +1,6 @@
 """Change log: one log line for each deploy, failure and removal."""
 
-from hayhooks.kernel.reconcile import Change
-from hayhooks.kernel.state import Deployment, Failure
+from hayhooks.kernel.state import Change, Deployment, Failure
 from hayhooks.observability.log import log
 
 

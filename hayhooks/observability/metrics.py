@@ -13,8 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from hayhooks.errors import sendable
-from hayhooks.kernel.reconcile import Change
-from hayhooks.kernel.state import Deployment, Failure, Snapshot
+from hayhooks.kernel.state import Change, Deployment, Failure, Snapshot
 from hayhooks.observability.request_record import PipelineCounters, RequestRecord
 from hayhooks.observability.worker_state import WorkerStateDir
 

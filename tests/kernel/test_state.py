@@ -1,8 +1,22 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from hayhooks.kernel.state import Deployment, DeploymentRuntime, Failure, Loading, Revision, Snapshot, advance, plan
+from hayhooks.kernel.state import (
+    Change,
+    Deployment,
+    DeploymentRuntime,
+    Failure,
+    File,
+    Loading,
+    Revision,
+    Snapshot,
+    Stamp,
+    advance,
+    changes,
+    plan,
+)
 from hayhooks.kernel.threads import DaemonThreadPool
 
 
@@ -95,3 +109,29 @@ def test_loads_and_readiness_are_no_new_generation():
 def test_a_snapshot_cannot_be_changed():
     with pytest.raises(TypeError):
         SERVING.deployments["other"] = deployment(1, "other")  # type: ignore[index]
+
+
+def test_changes_come_by_name_with_what_serves_now():
+    old, other = deployment(1), deployment(1, "other")
+    before = advance(Snapshot(), outcomes=[old, other, failure(1, "broken")])
+    failed = failure(2)
+    after = advance(before, outcomes=[failed], remove=["other"], forget=["broken"])
+
+    assert list(changes(before, after)) == [
+        Change("broken", None, None),
+        Change("chat", failed, old),
+        Change("other", None, None),
+    ]
+    assert list(changes(after, after)) == []
+
+
+def test_a_change_lists_the_files_that_differ():
+    def deployed(content: bytes) -> Deployment:
+        file = File(Stamp(0, 0, 1, 0, 0), content, content)
+        revision = Revision("chat", Path("/pipelines/chat"), content.hex(), {"a.py": file})
+        return replace(deployment(1), revision=revision)
+
+    before = advance(Snapshot(), outcomes=[deployed(b"1")])
+    (change,) = changes(before, advance(before, outcomes=[deployed(b"2")]))
+
+    assert change.files == ("a.py",)
