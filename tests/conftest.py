@@ -15,6 +15,8 @@ for name in [name for name in os.environ if name.startswith("HAYHOOKS_")]:
 sys.dont_write_bytecode = False  # it would hide that a deployment never runs from stale bytecode
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "false"
+# httpx reads all certificates to trust for each client, up to 44 ms; what we call has plain HTTP or brings its own.
+os.environ["SSL_CERT_FILE"] = str(Path(__file__).with_name("nobody.pem"))
 
 
 @pytest.fixture

@@ -106,10 +106,10 @@ def _as_json(record: Any) -> str:
         "level": record["level"].name,
         "message": sendable(record["message"]),
     }
-    record = current_request.get(None)
-    if record is not None:
-        ours = ("request_id", record.id), ("pipeline", record.pipeline), ("revision", record.revision)
-        entry |= {name: value for name, value in (*ours, ("trace_id", record.trace_id)) if value}
+    request = current_request.get(None)
+    if request is not None:
+        ours = ("request_id", request.id), ("pipeline", request.pipeline), ("revision", request.revision)
+        entry |= {name: value for name, value in (*ours, ("trace_id", request.trace_id)) if value}
     if record["exception"] is not None:
         entry["exception"] = _told(record["exception"])
     return encoded(entry | {name: value for name, value in record["extra"].items() if name not in entry})
