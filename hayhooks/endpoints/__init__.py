@@ -1,4 +1,4 @@
-"""The plug-ins that come with hayhooks, see ``hayhooks.http.plug_in`` for what a plug-in is."""
+"""The built-in plug-ins; ``hayhooks.http.plug_in`` has the contract."""
 
 from collections.abc import Sequence
 

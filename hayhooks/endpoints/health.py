@@ -1,4 +1,4 @@
-"""``/healthz``: the process is alive. ``/readyz``: it can serve."""
+"""Probes: ``/healthz`` (the process is alive) and ``/readyz`` (it can serve)."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,6 @@ from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute
 
 from hayhooks.http.context import switch_of
-from hayhooks.http.switch import Switch
 from hayhooks.kernel.state import Snapshot
 from hayhooks.openapi.describe import (
     JSON,
@@ -26,31 +25,27 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
         return JSONResponse({"status": "ok"})
 
     async def readyz(request: Request) -> JSONResponse:
-        reason = _why_not_ready(switch_of(request.scope))
-        if reason:
-            return JSONResponse({"status": "not ready", "detail": reason}, status_code=503)
-        return JSONResponse({"status": "ready"})
+        switch = switch_of(request.scope)
+        live = switch.live.snapshot
+        if switch.stopping:
+            reason = "the server is stopping"
+        elif switch.kernel is not None and not switch.kernel.alive:
+            reason = "the deployer has ended: start the server again"
+        elif live.problem or not live.ready:
+            reason = live.problem or "the pipelines are being loaded for the first time"
+        else:
+            return JSONResponse({"status": "ready"})
+        return JSONResponse({"status": "not ready", "detail": reason}, status_code=503)
 
     yield DocumentedRoute("/healthz", healthz, {"GET": lambda: _HEALTHZ})
     yield DocumentedRoute("/readyz", readyz, {"GET": lambda: _READYZ})
-
-
-def _why_not_ready(switch: Switch) -> str:
-    snapshot = switch.live.snapshot
-    if switch.stopping:
-        return "the server is stopping"
-    if switch.kernel is not None and not switch.kernel.alive:
-        return "the deployer has ended: start the server again"
-    if snapshot.problem:
-        return snapshot.problem
-    return "" if snapshot.ready else "the pipelines are being loaded for the first time"
 
 
 _HEALTHZ = OperationDocs(
     name="healthz",
     summary="Whether the process is alive",
     answers={
-        "200": response_object("It is", {JSON: object_schema(["status"], status={"const": "ok"})}),
+        "200": response_object("It is alive", {JSON: object_schema(["status"], status={"const": "ok"})}),
         **error_responses(key=False),
     },
     needs_key=False,
@@ -60,10 +55,10 @@ _READYZ = OperationDocs(
     name="readyz",
     summary="Whether it can serve",
     answers={
-        "200": response_object("It can", {JSON: object_schema(["status"], status={"const": "ready"})}),
+        "200": response_object("It can serve", {JSON: object_schema(["status"], status={"const": "ready"})}),
         **error_responses(key=False),
         "503": response_object(
-            "It cannot, and why",
+            "It cannot serve, and why",
             {JSON: object_schema(["status", "detail"], status={"const": "not ready"}, detail={"type": "string"})},
         ),
     },

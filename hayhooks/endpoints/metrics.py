@@ -1,4 +1,4 @@
-"""``/metrics``: requests and deploys in numbers, as Prometheus reads them; of all workers together."""
+"""``/metrics``: request and deploy metrics of all workers, in Prometheus' formats."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -17,14 +17,14 @@ from hayhooks.openapi.describe import TEXT, DocumentedRoute, OperationDocs, erro
 
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
-    """Serve ``/metrics``, where they are kept."""
+    """Serve ``/metrics``; 404 if HAYHOOKS_METRICS is false."""
     worker_dir = WorkerStateDir.of_environment()
 
     async def metrics(request: Request) -> Response:
         kept = switch_of(request.scope).metrics
         if kept is None:
             raise NotFoundError("nothing is served at /metrics: HAYHOOKS_METRICS is false")
-        # In a thread, and in none that requests may take: with 1,000 pipelines this takes a second.
+        # In a thread outside the pool that requests use: with 1,000 pipelines this takes a second.
         work = partial(_exposed, kept, worker_dir, request.headers.get("accept", ""))
         body, content_type = await to_thread.run_sync(work, limiter=CapacityLimiter(1))
         return Response(body, headers={"Content-Type": content_type})
@@ -40,10 +40,10 @@ def _exposed(metrics: Metrics, worker_dir: WorkerStateDir, accept: str) -> tuple
 
 _DOCS = OperationDocs(
     name="metrics",
-    summary="Requests and deploys in numbers, as Prometheus reads them",
+    summary="Request and deploy metrics for Prometheus",
     answers={
         "200": response_object(
-            "The numbers of all workers", {TEXT: {"type": "string"}, "application/openmetrics-text": {"type": "string"}}
+            "The metrics of all workers", {TEXT: {"type": "string"}, "application/openmetrics-text": {"type": "string"}}
         ),
         **error_responses(404),
     },

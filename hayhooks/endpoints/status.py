@@ -1,4 +1,4 @@
-"""``/status``: what is served, from which revision, and why something is not."""
+"""``/status``: which deployments are served, from which revisions, and why others are not."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -30,7 +30,7 @@ from hayhooks.openapi.describe import (
 
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
-    """Serve ``/status`` and ``/status/{name}``; each snapshot is encoded once, when it is first asked for."""
+    """Serve ``/status`` and ``/status/{name}``; each snapshot is encoded once, on its first request."""
     worker_dir = WorkerStateDir.of_environment()
     cached: tuple[Snapshot | None, bytes, dict[str, Any]] = (None, b"", {})
 
@@ -39,10 +39,18 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
         switch = switch_of(request.scope)
         snapshot = switch.live.snapshot  # newer than the routes' own where only what is being loaded has changed
         if cached[0] is not snapshot:
-            cached = (snapshot, encode(_status(snapshot)), serving_summary(snapshot))
-        _, told, mine = cached
-        live = {**_live(switch), "workers": worker_dir.read(mine)}
-        return Response(told[:-1] + b"," + encode(live)[1:], media_type="application/json")
+            summary = serving_summary(snapshot)
+            body = {
+                "status": "Up!",
+                "pipelines": list(snapshot.deployments),
+                **summary,
+                "error": snapshot.problem or None,
+                "deployments": [_deployment_status(snapshot, name) for name in _names(snapshot)],
+            }
+            cached = (snapshot, encode(body), summary)
+        _, encoded, summary = cached
+        live = {**_live_status(switch), "workers": worker_dir.read(summary)}
+        return Response(encoded[:-1] + b"," + encode(live)[1:], media_type="application/json")
 
     async def status_of(request: Request) -> Response:
         name, switch = request.path_params["name"], switch_of(request.scope)
@@ -50,8 +58,8 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
         if name not in _names(snapshot):
             raise not_served_error(snapshot, name)
         found = kernel and kernel.found(name)
-        told = found and {"revision": found.id, "device": found.identity[0], "inode": found.identity[1]}
-        body = {"status": "Up!", "pipeline": name, **_state(snapshot, name), "found": told}
+        on_disk = found and {"revision": found.id, "device": found.identity[0], "inode": found.identity[1]}
+        body = {"status": "Up!", "pipeline": name, **_deployment_status(snapshot, name), "found": on_disk}
         return JSONResponse(body, status_code=200 if name in snapshot.deployments else 503)
 
     yield DocumentedRoute("/status", status, {"GET": lambda: _STATUS})
@@ -62,18 +70,8 @@ def _names(snapshot: Snapshot) -> list[str]:
     return sorted(snapshot.deployments.keys() | snapshot.failures.keys() | snapshot.loading.keys())
 
 
-def _status(snapshot: Snapshot) -> dict[str, Any]:
-    return {
-        "status": "Up!",
-        "pipelines": list(snapshot.deployments),
-        **serving_summary(snapshot),
-        "error": snapshot.problem or None,
-        "deployments": [_state(snapshot, name) for name in _names(snapshot)],
-    }
-
-
-def _live(switch: Switch) -> dict[str, Any]:
-    """What changes without a new generation."""
+def _live_status(switch: Switch) -> dict[str, Any]:
+    """Return the fields that change without a new generation."""
     kernel = switch.kernel
     watching = kernel.watch.state if kernel else None
     directory = kernel.directory if kernel else None
@@ -90,7 +88,7 @@ def _live(switch: Switch) -> dict[str, Any]:
     }
 
 
-def _state(snapshot: Snapshot, name: str) -> dict[str, Any]:
+def _deployment_status(snapshot: Snapshot, name: str) -> dict[str, Any]:
     deployment, failure = snapshot.deployments.get(name), snapshot.failures.get(name)
     loading = snapshot.loading.get(name)
     return {
@@ -128,15 +126,21 @@ _SCHEMAS = {
         ["status", "pipeline", "name", "state"],
         status={"const": "Up!"},
         pipeline={"type": "string"},
-        found={"type": ["object", "null"], "description": "What was last read there, by revision, device and inode."},
+        found={
+            "type": ["object", "null"],
+            "description": "Last read from disk: revision, device, inode.",
+        },
         **_DEPLOYMENT,
     ),
     "ServerStatus": object_schema(
         ["status", "pipelines", "generation", "revision", "deployments"],
         status={"const": "Up!"},
         pipelines={"type": "array", "items": {"type": "string"}, "description": "The names that are served."},
-        generation={"type": "integer", "description": "How often something was deployed or undeployed."},
-        revision={"type": "string", "description": "Of all that is served: equal where the same is."},
+        generation={"type": "integer", "description": "Number of published changes."},
+        revision={
+            "type": "string",
+            "description": "Digest of all that is served.",
+        },
         ready={"type": "boolean"},
         error={"type": ["string", "null"], "description": "Why the directory cannot be read."},
         deployments={"type": "array", "items": ref("DeploymentStatus")},
@@ -152,14 +156,14 @@ _SCHEMAS = {
 
 _STATUS = OperationDocs(
     name="status",
-    summary="What is served, and why something is not",
+    summary="The deployments, and why some are not served",
     answers={"200": response_object("All deployments", {JSON: ref("ServerStatus")}), **error_responses()},
     schemas=_SCHEMAS,
 )
 
 _STATUS_OF = OperationDocs(
     name="pipeline_status",
-    summary="One of them",
+    summary="One deployment",
     parameters=(parameter("name", "The pipeline's name."),),
     answers={
         "200": response_object("It serves", {JSON: ref("PipelineStatus")}),

@@ -1,6 +1,6 @@
-"""``/files``: OpenAI's Files, for wrappers that keep them; ``/{name}/files`` for those of one.
+"""OpenAI Files: ``/files`` and ``/v1/files`` for wrappers that store files; ``/{name}/files`` for those of one.
 
-Without a name in the path it is the form's ``model``, or the query's, that chooses among several such wrappers.
+Without a name in the path, ``model`` in the form or the query chooses among several such wrappers.
 """
 
 import time
@@ -58,53 +58,62 @@ _PATHS: Mapping[str, Mapping[str, str]] = {
 
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
-    """Serve the paths on which the request names the wrapper, or there is but one."""
+    """Serve the paths on which the request names the wrapper; it need not if there is only one."""
     for path, methods in _PATHS.items():
-        yield Route(path, _Files(methods), methods=list(methods))
-        docs = {method: partial(_DOCS.__getitem__, name) for method, name in methods.items()}
-        yield DocumentedRoute(f"/v1{path}", _Files(methods), docs)
+        yield Route(path, FilesRoute(methods), methods=list(methods))
+        docs = {http_method: partial(_DOCS.__getitem__, name) for http_method, name in methods.items()}
+        yield DocumentedRoute(f"/v1{path}", FilesRoute(methods), docs)
 
 
 def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
-    """Serve the same of one wrapper; it says so where the wrapper has no such method."""
+    """Serve the same paths for one wrapper; a method that it does not have is a 501."""
+
+    def docs_of(method: str) -> Callable[[], OperationDocs] | None:
+        operation = deployment.operation(method)
+        if operation is None:
+            return None
+        docs = _DOCS[method]
+        return lambda: replace(
+            docs,
+            summary=operation.summary or docs.summary,
+            description=operation.description,
+            parameters=tuple(parameter for parameter in docs.parameters if parameter is not _MODEL),
+        )
+
     for path, methods in _PATHS.items():
+        docs = {http_method: docs_of(name) for http_method, name in methods.items()}
         shown = deployment.operation(*methods.values()) is not None
-        docs = {method: _docs_if(deployment, name) for method, name in methods.items()}
-        yield DocumentedRoute(path, _Files(methods, deployment), docs, shown=shown)
+        yield DocumentedRoute(path, FilesRoute(methods, deployment), docs, shown=shown)
 
 
-class _Files:
-    """One path; an ASGI app, for lease and uploaded file must last to the last byte."""
+class FilesRoute:
+    """ASGI app of one path: lease and uploaded file last until the last byte of the answer."""
 
     def __init__(self, methods: Mapping[str, str], deployment: Deployment | None = None) -> None:
         self._methods = methods
         self._deployment = deployment
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request: choose the deployment, call its method, send the result."""
         request = Request(scope, receive)
         method = self._methods["GET" if request.method == "HEAD" else request.method]
-        await _require_any(request, method, self._deployment)
+        await _refuse_if_none_can(request, method, self._deployment)
         async with AsyncExitStack() as stack:
             form = FormData()
             if method == _UPLOAD:
                 form = await stack.enter_async_context(form_of(request))
                 _check_upload(form, request)
-
-            async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-                response = await _answer(deployment, method, form, request)
-                await response(scope, receive, send)
-
-            if self._deployment is not None:  # its routes are only reached on a lease
-                deployment = self._deployment
-                await answer(scope, receive, send)
+            if self._deployment is not None:  # dispatch has taken the lease
+                await _handle(self._deployment, method, form, scope, receive, send)
             else:
                 model = form.get("model") or request.query_params.get("model")
-                deployment = await _chosen(scope, method, model)
-                await serve_with_lease(deployment, answer, scope, receive, send)
+                deployment = await _find_deployment(scope, method, model)
+                handle = partial(_handle, deployment, method, form)
+                await serve_with_lease(deployment, handle, scope, receive, send)
 
 
-async def _require_any(request: Request, method: str, deployment: Deployment | None) -> None:
-    """Refuse what nobody here can do, before a file is read for it.
+async def _refuse_if_none_can(request: Request, method: str, deployment: Deployment | None) -> None:
+    """Refuse a request that no wrapper can answer, before a file is read for it.
 
     Raises:
         OpenAIError: no deployment, or not this one, implements *method*.
@@ -112,40 +121,43 @@ async def _require_any(request: Request, method: str, deployment: Deployment | N
     snapshot = switch_of(request.scope).live.snapshot
     if deployment is None and not snapshot.ready:
         return
-    if any(method in it.operations for it in ([deployment] if deployment else snapshot.deployments.values())):
+    if any(method in each.operations for each in ([deployment] if deployment else snapshot.deployments.values())):
         return
     with suppress(ClientDisconnect):
-        async for _ in request.stream():  # a client that still sends would not see the answer
+        async for _ in request.stream():  # a client that is still sending would not see the answer
             pass
+    raise _not_implemented(method, deployment)
+
+
+def _not_implemented(method: str, deployment: Deployment | None = None) -> OpenAIError:
     who = f"The pipeline {deployment.name!r} does not implement" if deployment else "No pipeline implements"
-    raise _not_implemented(f"{who} {method}")
-
-
-def _not_implemented(message: str) -> OpenAIError:
-    return OpenAIError(501, message, code="not_implemented", retry=False)
+    return OpenAIError(501, f"{who} {method}", code="not_implemented", retry=False)
 
 
 def _check_upload(form: FormData, request: Request) -> None:
     if not isinstance(form.get("file"), UploadFile):
         message = "'file' must be a file, in a form of type multipart/form-data"
         if content_type(request.headers) != "multipart/form-data":
-            message += f", and not {content_type(request.headers) or 'without a type'}"
+            message += f"; the request's type is {content_type(request.headers) or 'missing'}"
         raise OpenAIError(400, message, param="file")
     for name in ("purpose", "model"):
         if not isinstance(form.get(name, ""), str):
-            raise OpenAIError(400, f"'{name}' must be a text", param=name)
+            raise OpenAIError(400, f"'{name}' must be a string", param=name)
     if not form.get("purpose"):
-        raise OpenAIError(400, "'purpose' is required: say what the file is for, as 'user_data'", param="purpose")
+        raise OpenAIError(400, "'purpose' is required: what the file is for, as 'user_data'", param="purpose")
 
 
-async def _chosen(scope: Scope, method: str, model: Any) -> Deployment:
-    """The deployment *model*, or the only one that implements *method*; nothing may be awaited before its lease."""
+async def _find_deployment(scope: Scope, method: str, model: Any) -> Deployment:
+    """Return the deployment *model*, or the only one that implements *method*.
+
+    Nothing may be awaited between the look at the snapshot and the lease.
+    """
     if model:
         deployment = await wait_for_deployment(scope, model)
         if deployment is None:
             raise model_not_served_error(switch_of(scope).live.snapshot, model)
         if method not in deployment.operations:
-            raise _not_implemented(f"The pipeline {deployment.name!r} does not implement {method}")
+            raise _not_implemented(method, deployment)
         return deployment
     snapshot = switch_of(scope).live.snapshot
     able = [deployment for deployment in snapshot.deployments.values() if method in deployment.operations]
@@ -153,29 +165,34 @@ async def _chosen(scope: Scope, method: str, model: Any) -> Deployment:
         return able[0]
     if able:
         names = ", ".join(deployment.name for deployment in able)
-        raise OpenAIError(400, f"Several pipelines keep files: name one of {names} as 'model'", param="model")
+        raise OpenAIError(400, f"Several pipelines store files: name one of {names} as 'model'", param="model")
     if not snapshot.ready:
         raise OpenAIError(503, "The pipelines are being loaded for the first time", type="server_error")
-    raise _not_implemented(f"No pipeline implements {method}")
+    raise _not_implemented(method)
 
 
-async def _answer(deployment: Deployment, method: str, form: FormData, request: Request) -> Response:
-    operation = deployment.operations[method]
-    arguments = await _uploaded(form, operation) if method == _UPLOAD else _asked(request)
+async def _handle(
+    deployment: Deployment, method: str, form: FormData, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Call the wrapper's *method* and send its result."""
+    operation, request = deployment.operations[method], Request(scope, receive)
+    arguments = await _upload_arguments(form, operation) if method == _UPLOAD else _query_arguments(request)
     arguments = operation.accepted({"model": deployment.name, **arguments})
     if operation.wants_headers:
         arguments["headers"] = request.headers
     try:
-        result = await cancel_on_disconnect(request.receive, invoke(deployment, operation, arguments))
-        return result if isinstance(result, Response) else await _response(method, result, form, request)
+        response = await cancel_on_disconnect(receive, invoke(deployment, operation, arguments))
+        if not isinstance(response, Response):
+            response = await _response(method, response, form, request)
     except PipelineError as error:
         record_error(error)
         log.opt(exception=error.__cause__ or error).error("{}: {} failed: {}", deployment.name, method, error)
         raise OpenAIError(500, str(error), type="server_error", retry=False) from error
+    await response(scope, receive, send)
 
 
-async def _uploaded(form: FormData, operation: Operation) -> dict[str, Any]:
-    """What is known of the file that came; its content only for who takes that, for it is all in memory then."""
+async def _upload_arguments(form: FormData, operation: Operation) -> dict[str, Any]:
+    """Return the arguments of an upload; the content, all of it in memory, only if the method takes it."""
     file = form["file"]
     assert isinstance(file, UploadFile)
     arguments: dict[str, Any] = {
@@ -191,8 +208,8 @@ async def _uploaded(form: FormData, operation: Operation) -> dict[str, Any]:
     return arguments
 
 
-def _asked(request: Request) -> dict[str, Any]:
-    """The arguments in path and query: ``file_id``; ``after``, ``limit``, ``order``, ``purpose`` for a list."""
+def _query_arguments(request: Request) -> dict[str, Any]:
+    """Return the arguments in path and query: ``file_id``; ``after``, ``limit``, ``order``, ``purpose`` for a list."""
     arguments: dict[str, Any] = {**request.query_params, **request.path_params}
     if "limit" in arguments:
         if not arguments["limit"].isdecimal():
@@ -208,34 +225,31 @@ async def _response(method: str, result: Any, form: FormData, request: Request) 
     if file_id is not None and (result is None or result is False):
         raise OpenAIError(404, f"No such file: {file_id!r}", param="file_id", code="file_not_found")
     if method == "run_file_content":
-        return await _content(result)
-    plain = await _plain(result)
+        return await _content_response(result)
+    try:
+        plain = from_json(encode(await collect(result) if isinstance(result, Stream) else result))
+    except TypeError as error:
+        raise PipelineError(str(error), traceback="") from error
     if method == _UPLOAD:
         plain = _file_object(plain, form)
-    elif method == "run_file_list" and not isinstance(plain, dict):
-        plain = _page(plain)
+    elif method == "run_file_list" and isinstance(plain, list | None):
+        ids = [file.get("id") for file in plain or () if isinstance(file, dict)]
+        first, last = (ids[0], ids[-1]) if ids else (None, None)
+        plain = {"object": "list", "data": plain or [], "has_more": False, "first_id": first, "last_id": last}
     if not isinstance(plain, dict):
         raise PipelineError(f"{method} returned {type(result).__name__}: return a dict", traceback="")
     return JSONResponse(plain)
 
 
-async def _plain(result: Any) -> Any:
-    """*result* as JSON has it; of a generator the list of its items."""
-    try:
-        return from_json(encode(await collect(result) if isinstance(result, Stream) else result))
-    except TypeError as error:
-        raise PipelineError(str(error), traceback="") from error
-
-
 def _file_object(plain: Any, form: FormData) -> Any:
-    """OpenAI's file object: what the wrapper returned, a dict or an id, and what it left out as it came."""
+    """Return OpenAI's file object: what the wrapper returned, a dict or an id, completed from the form."""
     if plain is None or isinstance(plain, str):
         plain = {"id": plain} if plain else {}
     if not isinstance(plain, dict):
         return plain
     file = form["file"]
     assert isinstance(file, UploadFile)
-    known = {
+    from_form = {
         "id": f"file-{uuid.uuid4().hex}",
         "object": "file",
         "bytes": file.size,
@@ -243,24 +257,10 @@ def _file_object(plain: Any, form: FormData) -> Any:
         "filename": file.filename,
         "purpose": form["purpose"],
     }
-    return {**known, **plain}
+    return {**from_form, **plain}
 
 
-def _page(files: Any) -> Any:
-    """A list of file objects as the one page that there is."""
-    if not isinstance(files, list | None):
-        return files
-    ids = [file.get("id") for file in files or () if isinstance(file, dict)]
-    return {
-        "object": "list",
-        "data": files or [],
-        "has_more": False,
-        "first_id": ids[0] if ids else None,
-        "last_id": ids[-1] if ids else None,
-    }
-
-
-async def _content(result: Any) -> Response:
+async def _content_response(result: Any) -> Response:
     match result:
         case bytes() | bytearray() | memoryview():
             return Response(bytes(result), media_type="application/octet-stream")
@@ -273,6 +273,8 @@ async def _content(result: Any) -> Response:
     message = f"run_file_content returned {result!r}: return bytes, text, the path of a file, or a response"
     raise PipelineError(message, traceback="")
 
+
+# ------------------------------------------------------------------------------------------------ API pages
 
 _FILE_OBJECT = object_schema(
     ["id"],
@@ -297,43 +299,29 @@ _FORM = object_schema(
     ["file", "purpose"],
     file={"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"},
     purpose={"type": "string", "minLength": 1, "examples": ["user_data"], "description": "What the file is for."},
-    model={"type": "string", "description": "The pipeline that is to keep it, where several keep files."},
+    model={"type": "string", "description": "The pipeline that stores it, where several store files."},
 )
 
-_MODEL = parameter("model", "The pipeline that keeps them, where several keep files.", "query")
+_MODEL = parameter("model", "The pipeline that stores them, where several store files.", "query")
 _FILE_ID = parameter("file_id", "The file's id.")
 
 
-def _docs_if(deployment: Deployment, name: str) -> Callable[[], OperationDocs] | None:
-    operation = deployment.operation(name)
-    return None if operation is None else partial(_docs, _DOCS[name], operation)
-
-
-def _docs(docs: OperationDocs, operation: Operation) -> OperationDocs:
-    """*docs* with what a wrapper's *operation* says of itself, and without the choice of a wrapper."""
-    parameters = tuple(given for given in docs.parameters if given is not _MODEL)
-    return replace(
-        docs,
-        summary=operation.summary or docs.summary,
-        description=operation.description,
-        parameters=parameters,
-    )
-
-
-def _described(name: str, summary: str, content: Mapping[str, Schema], **more: Any) -> OperationDocs:
+def _operation_docs(name: str, summary: str, content: Mapping[str, Schema], **more: Any) -> OperationDocs:
     return OperationDocs(
         name=name,
         summary=summary,
         tag=OPENAI,
-        answers=pipeline_responses(response_object("What the pipeline says", content), 404, 501, body="body" in more),
+        answers=pipeline_responses(
+            response_object("What the pipeline returns", content), 404, 501, body="body" in more
+        ),
         schemas={"File": _FILE_OBJECT},
         **more,
     )
 
 
 _DOCS: Mapping[str, OperationDocs] = {
-    _UPLOAD: _described("upload_file", "Upload a file", {JSON: ref("File")}, body={FORM: _FORM}),
-    "run_file_list": _described(
+    _UPLOAD: _operation_docs("upload_file", "Upload a file", {JSON: ref("File")}, body={FORM: _FORM}),
+    "run_file_list": _operation_docs(
         "list_files",
         "The files",
         {JSON: _LIST},
@@ -345,12 +333,16 @@ _DOCS: Mapping[str, OperationDocs] = {
             parameter("order", "By date, `asc` or `desc`.", "query"),
         ),
     ),
-    "run_file_retrieve": _described("retrieve_file", "One file", {JSON: ref("File")}, parameters=(_FILE_ID, _MODEL)),
-    "run_file_delete": _described(
+    "run_file_retrieve": _operation_docs(
+        "retrieve_file", "One file", {JSON: ref("File")}, parameters=(_FILE_ID, _MODEL)
+    ),
+    "run_file_delete": _operation_docs(
         "delete_file",
         "Delete a file",
         {JSON: object_schema(id={"type": "string"}, object={"type": "string"}, deleted={"type": "boolean"})},
         parameters=(_FILE_ID, _MODEL),
     ),
-    "run_file_content": _described("download_file", "What is in a file", {"*/*": {}}, parameters=(_FILE_ID, _MODEL)),
+    "run_file_content": _operation_docs(
+        "download_file", "The content of a file", {"*/*": {}}, parameters=(_FILE_ID, _MODEL)
+    ),
 }

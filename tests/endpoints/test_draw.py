@@ -173,7 +173,7 @@ def test_another_format_is_refused_with_those_that_there_are(server: LiveServer)
     answer = server.client.get("/draw/echo?format=png")
 
     assert answer.status_code == 400
-    assert answer.json()["detail"] == "'format' is 'mermaid' or 'svg', and not 'png'"
+    assert answer.json()["detail"] == "'format' must be 'mermaid' or 'svg', not 'png'"
 
 
 def test_without_a_renderer_it_says_what_to_install(server: LiveServer, monkeypatch: pytest.MonkeyPatch):
