@@ -34,9 +34,9 @@ from hayhooks.http.plug_in import PlugIn, lifespans
 from hayhooks.http.switch import Generation, Switch
 from hayhooks.http.types import HTTP_TYPES
 from hayhooks.kernel import self_writes
-from hayhooks.kernel.haystack_hooks import install_hooks
+from hayhooks.kernel.admission import Limits
+from hayhooks.kernel.haystack_hooks import patch_from_dict
 from hayhooks.kernel.isolation import install_python_path
-from hayhooks.kernel.limits import Limits
 from hayhooks.kernel.options import KernelOptions
 from hayhooks.kernel.reconcile import Reconciler
 from hayhooks.kernel.state import Change, Snapshot
@@ -250,7 +250,7 @@ def _prepare_process(settings: Settings) -> None:
     if settings.python_path:  # what is imported later, when it is needed, might be found there
         for module in ("hayhooks.observability.prometheus", "prometheus_client.process_collector", "websockets"):
             importlib.import_module(module)
-    install_python_path(settings.python_path, after_import=install_hooks)
+    install_python_path(settings.python_path, after_import=patch_from_dict)
     if settings.streaming_components:  # the toolkit reads the environment, and this may be in .env only
         os.environ.setdefault("HAYHOOKS_STREAMING_COMPONENTS", settings.streaming_components)
 

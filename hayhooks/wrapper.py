@@ -122,3 +122,7 @@ class BasePipelineWrapper:
     def run_file_delete(self, *args: Any, **kwargs: Any) -> Any:
         """Answer ``DELETE /v1/files/{file_id}``; return ``False`` if there is no such file."""
         raise NotImplementedError("run_file_delete() is not implemented")
+
+
+# The methods that requests can reach, in this order.
+OPERATIONS = tuple(name for name in vars(BasePipelineWrapper) if name.startswith("run_"))

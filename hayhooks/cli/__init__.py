@@ -16,7 +16,7 @@ from hayhooks.cli.completion import completion
 from hayhooks.cli.options import Command, directory, server_options, settings_of
 from hayhooks.cli.pipeline import pipeline
 from hayhooks.errors import StartError
-from hayhooks.kernel.gc_control import permanent_imports
+from hayhooks.server.process import permanent_imports
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -19,7 +19,8 @@ from hayhooks.kernel.state import Change, Deployment, Failure
 from hayhooks.observability.log import configure_logging, log, printable
 from hayhooks.observability.request_record import RequestRecord
 from hayhooks.server.preflight import check_settings
-from hayhooks.server.run import own_process, serve
+from hayhooks.server.process import own_process
+from hayhooks.server.run import serve
 from hayhooks.settings import Settings
 
 _CONTEXT = 2  # lines shown around the one that failed

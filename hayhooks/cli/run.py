@@ -6,7 +6,8 @@ from hayhooks.app import create_app
 from hayhooks.cli.settings_report import unknown
 from hayhooks.observability.log import configure_logging, log
 from hayhooks.server.preflight import check_settings
-from hayhooks.server.run import own_process, serve
+from hayhooks.server.process import own_process
+from hayhooks.server.run import serve
 from hayhooks.server.workers import serve_workers
 from hayhooks.settings import Settings
 

@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any, Self
 
 from hayhooks.http.steps import StartedAwaitable
-from hayhooks.kernel.outcome import Outcome
+from hayhooks.kernel.threads import Outcome
 
 _AT_ONCE_S = 0.0001  # an item that took less was not waited for
 _SURE = 8  # so many in a row came at once: the next one is asked for before they are sent
@@ -43,7 +43,7 @@ class CoalescingIterator:
             self._since_turn += len(ready)
             return ready
         if self._end is not None:
-            self._end.take()
+            self._end.unwrap()
             raise StopAsyncIteration
         asked_at = perf_counter()
         step, self._begun = self._begun, None

@@ -16,12 +16,11 @@ from typing import Any, Protocol
 
 from hayhooks.errors import PipelineError, safe_str, sendable
 from hayhooks.http.batches import CoalescingIterator
-from hayhooks.kernel.admission import Lease, current_lease
+from hayhooks.kernel.admission import Lease, Slots, current_lease
 from hayhooks.kernel.isolation import enter_package, with_public_names
-from hayhooks.kernel.limits import Slots
 from hayhooks.kernel.operations import Operation
-from hayhooks.kernel.outcome import Outcome
 from hayhooks.kernel.state import Deployment
+from hayhooks.kernel.threads import Outcome
 from hayhooks.toolkit.streaming import PipelineStream
 
 _NOT_RAISABLE = (
@@ -192,7 +191,7 @@ async def _in_thread(deployment: Deployment, call: partial[Any]) -> Any:
     outcome = await future
     if outcome.error is not None:
         outcome.error = _raisable(outcome.error)
-    return outcome.take()  # an error that a future, or a frame of its traceback, refers to would be a cycle
+    return outcome.unwrap()  # an error that a future, or a frame of its traceback, refers to would be a cycle
 
 
 def _hold(deployment: Deployment, method: str, loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
@@ -320,7 +319,7 @@ class _Pump:
                     self._make_room()
                 return batch
             if end is not None:
-                end.take()
+                end.unwrap()
                 raise StopAsyncIteration
             self._arrival = self._loop.create_future()
             self._awaited = True

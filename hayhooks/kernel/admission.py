@@ -1,29 +1,136 @@
-"""Leases: who still works with a deployment, and what happens when nobody does."""
+"""Admission: limits on a deployment's requests, the slots they run in, and the leases that delay its retirement."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
 
-from hayhooks.kernel.limits import Slot
+from hayhooks.errors import LoadError, UnavailableError
 
 Reason = Callable[[], Exception]
 
-_INSIST_S = 5.0  # how long after it was told to end a request is told again: its wrapper may not listen
+_RECANCEL_S = 5.0  # an expired request is cancelled again after this time: its wrapper may ignore a cancellation
 
 # The lease of the request that runs in this context.
 current_lease: ContextVar["Lease | None"] = ContextVar("hayhooks_lease", default=None)
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits on the requests of one deployment."""
+
+    timeout_s: float = 0.0  # to the last byte; 0: no limit
+    concurrency: int = 0  # requests that run at a time; 0: no limit
+    queue_size: int = 0  # requests that may wait for a slot
+
+    def of(self, wrapper: Any) -> "Limits":
+        """Return the limits that *wrapper* sets, and these where it sets none.
+
+        Raises:
+            LoadError: a limit of the wrapper has a wrong type or value.
+        """
+        timeout_s = _limit_of(wrapper, "request_timeout", float, "seconds, or 0 for no limit")
+        concurrency = _limit_of(wrapper, "concurrency", int, "a number of requests, or 0 for no limit")
+        queue_size = _limit_of(wrapper, "queue_size", int, "a number of requests")
+        return Limits(
+            self.timeout_s if timeout_s is None else float(timeout_s),
+            self.concurrency if concurrency is None else concurrency,
+            self.queue_size if queue_size is None else queue_size,
+        )
+
+
+NO_LIMITS = Limits()
+
+
+def _limit_of(wrapper: Any, name: str, kind: type, accepted: str) -> Any:
+    value = getattr(wrapper, name)
+    if value is None:
+        return None
+    fits = isinstance(value, int) or (kind is float and isinstance(value, float) and math.isfinite(value))
+    if isinstance(value, bool) or not fits or value < 0:
+        setting = f"HAYHOOKS_{name.upper()}"
+        raise LoadError(f"{name} of the wrapper is {value!r}: it must be {accepted}, or None to use {setting}")
+    return value
+
+
+class Slot:
+    """One running request of a deployment; free when the request and all threads that work for it have ended.
+
+    Use it on the event loop only.
+    """
+
+    __slots__ = ("_free", "_holders")
+
+    def __init__(self, free: Callable[[], None]) -> None:
+        self._free = free
+        self._holders = 1
+
+    def share(self) -> None:
+        """Add a holder."""
+        self._holders += 1
+
+    def give_back(self) -> None:
+        """Remove a holder; the last one frees the slot."""
+        self._holders -= 1
+        if not self._holders:
+            self._free()
+
+
+class Slots:
+    """The slots of one deployment and its queue, first come first served. Use it on the event loop only.
+
+    Args:
+        name: the deployment's.
+        limit: number of slots.
+        queue_size: number of requests that may wait for one.
+    """
+
+    def __init__(self, name: str, limit: int, queue_size: int) -> None:
+        self._name = name
+        self._limit = limit
+        self._queue_size = queue_size
+        self._waiting = 0
+        self._semaphore = asyncio.Semaphore(limit)  # fair, and safe when a waiting request is cancelled
+
+    def refuse_if_full(self) -> None:
+        """Refuse a request that could neither run nor wait.
+
+        Raises:
+            UnavailableError: all slots are taken and the queue is full.
+        """
+        if self._waiting >= self._queue_size and self._semaphore.locked():
+            raise UnavailableError(
+                f"pipeline {self._name!r} is at capacity: {self._limit} requests running, {self._waiting} queued "
+                "(HAYHOOKS_CONCURRENCY, HAYHOOKS_QUEUE_SIZE)"
+            )
+
+    async def take(self) -> Slot:
+        """Wait for a slot.
+
+        Raises:
+            UnavailableError: see ``refuse_if_full``.
+        """
+        self.refuse_if_full()
+        self._waiting += 1
+        try:
+            await self._semaphore.acquire()
+        finally:
+            self._waiting -= 1
+        return Slot(self._semaphore.release)
+
+
 class Lease:
-    """One hold on one deployment: a request's, from its dispatch to its last byte, or that of a thread that works.
+    """A hold on one deployment, by a request until its last byte or by a thread until it returns.
 
     Attributes:
-        since: when it was taken, of a monotonic clock.
-        thread: the name of the method that a thread runs; "" for a request.
-        task: that of the request, to be cancelled when it outlives its time; None for a thread.
-        slot: of a request, its place among those that its deployment works on; None where there is no limit.
-        expired: makes the error that says why it has been told to end; None as long as it has not.
+        since: when it was taken, by the monotonic clock.
+        thread: name of the method that a thread runs; "" for a request.
+        task: the request's task, cancelled when the lease expires; None for a thread.
+        slot: the request's slot; None without a limit.
+        expired: makes the error that says why the lease expired; None until then.
     """
 
     __slots__ = ("_timer", "expired", "since", "slot", "task", "thread")
@@ -37,71 +144,71 @@ class Lease:
         self._timer: asyncio.TimerHandle | None = None
 
     def expire(self, reason: Reason) -> None:
-        """Tell the request to end; on the event loop."""
+        """Cancel the request; on the event loop."""
         self.expired = self.expired or reason
         if self.task is not None:
             self.task.cancel()
 
     def raise_expired(self) -> None:
-        """In the request's task, when that is cancelled: raise why, if it was told to end; the cancellation is over.
+        """In the cancelled task of the request: raise the reason if the lease has expired.
 
-        From here, where no variable holds the error: one in a frame of its own traceback would be a cycle.
+        The error is raised here, where no variable holds it: a frame in its own traceback would be a reference cycle.
         """
         if self.expired is not None and self.task is not None:
-            self.task.uncancel()
+            self.task.uncancel()  # as asyncio.timeout does: the error is an answer, the task is not cancelled
             raise self.expired() from None
 
     def expire_in(self, seconds: float, reason: Reason) -> None:
-        """Tell the request to end after *seconds*, and again while it does not; on the event loop."""
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._insist, reason)
+        """Cancel the request after *seconds*, and repeatedly while it goes on; on the event loop."""
+
+        def expire() -> None:
+            self.expire_in(_RECANCEL_S, reason)
+            self.expire(reason)
+
+        self._timer = asyncio.get_running_loop().call_later(seconds, expire)
 
     def end(self) -> None:
-        """The request has ended, and what it holds is free; on the event loop."""
-        self.task = None  # the task's context holds the lease: they would keep each other
+        """Release the timer and the slot of a request that has ended; on the event loop."""
+        self.task = None  # the task's context holds the lease: a reference cycle
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None  # as above: a cancelled timer keeps its context
+            self._timer = None  # a cancelled timer keeps its context alive
         if self.slot is not None:
             self.slot.give_back()
 
-    def _insist(self, reason: Reason) -> None:
-        self.expire_in(_INSIST_S, reason)
-        self.expire(reason)
-
 
 class Leases:
-    """The holds on one deployment. Safe from any thread.
+    """The leases of one deployment. Safe from any thread.
 
-    Without a lock, which would cost a request half a microsecond: each step is one of a built-in type's own. Whoever
-    gives the last lease back, and whoever wants to know of it, leaves a mark first and looks for the other's then.
+    There is no lock: each step is one atomic operation of a built-in type. ``give_back`` and ``release_when_idle`` each
+    write first and read the other's mark after that, so one of them always sees that the deployment is idle.
 
-    Leases may be taken after ``release_when_idle`` too, as long as one is held: a request that runs may start a
-    thread, which takes a lease of its own.
+    Leases may be taken after ``release_when_idle`` as long as one is held: a running request may start a thread.
     """
 
     def __init__(self) -> None:
         self._held: set[Lease] = set()
-        self._on_idle: list[Callable[[], None]] = []  # one at most, and whoever pops it calls it
+        self._on_idle: list[Callable[[], None]] = []  # at most one; the thread that pops it calls it
 
     @property
     def held(self) -> tuple[Lease, ...]:
-        """The leases that are held now."""
+        """The leases held now."""
         return tuple(self._held.copy())  # a set may not change while it is iterated
 
     def take(self, lease: Lease) -> None:
-        """Keep the deployment from being retired until ``give_back``."""
+        """Delay the deployment's retirement until ``give_back``."""
         self._held.add(lease)
 
     def give_back(self, lease: Lease) -> None:
-        """End a lease; the last one of a replaced deployment sets its retirement off."""
+        """End a lease; the last one of a replaced deployment starts its retirement."""
         self._held.discard(lease)
         if self._on_idle:
             self._call_if_idle()
 
     def release_when_idle(self, on_idle: Callable[[], None]) -> None:
-        """Call *on_idle* once, as soon as no lease is held: at once, or when the last one is given back.
+        """Call *on_idle* once, as soon as no lease is held.
 
-        To be called when no new request can reach the deployment any more.
+        Call this only when new requests cannot reach the deployment any more.
         """
         self._on_idle.append(on_idle)
         self._call_if_idle()
@@ -111,6 +218,6 @@ class Leases:
             return
         try:
             on_idle = self._on_idle.pop()
-        except IndexError:  # somebody else was faster
+        except IndexError:  # another thread was faster
             return
         on_idle()

@@ -11,7 +11,7 @@ from typing import Any
 from hayhooks.kernel.isolation import PREFIX, private_name
 
 
-def install_hooks() -> None:
+def patch_from_dict() -> None:
     """Let ``Pipeline.loads`` build the components of wrapper folders; does nothing until Haystack is imported.
 
     In YAML a component beside the wrapper is written as it is imported there, ``type: helper.Doubler``. Haystack
@@ -40,7 +40,7 @@ def forget_components(package: str) -> None:
             component.registry.pop(path, None)
 
 
-def register(module: ModuleType) -> None:
+def register_components(module: ModuleType) -> None:
     """Let Haystack know the components of *module*, a shared one, in this version and no other."""
     component = getattr(sys.modules.get("haystack.core.component.component"), "component", None)
     prefix = f"{module.__name__}."

@@ -23,10 +23,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from hayhooks.kernel.outcome import Outcome
 from hayhooks.kernel.shared_modules import SharedModules
 from hayhooks.kernel.state import Revision, RevisionKind
-from hayhooks.kernel.threads import DaemonThreadPool
+from hayhooks.kernel.threads import DaemonThreadPool, Outcome
 
 PREFIX = "_hayhooks_"
 _PRIVATE = re.compile(rf"{PREFIX}\w+?_[0-9a-f]{{12}}_\d+\.")
@@ -42,7 +41,7 @@ _current: ContextVar[str | None] = ContextVar("hayhooks_package", default=None)
 # Haystack imports its parts when they are first touched, and two threads that do so together can break each other
 # (half-initialised modules). And where an optional dependency is missing it keeps the exception for ever, with all
 # frames of that thread: in one of a wrapper's that would be the wrapper, with all that it holds.
-_imports = DaemonThreadPool("import", limit=1, patience_s=20.0)
+_imports = DaemonThreadPool("import", limit=1, stuck_after_s=20.0)
 _import_thread = threading.local()
 
 
@@ -305,7 +304,7 @@ def _import_apart(name: str, fromlist: Sequence[str], after_import: Callable[[],
 
     _imports.submit(job)
     done.wait()
-    module: ModuleType = outcomes.pop().take()
+    module: ModuleType = outcomes.pop().unwrap()
     return module
 
 

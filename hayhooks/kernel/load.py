@@ -1,10 +1,18 @@
-"""Load: from a revision to a deployment that is ready to serve, or to the failure that says why not."""
+"""Load: turn a revision into a deployment, or into the failure that says why not.
 
+The steps are: make the wrapper, run its ``setup``, warm up its pipelines, describe its methods, run its ``check``.
+"""
+
+import asyncio
+import contextvars
+import importlib
 import inspect
 import os
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,34 +21,30 @@ from loguru import logger as log
 
 from hayhooks.errors import LoadError
 from hayhooks.kernel import haystack_hooks
+from hayhooks.kernel.admission import Slots
+from hayhooks.kernel.discovery import WRAPPER_FILE
 from hayhooks.kernel.failure import failure_of
-from hayhooks.kernel.gate import OnLoop, run_check
-from hayhooks.kernel.isolation import close_package, open_package, running_package
-from hayhooks.kernel.limits import Slots
-from hayhooks.kernel.making import make_wrapper
+from hayhooks.kernel.isolation import (
+    close_package,
+    import_public,
+    keep_shared,
+    open_package,
+    running_package,
+    shared_modules,
+)
 from hayhooks.kernel.operations import Operation, TransportTypes, inspect_method
 from hayhooks.kernel.options import KernelOptions
-from hayhooks.kernel.state import Deployment, DeploymentRuntime, Failure, Revision
-from hayhooks.kernel.threads import DaemonThreadPool
-from hayhooks.wrapper import BasePipelineWrapper
-
-_DESCRIPTORS = {"stdout": 1, "stderr": 2}
-
-METHODS = (
-    "run_api",
-    "run_api_async",
-    "run_chat_completion",
-    "run_chat_completion_async",
-    "run_response",
-    "run_response_async",
-    "run_file_upload",
-    "run_file_list",
-    "run_file_retrieve",
-    "run_file_content",
-    "run_file_delete",
-)
+from hayhooks.kernel.shared_modules import named_modules
+from hayhooks.kernel.state import Deployment, DeploymentRuntime, Failure, Revision, RevisionKind
+from hayhooks.kernel.threads import DaemonThreadPool, OnLoop, Outcome
+from hayhooks.toolkit.yaml_wrapper import YAMLPipelineWrapper
+from hayhooks.wrapper import OPERATIONS, BasePipelineWrapper
 
 BuildRoutes = Callable[[Deployment], Any]
+
+_CLASS = "PipelineWrapper"
+_HAYSTACK_PACKAGES = ("haystack", "haystack_integrations", "haystack_experimental")
+_STANDARD_STREAMS = {"stdout": 1, "stderr": 2}
 
 
 def load(
@@ -51,28 +55,49 @@ def load(
     build_routes: BuildRoutes,
     on_loop: OnLoop,
 ) -> Deployment | Failure:
-    """Import the wrapper of *revision*, set it up, warm it up, describe its methods and let it check itself.
+    """Run exactly the bytes that were scanned as *revision*, and make a deployment of them.
 
     Args:
-        revision: what was scanned; exactly these bytes run.
-        options: the deployment's threads and limits, and how long its ``check`` may take.
+        revision: what to load.
+        options: the deployment's threads and limits, and the timeout of its ``check``.
         transport: the serving layer's classes in annotations, see ``inspect_method``.
-        build_routes: makes the deployment's ``endpoints``; what it raises is the revision's failure too.
-        on_loop: for what must be made on the serving loop, as Haystack's async clients.
+        build_routes: makes the deployment's ``endpoints``; an error that it raises makes the revision a failure too.
+        on_loop: for what must be made on the serving loop, such as Haystack's async clients.
     """
     if revision.problem:
         return failure_of(revision, LoadError(revision.problem))
-    package = open_package(revision, after_import=haystack_hooks.install_hooks)
+    package = open_package(revision, after_import=haystack_hooks.patch_from_dict)
     try:
         return _load(revision, package, options, transport, build_routes, on_loop)
-    # The user's code may raise anything, SystemExit included; whatever it raises must not end the server.
+    # User code may raise anything, SystemExit included; none of it may end the server.
     except BaseException as error:
         failure = failure_of(revision, error)
     finally:
-        _mend_streams(revision.name)
+        _reopen_streams(revision.name)
     haystack_hooks.forget_components(package)
     close_package(package)
     return failure
+
+
+def unload(deployment: Deployment, on_loop: OnLoop) -> None:
+    """Undo ``load``: teardown, close the pipelines, forget the modules. A failed step is logged, the rest is done."""
+    with running_package(deployment.package):
+        steps: list[tuple[str, Callable[[], Any]]] = [("teardown()", deployment.wrapper.teardown)]
+        if any(operation.on_loop for operation in deployment.operations.values()):
+            closings = haystack_hooks.lifecycle_methods(deployment.wrapper, "close_async")
+            steps += [("close_async()", partial(on_loop, close)) for close in closings]
+        steps += [("close()", close) for close in haystack_hooks.lifecycle_methods(deployment.wrapper, "close")]
+        for step_name, step in steps:
+            try:
+                step()
+            # User code may raise anything; the other steps must run all the same.
+            except BaseException:
+                log.opt(exception=True).warning(
+                    "{}: {} of revision {} failed", deployment.name, step_name, deployment.revision.id
+                )
+    deployment.runtime.threads.close()
+    haystack_hooks.forget_components(deployment.package)
+    close_package(deployment.package)
 
 
 def _load(
@@ -85,12 +110,16 @@ def _load(
 ) -> Deployment:
     began = time.perf_counter()
     with running_package(package):
-        haystack_hooks.install_hooks()
-        wrapper = make_wrapper(revision, package)
+        haystack_hooks.patch_from_dict()
+        wrapper = _make_wrapper(revision, package)
         limits = options.limits.of(wrapper)
         operations = _operations(wrapper, transport)
-        _warm_up(wrapper, operations, on_loop)
-        run_check(wrapper, options.check_s, on_loop)
+        for warm_up in haystack_hooks.lifecycle_methods(wrapper, "warm_up"):
+            warm_up()
+        if any(operation.on_loop for operation in operations.values()):
+            for warm_up_async in haystack_hooks.lifecycle_methods(wrapper, "warm_up_async"):
+                on_loop(warm_up_async)
+        _check(wrapper, options.check_s, on_loop)
     deployment = Deployment(
         revision=revision,
         package=package,
@@ -101,67 +130,148 @@ def _load(
         load_ms=(time.perf_counter() - began) * 1000,
         runtime=DeploymentRuntime(
             threads=DaemonThreadPool(revision.name, options.threads),
-            slots=Slots(revision.name, limits.concurrency, limits.queue) if limits.concurrency else None,
+            slots=Slots(revision.name, limits.concurrency, limits.queue_size) if limits.concurrency else None,
         ),
         timeout_s=limits.timeout_s,
     )
     return replace(deployment, endpoints=build_routes(deployment))
 
 
+def _make_wrapper(revision: Revision, package: str) -> BasePipelineWrapper:
+    """Make the wrapper of *revision* and run its ``setup``.
+
+    Raises:
+        LoadError: the revision has no wrapper class, or it cannot be used.
+        BaseException: whatever the user's code raises.
+    """
+    wrapper: BasePipelineWrapper
+    match revision.kind:
+        case RevisionKind.FOLDER:
+            with shared_modules.renewed(revision.shared):
+                wrapper_class = _wrapper_class(package)
+            keep_shared(package, revision.shared)
+            wrapper = wrapper_class()
+        case RevisionKind.YAML:
+            with shared_modules.renewed(revision.shared):
+                wrapper = _yaml_wrapper(revision)
+        case RevisionKind.CODE:
+            assert revision.make is not None
+            wrapper = revision.make()
+            if not isinstance(wrapper, BasePipelineWrapper):
+                raise LoadError(
+                    f"the pipeline given in code made an object of {type(wrapper).__name__}, not of BasePipelineWrapper"
+                )
+    if inspect.iscoroutinefunction(wrapper.setup):
+        name = type(wrapper).__name__
+        raise LoadError(f"setup() of {name} is async: make it a plain method (it runs in a thread of its own)")
+    if isinstance(wrapper, YAMLPipelineWrapper) and revision.kind is not RevisionKind.YAML:
+        import_public("haystack", haystack_hooks.patch_from_dict)
+    wrapper.setup()
+    return wrapper
+
+
+def _wrapper_class(package: str) -> type[BasePipelineWrapper]:
+    module = importlib.import_module(f"{package}.{WRAPPER_FILE.removesuffix('.py')}")
+    found = getattr(module, _CLASS, None)
+    if isinstance(found, type) and issubclass(found, BasePipelineWrapper) and found is not BasePipelineWrapper:
+        return found
+    base = f"class {_CLASS}(BasePipelineWrapper)"
+    if found is not None:
+        raise LoadError(f"{_CLASS} in {module.__file__} does not derive from BasePipelineWrapper: write {base}")
+    others = [
+        name
+        for name, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, BasePipelineWrapper) and value is not BasePipelineWrapper
+    ]
+    hint = f"rename {others[0]} to {_CLASS}" if others else f"define {base}"
+    raise LoadError(f"{module.__file__} has no class {_CLASS}: {hint}")
+
+
+def _yaml_wrapper(revision: Revision) -> YAMLPipelineWrapper:
+    """Make the wrapper of a YAML file, which may use Haystack's components and those of the shared modules it names."""
+    content = revision.files[revision.path.name].source or b""
+    dotted = sorted(name for name in named_modules(content) if name.partition(".")[0] in _HAYSTACK_PACKAGES)
+    for module in ("haystack", *(name.rpartition(".")[0] for name in dotted)):  # one by one, see isolation.py
+        with suppress(Exception):  # the pipeline raises it again, with the place in the file
+            import_public(module, haystack_hooks.patch_from_dict)
+    for module in revision.shared:
+        haystack_hooks.register_components(importlib.import_module(module))
+    return YAMLPipelineWrapper(content, file=str(revision.path), allowed_modules=tuple(revision.shared))
+
+
 def _operations(wrapper: BasePipelineWrapper, transport: TransportTypes) -> dict[str, Operation]:
-    """Describe the methods that the wrapper implements itself; the base class has a stub for each."""
-    implemented = {name: getattr(wrapper, name) for name in METHODS if _is_its_own(wrapper, name)}
+    """Describe the methods that differ from the base class's: the wrapper class or ``setup`` has defined them."""
+    implemented = {
+        name: method
+        for name in OPERATIONS
+        if getattr(method := getattr(wrapper, name), "__func__", None) is not getattr(BasePipelineWrapper, name)
+    }
     if not implemented:
-        listed = ", ".join(METHODS[:4])
+        listed = ", ".join(OPERATIONS[:4])
         raise LoadError(f"{type(wrapper).__name__} implements none of {listed}: it could not answer any request")
     return {name: inspect_method(method, transport) for name, method in implemented.items()}
 
 
-def _is_its_own(wrapper: BasePipelineWrapper, name: str) -> bool:
-    """Whether *wrapper* has a method *name*, of its class or put there by ``setup``, and not the base class's stub."""
-    return getattr(getattr(wrapper, name), "__func__", None) is not getattr(BasePipelineWrapper, name)
+def _check(wrapper: BasePipelineWrapper, timeout_s: float, on_loop: OnLoop) -> None:
+    """Run the wrapper's ``check``.
+
+    Raises:
+        LoadError: it returned False, timed out, or could not be run.
+        BaseException: whatever it raises.
+    """
+    check = wrapper.check
+    if type(wrapper).check is BasePipelineWrapper.check:
+        return
+    try:
+        inspect.signature(check).bind()
+    except TypeError:  # it needs arguments: a method of the wrapper's own that happens to have this name
+        return
+    if inspect.isgeneratorfunction(check) or inspect.isasyncgenfunction(check):
+        raise LoadError("check() is a generator, so none of it would run: remove the yield")
+    if inspect.iscoroutinefunction(check):
+        result = on_loop(lambda: _await_with_timeout(check(), timeout_s))
+    else:
+        result = _call_with_timeout(check, timeout_s)
+        if inspect.isawaitable(result):
+            result = on_loop(partial(_await_with_timeout, result, timeout_s))
+    if result is False:
+        raise LoadError("check() returned False: the revision reports that it does not work")
 
 
-def _warm_up(wrapper: BasePipelineWrapper, operations: dict[str, Operation], on_loop: OnLoop) -> None:
-    """Warm up here, in the loader's thread, whatever takes long; then on the loop what async methods need there."""
-    for warm_up in haystack_hooks.lifecycle_methods(wrapper, "warm_up"):
-        warm_up()
-    if any(operation.on_loop for operation in operations.values()):
-        for warm_up_async in haystack_hooks.lifecycle_methods(wrapper, "warm_up_async"):
-            on_loop(warm_up_async)
+async def _await_with_timeout(awaitable: Awaitable[Any], timeout_s: float) -> Any:
+    """Await *awaitable*; after the timeout do not wait for its end, since it may ignore the cancellation."""
+    task = asyncio.create_task(Outcome.awaited(awaitable))
+    done, _ = await asyncio.wait({task}, timeout=timeout_s)
+    if not done:
+        task.cancel()
+        raise _check_timeout(timeout_s)
+    return task.result().unwrap()
 
 
-def _mend_streams(name: str) -> None:
-    """Open standard output and error again, if a wrapper has closed them: whoever prints would fail."""
-    closed = [stream for stream in _DESCRIPTORS if getattr(getattr(sys, stream), "closed", False)]
+def _call_with_timeout(check: Callable[[], Any], timeout_s: float) -> Any:
+    """Call *check* in a thread of its own, which is abandoned after the timeout."""
+    outcomes: list[Outcome] = []
+    call = partial(contextvars.copy_context().run, check)
+    thread = threading.Thread(target=lambda: outcomes.append(Outcome.of(call)), name="hayhooks check", daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    if thread.is_alive():
+        raise _check_timeout(timeout_s)
+    return outcomes.pop().unwrap()
+
+
+def _check_timeout(timeout_s: float) -> LoadError:
+    return LoadError(f"check() did not finish within {timeout_s:g} s (HAYHOOKS_CHECK_TIMEOUT)")
+
+
+def _reopen_streams(name: str) -> None:
+    """Reopen stdout and stderr if the wrapper *name* closed them: every print in the process would fail."""
+    closed = [stream for stream in _STANDARD_STREAMS if getattr(getattr(sys, stream), "closed", False)]
     for stream in closed:
         try:
-            mended = os.fdopen(os.dup(_DESCRIPTORS[stream]), "w", buffering=1, errors="backslashreplace")
-        except OSError:  # what it led to is closed too
-            mended = open(os.devnull, "w")  # noqa: SIM115 - it stays open
-        setattr(sys, stream, mended)
-    if closed:  # a log line before that might fail itself
-        log.warning("{}: a wrapper has closed {}; it is open again", name, " and ".join(closed))
-
-
-def unload(deployment: Deployment, on_loop: OnLoop) -> None:
-    """Undo ``load``: teardown, close the pipelines, forget the modules. Every step is tried, what fails is logged."""
-    with running_package(deployment.package):
-        steps: list[tuple[str, Callable[[], Any]]] = [("teardown()", deployment.wrapper.teardown)]
-        if any(operation.on_loop for operation in deployment.operations.values()):
-            closings = haystack_hooks.lifecycle_methods(deployment.wrapper, "close_async")
-            steps += [("close_async()", partial(on_loop, close)) for close in closings]
-        steps += [("close()", close) for close in haystack_hooks.lifecycle_methods(deployment.wrapper, "close")]
-        for what, step in steps:
-            try:
-                step()
-            # The user's code may raise anything; the rest must be let go of all the same.
-            except BaseException:
-                log.opt(exception=True).warning("{}: {} of revision {} failed", deployment.name, what, _id(deployment))
-    deployment.runtime.threads.close()
-    haystack_hooks.forget_components(deployment.package)
-    close_package(deployment.package)
-
-
-def _id(deployment: Deployment) -> str:
-    return deployment.revision.id
+            file = os.fdopen(os.dup(_STANDARD_STREAMS[stream]), "w", buffering=1, errors="backslashreplace")
+        except OSError:  # the descriptor is closed too
+            file = open(os.devnull, "w")  # noqa: SIM115 - it stays open
+        setattr(sys, stream, file)
+    if closed:  # only now: logging to a closed stream would fail
+        log.warning("{}: the wrapper closed {}; reopened", name, " and ".join(closed))

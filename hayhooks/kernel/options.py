@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hayhooks.kernel.limits import NO_LIMITS, Limits
+from hayhooks.kernel.admission import NO_LIMITS, Limits
 
 
 @dataclass(frozen=True, slots=True)

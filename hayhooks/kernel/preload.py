@@ -1,8 +1,8 @@
-"""Foundation: the parts of Haystack that wrappers import, there before the first of them is loaded.
+"""Preload: import Haystack before the first load, and exclude it from garbage collections.
 
-A collection of garbage holds the interpreter, and every request with it: 58 ms with Haystack imported. Python can be
-told to pass over all that there is at one moment, and then it takes 0.1; but what is passed over is never collected,
-and revisions are to be. So that moment is the one before the first wrapper, and Haystack has to have come by then.
+A full collection stops all threads for tens of milliseconds once Haystack is imported. After ``gc.freeze()``
+collections skip every object that exists at that moment, but those objects are never freed. So we freeze after Haystack
+and before the first wrapper: revisions must be freed.
 """
 
 import ast
@@ -14,8 +14,7 @@ from contextlib import suppress
 
 from loguru import logger as log
 
-from hayhooks.kernel import haystack_hooks
-from hayhooks.kernel.gc_control import gc_paused
+from hayhooks.kernel.haystack_hooks import patch_from_dict
 from hayhooks.kernel.isolation import import_public
 from hayhooks.kernel.shared_modules import imports_of, parsed
 from hayhooks.kernel.state import Revision
@@ -24,82 +23,83 @@ _PACKAGES = ("haystack", "haystack_integrations")
 
 
 class Preloader:
-    """Lays the ground once, and lets wait for it what must not begin before.
+    """Run the preload once; functions given to ``when_done`` are called afterwards.
 
     Args:
-        freeze: whether this process is ours, so that we may say what its collections pass over. Otherwise there is
-            nothing to lay.
-        patience_s: when wrappers are loaded without it.
+        freeze: whether the process is ours, so that we may freeze its objects. Otherwise there is nothing to preload.
+        stuck_after_s: after this time loads start without the preload.
     """
 
-    def __init__(self, *, freeze: bool, patience_s: float = 20.0) -> None:
-        self._patience_s = patience_s
-        self._lock = threading.Lock()  # guards all below
-        self._laid = not freeze
-        self._begun_at: float | None = None
+    def __init__(self, *, freeze: bool, stuck_after_s: float = 20.0) -> None:
+        self._stuck_after_s = stuck_after_s
+        self._lock = threading.Lock()  # guards everything below
+        self._done = not freeze
+        self._started_at: float | None = None
         self._waiting: list[Callable[[], None]] = []
 
-    def then(self, begin: Callable[[], None]) -> None:
-        """Call *begin*, at once or when the ground is laid, in whatever thread."""
+    def when_done(self, callback: Callable[[], None]) -> None:
+        """Call *callback* now or when the preload is done, in any thread."""
         with self._lock:
-            if not self._laid:
-                self._waiting.append(begin)
+            if not self._done:
+                self._waiting.append(callback)
                 return
-        begin()
+        callback()
 
-    def lay(self, revisions: Iterable[Revision]) -> None:
-        """Import, in a thread apart, what of Haystack *revisions* import; from the second call on, nothing."""
+    def start(self, revisions: Iterable[Revision]) -> None:
+        """Import in a thread what *revisions* import from Haystack; later calls do nothing."""
         with self._lock:
-            if self._laid or self._begun_at is not None:
+            if self._done or self._started_at is not None:
                 return
-            self._begun_at = time.monotonic()
-        threading.Thread(target=self._lay, args=(tuple(revisions),), name="hayhooks foundation", daemon=True).start()
+            self._started_at = time.monotonic()
+        threading.Thread(target=self._preload, args=(tuple(revisions),), name="hayhooks preload", daemon=True).start()
 
     def tick(self) -> None:
-        """Go on without, if it takes too long; to be called now and then."""
+        """Continue without the preload if it is stuck; call it about once a second."""
         with self._lock:
-            is_late = self._begun_at is not None and time.monotonic() - self._begun_at > self._patience_s
-            if self._laid or not is_late:
+            is_late = self._started_at is not None and time.monotonic() - self._started_at > self._stuck_after_s
+            if self._done or not is_late:
                 return
-        log.warning("What wrappers import of Haystack takes longer than {:g} s: loading them without", self._patience_s)
-        gc.enable()  # the import that hangs would keep it off
-        self._go_on()
+        log.warning("Importing Haystack takes longer than {:g} s: loading wrappers meanwhile", self._stuck_after_s)
+        gc.enable()  # the stuck import would keep it off
+        self._finish()
 
-    def _lay(self, revisions: Iterable[Revision]) -> None:
+    def _preload(self, revisions: Iterable[Revision]) -> None:
+        enabled = gc.isenabled()
+        gc.disable()  # imports make many objects and drop few: collections would take a fifth of the time
         try:
-            with gc_paused():
-                for name in sorted({name for revision in revisions for name in _imports(revision)}):
-                    module, _, attribute = name.rpartition(".")
-                    # It may not be there, or raise anything: the wrapper that imports it will tell.
-                    with suppress(BaseException):
-                        import_public(
-                            module or attribute, haystack_hooks.install_hooks, (attribute,) if module else ("__name__",)
-                        )
-                with self._lock:
-                    if not self._laid:
-                        gc.freeze()  # without a collection before: that takes 0.1 s here, and finds a thousand objects
+            for name in sorted({name for revision in revisions for name in _haystack_imports(revision)}):
+                module, _, attribute = name.rpartition(".")
+                # It may be missing or raise anything: the wrapper that imports it reports that.
+                with suppress(BaseException):
+                    import_public(module or attribute, patch_from_dict, (attribute,) if module else ("__name__",))
+            with self._lock:
+                if not self._done:
+                    gc.freeze()  # without a collection before, which would be long and find little
         finally:
-            self._go_on()
+            if enabled:
+                gc.enable()
+            self._finish()
 
-    def _go_on(self) -> None:
+    def _finish(self) -> None:
         with self._lock:
-            self._laid = True
+            self._done = True
             waiting, self._waiting = self._waiting, []
-        for begin in waiting:
-            begin()
+        for callback in waiting:
+            callback()
 
 
-def _imports(revision: Revision) -> Iterator[str]:
-    """The dotted names that the code of *revision* imports from Haystack: at the top level of a module all of them.
+def _haystack_imports(revision: Revision) -> Iterator[str]:
+    """Yield the dotted names that the code of *revision* imports from Haystack.
 
-    Of what is imported elsewhere, perhaps never, only what lies in ``haystack`` itself: some parts take seconds.
+    At the top level of a module that is every name. Of imports elsewhere, which may never run, only those of
+    ``haystack`` itself count: some parts take seconds.
     """
     for path, file in revision.files.items():
-        # What lies deeper may be scripts and tests, which nobody imports here.
+        # Files further down may be scripts and tests that nobody imports here.
         if "/" in path or not path.endswith(".py") or not file.source or b"haystack" not in file.source:
             continue
         tree = parsed(file.source, path)
-        if tree is None:  # its load will tell
+        if tree is None:  # its load reports the syntax error
             continue
         yield from (name for name in _names(tree.body) if name.partition(".")[0] in _PACKAGES)
         yield from (name for name in _names(ast.walk(tree)) if (name.rpartition(".")[0] or name) == "haystack")

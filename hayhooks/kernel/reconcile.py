@@ -24,7 +24,6 @@ from hayhooks.kernel.isolation import replace_stuck_import
 from hayhooks.kernel.load import BuildRoutes, load, unload
 from hayhooks.kernel.operations import TransportTypes
 from hayhooks.kernel.options import KernelOptions
-from hayhooks.kernel.outcome import run_on
 from hayhooks.kernel.preload import Preloader
 from hayhooks.kernel.retire import Retirement
 from hayhooks.kernel.scan import EVERYTHING, Scanner, ScanResult, ScanScope
@@ -40,7 +39,7 @@ from hayhooks.kernel.state import (
     changes,
     plan,
 )
-from hayhooks.kernel.threads import DaemonThreadPool
+from hayhooks.kernel.threads import DaemonThreadPool, run_on
 from hayhooks.kernel.watch import Watch
 
 _CONCURRENT_LOADS = 4
@@ -122,7 +121,7 @@ class Reconciler:
         self._inbox: queue.SimpleQueue[frozenset[str] | _Finished | None] = queue.SimpleQueue()  # ticks, loads, stop
         self.watch = Watch(self._inbox.put, poll_interval_s=options.poll_interval_ms / 1000, events=options.events)
         self._preloader = Preloader(freeze=options.freeze)
-        self._loader_threads = DaemonThreadPool("load", _CONCURRENT_LOADS, patience_s=_LOAD_STUCK_AFTER_S)
+        self._loader_threads = DaemonThreadPool("load", _CONCURRENT_LOADS, stuck_after_s=_LOAD_STUCK_AFTER_S)
         self._jobs: dict[str, _LoadJob] = {}  # by name; one that is superseded or cancelled leaves at once
         self._last_scan = ScanResult({}, {}, {}, {}, pending=True, problem="")  # the last one
         self._given = {revision.name: revision for revision in given}
@@ -179,7 +178,7 @@ class Reconciler:
         for name in (*todo.forget, *todo.remove):
             self._cancel(name)
         if todo.load:
-            self._preloader.lay(todo.load)
+            self._preloader.start(todo.load)
         for revision in todo.load:
             self._start(revision)
         outcomes = self._publishable(revisions)
@@ -229,7 +228,7 @@ class Reconciler:
         """Load *revision* in a thread, as soon as the preload is done, in place of another load of its name."""
         self._cancel(revision.name)
         self._jobs[revision.name] = job = _LoadJob(revision, time.time(), is_retry)
-        self._preloader.then(partial(self._loader_threads.submit, partial(self._run_job, job)))
+        self._preloader.when_done(partial(self._loader_threads.submit, partial(self._run_job, job)))
 
     def _run_job(self, job: _LoadJob) -> None:
         """Load, in a loader thread, and report."""

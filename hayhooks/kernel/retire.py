@@ -76,7 +76,7 @@ class Retirement:
         self._unload = unload
         self._loop = loop
         self._drain_s = drain_s
-        self._threads = DaemonThreadPool("retire", limit=2, patience_s=1.0)
+        self._threads = DaemonThreadPool("retire", limit=2, stuck_after_s=1.0)
         self._changed = threading.Condition()  # guards all below
         self._drains: list[_Drain] = []
         self._torn_down: list[_TornDown] = []

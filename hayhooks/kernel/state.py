@@ -9,8 +9,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from hayhooks.errors import Place
-from hayhooks.kernel.admission import Leases
-from hayhooks.kernel.limits import Slots
+from hayhooks.kernel.admission import Leases, Slots
 from hayhooks.kernel.operations import Operation
 from hayhooks.kernel.threads import DaemonThreadPool
 

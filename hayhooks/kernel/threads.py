@@ -1,108 +1,151 @@
-"""A crew: daemon threads that work off jobs, at most so many at a time."""
+"""Daemon thread pools, and the outcome of user code that runs in another thread or task."""
 
+import asyncio
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
 
 from loguru import logger as log
 
 Job = Callable[[], None]
+OnLoop = Callable[[Callable[[], Awaitable[Any]]], Any]  # runs a coroutine function on the serving loop, and waits
+
+
+@dataclass(slots=True)
+class Outcome:
+    """A result or an error of any kind: SystemExit raised inside a task would end the event loop."""
+
+    result: Any = None
+    error: BaseException | None = None
+
+    @classmethod
+    def of(cls, function: Callable[[], Any]) -> "Outcome":
+        """Call *function*."""
+        try:
+            return cls(function())
+        # User code may raise anything.
+        except BaseException as error:
+            return cls(error=error)
+
+    @classmethod
+    async def awaited(cls, awaitable: Awaitable[Any]) -> "Outcome":
+        """Await *awaitable*."""
+        try:
+            return cls(await awaitable)
+        # User code may raise anything.
+        except BaseException as error:
+            return cls(error=error)
+
+    def unwrap(self) -> Any:
+        """Return the result or raise the error; call it once."""
+        if self.error is None:
+            return self.result
+        try:
+            raise self.error
+        finally:
+            self.error = None  # or the error and the frames of its traceback would be a reference cycle
+
+
+def run_on(loop: asyncio.AbstractEventLoop, function: Callable[[], Awaitable[Any]]) -> Any:
+    """Call *function* on *loop*, which runs in another thread, and wait for its result.
+
+    Raises:
+        BaseException: whatever *function* raises; the loop does not see it.
+    """
+
+    async def call() -> Any:
+        return await function()
+
+    return asyncio.run_coroutine_threadsafe(Outcome.awaited(call()), loop).result().unwrap()
 
 
 class DaemonThreadPool:
-    """Run jobs in daemon threads: *limit* at a time, threads started as needed and ended when idle.
+    """Run jobs in daemon threads: at most *limit* at a time, started on demand and ended when idle.
 
-    Ours and not ``ThreadPoolExecutor``, because the interpreter joins that one's threads on exit: one pipeline
-    that hangs would keep the server from stopping. A crew belongs to one deployment (or to the loader), so a slow
-    one cannot take another's threads.
+    The interpreter joins the threads of ``ThreadPoolExecutor`` at exit: one pipeline that hangs would keep the server
+    from stopping. Each deployment has a pool of its own, so a slow one cannot take the threads of another.
 
     Args:
         name: shown in thread names.
-        limit: how many jobs run at a time.
-        patience_s: a job that runs longer than this no longer counts towards *limit*, so that some that hang do not
-            stop the rest; ``relieve`` starts the replacements.
-        idle_s: a thread without work ends after so many seconds.
+        limit: number of jobs that run at a time.
+        stuck_after_s: a job that runs longer no longer counts towards *limit*; ``tick`` starts a thread in its place.
+        idle_s: an idle thread ends after this time.
     """
 
-    def __init__(self, name: str, limit: int, *, patience_s: float = float("inf"), idle_s: float = 10.0) -> None:
+    def __init__(self, name: str, limit: int, *, stuck_after_s: float = float("inf"), idle_s: float = 10.0) -> None:
         self._name = name
         self._limit = limit
-        self._patience_s = patience_s
+        self._stuck_after_s = stuck_after_s
         self._idle_s = idle_s
-        # A queue of C's own and a count, for a hop into a thread is most of what a short sync request costs: with a
-        # condition around a deque it took three times the CPU.
+        # Not a condition around a deque: that costs three times the CPU (benchmark row run-sync).
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()  # None: one thread may end
-        self._lock = threading.Lock()  # guards all below
+        self._lock = threading.Lock()  # guards everything below
         self._threads = 0
-        self._spare = 0  # threads without a job, less the jobs that none has taken yet
-        self._busy_since: dict[int, float] = {}  # by thread; only where patience ends
+        self._idle = 0  # idle threads minus queued jobs; negative when jobs wait
+        self._busy_since: dict[int, float] = {}  # by thread; only with a finite stuck_after_s
         self._closed = False
 
     def submit(self, job: Job) -> None:
-        """Have *job* run in a thread, in order of submission; a job must not raise."""
+        """Queue *job*, which must not raise; jobs start in the order of submission."""
         with self._lock:
-            if self._spare <= 0:
-                self._start(1 - self._spare)
-            self._spare -= 1
+            if self._idle <= 0:
+                self._start_threads(1 - self._idle)
+            self._idle -= 1
         self._jobs.put(job)
 
     def tick(self) -> None:
-        """Start threads for waiting jobs in place of those that have been busy for longer than the patience."""
+        """Start threads for queued jobs in place of stuck ones; call it about once a second."""
         with self._lock:
-            self._start(-self._spare)
+            self._start_threads(-self._idle)
 
     def close(self) -> None:
         """Let every thread end after its present job; jobs submitted later still run."""
         with self._lock:
             self._closed = True
-            for _ in range(self._spare):
+            for _ in range(self._idle):
                 self._jobs.put(None)
-                self._threads -= 1  # from now on: one that is about to end must not stand in the way of a new one
-            self._spare = min(self._spare, 0)
+                self._threads -= 1  # already now: a thread that is about to end must not count towards the limit
+            self._idle = min(self._idle, 0)
 
-    def _start(self, missing: int) -> None:
-        """Start *missing* threads, as far as the limit allows."""
+    def _start_threads(self, wanted: int) -> None:
+        """Start up to *wanted* threads within the limit."""
         now = time.monotonic()
-        counted = self._threads - sum(now - since > self._patience_s for since in self._busy_since.values())
-        for _ in range(min(missing, self._limit - counted)):
+        counted = self._threads - sum(now - since > self._stuck_after_s for since in self._busy_since.values())
+        for _ in range(min(wanted, self._limit - counted)):
             threading.Thread(target=self._work, name=f"hayhooks {self._name}", daemon=True).start()
             self._threads += 1
-            self._spare += 1
+            self._idle += 1
 
     def _work(self) -> None:
-        while (job := self._next()) is not None:
+        while (job := self._next_job()) is not None:
             try:
                 job()
-            except BaseException:  # a fault of ours; the thread, and the count of them, must survive it
+            except BaseException:  # a fault of ours; the thread, and the count of threads, must survive it
                 log.exception("A job of {} failed", threading.current_thread().name)
-            del job  # what it refers to must not live until the next job comes
-            if not self._goes_on():
-                return
+            del job  # or its referents would live until the next job
+            with self._lock:
+                self._busy_since.pop(threading.get_ident(), None)
+                if self._closed and self._idle >= 0:
+                    self._threads -= 1
+                    return
+                self._idle += 1
 
-    def _next(self) -> Job | None:
-        """The next job for this thread; None when it should end."""
+    def _next_job(self) -> Job | None:
+        """Wait for a job; None when this thread should end."""
         while True:
             try:
                 job = self._jobs.get(timeout=self._idle_s)
             except queue.Empty:
                 with self._lock:
-                    if self._spare <= 0:  # no longer: a job is on its way to this thread
+                    if self._idle <= 0:  # a job for this thread has been counted, and is about to be queued
                         continue
-                    self._spare -= 1
+                    self._idle -= 1
                     self._threads -= 1
                 return None
-            if job is not None and self._patience_s != float("inf"):
+            if job is not None and self._stuck_after_s != float("inf"):
                 with self._lock:
                     self._busy_since[threading.get_ident()] = time.monotonic()
             return job
-
-    def _goes_on(self) -> bool:
-        """Whether this thread, which has done its job, takes another."""
-        with self._lock:
-            self._busy_since.pop(threading.get_ident(), None)
-            if self._closed and self._spare >= 0:
-                self._threads -= 1
-                return False
-            self._spare += 1
-            return True

@@ -1,12 +1,7 @@
 """Run the server in this process until a signal stops it."""
 
-import os
 import signal
-import sys
-import threading
-import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from socket import socket
 from types import FrameType
 from typing import Any
@@ -15,17 +10,10 @@ import uvicorn
 
 from hayhooks.app import Hayhooks, create_app
 from hayhooks.kernel.static import WrapperFactory
-from hayhooks.observability.log import log
 from hayhooks.server.config import server_options
 from hayhooks.server.preflight import check_settings
 from hayhooks.server.protocol import stop_listening
 from hayhooks.settings import Settings
-
-# How long a thread may hold the interpreter while others wait for it. With Python's default of 5 ms the event loop
-# waits too long beside pipelines that compute. Shorter intervals cost threads more CPU time (docs/performance.md).
-_SWITCH_INTERVAL_S = 0.002
-
-_EXIT_GRACE_S = 2.0  # for threads that wrappers started, after the shutdown
 
 
 def run_app(
@@ -78,27 +66,3 @@ class Server(uvicorn.Server):
         """Accept queued connections, then shut down as uvicorn does."""
         await stop_listening(self.servers)
         await super().shutdown(sockets)
-
-
-def own_process(app: Hayhooks) -> Hayhooks:
-    """Let *app* set up the whole process, and end it after the shutdown even if wrappers left threads running."""
-    lifespan = app.router.lifespan_context
-    app.owns_process = True
-
-    @asynccontextmanager
-    async def lifespan_and_exit(app: Hayhooks) -> AsyncIterator[None]:
-        sys.setswitchinterval(_SWITCH_INTERVAL_S)
-        async with lifespan(app):
-            yield
-        threading.Thread(target=_exit_later, name="hayhooks exit", daemon=True).start()
-
-    app.router.lifespan_context = lifespan_and_exit
-    return app
-
-
-def _exit_later() -> None:
-    """End the process if Python still waits for threads that wrappers started."""
-    time.sleep(_EXIT_GRACE_S)
-    log.warning("Exited while threads started by wrappers were still running")
-    sys.stdout.flush()
-    os._exit(0)

@@ -13,7 +13,7 @@ from hayhooks.observability.log import configure_logging
 from hayhooks.observability.tracing import warn_if_missing
 from hayhooks.observability.worker_state import WorkerStateDir
 from hayhooks.server.config import server_options
-from hayhooks.server.run import own_process
+from hayhooks.server.process import own_process
 from hayhooks.settings import Settings
 
 _HEALTH_CHECK_TIMEOUT_S = 30  # a `setup` may hold the interpreter lock for a while; a worker that hangs is restarted

@@ -14,8 +14,7 @@ from hayhooks.http.body import LimitedReceive
 from hayhooks.http.disconnect import _Watch
 from hayhooks.http.invoke import Stream, _Pump
 from hayhooks.http.steps import StartedAwaitable
-from hayhooks.kernel.admission import Lease
-from hayhooks.kernel.limits import Slot
+from hayhooks.kernel.admission import Lease, Slot
 from hayhooks.observability.log import log
 from hayhooks.observability.request_record import RequestRecord
 from tests.live_server import LiveServer

@@ -299,8 +299,7 @@ def test_a_full_queue_is_a_503_that_says_when_to_come_again_before_the_body_is_r
     for response in (run, chat, upload):
         assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
         assert response.json()["detail"] == (
-            "pipeline 'it' is busy: it works on 1 requests at a time, "
-            "and 1 wait, which is all that may (HAYHOOKS_CONCURRENCY, HAYHOOKS_QUEUE_SIZE)"
+            "pipeline 'it' is at capacity: 1 requests running, 1 queued (HAYHOOKS_CONCURRENCY, HAYHOOKS_QUEUE_SIZE)"
         )
     assert chat.json()["error"]["type"] == "server_error"
     assert gated.server.client.get("/status/it").status_code == 200

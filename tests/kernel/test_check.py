@@ -47,9 +47,9 @@ FAILING = {
     "is cancelled on the loop": ("async def check(self): raise asyncio.CancelledError", "CancelledError"),
     "says False": ("def check(self): return False", "check() returned False"),
     "its own timeout": ("async def check(self): raise TimeoutError('mine')", "TimeoutError: mine"),
-    "hangs": ("def check(self): time.sleep(5)", "check() was not done after 1 s"),
-    "hangs on the loop": ("async def check(self): await asyncio.sleep(60)", "check() was not done after 1 s"),
-    "will not be cancelled": (STUBBORN, "check() was not done after 1 s"),
+    "hangs": ("def check(self): time.sleep(5)", "check() did not finish within 1 s"),
+    "hangs on the loop": ("async def check(self): await asyncio.sleep(60)", "check() did not finish within 1 s"),
+    "will not be cancelled": (STUBBORN, "check() did not finish within 1 s"),
     "a generator": ("def check(self): yield 1", "check() is a generator"),
     "a generator on the loop": ("async def check(self): yield 1", "check() is a generator"),
 }

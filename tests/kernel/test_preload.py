@@ -57,8 +57,9 @@ def test_what_haystack_lacks_is_told_by_the_wrapper_that_wants_it(tmp_path: Path
 
 def test_in_the_process_of_somebody_else_nothing_is_frozen(root: Path) -> None:
     with serving(root) as server:
+        before = gc.get_freeze_count()  # what the tests have frozen themselves
         server.serve("echo", answer="it ")
-        assert gc.get_freeze_count() == 0
+        assert gc.get_freeze_count() <= before  # frozen objects may still be freed
 
 
 def test_an_import_that_hangs_does_not_keep_wrappers_waiting(
@@ -70,16 +71,17 @@ def test_an_import_that_hangs_does_not_keep_wrappers_waiting(
     monkeypatch.syspath_prepend(tmp_path)
     replace(root / "it/pipeline_wrapper.py", "import haystack_integrations.hangs")
     scanner = Scanner(root, debounce_s=0, removal_grace_s=0)
-    foundation = Preloader(freeze=True, patience_s=0.01)
+    frozen = gc.get_freeze_count()
+    preloader = Preloader(freeze=True, stuck_after_s=0.01)
     loaded = threading.Event()
     try:
-        foundation.then(loaded.set)
-        foundation.lay(scanner.scan(1.0, EVERYTHING).revisions.values())
+        preloader.when_done(loaded.set)
+        preloader.start(scanner.scan(1.0, EVERYTHING).revisions.values())
         assert begun.wait(30)
         assert not loaded.is_set()
         while not loaded.wait(0.01):
-            foundation.tick()
+            preloader.tick()
         assert gc.isenabled()
     finally:
         hangs.set()
-    assert gc.get_freeze_count() == 0
+    assert gc.get_freeze_count() <= frozen

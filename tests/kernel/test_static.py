@@ -185,7 +185,7 @@ def test_what_makes_no_wrapper_is_a_failure(root: Path):
     with serving(root, app_of(root, {"one": lambda: 7, "two": Given})) as server:
         assert server.run("two") == "given"
         error = eventually(lambda: server.state("one")["error"])
-        assert error.startswith("what was given in code made an object of int, which is no BasePipelineWrapper")
+        assert error.startswith("the pipeline given in code made an object of int, not of BasePipelineWrapper")
 
 
 def test_an_application_has_its_pipelines_already(root: Path):

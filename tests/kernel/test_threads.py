@@ -47,7 +47,7 @@ def test_no_more_jobs_run_together_than_the_limit():
 
 
 def test_jobs_that_outlast_the_patience_make_room():
-    pool, gate, ran = DaemonThreadPool("test", 1, patience_s=0.0), threading.Event(), threading.Event()
+    pool, gate, ran = DaemonThreadPool("test", 1, stuck_after_s=0.0), threading.Event(), threading.Event()
 
     def relieved() -> bool:
         pool.tick()
