@@ -88,7 +88,7 @@ def build_deployment_routes(deployment: Deployment, plug_ins: Sequence[PlugIn]) 
     )
 
 
-async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+def dispatch(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
     """Serve one request from the live generation: from a deployment, or from the server's own routes.
 
     A dict finds the deployment by the first path segment: a request costs the same with 1,000 deployments as with one.
@@ -99,14 +99,13 @@ async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
     name = path[1:].partition("/")[0]
     deployment = generation.snapshot.deployments.get(name)
     if deployment is None or path in generation.paths or scope["type"] != "http":
-        await generation.router(scope, receive, send)
-        return
+        return generation.router(scope, receive, send)
     root_path = scope.get("root_path", "")
     scope.setdefault("app_root_path", root_path)
     scope["root_path"] = f"{root_path}/{name}"
     context.deployment = deployment
     current_request.get().below_name = True
-    await serve_with_lease(deployment, deployment.endpoints, scope, receive, send)
+    return serve_with_lease(deployment, deployment.endpoints, scope, receive, send)
 
 
 async def serve_with_lease(deployment: Deployment, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:

@@ -56,18 +56,19 @@ class RequestContextMiddleware:
         self._id_prefix = secrets.token_hex(8)  # makes the ids of this process unique
         self._counter = itertools.count(1)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one request, or one websocket."""
-        if scope["type"] == "http":
-            await self._serve(scope, receive, send)
-            return
+        serve = self._serve_request if scope["type"] == "http" else self._serve_websocket
+        return serve(scope, receive, send)
+
+    async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         set_context(scope, RequestContext(self._switch, self._body_limit, []))
         try:
             await self._app(scope, receive, send)
         except (RefusedError, NotFoundError) as error:
             await deny_websocket(error, scope, receive, send)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve_request(self, scope: Scope, receive: Receive, send: Send) -> None:
         record = self._begin(scope)
         headers = [(_REQUEST_ID, record.id.encode("latin-1"))]
         set_context(scope, RequestContext(self._switch, self._body_limit, headers))
