@@ -1,51 +1,52 @@
 """Every error that hayhooks raises on purpose.
 
-DisconnectedError         nobody is left to answer                           -> nothing is sent
-ExpiredError              the server cancelled it; a stream that has begun   -> ends with the error
- ├── DrainedError         a request outlived its replaced deployment         -> 503
- └── TimedOutError        a request took longer than its deployment allows   -> 504
+DisconnectedError         the client went away                               -> nothing is sent
+ExpiredError              the server cancelled the request                   -> a stream ends with the error
+ ├── DrainedError         it outlived its replaced deployment                -> 503
+ └── TimedOutError        it took longer than its deployment allows          -> 504
 HayhooksError
- ├── StartError           what the server was given cannot be used          -> one line, and no server
- ├── LoadError            a revision that would not load                     -> a failure in /status
- ├── InvalidInputError    a request whose arguments do not fit               -> 422
+ ├── StartError           a setting, or an application's code, is not usable -> one line, and no server
+ ├── LoadError            a revision does not load                           -> a failure in /status
+ ├── InvalidInputError    the arguments of a request are not valid           -> 422
  ├── PipelineError        the user's code raised while serving a request     -> 500
- ├── UnavailableError     known, but nothing can serve it at the moment      -> 503
- ├── NotFoundError        no deployment of that name                         -> 404
- ├── RefusedError         against a rule of the server: its keys, its limits -> 400, 401, 408, 413, 431
+ ├── UnavailableError     the deployment exists but cannot serve now         -> 503
+ ├── NotFoundError        no such deployment, endpoint or path               -> 404
+ ├── RefusedError         a rule of the server: its hosts, keys and limits   -> 400, 401, 408, 413, 431
  ├── InvalidMessagesError a client's messages, which the toolkit cannot read -> 400
- └── OpenAIError          any of it, on a path that speaks OpenAI            -> OpenAI's error object
+ └── OpenAIError          any of these, to a client of OpenAI's API          -> OpenAI's error object
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-_LONGEST = 10_000  # characters of what an error says
+_MAX_CHARACTERS = 10_000  # of an error's text
 
 
 def safe_str(error: BaseException) -> str:
-    """What *error* says, whatever its ``__str__`` does; "" if nothing."""
+    """Return ``str(error)``, whatever a user's ``__str__`` does."""
     try:
         return sendable(str(error))
-    # It is the user's class: it may raise anything.
+    # The class may be the user's: it may raise anything.
     except BaseException as failed:
         return f"({type(error).__name__}.__str__ raised {type(failed).__name__})"
 
 
 def sendable(text: str) -> str:
-    """*text* as UTF-8 can write it, names of files are not always, and no longer than anybody would read."""
-    if len(text) > _LONGEST:
-        text = f"{text[: _LONGEST // 2]} [... {len(text) - _LONGEST:,} characters ...] {text[-_LONGEST // 2 :]}"
+    """Return *text* fit for JSON: escape what UTF-8 cannot encode (some file names), cut what is too long."""
+    if len(text) > _MAX_CHARACTERS:
+        half, omitted = _MAX_CHARACTERS // 2, len(text) - _MAX_CHARACTERS
+        text = f"{text[:half]} [... {omitted:,} characters ...] {text[-half:]}"
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 class HayhooksError(Exception):
-    """The base of all of them; ``str()`` is a message for the user."""
+    """The base class; ``str()`` is a message for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where in the user's code something went wrong."""
+    """Where in the user's code an error is."""
 
     file: str  # absolute path
     line: int  # from 1
@@ -53,17 +54,17 @@ class Place:
 
 
 class StartError(HayhooksError):
-    """What the server was given, by settings or in code, cannot be used: it must not start; one line says why."""
+    """The server must not start, because of a setting or of what an application passed in; one line says why."""
 
 
 class LoadError(HayhooksError):
     """A revision cannot be loaded.
 
     Attributes:
-        reason: what went wrong and what to do, one line where possible.
-        traceback: the traceback as Python prints it, from the user's first frame on; "" when no code ran.
+        reason: what went wrong and what to do, in one line where possible.
+        traceback: as Python prints it, from the user's first frame on; "" if no code ran.
         place: the innermost frame in the deployment's own files, if there is one.
-        hint: a command or an edit that would mend it, "" when none is known.
+        hint: a command or an edit that would fix it; "" if none is known.
     """
 
     def __init__(self, reason: str, *, traceback: str = "", place: Place | None = None, hint: str = "") -> None:
@@ -75,7 +76,7 @@ class LoadError(HayhooksError):
 
 
 class InvalidInputError(HayhooksError):
-    """The arguments of a request do not fit the method; *details* are pydantic's, ``loc`` beginning with "body"."""
+    """The arguments of a request are not valid; *details* are pydantic's, each ``loc`` begins with "body"."""
 
     def __init__(self, details: Sequence[Any]) -> None:
         super().__init__(f"{len(details)} invalid argument(s)")
@@ -83,7 +84,7 @@ class InvalidInputError(HayhooksError):
 
 
 class PipelineError(HayhooksError):
-    """The user's code raised while it served a request; the cause is what it raised."""
+    """The user's code raised while it served a request; ``__cause__`` is its error."""
 
     def __init__(self, message: str, *, traceback: str) -> None:
         super().__init__(message)
@@ -91,43 +92,43 @@ class PipelineError(HayhooksError):
 
 
 class UnavailableError(HayhooksError):
-    """A deployment that exists cannot serve at the moment: it failed to load, or is being loaded."""
+    """A deployment exists but cannot serve now: it failed to load, is being loaded, or is at capacity."""
 
 
 class DisconnectedError(Exception):
-    """The client went away before it had its answer; what was done for it has been cancelled."""
+    """The client went away before the response was complete; the work for it was cancelled."""
 
 
 class ExpiredError(Exception):
-    """The server has cancelled a request: its time was over."""
+    """The server cancelled a request whose time was over."""
 
 
 class DrainedError(ExpiredError):
-    """The request was cancelled: its deployment was replaced or removed longer ago than drains may take."""
+    """The request's deployment was replaced or removed, and the drain timeout is over."""
 
     def __init__(self) -> None:
         super().__init__("the pipeline was replaced or removed, and its drain time is over (HAYHOOKS_DRAIN_TIMEOUT)")
 
 
 class TimedOutError(ExpiredError):
-    """The request was cancelled: it took longer than its deployment allows."""
+    """The request took longer than its deployment allows."""
 
     def __init__(self, limit_s: float) -> None:
         super().__init__(f"the pipeline exceeded the request timeout of {limit_s:g} s")
 
 
 class NotFoundError(HayhooksError):
-    """There is no deployment of that name."""
+    """There is no such deployment, endpoint or path."""
 
 
 class RefusedError(HayhooksError):
-    """A rule of the server forbids the request, whoever it is for.
+    """A rule of the server forbids the request.
 
     Args:
-        status: of the answer, a 4xx.
-        message: what rule, by the name of its setting, and what it allows.
-        code: OpenAI's name for it; one that has a name is told in OpenAI's shape on every path.
-        headers: of the answer.
+        status: of the response, a 4xx.
+        message: the rule, what it allows, and its setting.
+        code: OpenAI's code for it; with one, the response is OpenAI's error object on every path.
+        headers: of the response.
     """
 
     def __init__(
@@ -144,7 +145,7 @@ class InvalidMessagesError(HayhooksError, ValueError):
 
 
 class OpenAIError(HayhooksError):
-    """An error to be told in OpenAI's shape.
+    """An error that is sent as OpenAI's error object.
 
     See https://platform.openai.com/docs/guides/error-codes for the types and codes that clients know.
     """
@@ -167,6 +168,6 @@ class OpenAIError(HayhooksError):
         self.retry = retry
 
     def body(self) -> dict[str, Any]:
-        """The JSON body: OpenAI's error object, and the message once more where plain clients look."""
+        """Return the JSON body: OpenAI's error object, and the message again as ``detail`` for other clients."""
         error = {"message": str(self), "type": self.type, "param": self.param, "code": self.code}
         return {"error": error, "detail": str(self)}

@@ -1,4 +1,4 @@
-"""Encode what a wrapper returns as JSON, and send it."""
+"""JSON: encode what a wrapper returns, and send it."""
 
 import json
 from dataclasses import fields, is_dataclass
@@ -12,16 +12,19 @@ from hayhooks.kernel.operations import Operation
 from hayhooks.kernel.schema_types import haystack_to_dict, is_haystack_data
 
 _CONTENT_TYPE = (b"content-type", b"application/json")
+_LEAVES = frozenset({str, int, float, bool, type(None)})
+# Characters that end a line for Python's `splitlines`, in UTF-8 and as JSON escapes.
+_LINE_ENDS = tuple((end.encode(), f"\\u{ord(end):04x}".encode()) for end in "\x85\u2028\u2029")
 
 
 def encode(value: Any, operation: Operation | None = None) -> bytes:
-    """JSON of *value*: as *operation*'s return annotation says, and where it is of another type, as it is.
+    """Encode *value* as *operation*'s return annotation says; a value of another type is encoded as it is.
 
-    Haystack's data classes are written by their ``to_dict``; a ChatMessage of a method that is annotated ``-> str``
-    is its text.
+    Haystack's data classes are encoded by their ``to_dict``. A ChatMessage from a method annotated ``-> str`` is its
+    text.
 
     Raises:
-        TypeError: something in it cannot be JSON; the message names the type.
+        TypeError: a part of it cannot be JSON; the message names the type.
     """
     try:
         if type(value) is str and (operation is None or operation.result is None or operation.returns_text):
@@ -30,21 +33,18 @@ def encode(value: Any, operation: Operation | None = None) -> bytes:
             if operation.returns_text and is_haystack_data(type(value)) and hasattr(value, "text"):
                 value = value.text
             try:
-                return operation.result.serializer.to_json(value, warnings="error")  # which alone costs 1 microsecond
+                return operation.result.serializer.to_json(value, warnings="error")
             except (PydanticSerializationUnexpectedValue, PydanticSerializationError):
-                pass  # the annotation was not meant so strictly: what was returned is the answer
+                pass  # the annotation does not fit: the value counts
         return to_json(_plain(value), fallback=_fallback, inf_nan_mode="null")  # JSON has no NaN
     except PydanticSerializationError as error:
         raise TypeError(str(error)) from error
-    except ValueError as error:  # a text that is no Unicode, a structure that contains itself
-        raise TypeError(f"the result cannot be written as JSON: {error}") from error
-
-
-_LEAVES = frozenset({str, int, float, bool, type(None)})
+    except ValueError as error:  # text that is not Unicode, a structure that contains itself
+        raise TypeError(f"the result cannot be encoded as JSON: {error}") from error
 
 
 def _plain(value: Any) -> Any:
-    """*value* with Haystack's data classes as dicts, however nested: pydantic would write their private fields."""
+    """Replace Haystack's data classes by dicts, however nested: pydantic would encode their private fields."""
     kind = type(value)
     if kind in _LEAVES:
         return value
@@ -60,21 +60,21 @@ def _plain(value: Any) -> Any:
 
 
 def _fallback(value: Any) -> Any:
-    """What pydantic does not know: numpy's scalars and arrays, and what else can say itself as plain values."""
+    """Convert what pydantic does not know: numpy's scalars and arrays, and objects with a ``to_dict``."""
     for method in ("tolist", "to_dict"):
         if callable(convert := getattr(value, method, None)) and not isinstance(value, type):
             return _plain(convert())
-    raise TypeError(f"a {type(value).__module__}.{type(value).__qualname__} cannot be written as JSON")
+    raise TypeError(f"a {type(value).__module__}.{type(value).__qualname__} cannot be encoded as JSON")
 
 
 def encode_part(value: Any) -> bytes:
-    """JSON of a part of an answer, on one line whatever its text.
+    """Encode a part of a response on one line, whatever its text.
 
-    Half a surrogate pair, which UTF-8 has no bytes for, is escaped, and so are the characters that Python's
-    ``splitlines`` takes for the end of a line: clients find the lines of a stream with it.
+    Half a surrogate pair, which UTF-8 cannot encode, is escaped. So are the characters that Python's ``splitlines``
+    takes for the end of a line: clients split streams with it.
 
     Raises:
-        TypeError: something in it cannot be JSON; the message names the type.
+        TypeError: a part of it cannot be JSON; the message names the type.
     """
     try:
         data = encode(value)
@@ -87,9 +87,9 @@ def encode_part(value: Any) -> bytes:
 
 
 def encode_texts(texts: list[str], before: bytes, between: bytes, after: bytes) -> bytes:
-    """JSON strings of *texts*, each as ``encode_part`` writes it, with what stands around them.
+    """Encode *texts* as JSON strings, as ``encode_part`` does, with bytes around and between them.
 
-    All at once takes a fifth of what one by one does.
+    One call for all serves benchmark row chat-async.
     """
     try:
         data = between.join(map(to_json, texts))
@@ -105,11 +105,8 @@ def _on_one_line(data: bytes) -> bytes:
     return data
 
 
-_LINE_ENDS = tuple((end.encode(), f"\\u{ord(end):04x}".encode()) for end in "\x85\u2028\u2029")
-
-
 class JSONBytesResponse(Response):
-    """An answer whose JSON is ready. Made and sent it costs 1 microsecond, a ``Response`` 3."""
+    """A response whose JSON is encoded; without ``Response.__init__``, which serves benchmark row run-async."""
 
     def __init__(self, body: bytes) -> None:
         self.body = body
@@ -118,6 +115,6 @@ class JSONBytesResponse(Response):
         self.raw_headers = [(b"content-length", b"%d" % len(body)), _CONTENT_TYPE]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the response."""
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": self.body})
