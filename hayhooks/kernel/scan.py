@@ -156,8 +156,13 @@ class Scanner:
 
     def _observe(self, name: str, paths: Sequence[Path], now: float) -> None:
         """Stat the entries of *name*, and read them once they are stable."""
-        is_taken = f"{paths[0]}: the name {name!r} is taken by a pipeline given in code: rename this one"
-        tree = stat_tree(name, paths, is_taken if name in self._taken else name_problem(name, self._reserved))
+        tree = stat_tree(
+            name,
+            paths,
+            f"{paths[0]}: the name {name!r} is taken by a pipeline given in code: rename this one"
+            if name in self._taken
+            else name_problem(name, self._reserved),
+        )
         if not tree.is_deployment:
             if self._other_dirs.get(name) != tree.directories:
                 self._other_dirs[name], self._last = tree.directories, None

@@ -1,4 +1,4 @@
-"""Drains are bounded: what outlives its replaced revision for too long is cancelled, told, and logged."""
+"""Drains are bounded: requests that go on too long on a replaced revision are cancelled, and logged."""
 
 import json
 from collections.abc import Iterator
@@ -77,7 +77,7 @@ def begin(server: LiveServer, tmp_path: Path, wrapper: str) -> tuple[Path, Path]
     return began, torn
 
 
-def test_a_request_is_cancelled_with_a_503_that_a_client_may_repeat(server: LiveServer, tmp_path: Path, logged):
+def test_a_request_is_cancelled_with_a_retryable_503(server: LiveServer, tmp_path: Path, logged):
     began, torn = begin(server, tmp_path, SLOW)
     with server.in_background("/slow/run", {}) as answer:
         eventually(began.exists)
@@ -126,9 +126,7 @@ def test_a_text_stream_is_cut(server: LiveServer, tmp_path: Path):
     eventually(torn.exists)
 
 
-def test_a_thread_cannot_be_stopped_its_deployment_lives_until_it_ends_and_status_says_so(
-    server: LiveServer, tmp_path: Path
-):
+def test_a_deployment_lives_until_its_last_thread_ends(server: LiveServer, tmp_path: Path):
     began, torn = begin(server, tmp_path, THREAD)
     revision = server.state("slow")["revision"]
     with server.in_background("/slow/run", {}) as answer:
@@ -170,7 +168,7 @@ class PipelineWrapper(BasePipelineWrapper):
 """
 
 
-def test_what_keeps_a_retired_wrapper_alive_is_named(server: LiveServer, logged):
+def test_status_names_what_keeps_a_retired_wrapper_alive(server: LiveServer, logged):
     import builtins  # noqa: PLC0415 - what the wrapper does to it is undone here
 
     server.serve("kept", KEPT)

@@ -25,7 +25,7 @@ class PipelineWrapper(BasePipelineWrapper):
 """
 
 
-def test_slow_setups_run_side_by_side_and_delay_nobody(server: LiveServer, tmp_path: Path):
+def test_slow_setups_run_concurrently(server: LiveServer, tmp_path: Path):
     gate = tmp_path / "gate"
     names = [f"slow{number}" for number in range(8)]
     for name in names:
@@ -42,7 +42,7 @@ def test_slow_setups_run_side_by_side_and_delay_nobody(server: LiveServer, tmp_p
     assert [server.run(name) for name in names] == names
 
 
-def test_an_edit_during_setup_wins_and_the_one_before_never_serves(server: LiveServer, tmp_path: Path):
+def test_an_edit_during_setup_supersedes_the_load(server: LiveServer, tmp_path: Path):
     began, gate = tmp_path / "began", tmp_path / "gate"
     server.write("chat", SLOW, began=str(began), gate=str(gate), answer="hangs")
     eventually(began.exists)
@@ -57,7 +57,7 @@ def test_an_edit_during_setup_wins_and_the_one_before_never_serves(server: LiveS
     assert server.run("chat") == "repaired"
 
 
-def test_a_server_that_starts_is_ready_when_all_are_loaded_and_requests_wait_for_that(root: Path, tmp_path: Path):
+def test_requests_wait_while_the_server_starts(root: Path, tmp_path: Path):
     gate = tmp_path / "gate"
     head = f"BEGAN, GATE, ANSWER = {str(tmp_path / 'began')!r}, {str(gate)!r}, 'here'\n"
     replace(root / "slow/pipeline_wrapper.py", head + SLOW)
@@ -74,7 +74,7 @@ def test_a_server_that_starts_is_ready_when_all_are_loaded_and_requests_wait_for
         assert server.client.get("/readyz").status_code == 200
 
 
-def test_a_root_that_is_away_is_not_ready_and_comes_back_by_itself(tmp_path: Path):
+def test_a_root_that_comes_back_is_ready_again(tmp_path: Path):
     root = tmp_path / "pipelines"
     with serving(root, poll_interval_ms=100) as server:
         server.eventually(lambda: "cannot be read" in server.client.get("/readyz").json().get("detail", ""))
@@ -133,7 +133,7 @@ PARTS = [
 ]
 
 
-def test_twenty_cold_starts_serve_all_eight_wrappers_each_time(tmp_path: Path):
+def test_cold_starts_serve_all_wrappers(tmp_path: Path):
     for number in range(8):
         parts = PARTS[number:] + PARTS[:number]
         imports = "".join(f"from {part}\n" for part in parts[:6])
@@ -153,7 +153,7 @@ def test_twenty_cold_starts_serve_all_eight_wrappers_each_time(tmp_path: Path):
         assert sum(pool.map(failed, range(20))) == 0, start(0)
 
 
-def test_idle_it_looks_around_and_does_nothing(server: LiveServer):
+def test_an_idle_server_changes_nothing(server: LiveServer):
     server.serve("chat")
     generation = server.status()["generation"]
     reconciler = server.app.reconciler

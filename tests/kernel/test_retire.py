@@ -75,7 +75,7 @@ with serving(root) as server:
 """
 
 
-def test_a_hundred_reloads_of_5_mb_leave_one_module_one_wrapper_and_flat_memory(tmp_path: Path):
+def test_reloads_free_the_memory_of_old_revisions(tmp_path: Path):
     result = subprocess.run(
         [sys.executable, "-c", RELOADS, str(tmp_path)], capture_output=True, text=True, check=False, timeout=120
     )

@@ -40,7 +40,7 @@ def looker(root):
     return Looker(root)
 
 
-def test_a_folder_is_read_when_it_has_kept_still(looker):
+def test_a_folder_is_read_after_the_debounce_time(looker):
     looker.write("chat/pipeline_wrapper.py")
 
     first = looker.look()
@@ -49,7 +49,7 @@ def test_a_folder_is_read_when_it_has_kept_still(looker):
     assert (list(second.revisions), second.pending) == (["chat"], False)
 
 
-def test_a_folder_that_changes_keeps_its_last_revision_until_it_is_still(looker):
+def test_a_changing_folder_keeps_its_last_revision(looker):
     looker.write("chat/pipeline_wrapper.py")
     before = looker.settled()["chat"]
 
@@ -116,7 +116,7 @@ def test_a_folder_without_a_wrapper_is_none_until_it_has_one(looker):
     assert list(looker.look({"chat"}).revisions) == ["chat"]
 
 
-def test_a_name_is_gone_after_a_while_only(looker):
+def test_a_name_is_gone_after_the_removal_grace(looker):
     wrapper = looker.write("chat/pipeline_wrapper.py")
     looker.settled()
     wrapper.unlink()
@@ -130,7 +130,7 @@ def test_a_name_is_gone_after_a_while_only(looker):
     assert looker.look().revisions == {}
 
 
-def test_a_look_at_some_names_leaves_the_others_and_finds_new_ones(looker):
+def test_a_scan_of_some_names_finds_new_ones_too(looker):
     for name in ("one", "two"):
         looker.write(f"{name}/pipeline_wrapper.py")
     before = looker.settled()
@@ -153,7 +153,7 @@ def test_a_look_at_some_names_leaves_the_others_and_finds_new_ones(looker):
         ("50%", "because of '%'"),
     ],
 )
-def test_an_unusable_name_is_a_problem_that_says_what_to_do(looker, name, problem):
+def test_an_unusable_name_is_a_problem_with_advice(looker, name, problem):
     looker.write(f"{name}/pipeline_wrapper.py")
 
     assert problem in looker.settled()[name].problem
@@ -174,14 +174,14 @@ def test_usable_names(looker, name):
         ("chat/pipeline_wrapper.py/x", "chat", "is a folder"),
     ],
 )
-def test_what_lies_in_the_wrong_place_is_a_problem_that_says_what_to_do(looker, path, name, problem):
+def test_a_misplaced_file_is_a_problem_with_advice(looker, path, name, problem):
     looker.write(path, "class PipelineWrapper(BasePipelineWrapper): ...")
 
     assert problem in looker.settled()[name].problem
 
 
 @pytest.mark.parametrize("path", ["README.md", "LICENSE", "shared.py", "data.json"])
-def test_other_files_are_nobodys_business(looker, path):
+def test_other_files_are_ignored(looker, path):
     looker.write(path, "text")
 
     assert looker.settled() == {}
@@ -194,7 +194,7 @@ def test_a_folder_and_a_yaml_file_of_one_name_clash(looker):
     assert "chat/ and chat.yaml both claim the name 'chat'" in looker.settled()["chat"].problem
 
 
-def test_links_are_followed_and_a_flipped_one_is_a_change(looker, tmp_path):
+def test_a_flipped_link_is_a_change(looker, tmp_path):
     for version in ("v1", "v2"):
         (tmp_path / version).mkdir()
         (tmp_path / version / "pipeline_wrapper.py").write_text(version)
@@ -230,7 +230,7 @@ def test_names_that_are_not_utf8_are_read(looker):
     assert looker.settled()["chat"].fingerprint != before
 
 
-def test_a_root_that_is_away_keeps_everything_and_says_so(looker, tmp_path):
+def test_a_missing_root_keeps_everything(looker, tmp_path):
     looker.write("chat/pipeline_wrapper.py")
     before = looker.settled()["chat"]
     looker.root.rename(tmp_path / "away")
@@ -291,7 +291,7 @@ def test_names_given_in_code_are_taken_and_need_no_directory(root):
     assert "cannot be read" in Looker(root / "nowhere").look().problem
 
 
-def test_at_the_start_what_has_been_still_for_long_is_read_at_once(looker):
+def test_old_folders_are_read_at_once_at_the_start(looker):
     wrapper = looker.write("chat/pipeline_wrapper.py")
     eventually(lambda: time.time() - wrapper.stat().st_ctime > 2)
 

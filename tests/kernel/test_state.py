@@ -64,7 +64,7 @@ def test_a_failed_revision_is_tried_once_and_the_old_one_stays():
     assert not plan(failed, {}, {"chat": revision(2)})
 
 
-def test_going_back_to_what_serves_forgets_the_failure_and_loads_nothing():
+def test_restoring_what_serves_forgets_the_failure():
     failed = advance(SERVING, outcomes=[failure(2)])
     todo = plan(failed, {}, {"chat": revision(1)})
 
@@ -72,7 +72,7 @@ def test_going_back_to_what_serves_forgets_the_failure_and_loads_nothing():
     assert not advance(failed, forget=todo.forget).failures
 
 
-def test_going_back_to_what_serves_drops_a_load():
+def test_restoring_what_serves_cancels_a_load():
     loading = {"chat": Loading(revision(2), 0.0)}
 
     assert plan(SERVING, loading, {"chat": revision(1)}).forget == ("chat",)

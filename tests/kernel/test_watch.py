@@ -1,4 +1,4 @@
-"""How changes are noticed, and that ``/status`` says so."""
+"""Watching and polling, and what ``/status`` shows of them."""
 
 import mmap
 import subprocess
@@ -11,7 +11,7 @@ from hayhooks.kernel.watch import Watch
 from tests.live_server import ECHO, LiveServer, serving
 
 
-def test_status_says_that_events_tell_and_of_how_many_directories(server: LiveServer):
+def test_status_shows_how_many_directories_raise_events(server: LiveServer):
     server.serve("echo", answer=1)
 
     watching = server.eventually(lambda: server.status()["watching"])
@@ -21,7 +21,7 @@ def test_status_says_that_events_tell_and_of_how_many_directories(server: LiveSe
     server.eventually(lambda: server.status()["watching"]["directories"] == 2)
 
 
-def test_without_events_looking_around_finds_every_change(root: Path):
+def test_polling_finds_every_change(root: Path):
     with serving(root, watch_events=False, poll_interval_ms=50) as server:
         server.serve("echo", answer=1)
         server.serve("echo", answer=2)
@@ -36,7 +36,7 @@ def test_without_events_looking_around_finds_every_change(root: Path):
         }
 
 
-def test_a_change_without_an_event_is_noticed_though_another_folder_never_rests(server: LiveServer):
+def test_polling_goes_on_while_a_folder_keeps_changing(server: LiveServer):
     server.serve("busy", answer=1)
     prompt = server.write("quiet", ECHO, {"prompt.txt": "a" * 4096}, answer=1) / "prompt.txt"
     server.eventually(lambda: server.state("quiet"))
@@ -53,21 +53,21 @@ def test_a_change_without_an_event_is_noticed_though_another_folder_never_rests(
 
 
 @pytest.mark.parametrize("events", [True, False])
-def test_where_there_are_events_long_looks_make_way_for_requests(events: bool, tmp_path: Path):
-    told: SimpleQueue[frozenset[str]] = SimpleQueue()
-    watch = Watch(told.put, poll_interval_s=0.01, events=events)
+def test_slow_scans_are_rarer_where_there_are_events(events: bool, tmp_path: Path):
+    ticks: SimpleQueue[frozenset[str]] = SimpleQueue()
+    watch = Watch(ticks.put, poll_interval_s=0.01, events=events)
     watch.full_scan_took(cpu_s=60)
     status = tmp_path.stat()
     watch.follow({str(tmp_path): (status.st_dev, status.st_ino)})
     watch.start()
     try:
         for _ in range(2):  # when the watch begins, and once more, before anything is known
-            assert told.get(timeout=10) == frozenset()
+            assert ticks.get(timeout=10) == frozenset()
         if events:
             (tmp_path / "new").touch()
-            assert told.get(timeout=10) == {str(tmp_path / "new")}  # and nothing before that, for it has looked
-            assert told.empty()
+            assert ticks.get(timeout=10) == {str(tmp_path / "new")}  # and nothing before that, for it has looked
+            assert ticks.empty()
         else:
-            assert told.get(timeout=10) == frozenset()
+            assert ticks.get(timeout=10) == frozenset()
     finally:
         watch.stop()
