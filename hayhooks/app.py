@@ -89,10 +89,9 @@ def create_app(
 
 
 class Hayhooks(DecoratedStarlette):
-    """A Starlette application that serves a pipelines directory.
+    """A Starlette application that serves a pipelines directory; routes added to it win over deployments.
 
-    Routes added to it win over deployments of the same name. Its lifespan runs the deployer: an application that
-    mounts it must run that lifespan, see docs/application.md.
+    An application that mounts it must run its lifespan, see docs/application.md.
     """
 
     def __init__(
@@ -123,11 +122,8 @@ class Hayhooks(DecoratedStarlette):
         self._on_end: list[OnRequestEnd] = [on_end for on_end in (self.metrics, on_request) if on_end is not None]
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Put CORS, request context and access outside the user's middleware: its errors become responses too.
-
-        Starlette calls this before the first request. Its own stack would answer 500s outside CORS, and put the user's
-        middleware before the access check.
-        """
+        """Put CORS, request context and access outside the user's middleware: its errors become responses too."""
+        # Overridden, as FastAPI does: Starlette's answers 500s outside CORS, and lets user middleware come first.
         app: ASGIApp = self.router
         if self.user_middleware:  # which may want to see responses where the routes raise errors
             app = ExceptionMiddleware(app, handlers=self.exception_handlers, debug=self.debug)

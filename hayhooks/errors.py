@@ -58,21 +58,14 @@ class StartError(HayhooksError):
 
 
 class LoadError(HayhooksError):
-    """A revision cannot be loaded.
-
-    Attributes:
-        reason: what went wrong and what to do, in one line where possible.
-        traceback: as Python prints it, from the user's first frame on; "" if no code ran.
-        place: the innermost frame in the deployment's own files, if there is one.
-        hint: a command or an edit that would fix it; "" if none is known.
-    """
+    """A revision cannot be loaded."""
 
     def __init__(self, reason: str, *, traceback: str = "", place: Place | None = None, hint: str = "") -> None:
         super().__init__(reason)
-        self.reason = reason
-        self.traceback = traceback
-        self.place = place
-        self.hint = hint
+        self.reason = reason  # and what to do about it, in one line where possible
+        self.traceback = traceback  # as Python prints it, from the user's first frame on; "" if no code ran
+        self.place = place  # the innermost frame in the deployment's own files
+        self.hint = hint  # a command or an edit that would fix it
 
 
 class InvalidInputError(HayhooksError):
@@ -122,21 +115,14 @@ class NotFoundError(HayhooksError):
 
 
 class RefusedError(HayhooksError):
-    """A rule of the server forbids the request.
-
-    Args:
-        status: of the response, a 4xx.
-        message: the rule, what it allows, and its setting.
-        code: OpenAI's code for it; with one, the response is OpenAI's error object on every path.
-        headers: of the response.
-    """
+    """A rule of the server forbids the request; the message names the setting."""
 
     def __init__(
         self, status: int, message: str, *, code: str | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.code = code
+        self.code = code  # OpenAI's; with one, the response is OpenAI's error object on every path
         self.headers = headers
 
 
@@ -145,10 +131,7 @@ class InvalidMessagesError(HayhooksError, ValueError):
 
 
 class OpenAIError(HayhooksError):
-    """An error that is sent as OpenAI's error object.
-
-    See https://platform.openai.com/docs/guides/error-codes for the types and codes that clients know.
-    """
+    """An error that is sent as OpenAI's error object, see platform.openai.com/docs/guides/error-codes."""
 
     def __init__(
         self,

@@ -36,57 +36,44 @@ class AccessMiddleware:
         self._body_limits = BodyLimits(settings.read_timeout)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Pass one request or websocket on.
-
-        Raises:
-            RefusedError: it is not allowed.
-        """
-        if scope["type"] in ("http", "websocket") and (self._keys or self._hosts is not None) and not _is_probe(scope):
-            headers = Headers(scope=scope)
-            if self._hosts is not None:
-                _check_host(headers.get("host", ""), self._hosts)
-            if self._keys:
-                _check_key(headers, self._keys)
+        """Pass one request or websocket on, or raise RefusedError."""
+        if self._keys or self._hosts is not None:
+            self._check(scope)
         if scope["type"] == "http":
             receive = LimitedReceive(self._body_limits, scope, receive).receive
         return self._app(scope, receive, send)
 
+    def _check(self, scope: Scope) -> None:
+        if scope["type"] == "http":
+            if scope["method"] in ("GET", "HEAD") and route_path(scope) in _PROBES:
+                return
+        elif scope["type"] != "websocket":
+            return
+        headers = Headers(scope=scope)
+        if self._hosts is not None:
+            match = _HOST.fullmatch(headers.get("host", ""))
+            host = match[1].lower() if match else ""
+            if not any(host == name or (name.startswith("*.") and host.endswith(name[1:])) for name in self._hosts):
+                raise RefusedError(400, f"Host {headers.get('host', '')!r} is not allowed (HAYHOOKS_ALLOWED_HOSTS)")
+        if self._keys:
+            self._check_key(headers.getlist("authorization"))
 
-def _is_probe(scope: Scope) -> bool:
-    return scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and route_path(scope) in _PROBES
-
-
-def _check_host(header: str, allowed: list[str]) -> None:
-    match = _HOST.fullmatch(header)
-    host = match[1].lower() if match else ""
-    if not any(host == pattern or (pattern.startswith("*.") and host.endswith(pattern[1:])) for pattern in allowed):
-        raise RefusedError(400, f"Host {header!r} is not allowed (HAYHOOKS_ALLOWED_HOSTS)")
-
-
-def _check_key(headers: Headers, keys: "ApiKeys") -> None:
-    # The messages never repeat what was sent: it may be a key for something else.
-    authorization = headers.getlist("authorization")
-    if not authorization:
-        raise _unauthorized("API key missing: send the header 'Authorization: Bearer KEY'")
-    scheme, _, key = authorization[0].strip().partition(" ")
-    if len(authorization) > 1 or scheme.lower() != "bearer" or not key.strip():
-        raise _unauthorized("Authorization header not valid: send exactly one, as 'Bearer KEY'")
-    if key.strip().encode("latin-1") not in keys:
-        raise _unauthorized("The API key is not valid")
-
-
-def _unauthorized(message: str) -> RefusedError:
-    return RefusedError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+    def _check_key(self, authorization: list[str]) -> None:
+        # The messages never repeat what was sent: it may be a key for something else.
+        scheme, _, key = authorization[0].strip().partition(" ") if authorization else ("", "", "")
+        if not authorization:
+            message = "API key missing: send the header 'Authorization: Bearer KEY'"
+        elif len(authorization) > 1 or scheme.lower() != "bearer" or not key.strip():
+            message = "Authorization header not valid: send exactly one, as 'Bearer KEY'"
+        elif key.strip().encode("latin-1") not in self._keys:
+            message = "The API key is not valid"
+        else:
+            return
+        raise RefusedError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 
 
 class ApiKeys:
-    """The valid API keys, from the settings and from a file that is read again when it changes.
-
-    Only digests of the keys are kept.
-
-    Raises:
-        StartError: there is a file, and it cannot be read or holds no key: nobody shall be let in by that.
-    """
+    """The valid API keys, from the settings and from a file that is read again when it changes."""
 
     def __init__(self, settings: Settings) -> None:
         self._file = settings.api_keys_file and settings.api_keys_file.absolute()  # wrappers may change the directory
@@ -95,7 +82,7 @@ class ApiKeys:
         self._read_at = self._latest  # when `_digests` was read, or could not be
         try:
             self._digests = self._read()
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError) as error:  # without keys everybody would be let in
             raise StartError(f"HAYHOOKS_API_KEYS_FILE={settings.api_keys_file}: {_reason(error)}") from None
 
     def __bool__(self) -> bool:

@@ -12,22 +12,15 @@ BodyLimit = tuple[str, int]  # the setting that limits the body, and how many by
 
 
 class RequestContext:
-    """What the layers of one request tell each other.
-
-    Attributes:
-        switch: of the application.
-        body_limit: of this request's body; an endpoint may raise it before it reads.
-        response_headers: added to the response, whatever makes it.
-        deployment: in whose routes the request is; None in the server's own.
-    """
+    """What the layers of one request tell each other."""
 
     __slots__ = ("body_limit", "deployment", "response_headers", "switch")
 
     def __init__(self, switch: Switch, body_limit: BodyLimit, response_headers: list[tuple[bytes, bytes]]) -> None:
         self.switch = switch
-        self.body_limit = body_limit
-        self.response_headers = response_headers
-        self.deployment: Deployment | None = None
+        self.body_limit = body_limit  # an endpoint may raise it before it reads the body
+        self.response_headers = response_headers  # added to the response, whatever makes it
+        self.deployment: Deployment | None = None  # in whose routes the request is
 
 
 def set_context(scope: Scope, context: RequestContext) -> None:

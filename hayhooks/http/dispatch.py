@@ -38,11 +38,8 @@ def next_generation(live: Generation | None, snapshot: Snapshot, plug_ins: Seque
 
 
 def reserved_names(plug_ins: Sequence[PlugIn]) -> frozenset[str]:
-    """Return the names that deployments cannot have: the first path segments of the server's routes.
-
-    A fixed path of several segments, like ``/chat/completions``, reserves nothing: no deployment has it, and ``chat``
-    is too good a name.
-    """
+    """Return the names that deployments cannot have: the first path segments of the server's routes."""
+    # But not of fixed paths like /chat/completions, which no deployment has: `chat` is too good a name.
     paths = [route.path for route in server_routes(plug_ins, Snapshot()) if isinstance(route, Route)]
     return RESERVED | {path.split("/")[1] for path in paths if path.count("/") == 1 or "{" in path}
 
@@ -89,10 +86,7 @@ def build_deployment_routes(deployment: Deployment, plug_ins: Sequence[PlugIn]) 
 
 
 def dispatch(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-    """Serve one request from the live generation: from a deployment, or from the server's own routes.
-
-    A dict finds the deployment by the first path segment: a request costs the same with 1,000 deployments as with one.
-    """
+    """Serve one request from the live generation: from the deployment of that name, or the server's own routes."""
     context = context_of(scope)
     generation = context.switch.live  # read once: a request is served from one generation
     path = route_path(scope)

@@ -1,7 +1,4 @@
-"""Forms: read uploads and text fields into a method's arguments.
-
-Starlette keeps a file in memory up to 1 MB and on disk beyond.
-"""
+"""Forms: read uploads and text fields into a method's arguments."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -35,8 +32,7 @@ async def form_of(request: Request) -> AsyncIterator[FormData]:
 
     Raises:
         HTTPException: it is not a valid form; the status is 400.
-        RefusedError: it is larger than a form may be, or has more files.
-        DisconnectedError: the client went away while it sent the form.
+        RefusedError: it is too large, or has too many files.
     """
     settings = request.app.settings
     if content_type(request.headers) == "multipart/form-data":  # other forms are held in memory
@@ -60,11 +56,7 @@ async def form_of(request: Request) -> AsyncIterator[FormData]:
 
 
 def arguments_of(form: FormData, operation: Operation) -> dict[str, Any]:
-    """Return the arguments for *operation* in *form*: files as they are, text as the type that the method takes.
-
-    Text is tried as it is, then as JSON, then as the one item of a list; a repeated field is a list. An empty field
-    is omitted if the method takes no text there, and so is an empty file input.
-    """
+    """Return the arguments for *operation* in *form*: files as they are, text as the type that the method takes."""
     arguments: dict[str, Any] = {}
     for name in dict.fromkeys(form.keys()):
         if name not in operation.parameters and not operation.takes_any:
@@ -77,16 +69,14 @@ def arguments_of(form: FormData, operation: Operation) -> dict[str, Any]:
 
 
 def _first_valid(adapter: TypeAdapter[dict[str, Any]] | None, name: str, values: list[Value]) -> list[Any]:
-    """Return the first reading of *values* that *adapter* accepts, in a list; the empty list omits the argument.
-
-    If it accepts none, return the reading with the most useful error: for JSON objects and arrays, the error inside.
-    """
+    """Return the first reading of *values* that *adapter* accepts, in a list; the empty list omits the argument."""
     if not values:
         return []
     parsed = [_parsed(value) for value in values]
     if adapter is None:  # anything is accepted: text stays text, except for JSON objects and arrays
         read = [json if isinstance(json, dict | list) else value for json, value in zip(parsed, values, strict=True)]
         return [read[0] if len(read) == 1 else read]
+    # Text as it is, then as JSON, then as the one item of a list; a repeated field is a list.
     readings: list[Any] = [values[0], parsed[0], values, parsed] if len(values) == 1 else [values, parsed]
     for reading in readings:
         with suppress(ValidationError):
@@ -94,6 +84,7 @@ def _first_valid(adapter: TypeAdapter[dict[str, Any]] | None, name: str, values:
             return [reading]
     if values == [""]:
         return []
+    # None is valid: the reading with the most useful error; for JSON objects and arrays that is the error inside.
     return parsed if len(parsed) == 1 and isinstance(parsed[0], dict | list) else readings[:1]
 
 

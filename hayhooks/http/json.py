@@ -13,15 +13,12 @@ from hayhooks.kernel.schema_types import haystack_to_dict, is_haystack_data
 
 _CONTENT_TYPE = (b"content-type", b"application/json")
 _LEAVES = frozenset({str, int, float, bool, type(None)})
-# Characters that end a line for Python's `splitlines`, in UTF-8 and as JSON escapes.
+# Characters that end a line for Python's `splitlines`, which clients split streams with: in UTF-8, and escaped.
 _LINE_ENDS = tuple((end.encode(), f"\\u{ord(end):04x}".encode()) for end in "\x85\u2028\u2029")
 
 
 def encode(value: Any, operation: Operation | None = None) -> bytes:
-    """Encode *value* as *operation*'s return annotation says; a value of another type is encoded as it is.
-
-    Haystack's data classes are encoded by their ``to_dict``. A ChatMessage from a method annotated ``-> str`` is its
-    text.
+    """Encode *value* as *operation*'s return annotation says, or as it is if it has another type.
 
     Raises:
         TypeError: a part of it cannot be JSON; the message names the type.
@@ -30,6 +27,7 @@ def encode(value: Any, operation: Operation | None = None) -> bytes:
         if type(value) is str and (operation is None or operation.result is None or operation.returns_text):
             return to_json(value)
         if operation is not None and operation.result is not None:
+            # A ChatMessage from a method annotated `-> str` is its text.
             if operation.returns_text and is_haystack_data(type(value)) and hasattr(value, "text"):
                 value = value.text
             try:
@@ -68,18 +66,12 @@ def _fallback(value: Any) -> Any:
 
 
 def encode_part(value: Any) -> bytes:
-    """Encode a part of a response on one line, whatever its text.
-
-    Half a surrogate pair, which UTF-8 cannot encode, is escaped. So are the characters that Python's ``splitlines``
-    takes for the end of a line: clients split streams with it.
-
-    Raises:
-        TypeError: a part of it cannot be JSON; the message names the type.
-    """
+    """Encode a part of a stream like ``encode``, on one line whatever its text."""
     try:
         data = encode(value)
     except TypeError as error:
         try:
+            # Half a surrogate pair, which UTF-8 cannot encode, becomes an escape.
             return json.dumps(value, allow_nan=False).encode()
         except (TypeError, ValueError):
             raise TypeError(str(error)) from error
@@ -87,11 +79,8 @@ def encode_part(value: Any) -> bytes:
 
 
 def encode_texts(texts: list[str], before: bytes, between: bytes, after: bytes) -> bytes:
-    """Encode *texts* as JSON strings, as ``encode_part`` does, with bytes around and between them.
-
-    One call for all serves benchmark row chat-async.
-    """
-    try:
+    """Encode *texts* as JSON strings, as ``encode_part`` does, with bytes around and between them."""
+    try:  # all at once: benchmark row chat-async
         data = between.join(map(to_json, texts))
     except PydanticSerializationError:
         data = between.join(map(encode_part, texts))
@@ -106,9 +95,9 @@ def _on_one_line(data: bytes) -> bytes:
 
 
 class JSONBytesResponse(Response):
-    """A response whose JSON is encoded; without ``Response.__init__``, which serves benchmark row run-async."""
+    """A response with encoded JSON."""
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes) -> None:  # without Response's: benchmark row run-async
         self.body = body
         self.status_code = 200
         self.background = None

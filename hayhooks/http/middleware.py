@@ -28,14 +28,6 @@ class RequestContextMiddleware:
     """Gives each request its id, record and context, and turns every exception into a response.
 
     It is inside CORSMiddleware, unlike Starlette's own handler of 500s: a browser may read the error.
-
-    Args:
-        app: what serves the request.
-        switch: for the request's context.
-        body_limit: for the request's context.
-        handlers: exception handlers by class or status, as Starlette has them.
-        on_start: called with each request, before it is served.
-        on_end: called with each request after its last byte.
     """
 
     def __init__(
@@ -44,15 +36,15 @@ class RequestContextMiddleware:
         switch: Switch,
         body_limit: BodyLimit,
         handlers: Mapping[Any, ExceptionHandler],
-        on_start: Sequence[OnRequestStart] = (),
-        on_end: Sequence[OnRequestEnd] = (),
+        on_start: Sequence[OnRequestStart],
+        on_end: Sequence[OnRequestEnd],
     ) -> None:
         self._app = app
         self._switch = switch
         self._body_limit = body_limit
         self._handlers = handlers
         self._on_start = on_start
-        self._on_end = on_end
+        self._on_end = on_end  # called after the last byte
         self._id_prefix = secrets.token_hex(8)  # makes the ids of this process unique
         self._counter = itertools.count(1)
 
@@ -124,10 +116,9 @@ class RequestContextMiddleware:
 
 
 class BrowserCorsMiddleware(CORSMiddleware):
-    """CORS for requests with an Origin header; others get no more than ``Vary: Origin``, which caches rely on.
+    """CORS for requests with an Origin header; others get only ``Vary: Origin``, which caches rely on."""
 
-    Benchmark row run-async falls without it: Starlette's own class parses every request's headers.
-    """
+    # Starlette's class parses the headers of every request: without this, benchmark row run-async falls.
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:  # type: ignore[override]  # as awaitable as Starlette's coroutine
         """Serve one request, with CORS headers if a page sent it."""

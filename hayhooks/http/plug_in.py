@@ -31,7 +31,7 @@ class Lifespan(Protocol):
     """A plug-in with something to start and stop."""
 
     def lifespan(self, app: Starlette) -> AbstractAsyncContextManager[None]:
-        """Return the context to enter when *app* starts; it is left before the deployments are torn down."""
+        """Return the context to enter when *app* starts; it ends before the deployments are torn down."""
 
 
 # A module (or object) that offers any of the three functions.

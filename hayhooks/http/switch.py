@@ -21,19 +21,12 @@ class Generation:
 
 
 class Switch:
-    """Holds the live generation, and what else requests can see of the server.
-
-    Attributes:
-        live: the generation that new requests are served from; written on the event loop only.
-        kernel: the deployer, while the application's lifespan runs.
-        metrics: the counters; None if they are off.
-        stopping: whether the server is shutting down.
-    """
+    """Holds the live generation, and what else requests can see of the server; written on the event loop only."""
 
     def __init__(self, generation: Generation) -> None:
-        self.live = generation
-        self.kernel: Reconciler | None = None
-        self.metrics: Metrics | None = None
+        self.live = generation  # what new requests are served from
+        self.kernel: Reconciler | None = None  # while the application's lifespan runs
+        self.metrics: Metrics | None = None  # if they are on
         self.stopping = False
         self._superseded = asyncio.Event()  # set when `live` is replaced
 

@@ -54,13 +54,8 @@ class Operation:
 def inspect_method(method: Callable[..., Any], transport: TransportTypes) -> Operation:
     """Describe the bound *method*.
 
-    A parameter without annotation takes any JSON. ``**kwargs`` takes all other fields; annotated with ``Unpack[...]``
-    of a TypedDict it takes the fields of that, whose names need not be identifiers. A parameter named ``files`` without
-    a type takes uploaded files.
-
-    Args:
-        method: of the wrapper's instance.
-        transport: the serving layer's classes to recognize in annotations.
+    A parameter without annotation takes any JSON, one named ``files`` uploaded files. ``**kwargs`` takes all other
+    fields, ``**kwargs: Unpack[...]`` those of a TypedDict.
 
     Raises:
         TypeError: a parameter has a type that JSON cannot express, or is positional-only.

@@ -43,13 +43,10 @@ _SHAPES: Mapping[str, Mapping[str, Any]] = {
 
 
 class SchemaTypes:
-    """Converts annotations for pydantic.
+    """Converts annotations for pydantic; *upload* is the class of uploaded files.
 
     Haystack's data classes are read and written by their ``from_dict`` and ``to_dict``: pydantic alone would ask for a
     ChatMessage's private fields, ``_role`` and ``_content``.
-
-    Args:
-        upload: the class of uploaded files; its subclasses, as FastAPI's, accept any instance of it.
     """
 
     def __init__(self, upload: type) -> None:
@@ -68,10 +65,7 @@ class SchemaTypes:
         ]
 
     def convert(self, annotation: Any, within: frozenset[Any] = frozenset()) -> Any:
-        """Return *annotation* with those classes replaced, however nested.
-
-        *within* are the TypedDicts around it, which may contain themselves.
-        """
+        """Replace those classes in *annotation*; *within* are the TypedDicts around it, which may hold themselves."""
         origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
         if origin is None:
             if isinstance(annotation, type) and issubclass(annotation, self._upload):

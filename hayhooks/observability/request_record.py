@@ -8,15 +8,12 @@ from hayhooks.errors import PipelineError, safe_str
 
 
 class PipelineCounters:
-    """Counters of one pipeline, or of the server's own routes; changed on the event loop only.
-
-    Attributes:
-        answers: by endpoint, method and status: responses per duration bucket, and last the sum of all durations.
-    """
+    """Counters of one pipeline, or of the server's own routes; changed on the event loop only."""
 
     __slots__ = ("answers", "cancelled", "chunks", "deploys", "failures", "in_flight", "stream_failures")
 
     def __init__(self) -> None:
+        # By endpoint, method and status: responses per duration bucket, and last the sum of all durations.
         self.answers: dict[tuple[str, str, int], list[float]] = {}
         self.in_flight = 0
         self.cancelled = 0
@@ -27,40 +24,30 @@ class PipelineCounters:
 
 
 class RequestRecord:
-    """One request, filled in on its way. It holds no deployment: it may outlive that.
-
-    Attributes:
-        id: the client's ``X-Request-Id``, or one of ours.
-        client: the client's address; "" if it has none, as behind a Unix socket.
-        path: without the query, which may hold secrets.
-        endpoint: the path of the route, as ``/{name}/run``; "" if no route serves it.
-        pipeline: the name that is asked for, even if it cannot serve; "" for the server's own routes.
-        revision: of the deployment that serves it; "" if none does.
-        below_name: whether the route is below ``/{name}``.
-        status: 0 before the response begins; 499 at the end if the client went away before that.
-        size: bytes of the response's body so far.
-        chunks: items that the wrapper has streamed so far.
-        cancelled: whether the client went away, or the server stopped, before the last byte.
-        error: the exception that spoiled the response, also in mid-stream, after the status.
-        trace_id: 32 hex digits; "" without a trace.
-        ended_at: Unix seconds.
-        took_s: from the request's headers to the last byte.
-    """
+    """One request, filled in on its way. It holds no deployment: it may outlive that."""
 
     # Defaults on the class: most are never set (benchmark row run-async).
-    endpoint = pipeline = revision = error = trace_id = ""
-    below_name = cancelled = False
-    status = size = chunks = 0
-    span: Any = None  # while it is traced
+    endpoint = ""  # the path of the route, as `/{name}/run`; "" if no route serves it
+    below_name = False  # the route is below `/{name}`
+    pipeline = ""  # the name that is asked for, even if it cannot serve; "" for the server's own routes
+    revision = ""  # of the deployment that serves it
     counts: PipelineCounters | None = None  # of its pipeline, if metrics are on
-    ended_at = took_s = 0.0
+    status = 0  # 0 before the response begins; 499 at the end if the client went away before that
+    size = 0  # bytes of the response's body so far
+    chunks = 0  # items that the wrapper has streamed so far
+    cancelled = False  # the client went away, or the server stopped, before the last byte
+    error = ""  # the exception that spoiled the response, also in mid-stream, after the status
+    span: Any = None  # while it is traced
+    trace_id = ""  # 32 hex digits
+    ended_at = 0.0  # Unix seconds
+    took_s = 0.0  # from the request's headers to the last byte
 
     def __init__(self, method: str, path: str, client: str, id: str) -> None:
         self._started_at = time.perf_counter()
-        self.id = id
+        self.id = id  # the client's `X-Request-Id`, or one of ours
         self.method = method
-        self.path = path
-        self.client = client
+        self.path = path  # without the query, which may hold secrets
+        self.client = client  # its address; "" if it has none, as behind a Unix socket
 
     def streamed(self, chunks: int) -> None:
         """Count *chunks* more items as sent."""
