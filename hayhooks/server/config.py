@@ -12,7 +12,7 @@ from hayhooks.server.protocol import MAX_HEAD_BYTES, PlainHttpProtocol
 from hayhooks.settings import Settings
 
 # uvicorn versions whose httptools protocol `fast_protocol.py` extends: tests/server/test_protocol.py passes with them.
-FAST_UVICORN_VERSIONS = ("0.54",)
+FAST_UVICORN_VERSIONS = ("0.53", "0.54")
 
 
 def server_options(settings: Settings) -> dict[str, Any]:
@@ -43,7 +43,8 @@ def _http_protocol(settings: Settings) -> Callable[..., asyncio.Protocol]:
     if settings.fast_protocol:
         log.warning(
             "uvicorn {} is not among the versions of the fast HTTP protocol ({}): serving with uvicorn's h11 protocol. "
-            "It is slower, sets no time limit on the first request's headers, and does not limit the number of headers",
+            "It is slower, sets no time limit on request headers, does not limit their number, "
+            "and reads on without limit after a response that did not wait for the whole body",
             version,
             ", ".join(f"{version}.x" for version in FAST_UVICORN_VERSIONS),
         )

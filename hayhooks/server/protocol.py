@@ -38,15 +38,20 @@ class GracefulClose(asyncio.Protocol):
         """Finish the request in progress, or wait briefly for one, then close the connection."""
         self._closing = True
         if self._is_idle():
-            self.loop.call_later(_LAST_REQUEST_S, self._close_if_idle)
+            # The second timer lets a loop that was busy meanwhile read what has arrived: uvloop runs timers first.
+            self.loop.call_later(_LAST_REQUEST_S, self.loop.call_later, 0.01, self._close_if_idle)
         else:
-            self.cycle.keep_alive = False
+            self.end_keep_alive()
 
     def data_received(self, data: bytes) -> None:
         """Parse *data*; a request that arrives while closing is the last one."""
         super().data_received(data)
         if self._closing and self.cycle is not None:
-            self.cycle.keep_alive = False
+            self.end_keep_alive()
+
+    def end_keep_alive(self) -> None:
+        """Close the connection after the current response, which says so."""
+        self.cycle.keep_alive = False
 
     def handle_websocket_upgrade(self, *event: Any) -> None:
         """Hand the connection to the websocket protocol, unless the handshake is invalid."""
@@ -80,6 +85,12 @@ class GracefulClose(asyncio.Protocol):
 
 class PlainHttpProtocol(GracefulClose, H11Protocol):
     """uvicorn's h11 protocol. It bounds request heads and ignores unknown upgrades by itself."""
+
+    def end_keep_alive(self) -> None:
+        """Close the connection after the current response. uvicorn would not say so in its headers."""
+        if self.cycle.keep_alive:
+            self.cycle.default_headers = [*self.cycle.default_headers, (b"connection", b"close")]
+        super().end_keep_alive()
 
 
 async def stop_listening(servers: Iterable[asyncio.Server]) -> None:

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hayhooks.server.fast_protocol import FastHttpProtocol, PendingHeads
+from hayhooks.server.protocol import PlainHttpProtocol
 from tests.live_server import eventually
 from tests.network import connected
 
@@ -98,14 +100,18 @@ def serving_by(protocol: Any) -> Iterator[int]:
         thread.join(timeout=30)
 
 
-@pytest.fixture(scope="module")
-def ports() -> Iterator[tuple[int, int]]:
+PROTOCOLS = {
+    "fast": (partial(FastHttpProtocol, read_timeout_s=30, pending_heads=PendingHeads()), HttpToolsProtocol),
+    "h11": (PlainHttpProtocol, H11Protocol),
+}
+
+
+@pytest.fixture(scope="module", params=PROTOCOLS)
+def ports(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
     """Where ours serves, and where uvicorn's does."""
+    ours, uvicorns = PROTOCOLS[request.param]
     with ExitStack() as stack:
-        ours = stack.enter_context(
-            serving_by(partial(FastHttpProtocol, read_timeout_s=30, pending_heads=PendingHeads()))
-        )
-        yield ours, stack.enter_context(serving_by(HttpToolsProtocol))
+        yield stack.enter_context(serving_by(ours)), stack.enter_context(serving_by(uvicorns))
 
 
 def talk(port: int, *requests: bytes) -> bytes:
@@ -152,6 +158,7 @@ def test_a_broken_answer_ends_its_connection_and_no_other(name: str, ports: tupl
     assert talk(ports[0], request("short", last=True)).endswith(b"short")
 
 
+@pytest.mark.parametrize("ports", ["fast"], indirect=True)
 def test_a_short_answer_comes_in_one_piece(ports: tuple[int, int]) -> None:
     with connected(ports[0]) as connection:
         for _ in range(20):
