@@ -172,10 +172,10 @@ class Retirement:
                 continue
             referrers = {_described(referrer) for referrer in gc.get_referrers(torn.wrapper())}
             names = ", ".join(sorted(referrers)[:_MAX_REFERRERS]) or "something that cannot be seen"
-            torn.retired = retired = replace(torn.retired, why=f"still referred to by {names}")
-            log.warning(
-                "{}: revision {} was torn down, but its memory is {}", retired.name, retired.revision, retired.why
-            )
+            retired = replace(torn.retired, why=f"still referred to by {names}")
+            message = "{}: revision {} was torn down, but its memory is {}"
+            log.warning(message, retired.name, retired.revision, retired.why)
+            torn.retired = retired
         with self._changed:
             self._torn_down = [torn for torn in self._torn_down if torn.wrapper() is not None]
 
