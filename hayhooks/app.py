@@ -33,12 +33,11 @@ from hayhooks.http.middleware import BrowserCorsMiddleware, OnRequestEnd, OnRequ
 from hayhooks.http.plug_in import PlugIn, lifespans
 from hayhooks.http.switch import Generation, Switch
 from hayhooks.http.types import HTTP_TYPES
-from hayhooks.kernel import self_writes
 from hayhooks.kernel.admission import Limits
-from hayhooks.kernel.haystack_hooks import patch_from_dict
-from hayhooks.kernel.isolation import install_python_path
 from hayhooks.kernel.options import KernelOptions
+from hayhooks.kernel.process_hooks import ProcessHooks
 from hayhooks.kernel.reconcile import Reconciler
+from hayhooks.kernel.self_writes import self_writes
 from hayhooks.kernel.state import Change, Snapshot
 from hayhooks.kernel.static import WrapperFactory, check_directory, static_revisions
 from hayhooks.observability.access_log import AccessLog
@@ -228,7 +227,7 @@ async def _lifespan(app: Hayhooks) -> AsyncIterator[None]:
     )
     shared_metrics = metrics.shared(worker_dir) if metrics is not None else nullcontext()
     async with app.traced():
-        with as_current_app(app), app.keys.followed(), shared_metrics:
+        with ProcessHooks(settings.python_path), as_current_app(app), app.keys.followed(), shared_metrics:
             app.reconciler.start()
             try:
                 async with lifespans(app.plug_ins, app):
@@ -246,7 +245,6 @@ def _prepare_process(settings: Settings) -> None:
     if settings.python_path:  # what is imported later, when it is needed, might be found there
         for module in ("hayhooks.observability.prometheus", "prometheus_client.process_collector", "websockets"):
             importlib.import_module(module)
-    install_python_path(settings.python_path, after_import=patch_from_dict)
     if settings.streaming_components:  # the toolkit reads the environment, and this may be in .env only
         os.environ.setdefault("HAYHOOKS_STREAMING_COMPONENTS", settings.streaming_components)
 

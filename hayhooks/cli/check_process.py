@@ -19,10 +19,9 @@ from typing import Any
 from hayhooks.endpoints import BUILTIN
 from hayhooks.http.dispatch import build_deployment_routes, reserved_names
 from hayhooks.http.types import HTTP_TYPES
-from hayhooks.kernel.haystack_hooks import patch_from_dict
-from hayhooks.kernel.isolation import install_python_path
 from hayhooks.kernel.load import load, unload
 from hayhooks.kernel.options import KernelOptions
+from hayhooks.kernel.process_hooks import ProcessHooks
 from hayhooks.kernel.scan import Scanner
 from hayhooks.kernel.state import Deployment, Failure, Revision
 from hayhooks.kernel.threads import OnLoop, run_on
@@ -54,7 +53,7 @@ def main() -> None:
 
 
 def _load(name: str, path: Path, settings: Settings, on_loop: OnLoop) -> Deployment | Failure:
-    install_python_path(settings.python_path, after_import=patch_from_dict)
+    ProcessHooks(settings.python_path).install()
     revision = _revision(name, path, settings)
     return load(
         revision,

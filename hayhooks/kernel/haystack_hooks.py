@@ -1,6 +1,6 @@
-"""What Haystack keeps for the whole process, and how a revision's part gets in and out of it.
+"""Haystack's process-wide state: how the components of a revision get into it, and out again.
 
-Nothing here imports Haystack: where no wrapper uses it, it is not loaded.
+Nothing here imports Haystack: it is not loaded until a wrapper uses it.
 """
 
 import sys
@@ -10,30 +10,47 @@ from typing import Any
 
 from hayhooks.kernel.isolation import PREFIX, private_name
 
+_ORIGINAL = "__hayhooks_original__"  # marks our from_dict, and holds Haystack's
+_PATTERN = f"{PREFIX}*"
+
 
 def patch_from_dict() -> None:
     """Let ``Pipeline.loads`` build the components of wrapper folders; does nothing until Haystack is imported.
 
-    In YAML a component beside the wrapper is written as it is imported there, ``type: helper.Doubler``. Haystack
-    imports by full name and checks the class against the text, so the text has to name the private module. There is
-    no hook for that: ``Pipeline.from_dict``, which ``load`` and ``loads`` call too, is wrapped, once.
+    In YAML, a component beside the wrapper is named as the wrapper imports it, ``type: helper.Doubler``. Haystack
+    imports the full name and checks the class against the text, so the text has to name the private module. Haystack
+    has no hook for that, so we wrap ``Pipeline.from_dict``, which ``load`` and ``loads`` call too.
     """
     pipeline = getattr(sys.modules.get("haystack.core.pipeline.base"), "PipelineBase", None)
-    if pipeline is None or hasattr(pipeline.from_dict, "__hayhooks__"):
+    if pipeline is None or hasattr(pipeline.from_dict, _ORIGINAL):
         return
-    sys.modules["haystack.core.serialization_security"].allow_deserialization_module(f"{PREFIX}*")
-    original = pipeline.from_dict.__func__
+    security = sys.modules.get("haystack.core.serialization_security")
+    if allow := getattr(security, "allow_deserialization_module", None):  # older Haystacks have no allowlist
+        allow(_PATTERN)
+    original = vars(pipeline)["from_dict"]
 
     def from_dict(cls: type, data: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        return original(cls, _with_private_names(data), *args, **kwargs)
+        return original.__func__(cls, _with_private_names(data), *args, **kwargs)
 
     from_dict.__doc__ = original.__doc__
-    from_dict.__hayhooks__ = True  # type: ignore[attr-defined]
+    setattr(from_dict, _ORIGINAL, original)
     pipeline.from_dict = classmethod(from_dict)
 
 
+def restore_from_dict() -> None:
+    """Undo ``patch_from_dict``."""
+    pipeline = getattr(sys.modules.get("haystack.core.pipeline.base"), "PipelineBase", None)
+    original = getattr(getattr(pipeline, "from_dict", None), _ORIGINAL, None)
+    if pipeline is not None and original is not None:
+        pipeline.from_dict = original
+    # Haystack cannot take back an allowed pattern; without its private list the pattern stays, and matches no module.
+    allowed = getattr(sys.modules.get("haystack.core.serialization_security"), "_extra_allowed_modules", [])
+    if _PATTERN in allowed:
+        allowed.remove(_PATTERN)
+
+
 def forget_components(package: str) -> None:
-    """Drop the components of *package* from Haystack's registry, which would keep all its modules alive."""
+    """Drop the components of *package* from Haystack's registry, which would keep its modules alive."""
     component = getattr(sys.modules.get("haystack.core.component.component"), "component", None)
     if component is not None:
         for path in [path for path in list(component.registry) if path.startswith(package + ".")]:
@@ -41,7 +58,7 @@ def forget_components(package: str) -> None:
 
 
 def register_components(module: ModuleType) -> None:
-    """Let Haystack know the components of *module*, a shared one, in this version and no other."""
+    """Register the components of the shared module *module* in its present version."""
     component = getattr(sys.modules.get("haystack.core.component.component"), "component", None)
     prefix = f"{module.__name__}."
     registry: dict[str, Any] = getattr(component, "registry", {})
@@ -51,23 +68,20 @@ def register_components(module: ModuleType) -> None:
 
 
 def pipelines(wrapper: Any) -> Iterator[Any]:
-    """The Haystack pipelines and agents among the attributes of *wrapper*, each once."""
+    """Yield the Haystack pipelines and agents among the attributes of *wrapper*, each once."""
     seen: set[int] = set()
     for value in vars(wrapper).values():
-        if id(value) not in seen and _is_haystack(type(value)) and callable(getattr(value, "warm_up", None)):
+        is_haystacks = any(base.__module__.startswith("haystack.") for base in type(value).__mro__)
+        if is_haystacks and id(value) not in seen and callable(getattr(value, "warm_up", None)):
             seen.add(id(value))
             yield value
 
 
 def lifecycle_methods(wrapper: Any, method: str) -> Iterator[Callable[[], Any]]:
-    """The bound *method* of every pipeline and agent of *wrapper* that has it."""
+    """Yield the bound *method* of every pipeline and agent of *wrapper* that has it."""
     for pipeline in pipelines(wrapper):
         if callable(bound := getattr(pipeline, method, None)):
             yield bound
-
-
-def _is_haystack(cls: type) -> bool:
-    return any(base.__module__.startswith("haystack.") for base in cls.__mro__)
 
 
 def _with_private_names(value: Any) -> Any:

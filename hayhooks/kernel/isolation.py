@@ -151,7 +151,7 @@ def open_package(revision: Revision, after_import: Callable[[], None] = lambda: 
     sources = {path: file.source for path, file in code if file.source is not None}
     siblings = frozenset(path.partition("/")[0].removesuffix(".py") for path in sources) - {"__init__"}
     package = _Package(name, revision.path, sources, siblings, {}, {})
-    package.builtins.update(vars(builtins), __import__=_importer(package, after_import))
+    package.builtins.update(vars(builtins), __import__=_import_function(package, after_import))
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
     _finder.packages[name] = package
@@ -169,7 +169,7 @@ def close_package(name: str) -> None:
     Code of it that still runs keeps working, but imports no more.
     """
     _finder.packages.pop(name, None)
-    registers: tuple[dict[str, Any], ...] = (sys.modules, logging.Logger.manager.loggerDict)
+    registers: tuple[dict[str, Any], ...] = (sys.modules, getattr(logging.Logger.manager, "loggerDict", {}))
     for register in registers:
         for key in [key for key in list(register) if key == name or key.startswith(name + ".")]:
             register.pop(key, None)
@@ -223,10 +223,16 @@ def private_name(dotted: str) -> str:
     return f"{package.name}.{dotted}" if found else dotted
 
 
-def _importer(package: _Package, after_import: Callable[[], None]) -> Any:
-    """The ``__import__`` of *package*'s code: siblings first, as if it ran as a script in its folder."""
+def _import_function(package: _Package | None, after_import: Callable[[], None]) -> Any:
+    """Make the ``__import__`` of the code of *package*: siblings first, as for a script in its folder.
 
-    def private_import(
+    None as *package* stands for the shared modules. Rewriting the imports in the source would do for siblings, but not
+    for public modules, which must be imported in the import thread wherever and whenever they are first needed:
+    tests/kernel/test_reconcile.py::test_twenty_cold_starts_serve_all_eight_wrappers_each_time fails 20 times of 20
+    without that.
+    """
+
+    def import_(
         name: str,
         globals: Mapping[str, Any] | None = None,
         locals: Mapping[str, Any] | None = None,
@@ -236,14 +242,14 @@ def _importer(package: _Package, after_import: Callable[[], None]) -> Any:
         if level > 0:
             return builtins.__import__(name, globals, locals, fromlist or (), level)
         top = name.partition(".")[0]
-        if top in package.siblings:
+        if package is not None and top in package.siblings:
             private = builtins.__import__(f"{package.name}.{name}", globals, locals, fromlist or (), 0)
             return private if fromlist else sys.modules[f"{package.name}.{top}"]
-        if name in package.shared:  # in the version of this revision, whatever others have imported since
+        if package is not None and name in package.shared:  # this revision's version, whatever was imported since
             return package.shared[name if fromlist else top]
         return _import_public(name, globals, locals, fromlist or (), after_import)
 
-    return private_import
+    return import_
 
 
 def _import_public(
@@ -268,21 +274,25 @@ def import_public(name: str, after_import: Callable[[], None], fromlist: Sequenc
     return _import_public(name, None, None, fromlist, after_import)
 
 
-def install_python_path(roots: Sequence[str], after_import: Callable[[], None]) -> None:
-    """Let everybody import from the directories *roots*."""
+def add_python_path(roots: Sequence[str], after_import: Callable[[], None]) -> None:
+    """Let everybody import shared modules from the directories *roots*."""
+    shared_modules.add(roots, {**vars(builtins), "__import__": _import_function(None, after_import)})
 
-    def shared_import(
-        name: str,
-        globals: Mapping[str, Any] | None = None,
-        locals: Mapping[str, Any] | None = None,
-        fromlist: Sequence[str] | None = (),
-        level: int = 0,
-    ) -> ModuleType:
-        if level > 0:
-            return builtins.__import__(name, globals, locals, fromlist or (), level)
-        return _import_public(name, globals, locals, fromlist or (), after_import)
 
-    shared_modules.add(roots, {**vars(builtins), "__import__": shared_import})
+def remove_python_path(roots: Sequence[str]) -> None:
+    """Undo ``add_python_path``."""
+    shared_modules.remove(roots)
+
+
+def remove_finder() -> None:
+    """Import no private packages any more, until one is opened."""
+    if _finder in sys.meta_path:
+        sys.meta_path.remove(_finder)
+
+
+def stop_import_thread() -> None:
+    """End the idle import thread; imports are still possible, each in a thread of its own."""
+    _imports.close()
 
 
 def _import_apart(name: str, fromlist: Sequence[str], after_import: Callable[[], None]) -> ModuleType:

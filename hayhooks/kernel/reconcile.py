@@ -155,6 +155,7 @@ class Reconciler:
         self.watch.stop()
         self._inbox.put(None)
         self._thread.join(timeout_s)
+        self._loader_threads.close()
         self.retirement.add(self.snapshot.deployments.values())
         if not self.retirement.stop(timeout_s):
             log.warning("Stopped with {} deployment(s) not torn down in {:g} s", self.retirement.pending, timeout_s)

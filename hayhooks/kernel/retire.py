@@ -126,7 +126,9 @@ class Retirement:
         """Wait until nothing is pending; False if that took longer than *timeout_s*."""
         self._is_stopping = True
         with self._changed:
-            return self._changed.wait_for(lambda: not self._drains, timeout_s)
+            is_done = self._changed.wait_for(lambda: not self._drains, timeout_s)
+        self._threads.close()
+        return is_done
 
     def _retire(self, drain: _Drain) -> None:
         drain.is_tearing_down = True

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from loguru import logger as log
 
-from hayhooks.kernel import self_writes
 from hayhooks.kernel.discovery import candidates, identity_of, name_problem, real_path
+from hayhooks.kernel.self_writes import self_writes
 from hayhooks.kernel.shared_modules import PythonPath, imported_names, named_modules
 from hayhooks.kernel.stat_tree import (
     MAX_DIRECTORIES,
@@ -100,7 +100,6 @@ class Scanner:
         debounce_s: float,
         removal_grace_s: float,
     ) -> None:
-        self_writes.install_audit_hook()
         self._root = root
         self._reserved = frozenset(reserved)
         self._taken = frozenset(taken)

@@ -1,12 +1,10 @@
-"""Own files: what a wrapper writes into its own folder, a log or a cache, is no change that asks for a reload.
+"""Self-writes: a file that a wrapper writes into its own folder, a log or a cache, does not reload it.
 
-Python tells of every file that is opened for writing (``sys.addaudithook``), and the context tells whether a wrapper's
-code does it. What others write into the folder, another wrapper included, is a change as ever; so is what somebody else
-writes later to a file that a wrapper has written once.
+An audit hook sees every file that is opened for writing, and the context tells whether a wrapper's code opens it. It
+is a change when others write into the folder, another wrapper included, or edit a file that the wrapper once wrote.
 
-Workers that serve the same directory tell each other: each keeps a note of every file that its wrappers write. It
-leaves the note before the write, and withdraws it when it sees a change that it has not made. So a change of which no
-worker keeps a note is somebody else's.
+Workers that serve the same directory leave each other notes. A worker leaves a note before the write, and retracts it
+when it sees a change that it has not made. So a change without any worker's note is somebody else's.
 """
 
 import hashlib
@@ -16,7 +14,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -25,220 +22,205 @@ from hayhooks.kernel.discovery import real_path
 from hayhooks.kernel.isolation import current_folder
 from hayhooks.kernel.state import Stamp
 
-_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-_MOST_NOTES = 2_000  # of one worker
+_WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_MAX_NOTES = 2_000  # of one worker
 
 
-class _Call(NamedTuple):
-    """The place of a call on a thread's stack; numbers alone, for a frame would keep alive what it holds."""
+class _CallSite(NamedTuple):
+    """A call on a thread's stack, as numbers: a frame would keep alive what it refers to."""
 
     frame: int
     code: int
     instruction: int
 
     @classmethod
-    def of(cls, frame: FrameType) -> "_Call":
-        """The call that *frame* is at."""
+    def of(cls, frame: FrameType) -> "_CallSite":
         return cls(id(frame), id(frame.f_code), frame.f_lasti)
 
 
 @dataclass(slots=True)
-class _Own:
-    """A file that a wrapper has written."""
-
-    is_mine: bool = False  # it is as this worker left it; else as another did
-    stamp: Stamp | None = None  # as it was seen last
-    is_done: bool = False  # as it was left when it was closed: who changes it now is somebody else
-    calls: dict[int, _Call] = field(default_factory=dict)  # that were about to write it, the last of each thread
+class _WrittenFile:
+    by_this_worker: bool = False  # its present state; False: another worker's
+    stamp: Stamp | None = None  # as of the last scan
+    closed: bool = False  # this is the state it was closed in: a further change is somebody else's
+    calls: dict[int, _CallSite] = field(default_factory=dict)  # the last call of each thread that announced a write
 
 
-_lock = threading.RLock()  # a __del__ that writes may be run by the garbage collector anywhere, here too
-_written: dict[str, dict[str, _Own]] = {}  # by the wrapper's real folder and the file's real path
-_worker_dir: Path | None = None  # where workers tell each other
-_noted: set[str] = set()  # the real paths of which this worker has a note there
-_read: dict[str, tuple[str, str]] = {}  # by name what is in the notes of others: the folder and the path
+class WorkerNotes:
+    """Notes on written files, which workers leave each other in a directory.
 
-
-def share_with_workers(worker_dir: Path | None) -> None:
-    """Tell the other workers by notes in the directory *worker_dir* what is written here, and hear of theirs."""
-    global _worker_dir  # noqa: PLW0603 - as the hook, one for the process
-    _worker_dir = worker_dir
-    _noted.clear()
-    if worker_dir is not None:
-        shutil.rmtree(_mine(worker_dir), ignore_errors=True)  # of a worker that has died and had the same process id
-
-
-def read_other_workers() -> None:
-    """Read what other workers have told."""
-    for worker in _others():
-        for note in _listing(worker):
-            try:
-                folder, path = _read.get(note) or _read.setdefault(note, _content(worker / note))
-            except FileNotFoundError:  # it has just been withdrawn
-                continue
-            with _lock:
-                _written.setdefault(folder, {}).setdefault(path, _Own())
-
-
-def written_in(folder: str) -> frozenset[str]:
-    """The real paths of the files that the wrapper in the real path *folder* has written there itself."""
-    with _lock:
-        return frozenset(_written.get(folder, ()))
-
-
-def is_self_written(folder: str, path: str, stamp: Stamp) -> bool:
-    """Whether *path*, one of those, is as the wrapper left it; it is forgotten when somebody else has changed it."""
-    with _lock:
-        own = _written.get(folder, {}).get(path)
-        if own is None:
-            return False
-        if _is_changed(own, path, stamp):
-            own.is_mine = False
-            _withdraw(path)
-        if not own.is_mine and not _is_noted_elsewhere(path):
-            del _written[folder][path]
-            return False
-        left_alone = own.is_done and own.stamp == stamp
-        # A file that is written goes through these states in this order, so none of them is missed.
-        own.is_done = left_alone or not (_is_being_opened(own) or _is_open(path) or not _is_still(path, stamp))
-        own.stamp = stamp
-        return True
-
-
-def _is_changed(own: _Own, path: str, stamp: Stamp) -> bool:
-    """Whether it has been written since it was seen last, and not by this worker."""
-    if own.is_mine:
-        return own.is_done and own.stamp != stamp and not _is_open(path)
-    return own.stamp not in (None, stamp)
-
-
-def _is_still(path: str, stamp: Stamp) -> bool:
-    """Whether *path* has not been written between the look at it and its being closed."""
-    try:
-        return Stamp.of(os.stat(path)) == stamp
-    except OSError:
-        return False
-
-
-def _is_being_opened(own: _Own) -> bool:
-    """Whether a thread is still in a call that was announced: before it, or where a file is empty and not yet open.
-
-    Linux empties a file first and lists it among those that are open afterwards, and a busy machine may do something
-    else in between.
+    Args:
+        directory: where each worker has a directory of its own; None without other workers.
     """
-    stacks = sys._current_frames() if own.calls else {}
-    own.calls = {thread: call for thread, call in own.calls.items() if call in _calls(stacks.get(thread))}
-    return bool(own.calls)
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self._directory = directory
+        self._published: set[str] = set()
+        self._read: dict[str, tuple[str, str]] = {}  # folder and path, by the name of the note
+        if directory is not None:
+            shutil.rmtree(self._own(directory), ignore_errors=True)  # of a dead worker that had the same process id
+
+    def publish(self, folder: str, path: str) -> None:
+        """Leave a note that the wrapper in *folder* writes *path*."""
+        if self._directory is None or path in self._published or len(self._published) >= _MAX_NOTES:
+            return
+        note = self._own(self._directory) / _note_name(path)
+        draft = note.with_name(f".{note.name}")
+        try:
+            note.parent.mkdir(exist_ok=True)
+            draft.write_bytes(os.fsencode(folder) + b"\0" + os.fsencode(path))
+            draft.replace(note)
+        except OSError:  # the directory is gone: the server is stopping
+            return
+        self._published.add(path)
+
+    def retract(self, path: str) -> None:
+        """Remove the note on *path*, and those of dead workers."""
+        if self._directory is not None and path in self._published:
+            (self._own(self._directory) / _note_name(path)).unlink(missing_ok=True)
+            self._published.discard(path)
+        for worker in self._others():
+            if not is_process_alive(int(worker.name)):
+                (worker / _note_name(path)).unlink(missing_ok=True)
+
+    def is_noted_elsewhere(self, path: str) -> bool:
+        """Whether another worker has a note on *path*."""
+        return any((worker / _note_name(path)).exists() for worker in self._others())
+
+    def of_others(self) -> Iterator[tuple[str, str]]:
+        """Yield the folder and the path of each note of the other workers."""
+        for worker in self._others():
+            for name in _names_in(worker):
+                if name not in self._read:
+                    try:
+                        folder, path = (worker / name).read_bytes().split(b"\0")
+                    except FileNotFoundError:  # retracted meanwhile
+                        continue
+                    self._read[name] = os.fsdecode(folder), os.fsdecode(path)
+                yield self._read[name]
+
+    def _others(self) -> list[Path]:
+        if self._directory is None:
+            return []
+        return [self._directory / name for name in _names_in(self._directory) if name != str(os.getpid())]
+
+    @staticmethod
+    def _own(directory: Path) -> Path:
+        return directory / str(os.getpid())
 
 
-def _calls(frame: FrameType | None) -> Iterator[_Call]:
-    """The calls that a thread is in."""
-    while frame is not None:
-        yield _Call.of(frame)
-        frame = frame.f_back
+class SelfWrites:
+    """The files that wrappers have written into their own folders. Safe from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # a garbage collection may run a __del__ that writes, here too
+        self._written: dict[str, dict[str, _WrittenFile]] = {}  # by real path of the folder, then of the file
+        self._notes = WorkerNotes()
+        self._listening = False
+        self._hook_added = False
+
+    def share_with_workers(self, directory: Path | None) -> None:
+        """Exchange notes with the other workers in *directory*; None: there are none."""
+        self._notes = WorkerNotes(directory)
+
+    def read_other_workers(self) -> None:
+        """Take over what the other workers have noted."""
+        for folder, path in self._notes.of_others():
+            with self._lock:
+                self._written.setdefault(folder, {}).setdefault(path, _WrittenFile())
+
+    def written_in(self, folder: str) -> frozenset[str]:
+        """Return the real paths of the files that the wrapper in the real path *folder* has written there."""
+        with self._lock:
+            return frozenset(self._written.get(folder, ()))
+
+    def is_self_written(self, folder: str, path: str, stamp: Stamp) -> bool:
+        """Whether *path*, one of those, is as the wrapper left it; it is forgotten once somebody else changes it."""
+        with self._lock:
+            file = self._written.get(folder, {}).get(path)
+            if file is None:
+                return False
+            if file.by_this_worker:
+                is_changed = file.closed and file.stamp != stamp and not _is_open(path)
+            else:
+                is_changed = file.stamp not in (None, stamp)
+            if is_changed:
+                file.by_this_worker = False
+                self._notes.retract(path)
+            if not file.by_this_worker and not self._notes.is_noted_elsewhere(path):
+                del self._written[folder][path]
+                return False
+            unchanged = file.closed and file.stamp == stamp
+            # A file passes through these states in this order, so checking them in this order misses none.
+            file.closed = unchanged or not (_is_being_opened(file) or _is_open(path) or not _has_stamp(path, stamp))
+            file.stamp = stamp
+            return True
+
+    def forget(self, folder: str) -> None:
+        """Forget the files of the wrapper in *folder*, which is gone."""
+        with self._lock:
+            for path in self._written.pop(folder, ()):
+                self._notes.retract(path)
+
+    def install_audit_hook(self) -> None:
+        """Begin to record writes."""
+        self._listening = True
+        if not self._hook_added:  # Python cannot remove an audit hook
+            self._hook_added = True
+            sys.addaudithook(self._on_audit_event)
+
+    def uninstall_audit_hook(self) -> None:
+        """Stop recording: the hook, which cannot be removed, does nothing any more."""
+        self._listening = False
+
+    def _on_audit_event(self, event: str, args: Sequence[Any]) -> None:
+        """Record a write. Python calls this for every event in the process: what does not matter must return early."""
+        paths = _WRITTEN_PATHS.get(event)
+        if paths is None or not self._listening or (folder := current_folder()) is None:
+            return
+        real_folder = real_path(folder)
+        for path in paths(args):
+            if not isinstance(path, str | bytes | os.PathLike):
+                continue
+            try:
+                directory, name = os.path.split(os.path.abspath(os.fsdecode(path)))
+            except OSError:  # no working directory; an error raised here would come out of the wrapper's open()
+                continue
+            directory = real_path(directory)
+            if f"{directory}/".startswith(f"{real_folder}/"):
+                self._record(real_folder, f"{directory}/{name}", sys._getframe().f_back)
+
+    def _record(self, folder: str, path: str, caller: FrameType | None) -> None:
+        with self._lock:
+            file = self._written.setdefault(folder, {}).setdefault(path, _WrittenFile())
+            file.by_this_worker, file.closed = True, False
+            if caller is not None:
+                file.calls[threading.get_ident()] = _CallSite.of(caller)
+            self._notes.publish(folder, path)
 
 
-def _is_open(path: str) -> bool:
-    """Whether this process has *path* open: a log is opened once and written for ever."""
-    try:
-        descriptors = os.listdir("/proc/self/fd")
-    except OSError:  # no such thing here: who knows
-        return True
-    return any(_target(descriptor) == path for descriptor in descriptors)
+self_writes = SelfWrites()  # one for the process, as the audit hook
 
 
-def _target(descriptor: str) -> str:
-    try:
-        return os.readlink(f"/proc/self/fd/{descriptor}")
-    except OSError:  # closed since
-        return ""
-
-
-def _tell(folder: str, path: str) -> None:
-    """Leave a note of *path*."""
-    if _worker_dir is None or path in _noted or len(_noted) >= _MOST_NOTES:
-        return
-    note = _mine(_worker_dir) / _name(path)
-    draft = note.with_name(f".{note.name}")
-    try:
-        note.parent.mkdir(exist_ok=True)
-        draft.write_bytes(os.fsencode(folder) + b"\0" + os.fsencode(path))
-        draft.replace(note)
-    except OSError:  # the worker_dir is gone: the server is stopping
-        return
-    _noted.add(path)
-
-
-def _withdraw(path: str) -> None:
-    """Take back the note of *path*, also for workers that have died and cannot."""
-    if _worker_dir is not None and path in _noted:
-        (_mine(_worker_dir) / _name(path)).unlink(missing_ok=True)
-        _noted.discard(path)
-    for worker in _others():
-        if not _lives(int(worker.name)):
-            (worker / _name(path)).unlink(missing_ok=True)
-
-
-def _is_noted_elsewhere(path: str) -> bool:
-    return any((worker / _name(path)).exists() for worker in _others())
-
-
-def _others() -> list[Path]:
-    """Where the other workers leave their notes."""
-    if _worker_dir is None:
-        return []
-    return [_worker_dir / worker for worker in _listing(_worker_dir) if worker != _mine(_worker_dir).name]
-
-
-def _listing(directory: Path) -> list[str]:
-    try:
-        return [name for name in os.listdir(directory) if not name.startswith(".")]
-    except FileNotFoundError:  # the worker_dir is gone: the server is stopping
-        return []
-
-
-def _mine(worker_dir: Path) -> Path:
-    return worker_dir / str(os.getpid())
-
-
-def _name(path: str) -> str:
-    return hashlib.blake2b(os.fsencode(path), digest_size=16).hexdigest()
-
-
-def _content(note: Path) -> tuple[str, str]:
-    folder, path = note.read_bytes().split(b"\0")
-    return os.fsdecode(folder), os.fsdecode(path)
-
-
-def _lives(pid: int) -> bool:
+def is_process_alive(pid: int) -> bool:
+    """Whether a process *pid* exists, anybody's."""
     try:
         os.kill(pid, 0)
-    except OSError:
+    except ProcessLookupError:
         return False
+    except PermissionError:
+        return True
     return True
 
 
-def forget(folder: str) -> None:
-    """The wrapper in *folder* is gone; what will lie there some day is another one's."""
-    with _lock:
-        for path in _written.pop(folder, ()):
-            _withdraw(path)
-
-
-@cache  # a hook cannot be removed: there is one for the process
-def install_audit_hook() -> None:
-    """Note from now on what wrappers write."""
-    sys.addaudithook(_hear)
-
-
-def _opened(args: Sequence[Any]) -> Iterator[Any]:
+def _opened_for_writing(args: Sequence[Any]) -> Iterator[Any]:
     path, _, flags = args
-    if isinstance(flags, int) and flags & _WRITING:
+    if isinstance(flags, int) and flags & _WRITE_FLAGS:
         yield path
 
 
-_PATHS: dict[str, Callable[[Sequence[Any]], Iterator[Any]]] = {
-    "open": _opened,
+_WRITTEN_PATHS: dict[str, Callable[[Sequence[Any]], Iterator[Any]]] = {
+    "open": _opened_for_writing,
     "os.rename": lambda args: iter(args[:2]),
     "os.remove": lambda args: iter(args[:1]),
     "os.truncate": lambda args: iter(args[:1]),
@@ -248,27 +230,51 @@ _PATHS: dict[str, Callable[[Sequence[Any]], Iterator[Any]]] = {
 }
 
 
-def _hear(event: str, args: Sequence[Any]) -> None:
-    """One audit event; called for each in the process, so what is of no interest must cost next to nothing."""
-    paths = _PATHS.get(event)
-    if paths is None or (folder := current_folder()) is None:
-        return
-    real_folder = real_path(folder)
-    for path in paths(args):
-        if isinstance(path, str | bytes | os.PathLike):
-            try:
-                directory, name = os.path.split(os.path.abspath(os.fsdecode(path)))
-            except OSError:  # the working directory is gone; what raises here would be raised by the wrapper's open()
-                continue
-            directory = real_path(directory)
-            if f"{directory}/".startswith(f"{real_folder}/"):
-                _note(real_folder, f"{directory}/{name}", sys._getframe().f_back)
+def _is_being_opened(file: _WrittenFile) -> bool:
+    """Whether a thread is still in a call that announced a write.
+
+    Linux truncates a file before it lists it among the open ones, and a busy machine may pause in between.
+    """
+    stacks = sys._current_frames() if file.calls else {}
+    file.calls = {thread: call for thread, call in file.calls.items() if call in _calls_of(stacks.get(thread))}
+    return bool(file.calls)
 
 
-def _note(folder: str, path: str, caller: FrameType | None) -> None:
-    with _lock:
-        own = _written.setdefault(folder, {}).setdefault(path, _Own())
-        own.is_mine, own.is_done = True, False
-        if caller is not None:
-            own.calls[threading.get_ident()] = _Call.of(caller)
-        _tell(folder, path)
+def _calls_of(frame: FrameType | None) -> Iterator[_CallSite]:
+    while frame is not None:
+        yield _CallSite.of(frame)
+        frame = frame.f_back
+
+
+def _is_open(path: str) -> bool:
+    """Whether this process has *path* open: a log is opened once and written for ever."""
+    try:
+        descriptors = os.listdir("/proc/self/fd")
+    except OSError:  # not Linux: it may be
+        return True
+    for descriptor in descriptors:
+        try:
+            if os.readlink(f"/proc/self/fd/{descriptor}") == path:
+                return True
+        except OSError:  # closed meanwhile
+            continue
+    return False
+
+
+def _has_stamp(path: str, stamp: Stamp) -> bool:
+    """Whether *path* was not written between its scan and its being closed."""
+    try:
+        return Stamp.of(os.stat(path)) == stamp
+    except OSError:
+        return False
+
+
+def _names_in(directory: Path) -> list[str]:
+    try:
+        return [name for name in os.listdir(directory) if not name.startswith(".")]
+    except FileNotFoundError:  # the directory is gone: the server is stopping
+        return []
+
+
+def _note_name(path: str) -> str:
+    return hashlib.blake2b(os.fsencode(path), digest_size=16).hexdigest()

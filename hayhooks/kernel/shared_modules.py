@@ -187,16 +187,29 @@ class SharedModules(importlib.abc.MetaPathFinder):
     def __init__(self) -> None:
         self._builtins: dict[str, Any] = {}
         self._roots: list[str] = []
+        self._added_to_path: set[str] = set()  # those of them that were not in sys.path before
         self._turn = threading.Lock()
         self._versions: dict[str, str] = {}  # of the modules that are imported
 
     def add(self, roots: Sequence[str], builtins: Mapping[str, Any]) -> None:
-        """Import from *roots* too, before anything that is installed; the code there sees *builtins* as built-in."""
+        """Import from *roots* too, before installed packages; the code there sees *builtins* as built-in."""
         self._builtins.update(builtins)
         self._roots[:0] = [root for root in roots if root not in self._roots]
-        sys.path[:0] = [root for root in roots if root not in sys.path]
-        if self not in sys.meta_path:
+        added = [root for root in roots if root not in sys.path]
+        self._added_to_path.update(added)
+        sys.path[:0] = added
+        if self._roots and self not in sys.meta_path:
             sys.meta_path.insert(sys.meta_path.index(importlib.machinery.PathFinder), self)
+
+    def remove(self, roots: Sequence[str]) -> None:
+        """Undo ``add``; modules that have been imported stay."""
+        self._roots = [root for root in self._roots if root not in roots]
+        for root in self._added_to_path.intersection(roots):
+            self._added_to_path.discard(root)
+            if root in sys.path:
+                sys.path.remove(root)
+        if not self._roots and self in sys.meta_path:
+            sys.meta_path.remove(self)
 
     def holds(self, top: str) -> bool:
         """Whether the top-level module *top* is one of them."""

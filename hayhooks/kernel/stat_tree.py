@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from hayhooks.kernel import self_writes
 from hayhooks.kernel.discovery import (
     WRAPPER_FILE,
     YAML_SUFFIXES,
@@ -19,6 +18,7 @@ from hayhooks.kernel.discovery import (
     is_ignored,
     real_path,
 )
+from hayhooks.kernel.self_writes import self_writes
 from hayhooks.kernel.state import RevisionKind, SharedModule, Stamp
 
 _MAX_FILES = 20_000  # of one folder: each costs a stat in every scan

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hayhooks.kernel.self_writes import is_process_alive
 from hayhooks.observability.log import log
 
 _VARIABLE = "_HAYHOOKS_WORKERS"  # no setting: it is set by the process that starts the workers
@@ -48,7 +49,7 @@ class WorkerStateDir:
         """What every living worker serves, by process id: *mine* for this one, what they have posted for the others."""
         workers = {os.getpid(): mine}
         for file in self.directory.glob("[0-9]*") if self.directory is not None else ():
-            if (pid := int(file.name)) not in workers and _lives(pid):
+            if (pid := int(file.name)) not in workers and is_process_alive(pid):
                 workers[pid] = json.loads(file.read_text())
         return [{"pid": pid, **facts} for pid, facts in sorted(workers.items())]
 
@@ -60,7 +61,7 @@ class WorkerStateDir:
         """What other workers have left of that *kind*, also those that have ended, and whether they live."""
         for file in self.directory.glob(f"{kind}-*") if self.directory is not None else ():
             if file.name != _mine(kind):
-                yield _lives(int(file.name.split("-")[1])), file.read_text()
+                yield is_process_alive(int(file.name.split("-")[1])), file.read_text()
 
     def _write(self, name: str, text: str) -> None:
         if self.directory is None:
@@ -78,13 +79,3 @@ _TOKEN = secrets.token_hex(4)  # of this process: its id may come again
 
 def _mine(kind: str) -> str:
     return f"{kind}-{os.getpid()}-{_TOKEN}"
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

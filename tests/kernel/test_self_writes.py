@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hayhooks.kernel import self_writes
 from hayhooks.kernel.discovery import real_path
 from hayhooks.kernel.isolation import close_package, open_package, running_package
 from hayhooks.kernel.scan import Scanner
+from hayhooks.kernel.self_writes import self_writes
 from hayhooks.kernel.state import Revision, Stamp
 from tests.live_server import ECHO, LiveServer, eventually, replace
 
