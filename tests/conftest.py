@@ -19,6 +19,20 @@ os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "false"
 os.environ["SSL_CERT_FILE"] = str(Path(__file__).with_name("nobody.pem"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let every worker of xdist begin with its part of the slow tests, so that none is left for the end."""
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    quick = [item for item in items if not item.get_closest_marker("slow")]
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    share = -(-len(items) // workers)  # each gets so many, in the order of the list
+    items.clear()
+    for worker in range(workers):
+        items += slow[worker::workers]
+        rest = share * (worker + 1) - len(items)
+        items += quick[:rest]
+        del quick[:rest]
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """An empty pipelines directory."""

@@ -40,6 +40,7 @@ def figures(file: Path) -> dict[tuple[str, str], dict[str, Any]]:
     return {(figure["row"], figure["label"]): figure for figure in json.loads(file.read_text())["figures"]}
 
 
+@pytest.mark.slow
 def test_it_tells_figures_of_limit_and_hayhooks_as_a_table_and_as_json(tmp_path: Path):
     done = bench("--rows", "run-async,chat-sync,run-many", "--json", tmp_path / "figures.json")
 
@@ -58,6 +59,7 @@ def test_it_tells_figures_of_limit_and_hayhooks_as_a_table_and_as_json(tmp_path:
     assert {line.count("|") for line in (head, *lines)} == {8}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("right", [0, 3])
 def test_there_is_no_figure_of_a_server_whose_answers_are_wrong_at_once_or_later(
     server: LiveServer, tmp_path: Path, right: int
@@ -75,6 +77,7 @@ def test_there_is_no_figure_of_a_server_whose_answers_are_wrong_at_once_or_later
     assert '"wrong"' in done.stderr
 
 
+@pytest.mark.slow
 def test_another_server_is_measured_beside_with_the_wrappers_that_it_writes(server: LiveServer, tmp_path: Path):
     assert bench("--write", server.root).returncode == 0
     server.eventually(lambda: server.state("run_async")["state"] == "serving")
@@ -85,5 +88,6 @@ def test_another_server_is_measured_beside_with_the_wrappers_that_it_writes(serv
     assert figures(tmp_path / "figures.json")["run-async", server.url]["of_limit"] > 0
 
 
+@pytest.mark.slow
 def test_a_row_that_does_not_exist_is_refused():
     assert "there is no row run-fast" in bench("--rows", "run-async,run-fast").stderr

@@ -89,6 +89,7 @@ def test_a_deep_path_gives_what_it_gave(module: str, name: str):
     assert found is not None
 
 
+@pytest.mark.slow
 def test_every_path_can_be_imported_as_the_first_thing_of_a_process():
     script = "import importlib, sys\n" + "".join(
         f"for name in {names}: getattr(importlib.import_module({module!r}), name)\n" for module, names in DEEP.items()

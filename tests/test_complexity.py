@@ -71,23 +71,26 @@ async def calls(client: httpx.AsyncClient, method: str, path: str, body: Any) ->
     return counted
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "body"),
-    [("POST", "/app5/run", {}), ("POST", "/v1/chat/completions", CHAT), ("GET", "/status", None)],
-)
-def test_a_request_takes_the_same_steps_with_ten_deployments_and_with_a_thousand(
-    tmp_path: Path, method: str, path: str, body: Any
-):
-    async def counted(count: int) -> Counter[str]:
+REQUESTS: list[tuple[str, str, Any]] = [
+    ("POST", "/app5/run", {}),
+    ("POST", "/v1/chat/completions", CHAT),
+    ("GET", "/status", None),
+]
+
+
+@pytest.mark.slow
+def test_a_request_takes_the_same_steps_with_ten_deployments_and_with_a_thousand(tmp_path: Path):
+    async def counted(count: int) -> list[Counter[str]]:
         async with deployed(tmp_path / str(count), count, []) as (_, client):
-            return await calls(client, method, path, body)
+            return [await calls(client, *request) for request in REQUESTS]
 
     few, many = (asyncio.run(counted(count)) for count in (FEW, MANY))
 
-    assert few.total() > 10
+    assert min(calls.total() for calls in few) > 10
     assert many == few
 
 
+@pytest.mark.slow
 def test_an_edit_loads_one_deployment_of_a_thousand(tmp_path: Path):
     changes: list[Change] = []
 

@@ -8,6 +8,7 @@ It is a process of its own, for it forks: that is only safe in one without threa
 """
 
 import ctypes
+import gc
 import itertools
 import json
 import os
@@ -80,6 +81,7 @@ def main() -> None:
     usable_name("imports-what-it-needs")
     if spec.without_exchange:
         forbid_renameat2()
+    gc.freeze()  # or each child would look through, and so copy, all that was imported
     after: dict[str, dict[str, str]] = {}  # what the next command leaves, by what it finds
     for step in itertools.count(1):
         reset(spec)

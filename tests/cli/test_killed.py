@@ -30,23 +30,27 @@ def visible(left: dict[str, str]) -> dict[str, str]:
     return {path: content for path, content in left.items() if not path.startswith(".")}
 
 
-@pytest.mark.parametrize("without_exchange", [False, True])
+RENAMING = [  # by a call that not every file system has
+    ["deploy-files", "SOURCE", "-n", "added", "--no-check"],
+    ["deploy-files", "SOURCE", "-n", "app", "-o", "--no-check"],
+    ["deploy-files", "SOURCE", "-n", "app", "-o", "-s", "--no-check"],
+    ["deploy", "SOURCE.yml", "-n", "text", "-o", "--no-check", "--description", "New."],
+]
+OTHERS = [
+    ["undeploy", "app"],
+    ["undeploy", "app", "--purge"],
+    ["new", "added", "-t", "qa"],
+]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "command",
-    [
-        ["deploy-files", "SOURCE", "-n", "added", "--no-check"],
-        ["deploy-files", "SOURCE", "-n", "app", "-o", "--no-check"],
-        ["deploy-files", "SOURCE", "-n", "app", "-o", "-s", "--no-check"],
-        ["deploy", "SOURCE.yml", "-n", "text", "-o", "--no-check", "--description", "New."],
-        ["undeploy", "app"],
-        ["undeploy", "app", "--purge"],
-        ["new", "added", "-t", "qa"],
-    ],
-    ids=" ".join,
+    ("command", "without_exchange"),
+    [*((command, False) for command in RENAMING + OTHERS), *((command, True) for command in RENAMING)],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "without exchange" if value else "",
 )
-def test_at_every_step_the_directory_is_old_or_new_and_the_next_command_finds_nothing_in_its_way(
-    tmp_path, before, command, without_exchange
-):
+def test_at_every_step_the_directory_is_old_or_new(tmp_path, before, command, without_exchange):
+    """Whatever the step, the next command finds nothing in its way."""
     source = folder(tmp_path / "source", "new")
     replace(tmp_path / "source.yml", "# mine\n" + YAML)
     command = ["pipeline", *(part.replace("SOURCE", str(source)) for part in command)]
@@ -65,6 +69,7 @@ def test_at_every_step_the_directory_is_old_or_new_and_the_next_command_finds_no
     assert contents(source) == contents(folder(tmp_path / "as_it_was", "new"))
 
 
+@pytest.mark.slow
 def test_at_every_step_of_a_rollback_too(server: LiveServer, root: Path, tmp_path, before):
     source = folder(tmp_path / "source", "new")
     replace(source / "pipeline_wrapper.py", "import nothing_of_this_name\n")

@@ -13,6 +13,7 @@ NPM = Path(__file__).parent / "npm"
 SAID = "You said: hello"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("npm") is None, reason="no Node here")
 def test_everything_that_people_do_with_it(base_url: str, tmp_path: Path):
     for name in ("package.json", "check.mjs"):

@@ -88,6 +88,7 @@ def test_nobody_is_let_in_while_the_last_answers_are_given(tmp_path: Path, worke
         gate.touch()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("pipelines")
 def test_workers_are_renewed_on_sighup_and_no_request_fails(tmp_path: Path):
     with started(tmp_path, "run", "--workers", "2") as server:

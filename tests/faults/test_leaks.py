@@ -10,6 +10,7 @@ import pytest
 PROCESS = '''
 import gc, json, logging, os, sys, threading
 from pathlib import Path
+from haystack import component
 from tests.live_server import ECHO, replace, serving
 
 TYPES = """
@@ -67,6 +68,9 @@ def counts():
         "descriptors": len(os.listdir("/proc/self/fd")),
         "modules": len(sys.modules),
         "loggers": len(logging.Logger.manager.loggerDict),
+        "packages": len({name.partition(".")[0] for name in sys.modules if name.startswith("_hayhooks_")}),
+        "wrappers": sum(type(found).__name__ == "PipelineWrapper" for found in gc.get_objects()),
+        "components": sum(path.startswith("_hayhooks_") for path in component.registry),
     }
 
 
@@ -92,11 +96,12 @@ with serving(Path(sys.argv[1])) as server:
     before = counts()
     for version in range(warm_up, rounds):
         act(version)
-    server.eventually(lambda: not server.status()["retired"])
+    server.eventually(lambda: not server.status()["retired"] and counts()["wrappers"] == 1)
     print(json.dumps([before, counts()]))
 '''
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "rounds", "held", "growth_mb"),
     [("good", 300, 5_000_000, 80), ("good", 150, 100_000, 40), ("failing", 150, 100_000, 40)],
@@ -111,6 +116,7 @@ def test_reloads_leave_nothing(tmp_path: Path, kind: str, rounds: int, held: int
     assert result.returncode == 0, result.stderr[-3000:]
     before, after = json.loads(result.stdout)
 
+    assert (after["packages"], after["wrappers"], after["components"]) == (1, 1, 1)
     assert after["modules"] <= before["modules"] + 3, (before, after)
     assert after["loggers"] <= before["loggers"] + 3, (before, after)
     assert after["threads"] <= before["threads"] + 3, (before, after)
@@ -140,6 +146,7 @@ with serving(root) as server:
 """
 
 
+@pytest.mark.slow
 def test_the_sources_of_old_revisions_are_forgotten(tmp_path: Path):
     """What stayed of 39 reloads with 2 MB of source would be 78 MB."""
     result = subprocess.run(

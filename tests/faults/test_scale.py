@@ -2,6 +2,8 @@
 
 import shutil
 
+import pytest
+
 from tests.faults.traffic import Traffic, write
 from tests.live_server import replace
 
@@ -17,6 +19,7 @@ class PipelineWrapper(BasePipelineWrapper):
 """
 
 
+@pytest.mark.slow
 def test_a_thousand_folders_come_at_once_and_go_at_once(traffic: Traffic):
     server = traffic.server
     for number in range(1_000):

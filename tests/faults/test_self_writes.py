@@ -93,6 +93,7 @@ class Workers:
         eventually(is_loaded, "both to load the edit", 30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ['f"{os.urandom(4).hex()}.json"', '"log.txt"'], ids=["files of its own", "one log"])
 def test_what_one_worker_writes_reloads_no_other(tmp_path: Path, name: str):
     workers = Workers(tmp_path, name)

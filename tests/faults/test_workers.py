@@ -5,6 +5,8 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.cli.processes import Process, hayhooks, started
 from tests.faults.traffic import write
 from tests.live_server import eventually
@@ -20,6 +22,7 @@ def agree(server: Process) -> bool:
     return len(found) == 3 and len({worker["revision"] for worker in found}) == 1 and all(w["ready"] for w in found)
 
 
+@pytest.mark.slow
 def test_all_workers_serve_the_same_and_one_that_dies_is_replaced(tmp_path: Path):
     write(tmp_path / "pipelines/app", 10)
     with started(tmp_path, "run", "--workers", "3") as server:
@@ -39,6 +42,7 @@ def test_all_workers_serve_the_same_and_one_that_dies_is_replaced(tmp_path: Path
         assert server.stop() == 0
 
 
+@pytest.mark.slow
 def test_the_command_line_says_when_workers_differ(tmp_path: Path):
     """One worker cannot load what the other can: it serves an older revision."""
     choosy = "import os\nif os.path.exists(TAKEN): raise RuntimeError('only the first')\nopen(TAKEN, 'x').close()\n"

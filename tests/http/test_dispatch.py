@@ -76,6 +76,7 @@ def chat(client: httpx.Client) -> httpx.Response:
     return client.post("/v1/chat/completions", json=body)
 
 
+@pytest.mark.slow
 def test_a_hundred_overwrites_and_other_folders_coming_and_going_lose_no_request(own_server: LiveServer):
     own_server.serve("chat", VERSIONED, version=0)
     hammer = Hammer(own_server.url)
@@ -268,6 +269,7 @@ def test_an_event_loop_that_is_blocked_stops_no_load(server: LiveServer):
     server.eventually(lambda: server.run("other") == "")
 
 
+@pytest.mark.slow
 def test_many_requests_at_once_are_all_answered(own_server: LiveServer):
     own_server.serve("echo", answer="")
 

@@ -240,6 +240,7 @@ def requests(server: Any) -> float:
     return told(server).sum("hayhooks_requests_total", pipeline="echo", status="200")
 
 
+@pytest.mark.slow
 def test_workers_are_added_up_and_no_sum_falls_when_one_ends(tmp_path):
     replace(tmp_path / "pipelines/echo/pipeline_wrapper.py", "ANSWER = ''\n" + ECHO)
     with started(tmp_path, "run", "--workers", "2") as server:

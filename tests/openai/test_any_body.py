@@ -93,6 +93,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 @given(body=mostly(bodies), path=st.sampled_from(["/v1/chat/completions", "/v1/responses"]), own=st.booleans())
 @example(body={"model": "it", "messages": [USER, USER], "stream": True}, path="/v1/chat/completions", own=False)
 @example(body={"model": "it", "input": [USER], "stream": True}, path="/v1/responses", own=True)
+@pytest.mark.slow
 def test_any_body_gets_a_well_formed_answer_or_error(server: LiveServer, body: Any, path: str, own: bool):
     if own:
         path = {"/v1/chat/completions": "/it/chat", "/v1/responses": "/it/responses"}[path]
@@ -112,6 +113,7 @@ def test_any_body_gets_a_well_formed_answer_or_error(server: LiveServer, body: A
 
 @settings(max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(content=st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+@pytest.mark.slow
 def test_any_bytes_get_an_error_that_clients_read(server: LiveServer, content: bytes):
     for path in ("/v1/chat/completions", "/v1/responses"):
         response = server.client.post(path, content=content, timeout=10)
