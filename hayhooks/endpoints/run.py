@@ -5,7 +5,6 @@ and picks the response. The arguments are a JSON object, or a form if the method
 arguments are grouped by component is served at ``POST /{name}`` too, where the result is not wrapped.
 """
 
-import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -88,7 +87,7 @@ class BareRoute(DocumentedRoute):
 
     def __init__(self, endpoint: JSONRoute, docs: Callable[[], OperationDocs]) -> None:
         super().__init__("/", endpoint, {"POST": docs})
-        self.path, self.path_regex = "", re.compile("/?$")
+        self.path = ""  # which Starlette does not accept, but the dispatcher looks up
 
 
 class FormRoute:

@@ -55,7 +55,7 @@ class Endpoints:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one request below ``/{name}``."""
-        route = self.exact.get(route_path(scope))
+        route = self._exact_route(scope)
         if route is None:
             return self.router(scope, receive, send)
         scope["route"], scope["endpoint"] = route, route.endpoint
@@ -63,7 +63,12 @@ class Endpoints:
 
     def route_of(self, scope: Scope) -> BaseRoute | None:
         """Return the route that a request below ``/{name}`` will take."""
-        return next((route for route in self.router.routes if route.matches(scope)[0] is Match.FULL), None)
+        matching = (route for route in self.router.routes if route.matches(scope)[0] is Match.FULL)
+        return self._exact_route(scope) or next(matching, None)
+
+    def _exact_route(self, scope: Scope) -> Route | None:
+        path = route_path(scope)
+        return self.exact.get("" if path == "/" else path)  # /{name}/ is /{name}
 
 
 def build_deployment_routes(deployment: Deployment, plug_ins: Sequence[PlugIn]) -> Endpoints:

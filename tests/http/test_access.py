@@ -372,6 +372,11 @@ def test_only_by_an_allowed_name_the_server_answers_but_to_the_probes(root: Path
             "api.example.com.evil.com",
             "127.0.0.1",
             "a b",
+            "a b.internal",
+            "x@y.internal",
+            "a.internal:80:90",
+            "[::1",
+            "",
         ):
             assert status(host) == 400, host
             assert status(host, "/healthz") == status(host, "/readyz") == 200
