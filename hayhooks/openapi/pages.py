@@ -1,7 +1,7 @@
 """The API pages: ``/openapi.json`` and ``.yaml`` of the live generation, ``/docs`` and ``/redoc`` to read it.
 
-And ``/{name}/schema``, the JSON schemas of one deployment for programs. The pages load nothing from elsewhere, and find
-everything by relative URLs: they work behind a proxy's prefix and where the application is mounted.
+``/{name}/schema`` has the JSON schemas of one deployment for programs. The pages load nothing from other hosts and use
+relative URLs: they work behind a proxy's prefix and where the application is mounted.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import version as version_of
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import anyio
 from starlette.requests import Request
@@ -19,8 +20,6 @@ from starlette.routing import BaseRoute, Route
 from hayhooks._version import __version__
 from hayhooks.errors import NotFoundError
 from hayhooks.http.context import deployment_of, switch_of
-from hayhooks.http.json import encode
-from hayhooks.http.switch import Generation
 from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.openapi.describe import (
     JSON,
@@ -30,33 +29,31 @@ from hayhooks.openapi.describe import (
     object_schema,
     response_object,
 )
-from hayhooks.openapi.document import CachedBody, Document, document_of, schema_of
+from hayhooks.openapi.document import CachedBody, document_of, json_body, schema_of, yaml_body
 
 _YAML = "application/yaml"
 
-# What the pages need: they are scripts, their styles are made at run time, and the search index of ReDoc is a worker.
+# The pages need scripts, styles made at run time, and a worker for the search index of ReDoc.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'self'"
 )
 
-_SCHEMA_KEY = "openapi.schema"  # among what was made of a deployment
+_SCHEMA_KEY = "openapi.schema"  # in the cache of a deployment
 
 _YEAR_S = 365 * 24 * 3600
 
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
-    """Serve the document, made once for a generation when somebody first asks, and the pages."""
-    made = _Made()
+    """Serve the document, made on its first request and kept for the generation, and the pages."""
+    bodies = _Bodies()
 
     async def as_json(request: Request) -> Response:
-        document = await made.document(switch_of(request.scope).live)
-        return _respond(request, document.json(_seen_by(request)), JSON)
+        return _respond(request, await bodies.get(request, JSON), JSON)
 
     async def as_yaml(request: Request) -> Response:
-        document = await made.document(switch_of(request.scope).live)
-        return _respond(request, await made.yaml(document, _seen_by(request)), _YAML)
+        return _respond(request, await bodies.get(request, _YAML), _YAML)
 
     yield DocumentedRoute("/openapi.json", as_json, {"GET": lambda: _docs("openapi", JSON)})
     yield DocumentedRoute("/openapi.yaml", as_yaml, {"GET": lambda: _docs("openapi_yaml", _YAML)})
@@ -70,52 +67,43 @@ def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
 
     async def schema(request: Request) -> Response:
         deployment = deployment_of(request.scope)
-        made = deployment.runtime.cache
-        if _SCHEMA_KEY not in made:
-            made[_SCHEMA_KEY] = await asyncio.to_thread(schema_of, deployment)
-        return _respond(request, made[_SCHEMA_KEY], JSON)
+        cache = deployment.runtime.cache
+        if _SCHEMA_KEY not in cache:
+            cache[_SCHEMA_KEY] = await asyncio.to_thread(schema_of, deployment)
+        return _respond(request, cache[_SCHEMA_KEY], JSON)
 
     yield DocumentedRoute("/schema", schema, {"GET": lambda: _SCHEMA_DOCS}, listed=False)
 
 
-class _Made:
-    """What has been made of one generation: each at most once, in a thread, however many ask at the same time."""
+class _Bodies:
+    """The bodies of one generation's document: each is made once, in a thread, for all that ask at the same time."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
-        self._document: Document | None = None
-        self._yaml: dict[bytes, CachedBody] = {}
+        self._document: dict[str, Any] | None = None
+        self._last: dict[str, tuple[dict[str, Any], CachedBody]] = {}  # by media type: the request's fields, the body
 
-    async def document(self, generation: Generation) -> Document:
+    async def get(self, request: Request, media_type: str) -> CachedBody:
+        # The fields that depend on the request; they seldom differ, so one body of each type is kept.
+        security: list[dict[str, Any]] = [{"bearerAuth": []}]
+        if not request.app.settings.has_keys:
+            security.insert(0, {})
+        fields = {"servers": [{"url": request.scope.get("root_path", "") or "/"}], "security": security}
         async with self._lock:
             if self._document is None:
-                self._document = await asyncio.to_thread(document_of, generation)
-            return self._document
-
-    async def yaml(self, document: Document, own: bytes) -> CachedBody:
-        async with self._lock:
-            if own not in self._yaml:
-                self._yaml = {own: await asyncio.to_thread(document.yaml, own)}  # root paths seldom differ
-            return self._yaml[own]
+                self._document = await asyncio.to_thread(document_of, switch_of(request.scope).live)
+            if media_type not in self._last or self._last[media_type][0] != fields:
+                encode_document = json_body if media_type == JSON else yaml_body
+                self._last[media_type] = fields, await asyncio.to_thread(encode_document, self._document, fields)
+            return self._last[media_type][1]
 
 
-def _seen_by(request: Request) -> bytes:
-    """What the document says to *request* alone: where it found the server, and whether that asks for a key."""
-    has_keys = request.app.settings.has_keys
-    return encode(
-        {
-            "servers": [{"url": request.scope.get("root_path", "") or "/"}],
-            "security": [{"bearerAuth": []}] if has_keys else [{}, {"bearerAuth": []}],
-        }
-    )
-
-
-def _respond(request: Request, text: CachedBody, media_type: str) -> Response:
-    """*text*, or only "not modified" to who has it already."""
-    headers = {"ETag": text.etag, "Cache-Control": "no-cache"}
-    if text.etag in request.headers.get("if-none-match", ""):
+def _respond(request: Request, cached: CachedBody, media_type: str) -> Response:
+    """Answer with *cached*, or 304 if the client has it."""
+    headers = {"ETag": cached.etag, "Cache-Control": "no-cache"}
+    if cached.etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    return Response(text.body, headers=headers, media_type=media_type)
+    return Response(cached.body, headers=headers, media_type=media_type)
 
 
 # ------------------------------------------------------------------------------------------------ the pages
@@ -123,10 +111,10 @@ def _respond(request: Request, text: CachedBody, media_type: str) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """One way to read the document: a page, and the script of ours that starts what it loads."""
+    """A page that shows the document: HTML, the files it loads, and our script that starts it."""
 
     path: str
-    files: Mapping[str, str]  # of offapi, and "start.js": the tags that load them, in order
+    files: Mapping[str, str]  # of offapi, and "start.js" -> the tags that load them, in order
     start: str
 
     async def html(self, request: Request) -> Response:
@@ -136,12 +124,12 @@ class _Page:
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>hayhooks API</title>'
             '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
             f'<style>body {{ margin: 0 }}</style>{tags}</head><body><div id="page"><noscript>This page needs '
-            'JavaScript; what it shows is <a href="openapi.yaml">openapi.yaml</a>.</noscript></div></body></html>\n'
+            'JavaScript; it shows <a href="openapi.yaml">openapi.yaml</a>.</noscript></div></body></html>\n'
         )
         return Response(body, media_type="text/html", headers={"Content-Security-Policy": _POLICY, **_SAFE})
 
     async def file(self, request: Request) -> Response:
-        """Answer with one of the files; their URLs change with their versions."""
+        """Answer with one of the files, to be cached for good: the URL has the version."""
         name = request.path_params["file"]
         headers = {"Cache-Control": f"public, max-age={_YEAR_S}, immutable", **_SAFE}
         if name not in self.files:
@@ -155,7 +143,7 @@ class _Page:
 
 
 def _version() -> str:
-    """Of the files and of ours, as a part of their URLs."""
+    """Return the versions of offapi and hayhooks, a part of the files' URLs."""
     return f"{version_of('offapi')}-{__version__}"
 
 
@@ -163,14 +151,14 @@ _SAFE = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
 
 def _assets() -> Path:
-    """Where offapi's files lie. It is not imported: that would read all of them, 9 MB, into memory."""
+    """Find offapi's files. It is not imported: that would read all of them, 9 MB, into memory."""
     spec = find_spec("offapi")
     assert spec is not None
     assert spec.origin is not None
     return Path(spec.origin).parent
 
 
-# The document lies beside the page, wherever that is.
+# The scripts find the document next to the page.
 _SWAGGER = _Page(
     "/docs",
     {
@@ -206,10 +194,10 @@ def _docs(name: str, kind: str) -> OperationDocs:
     return OperationDocs(
         name=name,
         summary="This document",
-        description="Of what is served at the moment. `/docs` and `/redoc` show it.",
+        description="It describes the pipelines that are served now. `/docs` and `/redoc` show it.",
         answers={
             "200": response_object("An OpenAPI 3.1 document", {kind: {"type": "object"}}),
-            "304": response_object("It is the one that `If-None-Match` names"),
+            "304": response_object("Not modified: `If-None-Match` names it"),
             **error_responses(),
         },
     )
@@ -218,7 +206,7 @@ def _docs(name: str, kind: str) -> OperationDocs:
 _SCHEMA_DOCS = OperationDocs(
     name="schema",
     summary="The JSON schemas of this pipeline",
-    description="For each operation what it takes and gives, by content type; each schema stands for itself.",
+    description="Request and response of each operation by content type; each schema is self-contained.",
     answers={
         "200": response_object(
             "The operations",
@@ -242,7 +230,7 @@ _SCHEMA_DOCS = OperationDocs(
                 )
             },
         ),
-        "304": response_object("It is the one that `If-None-Match` names"),
+        "304": response_object("Not modified: `If-None-Match` names it"),
         **error_responses(404),
     },
 )
