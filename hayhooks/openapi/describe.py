@@ -1,4 +1,4 @@
-"""OpenAPI descriptions: every documented route describes its methods itself, as ``OperationDocs``."""
+"""OpenAPI descriptions: each documented route describes its own methods, as ``OperationDocs``."""
 
 import hashlib
 import re
@@ -25,10 +25,10 @@ _COMPONENTS = "#/components/schemas/"
 
 @dataclass(frozen=True, slots=True)
 class OperationDocs:
-    """What the document says of one method of one route.
+    """The description of one method of one route.
 
-    The name is the operation's id, in a deployment's route followed by the deployment's; none of them may begin with
-    another one and ``_``.
+    The name is the operation's id; for a deployment's route the deployment's name follows. No name may be the
+    beginning of another one up to a ``_``.
     """
 
     name: str
@@ -37,21 +37,21 @@ class OperationDocs:
     description: str = ""  # CommonMark
     tag: str = SERVER  # a deployment's routes have its name
     parameters: tuple[Schema, ...] = ()
-    body: Mapping[str, Schema] = field(default_factory=dict)  # by content type; none takes no body
+    body: Mapping[str, Schema] = field(default_factory=dict)  # by content type; empty: no body
     body_required: bool = True
-    schemas: Mapping[str, Schema] = field(default_factory=dict)  # what the others refer to, by component name
+    schemas: Mapping[str, Schema] = field(default_factory=dict)  # the components that the others refer to
     needs_key: bool = True  # where the server has API keys
 
 
 class DocumentedRoute(Route):
-    """A route that says what it does, for each method that it has: ``Described("/run", run, {"POST": describe})``.
+    """A Starlette route with a description of each method: ``DocumentedRoute("/run", run, {"POST": describe})``.
 
     Args:
-        path: as Starlette's.
-        endpoint: as Starlette's.
-        docs: by HTTP method what gives its description; None for a method that is not to be shown.
-        shown: whether the document has it.
-        listed: whether ``/status`` has it among a deployment's endpoints; as *shown* if not given.
+        path: as for Starlette's ``Route``.
+        endpoint: as for Starlette's ``Route``.
+        docs: HTTP method -> a function that returns its description, or None to leave it out of the document.
+        shown: whether the route is in the document.
+        listed: whether it is among a deployment's endpoints in ``/status``; default: *shown*.
     """
 
     def __init__(
@@ -70,16 +70,16 @@ class DocumentedRoute(Route):
 
 @dataclass(frozen=True, slots=True)
 class OpenApiFragment:
-    """What some routes add to the document."""
+    """The part of the document that some routes add."""
 
     paths: Mapping[str, Schema]  # path items by path
     schemas: Mapping[str, Schema]  # components by name
 
 
 def fragment(routes: Iterable[Any], deployment: str = "") -> OpenApiFragment:
-    """What the described ones among *routes* add, below ``/{deployment}`` if there is one.
+    """Describe the documented ones of *routes*, below ``/{deployment}`` if one is given.
 
-    A route whose description fails is left out, and the log says why: it shall not take the others with it.
+    A route whose description fails is left out and logged; the others are kept.
     """
     paths: dict[str, Schema] = {}
     schemas: dict[str, Schema] = {}
@@ -89,7 +89,7 @@ def fragment(routes: Iterable[Any], deployment: str = "") -> OpenApiFragment:
             for method, describe in route.docs.items():
                 try:
                     docs = describe()
-                # It shows schemas that are made by the user's code.
+                # The schemas are made by the user's code, which may raise anything.
                 except Exception as error:
                     log.opt(exception=error).warning("{}{} cannot be described: {}", deployment, route.path, error)
                     continue
@@ -118,19 +118,19 @@ def _operation(docs: OperationDocs, deployment: str) -> Schema:
 
 
 def slug(name: str) -> str:
-    """*name* as code generators accept it in names of their own; different for every *name*."""
+    """Return *name* as an identifier for code generators; unique for every *name*."""
     plain = re.sub(r"[^A-Za-z0-9_]", "_", name)
     digest = hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=4).hexdigest()
     return plain if plain == name else f"{plain}_{digest}"
 
 
 def ref(name: str) -> Schema:
-    """A reference to the component *name*."""
+    """Return a reference to the component *name*."""
     return {"$ref": _COMPONENTS + name}
 
 
 def object_schema(required: Iterable[str] = (), /, **properties: Schema) -> Schema:
-    """The schema of an object that may have more fields."""
+    """Return the schema of an object; additional fields are allowed."""
     schema: Schema = {"type": "object", "properties": properties}
     if names := list(required):
         schema["required"] = names
@@ -138,7 +138,7 @@ def object_schema(required: Iterable[str] = (), /, **properties: Schema) -> Sche
 
 
 def parameter(name: str, description: str, place: str = "path", **schema: Any) -> Schema:
-    """A parameter object: a text, unless *schema* says otherwise."""
+    """Return a parameter object; a string unless *schema* has another type."""
     return {
         "name": name,
         "in": place,
@@ -149,7 +149,7 @@ def parameter(name: str, description: str, place: str = "path", **schema: Any) -
 
 
 def response_object(description: str, content: Mapping[str, Schema] | None = None, **headers: str) -> Schema:
-    """A response object: *content* are schemas by content type, *headers* their descriptions, with "_" for "-"."""
+    """Return a response object; *content*: content type -> schema, *headers*: name with "_" for "-" -> description."""
     response: Schema = {"description": description}
     if content:
         response["content"] = {kind: {"schema": schema} for kind, schema in content.items()}
@@ -165,7 +165,7 @@ def response_object(description: str, content: Mapping[str, Schema] | None = Non
 
 _ERROR = object_schema(
     ["detail"],
-    detail={"description": "What went wrong: a text, or what the pipeline says."},
+    detail={"description": "What went wrong: a text, or what the pipeline raised."},
     error={"$ref": _COMPONENTS + "OpenAIErrorObject"},
     request_id={"type": "string"},
     traceback={"type": "string", "description": "With HAYHOOKS_SHOW_TRACEBACKS."},
@@ -188,7 +188,7 @@ _VALIDATION_ERROR = object_schema(
             type={"type": "string"},
             loc={"type": "array", "items": {"type": ["string", "integer"]}},
             msg={"type": "string"},
-            input={"description": "What came."},
+            input={"description": "The invalid value."},
         ),
     },
 )
@@ -198,20 +198,20 @@ SHARED: Mapping[str, Schema] = {
     "OpenAIErrorObject": _OPENAI_ERROR_OBJECT,
     "ValidationError": _VALIDATION_ERROR,
 }
-"""The components that errors have, whatever else is in the document."""
+"""The components of errors, in every document."""
 
 _MEANINGS = {
     400: "The request is malformed, or names a host that is not served",
-    401: "No API key, or a wrong one; asked for where the server has keys",
+    401: "The API key is missing or wrong; only on a server with API keys",
     404: "There is no such pipeline, model or file",
-    405: "Another method is needed",
-    408: "The request's body did not come in time",
-    413: "The body is larger than the server takes",
-    415: "The body is of another content type than the endpoint takes",
+    405: "The path does not support the method",
+    408: "The request body did not arrive in time",
+    413: "The body is larger than the server accepts",
+    415: "The endpoint does not accept the body's content type",
     500: "The pipeline raised",
-    501: "The pipeline, or the server, cannot do that",
-    503: "It cannot serve at the moment: being loaded, failed to load, or too busy",
-    504: "The pipeline took longer than it may",
+    501: "Not implemented by the pipeline, or by the server",
+    503: "The pipeline cannot serve now: it is loading, failed to load, or is at capacity",
+    504: "The pipeline exceeded its time limit",
 }
 
 RESPONSES: Mapping[str, Schema] = {
@@ -223,31 +223,31 @@ RESPONSES: Mapping[str, Schema] = {
     },
     "Error422": response_object("An argument is missing or does not fit", {JSON: ref("ValidationError")}),
 }
-"""The answers that ``errors`` refers to."""
+"""The responses that ``error_responses`` refers to."""
 
-_ALWAYS = (400, 401, 500)  # what stands before the endpoints can answer these
+_ALWAYS = (400, 401, 500)  # of the middleware, on every path
 _WITH_BODY = (408, 413)
-_WORK = (500, 503, 504)  # what a pipeline's work can end in
+_PIPELINE = (500, 503, 504)  # of a call of a wrapper
 
 
 def error_responses(*statuses: int, body: bool = False, key: bool = True) -> dict[str, Schema]:
-    """The answers of *statuses*, and those that any endpoint can give.
+    """Return the responses of *statuses*, and those that any endpoint can give.
 
     Args:
-        *statuses: of this one.
+        *statuses: of this endpoint.
         body: whether it takes a body.
-        key: whether it needs a key.
+        key: whether it needs an API key.
     """
     every = sorted({*statuses, *_ALWAYS, *(_WITH_BODY if body else ())} - ({401} if not key else set()))
     return {str(status): {"$ref": f"#/components/responses/Error{status}"} for status in every}
 
 
-def pipeline_responses(given: Schema, *statuses: int, body: bool = True) -> dict[str, Schema]:
-    """The answers where a pipeline works: *given* if it can, else errors of *statuses* and what its work can end in."""
+def pipeline_responses(success: Schema, *statuses: int, body: bool = True) -> dict[str, Schema]:
+    """Return the responses of an endpoint that calls a wrapper: *success*, *statuses*, and errors of the call."""
     return {
-        "200": given,
-        **error_responses(*statuses, *_WORK, body=body),
-        "default": response_object("What the pipeline says by raising HTTPException", {JSON: ref("Error")}),
+        "200": success,
+        **error_responses(*statuses, *_PIPELINE, body=body),
+        "default": response_object("An HTTPException of the pipeline", {JSON: ref("Error")}),
     }
 
 
@@ -255,27 +255,27 @@ def pipeline_responses(given: Schema, *statuses: int, body: bool = True) -> dict
 
 
 class _Lenient(GenerateJsonSchema):
-    """Where a type has no JSON schema, anything goes: that must not cost the rest its description."""
+    """Types without a JSON schema accept anything, so that the others keep their schemas."""
 
     def handle_invalid_for_json_schema(self, schema: core_schema.CoreSchema, error_info: str) -> JsonSchemaValue:
         return {}
 
     def emit_warning(self, kind: Any, detail: str) -> None:
-        """Nobody reads them."""
+        """Drop warnings: the user cannot act on them."""
 
 
 def schemas_of(
     deployment: str, types: Mapping[str, tuple[TypeAdapter[Any], Literal["validation", "serialization"]]]
 ) -> tuple[dict[str, Schema], dict[str, Schema]]:
-    """The schemas of *types*, by the same keys, and the components that they refer to.
+    """Return the schemas of *types* by the same keys, and the components that they refer to.
 
-    Components are named after the *deployment*: two of them may have different models of the same name. A type whose
-    schema fails is ``{}``: anything.
+    The names of components begin with the *deployment*'s, because two deployments may have models of one name. A type
+    whose schema fails is ``{}``: anything.
     """
     prefix = f"{slug(deployment)}."
     try:
         return _schemas_of(prefix, types)
-    # Models may bring code of their own for this.
+    # The user's models may have code of their own for this.
     except Exception as error:
         if len(types) <= 1:
             log.warning("{}: a type has no JSON schema: {}", deployment, error)
@@ -283,9 +283,9 @@ def schemas_of(
     schemas: dict[str, Schema] = {}
     components: dict[str, Schema] = {}
     for key, given in types.items():
-        one, its_own = schemas_of(deployment, {key: given})
-        schemas |= one
-        components |= its_own
+        schema, its_components = schemas_of(deployment, {key: given})
+        schemas |= schema
+        components |= its_components
     return schemas, components
 
 
@@ -297,29 +297,31 @@ def _schemas_of(
         inputs, ref_template=f"{_COMPONENTS}{prefix}{{model}}", schema_generator=_Lenient
     )
     components = {f"{prefix}{name}": schema for name, schema in common.get("$defs", {}).items()}
-    to_json([components, *schemas.values()])  # raises where somebody has put in what is no JSON
+    to_json([components, *schemas.values()])  # raises if a model put in a value that JSON cannot hold
     return {key: schema for (key, _), schema in schemas.items()}, components
 
 
 def resolved(schema: Schema, components: Mapping[str, Schema]) -> Schema:
-    """What *schema* refers to, if it does nothing else."""
+    """Return the component that *schema* refers to, or *schema* itself."""
     while schema.keys() == {"$ref"}:
         schema = components[schema["$ref"].removeprefix(_COMPONENTS)]
     return schema
 
 
 def inline_refs(schema: Schema, components: Mapping[str, Schema]) -> Schema:
-    """*schema* as a JSON schema that stands for itself: what it refers to, of *components*, is in its ``$defs``."""
+    """Return *schema* as a self-contained JSON schema: the *components* that it refers to are in ``$defs``."""
     schema = resolved(schema, components)
     needed: dict[str, Schema] = {}
-    waiting = list(_references(schema))
-    while waiting:
-        name = waiting.pop()
+    pending = list(_references(schema))
+    while pending:
+        name = pending.pop()
         if name not in needed and name in components:
             needed[name] = components[name]
-            waiting += _references(components[name])
-    moved: Schema = _moved(schema)
-    return {**moved, "$defs": {name: _moved(needed[name]) for name in sorted(needed)}} if needed else moved
+            pending += _references(components[name])
+    rewritten: Schema = _rewrite_refs(schema)
+    return (
+        {**rewritten, "$defs": {name: _rewrite_refs(needed[name]) for name in sorted(needed)}} if needed else rewritten
+    )
 
 
 def _references(value: Any) -> Iterator[str]:
@@ -329,11 +331,11 @@ def _references(value: Any) -> Iterator[str]:
         yield from _references(item)
 
 
-def _moved(value: Any) -> Any:
+def _rewrite_refs(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _moved(item) for key, item in value.items()}
+        return {key: _rewrite_refs(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_moved(item) for item in value]
+        return [_rewrite_refs(item) for item in value]
     if isinstance(value, str) and value.startswith(_COMPONENTS):
         return "#/$defs/" + value.removeprefix(_COMPONENTS)
     return value
