@@ -216,7 +216,8 @@ def write_varied(root: Path) -> None:
 def serve_varied(server: LiveServer) -> None:
     """Have all of them served."""
     write_varied(server.root)
-    server.eventually(lambda: set(server.status()["pipelines"]) == set(VARIED), "all to be served", 60)
+    # A shared server still serves the last test's "it".
+    server.eventually(lambda: set(server.status()["pipelines"]) - {"it"} == set(VARIED), "all to be served", 60)
 
 
 @contextmanager

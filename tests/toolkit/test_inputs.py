@@ -86,7 +86,7 @@ def test_flat_inputs_that_are_all_dicts_are_told_from_components(pipeline: Pipel
     [
         ({"messages": [{"content": ["no role"]}], "text": ""}, "input 'messages': not a ChatMessage"),
         ({"model": {"number": "x"}, "text": ""}, "input 'model'"),
-        ({"either": {"content": "x"}, "text": ""}, "any of ChatMessage, Document"),
+        ({"either": {"content": "x"}, "text": ""}, "the input takes ChatMessage, Document"),
     ],
 )
 def test_a_dict_that_does_not_fit_is_an_error_that_names_the_input(pipeline: Pipeline, given, message: str):
