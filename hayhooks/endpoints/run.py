@@ -23,9 +23,10 @@ from hayhooks.errors import InvalidInputError, PipelineError
 from hayhooks.http.body import read_body
 from hayhooks.http.disconnect import cancel_on_disconnect
 from hayhooks.http.forms import FORMS, arguments_of, content_type, form_of
-from hayhooks.http.invoke import Stream, invoke
+from hayhooks.http.invoke import invoke
 from hayhooks.http.json import JSONBytesResponse, encode
 from hayhooks.http.responses import EventStreamResponse, ItemEventEncoder, SSEStream, TextStreamResponse
+from hayhooks.http.stream import Stream
 from hayhooks.kernel.operations import Operation
 from hayhooks.kernel.state import Deployment
 from hayhooks.openapi.describe import (

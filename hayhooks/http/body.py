@@ -1,15 +1,12 @@
 """The body of a request: how much of it may come, how long it may pause, and all of it in one piece."""
 
 import asyncio
-from typing import cast
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope
 
 from hayhooks.errors import RefusedError
 from hayhooks.http.context import context_of
-from hayhooks.http.overdue import TimeoutQueue
-from hayhooks.http.steps import StartedAwaitable
 
 
 class BodyLimits:
@@ -21,7 +18,6 @@ class BodyLimits:
 
     def __init__(self, pause_s: float) -> None:
         self.pause_s = pause_s
-        self.waits: TimeoutQueue[LimitedReceive] = TimeoutQueue(pause_s, LimitedReceive.give_up)
 
 
 class LimitedReceive:
@@ -31,14 +27,13 @@ class LimitedReceive:
     does not get it.
     """
 
-    __slots__ = ("_came", "_late", "_receive", "_rules", "_scope", "_task")
+    __slots__ = ("_came", "_receive", "_rules", "_scope")
 
     def __init__(self, rules: BodyLimits, scope: Scope, receive: Receive) -> None:
         self._rules = rules
         self._scope = scope  # which must not hold this in turn
         self._receive = receive
         self._came: int | None = -1  # bytes; -1: nobody has asked yet; None: all are here
-        self._late = False
 
     async def receive(self) -> Message:
         """What the server has received, as ASGI's ``receive``.
@@ -52,39 +47,16 @@ class LimitedReceive:
         if came < 0:
             came = 0
             self._refuse_announced()
-        step = self._receive().__await__()
         try:
-            waits_for = next(step)
-        except StopIteration as received:  # as a short body, which has come with its headers
-            message: Message = received.value
-        else:
-            message = await self._wait(StartedAwaitable(step, waits_for))
+            async with asyncio.timeout(self._rules.pause_s):
+                message = await self._receive()
+        except TimeoutError:
+            raise _paused(self._rules.pause_s) from None
         if message["type"] == "http.request":
             came += len(message.get("body", b""))
             self._refuse_if_larger(came)
             self._came = came if message.get("more_body", False) else None
         return message
-
-    async def _wait(self, step: StartedAwaitable) -> Message:
-        """Receive, but not for longer than a client may pause."""
-        self._task = task = asyncio.current_task()
-        self._rules.waits.add(self)
-        try:
-            return cast(Message, await step)
-        except asyncio.CancelledError:
-            if not self._late or task is None:
-                raise
-            task.uncancel()
-            raise _paused(self._rules.pause_s) from None
-        finally:
-            self._rules.waits.discard(self)
-            self._task = None
-
-    def give_up(self) -> None:
-        """It has waited for too long."""
-        self._late = True
-        assert self._task is not None
-        self._task.cancel()
 
     def _refuse_announced(self) -> None:
         """Refuse what is too large by what its client says."""

@@ -1,28 +1,27 @@
-"""What a wrapper streams, as server-sent events or as plain text.
-
-Not by sse-starlette's response: events are ready bytes here, and of those, sent one by one, it lets 57,000 a second
-through where this one lets 118,000 (medians of five interleaved rounds on two cores; slow ones cost the same). It also
-ends streams when the server begins to stop, where ours go on to their end.
-"""
+"""What a wrapper streams, as server-sent events or as plain text."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator, Iterable, Iterator
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Generator, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
-from hayhooks.errors import safe_str
+from hayhooks.errors import DisconnectedError, safe_str
 from hayhooks.http.disconnect import cancel_on_disconnect
-from hayhooks.http.invoke import Stream
 from hayhooks.http.json import encode
+from hayhooks.http.stream import Stream
+from hayhooks.kernel.admission import current_lease
 from hayhooks.observability.log import log
 from hayhooks.observability.request_record import current_request, record_error
 
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
-_SILENCE_S = 15  # a comment is sent after one to two times this
+_PING_S = 15  # between two comments
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +54,95 @@ class StreamEncoder(Protocol):
         """
 
 
-class _Live(Response):
-    """Sends what *writer* makes of *stream* as it comes; when the client goes away, the work behind it is stopped."""
+class EventStreamResponse(EventSourceResponse):
+    """A ``text/event-stream`` of ready events, several to a body message where they came together.
 
-    keep_awake = b""  # sent when nothing else was for a while
+    sse-starlette sends comments that keep proxies awake, and notices that the client has gone. Its end at shutdown is
+    put off for ever: uvicorn's graceful timeout bounds a stream, as any other response.
+    """
 
-    def __init__(self, writer: StreamEncoder, stream: Stream) -> None:
-        self.status_code = 200
-        self.background = None
-        self.init_headers(_HEADERS)
-        self._writer = writer
+    def __init__(self, encoder: StreamEncoder, stream: Stream) -> None:
         self._stream = stream
-        self._sent_lately = True
+        self._completed = False
+        self._client = _Client()  # apart, for a response that holds its own method is a cycle
+        super().__init__(
+            self._events(encoder),
+            headers=_HEADERS,
+            sep="\n",
+            ping=_PING_S,
+            ping_message_factory=_ping_comment,
+            client_close_handler_callable=self._client.on_disconnect,
+            shutdown_grace_period=math.inf,
+        )
+        del self.headers["connection"]  # that is the server's to say
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request.
+
+        Raises:
+            DisconnectedError: the client went away before the end.
+            ExpiredError: the request was told to end while its client did not read.
+        """
+        lease = current_lease.get()
+        task = lease.task if lease is not None else None
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            if lease is not None:
+                lease.task = task
+            await self._stream.aclose()
+        if self._completed:
+            return
+        if self._client.disconnected:
+            raise DisconnectedError("the client went away")
+        if lease is not None:
+            lease.raise_expired()
+
+    async def _events(self, encoder: StreamEncoder) -> AsyncIterator[bytes]:
+        lease = current_lease.get()
+        if lease is not None:
+            lease.task = asyncio.current_task()  # to be told to end where that can still be sent
+        async for data in _encoded(encoder, self._stream):
+            yield data
+        self._completed = True
+
+    # Each of these tasks is cancelled when the stream ends, and anyio keeps the error of a cancelled task in a frame of
+    # the error's own traceback: a cycle that holds the request. So they end without it. Where a later version of
+    # sse-starlette has other methods, the garbage collector finds the cycle.
+
+    async def _ping(self, send: Send) -> None:
+        await _until_cancelled(super()._ping(send))
+
+    async def _listen_for_disconnect(self, receive: Receive) -> None:
+        await _until_cancelled(super()._listen_for_disconnect(receive))
+
+    async def _listen_for_exit_signal_with_grace(self) -> None:
+        await _until_cancelled(super()._listen_for_exit_signal_with_grace())
+
+
+async def _until_cancelled(work: Awaitable[None]) -> None:
+    with suppress(asyncio.CancelledError):
+        await work
+
+
+class _Client:
+    """Whether the client of a stream has gone."""
+
+    disconnected = False
+
+    async def on_disconnect(self, _message: Message) -> None:
+        self.disconnected = True
+
+
+class TextStreamResponse(Response):
+    """A plain-text stream that ends with the connection cut, not cleanly, when the wrapper raises in the middle."""
+
+    media_type = "text/plain"
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__(headers=_HEADERS)
+        del self.headers["content-length"]
+        self._stream = stream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request.
@@ -75,66 +151,15 @@ class _Live(Response):
             DisconnectedError: the client went away before the end.
         """
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        awake = asyncio.create_task(self._keep_awake(send)) if self.keep_awake else None
         try:
-            await cancel_on_disconnect(receive, self._send(send))
+            await cancel_on_disconnect(receive, self._send_all(send))
         finally:
-            if awake is not None:
-                awake.cancel()
             await self._stream.aclose()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _send(self, send: Send) -> None:
-        record, stream, writer = current_request.get(), self._stream, self._writer
-        pieces, ended = [writer.begin()], False
-        while not ended:
-            batch: list[Any] = []
-            try:
-                batch = await stream.next()
-                ended = not batch
-                for piece in writer.write(batch) if batch else (writer.finish(),):
-                    pieces.append(piece)  # one by one: those before a failure are sent too
-            except Exception as error:
-                last, ended = writer.fail(error), True
-                if last is None:
-                    raise
-                record_error(error)
-                log.opt(exception=error).error(
-                    "{}: the answer failed in mid-stream: {}", record.pipeline, safe_str(error)
-                )
-                pieces.append(last)
-            if data := b"".join(pieces):
-                self._sent_lately = True
-                await send({"type": "http.response.body", "body": data, "more_body": True})
-                pieces = []
-            record.streamed(len(batch))
-
-    async def _keep_awake(self, send: Send) -> None:
-        while True:
-            await asyncio.sleep(_SILENCE_S)
-            if not self._sent_lately:
-                await send({"type": "http.response.body", "body": self.keep_awake, "more_body": True})
-            self._sent_lately = False
-
-
-class EventStreamResponse(_Live):
-    """A ``text/event-stream`` of ready events, several to a piece where they came together.
-
-    In long silences a comment keeps proxies awake. When the server stops, the stream goes on to its end: uvicorn's
-    graceful time bounds it, not this class.
-    """
-
-    media_type = "text/event-stream"
-    keep_awake = b": keep-alive\n\n"
-
-
-class TextStreamResponse(_Live):
-    """A plain-text stream that ends with the connection cut, not cleanly, when the wrapper raises in the middle."""
-
-    media_type = "text/plain"
-
-    def __init__(self, stream: Stream) -> None:
-        super().__init__(_PlainText(), stream)
+    async def _send_all(self, send: Send) -> None:
+        async for data in _encoded(_TextEncoder(), self._stream):
+            await send({"type": "http.response.body", "body": data, "more_body": True})
 
 
 class ItemEventEncoder:
@@ -157,7 +182,7 @@ class ItemEventEncoder:
         return format_event(encode({"error": safe_str(error)}))
 
 
-class _PlainText:
+class _TextEncoder:
     """Writes text as it is, one item after the other; only a cut connection says that it was not all."""
 
     def begin(self) -> bytes:
@@ -171,6 +196,38 @@ class _PlainText:
 
     def fail(self, error: Exception) -> None:
         return None
+
+
+async def _encoded(encoder: StreamEncoder, stream: Stream) -> AsyncGenerator[bytes, None]:
+    """The body of an answer: all of a batch together; ends after a failure that the encoder can tell.
+
+    Raises:
+        Exception: what the wrapper or the encoder raised, where the encoder has no way to tell the client.
+    """
+    record = current_request.get()
+    parts, ended = [encoder.begin()], False
+    while not ended:
+        batch: list[Any] = []
+        try:
+            batch = await stream.next()
+            ended = not batch
+            for part in encoder.write(batch) if batch else (encoder.finish(),):
+                parts.append(part)  # one by one: those before a failure are sent too
+        except Exception as error:
+            last, ended = encoder.fail(error), True
+            if last is None:
+                raise
+            record_error(error)
+            log.opt(exception=error).error("{}: the answer failed in mid-stream: {}", record.pipeline, safe_str(error))
+            parts.append(last)
+        if data := b"".join(parts):
+            parts = []
+            yield data
+        record.streamed(len(batch))
+
+
+def _ping_comment() -> ServerSentEvent:
+    return ServerSentEvent(comment="keep-alive", sep="\n")
 
 
 def format_event(data: bytes) -> bytes:

@@ -23,10 +23,11 @@ from hayhooks.http.body import read_body
 from hayhooks.http.context import switch_of
 from hayhooks.http.disconnect import cancel_on_disconnect
 from hayhooks.http.dispatch import serve_with_lease
-from hayhooks.http.invoke import Stream, collect, invoke
+from hayhooks.http.invoke import collect, invoke
 from hayhooks.http.json import JSONBytesResponse, encode_part
 from hayhooks.http.lookup import model_not_served_error, wait_for_deployment
 from hayhooks.http.responses import EventStreamResponse, StreamEncoder
+from hayhooks.http.stream import Stream
 from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.observability.log import log
 from hayhooks.observability.request_record import record_error

@@ -25,10 +25,11 @@ from hayhooks.http.context import switch_of
 from hayhooks.http.disconnect import cancel_on_disconnect
 from hayhooks.http.dispatch import serve_with_lease
 from hayhooks.http.forms import content_type, form_of
-from hayhooks.http.invoke import Stream, collect, invoke
+from hayhooks.http.invoke import collect, invoke
 from hayhooks.http.json import encode
 from hayhooks.http.lookup import model_not_served_error, wait_for_deployment
 from hayhooks.http.responses import TextStreamResponse
+from hayhooks.http.stream import Stream
 from hayhooks.kernel.operations import Operation
 from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.observability.log import log

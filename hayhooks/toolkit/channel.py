@@ -1,11 +1,7 @@
-"""From a pipeline to the reader of its stream: hand-overs that hold few chunks, and that the reader may close.
+"""A bounded channel, from a producer in threads or in a task to one reader in a thread or in a task.
 
-The streaming callbacks of the pipeline's components ``put`` chunks in, and wait while LIMIT of them are unread. The
-reader iterates, and gets the chunks and what the user's code puts into a queue of its own, in the order in which
-they came; iteration ends when all is read and the pipeline has finished. ``ChunkChannel`` is for a pipeline in a
-thread, ``AsyncChunkChannel`` for one in a task.
-
-Unread chunks and events lie in one line; the events that were in the user's queue when a chunk came stand before it.
+The server reads what wrappers stream from a ``BoundedChannel``. The streaming generators read what pipelines produce
+by ``ThreadChunkReader`` and ``TaskChunkReader``, which merge the user's own event queue into one.
 """
 
 import asyncio
@@ -17,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Self
 
-LIMIT = 16  # unread chunks: enough that neither side waits at every chunk, few enough to stop soon after the reader
+MAX_UNREAD_CHUNKS = 16  # enough that neither side waits at every chunk, few enough to stop soon after the reader
 
 
 class ConsumerGoneError(BaseException):
@@ -27,34 +23,168 @@ class ConsumerGoneError(BaseException):
     """
 
 
-class _Events(deque[Any]):
-    """Events that came one after the other; a type of their own, for any object may be a chunk."""
+class BoundedChannel:
+    """Pass items to one reader, in order; writers wait while *limit* of them are unread.
+
+    ``put`` waits in a thread; ``room``, ``readable`` and ``take_all`` wait in a task. ``append`` and ``get_nowait``
+    never wait.
+
+    The lock is reentrant, because the garbage collector may call ``close`` in a thread that holds it. Nobody is woken
+    while it is held, because that may take another lock.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.closed = False
+        self._limit = limit
+        self._lock = threading.RLock()  # held to change what the other side waits for
+        self._unread: deque[Any] = deque()
+        self._finished = False
+        self._wake_reader: Callable[[], None] | None = None  # where it waits
+        self._wake_writers: list[Callable[[], None]] = []  # one for each that waits
+
+    def append(self, *items: Any) -> bool:
+        """Add *items* even to a full channel; False where the reader has left."""
+        with self._lock:
+            wake = self._add(items)
+        if wake is not None:
+            wake()
+        return not self.closed
+
+    def put(self, item: Any) -> bool:
+        """Add *item* as soon as there is room; False where the reader has left."""
+        while True:
+            with self._lock:
+                if not self.is_full():
+                    wake = self._add((item,))
+                    break
+                waiter = threading.Lock()
+                waiter.acquire()
+                self._wake_writers.append(waiter.release)
+            waiter.acquire()
+        if wake is not None:
+            wake()
+        return not self.closed
+
+    async def room(self) -> None:
+        """Wait until there is room, or the reader has left."""
+        while self.is_full():
+            waiter = _TaskWaiter()
+            with self._lock:
+                if not self.is_full():
+                    return
+                self._wake_writers.append(waiter.wake)
+            await waiter.future
+
+    def is_full(self) -> bool:
+        """Whether writers have to wait."""
+        return len(self._unread) >= self._limit and not self.closed
+
+    def finish(self) -> None:
+        """End the iteration after the items that are unread now."""
+        self._finished = True
+        self.append()
+
+    def close(self) -> None:
+        """Tell the writers, also those that wait, that the reader has left."""
+        self.closed = True
+        self._resume_writers()
+
+    def get_nowait(self) -> Any:
+        """Return the next item.
+
+        Raises:
+            IndexError: none is unread.
+        """
+        item = self._unread.popleft()
+        if self._wake_writers:
+            self._resume_writers()
+        return item
+
+    async def take_all(self) -> list[Any]:
+        """Return all unread items, after waiting for the first; an empty list at the end."""
+        await self.readable()
+        items = [self._unread.popleft() for _ in range(len(self._unread))]
+        if self._wake_writers:
+            self._resume_writers()
+        return items
+
+    async def readable(self) -> bool:
+        """Wait for an unread item; False at the end."""
+        while not self.is_readable():
+            waiter = _TaskWaiter()
+            if self.on_readable(waiter.wake):
+                await waiter.future
+        return bool(self._unread)
+
+    def is_readable(self) -> bool:
+        """Whether an item, or the end, can be read without waiting."""
+        return bool(self._unread) or self._finished
+
+    def on_readable(self, wake: Callable[[], None]) -> bool:
+        """Have *wake* called once there is an item or the end; False where it is there already."""
+        with self._lock:
+            if self.is_readable():
+                return False
+            self._wake_reader = wake
+            return True
+
+    def __len__(self) -> int:
+        return len(self._unread)
+
+    def _add(self, items: tuple[Any, ...]) -> Callable[[], None] | None:
+        if not self.closed:
+            self._unread.extend(items)
+        wake, self._wake_reader = self._wake_reader, None
+        return wake
+
+    def _resume_writers(self) -> None:
+        with self._lock:
+            wakes, self._wake_writers = self._wake_writers, []
+        for wake in wakes:
+            wake()
 
 
-class ChunkChannel:
-    """Hands over between two threads, by blocking.
+class _TaskWaiter:
+    """A future that any thread may resolve."""
 
-    A chunk takes no lock where no events are about and the reader does not wait: a third of the CPU that it took with.
+    __slots__ = ("_loop", "_thread", "future")
 
-    ``close`` takes no lock. It runs when a generator is finalized, and the garbage collector may do that in any
-    thread at any moment, also in one that holds a lock of this.
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self.future: asyncio.Future[None] = self._loop.create_future()
+
+    def wake(self) -> None:
+        if threading.get_ident() == self._thread:  # to write to the loop's own pipe would cost a system call
+            self._resolve()
+            return
+        with suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+            self._loop.call_soon_threadsafe(self._resolve)
+
+    def _resolve(self) -> None:
+        if not self.future.done():  # cancelled meanwhile
+            self.future.set_result(None)
+
+
+class ThreadChunkReader:
+    """Iterate over the chunks of a pipeline in another thread, and the user's events between them.
+
+    Events that were in the user's queue when a chunk came stand before the chunk.
     """
 
     def __init__(self, events: queue.Queue[Any] | None) -> None:
+        self._channel = BoundedChannel(MAX_UNREAD_CHUNKS)
+        self._has_events = events is not None
         self._events: queue.Queue[Any] = queue.Queue() if events is None else events
-        self._changed = self._events.not_empty  # the user's own condition, so that one wait is for both sources
+        # The queue's own condition: several streams may share the queue, and each waits for it and for its pipeline.
+        # A thread that forwarded events would have taken one, and not passed it on yet, when the next chunk comes.
+        self._changed = self._events.not_empty
         self._order = threading.Lock()  # held while events move, lest a later one overtakes them
-        self._unread: deque[Any] = deque()  # chunks, and ``_Events``
-        self._given: deque[Any] = _Events()  # of which the reader is being given one by one
-        self._waiting = False  # the reader is
-        self._room: queue.SimpleQueue[None] = queue.SimpleQueue()  # one item for each chunk that may still be put
-        for _ in range(LIMIT):
-            self._room.put(None)
-        self._finished = False
-        self._closed = False
+        self._next_events: deque[Any] = deque()  # to be read before the channel's items
+        self.close = self._channel.close
 
     def callback(self, user: Callable[[Any], Any] | None) -> Callable[[Any], None]:
-        """The streaming callback for a component: *user*'s, if there is one, then ``put``."""
+        """Make the streaming callback for a component: *user*'s, if there is one, then ``put``."""
 
         # A function: Haystack deep-copies run arguments, and copying a bound method copies what it is bound to.
         def forward(chunk: Any) -> None:
@@ -65,51 +195,31 @@ class ChunkChannel:
         return forward
 
     def put(self, chunk: Any) -> None:
-        """Hand *chunk* over; wait while LIMIT chunks are unread.
+        """Add *chunk* as soon as there is room.
 
         Raises:
-            Abandoned: the reader has left, before or while this waited.
+            ConsumerGoneError: the reader has left, before or while this waited.
         """
-        self._room.get()
-        if self._closed:
-            self._room.put(None)  # passed on to the next that waits
-            raise ConsumerGoneError
-        if self._events.queue:
+        if self._has_events:
             with self._order:
-                if events := self._take_events():
-                    self._unread.append(events)
-                self._unread.append(chunk)
-        else:
-            self._unread.append(chunk)
-        if self._waiting:
-            with self._changed:
-                self._changed.notify_all()
+                self._channel.append(*self._take_events())
+        if not self._channel.put(chunk):
+            raise ConsumerGoneError
 
     def finish(self, _pipeline: object) -> None:
         """Let the iteration end after what has been put so far."""
-        with self._changed:
-            self._finished = True
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        """The reader leaves: make every ``put`` raise, from now on and where one waits."""
-        self._closed = True
-        self._room.put(None)
+        self._channel.finish()
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Any:
-        while not self._given:
-            if not self._unread:
-                self._wait()
-                continue
-            item = self._unread.popleft()
-            if type(item) is not _Events:
-                self._room.put(None)
-                return item
-            self._given = item
-        return self._given.popleft()
+        while True:
+            if self._next_events:
+                return self._next_events.popleft()
+            if self._channel:
+                return self._channel.get_nowait()
+            self._wait()
 
     def _wait(self) -> None:
         """Wait until something is unread; where that is events alone, take them.
@@ -118,27 +228,29 @@ class ChunkChannel:
             StopIteration: the pipeline has finished, and all is read.
         """
         with self._changed:
-            self._waiting = True  # before the look at what is unread: who puts something looks at this afterwards
-            self._changed.wait_for(lambda: self._finished or self._unread or self._events.queue)
-            self._waiting = False
-            if self._finished and not self._unread and not self._events.queue:
+            if not self._events.queue and self._channel.on_readable(self._notify):
+                self._changed.wait_for(lambda: self._channel.is_readable() or self._events.queue)
+            if self._channel.is_readable() and not self._channel and not self._events.queue:
                 raise StopIteration
         with self._order:
-            # In this order: a chunk that was put before one of these events is seen.
-            count = len(self._events.queue)
-            if not self._unread:
-                self._given = self._take_events(count)
+            count = len(self._events.queue)  # before the look at the channel: a chunk that came before them is seen
+            if not self._channel:
+                self._next_events.extend(self._take_events(count))
 
-    def _take_events(self, count: int | None = None) -> _Events:
-        events = _Events()
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _take_events(self, count: int | None = None) -> list[Any]:
+        events: list[Any] = []
         with suppress(queue.Empty):
             while count is None or len(events) < count:
                 events.append(self._events.get_nowait())
         return events
 
 
-class AsyncChunkChannel:
-    """Hands over between tasks of the running event loop; ``thread_callback`` is for threads.
+class TaskChunkReader:
+    """Iterate over the chunks of a pipeline in a task, and the user's events between them.
 
     Args:
         events: the user's queue.
@@ -148,18 +260,13 @@ class AsyncChunkChannel:
     def __init__(self, events: asyncio.Queue[Any] | None, *, shield: bool) -> None:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        self._changed = asyncio.Event()
-        self._events: asyncio.Queue[Any] = asyncio.Queue() if events is None else events
-        self._event = self._listen()
-        self._batches: deque[deque[Any]] = deque()
-        self._batch: deque[Any] = deque()  # the reader's
-        self._room = asyncio.Semaphore(LIMIT)
+        self._channel = BoundedChannel(MAX_UNREAD_CHUNKS)
         self._shield = shield
-        self._finished = False
-        self._closed = False
+        self._events = events
+        self._forwarder = None if events is None else asyncio.create_task(self._forward(events))
 
     def callback(self, user: Callable[[Any], Any] | None) -> Callable[[Any], Awaitable[None]]:
-        """The streaming callback for a component's ``run_async``: *user*'s, sync or async, then ``put``."""
+        """Make the streaming callback for a component's ``run_async``: *user*'s, sync or async, then ``put``."""
 
         async def forward(chunk: Any) -> None:
             if user is not None:
@@ -169,10 +276,10 @@ class AsyncChunkChannel:
         return forward
 
     def thread_callback(self, user: Callable[[Any], Any] | None) -> Callable[[Any], Awaitable[None] | None]:
-        """The streaming callback for a component that Haystack runs in a thread, as it has no ``run_async``.
+        """Make the streaming callback for a component that Haystack runs in a thread, as it has no ``run_async``.
 
-        Called on the event loop it must not wait. An Agent does that, for the results of its tools, and awaits what
-        it gets back.
+        Called on the event loop it must not wait. An Agent does that, for the results of its tools, and awaits the
+        returned coroutine.
         """
 
         def forward(chunk: Any) -> Awaitable[None] | None:
@@ -186,65 +293,47 @@ class AsyncChunkChannel:
         return forward
 
     async def put(self, chunk: Any) -> None:
-        """Hand *chunk* over; wait while LIMIT chunks are unread.
+        """Add *chunk* as soon as there is room.
 
         Raises:
-            Abandoned: the reader has left, before or while this waited, and the pipeline is not shielded.
+            ConsumerGoneError: the reader has left, before or while this waited, and the pipeline is not shielded.
         """
-        await self._room.acquire()
-        if self._closed:
-            self._room.release()  # passed on to the next that waits
-            if self._shield:
-                return
+        await self._channel.room()
+        if not self._channel.append(*self._take_events(), chunk) and not self._shield:
             raise ConsumerGoneError
-        self._batches.append(self._take_events())
-        self._batches[-1].append(chunk)
-        self._changed.set()
 
     def finish(self, _pipeline: object) -> None:
         """Let the iteration end after what has been put so far."""
-        self._finished = True
-        self._changed.set()
+        self._channel.append(*self._take_events())
+        self._channel.finish()
 
     def close(self) -> None:
-        """The reader leaves: make every ``put`` raise, or drop its chunk, from now on and where one waits."""
-        self._closed = True
-        self._room.release()
-        self._event.cancel()
+        """Make every ``put`` raise, or drop its chunk, from now on and where one waits."""
+        self._channel.close()
+        if self._forwarder is not None:
+            self._forwarder.cancel()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Any:
-        while not self._batch:
-            self._changed.clear()
-            if self._batches:
-                self._room.release()
-                self._batch = self._batches.popleft()
-            elif events := self._take_events():
-                self._batch = events
-            elif self._finished:
-                raise StopAsyncIteration
-            else:
-                await self._changed.wait()
-        return self._batch.popleft()
+        if await self._channel.readable():
+            return self._channel.get_nowait()
+        raise StopAsyncIteration
 
-    def _take_events(self) -> deque[Any]:
-        events: deque[Any] = deque()
-        if self._event.done() and self._event.exception() is None:  # what a queue that was shut down raises is none
-            events.append(self._event.result())
-            self._event = self._listen()
-        while not self._events.empty():  # put so lately that the listening task has not run yet
+    def _take_events(self) -> list[Any]:
+        events: list[Any] = []
+        while self._events is not None and not self._events.empty():
             events.append(self._events.get_nowait())
         return events
 
-    def _listen(self) -> asyncio.Task[Any]:
-        """A task that takes the user's next event, for an ``asyncio.Queue`` tells of it in no other way."""
-        listening = asyncio.create_task(self._events.get())
-        listening.add_done_callback(lambda _: self._changed.set())
-        return listening
+    async def _forward(self, events: asyncio.Queue[Any]) -> None:
+        with suppress(Exception):  # a queue that is shut down raises; the pipeline goes on without it
+            while True:
+                self._channel.append(await events.get())
+                await self._channel.room()
 
 
 async def settled(value: Any) -> Any:
-    """What *value* is, or comes to when awaited."""
+    """Return *value*, awaited where it is awaitable."""
     return await value if inspect.isawaitable(value) else value

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from loguru import logger as log
 
-from hayhooks.toolkit.channel import AsyncChunkChannel, ChunkChannel, ConsumerGoneError, settled
+from hayhooks.toolkit.channel import ConsumerGoneError, TaskChunkReader, ThreadChunkReader, settled
 from hayhooks.toolkit.dispatcher import CallbackDispatcher, outputs
 from hayhooks.toolkit.target import StreamTarget, is_sync_only, stream_target, user_callback
 
@@ -212,7 +212,7 @@ def _stream(
     source: StreamTarget, observers: CallbackDispatcher, events: queue.Queue[Any] | None, context: contextvars.Context
 ) -> Generator[Any, None, None]:
     observed = observers.need_chunks
-    with closing(ChunkChannel(events)) as handover:
+    with closing(ThreadChunkReader(events)) as handover:
         arguments = source.arguments(
             lambda component, at_run: handover.callback(user_callback(component, at_run, is_async=False))
         )
@@ -249,7 +249,7 @@ async def _stream_async(
     shield: bool,
 ) -> AsyncGenerator[Any, None]:
     observed = observers.need_chunks
-    with closing(AsyncChunkChannel(events, shield=shield)) as handover:
+    with closing(TaskChunkReader(events, shield=shield)) as handover:
         arguments = source.arguments(partial(_async_callback, handover))
         run = source.pipeline.run_async(**arguments)
         pipeline: asyncio.Task[Any] = asyncio.get_running_loop().create_task(run, context=context)
@@ -269,7 +269,7 @@ async def _stream_async(
 
 
 def _async_callback(
-    handover: AsyncChunkChannel, component: Any, at_run: Callable[[Any], Any] | None
+    handover: TaskChunkReader, component: Any, at_run: Callable[[Any], Any] | None
 ) -> Callable[[Any], Any]:
     if is_sync_only(component):
         return handover.thread_callback(user_callback(component, at_run, is_async=False))

@@ -9,14 +9,14 @@ from contextlib import contextmanager, nullcontext, suppress
 import httpx
 import pytest
 
-from hayhooks.http.batches import CoalescingIterator
 from hayhooks.http.body import LimitedReceive
-from hayhooks.http.disconnect import _Watch
-from hayhooks.http.invoke import Stream, _Pump
-from hayhooks.http.steps import StartedAwaitable
+from hayhooks.http.disconnect import _DisconnectWatcher
+from hayhooks.http.responses import EventStreamResponse, TextStreamResponse
+from hayhooks.http.stream import Stream
 from hayhooks.kernel.admission import Lease, Slot
 from hayhooks.observability.log import log
 from hayhooks.observability.request_record import RequestRecord
+from hayhooks.toolkit.channel import BoundedChannel
 from tests.live_server import LiveServer
 
 WRAPPER = """
@@ -99,15 +99,15 @@ def seen_garbage() -> Iterator[list[object]]:
 
 
 OURS = (
-    CoalescingIterator,
+    BoundedChannel,
+    EventStreamResponse,
+    Lease,
     LimitedReceive,
     RequestRecord,
-    Lease,
     Slot,
-    StartedAwaitable,
     Stream,
-    _Pump,
-    _Watch,
+    TextStreamResponse,
+    _DisconnectWatcher,
 )  # one or more a request
 
 

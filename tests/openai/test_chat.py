@@ -402,7 +402,7 @@ def test_middleware_of_the_application_changes_nothing_of_it(root: Path, tmp_pat
 
 
 def test_silence_is_broken_by_comments(server: LiveServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(responses, "_SILENCE_S", 0.05)
+    monkeypatch.setattr(responses, "_PING_S", 0.05)
     serve(server, ASYNC + "yield 'a'\n    await asyncio.sleep(0.5)\n    yield 'b'")
     text = ask(server, stream=True).text
 

@@ -10,7 +10,7 @@ from haystack.components.generators.chat import MockChatGenerator
 from haystack.core.errors import PipelineRuntimeError
 from haystack.dataclasses import ChatMessage
 
-from hayhooks.toolkit.channel import LIMIT
+from hayhooks.toolkit.channel import MAX_UNREAD_CHUNKS
 from hayhooks.toolkit.streaming import async_streaming_generator
 from tests.toolkit.components import (
     SECONDS,
@@ -210,11 +210,11 @@ def test_a_component_without_run_async_that_does_not_stream_is_none_of_our_busin
 
 @pytest.mark.parametrize("allowed", [True, "auto"])
 def test_a_component_without_run_async_streams_from_its_thread_when_allowed(allowed):
-    both = pipeline(threaded=Words("abc" * LIMIT), last=AsyncWords(["1", "2"]))
+    both = pipeline(threaded=Words("abc" * MAX_UNREAD_CHUNKS), last=AsyncWords(["1", "2"]))
 
     texts = contents(both, streaming_components="all", allow_sync_streaming_callbacks=allowed)
 
-    assert [text for text in texts if text.isalpha()] == list("abc" * LIMIT)
+    assert [text for text in texts if text.isalpha()] == list("abc" * MAX_UNREAD_CHUNKS)
     assert [text for text in texts if text.isdigit()] == ["1", "2"]
 
 
@@ -354,11 +354,11 @@ def test_a_component_in_a_thread_that_waits_for_the_reader_stops_too():
         words = Words(endless())
         stream = async_streaming_generator(pipeline(llm=words), allow_sync_streaming_callbacks=True)
         await anext(stream)
-        await eventually(lambda: words.sent == LIMIT + 2)
+        await eventually(lambda: words.sent == MAX_UNREAD_CHUNKS + 2)
         await stream.aclose()
         return words
 
-    assert run(read()).sent == LIMIT + 2
+    assert run(read()).sent == MAX_UNREAD_CHUNKS + 2
 
 
 def test_a_shielded_pipeline_goes_on_to_its_end_though_nobody_reads():
@@ -368,7 +368,7 @@ def test_a_shielded_pipeline_goes_on_to_its_end_though_nobody_reads():
         async def finish():
             finished.set()
 
-        component = AsyncWords([*["word"] * 10 * LIMIT, finish])
+        component = AsyncWords([*["word"] * 10 * MAX_UNREAD_CHUNKS, finish])
         stream = async_streaming_generator(pipeline(llm=component), shield_pipeline_task=True)
         await anext(stream)
         await stream.aclose()
@@ -381,7 +381,7 @@ def test_a_shielded_pipeline_goes_on_to_its_end_though_nobody_reads():
 
     component = run(read())
     assert component.error is None
-    assert component.sent == 10 * LIMIT
+    assert component.sent == 10 * MAX_UNREAD_CHUNKS
 
 
 def test_a_shielded_pipeline_that_fails_later_is_logged(logged):
@@ -426,11 +426,11 @@ def test_the_pipeline_waits_while_few_chunks_are_unread():
         await stream.aclose()
         return sent
 
-    assert run(read()) == LIMIT + 2  # one read, LIMIT unread, and one that waits
+    assert run(read()) == MAX_UNREAD_CHUNKS + 2  # one read, MAX_UNREAD_CHUNKS unread, and one that waits
 
 
 def test_a_slow_reader_gets_every_chunk():
-    numbers = [str(number) for number in range(20 * LIMIT)]
+    numbers = [str(number) for number in range(20 * MAX_UNREAD_CHUNKS)]
 
     assert contents(pipeline(llm=AsyncWords(numbers))) == numbers
 

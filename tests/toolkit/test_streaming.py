@@ -14,7 +14,7 @@ from haystack.core.errors import PipelineRuntimeError
 from haystack.dataclasses import ChatMessage, StreamingChunk, ToolCallDelta
 from haystack.dataclasses.chat_message import ReasoningContent
 
-from hayhooks.toolkit.channel import LIMIT
+from hayhooks.toolkit.channel import MAX_UNREAD_CHUNKS
 from hayhooks.toolkit.streaming import PipelineStream, streaming_generator
 from tests.toolkit.components import (
     SECONDS,
@@ -455,18 +455,18 @@ def test_leaving_does_not_look_like_a_failure_to_components_that_try_again():
 
 def test_the_pipeline_waits_while_few_chunks_are_unread():
     ahead = threading.Event()
-    words = Words(itertools.chain(["word"] * (LIMIT + 1), [ahead.set], endless()))
+    words = Words(itertools.chain(["word"] * (MAX_UNREAD_CHUNKS + 1), [ahead.set], endless()))
     stream = streaming_generator(pipeline(llm=words))
     next(stream)
 
     assert ahead.wait(SECONDS)
     stream.close()
     assert ended(words)
-    assert words.sent == LIMIT + 2  # one read, LIMIT unread, and one that waited
+    assert words.sent == MAX_UNREAD_CHUNKS + 2  # one read, MAX_UNREAD_CHUNKS unread, and one that waited
 
 
 def test_a_slow_reader_gets_every_chunk():
-    numbers = [str(number) for number in range(20 * LIMIT)]
+    numbers = [str(number) for number in range(20 * MAX_UNREAD_CHUNKS)]
 
     assert contents(pipeline(llm=Words(numbers))) == numbers
 

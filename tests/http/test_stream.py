@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
-from hayhooks.http.batches import CoalescingIterator
+from hayhooks.errors import PipelineError
+from hayhooks.http.stream import Stream
+
+NO_DEPLOYMENT: Any = None  # only a sync iterator needs one, for its thread
 
 BURST = 40  # items that are ready one after the other: more than it takes to be sure
 
@@ -26,11 +29,26 @@ async def burst(then: Callable[[], Awaitable[Any]] | None = None) -> AsyncGenera
         yield BURST
 
 
-async def read(reader: CoalescingIterator, count: int) -> list[int]:
+def begun(items: AsyncIterator[Any]) -> Stream:
+    """The stream of *items*, none of which has been taken."""
+    stream = Stream([])
+    stream.start(NO_DEPLOYMENT, items)
+    return stream
+
+
+async def batches(reader: Stream) -> list[list[Any]]:
+    """All batches of *reader*."""
+    found: list[list[Any]] = []
+    while batch := await reader.next():
+        found.append(batch)
+    return found
+
+
+async def read(reader: Stream, count: int) -> list[int]:
     """At least *count* items of *reader*."""
     items: list[int] = []
     while len(items) < count:
-        items += await anext(reader)
+        items += await reader.next()
     return items
 
 
@@ -55,7 +73,7 @@ class Numbers:
 @pytest.mark.parametrize("source", [burst, Numbers])
 def test_all_items_come_in_order_and_some_of_them_together(source: Callable[[], Any]):
     async def work() -> list[list[int]]:
-        return [batch async for batch in CoalescingIterator(source())]
+        return await batches(begun(source()))
 
     found = run(work())
 
@@ -66,10 +84,10 @@ def test_all_items_come_in_order_and_some_of_them_together(source: Callable[[], 
 def test_nothing_is_held_back_while_the_next_item_is_waited_for():
     async def work() -> None:
         gate = asyncio.Event()
-        reader = CoalescingIterator(burst(then=gate.wait))
+        reader = begun(burst(then=gate.wait))
         assert await read(reader, BURST) == list(range(BURST))
         gate.set()
-        assert [batch async for batch in reader] == [[BURST]]
+        assert await batches(reader) == [[BURST]]
 
     run(work())
 
@@ -83,10 +101,10 @@ def test_a_generator_goes_on_only_when_its_first_items_have_been_taken():
         yield "found"
 
     async def work() -> None:
-        reader = CoalescingIterator(source())
-        assert await anext(reader) == ["searching"]
+        reader = begun(source())
+        assert await reader.next() == ["searching"]
         assert not ran
-        assert [batch async for batch in reader] == [["found"]]
+        assert await batches(reader) == [["found"]]
 
     run(work())
 
@@ -101,7 +119,7 @@ def test_what_takes_time_without_waiting_is_given_one_by_one():
             yield number
 
     async def work() -> list[list[float]]:
-        return [batch async for batch in CoalescingIterator(source())]
+        return await batches(begun(source()))
 
     assert all(len(batch) == 1 for batch in run(work())[-BURST:])
 
@@ -111,10 +129,10 @@ def test_an_error_comes_after_what_came_before_it():
         raise ValueError("late")
 
     async def work() -> None:
-        reader = CoalescingIterator(burst(then=fails))
+        reader = begun(burst(then=fails))
         assert await read(reader, BURST) == list(range(BURST))
-        with pytest.raises(ValueError, match="late"):
-            await anext(reader)
+        with pytest.raises(PipelineError, match="late"):
+            await reader.next()
 
     run(work())
 
@@ -134,11 +152,11 @@ def test_closing_and_cancelling_end_what_is_waited_for(reading: bool):
             assert inner.cancelled()
 
     async def work() -> None:
-        reader = CoalescingIterator(burst(then=waits))
+        reader = begun(burst(then=waits))
         await read(reader, BURST)
         if reading:
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(anext(reader), 0.01)
+                await asyncio.wait_for(reader.next(), 0.01)
         await reader.aclose()
         assert ended == ["generator", "cleaned up"]
 
@@ -160,7 +178,7 @@ def test_a_generator_that_will_not_be_cancelled_is_closed_at_its_next_item():
             closed.append(True)
 
     async def work() -> None:
-        reader = CoalescingIterator(stubborn())
+        reader = begun(stubborn())
         await read(reader, BURST)
         await reader.aclose()
         assert closed
@@ -180,7 +198,7 @@ def test_a_timeout_in_the_generator_is_its_own():
                 yield f"timeout {number}"
 
     async def work() -> list[Any]:
-        return [item async for batch in CoalescingIterator(source()) for item in batch]
+        return [item for batch in await batches(begun(source())) for item in batch]
 
     assert [item for item in run(work()) if isinstance(item, str)] == ["timeout 0", "timeout 1", "timeout 2"]
 
@@ -200,9 +218,9 @@ def test_others_have_their_turn():
                 await asyncio.sleep(0)
 
         counting = asyncio.create_task(count())
-        reader = CoalescingIterator(endless())
+        reader = begun(endless())
         while turns < 10:
-            await anext(reader)
+            await reader.next()
         counting.cancel()
         await reader.aclose()
 

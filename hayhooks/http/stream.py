@@ -1,0 +1,161 @@
+"""A stream: what a wrapper's iterator yields, read in batches of the items that are ready together.
+
+A producer puts the items into a bounded channel: a thread for a sync iterator, a task for an asynchronous one.
+``Stream`` reads all that the channel holds. So a lone item is sent at once, and items that come fast share one send.
+"""
+
+import asyncio
+from collections.abc import AsyncIterable, Iterator
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+from hayhooks.http.user_code import is_control_flow, pipeline_error, run_in_thread
+from hayhooks.kernel.admission import current_lease
+from hayhooks.kernel.threads import Outcome
+from hayhooks.kernel.state import Deployment
+from hayhooks.toolkit.channel import BoundedChannel
+from hayhooks.toolkit.streaming import PipelineStream
+
+_MAX_UNREAD = 64  # items that a producer may be ahead of the reader, and so the largest batch
+_BURST = 8  # so many items in a row came at once: the reader is only given its turn when the channel is full
+_BURST_GAP_S = 0.0001  # an item that took less came at once
+_MAX_HOLD_S = 0.001  # how long a burst may keep the reader from its turn
+
+
+class Stream:
+    """The reader of what a method streams.
+
+    ``of`` has taken the first batch already, so that an early error is still an error response. Ask for the ``next``
+    batch until there is none, and call ``aclose`` in every case: it stops the wrapper's work.
+
+    Attributes:
+        first: the first batch, until it has been asked for; empty if there are no items at all.
+    """
+
+    def __init__(self, first: list[Any]) -> None:
+        self.first = first
+        self._channel: BoundedChannel | None = None  # None: there is no producer, or all is read
+        self._end = Outcome()  # of the producer
+        self._task: asyncio.Task[None] | None = None  # the producer, unless it is a thread
+
+    @classmethod
+    async def of(cls, deployment: Deployment, items: Iterator[Any] | AsyncIterable[Any]) -> "Stream":
+        """Begin to read *items*, and wait for the first one.
+
+        Raises:
+            PipelineError: the wrapper raised before there was an item.
+        """
+        stream = cls([])
+        stream.start(deployment, items)
+        try:
+            stream.first = await stream.next()
+        except BaseException:
+            await stream.aclose()
+            raise
+        return stream
+
+    def start(self, deployment: Deployment, items: Iterator[Any] | AsyncIterable[Any]) -> None:
+        """Start the producer."""
+        self._channel = channel = BoundedChannel(_MAX_UNREAD)
+        if isinstance(items, AsyncIterable):
+            self._task = asyncio.create_task(self._produce(items, channel))
+        else:
+            run_in_thread(deployment, "a generator", partial(_read, items, channel), partial(self._finish, channel))
+
+    async def next(self) -> list[Any]:
+        """Return the next batch; an empty list at the end.
+
+        Raises:
+            PipelineError: the wrapper raised.
+            ExpiredError: the request was told to end meanwhile.
+        """
+        batch, self.first = self.first, []
+        if batch or self._channel is None:
+            return batch
+        try:
+            batch = await self._channel.take_all()
+            if not batch:
+                self._channel = None
+                self._end.unwrap()
+        # As in invoke.
+        except BaseException as error:
+            if not is_control_flow(error):
+                raise pipeline_error(error) from error
+            lease = current_lease.get()
+            if lease is not None and isinstance(error, asyncio.CancelledError):
+                lease.raise_expired()  # here and not when all is unwound: the reader can still tell its client
+            raise
+        return batch
+
+    async def aclose(self) -> None:
+        """Stop the work if it still goes on.
+
+        A task has ended then, however often this is cancelled meanwhile. A thread ends at its next item.
+        """
+        if self._channel is not None:
+            self._channel.close()
+        task, self._task = self._task, None
+        if task is None or task.done():
+            return
+        interrupted = False
+        task.cancel()
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError:
+                interrupted = True
+                task.cancel()
+        if interrupted:
+            raise asyncio.CancelledError
+
+    async def _produce(self, items: AsyncIterable[Any], channel: BoundedChannel) -> None:
+        self._finish(channel, await Outcome.awaited(_read_async(items, channel)))
+
+    def _finish(self, channel: BoundedChannel, outcome: Outcome) -> None:
+        if not channel.closed:  # else nobody would take it: an error and the frames that it refers to are a cycle
+            self._end = outcome
+        channel.finish()
+
+
+def _read(items: Iterator[Any], channel: BoundedChannel) -> None:
+    """In the producer's thread: read *items* as fast as the reader takes them, and close the generator in the end."""
+    read = Outcome.of(partial(_put_all, items, channel))
+    closed = Outcome.of(getattr(items, "close", Outcome))
+    (read if read.error is not None else closed).unwrap()
+
+
+def _put_all(items: Iterator[Any], channel: BoundedChannel) -> None:
+    if isinstance(items, PipelineStream):
+        items.feed(channel.put)
+        return
+    for item in items:
+        if not channel.put(item):
+            return
+
+
+async def _read_async(items: AsyncIterable[Any], channel: BoundedChannel) -> None:
+    """In the producer's task: the same.
+
+    Nothing is sent while the wrapper's code runs. So the reader has its turn before each item is asked for, except
+    in a burst.
+    """
+    iterator = aiter(items)
+    try:
+        in_a_row = 0
+        turn_at = asked_at = perf_counter()
+        async for item in iterator:
+            now = perf_counter()
+            in_a_row = in_a_row + 1 if now - asked_at < _BURST_GAP_S else 0
+            if not channel.append(item):
+                return
+            if in_a_row < _BURST or now - turn_at > _MAX_HOLD_S:
+                await asyncio.sleep(0)
+                turn_at = perf_counter()
+            if channel.is_full():
+                await channel.room()
+                turn_at = perf_counter()
+            asked_at = perf_counter()
+    finally:
+        if hasattr(iterator, "aclose"):
+            await iterator.aclose()
