@@ -83,7 +83,8 @@ class Stream:
             if not is_control_flow(error):
                 raise pipeline_error(error) from error
             lease = current_lease.get()
-            if lease is not None and isinstance(error, asyncio.CancelledError):
+            if lease is not None and lease.expired is not None and isinstance(error, asyncio.CancelledError):
+                await self.aclose()
                 lease.raise_expired()  # here and not when all is unwound: the reader can still tell its client
             raise
         return batch
