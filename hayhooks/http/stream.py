@@ -12,8 +12,8 @@ from typing import Any
 
 from hayhooks.http.user_code import is_control_flow, pipeline_error, run_in_thread
 from hayhooks.kernel.admission import current_lease
-from hayhooks.kernel.threads import Outcome
 from hayhooks.kernel.state import Deployment
+from hayhooks.kernel.threads import Outcome
 from hayhooks.toolkit.channel import BoundedChannel
 from hayhooks.toolkit.streaming import PipelineStream
 

@@ -12,8 +12,8 @@ from starlette.exceptions import HTTPException, WebSocketException
 from hayhooks.errors import PipelineError, safe_str, sendable
 from hayhooks.kernel.admission import Lease, current_lease
 from hayhooks.kernel.isolation import with_public_names
-from hayhooks.kernel.threads import Outcome
 from hayhooks.kernel.state import Deployment
+from hayhooks.kernel.threads import Outcome
 
 _NOT_RAISABLE = (
     StopIteration,

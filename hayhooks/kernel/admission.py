@@ -93,7 +93,8 @@ class Slots:
         self._limit = limit
         self._queue_size = queue_size
         self._waiting = 0
-        self._semaphore = asyncio.Semaphore(limit)  # fair, and safe when a waiting request is cancelled
+        self._semaphore = asyncio.Semaphore(limit)  # safe when a waiting request is cancelled
+        self._next = asyncio.Lock()  # held by the waiting request that gets the next slot
 
     def refuse_if_full(self) -> None:
         """Refuse a request that could neither run nor wait.
@@ -114,9 +115,14 @@ class Slots:
             UnavailableError: see ``refuse_if_full``.
         """
         self.refuse_if_full()
+        if not self._waiting and not self._semaphore.locked():
+            await self._semaphore.acquire()  # which does not wait
+            return Slot(self._semaphore.release)
         self._waiting += 1
         try:
-            await self._semaphore.acquire()
+            async with self._next:
+                await asyncio.sleep(0)  # the task of a stream that got a slot before starts before this request does
+                await self._semaphore.acquire()
         finally:
             self._waiting -= 1
         return Slot(self._semaphore.release)
