@@ -2,10 +2,10 @@
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
@@ -63,10 +63,10 @@ class EventStreamResponse(EventSourceResponse):
 
     def __init__(self, encoder: StreamEncoder, stream: Stream) -> None:
         self._stream = stream
-        self._completed = False
+        self._body = _EncodedBody(encoder, stream)
         self._client = _Client()  # apart, for a response that holds its own method is a cycle
         super().__init__(
-            self._events(encoder),
+            self._body,
             headers=_HEADERS,
             sep="\n",
             ping=_PING_S,
@@ -91,20 +91,18 @@ class EventStreamResponse(EventSourceResponse):
             if lease is not None:
                 lease.task = task
             await self._stream.aclose()
-        if self._completed:
+        if self._body.completed:
             return
         if self._client.disconnected:
             raise DisconnectedError("the client went away")
         if lease is not None:
             lease.raise_expired()
 
-    async def _events(self, encoder: StreamEncoder) -> AsyncIterator[bytes]:
-        lease = current_lease.get()
-        if lease is not None:
-            lease.task = asyncio.current_task()  # to be told to end where that can still be sent
-        async for data in _encoded(encoder, self._stream):
-            yield data
-        self._completed = True
+    # There is no timeout of a send: a cancel scope for each chunk would cost as much as the sending. Where a later
+    # version of sse-starlette has no such method, it is as correct, and slower.
+
+    async def _send_with_timeout(self, send: Send, message: Message) -> None:
+        await send(message)
 
     # Each of these tasks is cancelled when the stream ends, and anyio keeps the error of a cancelled task in a frame of
     # the error's own traceback: a cycle that holds the request. So they end without it. Where a later version of
@@ -158,7 +156,7 @@ class TextStreamResponse(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send_all(self, send: Send) -> None:
-        async for data in _encoded(_TextEncoder(), self._stream):
+        async for data in _EncodedBody(_TextEncoder(), self._stream):
             await send({"type": "http.response.body", "body": data, "more_body": True})
 
 
@@ -198,32 +196,56 @@ class _TextEncoder:
         return None
 
 
-async def _encoded(encoder: StreamEncoder, stream: Stream) -> AsyncGenerator[bytes, None]:
-    """The body of an answer: all of a batch together; ends after a failure that the encoder can tell.
+class _EncodedBody:
+    """The bytes of one answer, a batch at a time; they end after a failure that the encoder can tell.
 
-    Raises:
-        Exception: what the wrapper or the encoder raised, where the encoder has no way to tell the client.
+    An iterator and no generator: a chunk that comes alone costs less so.
     """
-    record = current_request.get()
-    parts, ended = [encoder.begin()], False
-    while not ended:
-        batch: list[Any] = []
-        try:
-            batch = await stream.next()
-            ended = not batch
-            for part in encoder.write(batch) if batch else (encoder.finish(),):
-                parts.append(part)  # one by one: those before a failure are sent too
-        except Exception as error:
-            last, ended = encoder.fail(error), True
-            if last is None:
-                raise
-            record_error(error)
-            log.opt(exception=error).error("{}: the answer failed in mid-stream: {}", record.pipeline, safe_str(error))
-            parts.append(last)
-        if data := b"".join(parts):
-            parts = []
-            yield data
-        record.streamed(len(batch))
+
+    def __init__(self, encoder: StreamEncoder, stream: Stream) -> None:
+        self.completed = False
+        self._encoder = encoder
+        self._stream = stream
+        self._start = encoder.begin()
+        self._unsent = 0  # items whose bytes are being sent
+        self._ended = False
+
+    def __aiter__(self) -> Self:
+        lease = current_lease.get()
+        if lease is not None:
+            lease.task = asyncio.current_task()  # the task that can still send why the request was told to end
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Return the next bytes to send.
+
+        Raises:
+            Exception: what the wrapper or the encoder raised, where the encoder has no way to tell the client.
+        """
+        record = current_request.get()
+        record.streamed(self._unsent)
+        while not self._ended:
+            parts, self._start = [self._start], b""
+            batch: list[Any] = []
+            try:
+                batch = await self._stream.next()
+                self._ended = not batch
+                for part in self._encoder.write(batch) if batch else (self._encoder.finish(),):
+                    parts.append(part)  # one by one: those before a failure are sent too
+            except Exception as error:
+                self._ended = True
+                if (last := self._encoder.fail(error)) is None:
+                    raise
+                record_error(error)
+                message = "{}: the answer failed in mid-stream: {}"
+                log.opt(exception=error).error(message, record.pipeline, safe_str(error))
+                parts.append(last)
+            if data := b"".join(parts):
+                self._unsent = len(batch)
+                return data
+            record.streamed(len(batch))
+        self.completed = True
+        raise StopAsyncIteration
 
 
 def _ping_comment() -> ServerSentEvent:
