@@ -61,7 +61,10 @@ class DeltaAccumulator:
     def add(self, delta: Delta) -> None:
         """Add *delta*; to be called in the order of the items."""
         for id_, name in delta.results:
-            self._remove_answered(id_, name)
+            by_id = (call for call in self._calls if id_ is not None and call.id == id_)
+            by_name = (call for call in self._calls if call.name == name)
+            answered = next(by_id, None) or next(by_name, None)
+            self._calls = [call for call in self._calls if call is not answered]
             self._step += 1
         if self._calls or delta.calls:
             self._follow_calls(delta)
@@ -101,12 +104,6 @@ class DeltaAccumulator:
         for usage in self._usages.values():
             total = _sum(total, usage)
         return total or None
-
-    def _remove_answered(self, id_: str | None, name: str) -> None:
-        by_id = (call for call in self._calls if id_ is not None and call.id == id_)
-        by_name = (call for call in self._calls if call.name == name)
-        answered = next(by_id, None) or next(by_name, None)
-        self._calls = [call for call in self._calls if call is not answered]
 
     def _follow_calls(self, delta: Delta) -> None:
         if delta.source and (delta.content or delta.reasoning or delta.calls):

@@ -128,7 +128,16 @@ class OpenAIEndpoint:
             if isinstance(result, Response):
                 return result
             stream = result if isinstance(result, Stream) else Stream([result])
-            return await _encoded(stream, new_encoder(), streamed=bool(body.get("stream")))
+            encoder = new_encoder()
+            if not body.get("stream"):
+                return JSONBytesResponse(encoder.whole(await collect(stream)))
+            try:
+                for item in stream.first[:1]:
+                    to_delta(item)  # an item of no use raises now, while the status can still say so
+            except PipelineError:
+                await stream.aclose()
+                raise
+            return EventStreamResponse(encoder, stream)
 
         try:
             # While the wrapper works, nothing but a disconnect is read from the client.
@@ -219,18 +228,6 @@ def check_stream(body: Body) -> None:
         raise OpenAIError(400, "'stream_options' must be an object or null", param="stream_options")
 
 
-async def _encoded(stream: Stream, encoder: AnswerEncoder, *, streamed: bool) -> Response:
-    if not streamed:
-        return JSONBytesResponse(encoder.whole(await collect(stream)))
-    try:
-        for item in stream.first[:1]:
-            to_delta(item)  # an item of no use raises now, while the status can still say so
-    except PipelineError:
-        await stream.aclose()
-        raise
-    return EventStreamResponse(encoder, stream)
-
-
 async def _are_unreadable(messages: list[Any], cause: BaseException | None) -> bool:
     """Whether the client's *messages* are at fault that the wrapper raised *cause*.
 
@@ -241,15 +238,13 @@ async def _are_unreadable(messages: list[Any], cause: BaseException | None) -> b
         return True
     if not isinstance(cause, Exception) or "haystack.dataclasses.chat_message" not in sys.modules:
         return False
-    return await asyncio.to_thread(_raises_alike, messages, cause)
 
-
-def _raises_alike(messages: list[Any], cause: Exception) -> bool:
-    for message in messages:
+    def is_refused(message: Any) -> bool:
         try:
             chat_messages([message])
         except InvalidMessagesError as refusal:
             error = refusal.__cause__
-            if type(error) is type(cause) and safe_str(error) == safe_str(cause):
-                return True
-    return False
+            return type(error) is type(cause) and safe_str(error) == safe_str(cause)
+        return False
+
+    return await asyncio.to_thread(lambda: any(map(is_refused, messages)))
