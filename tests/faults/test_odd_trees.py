@@ -21,6 +21,7 @@ def test_more_directories_than_can_be_looked_into_cost_the_others_nothing(traffi
 
     for version in (11, 12):
         write(server.root / "app", version)
+        server.eventually(lambda version=version: server.run("app") == [version] * 3, deadline_s=8)  # type: ignore[misc]
         traffic.serves(version)
     write(server.root / "broad", 2)
     server.eventually(lambda: server.run("broad") == [2, 2, 2])

@@ -1,6 +1,5 @@
 """The gate before the swap: ``check()``."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,11 +87,21 @@ def test_the_place_of_a_failing_check_is_told(server: LiveServer):
     server.eventually(lambda: f"{folder}/pipeline_wrapper.py:11" in server.state("checked")["error"])
 
 
-def test_a_check_that_takes_its_time_holds_up_nobody(server: LiveServer):
-    server.write("checked", CHECKED.format(check="def check(self): time.sleep(0.8)"), answer=1)
-    began = time.monotonic()
-    server.serve("other", CHECKED.format(check=""), answer=2)
+WAITS = """def check(self):
+        open(BEGAN, "w").close()
+        while not os.path.exists(GATE):
+            time.sleep(0.005)"""
 
-    assert server.run("other") == 2
-    assert server.state("checked")["state"] == "loading" or time.monotonic() - began > 0.8
-    server.eventually(lambda: server.run("checked") == 1)
+
+def test_a_check_that_takes_its_time_holds_up_nobody(root: Path, tmp_path: Path):
+    began, gate = tmp_path / "began", tmp_path / "gate"
+    with serving(root, check_timeout=60) as server:
+        waits = "import os\n" + CHECKED.format(check=WAITS)
+        server.write("checked", waits, answer=1, began=str(began), gate=str(gate))
+        server.eventually(began.exists)
+        server.serve("other", CHECKED.format(check=""), answer=2)
+
+        assert server.run("other") == 2
+        assert server.state("checked")["state"] == "loading"
+        gate.touch()
+        server.eventually(lambda: server.run("checked") == 1)

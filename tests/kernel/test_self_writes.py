@@ -43,7 +43,7 @@ WRITES = {
     "replaces a file": "append('draft'); os.replace(HERE / 'draft', HERE / 'state.json')",
     "writes a file anew": "(HERE / 'anew').write_text('x')",
     "removes a file": "append('there'); os.remove(HERE / 'there')",
-    "keeps a database": "sqlite3.connect(HERE / 'db').execute('create table if not exists t(x)').close()",
+    "keeps a database": "db = sqlite3.connect(HERE / 'db'); db.execute('create table if not exists t(x)'); db.close()",
     "writes below": "os.makedirs(HERE / 'cache', exist_ok=True); append('cache/entry')",
     "changes its directory": "os.chdir(HERE); pathlib.Path('relative').write_text('x'); os.chdir('/')",
 }

@@ -29,7 +29,7 @@ def test_every_job_runs_whoever_submits_it_however_often_threads_end():
 
 
 def test_no_more_jobs_run_together_than_the_limit():
-    pool, gate = DaemonThreadPool("test", 2), threading.Event()
+    pool, gate = DaemonThreadPool("limited", 2), threading.Event()
     running: list[int] = []
 
     def hold(number: int) -> None:
@@ -40,6 +40,8 @@ def test_no_more_jobs_run_together_than_the_limit():
         pool.submit(partial(hold, number))
     eventually(lambda: len(running) == 2)
     pool.tick()
+    # A thread that was one too many would be there, even if it had not yet begun a job.
+    assert sum(thread.name == "hayhooks limited" for thread in threading.enumerate()) == 2
     assert running == [0, 1]
 
     gate.set()
