@@ -1,7 +1,7 @@
-"""Import paths of the original hayhooks -> ours, so that wrappers written for it run unchanged.
+"""Import paths of the original hayhooks, so that wrappers written for it run unchanged.
 
-``install`` puts one finder at the end of ``sys.meta_path``. It makes a module of the table when that is imported, and
-packages for the parts before it; until then nothing of it exists.
+``install`` adds one finder at the end of ``sys.meta_path``. It makes a module of the table when it is imported, and the
+packages above it that we do not have; our own package ``hayhooks.server`` is found first.
 """
 
 import importlib
@@ -17,7 +17,7 @@ _MESSAGES = (
     "chat_messages_from_openai_response"
 )
 
-# Module of the original -> where its names are with us. "theirs=ours" where the name differs.
+# Module of the original -> our modules and the names in them; "theirs=ours" where the name differs.
 MODULES = {
     "hayhooks.callbacks": {
         "hayhooks.toolkit.callbacks": "default_on_tool_call_start default_on_tool_call_end default_on_pipeline_end",
@@ -56,9 +56,9 @@ def install() -> None:
 
 
 class _Finder:
-    """Finds the modules of the table, after everybody else, and fills them with our names.
+    """Find the modules of the table after all other finders, and fill them with our names.
 
-    It derives from no class of ``importlib.abc``, which takes longer to import than all of us.
+    It has no base class: ``importlib.abc`` takes longer to import than the rest of this package.
     """
 
     def find_spec(
@@ -69,7 +69,7 @@ class _Finder:
         return ModuleSpec(fullname, self, is_package=fullname in _PACKAGES)  # type: ignore[arg-type]  # see above
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """An ordinary one will do."""
+        """Let Python make an ordinary module."""
 
     def exec_module(self, module: ModuleType) -> None:
         names: list[str] = []

@@ -1,15 +1,15 @@
-"""The applications that run in this process: for code that is not handed one, as wrappers of the original server."""
+"""The running application, for code that is not given one, such as ``toolkit.registry``."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_apps: list[Any] = []  # the newest last; nearly always there is one
+_apps: list[Any] = []  # the newest last; usually there is one
 
 
 @contextmanager
 def as_current_app(app: Any) -> Iterator[None]:
-    """Let *app* be found in this context, which is its lifespan."""
+    """Make *app* the current application in this context, its lifespan."""
     _apps.append(app)
     try:
         yield
@@ -18,5 +18,5 @@ def as_current_app(app: Any) -> Iterator[None]:
 
 
 def current_app() -> Any | None:
-    """The application that was started last and runs; ``None`` if none does."""
+    """Return the running application that was started last; ``None`` if none runs."""
     return _apps[-1] if _apps else None

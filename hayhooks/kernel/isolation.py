@@ -1,8 +1,8 @@
-"""The modules of deployments: each revision's are its own, compiled from the bytes that were scanned.
+"""Isolation: each revision has modules of its own, compiled from the bytes that were scanned.
 
-A revision gets a private package, ``_hayhooks_{name}_{id}_{n}``, that holds ``pipeline_wrapper`` and every other
-Python file of the folder. Inside it ``import helper`` means the file beside it, because the code there is run with an
-``__import__`` of its own; nothing outside can see it, so two wrappers may both have a ``utils.py``.
+A revision gets a private package, ``_hayhooks_{name}_{id}_{n}``, with ``pipeline_wrapper`` and every other Python file
+of the folder. Its code runs with an ``__import__`` of its own, so ``import helper`` there imports the file beside it.
+Code outside cannot see it: two wrappers may both have a ``utils.py``.
 """
 
 import builtins
@@ -34,31 +34,30 @@ shared_modules = SharedModules()
 
 _counter = itertools.count(1)
 
-# The package whose code is running: set around setup and around every call of a wrapper's method.
+# The package whose code runs in this context: set around a load and every call of a wrapper's method.
 _current: ContextVar[str | None] = ContextVar("hayhooks_package", default=None)
 
-# Where other people's code is imported for the first time, one import after the other, in a thread apart.
-# Haystack imports its parts when they are first touched, and two threads that do so together can break each other
-# (half-initialised modules). And where an optional dependency is missing it keeps the exception for ever, with all
-# frames of that thread: in one of a wrapper's that would be the wrapper, with all that it holds.
+# The import thread: public modules are imported there for the first time, one after the other. Haystack imports its
+# parts lazily, and two threads that do so together break each other (half-initialised modules). When an optional
+# dependency is missing Haystack keeps the exception, with all frames of the thread: in a loader's is the wrapper.
 _imports = DaemonThreadPool("import", limit=1, stuck_after_s=20.0)
 _import_thread = threading.local()
 
 
 @dataclass(frozen=True, slots=True)
 class _Package:
-    """What the finder knows of one revision."""
+    """One revision, as the finder sees it."""
 
     name: str
     folder: Path
     sources: Mapping[str, bytes]  # by path relative to the folder
-    siblings: frozenset[str]  # the top-level module names beside pipeline_wrapper.py
-    builtins: dict[str, Any]  # what its modules see as built-in, __import__ included
-    shared: dict[str, ModuleType]  # the shared modules that it was loaded with, by name
+    siblings: frozenset[str]  # top-level module names in the folder
+    builtins: dict[str, Any]  # of its modules, __import__ included
+    shared: dict[str, ModuleType]  # that it was loaded with, by name
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds the modules of the packages that are open. There is one, at the front of ``sys.meta_path``."""
+    """Find the modules of open packages. There is one, at the front of ``sys.meta_path``."""
 
     def __init__(self) -> None:
         self.packages: dict[str, _Package] = {}
@@ -83,7 +82,7 @@ _finder = _Finder()
 
 
 def _package_spec(package: _Package, fullname: str, relative: str) -> importlib.machinery.ModuleSpec | None:
-    """A folder: one with ``__init__.py``, the revision's own, or one that merely holds modules."""
+    """Spec of a folder: with ``__init__.py``, or the revision's own, or a namespace package."""
     prefix = relative + "/" if relative else ""
     init = f"{prefix}__init__.py"
     folder = str(package.folder / relative)
@@ -113,10 +112,10 @@ def _module_spec(package: _Package, fullname: str, relative: str) -> importlib.m
 
 
 class _Loader(importlib.abc.SourceLoader):
-    """Compiles one file of a revision from the bytes that were scanned.
+    """Compile one file of a revision from the bytes that were scanned, without ``.pyc`` files.
 
-    Python's own loader trusts a ``.pyc`` whose source has the same size and whole-second mtime: two saves within one
-    second that swap "a" for "b" are such a case, and would serve "a" for ever. This one neither reads nor writes any.
+    Python trusts a ``.pyc`` if the size and the whole-second mtime of its source are unchanged: after two saves within
+    one second that replace "a" by "b" it would serve "a" for ever.
     """
 
     def __init__(self, package: _Package, relative: str) -> None:
@@ -128,11 +127,11 @@ class _Loader(importlib.abc.SourceLoader):
         return self.path
 
     def get_data(self, path: str | bytes) -> bytes:
-        """The scanned source, or, for ``pkgutil.get_data`` and the like, any other file as it is now."""
+        """Return the scanned source, or the present content of any other file, as for ``pkgutil.get_data``."""
         return self._package.sources.get(self._relative, b"") if path == self.path else Path(str(path)).read_bytes()
 
     def get_resource_reader(self, fullname: str) -> FileReader:
-        """For ``importlib.resources``: the folder that the module lies in."""
+        """Let ``importlib.resources`` read the module's folder."""
         return FileReader(self)  # type: ignore[arg-type]  # it wants the path alone
 
     def exec_module(self, module: ModuleType) -> None:
@@ -141,9 +140,9 @@ class _Loader(importlib.abc.SourceLoader):
 
 
 def open_package(revision: Revision, after_import: Callable[[], None] = lambda: None) -> str:
-    """Give *revision* a private package and return its name; none of its code runs until it is imported.
+    """Make a private package for *revision* and return its name; its code runs when it is imported.
 
-    *after_import* is called whenever its code has imported something of other people's for the first time.
+    *after_import* is called whenever its code has imported a public module for the first time.
     """
     slug = re.sub(r"\W", "_", revision.name, flags=re.ASCII)
     name = f"{PREFIX}{slug}_{revision.id}_{next(_counter)}"
@@ -159,14 +158,14 @@ def open_package(revision: Revision, after_import: Callable[[], None] = lambda: 
 
 
 def keep_shared(name: str, shared: Iterable[str]) -> None:
-    """Let the package *name* go on with the modules *shared* as they are now, also where it imports them again."""
+    """Pin the modules *shared* for the package *name*: later imports there return the present versions."""
     _finder.packages[name].shared.update({module: sys.modules[module] for module in shared if module in sys.modules})
 
 
 def close_package(name: str) -> None:
     """Forget the package *name*, its modules and their loggers.
 
-    Code of it that still runs keeps working, but imports no more.
+    Code of it that still runs goes on, but cannot import more of it.
     """
     _finder.packages.pop(name, None)
     registers: tuple[dict[str, Any], ...] = (sys.modules, getattr(logging.Logger.manager, "loggerDict", {}))
@@ -176,17 +175,17 @@ def close_package(name: str) -> None:
 
 
 def with_public_names(text: str) -> str:
-    """*text* without the private package names, which say nothing to the user."""
+    """Remove the private package names from *text*: they mean nothing to the user."""
     return _PRIVATE.sub("", text)
 
 
 def replace_stuck_import() -> None:
-    """Go on with other imports when one hangs; to be called now and then."""
+    """Start another import thread when one is stuck; call it about once a second."""
     _imports.tick()
 
 
 def current_folder() -> Path | None:
-    """The folder of the wrapper whose code runs in this context."""
+    """Return the folder of the wrapper whose code runs in this context."""
     package = _finder.packages.get(_current.get() or "")
     return package.folder if package else None
 
@@ -202,15 +201,14 @@ def running_package(package: str) -> Iterator[None]:
 
 
 def enter_package(package: str) -> None:
-    """Mark the rest of this context, a request's task, as the *package*'s; it ends with the task."""
+    """Mark the code that runs in the rest of this context, a request's task, as the *package*'s."""
     _current.set(package)
 
 
 def private_name(dotted: str) -> str:
-    """The importable form of *dotted*, if that names something beside the wrapper that is running.
+    """Return the full name of *dotted* if it names something beside the running wrapper, else *dotted*.
 
-    ``helper.Doubler`` becomes ``_hayhooks_chat_1f3c9a2b7d55_7.helper.Doubler``; what names nothing there comes back
-    unchanged.
+    ``helper.Doubler`` becomes ``_hayhooks_chat_1f3c9a2b7d55_7.helper.Doubler``.
     """
     package = _finder.packages.get(_current.get() or "")
     module, _, attribute = dotted.rpartition(".")
@@ -259,18 +257,18 @@ def _import_public(
     fromlist: Sequence[str],
     after_import: Callable[[], None],
 ) -> ModuleType:
-    """Import what lies outside the folder: here what is there already or shared, the rest apart."""
-    if _is_imported(name, fromlist):  # a request that imports what is there must not wait for another's import
+    """Import a module from outside the folder: in the import thread unless it is imported already or shared."""
+    if _is_imported(name, fromlist):  # a request must not wait for the import of something else
         return builtins.__import__(name, globals, locals, fromlist, 0)
-    if shared_modules.holds(name.partition(".")[0]):  # nor anybody for that of a shared module
+    if shared_modules.holds(name.partition(".")[0]):  # nor must it for the import of a shared module
         module = builtins.__import__(name, globals, locals, fromlist, 0)
-        # Who waited for the import of another thread gets the module even if that import has failed.
+        # A thread that waited for the import of another one gets the module even if that import failed.
         return module if name in sys.modules else builtins.__import__(name, globals, locals, fromlist, 0)
     return _import_apart(name, fromlist, after_import)
 
 
 def import_public(name: str, after_import: Callable[[], None], fromlist: Sequence[str] = ("__name__",)) -> ModuleType:
-    """Import what lies outside all folders, for code of ours; as if a wrapper did."""
+    """Import a public module as a wrapper's code does."""
     return _import_public(name, None, None, fromlist, after_import)
 
 
@@ -320,6 +318,7 @@ def _import_apart(name: str, fromlist: Sequence[str], after_import: Callable[[],
 
 def _is_imported(name: str, fromlist: Sequence[str] | None) -> bool:
     module = sys.modules.get(name)
+    # Private in CPython; without it the import below waits for the one that is going on.
     if module is None or getattr(getattr(module, "__spec__", None), "_initializing", False):
         return False
     return all(item in vars(module) for item in fromlist or ())

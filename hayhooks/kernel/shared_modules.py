@@ -1,9 +1,8 @@
 """Shared modules: those on the additional Python path, which several wrappers may import.
 
-They are plain modules, one of each for the whole process, and every revision says which of them, in which version, it
-was scanned with: the fingerprint of a folder covers them too. So an edit makes new revisions of the wrappers that
-import the module, and of no others; a load in a new version drops the old module first, and whoever holds that, an old
-revision that still serves, goes on with it.
+They are plain modules, one of each for the whole process. A revision lists the shared modules that it imports, with
+their versions, and its fingerprint covers them: an edit makes new revisions of the wrappers that import the module, and
+of no others. A load with a new version drops the old module first; an old revision that still serves keeps using it.
 """
 
 import ast
@@ -24,36 +23,36 @@ from typing import Any
 
 from hayhooks.kernel.state import SharedModule, Stamp
 
-_PATIENCE_S = 5.0  # for the import of another load
+_IMPORT_TIMEOUT_S = 5.0  # for the shared imports of another load
 _DOTTED = re.compile(rb"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
-_CACHED = 4_000  # sources whose imports are remembered
+_CACHE_SIZE = 4_000  # sources whose imports are remembered
 
 
 _imports: dict[tuple[bytes, str], frozenset[str]] = {}  # by the source's digest, which is smaller, and its package
 
 
 def imported_names(source: bytes, package: str = "") -> frozenset[str]:
-    """The dotted names that *source* imports, wherever it does so; none if it is no Python.
+    """Return the dotted names that *source* imports, at any level; none if it is not valid Python.
 
     Args:
         source: of a module.
-        package: the package that it belongs to: relative imports are only followed in one.
+        package: the module's package; without one relative imports are not followed.
     """
     key = (hashlib.blake2b(source, digest_size=16).digest(), package)
     if key not in _imports:
-        if len(_imports) >= _CACHED:
+        if len(_imports) >= _CACHE_SIZE:
             _imports.clear()
         _imports[key] = _imported_names(source, package)
     return _imports[key]
 
 
 def named_modules(source: bytes) -> frozenset[str]:
-    """The dotted names in *source*, a pipeline in YAML: of components, types and functions, and what only looks so."""
+    """Return every dotted name in the YAML *source*: components, types, functions, and text of the same form."""
     return frozenset(name.decode() for name in _DOTTED.findall(source))
 
 
 def parsed(source: bytes, path: str = "<unknown>") -> ast.Module | None:
-    """*source*, which is told as *path* where Python warns of it; None if it is no Python."""
+    """Parse *source*; None if it is not valid Python. Warnings name *path*."""
     try:
         return ast.parse(source, path)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -61,9 +60,9 @@ def parsed(source: bytes, path: str = "<unknown>") -> ast.Module | None:
 
 
 def imports_of(node: ast.AST, package: str = "") -> tuple[str, list[str]]:
-    """The module that *node* imports from, and the dotted names that it imports.
+    """Return the module after ``from`` ("" without one), and the dotted names that *node* imports.
 
-    "" where it is no ``from``; no names either where it is no import at all, or leads out of *package*.
+    There are no names if *node* is not an import, or leads out of *package*.
     """
     if isinstance(node, ast.Import):
         return "", [alias.name for alias in node.names]
@@ -82,7 +81,7 @@ def _imported_names(source: bytes, package: str) -> frozenset[str]:
 
 
 def _absolute(node: ast.ImportFrom, package: str) -> str:
-    """The module that a ``from`` names; "" for a relative one that leads out of *package*."""
+    """Return the absolute name of the module after ``from``; "" if it leads out of *package*."""
     if node.level == 0:
         return node.module or ""
     parts = package.split(".") if package else []
@@ -92,7 +91,7 @@ def _absolute(node: ast.ImportFrom, package: str) -> str:
 
 
 class PythonPath:
-    """Finds what sources import from the directories *roots*, and in which version. For one thread."""
+    """Find the modules in *roots* that sources import, and their versions. For one thread."""
 
     def __init__(self, roots: Sequence[str]) -> None:
         self.roots = tuple(roots)
@@ -101,7 +100,7 @@ class PythonPath:
         self._found: dict[frozenset[str], Mapping[str, SharedModule]] = {}
 
     def look(self) -> None:
-        """See what is there now: until this is called again, ``modules`` tells of this moment."""
+        """Scan the directories; ``modules`` reports this state until the next call."""
         listings = {root: _listing(root) for root in self.roots}
         stale = [path for path, file in self._files.items() if _stamp(path) != (file and file[0])]
         if stale or listings != self._listings:
@@ -111,7 +110,7 @@ class PythonPath:
                 del self._files[path]
 
     def modules(self, names: frozenset[str]) -> Mapping[str, SharedModule]:
-        """The modules that lie behind the imported *names*, and those that they import in turn, by name."""
+        """Return the modules that *names* import, directly or through others, by name."""
         if not self.roots:
             return {}
         found = self._found.get(names)
@@ -122,7 +121,7 @@ class PythonPath:
         return found
 
     def _version(self, module: str) -> str:
-        """A digest of the module and of all that it imports."""
+        """Digest the module and all that it imports."""
         total = hashlib.blake2b(digest_size=16)
         for name, path in sorted(self._reach(frozenset({module})).items()):
             total.update(os.fsencode(f"{name}\0{path}\0"))
@@ -130,7 +129,7 @@ class PythonPath:
         return total.hexdigest()
 
     def _reach(self, names: frozenset[str]) -> dict[str, str]:
-        """The path of every module that *names* lead to, by name."""
+        """Return the path of every module that *names* import, directly or through others, by name."""
         paths: dict[str, str] = {}
         to_follow = list(names)
         while to_follow:
@@ -182,13 +181,13 @@ def _stamp(path: str) -> Stamp | None:
 
 
 class SharedModules(importlib.abc.MetaPathFinder):
-    """Imports the modules of the additional Python path, compiled from source: a ``.pyc`` may be stale."""
+    """Import modules of the additional Python path, compiled from source: a ``.pyc`` may be stale."""
 
     def __init__(self) -> None:
         self._builtins: dict[str, Any] = {}
         self._roots: list[str] = []
         self._added_to_path: set[str] = set()  # those of them that were not in sys.path before
-        self._turn = threading.Lock()
+        self._import_lock = threading.Lock()
         self._versions: dict[str, str] = {}  # of the modules that are imported
 
     def add(self, roots: Sequence[str], builtins: Mapping[str, Any]) -> None:
@@ -212,23 +211,23 @@ class SharedModules(importlib.abc.MetaPathFinder):
             sys.meta_path.remove(self)
 
     def holds(self, top: str) -> bool:
-        """Whether the top-level module *top* is one of them."""
+        """Whether the top-level module *top* is a shared one."""
         return any(os.path.exists(f"{root}/{top}.py") or os.path.isdir(f"{root}/{top}") for root in self._roots)
 
     @contextmanager
     def renewed(self, wanted: Mapping[str, SharedModule]) -> Iterator[None]:
-        """Import in this context in the versions *wanted*; others are dropped, and put back on failure.
+        """Import shared modules in the versions *wanted* in this context: others are dropped, and put back on failure.
 
-        One load after the other: a module whose import fails must not be met half-made by another load. But none waits
-        for ever for an import that hangs.
+        One load at a time: another load must not see a module whose import fails half-way. The wait is bounded, since
+        an import may hang.
 
         Raises:
-            SyntaxError: one of them is broken, even if it is only imported later.
+            SyntaxError: one of the modules is broken, even if it is only imported later.
         """
         if not wanted:
             yield
             return
-        alone = self._turn.acquire(timeout=_PATIENCE_S)
+        acquired = self._import_lock.acquire(timeout=_IMPORT_TIMEOUT_S)
         dropped: dict[str, tuple[ModuleType, str]] = {}
         try:
             for name, shared in wanted.items():
@@ -242,8 +241,8 @@ class SharedModules(importlib.abc.MetaPathFinder):
                     self._versions[name] = version
             raise
         finally:
-            if alone:
-                self._turn.release()
+            if acquired:
+                self._import_lock.release()
 
     def _drop(self, wanted: Mapping[str, SharedModule]) -> dict[str, tuple[ModuleType, str]]:
         dropped = {}
@@ -257,7 +256,7 @@ class SharedModules(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """A module in one of the directories, or in a package of theirs; namespace packages are left to Python."""
+        """Find a module in one of the directories or in a package there; Python finds namespace packages."""
         name = fullname.rpartition(".")[2]
         for directory in self._roots if path is None else path:
             if path is not None and not any(directory.startswith(root + "/") for root in self._roots):
@@ -275,14 +274,14 @@ class SharedModules(importlib.abc.MetaPathFinder):
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
-    """Python's own, but for the ``.pyc``."""
+    """Python's loader without ``.pyc`` files."""
 
     def __init__(self, fullname: str, path: str, builtins: dict[str, Any]) -> None:
         super().__init__(fullname, path)
         self._builtins = builtins
 
     def get_code(self, fullname: str) -> CodeType:
-        """Compile the source as it is now."""
+        """Compile the present source."""
         code: CodeType = self.source_to_code(self.get_data(self.path), self.path)
         return code
 

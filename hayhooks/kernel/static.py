@@ -1,4 +1,4 @@
-"""Pipelines given in code: wrappers that the application names itself, beside those of the directory."""
+"""Static pipelines: wrappers that the application gives in code, beside those of the directory."""
 
 import hashlib
 import inspect
@@ -11,23 +11,23 @@ from hayhooks.kernel.discovery import entries_named, name_problem
 from hayhooks.kernel.state import Revision, RevisionKind
 from hayhooks.wrapper import BasePipelineWrapper
 
-WrapperFactory = Callable[[], BasePipelineWrapper]  # a wrapper's class, or what makes one
+WrapperFactory = Callable[[], BasePipelineWrapper]  # a wrapper class, or a function that makes a wrapper
 
 
 def static_revisions(pipelines: Mapping[str, WrapperFactory], reserved: Collection[str]) -> tuple[Revision, ...]:
-    """The revisions of *pipelines*, by name.
+    """Make a revision of each of *pipelines*.
 
     Raises:
-        StartError: a name cannot be a deployment's, or what it is given is no wrapper.
+        StartError: a name is not valid, or its value is not a wrapper factory.
     """
     return tuple(_revision(name, make, reserved) for name, make in pipelines.items())
 
 
 def check_directory(root: Path, given: Collection[Revision]) -> None:
-    """See that nothing in *root* has the name of one that is *given*; that may take a while on a slow file system.
+    """Check that no deployment in *root* has the name of a *given* one; slow on a slow file system.
 
     Raises:
-        StartError: something has.
+        StartError: one has.
     """
     for name, path in entries_named(root, [revision.name for revision in given]).items():
         raise StartError(f"{path} and a pipeline given in code both claim the name {name!r}: rename one of them")
@@ -55,10 +55,10 @@ def _revision(name: Any, make: Any, reserved: Collection[str]) -> Revision:
 
 
 def _file_of(make: WrapperFactory) -> Path:
-    """Where the code is that *make* runs; its name where that is in no file."""
+    """Return the source file of *make*, or its dotted name without one."""
     try:
         return Path(inspect.getfile(inspect.unwrap(getattr(make, "func", make))))
-    except (TypeError, OSError):  # it was typed in, or is not Python
+    except (TypeError, OSError):  # typed into a shell, or not Python
         return Path(".".join(_identity(make)))
 
 
