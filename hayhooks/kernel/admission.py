@@ -57,10 +57,7 @@ def _limit_of(wrapper: Any, name: str, kind: type, accepted: str) -> Any:
 
 
 class Slot:
-    """One running request of a deployment; free when the request and all threads that work for it have ended.
-
-    Use it on the event loop only.
-    """
+    """A running request of a deployment, threads that work for it included. For the event loop only."""
 
     __slots__ = ("_free", "_holders")
 
@@ -80,13 +77,7 @@ class Slot:
 
 
 class Slots:
-    """The slots of one deployment and its queue, first come first served. Use it on the event loop only.
-
-    Args:
-        name: the deployment's.
-        limit: number of slots.
-        queue_size: number of requests that may wait for one.
-    """
+    """The slots of the deployment *name* and its queue, first come first served. For the event loop only."""
 
     def __init__(self, name: str, limit: int, queue_size: int) -> None:
         self._name = name
@@ -109,11 +100,7 @@ class Slots:
             )
 
     async def take(self) -> Slot:
-        """Wait for a slot.
-
-        Raises:
-            UnavailableError: see ``refuse_if_full``.
-        """
+        """Wait for a slot; raise as ``refuse_if_full`` does."""
         self.refuse_if_full()
         if not self._waiting and not self._semaphore.locked():
             await self._semaphore.acquire()  # which does not wait
@@ -212,10 +199,7 @@ class Leases:
             self._call_if_idle()
 
     def release_when_idle(self, on_idle: Callable[[], None]) -> None:
-        """Call *on_idle* once, as soon as no lease is held.
-
-        Call this only when new requests cannot reach the deployment any more.
-        """
+        """Call *on_idle* once no lease is held; to be called when new requests cannot reach the deployment."""
         self._on_idle.append(on_idle)
         self._call_if_idle()
 

@@ -42,7 +42,12 @@ def imported_names(source: bytes, package: str = "") -> frozenset[str]:
     if key not in _imports:
         if len(_imports) >= _CACHE_SIZE:
             _imports.clear()
-        _imports[key] = _imported_names(source, package)
+        tree = parsed(source)
+        names: set[str] = set()
+        for node in ast.walk(tree) if tree is not None else ():
+            module, imported = imports_of(node, package)
+            names.update(imported, [module] if module else [])
+        _imports[key] = frozenset(names)
     return _imports[key]
 
 
@@ -69,15 +74,6 @@ def imports_of(node: ast.AST, package: str = "") -> tuple[str, list[str]]:
     if isinstance(node, ast.ImportFrom) and (module := _absolute(node, package)):
         return module, [f"{module}.{alias.name}" for alias in node.names]
     return "", []
-
-
-def _imported_names(source: bytes, package: str) -> frozenset[str]:
-    tree = parsed(source)
-    names: set[str] = set()
-    for node in ast.walk(tree) if tree is not None else ():
-        module, imported = imports_of(node, package)
-        names.update(imported, [module] if module else [])
-    return frozenset(names)
 
 
 def _absolute(node: ast.ImportFrom, package: str) -> str:
@@ -233,7 +229,11 @@ class SharedModules(importlib.abc.MetaPathFinder):
             for name, shared in wanted.items():
                 if self._versions.get(name) != shared.version:
                     compile(Path(shared.path).read_bytes(), shared.path, "exec", dont_inherit=True)
-            dropped = self._drop(wanted)
+            for name, shared in wanted.items():
+                version = self._versions.get(name)
+                if version != shared.version and (module := sys.modules.pop(name, None)) is not None:
+                    dropped[name] = (module, version or "")
+                self._versions[name] = shared.version
             yield
         except BaseException:
             for name, (module, version) in dropped.items():
@@ -243,15 +243,6 @@ class SharedModules(importlib.abc.MetaPathFinder):
         finally:
             if acquired:
                 self._import_lock.release()
-
-    def _drop(self, wanted: Mapping[str, SharedModule]) -> dict[str, tuple[ModuleType, str]]:
-        dropped = {}
-        for name, shared in wanted.items():
-            version = self._versions.get(name)
-            if version != shared.version and (module := sys.modules.pop(name, None)) is not None:
-                dropped[name] = (module, version or "")
-            self._versions[name] = shared.version
-        return dropped
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
