@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hayhooks.errors import RefusedError, StartError
-from hayhooks.http.body import BodyLimits, LimitedReceive
+from hayhooks.http.body import LimitedReceive, ReadTimeout
 from hayhooks.http.context import route_path
 from hayhooks.kernel.state import Stamp
 from hayhooks.observability.log import log
@@ -33,14 +33,14 @@ class AccessMiddleware:
         self._app = app
         self._keys = keys
         self._hosts = None if "*" in settings.allowed_hosts else [host.lower() for host in settings.allowed_hosts]
-        self._body_limits = BodyLimits(settings.read_timeout)
+        self._read_timeout = ReadTimeout(settings.read_timeout)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Pass one request or websocket on, or raise RefusedError."""
         if self._keys or self._hosts is not None:
             self._check(scope)
         if scope["type"] == "http":
-            receive = LimitedReceive(self._body_limits, scope, receive).receive
+            receive = LimitedReceive(scope, receive, self._read_timeout).receive
         return self._app(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
