@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from hayhooks.observability.log import log
     from hayhooks.server.run import run_app
     from hayhooks.settings import Settings
-    from hayhooks.toolkit.callbacks import (
+    from hayhooks.toolkit.events import (
+        PipelineEvent,
         default_on_pipeline_end,
         default_on_tool_call_end,
         default_on_tool_call_start,
     )
-    from hayhooks.toolkit.events import PipelineEvent
     from hayhooks.toolkit.inputs import coerce_pipeline_inputs
     from hayhooks.toolkit.messages import (
         chat_messages_from_openai_response,
@@ -45,9 +45,9 @@ _HOMES = {
     "chat_messages_from_openai_response": "hayhooks.toolkit.messages",
     "coerce_pipeline_inputs": "hayhooks.toolkit.inputs",
     "create_app": "hayhooks.app",
-    "default_on_pipeline_end": "hayhooks.toolkit.callbacks",
-    "default_on_tool_call_end": "hayhooks.toolkit.callbacks",
-    "default_on_tool_call_start": "hayhooks.toolkit.callbacks",
+    "default_on_pipeline_end": "hayhooks.toolkit.events",
+    "default_on_tool_call_end": "hayhooks.toolkit.events",
+    "default_on_tool_call_start": "hayhooks.toolkit.events",
     "get_input_files": "hayhooks.toolkit.messages",
     "get_last_user_input_text": "hayhooks.toolkit.messages",
     "get_last_user_message": "hayhooks.toolkit.messages",

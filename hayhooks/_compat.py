@@ -20,7 +20,7 @@ _MESSAGES = (
 # Module of the original -> our modules and the names in them; "theirs=ours" where the name differs.
 MODULES = {
     "hayhooks.callbacks": {
-        "hayhooks.toolkit.callbacks": "default_on_tool_call_start default_on_tool_call_end default_on_pipeline_end",
+        "hayhooks.toolkit.events": "default_on_tool_call_start default_on_tool_call_end default_on_pipeline_end",
     },
     "hayhooks.chainlit_events": {
         "hayhooks.toolkit.events": "ChainlitEvent=PipelineEvent create_custom_element_event",

@@ -1,1 +1,1 @@
-"""What authors of wrappers import: reading messages, streaming pipelines. No server is needed to use it."""
+"""The API for wrapper authors: messages, streaming, events, YAML pipelines. It works without a server."""

@@ -1,9 +1,10 @@
-"""Events for chat UIs: yield one, or put one into a stream's queue, and the UI shows it beside the answer.
+"""Events for chat UIs, and callbacks that show an Agent's tool calls as such events.
 
-open-webui's are described at https://docs.openwebui.com/features/plugin/development/events. A UI that does not know an
-event's type leaves it out.
+A stream yields an event, or takes it from its external queue; the UI shows it beside the answer's text. open-webui
+describes its events at https://docs.openwebui.com/features/plugin/development/events. A UI ignores unknown types.
 """
 
+import json
 from dataclasses import dataclass
 from html import escape
 from typing import Any, Literal
@@ -11,23 +12,23 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class PipelineEvent:
-    """Something for the UI that is no part of the answer's text."""
+    """A message to the UI, sent beside the answer's text."""
 
     type: str
     data: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """The event as it is sent."""
+        """Return the JSON object that is sent."""
         return {"type": self.type, "data": self.data}
 
 
 def create_status_event(description: str, done: bool = False, hidden: bool = False) -> PipelineEvent:
-    """A line of progress above the answer; the next one takes its place.
+    """Show a line of progress above the answer; it replaces the previous line.
 
     Args:
-        description: what is being done.
-        done: no more is to come: the UI stops showing that it works.
-        hidden: take the line away.
+        description: the current step.
+        done: stop the UI's progress animation.
+        hidden: remove the line.
     """
     return PipelineEvent("status", {"description": description, "done": done, "hidden": hidden})
 
@@ -35,42 +36,76 @@ def create_status_event(description: str, done: bool = False, hidden: bool = Fal
 def create_notification_event(
     content: str, notification_type: Literal["info", "success", "warning", "error"] = "info"
 ) -> PipelineEvent:
-    """A message that pops up and goes away."""
+    """Show a pop-up message."""
     return PipelineEvent("notification", {"type": notification_type, "content": content})
 
 
 def create_message_event(content: str) -> PipelineEvent:
-    """Text that the UI puts at the end of the answer."""
+    """Append *content* to the answer."""
     return PipelineEvent("message", {"content": content})
 
 
 def create_replace_event(content: str) -> PipelineEvent:
-    """Text that takes the place of all the answer so far."""
+    """Replace the whole answer so far with *content*."""
     return PipelineEvent("replace", {"content": content})
 
 
 def create_source_event(source_data: dict[str, Any]) -> PipelineEvent:
-    """A citation: open-webui reads ``source``, ``document`` and ``metadata`` of *source_data*."""
+    """Add a citation; open-webui reads the keys ``source``, ``document`` and ``metadata``."""
     return PipelineEvent("source", source_data)
 
 
 def create_chat_completion_event(data: dict[str, Any]) -> PipelineEvent:
-    """The data of a chat completion, as open-webui's own back end sends it."""
+    """Send the *data* of a chat completion as open-webui's own back end does."""
     return PipelineEvent("chat:completion", data)
 
 
 def create_custom_element_event(name: str, props: dict[str, Any]) -> PipelineEvent:
-    """An element of Chainlit's: the JSX component *name* with *props*. open-webui leaves it out."""
+    """Show Chainlit's JSX component *name* with *props*; open-webui ignores it."""
     return PipelineEvent("custom_element", {"name": name, "props": props})
 
 
 def create_details_tag(tool_name: str, summary: str, content: str) -> str:
-    """A block for the answer's text that open-webui shows folded: *summary*, and *content* below it when opened.
+    """Return text for the answer that open-webui shows as a collapsible block.
 
     Args:
-        tool_name: what kind of block it is.
-        summary: one line.
-        content: Markdown.
+        tool_name: the block's type.
+        summary: one line, always visible.
+        content: Markdown, visible when the block is open.
     """
     head = f'<details type="{escape(tool_name)}" done="true">\n<summary>{escape(summary, quote=False)}</summary>'
     return f"{head}\n\n{content}\n</details>\n\n"
+
+
+def default_on_tool_call_start(
+    tool_name: str, arguments: dict[str, Any] | str | None, tool_call_id: str | None
+) -> PipelineEvent | None:
+    """Show the tool's name in the status line; skip a call without a name."""
+    return create_status_event(f"Calling '{tool_name}' tool...") if tool_name else None
+
+
+def default_on_tool_call_end(
+    tool_name: str, arguments: dict[str, Any], result: Any, error: bool
+) -> list[PipelineEvent | str]:
+    """Finish the status line and show arguments and result; show an error as a notification."""
+    if error:
+        return [
+            create_status_event(f"Called '{tool_name}' tool", done=True, hidden=True),
+            create_notification_event(f"Error calling '{tool_name}' tool", "error"),
+        ]
+    content = f"```\nArguments:\n{arguments}\n\nResponse:\n{result}\n```"
+    return [
+        create_status_event(f"Called '{tool_name}' tool", done=True),
+        create_details_tag(tool_name, f"Tool call result for '{tool_name}'", content),
+    ]
+
+
+def default_on_pipeline_end(result: Any) -> str:
+    """Return the pipeline's *result* as JSON; a string is returned unchanged."""
+    if isinstance(result, str):
+        return result
+    return json.dumps(
+        result,
+        default=lambda value: value.to_dict() if callable(getattr(value, "to_dict", None)) else str(value),
+        ensure_ascii=False,
+    )

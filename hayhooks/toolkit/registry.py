@@ -1,30 +1,26 @@
-"""What is served in this process, for code that asks for another wrapper by name."""
+"""Lookup of served wrappers by name, for wrappers that call each other."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from hayhooks.current_app import current_app
 
 
 class Registry:
-    """The wrappers that the running application serves at the moment; empty where none runs.
+    """The wrappers that the running application serves; empty outside a server.
 
-    What ``get`` gives is of the revision that serves now: ask again instead of keeping it.
+    A wrapper belongs to one revision, so call ``get`` for each use and do not keep its result.
     """
 
     def get(self, name: str) -> Any | None:
-        """The wrapper of the deployment *name*; ``None`` if that is not served."""
-        deployment = self._deployments().get(name)
+        """Return the wrapper of the deployment *name*, or None if it is not served."""
+        app = current_app()
+        deployment = None if app is None else app.switch.live.snapshot.deployments.get(name)
         return None if deployment is None else deployment.wrapper
 
     def get_names(self) -> list[str]:
-        """The names that are served, sorted."""
-        return list(self._deployments())
-
-    def _deployments(self) -> Mapping[str, Any]:
+        """Return the served names, sorted."""
         app = current_app()
-        deployments: Mapping[str, Any] = {} if app is None else app.switch.live.snapshot.deployments
-        return deployments
+        return [] if app is None else list(app.switch.live.snapshot.deployments)
 
 
 registry = Registry()

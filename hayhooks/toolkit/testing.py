@@ -1,11 +1,11 @@
-"""A component to try a pipeline with."""
+"""A Haystack component for tests and examples."""
 
 from haystack import component
 
 
 @component
 class Hello:
-    """Greets."""
+    """Return a greeting."""
 
     @component.output_types(output=str)
     def run(self, word: str = "world") -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Spans of one's own in the trace of a request, by whichever tracer Haystack uses."""
+"""Custom spans in a request's trace, recorded by Haystack's tracer."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 @contextmanager
 def trace_operation(operation_name: str, *, tags: Mapping[str, Any] | None = None) -> "Iterator[Span]":
-    """A span around the block; where tracing is not enabled it costs next to nothing.
+    """Record a span around the block; it does nothing while tracing is disabled.
 
-    Tags tell in the end how the block ended: ``hayhooks.success``, ``hayhooks.elapsed_ms``, and of an error
+    The span also gets the tags ``hayhooks.success`` and ``hayhooks.elapsed_ms``, and after an exception
     ``hayhooks.error.type`` and ``hayhooks.error.message``.
     """
-    # Haystack takes a second to import, and the command line imports this.
+    # A late import: Haystack takes a second to load, and the command line imports this module.
     from haystack.tracing.tracer import tracer  # noqa: PLC0415
 
     began = time.perf_counter()
@@ -35,5 +35,5 @@ def trace_operation(operation_name: str, *, tags: Mapping[str, Any] | None = Non
 
 
 def build_trace_tags(tags: Mapping[str, Any] | None = None, **more: Any) -> dict[str, Any]:
-    """*tags* and *more*, which win, without those that are ``None``."""
+    """Merge *tags* and *more* without None values; *more* takes precedence."""
     return {name: value for name, value in {**(tags or {}), **more}.items() if value is not None}

@@ -4,7 +4,7 @@ from dataclasses import FrozenInstanceError
 import pytest
 from haystack.dataclasses import ChatMessage
 
-from hayhooks.toolkit import callbacks, events
+from hayhooks.toolkit import events
 from hayhooks.toolkit.events import PipelineEvent
 
 
@@ -42,7 +42,7 @@ def test_an_event_is_sent_as_the_ui_expects_it(event: PipelineEvent, expected: d
     assert event.to_dict() == expected
 
 
-def test_an_event_is_made_of_type_and_data_and_stays_as_it_is():
+def test_an_event_has_type_and_data_and_is_immutable():
     event = PipelineEvent(type="mine", data={"a": 1})
 
     assert event.to_dict() == {"type": "mine", "data": {"a": 1}}
@@ -59,27 +59,27 @@ def test_an_event_is_made_of_type_and_data_and_stays_as_it_is():
         (events.create_replace_event, ["content"]),
         (events.create_details_tag, ["tool_name", "summary", "content"]),
         (events.create_custom_element_event, ["name", "props"]),
-        (callbacks.default_on_tool_call_start, ["tool_name", "arguments", "tool_call_id"]),
-        (callbacks.default_on_tool_call_end, ["tool_name", "arguments", "result", "error"]),
-        (callbacks.default_on_pipeline_end, ["result"]),
+        (events.default_on_tool_call_start, ["tool_name", "arguments", "tool_call_id"]),
+        (events.default_on_tool_call_end, ["tool_name", "arguments", "result", "error"]),
+        (events.default_on_pipeline_end, ["result"]),
     ],
 )
-def test_arguments_are_called_as_in_the_original(make, signature):
+def test_parameters_have_the_original_names(make, signature):
     assert list(inspect.signature(make).parameters) == signature
 
 
-def test_a_details_tag_is_a_block_whose_head_cannot_be_broken_out_of():
+def test_a_details_tag_escapes_its_head():
     assert events.create_details_tag("search", "Found <3>", "```\n1 < 2\n```") == (
         '<details type="search" done="true">\n<summary>Found &lt;3&gt;</summary>\n\n```\n1 < 2\n```\n</details>\n\n'
     )
 
 
-def test_the_default_callbacks_show_a_call_from_start_to_end():
-    start = callbacks.default_on_tool_call_start("search", {}, "1")
+def test_default_callbacks_show_a_tool_call():
+    start = events.default_on_tool_call_start("search", {}, "1")
     assert start is not None
     assert start.data == {"description": "Calling 'search' tool...", "done": False, "hidden": False}
 
-    status, block = callbacks.default_on_tool_call_end("search", {"q": "cats"}, "3 found", False)
+    status, block = events.default_on_tool_call_end("search", {"q": "cats"}, "3 found", False)
     assert isinstance(status, PipelineEvent)
     assert status.data["done"]
     assert isinstance(block, str)
@@ -87,18 +87,18 @@ def test_the_default_callbacks_show_a_call_from_start_to_end():
     assert "3 found" in block
 
 
-def test_a_call_that_failed_is_notified_and_one_without_a_name_is_not_shown():
-    hidden, notice = callbacks.default_on_tool_call_end("search", {}, "boom", True)
+def test_a_failed_call_is_notified_and_an_unnamed_one_is_skipped():
+    hidden, notice = events.default_on_tool_call_end("search", {}, "boom", True)
 
     assert isinstance(hidden, PipelineEvent)
     assert isinstance(notice, PipelineEvent)
     assert hidden.data["hidden"]
     assert notice.data == {"type": "error", "content": "Error calling 'search' tool"}
-    assert callbacks.default_on_tool_call_start("", None, None) is None
+    assert events.default_on_tool_call_start("", None, None) is None
 
 
-def test_the_result_of_a_pipeline_is_told_as_text():
-    assert callbacks.default_on_pipeline_end("done") == "done"
-    assert callbacks.default_on_pipeline_end({"llm": {"é": 1}}) == '{"llm": {"é": 1}}'
-    assert '"text": "hi"' in callbacks.default_on_pipeline_end([ChatMessage.from_user("hi")])
-    assert "object" in callbacks.default_on_pipeline_end(object())
+def test_a_pipelines_result_becomes_text():
+    assert events.default_on_pipeline_end("done") == "done"
+    assert events.default_on_pipeline_end({"llm": {"é": 1}}) == '{"llm": {"é": 1}}'
+    assert '"text": "hi"' in events.default_on_pipeline_end([ChatMessage.from_user("hi")])
+    assert "object" in events.default_on_pipeline_end(object())
