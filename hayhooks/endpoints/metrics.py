@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from functools import partial
 
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
@@ -26,7 +26,7 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
             raise NotFoundError("nothing is served at /metrics: HAYHOOKS_METRICS is false")
         # In a thread outside the pool that requests use: with 1,000 pipelines this takes a second.
         work = partial(_exposed, kept, worker_dir, request.headers.get("accept", ""))
-        body, content_type = await to_thread.run_sync(work, limiter=CapacityLimiter(1))
+        body, content_type = await to_thread.run_sync(work, limiter=kept.scrape_limiter)
         return Response(body, headers={"Content-Type": content_type})
 
     yield DocumentedRoute("/metrics", metrics, {"GET": lambda: _DOCS})

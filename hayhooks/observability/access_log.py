@@ -1,7 +1,7 @@
-"""The access log: a line for each request.
+"""Access log: one line for each request.
 
-Its cost must not be seen: loguru takes 50 microseconds for a line, which is a third of what a small request takes. So a
-request only leaves its record here, and a thread makes lines of those that have come, many at a time.
+Requests only append their record to a queue; a thread formats and writes many at a time. loguru on the event loop would
+slow small requests down (benchmark row ``run-async``).
 """
 
 import atexit
@@ -14,25 +14,25 @@ from typing import Any
 from hayhooks.observability.log import JSON, encoded, log, output, printable
 from hayhooks.observability.request_record import RequestRecord
 
-_WAIT_S = 0.05  # for more to write at a time
-_LIMIT = 10_000  # exchanges that wait to be written; more are dropped, and counted
-_BLOCK = 4096  # bytes that a pipe takes as a whole: the lines of several workers do not cut each other
-_END_S = 2.0  # that the last lines get when the server stops: who reads them may have gone
+_WAIT_S = 0.05  # to collect records before writing
+_LIMIT = 10_000  # records in the queue; more are dropped and counted
+_BLOCK = 4096  # bytes that a pipe takes in one write: lines of several workers do not mix
+_END_S = 2.0  # for the last lines at shutdown: nobody may be reading them
 
 
 class AccessLog:
-    """Call it with each record that has ended; ``close`` writes what is left."""
+    """Writes completed request records; ``close`` writes the rest."""
 
     def __init__(self) -> None:
         self._waiting: deque[RequestRecord] = deque()
         self._dropped = 0
-        self._awake = False  # the thread will look: asking its event each time would cost more than all else
+        self._awake = False  # the thread has been woken; cheaper to read than its event
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
     def __call__(self, record: RequestRecord) -> None:
-        """Have the line of *record* written, soon; on the event loop."""
+        """Queue *record*; on the event loop."""
         if len(self._waiting) >= _LIMIT:
             self._dropped += 1
             return
@@ -43,7 +43,7 @@ class AccessLog:
             self._wake.set()
 
     def close(self) -> None:
-        """Write what is left, for as long as is worth waiting for; requests that end later are logged all the same."""
+        """Write the queued records within a time limit. Requests that end later are logged all the same."""
         thread, self._thread = self._thread, None
         if thread is not None:
             self._closing.set()
@@ -69,7 +69,7 @@ class AccessLog:
             self._write()
 
     def _write(self) -> None:
-        """Write all that waits, in blocks of whole lines."""
+        """Write the queue in blocks of whole lines."""
         line = as_json if output.format == JSON else as_text
         block: list[str] = []
         size = 0
@@ -84,17 +84,17 @@ class AccessLog:
             self._put(block)
         if self._dropped:
             dropped, self._dropped = self._dropped, 0
-            log.warning("{} requests are not in the access log: its lines were not taken fast enough", dropped)
+            log.warning("{} requests are missing from the access log: its output was not read fast enough", dropped)
 
     def _put(self, block: list[str]) -> None:
         try:
             output.write("".join(block))
-        except (OSError, ValueError):  # nobody reads any more, or it was closed
+        except (OSError, ValueError):  # the stream is broken or closed
             self._dropped += len(block)
 
 
 def as_text(record: RequestRecord) -> str:
-    """The line of *record* for people."""
+    """Return the text line of *record*."""
     clock, _, ms = _times(record.ended_at)
     how = "cancelled after" if record.cancelled else "in"
     chunks = f"  {record.chunks} chunks" if record.chunks else ""
@@ -108,7 +108,7 @@ def as_text(record: RequestRecord) -> str:
 
 
 def as_json(record: RequestRecord) -> str:
-    """The line of *record* for programs; what is empty is left out."""
+    """Return the JSON line of *record*, without empty fields."""
     _, (date, zone), ms = _times(record.ended_at)
     entry: dict[str, Any] = {
         "time": f"{date}.{ms:03}{zone}",
@@ -132,7 +132,7 @@ _OPTIONAL = ("endpoint", "client", "pipeline", "revision", "chunks", "cancelled"
 
 
 def _times(seconds: float) -> tuple[str, tuple[str, str], int]:
-    """The time of day, date and zone as ISO 8601 writes them, and the milliseconds."""
+    """Return the time of day, date and zone in ISO 8601, and the milliseconds."""
     return *_of_second(int(seconds)), int(seconds % 1 * 1000)
 
 

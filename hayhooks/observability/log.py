@@ -1,4 +1,4 @@
-"""``log``: the loguru logger that the server and wrappers write to, and its set-up."""
+"""Configure ``log``, the loguru logger of the server and of wrappers."""
 
 import logging
 import os
@@ -23,16 +23,16 @@ _FORMAT = "<dim>{time:HH:mm:ss.SSS}</> <level>{level: <7}</> {message}"
 
 @dataclass(slots=True)
 class Output:
-    """Where lines go, and in which form, for what is written beside loguru: the access log."""
+    """Stream and format of lines that are written without loguru: the access log."""
 
     format: str = TEXT
-    stream: TextIO | None = None  # None before the set-up: standard error, as loguru's own default
+    stream: TextIO | None = None  # None before configure_logging: standard error
 
     def write(self, text: str) -> None:
-        """Write *text*, which ends with a line's end.
+        """Write *text*, which ends with a newline.
 
         Raises:
-            OSError, ValueError: it cannot be written.
+            OSError, ValueError: the stream is broken or closed.
         """
         stream = self.stream or sys.stderr
         stream.write(text)
@@ -43,35 +43,35 @@ output = Output()
 
 
 def configure_logging(level: str, format: str = TEXT, sink: TextIO | None = None) -> None:
-    """Send everything of *level* and above to *sink* (default: standard error, of our own), one line an entry.
+    """Write entries of *level* and above to *sink*, by default a duplicate of standard error.
 
-    The standard library's loggers (uvicorn's, Haystack's) are led into the same stream. Some tell every step at INFO,
-    Haystack each component that it runs: those are kept from WARNING on, unless *level* asks for DEBUG or more.
+    Entries of the standard library's loggers (uvicorn, Haystack) go to the same stream. Loggers that report each step
+    at INFO are limited to WARNING, unless *level* is DEBUG or lower.
 
     Args:
-        level: of the entries to write.
-        format: ``text``, or ``json`` for an object a line.
-        sink: where to.
+        level: name of the lowest level to write.
+        format: ``text``, or ``json`` for one object a line.
+        sink: stream for the entries.
 
     Raises:
-        ValueError: *level* is not a level's name.
+        ValueError: *level* is not the name of a level.
     """
     log.remove()
     stream = sink or _standard_error()
     if format == JSON:
-        log.add(_json_to(stream), level=level, format=_nothing, backtrace=False, diagnose=False)
+        log.add(_json_to(stream), level=level, format=_empty_format, backtrace=False, diagnose=False)
     else:
         log.add(stream, level=level, format=_FORMAT, backtrace=False, diagnose=False)
-    output.format, output.stream = format, sink or _standard_error()  # two: each writes whole lines by itself
+    output.format, output.stream = format, sink or _standard_error()  # a second one: each writes whole lines
     logging.basicConfig(handlers=[_ToLoguru()], level=logging.INFO, force=True)
     verbose = log.level(level).no <= logging.DEBUG
-    logging.getLogger("urllib3.connectionpool").addFilter(_is_news)
+    logging.getLogger("urllib3.connectionpool").addFilter(_is_not_telemetry)
     for chatty in ("haystack", "watchfiles", "httpx"):
         logging.getLogger(chatty).setLevel(logging.DEBUG if verbose else logging.WARNING)
 
 
 def printable(text: str, longest: int = 1_000) -> str:
-    r"""*text* of a stranger as a part of one line: no end of a line, no control characters, no spaces, not too long.
+    r"""Return a client's *text* as one word of a log line: control characters and spaces escaped, length limited.
 
     >>> printable("/a b\n\x1b[31m")
     '/a\\x20b\\n\\x1b[31m'
@@ -87,8 +87,8 @@ def _escaped(character: str) -> str:
     return r"\x20" if character == " " else character.encode("unicode_escape").decode()
 
 
-def _nothing(record: Any) -> str:
-    """The text of an entry that is written from its record: loguru need not compose it."""
+def _empty_format(record: Any) -> str:
+    """Return no text: the sink formats the record itself."""
     return ""
 
 
@@ -100,7 +100,7 @@ def _json_to(stream: TextIO) -> Callable[[Any], None]:
 
 
 def _as_json(record: Any) -> str:
-    """An entry as an object; what was bound to it, as ``log.bind(user="me")``, are fields of their own."""
+    """Return an entry as an object; bound values, as in ``log.bind(user="me")``, are fields of it."""
     entry: dict[str, Any] = {
         "time": record["time"].isoformat(timespec="milliseconds"),
         "level": record["level"].name,
@@ -111,15 +111,15 @@ def _as_json(record: Any) -> str:
         ours = ("request_id", request.id), ("pipeline", request.pipeline), ("revision", request.revision)
         entry |= {name: value for name, value in (*ours, ("trace_id", request.trace_id)) if value}
     if record["exception"] is not None:
-        entry["exception"] = _told(record["exception"])
+        entry["exception"] = _format_exception(record["exception"])
     return encoded(entry | {name: value for name, value in record["extra"].items() if name not in entry})
 
 
 def encoded(entry: dict[str, Any]) -> str:
-    """*entry* as one line of JSON, whatever is in it."""
+    """Return *entry* as one line of JSON, whatever values it has."""
     try:
         return to_json(entry, fallback=_text, inf_nan_mode="null").decode()
-    # What was bound is the user's: it may be or raise anything.
+    # Bound values are the user's: serializing them may raise anything.
     except Exception:
         return to_json({name: sendable(_text(value)) for name, value in entry.items()}).decode()
 
@@ -131,33 +131,33 @@ def _text(value: Any) -> str:
         return f"({type(value).__name__}.__str__ raised {type(error).__name__})"
 
 
-def _told(exception: Any) -> str:
+def _format_exception(exception: Any) -> str:
     try:
         return sendable("".join(tracebacks.format_exception(*exception)))
-    except Exception:  # it is of the user's own making, down to its attributes
+    except Exception:  # formatting an exception of the user's may raise
         return sendable("".join(tracebacks.format_tb(exception[2])))
 
 
 def _standard_error() -> TextIO:
-    """A stream of our own to where standard error goes: a wrapper may close or replace ``sys.stderr``."""
+    """Duplicate standard error: a wrapper may close or replace ``sys.stderr``."""
     try:
         return os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
     except OSError:  # it is closed
         return sys.stderr
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Not that Haystack's telemetry cannot be sent: without internet that would be said of each pipeline that runs."""
+def _is_not_telemetry(record: logging.LogRecord) -> bool:
+    """Drop urllib3's warnings about Haystack's telemetry: without internet each pipeline run would log some."""
     return "posthog.com" not in record.getMessage()
 
 
 class _ToLoguru(logging.Handler):
-    """Hand the standard library's log records to loguru, as if logged where they were."""
+    """Pass the standard library's log records on to loguru."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Pass one record on, with its level and exception."""
+        """Log one record with its level and exception."""
         level = record.levelname if record.levelname in _LEVELS else record.levelno
         log.bind(logger=record.name).opt(exception=record.exc_info).log(level, "{}", record.getMessage())
 
 
-_LEVELS = frozenset({"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"})  # that both sides have; others are numbers
+_LEVELS = frozenset({"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"})  # known to both; others are passed as numbers

@@ -1,7 +1,7 @@
-"""Metrics: what is counted in this process, and with what other workers have counted, rows of numbers.
+"""Metrics: counters of this process, and rows of numbers made of them and of the other workers'.
 
-The request path only adds to plain attributes, on the event loop. What ``/metrics`` says is made of them when it is
-asked.
+Requests only add to plain attributes, on the event loop; rows are built when ``/metrics`` is scraped.
+prometheus-client's own multi-process mode cannot drop the series of removed pipelines.
 """
 
 import json
@@ -9,8 +9,10 @@ import threading
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, NamedTuple
+
+from anyio import CapacityLimiter
 
 from hayhooks.errors import sendable
 from hayhooks.kernel.state import Change, Deployment, Failure, Snapshot
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)  # seconds
 
-_UNKNOWN = "unknown"  # one label for all paths that nothing serves: anybody can think up new ones
+_UNKNOWN = "unknown"  # one label for all unknown paths: clients can invent any number of them
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # and "other", for the same reason
 _POST_S = 1.0
 _KIND = "metrics"
@@ -82,10 +84,10 @@ Rows = dict[Key, list[float]]  # one number; of a histogram one for each bucket,
 
 
 class Metrics:
-    """What is counted in this process; of a pipeline for as long as it lies in the directory.
+    """The counters of this process; those of a pipeline last as long as it is in the directory.
 
     Attributes:
-        snapshot: what is served now.
+        snapshot: the live one.
     """
 
     def __init__(self) -> None:
@@ -93,14 +95,19 @@ class Metrics:
         self._server = PipelineCounters()
         self._pipelines: dict[str, PipelineCounters] = {}
         self._undeploys = 0
-        self._events = 0  # tells whether anything has been counted since
+        self._events = 0  # increases with every count
+
+    @cached_property
+    def scrape_limiter(self) -> CapacityLimiter:
+        """Runs one scrape at a time, in a thread outside the pool that requests use."""
+        return CapacityLimiter(1)
 
     def of(self, name: str) -> PipelineCounters | None:
-        """The counts of the pipeline *name*; None if it has just been removed."""
+        """Return the counters of the pipeline *name*; None if it has just been removed."""
         return self._pipelines.get(name)
 
     def __call__(self, record: RequestRecord) -> None:
-        """Count a request that has ended; on the event loop."""
+        """Count a completed request; on the event loop."""
         self._events += 1
         counts = record.counts or self._server
         key = (record.endpoint, record.method, record.status)
@@ -117,7 +124,7 @@ class Metrics:
             counts.stream_failures += 1
 
     def live(self, snapshot: Snapshot) -> None:
-        """Have counts for every pipeline of *snapshot*, which is live now, and no others; on the event loop."""
+        """Keep counters for exactly the pipelines of *snapshot*, the live one; on the event loop."""
         self._events += 1
         self.snapshot, names = snapshot, _names(snapshot)
         for name in self._pipelines.keys() - names:
@@ -126,7 +133,7 @@ class Metrics:
             self._pipelines[name] = PipelineCounters()
 
     def changed(self, change: Change) -> None:
-        """Count a change, of which the snapshot is live; on the event loop."""
+        """Count *change*, whose snapshot is live; on the event loop."""
         self._events += 1
         counts = self._pipelines.get(change.name) or PipelineCounters()
         match change.outcome:
@@ -138,7 +145,7 @@ class Metrics:
                 self._undeploys += 1
 
     def rows(self) -> Rows:
-        """What this process has to say, in the families whose numbers of several workers become one."""
+        """Return this process' numbers, in the families that are merged over workers."""
         rows: Rows = dict(_process())
         rows["hayhooks_generation", ()] = [self.snapshot.generation]
         rows["hayhooks_undeploys_total", ()] = [self._undeploys]
@@ -156,10 +163,9 @@ class Metrics:
         return rows
 
     def all_rows(self, worker_dir: WorkerStateDir) -> Rows:
-        """What all workers say together, and of what changes with a generation what this one does.
+        """Return the merged numbers of all workers, and this worker's view of the deployments.
 
-        What this one has counted is posted first. Whichever worker is asked next knows at least as much, so that no
-        sum ever falls.
+        This worker's numbers are published first: the next worker that is scraped knows them, so no sum ever falls.
         """
         rows = self.rows()
         post(worker_dir, rows)
@@ -170,7 +176,7 @@ class Metrics:
 
     @contextmanager
     def shared(self, worker_dir: WorkerStateDir) -> Iterator[None]:
-        """In this context tell the other workers, once a second and in the end, what has been counted."""
+        """Publish the numbers to the other workers once a second in this context, and at its end."""
         if worker_dir.directory is None:
             yield
             return
@@ -184,18 +190,18 @@ class Metrics:
             thread.join()
 
     def _share(self, worker_dir: WorkerStateDir, stopped: threading.Event) -> None:
-        told = -1
+        published = -1
         while not stopped.wait(_POST_S):
             events = self._events
-            # A stream may have gone on without an end: that is none.
-            if events != told or any(counts.in_flight for counts in self._pipelines.copy().values()):
+            # A stream that goes on changes its chunk count, but is not an event.
+            if events != published or any(counts.in_flight for counts in self._pipelines.copy().values()):
                 post(worker_dir, self.rows())
-                told = events
+                published = events
         post(worker_dir, self.rows())
 
 
 def post(worker_dir: WorkerStateDir, rows: Rows) -> None:
-    """Leave *rows* for the other workers."""
+    """Publish *rows* to the other workers."""
     if worker_dir.directory is not None:
         worker_dir.post_as(_KIND, json.dumps([[name, labels, numbers] for (name, labels), numbers in rows.items()]))
 
@@ -208,7 +214,7 @@ def _decoded(posted: str) -> Iterator[tuple[Key, list[float]]]:
 def _wanted(
     rows: Iterable[tuple[Key, list[float]]], known: set[str], *, lives: bool
 ) -> Iterator[tuple[Key, list[float]]]:
-    """Those of *rows* that count: of pipelines that are there, and of a worker that has ended what it has counted."""
+    """Filter *rows*: drop those of removed pipelines, and the gauges of a worker that has ended."""
     for key, numbers in rows:
         family = FAMILIES.get(key[0])
         if family is None or (family.type == "gauge" and not lives):
@@ -218,7 +224,7 @@ def _wanted(
 
 
 def _add(rows: Rows, more: Iterable[tuple[Key, Sequence[float]]]) -> None:
-    """Put *more* into *rows*; numbers of one key become one, as its family says."""
+    """Merge *more* into *rows*, as the families say."""
     for key, numbers in more:
         there = rows.get(key)
         if there is None:
@@ -241,7 +247,7 @@ def _requests(pipeline: str, counts: PipelineCounters) -> Iterator[tuple[Key, li
 
 
 def _names(snapshot: Snapshot) -> set[str]:
-    """Of all that lies there; what cannot be deployed may have a name that is no Unicode."""
+    """Return the names of all folders; a failed one may have a name that is not Unicode."""
     return {*snapshot.deployments, *map(sendable, (*snapshot.failures, *snapshot.loading))}
 
 
@@ -260,13 +266,13 @@ def _of_snapshot(snapshot: Snapshot) -> Iterator[tuple[Key, list[float]]]:
 
 @cache
 def _process_collector() -> "ProcessCollector":
-    from prometheus_client.process_collector import ProcessCollector  # noqa: PLC0415 - see exposition.py
+    from prometheus_client.process_collector import ProcessCollector  # noqa: PLC0415 - see prometheus.py
 
     return ProcessCollector(registry=None)
 
 
 def _process() -> Iterator[tuple[Key, list[float]]]:
-    """What the operating system says of this process; nothing where there is no ``/proc``."""
+    """Yield the operating system's numbers of this process; none without ``/proc``."""
     for metric in _process_collector().collect():
         for sample in metric.samples:
             yield (sample.name, ()), [round(sample.value, 1)]

@@ -1,6 +1,6 @@
-"""Spans by OpenTelemetry: one for each request, above those that Haystack makes of pipelines and their components.
+"""OpenTelemetry spans: one for each request, the parent of Haystack's spans of pipelines and components.
 
-To be imported only where the extra ``tracing`` is installed and asked for, see ``hayhooks.observability.tracing``.
+Needs the extra ``tracing``; ``hayhooks.observability.tracing`` imports it when traces are asked for.
 """
 
 import os
@@ -21,27 +21,27 @@ from hayhooks.observability.request_record import RequestRecord
 
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _PROTOCOL = "http/protobuf"
-_UNTRACED = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few seconds, by machines
-_FLUSH_S = 5.0  # that the last spans get when the server stops: who takes them may be away
+_UNTRACED = frozenset({"/healthz", "/readyz", "/metrics"})  # polled by machines
+_FLUSH_S = 5.0  # for the last spans at shutdown: the collector may be away
 
 
 class Tracing:
-    """Makes the spans of requests, and sends them and Haystack's; ``close`` sends the last.
+    """Creates request spans, and exports them and Haystack's; ``close`` exports the last ones.
 
-    ``begin`` and ``end`` are the boundary's hooks, and no middleware. Starlette's ``OpenTelemetryMiddleware`` would
-    tell the query too, which may hold secrets, knows of no pipeline and revision, and wraps ``send`` once more.
+    ``begin`` and ``end`` are hooks of the request middleware. OpenTelemetry's ASGI middleware would also record the
+    query, which may hold secrets, and knows neither pipeline nor revision.
     """
 
     def __init__(self) -> None:
         given = trace.get_tracer_provider()
-        self._ours = not isinstance(given, TracerProvider)  # else the application that we are a part of has set it up
+        self._ours = not isinstance(given, TracerProvider)  # otherwise the embedding application has set it up
         self._provider = given if isinstance(given, TracerProvider) else provider()
         if self._ours:
             trace.set_tracer_provider(self._provider)
         self._tracer = self._provider.get_tracer("hayhooks", __version__)
 
     def begin(self, record: RequestRecord, scope: Mapping[str, Any]) -> None:
-        """Begin the span of a request: a child of the current one, or of what its headers name."""
+        """Start a request's span: a child of the current span, or of the one in the request's headers."""
         if record.path in _UNTRACED:
             return
         current = trace.get_current_span()
@@ -61,7 +61,7 @@ class Tracing:
         record.span = span, attach(trace.set_span_in_context(span))
 
     def end(self, record: RequestRecord) -> None:
-        """End it: the last byte is out."""
+        """End the span, after the last byte."""
         if record.span is None:
             return
         (span, token), record.span = record.span, None
@@ -73,29 +73,29 @@ class Tracing:
             if value := getattr(record, name):
                 span.set_attribute(f"hayhooks.{name}", value)
         if record.error or record.status >= 500:
-            _tell_error(span, record)
+            _record_error(span, record)
         span.end()
         detach(token)
 
     def connect(self) -> None:
-        """Have Haystack make spans of pipelines and components; this imports it."""
+        """Enable Haystack's spans of pipelines and components; this imports Haystack."""
         # It takes a second.
         from haystack.tracing.tracer import enable_tracing, is_tracing_enabled  # noqa: PLC0415
         from haystack_integrations.tracing.opentelemetry import OpenTelemetryTracer  # noqa: PLC0415
 
-        if not is_tracing_enabled():  # the application that we are a part of may have chosen another
+        if not is_tracing_enabled():  # an embedding application may have chosen another
             enable_tracing(OpenTelemetryTracer(self._provider.get_tracer("haystack")))
 
     def close(self) -> None:
-        """Send what has not been sent."""
+        """Export the remaining spans, within a time limit."""
         if self._ours:
-            # In a thread that may be left behind: an exporter tries again and again while nobody takes its spans.
+            # In a daemon thread: an exporter retries for long when its collector is away.
             thread = threading.Thread(target=self._provider.shutdown, name="hayhooks traces", daemon=True)
             thread.start()
             thread.join(_FLUSH_S)
 
 
-def _tell_error(span: trace.Span, record: RequestRecord) -> None:
+def _record_error(span: trace.Span, record: RequestRecord) -> None:
     kind, _, message = record.error.partition(": ")
     span.set_status(trace.StatusCode.ERROR, record.error or None)
     span.set_attribute("error.type", kind or str(record.status))
@@ -108,7 +108,7 @@ def _texts(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 
 
 def provider() -> TracerProvider:
-    """One that sends to where the environment says."""
+    """Create a provider with the exporters that the environment names."""
     resource = Resource.create()
     if str(resource.attributes["service.name"]).startswith("unknown_service"):
         resource = resource.merge(Resource({"service.name": "hayhooks"}))

@@ -1,7 +1,6 @@
-"""Exposition: the numbers that are kept, in the formats that Prometheus reads.
+"""Encode metrics in Prometheus' exposition formats.
 
-Imported when somebody asks for them: prometheus-client would take the start of every server 12 ms. Of several workers
-each imports that when it first tells the others of its process, a second after the start.
+Imported at the first scrape: prometheus-client would slow the start of every server (benchmark row ``start``).
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,32 +16,32 @@ from hayhooks.observability.worker_state import WorkerStateDir
 
 
 def expose(metrics: Metrics, worker_dir: WorkerStateDir, accept: str) -> tuple[bytes, str]:
-    """All numbers of *metrics*, and those of the other workers on *worker_dir*.
+    """Encode the numbers of *metrics* and of the other workers.
 
     Args:
-        metrics: of this process.
-        worker_dir: where the others' are.
+        metrics: those of this process.
+        worker_dir: directory of the other workers' numbers.
         accept: the client's ``Accept`` header.
 
     Returns:
-        The text, and its media type.
+        The body and its media type.
     """
     try:
         encode, content_type = choose_encoder(accept)
-    except (TypeError, ValueError):  # for a version that is none
+    except (TypeError, ValueError):  # an invalid version
         encode, content_type = choose_encoder("")
     return encode(_Page(metrics, worker_dir)), content_type
 
 
 class _Page(Collector):
-    """One answer, as prometheus-client asks for it."""
+    """Adapts one scrape to prometheus-client."""
 
     def __init__(self, metrics: Metrics, worker_dir: WorkerStateDir) -> None:
         self._metrics = metrics
         self._worker_dir = worker_dir
 
     def collect(self) -> Iterator[Metric]:
-        """The families of which there are numbers."""
+        """Yield the families that have numbers."""
         rows = self._metrics.all_rows(self._worker_dir)
         by_family: dict[str, Rows] = {}
         for key, numbers in rows.items():
@@ -72,5 +71,5 @@ def _family(name: str, rows: Rows) -> Metric:
 
 
 def _buckets(numbers: Sequence[float]) -> list[tuple[str, float]]:
-    """Each with those below it, as histograms have them."""
+    """Return cumulative buckets."""
     return list(zip((*map(str, BUCKETS), "+Inf"), accumulate(numbers[:-1]), strict=True))

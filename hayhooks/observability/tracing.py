@@ -1,4 +1,4 @@
-"""Traces: whether OpenTelemetry's own variables (``OTEL_*``) ask for them. Without that nothing of it is imported."""
+"""Decide whether to trace: by OpenTelemetry's ``OTEL_*`` variables. Without them nothing of it is imported."""
 
 import os
 from importlib.util import find_spec
@@ -14,7 +14,7 @@ _NEEDED = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http", "hayst
 
 
 def configure_tracing() -> "Tracing | None":
-    """What traces, if the environment asks for it and it is installed."""
+    """Return the tracing if the environment asks for it and the extra is installed."""
     if not is_asked_for() or _missing():
         return None
     from hayhooks.observability.otel import Tracing  # noqa: PLC0415 - the extra
@@ -23,14 +23,16 @@ def configure_tracing() -> "Tracing | None":
 
 
 def warn_if_missing() -> None:
-    """Warn where the environment asks for traces that nothing can make."""
+    """Log a warning if the environment asks for traces and the extra is not installed."""
     if is_asked_for() and (missing := _missing()):
-        told = ", ".join(missing)
-        log.warning("OTEL_* variables ask for traces, but {} is missing: pip install '.[tracing]' in the clone", told)
+        modules = ", ".join(missing)
+        log.warning(
+            "OTEL_* variables ask for traces, but {} is missing: pip install '.[tracing]' in the clone", modules
+        )
 
 
 def is_asked_for() -> bool:
-    """Whether the environment names an exporter or an endpoint, and does not turn all off."""
+    """Return whether the environment names an exporter or an endpoint, and does not disable the SDK."""
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return False
     exporters = os.environ.get("OTEL_TRACES_EXPORTER", "").strip()

@@ -1,7 +1,6 @@
-"""Workers: what several processes that serve one port tell each other, by a file of each in a directory of theirs.
+"""Worker state: what each of several worker processes publishes for the others, as files in a shared directory.
 
-Each worker deploys for itself. That all serve the same can only be seen when one knows of the others: a client that
-asks ``/status`` meets any of them.
+Each worker deploys for itself. ``/status`` and ``/metrics`` of any worker describe all of them.
 """
 
 import json
@@ -15,38 +14,38 @@ from typing import Any
 from hayhooks.kernel.self_writes import is_process_alive
 from hayhooks.observability.log import log
 
-_VARIABLE = "_HAYHOOKS_WORKERS"  # no setting: it is set by the process that starts the workers
+_VARIABLE = "_HAYHOOKS_WORKERS"  # not a setting: the supervisor sets it
 
 
 class WorkerStateDir:
-    """Where workers post what they serve; None as *directory* for a process that has no others."""
+    """The directory of the workers' files; *directory* is None in a single process."""
 
     def __init__(self, directory: Path | None) -> None:
         self.directory = directory
 
     @classmethod
     def of_environment(cls) -> "WorkerStateDir":
-        """The worker_dir that the process which started us has made."""
+        """Return the directory that the supervisor has announced."""
         directory = os.environ.get(_VARIABLE)
         return cls(Path(directory) if directory else None)
 
     @property
     def notes(self) -> Path | None:
-        """A directory for notes that workers leave each other."""
+        """The directory of the notes about self-writes."""
         return self.directory and self.directory / "notes"
 
     @staticmethod
     def announce(directory: Path) -> None:
-        """Tell the workers that are started from now on to use *directory*."""
+        """Pass *directory* to workers started from now on."""
         (directory / "notes").mkdir()
         os.environ[_VARIABLE] = str(directory)
 
     def post(self, facts: dict[str, Any]) -> None:
-        """Say what this worker serves, in place of what it said before."""
+        """Publish what this worker serves, replacing what it published before."""
         self._write(str(os.getpid()), json.dumps(facts))
 
     def read(self, mine: dict[str, Any]) -> list[dict[str, Any]]:
-        """What every living worker serves, by process id: *mine* for this one, what they have posted for the others."""
+        """Return what each living worker serves, by process id; *mine* is this one's."""
         workers = {os.getpid(): mine}
         for file in self.directory.glob("[0-9]*") if self.directory is not None else ():
             if (pid := int(file.name)) not in workers and is_process_alive(pid):
@@ -54,11 +53,11 @@ class WorkerStateDir:
         return [{"pid": pid, **facts} for pid, facts in sorted(workers.items())]
 
     def post_as(self, kind: str, text: str) -> None:
-        """Leave *text* for the others, in place of what this worker has left of that *kind* before."""
+        """Publish *text*, replacing this worker's earlier one of that *kind*."""
         self._write(_mine(kind), text)
 
     def posted(self, kind: str) -> Iterator[tuple[bool, str]]:
-        """What other workers have left of that *kind*, also those that have ended, and whether they live."""
+        """Yield the texts of that *kind* of the other workers, ended ones too, each with whether its worker lives."""
         for file in self.directory.glob(f"{kind}-*") if self.directory is not None else ():
             if file.name != _mine(kind):
                 yield is_process_alive(int(file.name.split("-")[1])), file.read_text()
@@ -71,10 +70,10 @@ class WorkerStateDir:
             draft.write_text(text)
             draft.replace(self.directory / name)
         except OSError as error:
-            log.warning("The other workers cannot be told what this one serves: {}", error)
+            log.warning("Cannot publish the state of this worker to the others: {}", error)
 
 
-_TOKEN = secrets.token_hex(4)  # of this process: its id may come again
+_TOKEN = secrets.token_hex(4)  # of this process: its id may be reused
 
 
 def _mine(kind: str) -> str:

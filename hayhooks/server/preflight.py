@@ -1,4 +1,4 @@
-"""What is looked at before a server starts, and what is said when it does: whom it is open to."""
+"""Check files and address in the settings before the server starts."""
 
 import socket
 import ssl
@@ -10,10 +10,10 @@ from hayhooks.settings import Settings
 
 
 def check_settings(settings: Settings) -> None:
-    """Try the files and the address that *settings* name.
+    """Check the files and the address in *settings*.
 
     Raises:
-        StartError: one cannot be used; the message names the setting.
+        StartError: one of them cannot be used; the message names the setting.
     """
     ApiKeys(settings)
     _check_tls(settings)
@@ -29,7 +29,7 @@ def _check_tls(settings: Settings) -> None:
     for setting, file in (("CERTFILE", certfile), ("KEYFILE", keyfile)):
         if file is not None:
             _check_readable(f"HAYHOOKS_SSL_{setting}={file}", file)
-    # Without a password to give OpenSSL would ask for one on the terminal.
+    # Without a password OpenSSL would prompt for one on the terminal.
     password = settings.ssl_keyfile_password or ""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certfile, keyfile, lambda: password)
@@ -49,13 +49,13 @@ def _tls_reason(error: Exception, certfile: Path, keyfile: Path | None) -> str:
     reason = getattr(error, "reason", None) or str(error)
     if reason == "KEY_VALUES_MISMATCH":
         return f"the private key in {key} does not belong to it"
-    if b"ENCRYPTED" in key.read_bytes():  # of a wrong password OpenSSL only says that something in it is wrong
+    if b"ENCRYPTED" in key.read_bytes():  # OpenSSL does not report a wrong password as such
         return f"the private key in {key} cannot be decrypted: HAYHOOKS_SSL_KEYFILE_PASSWORD is wrong or missing"
     return f"there is no certificate chain with its private key in PEM format in {certfile} and {key} ({reason})"
 
 
 def _check_address(host: str, port: int) -> None:
-    """Try to listen there: uvicorn would say it too, but after the banner and in the words of asyncio."""
+    """Bind the address once: uvicorn would report an error later, in asyncio's words."""
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, *_, address = found[0]
