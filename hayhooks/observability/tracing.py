@@ -25,10 +25,8 @@ def configure_tracing() -> "Tracing | None":
 def warn_if_missing() -> None:
     """Log a warning if the environment asks for traces and the extra is not installed."""
     if is_asked_for() and (missing := _missing()):
-        modules = ", ".join(missing)
-        log.warning(
-            "OTEL_* variables ask for traces, but {} is missing: pip install '.[tracing]' in the clone", modules
-        )
+        names = ", ".join(missing)
+        log.warning("OTEL_* variables ask for traces, but {} is missing: pip install '.[tracing]' in the clone", names)
 
 
 def is_asked_for() -> bool:

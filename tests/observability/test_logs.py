@@ -208,7 +208,7 @@ def test_what_cannot_be_written_fast_enough_is_dropped_and_counted(tmp_path, mon
         lines = file.read().splitlines()
 
     assert len(lines) >= 10
-    assert told == [f"{25 - len(lines)} requests are not in the access log: its output was not read fast enough"]
+    assert told == [f"{25 - len(lines)} requests are missing from the access log: its output was not read fast enough"]
 
 
 def test_what_ends_after_the_close_is_written_too(tmp_path, monkeypatch):
