@@ -1,11 +1,9 @@
 """The command line: thin functions of settings, each imported when it is called.
 
-``hayhooks --help`` costs what click costs; Haystack and Starlette are only imported by what serves.
+``hayhooks --help`` imports click and nothing heavier; only commands that serve import Haystack and Starlette.
 """
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import click
 
 from hayhooks._version import __version__
 from hayhooks.cli.completion import completion
-from hayhooks.cli.options import Command, directory, server_options, settings_of
+from hayhooks.cli.options import Command, directory_option, server_options, settings_of
 from hayhooks.cli.pipeline import pipeline
 from hayhooks.errors import StartError
 from hayhooks.server.process import permanent_imports
@@ -24,86 +22,80 @@ from hayhooks.server.process import permanent_imports
 def main() -> None:
     """Serve Haystack pipelines and agents over REST and the OpenAI API.
 
-    The pipelines directory says what is served: a folder with a pipeline_wrapper.py in it is live, and so is a
-    NAME.yml; changing it replaces what serves, removing it undeploys it.
+    The pipelines directory is what is served: a folder with a pipeline_wrapper.py, or a NAME.yml. Changing it replaces
+    the deployment, removing it undeploys.
 
-    Options can be set in the environment too, or in .env: HAYHOOKS_PORT=8000 for --port 8000.
+    Options can also be set in the environment or in .env: HAYHOOKS_PORT=8000 for --port 8000.
     """
 
 
-def _serving(command: Command) -> Command:
-    """The options of every command that serves."""
+def _serving_options(command: Command) -> Command:
     for option in (
-        click.option("--ssl-keyfile", type=click.Path(path_type=Path), help="Its private key."),
+        click.option("--ssl-keyfile", type=click.Path(path_type=Path), help="Private key of the certificate."),
         click.option("--ssl-certfile", type=click.Path(path_type=Path), help="Serve TLS with this certificate chain."),
         click.option("--additional-python-path", help="Directories of shared modules, separated as in PATH."),
-        click.option("--root-path", help="Path below which a proxy serves us."),
+        click.option("--root-path", help="URL path prefix added by a proxy, such as /hayhooks."),
     ):
         command = option(command)
     return server_options(command)
 
 
 @main.command()
-@_serving
-@click.option("--workers", type=int, help="Processes that serve; each watches for itself (default: 1).")
-@directory
+@_serving_options
+@click.option("--workers", type=int, help="Number of server processes (default: 1).")
+@directory_option
 def run(**options: Any) -> None:
     """Serve the pipelines directory until stopped."""
     with permanent_imports():
         from hayhooks.cli.run import run  # noqa: PLC0415 - imports the whole server
-    with _told():
+    try:
         sys.exit(run(settings_of(options)))
+    except StartError as error:
+        raise click.ClickException(str(error)) from None
 
 
 @main.command()
 @click.argument("path", type=click.Path(exists=True, path_type=Path), required=False)
-@_serving
+@_serving_options
 def dev(path: Path | None, **options: Any) -> None:
-    """Serve while you write, and show what becomes of every save.
+    """Serve during development, and print the result of every save.
 
-    PATH is one wrapper's folder, one pipeline in YAML, or a directory of them (default: the pipelines directory).
+    PATH is one wrapper's folder, one YAML pipeline, or a directory of them (default: the pipelines directory).
     """
     with permanent_imports():
         from hayhooks.cli.dev import dev  # noqa: PLC0415 - imports the whole server
-    with _told():
+    try:
         sys.exit(dev(settings_of(options), path))
+    except StartError as error:
+        raise click.ClickException(str(error)) from None
 
 
 @main.command()
 @server_options
-@click.option("--json", "as_json", is_flag=True, help="Print what the server says as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the server's status as JSON.")
 def status(as_json: bool, **options: Any) -> None:
-    """Show what the running server serves.
+    """Print what the running server serves.
 
-    Exits with 1 if it does not answer, and with 2 if a deployment failed or is stale.
+    Exit status 1 if the server does not answer, 2 if a deployment failed or is stale, or workers differ.
     """
     with permanent_imports():
-        from hayhooks.cli.status import status  # noqa: PLC0415 - imports what it works with
+        from hayhooks.cli.status import status  # noqa: PLC0415 - imports the settings
     sys.exit(status(settings_of(options), as_json=as_json))
 
 
 @main.command()
-@_serving
-@directory
-@click.option("--workers", type=int, help="As of run.")
-@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+@_serving_options
+@directory_option
+@click.option("--workers", type=int, help="Number of server processes, as for run.")
+@click.option("--json", "as_json", is_flag=True, help="Print the settings as JSON.")
 def config(as_json: bool, **options: Any) -> None:
-    """Show the effective settings and where each comes from.
+    """Print the effective settings and the source of each.
 
-    Secrets are masked. Exits with 2, and says why, if one is wrong.
+    Secrets are masked. Exit status 2 with a message if a setting is invalid.
     """
     with permanent_imports():
-        from hayhooks.cli.config import config  # noqa: PLC0415 - imports what it works with
+        from hayhooks.cli.config import config  # noqa: PLC0415 - imports the settings
     sys.exit(config(settings_of(options), {name for name, value in options.items() if value is not None}, as_json))
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """End the command with status 1, and one line, where the server must not start."""
-    try:
-        yield
-    except StartError as error:
-        raise click.ClickException(str(error)) from None
 
 
 main.add_command(pipeline)

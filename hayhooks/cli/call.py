@@ -18,25 +18,25 @@ from hayhooks.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """What to send, and where to put what comes."""
+class CallOptions:
+    """What to send, and what to do with the answer."""
 
     arguments: Sequence[str]  # key=value
     files: Sequence[Path]
-    directories: Sequence[Path]  # whose files are sent too
+    directories: Sequence[Path]  # their files are sent too
     stream: bool
     output: Path | None
     timeout_s: float | None
 
 
-def run(settings: Settings, name: str, call: Call) -> int:
-    """Call the pipeline *name* and print its result; 1 if it fails."""
+def run(settings: Settings, name: str, call: CallOptions) -> int:
+    """Call the pipeline *name* and print its result."""
     arguments = dict(map(_split, call.arguments))
     files = [*call.files, *(path for directory in call.directories for path in _files(directory))]
     server = Server(settings)
     url = f"{server.url}/{quote(name, safe='')}/run"
     try:
-        verify = server.trust()
+        verify = server.tls_context()
         with ExitStack() as stack:
             client = stack.enter_context(
                 httpx.Client(
@@ -49,26 +49,26 @@ def run(settings: Settings, name: str, call: Call) -> int:
                 if not call.stream or response.is_error:
                     response.read()
             if response.is_error:
-                raise CommandError(_why(response, arguments))
-            return _take(response, call)
+                raise CommandError(_error_text(response, arguments))
+            _print_answer(response, call)
+            return 0
     except NoAnswerError as error:
         raise CommandError(str(error)) from None
     except httpx.TimeoutException:
-        raise CommandError(f"{name} had not answered after {call.timeout_s:g} s (--timeout)") from None
+        raise CommandError(f"No answer from {name} within {call.timeout_s:g} s (--timeout)") from None
     except httpx.HTTPError as error:
-        told = f"No answer from {url}: {str(error) or type(error).__name__}. Is `hayhooks run` running there?"
-        raise CommandError(told) from None
+        reason = str(error) or type(error).__name__
+        raise CommandError(f"No answer from {url}: {reason}. Is `hayhooks run` running there?") from None
 
 
 def _split(argument: str) -> tuple[str, str]:
     key, equals, value = argument.partition("=")
     if not key or not equals:
-        raise click.UsageError(f"-p {argument}: write it as key=value")
+        raise click.UsageError(f"-p {argument}: expected key=value")
     return key, value
 
 
 def _value(text: str) -> Any:
-    """*text* as JSON where it is some, else as text."""
     try:
         return json.loads(text)
     except ValueError:
@@ -78,13 +78,13 @@ def _value(text: str) -> Any:
 def _files(directory: Path) -> Iterator[Path]:
     found = sorted(path for path in directory.rglob("*") if path.is_file() and not path.name.startswith("."))
     if not found:
-        raise click.UsageError(f"-d {directory}: there are no files in it")
+        raise click.UsageError(f"-d {directory}: the directory has no files")
     yield from found
 
 
 @contextmanager
 def _body(arguments: dict[str, str], files: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    """What httpx sends: JSON, or a form where there are files, with each of them open."""
+    """Yield httpx's arguments for the body: JSON, or a form with the files open."""
     if not files:
         yield {"json": {key: _value(text) for key, text in arguments.items()}}
         return
@@ -94,12 +94,11 @@ def _body(arguments: dict[str, str], files: Sequence[Path]) -> Iterator[dict[str
             try:
                 parts.append(("files", (path.name, stack.enter_context(path.open("rb")))))
             except OSError as error:
-                raise CommandError(f"{path} cannot be read: {error.strerror}") from None
+                raise CommandError(f"Cannot read {path}: {error.strerror}") from None
         yield {"data": arguments, "files": parts}
 
 
-def _why(response: httpx.Response, arguments: dict[str, str]) -> str:
-    """What the server says is wrong, in a line."""
+def _error_text(response: httpx.Response, arguments: dict[str, str]) -> str:
     try:
         detail = response.json()["detail"]
     except (ValueError, LookupError, TypeError):
@@ -111,15 +110,13 @@ def _why(response: httpx.Response, arguments: dict[str, str]) -> str:
 
 
 def _problem(item: dict[str, Any], arguments: dict[str, str]) -> str:
-    """One of pydantic's errors, about a parameter as it was given."""
     place = ".".join(str(part) for part in item.get("loc", [])[1:])
     text = arguments.get(place)
-    hint = f""" (for a text write -p '{place}="{text}"')""" if item.get("type") == "string_type" and text else ""
+    hint = f""" (to send text write -p '{place}="{text}"')""" if item.get("type") == "string_type" and text else ""
     return f"{place}: {item.get('msg', 'is wrong')}{hint}".removeprefix(": ")
 
 
-def _take(response: httpx.Response, call: Call) -> int:
-    """Print the answer or write it to a file."""
+def _print_answer(response: httpx.Response, call: CallOptions) -> None:
     kind = response.headers.get("content-type", "").partition(";")[0]
     if call.output is not None:
         _write(response, call.output)
@@ -135,11 +132,10 @@ def _take(response: httpx.Response, call: Call) -> int:
             _print(text)
         _print("\n" if sys.stdout.isatty() else "")
     elif sys.stdout.isatty():
-        raise CommandError(f"the answer is {kind or 'of no known type'}, and no text: write it to a file with -O FILE")
+        raise CommandError(f"The answer is {kind or 'of unknown type'}, not text: write it to a file with -O FILE")
     else:
         for part in response.iter_bytes():
             sys.stdout.buffer.write(part)
-    return 0
 
 
 def _write(response: httpx.Response, path: Path) -> None:
@@ -147,7 +143,7 @@ def _write(response: httpx.Response, path: Path) -> None:
         with path.open("wb") as file:
             size = sum(file.write(part) for part in response.iter_bytes())
     except OSError as error:
-        raise CommandError(f"{path} cannot be written: {error.strerror}") from None
+        raise CommandError(f"Cannot write {path}: {error.strerror}") from None
     note((f"Wrote {size:,} bytes to {path}.", "dim"))
 
 

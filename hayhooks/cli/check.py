@@ -1,4 +1,4 @@
-"""``hayhooks pipeline check``: load a wrapper in a process of its own, and tell what would be served."""
+"""``hayhooks pipeline check``: load a wrapper in a separate process and print what it would serve."""
 
 import json
 import os
@@ -16,16 +16,16 @@ from hayhooks.cli.output import note, progress, say, say_deployment, say_json
 from hayhooks.settings import Settings
 
 _MAIN = "from hayhooks.cli.check_process import main; main()"
-_LETTING_GO_S = 5.0  # that a teardown gets
-_STEP_S = 0.1  # between two looks at the process
+_TEARDOWN_TIMEOUT_S = 5.0
+_POLL_S = 0.1
 
 Finding = dict[str, Any]
 
 
 def check(settings: Settings, path: Path, *, name: str, timeout_s: float, as_json: bool) -> int:
-    """Print what the folder or YAML file *path* would serve as *name*; 1 if it would not load."""
+    """Print what the folder or YAML file *path* would serve as *name*; return 1 if it does not load."""
     with progress(f"Loading {path.name}"):
-        finding = find(settings, path, name=name, timeout_s=timeout_s)
+        finding = check_in_process(settings, path, name=name, timeout_s=timeout_s)
     if as_json:
         say_json(finding)
     else:
@@ -34,7 +34,7 @@ def check(settings: Settings, path: Path, *, name: str, timeout_s: float, as_jso
 
 
 def show(finding: Finding) -> None:
-    """Print a finding for people."""
+    """Print *finding* as text."""
     if finding["ok"]:
         say_deployment(True, finding["name"], f"{finding['revision']}  in {finding['load_ms']:.0f} ms")
         rows = {
@@ -53,7 +53,7 @@ def show(finding: Finding) -> None:
 
 
 def show_failure(finding: Finding) -> None:
-    """Print why something would not load, where, and what would help."""
+    """Print the reason, the place and the hint of a failed load."""
     say_deployment(False, finding["name"], "")
     say((f"  {finding['reason']}", "red"))
     if place := finding["place"]:
@@ -62,80 +62,68 @@ def show_failure(finding: Finding) -> None:
         say((f"  hint: {finding['hint']}", "cyan"))
 
 
-def find(settings: Settings, path: Path, *, name: str, timeout_s: float) -> Finding:
-    """Load *path* as the deployment *name* in a process of its own, and return what came of it.
+def check_in_process(settings: Settings, path: Path, *, name: str, timeout_s: float) -> Finding:
+    """Load *path* as the deployment *name* in a separate process.
 
     Returns:
-        ``ok``, ``name`` and ``warnings``; of what loads ``revision``, ``description``, ``operations``, ``endpoints``,
-        ``models`` and ``load_ms``; of what does not ``reason``, ``place`` (``file``, ``line``, ``source``, or None),
+        ``ok``, ``name`` and ``warnings``; after a load ``revision``, ``description``, ``operations``, ``endpoints``,
+        ``models`` and ``load_ms``; after a failure ``reason``, ``place`` (``file``, ``line``, ``source``, or None),
         ``hint`` and ``traceback``.
     """
     reader, writer = os.pipe()
-    life, ours = os.pipe()
-    # -P: nothing in the working directory is imported in place of what is installed, as in the server.
-    arguments = [sys.executable, "-P", "-c", _MAIN, name, str(path.absolute()), str(writer), str(life)]
-    process = subprocess.Popen(  # noqa: S603 - ourselves
+    lifeline, our_end = os.pipe()
+    # -P: as in the server, nothing in the working directory shadows installed packages.
+    arguments = [sys.executable, "-P", "-c", _MAIN, name, str(path.absolute()), str(writer), str(lifeline)]
+    process = subprocess.Popen(  # noqa: S603 - this program
         arguments,
         env={**os.environ, **settings.environment()},
         stdin=subprocess.DEVNULL,
-        stdout=sys.stderr,  # what the wrapper prints is not our result
-        pass_fds=(writer, life),
-        start_new_session=True,  # so that it can be ended with all that it has started
+        stdout=sys.stderr,  # a wrapper's prints are not the result
+        pass_fds=(writer, lifeline),
+        start_new_session=True,  # so that its children can be killed with it
     )
     os.close(writer)
-    os.close(life)
+    os.close(lifeline)
     try:
-        told = _read(process, reader, timeout_s)
-        if told:
+        line = _read_line(process, reader, timeout_s)
+        if line:
             with suppress(subprocess.TimeoutExpired):
-                process.wait(_LETTING_GO_S)
-            return dict(json.loads(told))
-        return _failed(name, _ending(process, timeout_s, is_late=told is None))
+                process.wait(_TEARDOWN_TIMEOUT_S)
+            return dict(json.loads(line))
+        failed = {"ok": False, "name": name, "reason": _why_none(process, timeout_s, is_late=line is None)}
+        return {**failed, "place": None, "hint": "", "traceback": "", "warnings": []}
     finally:
-        os.close(ours)
+        os.close(our_end)
         os.close(reader)
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
-def _read(process: "subprocess.Popen[bytes]", descriptor: int, timeout_s: float) -> bytes | None:
-    """The line that is written to *descriptor*; empty if *process* ends without, None if it does not come in time."""
-    told = b""
+def _read_line(process: "subprocess.Popen[bytes]", descriptor: int, timeout_s: float) -> bytes | None:
+    """Read one line from *descriptor*: empty if *process* ends without one, None after *timeout_s*."""
+    line = b""
     end = time.monotonic() + timeout_s
-    while not told.endswith(b"\n"):
-        has_ended = process.poll() is not None  # looked at before reading: what it wrote last is read all the same
-        if select.select([descriptor], [], [], _STEP_S)[0]:
+    while not line.endswith(b"\n"):
+        has_ended = process.poll() is not None  # asked before reading, so that its last output is read
+        if select.select([descriptor], [], [], _POLL_S)[0]:
             part = os.read(descriptor, 65536)
             if not part:
                 return b""
-            told += part
-        elif has_ended:  # what it has started may hold the descriptor open
+            line += part
+        elif has_ended:  # its children may keep the descriptor open
             return b""
         elif time.monotonic() > end:
             return None
-    return told
+    return line
 
 
-def _ending(process: "subprocess.Popen[bytes]", timeout_s: float, *, is_late: bool) -> str:
-    """Why there is no finding."""
+def _why_none(process: "subprocess.Popen[bytes]", timeout_s: float, *, is_late: bool) -> str:
     if is_late:
-        return f"it was not loaded after {timeout_s:g} s (--timeout)"
+        return f"the load was not complete after {timeout_s:g} s (--timeout)"
     status = process.wait()
     how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
-    return f"the process that loaded it ended {how}: the server would have ended too"
-
-
-def _failed(name: str, reason: str) -> Finding:
-    return {
-        "ok": False,
-        "name": name,
-        "reason": reason,
-        "place": None,
-        "hint": "",
-        "traceback": "",
-        "warnings": [],
-    }
+    return f"the loading process ended {how}: the server would have ended too"
 
 
 def warn(lines: Sequence[str]) -> None:

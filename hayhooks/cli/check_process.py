@@ -1,7 +1,7 @@
-"""The process that loads a wrapper to see whether it can be; started by ``check``, which tells what comes of it.
+"""The process in which ``hayhooks pipeline check`` loads a wrapper.
 
-``python -P -c "from hayhooks.cli.check_process import main; main()" NAME PATH OUT LIFE``: *OUT* is the descriptor that
-the finding is written to, as JSON; the process ends when *LIFE*, another one, is closed by who started it.
+``python -P -c "from hayhooks.cli.check_process import main; main()" NAME PATH OUT LIFELINE``: the finding is written as
+JSON to the descriptor *OUT*. The process ends when its parent, which holds the other end of *LIFELINE*, has ended.
 """
 
 import asyncio
@@ -29,23 +29,25 @@ from hayhooks.observability.log import configure_logging, log
 from hayhooks.openai.models import is_model
 from hayhooks.settings import Settings
 
-_STILL_S = 10.0  # that a folder gets to keep still
+_UNCHANGED_TIMEOUT_S = 10.0  # for the folder to be unchanged for the debounce time
 
 
 def main() -> None:
-    """Load, tell, let go, and end, whatever threads the wrapper has left."""
-    name, path, out, life = sys.argv[1:]
-    threading.Thread(target=_end_with, args=(int(life),), daemon=True).start()
-    told: list[str] = []
+    """Load, write the finding, unload, and end, whatever threads the wrapper has left."""
+    name, path, out, lifeline = sys.argv[1:]
+    threading.Thread(target=_end_with_parent, args=(int(lifeline),), daemon=True).start()
+    warned: list[str] = []
     settings = Settings()
     configure_logging("WARNING")
     logging.captureWarnings(True)
     warnings.simplefilter("default", DeprecationWarning)
-    log.add(lambda entry: told.append(entry.record["message"]), level="WARNING", format="{message}")
-    on_loop = partial(run_on, _loop())
+    log.add(lambda entry: warned.append(entry.record["message"]), level="WARNING", format="{message}")
+    loop = asyncio.new_event_loop()  # stands for the serving loop
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    on_loop = partial(run_on, loop)
     outcome = _load(name, Path(path), settings, on_loop)
     with open(int(out), "w", encoding="utf-8") as file:
-        file.write(json.dumps({**_finding(outcome), "warnings": told}) + "\n")
+        file.write(json.dumps({**_finding(outcome), "warnings": warned}) + "\n")
     if isinstance(outcome, Deployment):
         unload(outcome, on_loop)
     sys.stdout.flush()
@@ -65,7 +67,7 @@ def _load(name: str, path: Path, settings: Settings, on_loop: OnLoop) -> Deploym
 
 
 def _revision(name: str, path: Path, settings: Settings) -> Revision:
-    """What the server would read of *path* as *name*."""
+    """Read *path* as the server would for *name*."""
     scanner = Scanner(
         path.parent,
         reserved=reserved_names(BUILTIN),
@@ -73,24 +75,16 @@ def _revision(name: str, path: Path, settings: Settings) -> Revision:
         debounce_s=settings.debounce_ms / 1000,
         removal_grace_s=0.0,
     )
-    end = time.monotonic() + _STILL_S
+    end = time.monotonic() + _UNCHANGED_TIMEOUT_S
     while time.monotonic() < end:
         revision = scanner.read_one(name, path, time.monotonic())
         if revision is not None:
             return revision
         time.sleep(0.01)
-    return Revision(name, path, "0" * 32, problem=f"{path} is no wrapper's folder, or never keeps still")
-
-
-def _loop() -> asyncio.AbstractEventLoop:
-    """What the server's loop is to a load."""
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, daemon=True).start()
-    return loop
+    return Revision(name, path, "0" * 32, problem=f"{path} is not a wrapper's folder, or keeps changing")
 
 
 def _finding(outcome: Deployment | Failure) -> dict[str, Any]:
-    """What ``check --json`` prints."""
     if isinstance(outcome, Failure):
         place = outcome.place and {
             "file": outcome.place.file,
@@ -117,7 +111,6 @@ def _finding(outcome: Deployment | Failure) -> dict[str, Any]:
     }
 
 
-def _end_with(life: int) -> None:
-    """End this process when the one that started it has ended, however it did."""
-    os.read(life, 1)
+def _end_with_parent(lifeline: int) -> None:
+    os.read(lifeline, 1)  # returns when the parent has ended
     os._exit(1)

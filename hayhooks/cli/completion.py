@@ -1,4 +1,4 @@
-"""``hayhooks completion``: what a shell needs to complete our commands, options and names."""
+"""``hayhooks completion``: shell completion of commands, options and deployments' names."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 _SHELLS = ("bash", "zsh", "fish")
 
 
-# \b keeps the lines of the paragraph that it begins apart.
-_HELP = """Print a script that completes hayhooks in SHELL.
+# \b keeps the line breaks of its paragraph.
+_HELP = """Print the completion script for SHELL.
 
 \b
 bash: hayhooks completion bash > ~/.local/share/bash-completion/completions/hayhooks
@@ -24,10 +24,10 @@ fish: hayhooks completion fish > ~/.config/fish/completions/hayhooks.fish
 @click.command(help=_HELP)
 @click.argument("shell", type=click.Choice(_SHELLS))
 def completion(shell: str) -> None:
-    """Print a script that completes hayhooks in *shell*."""
-    from click.shell_completion import get_completion_class  # noqa: PLC0415 - --help must not pay for it
+    """Print the completion script for *shell*."""
+    from click.shell_completion import get_completion_class  # noqa: PLC0415 - --help must stay fast
 
-    from hayhooks.cli import main  # noqa: PLC0415 - it holds this command
+    from hayhooks.cli import main  # noqa: PLC0415 - it imports this module
 
     kind = get_completion_class(shell)
     assert kind is not None
@@ -35,11 +35,11 @@ def completion(shell: str) -> None:
 
 
 def deployed_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list["CompletionItem"]:
-    """The names in the pipelines directory that begin with *incomplete*; none if anything is wrong with it."""
+    """Return the names in the pipelines directory that begin with *incomplete*; none if it cannot be read."""
     from click.shell_completion import CompletionItem  # noqa: PLC0415 - as above
 
-    from hayhooks.cli.names import names_in  # noqa: PLC0415 - as above
     from hayhooks.cli.options import settings_of  # noqa: PLC0415 - as above
+    from hayhooks.cli.status import names_in  # noqa: PLC0415 - as above
 
     try:
         root: Path = settings_of({"pipelines_dir": context.params.get("pipelines_dir")}).pipelines_dir

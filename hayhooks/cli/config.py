@@ -1,4 +1,4 @@
-"""``hayhooks config``: the effective settings, and where each comes from."""
+"""``hayhooks config``: the effective settings and their sources."""
 
 import json
 from collections.abc import Collection
@@ -11,19 +11,18 @@ _STYLES = {"default": "dim", "command line": "cyan", "environment": "green", ".e
 
 
 def config(settings: Settings, options: Collection[str], as_json: bool) -> int:
-    """Print *settings*, of which those in *options* were given on the command line; 0."""
+    """Print *settings*; those in *options* were given on the command line."""
     origins = sources(options)
-    told = {name: (value, origins[name.removeprefix(PREFIX).lower()]) for name, value in shown(settings).items()}
+    rows = {name: (value, origins[name.removeprefix(PREFIX).lower()]) for name, value in shown(settings).items()}
     if as_json:
-        say_json({name: {"value": value, "source": source} for name, (value, source) in told.items()})
+        say_json({name: {"value": value, "source": source} for name, (value, source) in rows.items()})
     else:
-        rows = [(name, _text(value), (source, _STYLES[source])) for name, (value, source) in told.items()]
-        say_table(("setting", "value", "from"), rows)
+        cells = [(name, _text(value), (source, _STYLES[source])) for name, (value, source) in rows.items()]
+        say_table(("setting", "value", "source"), cells)
     for line in unknown():
         note(f"Warning: {line}")
     return 0
 
 
 def _text(value: object) -> str:
-    """*value* as it is written in the environment."""
     return "" if value is None else value if isinstance(value, str) else json.dumps(value)

@@ -1,4 +1,4 @@
-"""Copy a wrapper's folder as it is: binary files, dot files, modes, and links as links."""
+"""Copy a wrapper's folder unchanged: binary files, dot files, modes, and links as links."""
 
 import os
 import shutil
@@ -6,13 +6,13 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-# Nothing that a wrapper needs, or that would work elsewhere: the history, caches, virtual environments.
-LEFT_OUT = frozenset({".git", ".hg", ".svn", "__pycache__"})
-_ENVIRONMENT = "pyvenv.cfg"
+# History and caches; virtual environments are skipped too, for they do not work elsewhere.
+SKIPPED = frozenset({".git", ".hg", ".svn", "__pycache__"})
+_VENV_MARKER = "pyvenv.cfg"
 
 
 def files_in(source: Path) -> list[str]:
-    """The paths below *source*, relative to it, that a copy has: folders before what is in them.
+    """Return the relative paths to copy, folders before their content.
 
     Raises:
         OSError: a folder cannot be read.
@@ -21,34 +21,34 @@ def files_in(source: Path) -> list[str]:
 
 
 def copy(source: Path, target: Path, paths: list[str], copied: Callable[[], None]) -> list[str]:
-    """Copy the *paths* below *source* to *target*, which must not exist; *source* is only read.
+    """Copy the *paths* below *source* to *target*, which must not exist.
 
     Args:
-        source: a folder.
-        target: where the copy will be.
-        paths: relative ones, as ``files_in`` gives them.
+        source: a folder; it is only read.
+        target: the new folder.
+        paths: relative paths from ``files_in``.
         copied: called after each.
 
     Returns:
-        Those that cannot be copied, because they are no files: sockets, FIFOs, devices.
+        The special files that were skipped: sockets, FIFOs, devices.
 
     Raises:
-        OSError: something cannot be read or written; a part of the copy is there.
+        OSError: something cannot be read or written; the copy is incomplete.
     """
     target.mkdir()
-    left: list[str] = []
+    skipped: list[str] = []
     for path in paths:
         if not _copy_one(source / path, target / path):
-            left.append(path)
+            skipped.append(path)
         copied()
-    for path in reversed(["", *paths]):  # the modes of folders last: one that may not be written to is filled by now
+    for path in reversed(["", *paths]):  # modes of folders last, for they may forbid writing
         if (source / path).is_dir() and not (source / path).is_symlink():
-            _like(source / path, target / path)
-    return left
+            _copy_mode_and_times(source / path, target / path)
+    return skipped
 
 
 def links_out_of(source: Path, paths: list[str]) -> list[str]:
-    """The links among *paths* that would lead elsewhere from a copy: relative ones that leave *source*."""
+    """Return the relative links among *paths* that leave *source*: in a copy their targets differ."""
     folder = os.path.abspath(source)
     return [path for path in paths if (source / path).is_symlink() and _leads_out(folder, path)]
 
@@ -64,10 +64,10 @@ def _below(source: Path, prefix: str) -> Iterator[str]:
     with os.scandir(source / prefix) as entries:
         listing = sorted(entries, key=lambda entry: entry.name)
     for entry in listing:
-        if entry.name in LEFT_OUT:
+        if entry.name in SKIPPED:
             continue
         is_folder = entry.is_dir(follow_symlinks=False)
-        if is_folder and os.path.lexists(f"{entry.path}/{_ENVIRONMENT}"):
+        if is_folder and os.path.lexists(f"{entry.path}/{_VENV_MARKER}"):
             continue
         yield prefix + entry.name
         if is_folder:
@@ -75,7 +75,7 @@ def _below(source: Path, prefix: str) -> Iterator[str]:
 
 
 def _copy_one(source: Path, target: Path) -> bool:
-    """Copy one thing, of a folder that there is one; False if it is nothing that can be copied."""
+    """Copy one entry, of a folder not its content; return False for a special file."""
     mode = source.lstat().st_mode
     if stat.S_ISDIR(mode):
         target.mkdir()
@@ -83,14 +83,14 @@ def _copy_one(source: Path, target: Path) -> bool:
         target.symlink_to(os.readlink(source))
     elif stat.S_ISREG(mode):
         shutil.copyfile(source, target, follow_symlinks=False)
-        _like(source, target)
+        _copy_mode_and_times(source, target)
     else:
         return False
     return True
 
 
-def _like(source: Path, target: Path) -> None:
-    """Give *target* mode and times of *source*; a folder's owner may write to it, or it could not be replaced."""
+def _copy_mode_and_times(source: Path, target: Path) -> None:
+    """Copy mode and times; a folder's owner keeps write permission, so that it can be replaced."""
     shutil.copystat(source, target)
     if target.is_dir():
         target.chmod(stat.S_IMODE(source.stat().st_mode) | stat.S_IRWXU)

@@ -1,4 +1,4 @@
-"""``hayhooks pipeline deploy-files``, ``deploy`` and ``undeploy``: change the directory, and say what comes of it."""
+"""``hayhooks pipeline deploy-files``, ``deploy`` and ``undeploy``: change the directory and report the result."""
 
 import json
 import os
@@ -10,151 +10,152 @@ from pathlib import Path
 
 import click
 
-from hayhooks.cli import check, copytree, follow
-from hayhooks.cli.client import Server, Unreachable, serving
+from hayhooks.cli import check, copytree
+from hayhooks.cli.client import Server, Unreachable, find_server
 from hayhooks.cli.output import CommandError, note, progress, say
 from hayhooks.cli.staging import PendingChange, PipelinesDirectory, StagingDir, reporting_os_errors
+from hayhooks.cli.wait import say_unreachable, show_result, wait_until_loaded, wait_until_released
 from hayhooks.kernel.discovery import WRAPPER_FILE, YAML_SUFFIXES, is_ignored, name_problem
 from hayhooks.settings import Settings
 
-# The key with its value, to which the lines below belong that are indented, or empty and followed by such.
+# The key `description` with its value: the following indented lines, and empty lines between them.
 _DESCRIPTION = re.compile(
     r"""^(['"]?)description\1[ \t]*:.*\n?(?:[ \t]+\S.*\n?|[ \t]*\n(?=(?:[ \t]*\n)*[ \t]+\S))*""", re.M
 )
-_START = re.compile(r"\ufeff|(?:(?:%.*|#.*|[ \t]*)\n)*?---[ \t]*(?:#.*)?\n")  # what must stay in front
-_PUTTING_BACK_S = 10.0  # that the server gets to go back to what served before
+_PREAMBLE = re.compile(r"\ufeff|(?:(?:%.*|#.*|[ \t]*)\n)*?---[ \t]*(?:#.*)?\n")  # must stay first
+_ROLLBACK_TIMEOUT_S = 10.0  # for the server to load the previous version again
 
 
 @dataclass(frozen=True, slots=True)
 class DeployOptions:
-    """The options of a deployment."""
+    """Options of the deploy commands."""
 
     overwrite: bool
     rollback: bool
-    checked: bool  # load it in a process of its own before anything is changed
-    timeout_s: float  # for that, and again for the server
+    checked: bool  # load it in a separate process before anything changes
+    timeout_s: float  # for that load, and again for the server's
 
 
-def deploy_files(settings: Settings, source: Path, *, name: str, as_link: bool, how: DeployOptions) -> int:
-    """Deploy a copy of the folder *source*, or a link to it, as *name*; 1 if the server cannot serve it."""
+def deploy_files(settings: Settings, source: Path, *, name: str, as_link: bool, options: DeployOptions) -> int:
+    """Deploy a copy of the folder *source*, or a link to it, as *name*; return 1 if the server cannot load it."""
     source = source.absolute()
     if not (source / WRAPPER_FILE).is_file():
-        raise CommandError(f"{source} has no {WRAPPER_FILE}: that is what makes a folder a deployment")
+        raise CommandError(f"{source} has no {WRAPPER_FILE}: a wrapper's folder needs one")
     name = usable_name(name)
     directory = PipelinesDirectory(settings.pipelines_dir)
     _refuse_overlap(source, directory.root, directory.root / name)
     if _is_itself(source, directory.root / name):
-        say(f"{source} is in the pipelines directory already, as {name}: nothing is copied.")
-        return _report(settings, directory.root / name, name, how, change=None)
-    _refuse_what_is_there(directory, name, directory.root / name, how)
-    _check(settings, source, name, how)
+        say(f"{source} is already in the pipelines directory, as {name}: nothing was copied.")
+        return _report(settings, directory.root / name, name, options, change=None)
+    _refuse_existing(directory, name, directory.root / name, options)
+    _check(settings, source, name, options)
 
-    def make(workshop: StagingDir) -> None:
-        new = workshop.new / name
-        with reporting_os_errors(f"{source} cannot be deployed"):
+    def make(staging: StagingDir) -> None:
+        new = staging.new / name
+        with reporting_os_errors(f"Cannot deploy {source}"):
             new.symlink_to(source) if as_link else _copy(source, new)
 
-    return _put(settings, directory, name, make, name=name, how=how)
+    return _put(settings, directory, name, make, name=name, options=options)
 
 
-def deploy_yaml(settings: Settings, source: Path, *, name: str, description: str | None, how: DeployOptions) -> int:
-    """Deploy a copy of the YAML file *source* as *name*; 1 if the server cannot serve it."""
+def deploy_yaml(settings: Settings, source: Path, *, name: str, description: str | None, options: DeployOptions) -> int:
+    """Deploy a copy of the YAML file *source* as *name*; return 1 if the server cannot load it."""
     source = source.absolute()
     name = usable_name(name)
     directory = PipelinesDirectory(settings.pipelines_dir)
-    there = [path for path in directory.claims(name) if path.suffix in YAML_SUFFIXES]
-    target = there[0] if there else directory.root / f"{name}.yml"
+    existing = [path for path in directory.entries(name) if path.suffix in YAML_SUFFIXES]
+    target = existing[0] if existing else directory.root / f"{name}.yml"
     if description is None and _is_itself(source, target):
-        say(f"{source} is in the pipelines directory already: nothing is copied.")
-        return _report(settings, target, name, how, change=None)
-    _refuse_what_is_there(directory, name, target, how)
-    with reporting_os_errors(f"{source} cannot be read"):
+        say(f"{source} is already in the pipelines directory: nothing was copied.")
+        return _report(settings, target, name, options, change=None)
+    _refuse_existing(directory, name, target, options)
+    with reporting_os_errors(f"Cannot read {source}"):
         content = source.read_bytes()
     if description is not None:
-        content = described(content, description)
-    _check(settings, source, name, how)
+        content = with_description(content, description)
+    _check(settings, source, name, options)
 
-    def make(workshop: StagingDir) -> None:
-        with reporting_os_errors(f"{source} cannot be deployed"):
-            (workshop.new / target.name).write_bytes(content)
+    def make(staging: StagingDir) -> None:
+        with reporting_os_errors(f"Cannot deploy {source}"):
+            (staging.new / target.name).write_bytes(content)
 
-    return _put(settings, directory, target.name, make, name=name, how=how)
+    return _put(settings, directory, target.name, make, name=name, options=options)
 
 
 def undeploy(settings: Settings, name: str, *, purge: bool, timeout_s: float) -> int:
-    """Take *name* out of the directory, and wait until the server has let go of it."""
+    """Remove *name* from the directory, and wait until the server has released it."""
     _refuse_path(name)
     directory = PipelinesDirectory(settings.pipelines_dir)
-    directory.clear_away()
+    directory.clear_abandoned()
     path = _deployed(directory, name)
     name = path.stem if path.suffix in YAML_SUFFIXES and not path.is_dir() else path.name
-    server = serving(directory.root, settings)
-    with reporting_os_errors(f"{path} cannot be taken out"):
+    server = find_server(directory.root, settings)
+    with reporting_os_errors(f"Cannot remove {path}"):
         if path.is_symlink():
             to = os.readlink(path)
             path.unlink()
-            say(f"Removed the link {path}; {to} is as it was.")
+            say(f"Removed the link {path}; {to} is unchanged.")
         elif not purge:
             say(f"Moved {path} to {directory.move_to_trash(path)}.")
         else:
-            with directory.workshop() as workshop:
-                workshop.take_out(path.name)
-                _let_go(server, name, timeout_s)
+            with directory.staging() as staging:
+                staging.take_out(path.name)
+                _wait_undeployed(server, name, timeout_s)
             say(f"Deleted {path}.")
             return 0
-    _let_go(server, name, timeout_s)
+    _wait_undeployed(server, name, timeout_s)
     return 0
 
 
 def usable_name(name: str, hint: str = " (-n NAME)") -> str:
-    """*name*, if a deployment can be called that.
+    """Return *name* if it is a valid name of a deployment.
 
     Args:
-        name: what was asked for.
-        hint: how to ask for another; put behind what is wrong.
+        name: the name.
+        hint: how to give another one; added to the message.
 
     Raises:
-        click.UsageError: it cannot, and why.
+        click.UsageError: it is not valid.
     """
-    from hayhooks.endpoints import BUILTIN  # noqa: PLC0415 - these import Starlette, which `list` must not pay for
+    from hayhooks.endpoints import BUILTIN  # noqa: PLC0415 - imports Starlette, which `undeploy` does not need
     from hayhooks.http.dispatch import reserved_names  # noqa: PLC0415 - as above
 
     _refuse_path(name)
     if name.startswith("_") or is_ignored(name):
-        raise click.UsageError(f"the name {name!r} is one that the server passes over: use another{hint}")
+        raise click.UsageError(f"The server ignores the name {name!r}: use another name{hint}")
     if name.endswith((*YAML_SUFFIXES, ".py")):
-        raise click.UsageError(f"the name {name!r} looks like a file's: leave its ending out{hint}")
+        raise click.UsageError(f"The name {name!r} has the suffix of a file: leave it out{hint}")
     if problem := name_problem(name, reserved_names(BUILTIN)):
         raise click.UsageError(f"{problem}{hint}")
     return name
 
 
-def described(content: bytes, description: str) -> bytes:
-    """The YAML *content* with *description* as its top-level key ``description``, and otherwise as it is.
+def with_description(content: bytes, description: str) -> bytes:
+    """Return the YAML *content* with *description* as its top-level key ``description``, otherwise unchanged.
 
     Raises:
-        CannotError: it is no YAML, or not a mapping in lines of its own.
+        CommandError: it is not a YAML mapping in block style.
     """
-    import yaml  # noqa: PLC0415 - for this alone
+    import yaml  # noqa: PLC0415 - only needed here
 
     try:
         text = content.decode()
-        told = _with_description(text, description)
-        is_right = yaml.safe_load(told) == {**yaml.safe_load(text), "description": description}
+        changed = _insert_description(text, description)
+        is_right = yaml.safe_load(changed) == {**yaml.safe_load(text), "description": description}
     except (UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
-        raise CommandError(f"no description can be put into what is no YAML mapping: {error}") from None
+        raise CommandError(f"Cannot add a description to a file that is not a YAML mapping: {error}") from None
     if not is_right:
-        raise CommandError("no description can be put into this YAML: write the key `description` yourself")
-    return told.encode()
+        raise CommandError("Cannot add a description to this YAML: write the key `description` yourself")
+    return changed.encode()
 
 
-def _with_description(text: str, description: str) -> str:
-    line = f"description: {json.dumps(description, ensure_ascii=False)}\n"  # JSON's texts are YAML's too
+def _insert_description(text: str, description: str) -> str:
+    line = f"description: {json.dumps(description, ensure_ascii=False)}\n"  # JSON strings are YAML strings
     old = _DESCRIPTION.search(text)
     if old is not None:
         return text[: old.start()] + line + text[old.end() :]
-    start = _START.match(text)
-    at = start.end() if start else 0
+    preamble = _PREAMBLE.match(text)
+    at = preamble.end() if preamble else 0
     return text[:at] + line + text[at:]
 
 
@@ -165,57 +166,57 @@ def _put(
     make: Callable[[StagingDir], None],
     *,
     name: str,
-    how: DeployOptions,
+    options: DeployOptions,
 ) -> int:
-    """Put what *make* makes into the directory as *filename*; when the server cannot serve it, undo that."""
-    with directory.workshop() as workshop:
-        make(workshop)
-        change = workshop.deploy(filename, overwrite=how.overwrite)
+    """Put what *make* makes into the directory as *filename*; roll back if the server cannot load it."""
+    with directory.staging() as staging:
+        make(staging)
+        change = staging.deploy(filename, overwrite=options.overwrite)
         try:
             say(f"{'Replaced' if change.replaced else 'Deployed'} {change.target}.")
-            return _report(settings, change.target, name, how, change)
+            return _report(settings, change.target, name, options, change)
         except KeyboardInterrupt:
-            note((f"{name} stays deployed; `hayhooks status` tells what the server makes of it", "yellow"))
+            note((f"{name} stays deployed; `hayhooks status` shows the result", "yellow"))
             raise
 
 
-def _report(settings: Settings, target: Path, name: str, how: DeployOptions, change: PendingChange | None) -> int:
-    """Say what the server makes of *target*, and undo *change* if that is nothing."""
-    server = serving(target.parent, settings)
+def _report(settings: Settings, target: Path, name: str, options: DeployOptions, change: PendingChange | None) -> int:
+    """Report the server's result for *target*, and roll back *change* if it cannot be loaded."""
+    server = find_server(target.parent, settings)
     if isinstance(server, Unreachable):
-        follow.tell_no_server(server)
+        say_unreachable(server)
         return 0
-    outcome = follow.follow(server, target, name, how.timeout_s, lambda: change is None or change.stands)
-    follow.show(outcome, name)
-    if outcome.serves:
+    result = wait_until_loaded(server, target, name, options.timeout_s, lambda: change is None or change.is_current)
+    show_result(result, name)
+    if result.serves:
         return 0
-    if change is not None and how.rollback:
-        _undo(server, change, name)
+    if change is not None and options.rollback:
+        _roll_back(server, change, name)
     return 1
 
 
-def _undo(server: Server, change: PendingChange, name: str) -> None:
+def _roll_back(server: Server, change: PendingChange, name: str) -> None:
     if not change.undo():
-        note((f"{change.target} has been replaced by somebody else meanwhile: it was left as it is", "yellow"))
+        note((f"{change.target} has been replaced by another process: it was not rolled back", "yellow"))
         return
     if not change.replaced:
-        say("It was taken out again: nothing was there before.")
+        say("It was removed again: nothing was there before.")
         return
     say("What was there before has been put back.")
-    with suppress(CommandError):  # it is there, whatever the server makes of it; which it can only tell
-        follow.follow(server, change.target, name, _PUTTING_BACK_S, lambda: True)
+    with suppress(CommandError):  # the files are restored, whatever the server says
+        wait_until_loaded(server, change.target, name, _ROLLBACK_TIMEOUT_S, lambda: True)
 
 
-def _check(settings: Settings, path: Path, name: str, how: DeployOptions) -> None:
-    """Load what is to be deployed in a process of its own.
+def _check(settings: Settings, path: Path, name: str, options: DeployOptions) -> None:
+    """Load *path* in a separate process before anything changes.
 
     Raises:
-        SystemExit: it does not load, which has been told; nothing was changed.
+        SystemExit: it does not load; the reason has been printed.
     """
-    if not how.checked:
+    if not options.checked:
         return
-    with progress(f"Loading {path.name} to see whether it can be"):
-        finding = check.find(settings, path, name=name, timeout_s=how.timeout_s)
+    with progress(f"Loading {path.name}"):
+        finding = check.check_in_process(settings, path, name=name, timeout_s=options.timeout_s)
     check.warn([" ".join(warning.split()) for warning in finding["warnings"]])
     if not finding["ok"]:
         check.show_failure(finding)
@@ -226,27 +227,27 @@ def _check(settings: Settings, path: Path, name: str, how: DeployOptions) -> Non
 def _copy(source: Path, target: Path) -> None:
     paths = copytree.files_in(source)
     for path in copytree.links_out_of(source, paths):
-        check.warn([f"{path} is a link that leads out of {source}: in the copy it leads elsewhere"])
-    with progress(f"Copying {source.name}", total=len(paths)) as advance:
-        left = copytree.copy(source, target, paths, advance.step)
-    for path in left:
-        check.warn([f"{source / path} is no file that can be copied: it was left out"])
+        check.warn([f"{path} is a relative link out of {source}: in the copy its target differs"])
+    with progress(f"Copying {source.name}", total=len(paths)) as bar:
+        skipped = copytree.copy(source, target, paths, bar.step)
+    for path in skipped:
+        check.warn([f"{source / path} is a special file: it was not copied"])
 
 
-def _let_go(server: Server | Unreachable, name: str, timeout_s: float) -> None:
+def _wait_undeployed(server: Server | Unreachable, name: str, timeout_s: float) -> None:
     if isinstance(server, Unreachable):
         note((server.why, "yellow"))
         return
-    remaining = follow.until_gone(server, name, timeout_s)
+    remaining = wait_until_released(server, name, timeout_s)
     if remaining:
-        say(f"{name} is not served any more; what it still answers goes on: {remaining}")
+        say(f"{name} is no longer served; requests still in progress: {remaining}")
     else:
-        say(f"{name} is not served any more.")
+        say(f"{name} is no longer served.")
 
 
 def _refuse_path(name: str) -> None:
     if name in ("", ".", "..") or name.startswith(".") or "/" in name or "\0" in name:
-        raise click.UsageError(f"{name!r} is no name of a deployment: it is one part of a path, without a dot in front")
+        raise click.UsageError(f"{name!r} is not a valid name: use one path segment that does not start with a dot")
 
 
 def _refuse_overlap(source: Path, root: Path, target: Path) -> None:
@@ -254,35 +255,37 @@ def _refuse_overlap(source: Path, root: Path, target: Path) -> None:
     real, real_root = os.path.realpath(source), os.path.realpath(root)
     if f"{real_root}/".startswith(f"{real}/"):
         raise click.UsageError(
-            f"{source} holds the pipelines directory {root}: give the wrapper and its files a folder of their own"
+            f"{source} contains the pipelines directory {root}: move the wrapper into a folder of its own"
         )
     real_target = f"{real_root}/{target.name}"
     if f"{real}/".startswith(f"{real_target}/") and real != real_target and not target.is_symlink():
-        raise click.UsageError(f"{source} lies in {target}, which it would replace: move it out first")
+        raise click.UsageError(f"{source} is inside {target}, which it would replace: move it out first")
 
 
 def _is_itself(source: Path, target: Path) -> bool:
     return not target.is_symlink() and os.path.realpath(source) == os.path.realpath(target)
 
 
-def _refuse_what_is_there(directory: PipelinesDirectory, name: str, target: Path, how: DeployOptions) -> None:
-    """Refuse a name that something of another kind has, and one that is not to be overwritten."""
-    for path in directory.claims(name):
+def _refuse_existing(directory: PipelinesDirectory, name: str, target: Path, options: DeployOptions) -> None:
+    """Refuse a name that an entry of another kind has, or that exists and may not be overwritten."""
+    for path in directory.entries(name):
         if path != target:
-            raise CommandError(f"{path} has the name {name!r}: `hayhooks pipeline undeploy {name}` first")
-        if not how.overwrite:
-            raise CommandError(f"{path} exists already: use --overwrite to replace it, or -n for another name")
+            raise CommandError(f"{path} already has the name {name!r}: `hayhooks pipeline undeploy {name}` first")
+        if not options.overwrite:
+            raise CommandError(f"{path} already exists: use --overwrite to replace it, or -n for another name")
 
 
 def _deployed(directory: PipelinesDirectory, name: str) -> Path:
-    """The one entry that is meant by *name*; a file may be named with its ending."""
-    claims = directory.claims(name)
-    if len(claims) > 1:
-        listed = " and ".join(path.name for path in claims)
-        raise CommandError(f"{listed} are both called {name!r}: name the file with its ending, or remove one yourself")
-    if not claims:
-        raise CommandError(f"there is no {name!r} in {directory.root}; `hayhooks pipeline list` shows what is")
-    path = claims[0]
+    """Return the one entry called *name*; a file may be given with its suffix."""
+    entries = directory.entries(name)
+    if len(entries) > 1:
+        listed = " and ".join(path.name for path in entries)
+        raise CommandError(
+            f"{listed} both have the name {name!r}: give the file with its suffix, or remove one yourself"
+        )
+    if not entries:
+        raise CommandError(f"There is no {name!r} in {directory.root}; `hayhooks pipeline list` shows all")
+    path = entries[0]
     if path.is_dir() and not path.is_symlink() and not os.path.lexists(path / WRAPPER_FILE):
-        raise CommandError(f"{path} is no deployment: it has no {WRAPPER_FILE}")
+        raise CommandError(f"{path} is not a deployment: it has no {WRAPPER_FILE}")
     return path

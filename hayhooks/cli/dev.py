@@ -1,4 +1,4 @@
-"""``hayhooks dev``: serve while somebody writes a wrapper, and tell them what becomes of every save."""
+"""``hayhooks dev``: serve during development, and print the result of every save."""
 
 import linecache
 import logging
@@ -23,29 +23,31 @@ from hayhooks.server.process import own_process
 from hayhooks.server.run import serve
 from hayhooks.settings import Settings
 
-_CONTEXT = 2  # lines shown around the one that failed
+_CONTEXT_LINES = 2  # around the one that failed
 
 
 def dev(settings: Settings, path: Path | None) -> int:
-    """Serve *path* (one wrapper or pipeline in YAML, or a directory of them), and print each change and request.
+    """Serve *path* (one wrapper or YAML pipeline, or a directory of them), and print each change and request.
 
     Raises:
-        StartError: a file or the address that the settings name cannot be used.
+        StartError: a file or the address in the settings cannot be used.
     """
     check_settings(settings)
-    console = Console(highlight=False, soft_wrap=True)  # lines are never cut, in a pipe least of all
+    console = Console(highlight=False, soft_wrap=True)  # lines are never cut
     only = None
     if path is not None:
         path = path.absolute()
-        only = _name_of_one(path)
+        only = _single_name(path)
         settings = settings.model_copy(update={"pipelines_dir": path.parent if only else path})
     configure_logging(settings.log)
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # the banner says it
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # the banner has the address
     make_directory(settings)
     log.remove()
     log.add(partial(_show_entry, console), level=settings.log, format="{message}", backtrace=False, diagnose=False)
     warn_of_unknown()
-    _show_banner(console, settings, path)
+    url = f"http{'s' if settings.ssl_certfile else ''}://{settings.host}:{settings.port}{settings.root_path}"
+    console.print(f"[bold]hayhooks dev[/] {__version__}  watching [bold]{path or settings.pipelines_dir}[/]")
+    console.print(f"  {url}/docs   {url}/status   {url}/v1   (Ctrl+C stops)")
     app = create_app(
         settings, observe=partial(_show_change, console), on_request=partial(_show_request, console), only=only
     )
@@ -54,20 +56,13 @@ def dev(settings: Settings, path: Path | None) -> int:
     return 0
 
 
-def _name_of_one(path: Path) -> str | None:
-    """The name of the one deployment that *path* is; None if it is a directory of them."""
+def _single_name(path: Path) -> str | None:
+    """Return the name of the one deployment at *path*; None if *path* is a directory of them."""
     if path.is_dir():
         return path.name if (path / WRAPPER_FILE).is_file() else None
     if path.suffix not in YAML_SUFFIXES:
-        raise click.UsageError(f"{path} is neither a directory nor a pipeline in YAML (*.yml, *.yaml)")
+        raise click.UsageError(f"{path} is neither a directory nor a YAML pipeline (*.yml, *.yaml)")
     return path.stem
-
-
-def _show_banner(console: Console, settings: Settings, path: Path | None) -> None:
-    url = f"http{'s' if settings.ssl_certfile else ''}://{settings.host}:{settings.port}{settings.root_path}"
-    what = path or settings.pipelines_dir
-    console.print(f"[bold]hayhooks dev[/] {__version__}  watching [bold]{what}[/]")
-    console.print(f"  {url}/docs   {url}/status   {url}/v1   (Ctrl+C stops)")
 
 
 def _show_change(console: Console, change: Change) -> None:
@@ -76,8 +71,8 @@ def _show_change(console: Console, change: Change) -> None:
         case Deployment() as deployment:
             took = f"in {change.took_ms:.0f} ms"
             endpoints = "  ".join(f"POST {path}" for path in deployment.endpoints.paths)
-            told = ", ".join(change.files) if change.files else endpoints
-            console.print(_line("✓", "green", change.name, f"{deployment.revision.id}  {took}  {told}"))
+            details = ", ".join(change.files) if change.files else endpoints
+            console.print(_line("✓", "green", change.name, f"{deployment.revision.id}  {took}  {details}"))
         case Failure() as failure:
             console.print(_line("✗", "red", change.name, f"{failure.revision.id}  {', '.join(change.files)}".rstrip()))
             _show_failure(console, failure)
@@ -86,7 +81,7 @@ def _show_change(console: Console, change: Change) -> None:
         case None if serving is None:
             console.print(_line("-", "dim", change.name, "removed"))
         case None:
-            console.print(_line("✓", "green", change.name, f"{serving.revision.id}  is what serves, again"))
+            console.print(_line("✓", "green", change.name, f"{serving.revision.id}  serves again"))
 
 
 def _show_failure(console: Console, failure: Failure) -> None:
@@ -100,11 +95,10 @@ def _show_failure(console: Console, failure: Failure) -> None:
 
 
 def _source_frame(place: Place) -> list[Text]:
-    """The lines around *place*, its own one marked."""
     linecache.checkcache(place.file)
     lines = linecache.getlines(place.file)
-    first = max(place.line - _CONTEXT, 1)
-    shown = enumerate(lines[first - 1 : place.line + _CONTEXT], first)
+    first = max(place.line - _CONTEXT_LINES, 1)
+    shown = enumerate(lines[first - 1 : place.line + _CONTEXT_LINES], first)
     return [
         Text(
             f"  {'>' if number == place.line else ' '} {number:>4} │ {line.rstrip()}",
@@ -122,8 +116,8 @@ def _show_entry(console: Console, message: Any) -> None:
 def _show_request(console: Console, record: RequestRecord) -> None:
     style = "red" if record.status >= 500 else "yellow" if record.status >= 400 else "dim"
     how = "cancelled after" if record.cancelled else "in"
-    told = f"{record.method} {printable(record.path)}  {record.status}  {how} {record.took_s * 1000:.0f} ms"
-    console.print(Text(f"→ {told}", style=style))
+    line = f"{record.method} {printable(record.path)}  {record.status}  {how} {record.took_s * 1000:.0f} ms"
+    console.print(Text(f"→ {line}", style=style))
 
 
 def _line(mark: str, style: str, subject: str, rest: str) -> Text:

@@ -1,14 +1,14 @@
-"""``hayhooks pipeline new``: begin with a wrapper that runs."""
+"""``hayhooks pipeline new``: create a deployment from a template."""
 
 import shutil
 from pathlib import Path
 from string import Template
 
-from hayhooks.cli import follow
-from hayhooks.cli.client import Unreachable, serving
+from hayhooks.cli.client import Unreachable, find_server
 from hayhooks.cli.deploy import usable_name
 from hayhooks.cli.output import CommandError, say
 from hayhooks.cli.staging import PipelinesDirectory, reporting_os_errors
+from hayhooks.cli.wait import say_unreachable, show_result, wait_until_loaded
 from hayhooks.kernel.discovery import WRAPPER_FILE
 from hayhooks.settings import Settings
 
@@ -16,30 +16,30 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def new(settings: Settings, name: str, *, template: str, timeout_s: float) -> int:
-    """Make a deployment *name* of a template; it is served at once if a server runs."""
+    """Create the deployment *name* from a template; a running server serves it at once."""
     name = usable_name(name, hint="")
     directory = PipelinesDirectory(settings.pipelines_dir)
-    if there := directory.claims(name):
-        raise CommandError(f"{there[0]} exists already: use another name")
+    if existing := directory.entries(name):
+        raise CommandError(f"{existing[0]} already exists: use another name")
     source = TEMPLATES / template
     filename = name if source.is_dir() else f"{name}.yml"
-    with directory.workshop() as workshop:
-        made = workshop.new / filename
-        with reporting_os_errors(f"{directory.root / filename} cannot be made"):
+    with directory.staging() as staging:
+        made = staging.new / filename
+        with reporting_os_errors(f"Cannot create {directory.root / filename}"):
             if source.is_dir():
                 shutil.copytree(source, made, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copyfile(source.with_suffix(".yml"), made)
-        change = workshop.deploy(filename, overwrite=False)
+        change = staging.deploy(filename, overwrite=False)
     target = change.target
-    say(f"Made {target}{f'; begin in {target / WRAPPER_FILE}' if target.is_dir() else ''}.")
-    server = serving(directory.root, settings)
+    say(f"Created {target}{f'; edit {target / WRAPPER_FILE}' if target.is_dir() else ''}.")
+    server = find_server(directory.root, settings)
     if isinstance(server, Unreachable):
-        follow.tell_no_server(server)
+        say_unreachable(server)
     else:
-        outcome = follow.follow(server, target, name, timeout_s, lambda: True)
-        follow.show(outcome, name)
-        if not outcome.serves:
+        result = wait_until_loaded(server, target, name, timeout_s, lambda: True)
+        show_result(result, name)
+        if not result.serves:
             return 1
     say((Template(_TRY[template]).substitute(name=name), "dim"))
     return 0

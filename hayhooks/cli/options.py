@@ -1,4 +1,4 @@
-"""Options that several commands have, and the settings that come of them."""
+"""Options that several commands have, and the settings they make."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,32 +13,32 @@ Command = Callable[..., Any]
 
 
 def server_options(command: Command) -> Command:
-    """The options that say where the server is."""
+    """Add the options for the server's address."""
     command = click.option("--port", type=int, help="Port (default: 1416).")(command)
     return click.option("--host", help="Address (default: 127.0.0.1).")(command)
 
 
-def directory(command: Command) -> Command:
-    """The option that says which the pipelines directory is."""
+def directory_option(command: Command) -> Command:
+    """Add the option for the pipelines directory."""
     return click.option(
         "--pipelines-dir", type=click.Path(path_type=Path), help="The pipelines directory (default: pipelines)."
     )(command)
 
 
-def on_the_directory(command: Command) -> Command:
-    """The options of every command that works on the directory and asks the server, if one runs."""
-    return directory(server_options(command))
+def directory_and_server_options(command: Command) -> Command:
+    """Add the options of commands that change the directory and ask the server, if one runs."""
+    return directory_option(server_options(command))
 
 
 def settings_of(options: dict[str, Any]) -> "Settings":
-    """The settings with the given command line *options* on top; a wrong one ends the command with status 2."""
-    from pydantic import ValidationError  # noqa: PLC0415 - --help must not pay for it
+    """Return the settings with command-line *options* on top; exit with status 2 if one is invalid."""
+    from pydantic import ValidationError  # noqa: PLC0415 - --help must stay fast
 
-    from hayhooks.settings import ENV_FILE, Settings, problems  # noqa: PLC0415 - as above
+    from hayhooks.settings import ENV_FILE, Settings, problems  # noqa: PLC0415 - --help must stay fast
 
     try:
         return Settings(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
         raise click.UsageError("\n".join(problems(error))) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"{ENV_FILE} cannot be read as UTF-8 text: {error}") from None
+        raise click.UsageError(f"Cannot read {ENV_FILE} as UTF-8 text: {error}") from None

@@ -1,7 +1,6 @@
-"""What commands print: errors in one line, results on standard output, progress on standard error.
+"""What commands print: results on standard output, errors and progress on standard error.
 
-In a terminal with colours, in a pipe plain. Rich is imported where it draws: `hayhooks pipeline list` in a script need
-not wait for it.
+Coloured in a terminal, plain in a pipe. Rich is imported only where it draws, so that scripts need not wait for it.
 """
 
 import json
@@ -23,29 +22,33 @@ _STYLES: dict[str, dict[str, Any]] = {"": {}, "bold": {"bold": True}, "dim": {"d
 
 
 class CommandError(click.ClickException):
-    """A command cannot do what it was asked to: said in one line, exit status 1."""
+    """A command that failed: one line, exit status 1."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
 
 
 def say(*parts: Cell, err: bool = False) -> None:
-    """Print a line for people, of one or more parts."""
-    click.echo("".join(map(_styled, parts)), err=err, color=False if os.environ.get("NO_COLOR") else None)
+    """Print a line of one or more parts."""
+    styled = [
+        part if isinstance(part, str) else click.style(part[0], **_STYLES.get(part[1], {"fg": part[1]}))
+        for part in parts
+    ]
+    click.echo("".join(styled), err=err, color=False if os.environ.get("NO_COLOR") else None)
 
 
 def note(*parts: Cell) -> None:
-    """Print a line that is not the result."""
+    """Print a line that is not part of the result."""
     say(*parts, err=True)
 
 
 def say_deployment(good: bool, name: str, rest: str) -> None:
-    """Print the line for one deployment, as ``hayhooks dev`` does."""
+    """Print the line of one deployment, in the form of ``hayhooks dev``."""
     say(("✓", "green") if good else ("✗", "red"), " ", (name, "bold"), f"  {rest}".rstrip())
 
 
 def state_cell(state: str) -> Cell:
-    """The *state* of a deployment, for a table."""
+    """Return the *state* of a deployment with its colour."""
     return (state, _STATES.get(state, ""))
 
 
@@ -55,7 +58,7 @@ def say_json(value: Any) -> None:
 
 
 def say_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
-    """Print *rows* below *columns*: drawn to fit in a terminal, in a pipe a line each that is never cut."""
+    """Print a table: fitted to a terminal, or in a pipe one line for each row, never cut."""
     if sys.stdout.isatty():
         _draw_table(columns, rows)
         return
@@ -79,29 +82,22 @@ def _draw_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
     Console(highlight=False).print(table)
 
 
-def _styled(part: Cell) -> str:
-    if isinstance(part, str):
-        return part
-    text, style = part
-    return click.style(text, **_STYLES.get(style, {"fg": style}))
-
-
 class ProgressBar:
-    """Moves a progress on that may be shown."""
+    """A progress bar, or nothing where it is not shown."""
 
     def __init__(self, shown: "Progress | None" = None, what: str = "", total: int | None = None) -> None:
         self._shown = shown
         self._task = shown.add_task(what, total=total) if shown else None
 
     def step(self) -> None:
-        """One more is done."""
+        """Advance by one."""
         if self._shown is not None and self._task is not None:
             self._shown.advance(self._task)
 
 
 @contextmanager
 def progress(what: str, total: int | None = None) -> Iterator[ProgressBar]:
-    """Show in a terminal that something is going on: a bar for *total* steps, else that it has not stopped."""
+    """Show progress in a terminal: a bar if *total* is known, else a spinner."""
     if not sys.stderr.isatty():
         yield ProgressBar()
         return

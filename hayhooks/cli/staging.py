@@ -1,9 +1,9 @@
-"""The pipelines directory, changed one name at a time, so that at every moment it holds the old or the new.
+"""Changes of the pipelines directory, one name at a time: at every moment it holds the old version or the new one.
 
-Whatever is new is made in a hidden *workshop* inside the directory, so on the same file system, and comes into its
-place by one rename, or by an exchange with what it replaces. That goes to the workshop, from where it can be put back,
-and goes with it when all is well. A workshop is held by a lock of its process: one that nobody holds was left behind by
-a process that died, and the next command clears it away.
+A new version is made in a hidden staging directory inside the pipelines directory, on the same file system. One rename,
+or an exchange with the old version, puts it in place. The old version stays in the staging directory until the command
+ends, so that it can be restored. Each staging directory is locked by its process; the next command removes one that
+nobody locks.
 """
 
 import fcntl
@@ -15,81 +15,81 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from hayhooks.cli import swap
+from hayhooks.cli import atomic
 from hayhooks.cli.output import CommandError
 from hayhooks.kernel.discovery import YAML_SUFFIXES, identity_of
 
-_WORKSHOP = ".hayhooks-"
+_STAGING_PREFIX = ".hayhooks-"
 
 
 class PipelinesDirectory:
-    """The pipelines directory *root*, which is created where only it is missing.
+    """The pipelines directory *root*, created if only the last folder of its path is missing.
 
     Raises:
-        CannotError: it is no directory, and cannot become one.
+        CommandError: it is not a directory and cannot be created.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         if not os.path.lexists(self.root) and self.root.parent.is_dir():
-            with suppress(FileExistsError), reporting_os_errors(f"the pipelines directory {self.root} cannot be made"):
+            with suppress(FileExistsError), reporting_os_errors(f"Cannot create the pipelines directory {self.root}"):
                 self.root.mkdir()
         if not self.root.is_dir():
             raise CommandError(
-                f"the pipelines directory {self.root} does not exist: make it, or set HAYHOOKS_PIPELINES_DIR"
+                f"The pipelines directory {self.root} does not exist: create it, or set HAYHOOKS_PIPELINES_DIR"
             )
 
-    def claims(self, name: str) -> list[Path]:
-        """What lies there under *name*: a folder, a YAML file, or links to such."""
+    def entries(self, name: str) -> list[Path]:
+        """Return the folder, YAML files or links that have the name *name*."""
         files = [self.root / f"{name}{suffix}" for suffix in YAML_SUFFIXES]
         return [path for path in (self.root / name, *files) if os.path.lexists(path)]
 
     @contextmanager
-    def workshop(self) -> Iterator["StagingDir"]:
-        """A workshop, until the block ends.
+    def staging(self) -> Iterator["StagingDir"]:
+        """Create a staging directory for the duration of the block.
 
         Raises:
-            CannotError: nothing can be written to the directory.
+            CommandError: the pipelines directory is not writable.
         """
         with ExitStack() as stack:
-            with reporting_os_errors(f"the pipelines directory {self.root} cannot be written to"), _held(self.root):
-                _clear_away(self.root)
-                path = Path(tempfile.mkdtemp(prefix=_WORKSHOP, dir=self.root))
+            with reporting_os_errors(f"Cannot write to the pipelines directory {self.root}"), _held(self.root):
+                _clear_abandoned(self.root)
+                path = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=self.root))
                 stack.callback(remove, path)
-                stack.enter_context(_held(path))  # before another command may look for what is left behind
-                workshop = StagingDir(self.root, path)
-            yield workshop
+                stack.enter_context(_held(path))  # before another command may look for abandoned ones
+                staging = StagingDir(self.root, path)
+            yield staging
 
-    def clear_away(self) -> None:
-        """Remove what commands that died have left, and put back what they had just taken aside."""
-        with reporting_os_errors(f"the pipelines directory {self.root} cannot be written to"), _held(self.root):
-            _clear_away(self.root)
+    def clear_abandoned(self) -> None:
+        """Remove the staging directories of dead commands, and restore what they had moved aside."""
+        with reporting_os_errors(f"Cannot write to the pipelines directory {self.root}"), _held(self.root):
+            _clear_abandoned(self.root)
 
     def move_to_trash(self, path: Path) -> Path:
-        """Move *path*, which lies here, to a folder beside the directory, in one step; returns where it is now.
+        """Move *path* to the trash folder beside the directory in one step; return its new path.
 
         Raises:
-            CannotError: that folder cannot be made, or lies on another file system.
+            CommandError: that folder cannot be created, or is on another file system.
         """
         root = Path(os.path.realpath(self.root))
         trash = root.parent / f".{root.name}-trash"
         name = f"{path.name}-{datetime.now().astimezone():%Y%m%dT%H%M%S}"
         otherwise = f"move {path} away yourself, or delete it with --purge"
-        with reporting_os_errors(f"it cannot be moved to the trash folder {trash} ({otherwise})"), _held(self.root):
+        with reporting_os_errors(f"Cannot move it to the trash folder {trash} ({otherwise})"), _held(self.root):
             trash.mkdir(exist_ok=True)
             number = 1
             while True:
                 place = trash / (name if number == 1 else f"{name}-{number}")
                 with suppress(FileExistsError):
-                    swap.place(path, place)
+                    atomic.place(path, place)
                     return place
                 number += 1
 
 
 class StagingDir:
-    """Where one command makes what is new, and keeps what is old.
+    """The staging directory of one command.
 
-    ``new`` and ``old`` hold at most one entry each, under the name that it has in the directory.
+    ``new`` and ``old`` hold at most one entry each, under its name in the pipelines directory.
     """
 
     def __init__(self, root: Path, path: Path) -> None:
@@ -100,70 +100,70 @@ class StagingDir:
         self.old.mkdir()
 
     def deploy(self, filename: str, *, overwrite: bool) -> "PendingChange":
-        """Put ``new/filename`` into the directory; what was there is kept in ``old``.
+        """Put ``new/filename`` into the directory; the previous version is kept in ``old``.
 
         Raises:
-            CannotError: there is such a thing already, and it is not to be overwritten; or a rename failed.
+            CommandError: it exists and may not be overwritten, or a rename failed.
         """
         new, target = self.new / filename, self.root / filename
-        with reporting_os_errors(f"{target} cannot be written"), _held(self.root):
-            swap.flush(self.new)
+        with reporting_os_errors(f"Cannot write {target}"), _held(self.root):
+            atomic.sync_tree(self.new)
             if not os.path.lexists(target):
-                swap.place(new, target)
+                atomic.place(new, target)
             elif not overwrite:
-                raise CommandError(f"{target} exists already: use --overwrite to replace it")
+                raise CommandError(f"{target} already exists: use --overwrite to replace it")
             else:
                 _replace(new, target, self.old / filename)
-            swap.flush(self.root)
+            atomic.sync(self.root)
         return PendingChange(self, target, identity_of(target, follow_symlinks=False))
 
     def take_out(self, filename: str) -> None:
         """Move an entry of the directory to ``old``."""
-        with reporting_os_errors(f"{self.root / filename} cannot be taken out"), _held(self.root):
+        with reporting_os_errors(f"Cannot remove {self.root / filename}"), _held(self.root):
             (self.root / filename).rename(self.old / filename)
-            swap.flush(self.root)
+            atomic.sync(self.root)
 
 
 class PendingChange:
-    """What was put into the directory in place of something, or of nothing."""
+    """A change of the directory that can still be undone."""
 
-    def __init__(self, workshop: StagingDir, target: Path, identity: tuple[int, int]) -> None:
+    def __init__(self, staging: StagingDir, target: Path, identity: tuple[int, int]) -> None:
         self.target = target
-        self._workshop = workshop
+        self._staging = staging
         self._identity = identity
-        self._old = workshop.old / target.name
+        self._old = staging.old / target.name
         self.replaced = os.path.lexists(self._old)
 
     @property
-    def stands(self) -> bool:
-        """Whether it is still there, and nobody has put something else into its place."""
+    def is_current(self) -> bool:
+        """Whether nobody else has replaced the files since."""
         return identity_of(self.target, follow_symlinks=False) == self._identity
 
     def undo(self) -> bool:
-        """Put back what was there before; False if somebody else has changed it since: then it is theirs.
+        """Restore the previous version; return False if somebody else has replaced the files since.
 
         Raises:
-            CannotError: a rename failed.
+            CommandError: a rename failed.
         """
-        undone = self._workshop.new / self.target.name
-        with reporting_os_errors(f"what was at {self.target} before cannot be put back"), _held(self._workshop.root):
-            if not self.stands:
+        undone = self._staging.new / self.target.name
+        with reporting_os_errors(f"Cannot restore the previous {self.target}"), _held(self._staging.root):
+            if not self.is_current:
                 return False
             if self.replaced:
                 _replace(self._old, self.target, undone)
             else:
                 self.target.rename(undone)
-            swap.flush(self._workshop.root)
+            atomic.sync(self._staging.root)
         return True
 
 
 def _replace(new: Path, target: Path, aside: Path) -> None:
-    """Put *new* in place of *target*, and that *aside*, which lies where *new* does."""
-    if swap.exchange(new, target):
+    """Put *new* in place of *target*, and *target* at *aside*, beside *new*."""
+    if atomic.exchange(new, target):
         new.rename(aside)
         return
-    # Where names cannot be exchanged there is a moment without either. The server bridges it: a name must be away for
-    # 0.4 s to be undeployed. And what a process that died in between has left is put back by `_clear_away`.
+    # For a moment there is neither. The server waits for the removal grace before it undeploys, and after a crash here
+    # `_clear_abandoned` restores the old version.
     target.rename(aside)
     try:
         new.rename(target)
@@ -172,34 +172,34 @@ def _replace(new: Path, target: Path, aside: Path) -> None:
         raise
 
 
-def _clear_away(root: Path) -> None:
-    """Remove the workshops of processes that have died, once what they had just taken aside is back in its place."""
-    for path in sorted(root.glob(f"{_WORKSHOP}*")):
+def _clear_abandoned(root: Path) -> None:
+    """Remove the staging directories of dead processes, after restoring what they had moved aside."""
+    for path in sorted(root.glob(f"{_STAGING_PREFIX}*")):
         with _held(path, wait=False) as held:
             if held and path.is_dir() and not path.is_symlink():
-                _recover(root, path)
+                _restore(root, path)
                 remove(path)
 
 
-def _recover(root: Path, workshop: Path) -> None:
-    """Put back what a process has taken aside that died before it could put something else there."""
-    for old in workshop.glob("old/*"):
-        is_between = os.path.lexists(workshop / "new" / old.name)
-        if is_between and not os.path.lexists(root / old.name):
+def _restore(root: Path, staging: Path) -> None:
+    """Restore what a process moved aside before it died without putting something else there."""
+    for old in staging.glob("old/*"):
+        was_replacing = os.path.lexists(staging / "new" / old.name)
+        if was_replacing and not os.path.lexists(root / old.name):
             with suppress(FileExistsError):
-                swap.place(old, root / old.name)
+                atomic.place(old, root / old.name)
 
 
 @contextmanager
 def _held(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock of the directory *path*, which ends with this process; whether it is held.
+    """Hold the lock of the directory *path*; yield whether it is held. The lock ends with the process.
 
-    On file systems without locks (some of NFS) nobody holds any: there commands that run at the same time may put back
-    what another has just replaced, and workshops are not cleared away.
+    On file systems without locks (some NFS) it is never held: concurrent commands may then undo each other's changes,
+    and staging directories of dead processes are not removed.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:  # cleared away by another command
+    except FileNotFoundError:  # removed by another command
         yield False
         return
     try:
@@ -214,16 +214,16 @@ def _held(path: Path, *, wait: bool = True) -> Iterator[bool]:
 
 
 def remove(path: Path) -> None:
-    """Remove *path*, folders that may not be written to included; of a link the link alone."""
+    """Remove *path*, also folders without write permission; of a link only the link."""
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
         return
-    for directory, _, _ in os.walk(path, onerror=lambda error: _open_up(str(error.filename))):
-        _open_up(directory)
-    shutil.rmtree(path, ignore_errors=True)  # what is left is cleared away by the next command
+    for directory, _, _ in os.walk(path, onerror=lambda error: _make_writable(str(error.filename))):
+        _make_writable(directory)
+    shutil.rmtree(path, ignore_errors=True)  # the next command removes the rest
 
 
-def _open_up(directory: str) -> None:
+def _make_writable(directory: str) -> None:
     if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
         with suppress(OSError):
             os.chmod(directory, 0o700)
@@ -231,7 +231,7 @@ def _open_up(directory: str) -> None:
 
 @contextmanager
 def reporting_os_errors(what: str) -> Iterator[None]:
-    """Tell errors of the file system as *what* could not be done, and why."""
+    """Turn an ``OSError`` in the block into a ``CommandError`` that begins with *what*."""
     try:
         yield
     except OSError as error:

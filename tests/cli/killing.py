@@ -29,7 +29,7 @@ import hayhooks.cli.new  # noqa: F401 - before the forks
 from hayhooks.cli import main as command_line
 from hayhooks.cli.deploy import usable_name
 
-UNSEEN = "hayhooks/cli/swap.py"
+UNSEEN = "hayhooks/cli/atomic.py"
 CALLS = ("open", "os.", "shutil.", "fcntl.", "tempfile.")
 
 

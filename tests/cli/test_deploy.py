@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse
 
 from hayhooks import Settings, create_app
 from hayhooks.cli import main as command_line
-from hayhooks.cli.deploy import described
+from hayhooks.cli.deploy import with_description
 from hayhooks.cli.staging import PipelinesDirectory
 from tests.cli.killing import contents
 from tests.cli.processes import HAYHOOKS, environment, started
@@ -97,7 +97,7 @@ def test_an_existing_name_is_only_replaced_when_told_to_and_equal_files_are_no_r
     refused = pipeline("deploy-files", source, cwd=tmp_path, port=port)
     same = pipeline("deploy-files", source, "--overwrite", cwd=tmp_path, port=port)
     assert (refused.returncode, same.returncode) == (1, 0)
-    assert "echo exists already: use --overwrite" in refused.stderr
+    assert "echo already exists: use --overwrite" in refused.stderr
     assert server.state("echo")["loaded_at"] == loaded_at
 
     wrapper(source, "2")
@@ -157,7 +157,7 @@ def test_no_rollback_leaves_what_failed_and_a_new_name_that_failed_is_taken_out(
     assert (left.returncode, new.returncode) == (1, 1)
     assert server.state("echo")["state"] == "stale"
     assert contents(server.root / "echo") == contents(source)
-    assert "taken out again" in new.stdout
+    assert "removed again" in new.stdout
     assert listed(server.root) == ["echo"]
 
 
@@ -192,7 +192,7 @@ def test_a_copy_is_whole_and_the_source_is_not_touched(root, source, tmp_path):
     assert (root / "echo/script.sh").stat().st_mode & 0o777 == 0o755
     assert (root / "echo/closed").stat().st_mode & 0o777 == 0o755  # who owns it can replace it
     for name in ("fifo", "socket"):
-        assert f"{source}/{name} is no file that can be copied: it was left out" in done.stderr
+        assert f"{source}/{name} is a special file: it was not copied" in done.stderr
 
 
 def test_a_link_that_leads_out_of_the_folder_is_warned_of(root, source, tmp_path):
@@ -220,7 +220,7 @@ def test_a_link_saves_no_files_follows_the_folder_and_goes_alone(server, port, s
 
     gone = pipeline("undeploy", "echo", cwd=tmp_path, port=port)
     assert gone.returncode == 0
-    assert f"{source} is as it was" in gone.stdout
+    assert f"{source} is unchanged" in gone.stdout
     assert listed(server.root) == []
     assert listed(source) == ["pipeline_wrapper.py"]
 
@@ -237,7 +237,7 @@ def test_a_folder_of_the_directory_is_copied_to_another_name_and_not_to_its_own(
 
     assert [done.returncode for done in (copied, itself, by_link, from_inside)] == [0, 0, 0, 0]
     for done in (itself, by_link, from_inside):
-        assert "nothing is copied" in done.stdout
+        assert "nothing was copied" in done.stdout
         assert "✓ echo" in done.stdout
     assert (root / "echo").stat().st_ino == inode
     assert listed(root) == ["copy", "echo"]
@@ -254,28 +254,28 @@ def test_a_folder_is_not_put_into_itself_nor_in_place_of_what_it_lies_in(root, t
     within = pipeline("deploy-files", inner, "-n", "echo", "-o", *option, cwd=tmp_path)
 
     assert (around.returncode, within.returncode) == (2, 2)
-    assert "holds the pipelines directory" in around.stderr
-    assert "lies in" in within.stderr
+    assert "contains the pipelines directory" in around.stderr
+    assert "is inside" in within.stderr
     assert contents(root) == before
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("..", "no name of a deployment"),
-        (".", "no name of a deployment"),
-        ("", "no name of a deployment"),
-        ("a/b", "no name of a deployment"),
-        ("/etc", "no name of a deployment"),
-        (".hidden", "no name of a deployment"),
-        ("_private", "passes over"),
-        ("echo~", "passes over"),
+        ("..", "not a valid name"),
+        (".", "not a valid name"),
+        ("", "not a valid name"),
+        ("a/b", "not a valid name"),
+        ("/etc", "not a valid name"),
+        (".hidden", "not a valid name"),
+        ("_private", "server ignores"),
+        ("echo~", "server ignores"),
         ("status", "belongs to a route"),
         ("docs", "belongs to a route"),
         ("v1", "belongs to a route"),
         ("my echo", "cannot be a part of a URL"),
         ("what?", "cannot be a part of a URL"),
-        ("echo.yml", "looks like a file's"),
+        ("echo.yml", "has the suffix of a file"),
     ],
 )
 @pytest.mark.parametrize("command", ["deploy-files", "new"])
@@ -544,12 +544,12 @@ class PipelineWrapper(BasePipelineWrapper):
 @pytest.mark.parametrize(
     ("name", "status", "message"),
     [
-        ("nothing", 1, "there is no 'nothing'"),
+        ("nothing", 1, "There is no 'nothing'"),
         ("data", 1, "no deployment"),
         ("both", 1, "both called 'both'"),
-        ("..", 2, "no name of a deployment"),
-        ("a/../echo", 2, "no name of a deployment"),
-        (".env", 2, "no name of a deployment"),
+        ("..", 2, "not a valid name"),
+        ("a/../echo", 2, "not a valid name"),
+        (".env", 2, "not a valid name"),
     ],
 )
 def test_undeploy_takes_nothing_but_one_deployment(root, tmp_path, name, status, message):
@@ -610,7 +610,7 @@ def test_a_folder_does_not_take_the_name_of_a_yaml_file_nor_the_other_way_round(
     ],
 )
 def test_a_description_is_written_into_the_yaml_and_the_rest_stays(text, expected):
-    assert described(text.encode(), "D").decode() == expected
+    assert with_description(text.encode(), "D").decode() == expected
 
 
 @pytest.mark.parametrize("text", ["- a\n", "", "{a: 1}\n", "a: [\n", "\xff"])
@@ -629,7 +629,7 @@ def test_what_a_killed_command_has_left_is_cleared_away_by_the_next_but_not_what
     root, source, tmp_path
 ):
     (root / ".hayhooks-dead/new").mkdir(parents=True)
-    with PipelinesDirectory(root).workshop():
+    with PipelinesDirectory(root).staging():
         alive = [name for name in listed(root) if name != ".hayhooks-dead"]
         replace(root / ".hayhooks-dead2/new/file", "")
         done = pipeline("deploy-files", source, "--no-check", cwd=tmp_path)
@@ -672,9 +672,9 @@ def _ask_with_and_without_a_key(port: str, source: Path, tmp_path: Path) -> None
     called = pipeline("run", "echo", cwd=tmp_path, port=port, API_KEYS="secret")
 
     assert (refused.returncode, deployed.returncode, asked.returncode, called.returncode) == (1, 0, 0, 0)
-    assert refused.stderr.endswith("wants a key: set HAYHOOKS_API_KEYS to one that it knows\n")
-    assert "wants a key: set HAYHOOKS_API_KEYS" in deployed.stderr
-    assert "What the server there makes of it could not be asked." in deployed.stdout
+    assert refused.stderr.endswith("requires an API key: set HAYHOOKS_API_KEYS to one of the server's keys\n")
+    assert "requires an API key: set HAYHOOKS_API_KEYS" in deployed.stderr
+    assert "The server could not be asked for the result." in deployed.stdout
     assert "next start" not in deployed.stdout
     assert json.loads(asked.stdout)["pipelines"] == ["echo"]
     assert "secret" not in refused.stderr + asked.stderr
@@ -712,7 +712,7 @@ def test_an_interrupt_while_it_waits_says_what_stays_and_leaves_nothing_else(ser
     server.eventually(lambda: server.state("echo")["state"] == "serving")
 
     assert done.returncode == 1
-    assert "echo stays deployed; `hayhooks status` tells what the server makes of it\n" in done.stderr
+    assert "echo stays deployed; `hayhooks status` shows the result\n" in done.stderr
     assert done.stderr.splitlines()[-1] == "Aborted!"
     assert listed(root) == ["echo"]
 

@@ -306,7 +306,7 @@ def test_run_uploads_files_and_those_of_directories(server, port, tmp_path):
         (["kind", "-p", "kind=5"], 1, "there is no pipeline 'kind'; did you mean 'kinds'?"),
         (["kinds", "-p", "kind"], 2, "write it as key=value"),
         (["kinds", "-f", "nowhere"], 2, "'nowhere' does not exist"),
-        (["kinds", "-d", "empty"], 2, "there are no files in it"),
+        (["kinds", "-d", "empty"], 2, "the directory has no files"),
         (["../status"], 1, "404"),
     ],
 )
@@ -358,7 +358,7 @@ def test_every_template_is_served_at_once_and_answers(server, root, port, tmp_pa
     done = pipeline("new", "mine", "-t", template, cwd=tmp_path, port=port)
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"Made {root}/mine; begin in {root}/mine/pipeline_wrapper.py." in done.stdout
+    assert f"Created {root}/mine; edit {root}/mine/pipeline_wrapper.py." in done.stdout
     assert "✓ mine" in done.stdout
     parameters = [part for key, value in arguments.items() for part in ("-p", f"{key}={value}")]
     assert answer in pipeline("run", "mine", *parameters, cwd=tmp_path, port=port).stdout
@@ -397,7 +397,7 @@ def test_new_does_not_overwrite(root, tmp_path):
 
     assert [done.returncode for done in results] == [1, 1]
     assert (root / "mine.yaml").read_text() == "x"
-    assert "exists already" in results[0].stderr
+    assert "already exists" in results[0].stderr
 
 
 def test_new_names_no_option_that_it_does_not_have(root, tmp_path):

@@ -1,0 +1,133 @@
+"""Wait for the running server to load or release a deployment."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hayhooks.cli.client import NoAnswerError, Server, Unreachable, differing_workers
+from hayhooks.cli.output import CommandError, note, progress, say, say_deployment
+
+_STEP_S = 0.05
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class DeployResult:
+    """What the server made of the files under one name."""
+
+    state: dict[str, Any]  # the body of /status/{name}
+    serves: bool  # every worker serves these files
+
+
+def wait_until_loaded(
+    server: Server, path: Path, name: str, timeout_s: float, is_current: Callable[[], bool]
+) -> DeployResult:
+    """Wait until the server has loaded the files at *path*, or has failed to.
+
+    Args:
+        server: one that serves the directory of *path*.
+        path: the folder or file, or a link to it.
+        name: the deployment's.
+        timeout_s: how long to wait.
+        is_current: whether the change of this command is still in place.
+
+    Raises:
+        CommandError: the time is over, the server has stopped, or somebody else has replaced the files.
+    """
+    status = os.stat(path)
+    identity = (status.st_dev, status.st_ino)
+
+    def result() -> DeployResult | None:
+        if not is_current():
+            raise CommandError(f"{path} has been replaced by another process: ask `hayhooks status`")
+        state = server.state(name)
+        return None if state is None else _result_of(server, state, identity)
+
+    return _wait(result, f"Waiting for the server to load {name}", timeout_s, f"has not loaded {name}")
+
+
+def wait_until_released(server: Server, name: str, timeout_s: float) -> str:
+    """Wait until no request can reach *name*, then until its requests are finished.
+
+    Returns:
+        What the server still waits for, "" if nothing.
+
+    Raises:
+        CommandError: it is still served after *timeout_s*, or the server has stopped.
+    """
+    end = time.monotonic() + timeout_s
+
+    def is_removed() -> bool:
+        body = server.status()
+        return all(entry["name"] != name for entry in body["deployments"]) and not differing_workers(body)
+
+    _wait(is_removed, f"Waiting for the server to remove {name}", timeout_s, f"still serves {name}")
+    try:
+        _wait(
+            lambda: not _draining(server, name),
+            f"Waiting for the requests of {name}",
+            max(end - time.monotonic(), 0),
+            f"still answers requests of {name}",
+        )
+    except CommandError:
+        return _draining(server, name)
+    return ""
+
+
+def show_result(result: DeployResult, name: str) -> None:
+    """Print *result* in the form of ``hayhooks dev``."""
+    state = result.state
+    if result.serves:
+        endpoints = "  ".join(f"POST {path}" for path in state["endpoints"])
+        say_deployment(True, name, f"{state['revision']}  {endpoints}")
+        return
+    say_deployment(False, name, state["failed_revision"])
+    for line in str(state["error"]).partition("\n\n")[0].splitlines():  # the rest is the traceback
+        say((f"  {line}", "cyan" if line.startswith("hint: ") else "red"))
+    if state["revision"]:
+        say((f"  revision {state['revision']} keeps serving", "yellow"))
+
+
+def say_unreachable(server: Unreachable) -> None:
+    """Say why the server was not asked, and what becomes of the change."""
+    note((server.why, "yellow"))
+    if server.is_refused:
+        say("The server could not be asked for the result.")
+    else:
+        say("It will be served at the next start.")
+
+
+def _result_of(server: Server, state: dict[str, Any], identity: tuple[int, int]) -> DeployResult | None:
+    """Return the result for the files with *identity*; None while the server has not found or loaded them."""
+    found = state["found"]
+    if found is None or (found["device"], found["inode"]) not in (identity, (0, 0)):
+        return None
+    if state["failed_revision"] == found["revision"]:
+        return DeployResult(state, serves=False)
+    is_serving = state["revision"] == found["revision"] and state["state"] == "serving"
+    return DeployResult(state, serves=True) if is_serving and not differing_workers(server.status()) else None
+
+
+def _draining(server: Server, name: str) -> str:
+    waiting = [retired["why"] for retired in server.status()["retired"] if retired["name"] == name]
+    return "; ".join(why for why in waiting if not why.startswith("still referred to"))
+
+
+def _wait(result: Callable[[], T | None], what: str, timeout_s: float, failing: str) -> T:
+    end = time.monotonic() + timeout_s
+    with progress(what):
+        while True:
+            try:
+                if found := result():
+                    return found
+            except NoAnswerError as error:
+                raise CommandError(f"The server stopped while the command waited for it: {error}") from None
+            if time.monotonic() > end:
+                raise CommandError(
+                    f"The server {failing} after {timeout_s:g} s: ask `hayhooks status`, or wait longer (--timeout)"
+                )
+            time.sleep(_STEP_S)
