@@ -117,7 +117,7 @@ def undeploy(name: str, purge: bool, timeout_s: float, **options: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 @directory_and_server_options
 def list_(as_json: bool, **options: Any) -> None:
-    """List the deployments in the directory and their state in the server."""
+    """List the deployments and their states."""
     from hayhooks.cli.status import list_pipelines  # noqa: PLC0415 - imports the settings
 
     sys.exit(list_pipelines(settings_of(options), as_json=as_json))
@@ -129,9 +129,10 @@ def list_(as_json: bool, **options: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @_timeout_option(120)
 def check(path: Path, name: str | None, as_json: bool, timeout_s: float) -> None:
-    """Load a wrapper in a separate process and print what it offers.
+    """Load a wrapper and print what it offers.
 
-    DIR is a wrapper's folder or a YAML file. Prints its operations, endpoints, models and warnings. Exit status 1 if it
+    DIR is a folder or a YAML file, loaded in a separate process. Prints its operations, endpoints, models and warnings.
+    Exit status 1 if it
     does not load.
     """
     from hayhooks.cli.check import check  # noqa: PLC0415 - imports the settings

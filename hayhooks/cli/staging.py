@@ -82,6 +82,7 @@ class PipelinesDirectory:
                 place = trash / (name if number == 1 else f"{name}-{number}")
                 with suppress(FileExistsError):
                     atomic.place(path, place)
+                    atomic.sync(self.root)
                     return place
                 number += 1
 

@@ -16,7 +16,7 @@ def test_config_tells_every_setting_with_its_source(tmp_path):
     assert told["HAYHOOKS_ROOT_PATH"] == {"value": "/file", "source": ".env"}
     assert told["HAYHOOKS_WORKERS"] == {"value": 1, "source": "default"}
     lines = hayhooks("config", "--port", "3", cwd=tmp_path).stdout.splitlines()
-    assert lines[0].split() == ["setting", "value", "from"]
+    assert lines[0].split() == ["setting", "value", "source"]
     assert ["HAYHOOKS_PORT", "3", "command", "line"] in [line.split() for line in lines]
     assert len(lines) == 1 + len(told)
 
@@ -44,7 +44,7 @@ def test_an_environment_file_that_is_no_text_is_told_in_a_line(tmp_path, command
     result = hayhooks(command, cwd=tmp_path)
 
     assert result.returncode == 2
-    assert "Error: .env cannot be read as UTF-8 text" in result.stderr
+    assert "Error: Cannot read .env as UTF-8 text" in result.stderr
     assert "Traceback" not in result.stderr
 
 

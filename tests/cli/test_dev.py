@@ -28,7 +28,7 @@ def test_dev_tells_what_becomes_of_every_save(tmp_path):
         assert re.match(r"  revision [0-9a-f]{12} keeps serving", lines[-1])
 
         replace(wrapper, "ANSWER = 'new '\n" + ECHO)
-        server.prints("is what serves, again")
+        server.prints("serves again")
 
         wrapper.unlink()
         server.prints("- echo  removed")
@@ -75,4 +75,4 @@ def test_dev_refuses_a_file_that_is_none(tmp_path):
     done = hayhooks("dev", "notes.txt", cwd=tmp_path)
 
     assert done.returncode == 2
-    assert "notes.txt is neither a directory nor a pipeline in YAML (*.yml, *.yaml)" in " ".join(done.stderr.split())
+    assert "notes.txt is neither a directory nor a YAML pipeline (*.yml, *.yaml)" in " ".join(done.stderr.split())

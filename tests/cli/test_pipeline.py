@@ -186,9 +186,9 @@ def test_check_has_the_shared_modules_and_the_check_of_the_wrapper(tmp_path):
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        ("import os; os._exit(3)", "the process that loaded it ended with exit status 3"),
-        ("import ctypes; ctypes.string_at(0)", "the process that loaded it ended by SIGSEGV"),
-        ("import time; time.sleep(600)", "it was not loaded after 6 s (--timeout)"),
+        ("import os; os._exit(3)", "the loading process ended with exit status 3"),
+        ("import ctypes; ctypes.string_at(0)", "the loading process ended by SIGSEGV"),
+        ("import time; time.sleep(600)", "the load was not complete after 6 s (--timeout)"),
         ("import subprocess; subprocess.Popen(['sleep', '600']); import os; os._exit(0)", "exit status 0"),
         ("raise SystemExit(5)", "SystemExit: 5"),
         ("x = (", "SyntaxError: '(' was never closed"),
@@ -302,9 +302,9 @@ def test_run_uploads_files_and_those_of_directories(server, port, tmp_path):
     [
         (["kinds", "-p", "kind=none"], 1, "Pipeline execution failed: no such kind (500)"),
         (["kinds"], 1, "kind: Field required"),
-        (["kinds", "-p", "kind=5"], 1, "for a text write -p 'kind=\"5\"'"),
+        (["kinds", "-p", "kind=5"], 1, "to send text write -p 'kind=\"5\"'"),
         (["kind", "-p", "kind=5"], 1, "there is no pipeline 'kind'; did you mean 'kinds'?"),
-        (["kinds", "-p", "kind"], 2, "write it as key=value"),
+        (["kinds", "-p", "kind"], 2, "expected key=value"),
         (["kinds", "-f", "nowhere"], 2, "'nowhere' does not exist"),
         (["kinds", "-d", "empty"], 2, "the directory has no files"),
         (["../status"], 1, "404"),

@@ -66,4 +66,4 @@ def test_a_server_that_is_not_hayhooks_is_told(tmp_path, server, port):
     result = hayhooks("status", "--port", port, cwd=tmp_path)
 
     assert result.returncode == 1
-    assert "no hayhooks server" in result.stderr
+    assert "not a hayhooks server" in result.stderr

@@ -56,7 +56,7 @@ def test_a_command_that_does_not_know_of_tls_says_how_to_tell_it(tmp_path: Path,
         trusting = hayhooks("status", cwd=tmp_path, PORT=str(server.port), SSL_CERTFILE=str(certfile))
 
     assert "If it serves TLS, set HAYHOOKS_USE_HTTPS=true" in by_http.stderr
-    assert "HAYHOOKS_SSL_CERTFILE names a certificate to trust" in by_https.stderr
+    assert "Set HAYHOOKS_SSL_CERTFILE to a certificate to trust" in by_https.stderr
     assert trusting.returncode == 0, trusting.stderr
 
 
