@@ -132,8 +132,7 @@ def check(path: Path, name: str | None, as_json: bool, timeout_s: float) -> None
     """Load a wrapper and print what it offers.
 
     DIR is a folder or a YAML file, loaded in a separate process. Prints its operations, endpoints, models and warnings.
-    Exit status 1 if it
-    does not load.
+    Exit status 1 if it does not load.
     """
     from hayhooks.cli.check import check  # noqa: PLC0415 - imports the settings
 
