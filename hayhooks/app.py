@@ -7,7 +7,7 @@ uvicorn ─> CORS ─> request context (id, record, exceptions to responses) ─
 import asyncio
 import importlib
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 
@@ -171,6 +171,11 @@ class Hayhooks(DecoratedStarlette):
 
 class _Router(Router):
     """The user's routes. When a StartError ends the start, the server gets its message without the traceback."""
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:  # type: ignore[override]  # as awaitable as Starlette's coroutine
+        if self.routes or scope["type"] == "lifespan":
+            return super().__call__(scope, receive, send)
+        return dispatch(scope, receive, send)  # nothing to match: benchmark row run-async falls by 2 % without this
 
     async def lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         failed: list[Message] = []
