@@ -17,31 +17,20 @@ from typing import Any, TypeVar
 
 import httpx
 import uvicorn
+from starlette.applications import Starlette
 
 from hayhooks import Settings, create_app
 from hayhooks.app import Hayhooks
 from hayhooks.server.config import server_options
 from hayhooks.server.run import Server
 from tests.network import connected
+from tests.wrappers import source
 
 T = TypeVar("T")
 
 DEADLINE_S = 15.0
 
-ECHO = """
-from hayhooks import BasePipelineWrapper
-
-
-class PipelineWrapper(BasePipelineWrapper):
-    def setup(self):
-        pass
-
-    def run_api(self, text: str = "") -> str:
-        return ANSWER + text
-
-    def run_chat_completion(self, model, messages, body):
-        return ANSWER
-"""
+ECHO = "\n" + source("echo")
 
 
 def eventually(condition: Callable[[], T], what: str = "", deadline_s: float = DEADLINE_S) -> T:
@@ -178,6 +167,22 @@ def serving(root: Path, app: Hayhooks | None = None, **settings: Any) -> Iterato
         live = LiveServer(app, root, f"http://127.0.0.1:{port}")
         with live.client:
             yield live
+    finally:
+        server.should_exit = True
+        thread.join(timeout=30)
+
+
+@contextmanager
+def also_at(app: Starlette, root_path: str = "") -> Iterator[str]:
+    """Serve *app*, whose lifespan another server runs already, on another port; yields the URL."""
+    server = uvicorn.Server(
+        uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="off", root_path=root_path)
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        eventually(lambda: server.started, "the server to start")
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join(timeout=30)

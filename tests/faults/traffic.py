@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 
 from tests.live_server import LiveServer, replace
+from tests.wrappers import source
 
 # Version n of the deployment under test. The version is said three times, in three files: an answer of mixed versions
 # is a torn revision.
@@ -32,18 +33,7 @@ class PipelineWrapper(BasePipelineWrapper):
         yield f" {{helper.VERSION}}"
 """
 
-BYSTANDER = """
-import uuid
-from hayhooks import BasePipelineWrapper
-
-
-class PipelineWrapper(BasePipelineWrapper):
-    def setup(self):
-        self.born = uuid.uuid4().hex
-
-    def run_api(self) -> str:
-        return self.born
-"""
+BYSTANDER = source("bystander")
 
 
 def files(version: int) -> dict[str, str]:

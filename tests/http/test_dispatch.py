@@ -231,7 +231,7 @@ def test_a_pipeline_may_be_called_chat_beside_the_path_of_that_name(server: Live
     assert server.client.post("/chat/completions", content=b"x").status_code == 400
 
 
-def test_dispatch_looks_at_as_many_routes_with_a_hundred_deployments_as_with_one(server: LiveServer, monkeypatch):
+def test_dispatch_looks_at_as_many_routes_with_a_hundred_deployments_as_with_one(own_server: LiveServer, monkeypatch):
     counted: list[str] = []
     matches = Route.matches
 
@@ -243,14 +243,14 @@ def test_dispatch_looks_at_as_many_routes_with_a_hundred_deployments_as_with_one
 
     def count(name: str) -> int:
         counted.clear()
-        assert server.run(name) == ""
+        assert own_server.run(name) == ""
         return len(counted)
 
-    server.serve("first", answer="")
+    own_server.serve("first", answer="")
     one = count("first")
     for number in range(99):
-        server.write(f"other{number}", answer="")
-    server.eventually(lambda: len(server.status()["pipelines"]) == 100)
+        own_server.write(f"other{number}", answer="")
+    own_server.eventually(lambda: len(own_server.status()["pipelines"]) == 100)
 
     assert count("other98") == one
 

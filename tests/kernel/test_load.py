@@ -240,20 +240,22 @@ def test_a_home_that_haystack_cannot_write_to_is_told_with_what_to_set(server: L
     server.eventually(lambda: "hint: HAYSTACK_TELEMETRY_ENABLED=false" in server.state("homeless")["error"])
 
 
-def test_a_hint_names_what_to_install(server: LiveServer):
-    server.write("one", "import yaml_of_nobody")
-    server.write("two", "import sklearn")
-    server.write("three", "import sklearn", {"requirements.txt": "scikit-learn"})
-    server.write("four", "import fourier_of_nobody")
-    server.write("five", "from .nothing import x")
-    server.eventually(lambda: len(server.status()["deployments"]) == 5 and not server.app.switch.live.snapshot.loading)
-    errors = {entry["name"]: entry["error"] for entry in server.status()["deployments"]}
+def test_a_hint_names_what_to_install(own_server: LiveServer):
+    own_server.write("one", "import yaml_of_nobody")
+    own_server.write("two", "import sklearn")
+    own_server.write("three", "import sklearn", {"requirements.txt": "scikit-learn"})
+    own_server.write("four", "import fourier_of_nobody")
+    own_server.write("five", "from .nothing import x")
+    own_server.eventually(
+        lambda: len(own_server.status()["deployments"]) == 5 and not own_server.app.switch.live.snapshot.loading
+    )
+    errors = {entry["name"]: entry["error"] for entry in own_server.status()["deployments"]}
 
     assert "hint: pip install yaml-of-nobody" in errors["one"]
     assert "hint: pip install scikit-learn" in errors["two"]
     assert "hint: pip install fourier-of-nobody" in errors["four"]
     assert "hint:" not in errors["five"]
-    assert f"hint: pip install -r {server.root}/three/requirements.txt" in errors["three"]
+    assert f"hint: pip install -r {own_server.root}/three/requirements.txt" in errors["three"]
 
 
 def test_pipelines_are_warmed_up_before_they_serve_and_closed_after(server: LiveServer, tmp_path: Path):

@@ -21,7 +21,8 @@ from hayhooks.endpoints import BUILTIN
 from hayhooks.http.dispatch import build_generation
 from hayhooks.kernel.state import Snapshot
 from hayhooks.openapi.describe import DocumentedRoute
-from tests.endpoints.wrappers import (
+from tests.live_server import ECHO, LiveServer, also_at, serving
+from tests.openapi.varied import (
     EVENTS,
     HAYSTACK,
     OPENAI,
@@ -32,11 +33,9 @@ from tests.endpoints.wrappers import (
     UPLOAD_IF_ANY,
     UPLOADS,
     VARIED,
-    also_at,
     serve_varied,
     wrapper,
 )
-from tests.live_server import ECHO, LiveServer, serving
 
 BROKEN_SCHEMA = """
 from pydantic import BaseModel
@@ -199,7 +198,7 @@ def needs_key(operation: Any) -> bool:
 
 def test_operation_ids_are_names_for_code_and_each_has_its_own(own_server: LiveServer):
     for name in ("a-b", "a.b", "a_b", "größe"):
-        own_server.write(name, wrapper(OPENAI))
+        own_server.write(name, OPENAI)
     own_server.eventually(lambda: len(own_server.status()["pipelines"]) == 4)
 
     ids = [operation["operationId"] for operation in operations(own_server)]
@@ -210,7 +209,7 @@ def test_operation_ids_are_names_for_code_and_each_has_its_own(own_server: LiveS
 
 
 def test_descriptions_are_the_docstrings(server: LiveServer):
-    server.serve("typed", wrapper(TYPED))
+    server.serve("typed", TYPED)
     whole = document(server)
     run = whole["paths"]["/typed/run"]["post"]
     request = resolved(whole, run["requestBody"]["content"]["application/json"]["schema"])
@@ -225,8 +224,8 @@ def test_descriptions_are_the_docstrings(server: LiveServer):
 
 
 def test_models_of_one_name_in_two_wrappers_stay_apart(server: LiveServer):
-    server.serve("first", wrapper(TYPED))
-    server.serve("second", wrapper(OTHER_ITEM))
+    server.serve("first", TYPED)
+    server.serve("second", OTHER_ITEM)
 
     schemas = document(server)["components"]["schemas"]
 
@@ -256,8 +255,8 @@ def test_content_types_are_those_of_the_method(server: LiveServer, body: str, ta
 
 
 def test_uploads_are_what_browsers_show_a_file_chooser_for(server: LiveServer):
-    server.serve("some", wrapper(UPLOADS))
-    server.serve("one", wrapper(UPLOAD_IF_ANY))
+    server.serve("some", UPLOADS)
+    server.serve("one", UPLOAD_IF_ANY)
     binary = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
 
     some = operation(server, "/some/run")["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
@@ -269,7 +268,7 @@ def test_uploads_are_what_browsers_show_a_file_chooser_for(server: LiveServer):
 
 
 def test_chat_answers_whole_or_as_events_and_names_a_model_that_there_is(server: LiveServer):
-    server.serve("talks", wrapper(OPENAI))
+    server.serve("talks", OPENAI)
 
     by_model, by_path = operation(server, "/v1/chat/completions"), operation(server, "/talks/chat")
 
@@ -293,7 +292,7 @@ def test_only_what_a_wrapper_implements_is_shown(server: LiveServer):
 
 
 def test_haystacks_data_is_described_as_it_is_sent(server: LiveServer):
-    server.serve("data", wrapper(HAYSTACK))
+    server.serve("data", HAYSTACK)
     whole = document(server)
     request = resolved(
         whole, whole["paths"]["/data/run"]["post"]["requestBody"]["content"]["application/json"]["schema"]
@@ -308,7 +307,7 @@ def test_haystacks_data_is_described_as_it_is_sent(server: LiveServer):
 @pytest.mark.parametrize("body", [BROKEN_SCHEMA, NO_JSON_IN_SCHEMA, CALLABLE], ids=["raises", "no JSON", "callable"])
 def test_what_has_no_json_schema_takes_nothing_else_with_it(server: LiveServer, body: str):
     server.serve("odd", wrapper(body))
-    server.serve("typed", wrapper(TYPED))
+    server.serve("typed", TYPED)
 
     whole = document(server)
 
@@ -329,10 +328,10 @@ def test_the_document_follows_the_directory(own_server: LiveServer):
 
 
 def test_a_new_generation_describes_only_what_is_new(server: LiveServer):
-    server.serve("old", wrapper(TYPED))
+    server.serve("old", TYPED)
     document(server)
     kept = server.app.switch.live.snapshot.deployments["old"].runtime.cache.copy()
-    server.serve("new", wrapper(TYPED))
+    server.serve("new", TYPED)
 
     document(server)
 
@@ -363,7 +362,7 @@ def test_who_has_it_already_gets_304_until_it_changes(server: LiveServer, path: 
 
 
 def test_the_schema_of_one_deployment_stands_for_itself(server: LiveServer):
-    server.serve("typed", wrapper(TYPED))
+    server.serve("typed", TYPED)
 
     schema = server.client.get("/typed/schema").raise_for_status().json()
     (run,) = schema["operations"]
@@ -409,11 +408,11 @@ def test_keys_are_said_to_be_needed_where_they_are(root: Path):
         assert "secret" not in str(whole)
 
 
-def test_the_names_of_the_pages_cannot_be_deployed(server: LiveServer):
+def test_the_names_of_the_pages_cannot_be_deployed(own_server: LiveServer):
     for name in ("docs", "redoc", "openapi.json", "openapi.yaml", "draw"):
-        server.write(name, answer="")
+        own_server.write(name, answer="")
 
-    server.eventually(lambda: [entry["state"] for entry in server.status()["deployments"]] == ["failed"] * 5)
+    own_server.eventually(lambda: [entry["state"] for entry in own_server.status()["deployments"]] == ["failed"] * 5)
 
 
 def test_every_endpoint_is_described():
@@ -447,12 +446,12 @@ def test_docstrings_that_hayhooks_wrote_are_not_the_users(server: LiveServer):
 
 
 def test_what_was_made_of_a_deployment_goes_with_it(server: LiveServer):
-    server.serve("data", wrapper(HAYSTACK))
+    server.serve("data", HAYSTACK)
     old = weakref.ref(server.app.switch.live.snapshot.deployments["data"].wrapper)
     for path in ("/openapi.json", "/openapi.yaml", "/data/schema", "/draw/data", "/draw/data?format=svg"):
         assert server.client.get(path).status_code == 200
 
-    server.serve("data", wrapper(OTHER_ITEM))
+    server.serve("data", OTHER_ITEM)
 
     server.eventually(lambda: not server.status()["retired"] and old() is None, "the old wrapper to go")
 

@@ -14,8 +14,8 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from tests.endpoints.wrappers import TYPED, UPLOADS, also_at, wrapper
-from tests.live_server import LiveServer
+from tests.live_server import LiveServer, also_at
+from tests.openapi.varied import TYPED, UPLOADS
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -97,8 +97,8 @@ def look(browser: str, url: str, profile: Path, proxy: Elsewhere) -> tuple[str, 
 def test_a_browser_shows_the_operations_and_asks_nobody_else(
     browser: str, server: LiveServer, tmp_path: Path, page: str, more: str, prefix: str
 ):
-    server.serve("typed", wrapper(TYPED))
-    server.serve("uploads", wrapper(UPLOADS))
+    server.serve("typed", TYPED)
+    server.serve("uploads", UPLOADS)
     app = Starlette(routes=[Mount(prefix or "/", server.app)])
 
     with elsewhere() as proxy, also_at(app) as url:
