@@ -1,7 +1,6 @@
 """Request bodies: how large they may be, how long they may pause, and reading one whole."""
 
 import asyncio
-import threading
 from typing import Any
 
 from starlette.requests import ClientDisconnect
@@ -9,6 +8,7 @@ from starlette.types import Message, Receive, Scope
 
 from hayhooks.errors import RefusedError
 from hayhooks.http.context import context_of
+from hayhooks.http.shared_timer import SharedTimer
 
 
 class LimitedReceive:
@@ -41,16 +41,16 @@ class LimitedReceive:
                 if name == b"content-length" and value.isdigit():
                     self._refuse_if_larger(int(value[:20]))  # more digits would only take time
         self._task = task = asyncio.current_task()
-        self._timeout.start(self)
+        self._timeout.add(self)
         try:
             message = await self._receive()
         except asyncio.CancelledError:
             if not self._expired or task is None or task.uncancel() > 0:  # somebody else cancels the request
                 raise
-            text = f"No request body data received for {self._timeout.after_s:g} s (HAYHOOKS_READ_TIMEOUT)"
+            text = f"No request body data received for {self._timeout.delay_s:g} s (HAYHOOKS_READ_TIMEOUT)"
             raise RefusedError(408, text, headers={"Connection": "close"}) from None
         finally:
-            self._timeout.stop(self)
+            self._timeout.discard(self)
             self._task = None
         if message["type"] == "http.request":
             received += len(message.get("body", b""))
@@ -70,40 +70,11 @@ class LimitedReceive:
             raise RefusedError(413, f"The body is larger than the {limit:,} bytes that are allowed ({setting})")
 
 
-class ReadTimeout(threading.local):
-    """Ends the waiting for clients that pause for *after_s*; each thread has its own, for each runs one loop.
+class ReadTimeout(SharedTimer[LimitedReceive]):
+    """Ends the waiting for clients that pause for *delay_s*."""
 
-    One timer serves all requests: with ``asyncio.timeout`` benchmark row run-async falls by a tenth.
-    """
-
-    def __init__(self, after_s: float) -> None:
-        self.after_s = after_s
-        self._loop: asyncio.AbstractEventLoop | None = None  # while the timer runs
-        self._since: dict[LimitedReceive, float] = {}  # the longest waiting first
-
-    def start(self, waiting: LimitedReceive) -> None:
-        """Begin to count the time of *waiting*."""
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            self._loop, self._since = loop, {}
-            loop.call_later(self.after_s, self._expire)
-        self._since[waiting] = loop.time()
-
-    def stop(self, waiting: LimitedReceive) -> None:
-        """Stop counting: a message came, or the time is over."""
-        self._since.pop(waiting, None)
-
-    def _expire(self) -> None:
-        assert self._loop is not None
-        now = self._loop.time()
-        while self._since:
-            waiting, since = next(iter(self._since.items()))
-            if since + self.after_s > now:
-                self._loop.call_at(since + self.after_s, self._expire)
-                return
-            del self._since[waiting]
-            waiting.expire()
-        self._loop = None
+    def __init__(self, delay_s: float) -> None:
+        super().__init__(delay_s, LimitedReceive.expire)
 
 
 async def read_body(receive: Receive) -> bytes:

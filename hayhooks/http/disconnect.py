@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from starlette.types import Receive
 
 from hayhooks.errors import DisconnectedError
+from hayhooks.http.shared_timer import SharedTimer
 
 T = TypeVar("T")
 
@@ -22,7 +23,7 @@ async def cancel_on_disconnect(receive: Receive, work: Awaitable[T]) -> T:
     task = asyncio.current_task()
     assert task is not None
     watcher = _DisconnectWatcher(receive, task)
-    timer = asyncio.get_running_loop().call_later(_UNWATCHED_S, watcher.start)
+    _timer.add(watcher)
     try:
         return await work
     except asyncio.CancelledError:
@@ -30,7 +31,7 @@ async def cancel_on_disconnect(receive: Receive, work: Awaitable[T]) -> T:
             raise DisconnectedError("the client went away") from None
         raise
     finally:
-        timer.cancel()
+        _timer.discard(watcher)
         watcher.stop()
 
 
@@ -60,3 +61,6 @@ class _DisconnectWatcher:
             pass
         self.disconnected = True
         self._task.cancel()
+
+
+_timer = SharedTimer(_UNWATCHED_S, _DisconnectWatcher.start)

@@ -102,7 +102,8 @@ class BoundedChannel:
 
     async def take_all(self) -> list[Any]:
         """Return all unread items, after waiting for the first; an empty list at the end."""
-        await self.readable()
+        if not self._unread:
+            await self.readable()
         items = [self._unread.popleft() for _ in range(len(self._unread))]
         if self._wake_writers:
             self._resume_writers()
@@ -110,7 +111,7 @@ class BoundedChannel:
 
     async def readable(self) -> bool:
         """Wait for an unread item; False at the end."""
-        while not self.is_readable():
+        while not (self._unread or self._finished):
             waiter = _TaskWaiter()
             if self.on_readable(waiter.wake):
                 await waiter.future
