@@ -61,9 +61,8 @@ def test_it_tells_figures_of_limit_and_hayhooks_as_a_table_and_as_json(tmp_path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("right", [0, 3])
-def test_there_is_no_figure_of_a_server_whose_answers_are_wrong_at_once_or_later(
-    server: LiveServer, tmp_path: Path, right: int
-):
+def test_wrong_answers_give_no_figure(server: LiveServer, tmp_path: Path, right: int):
+    """There is no figure of a server whose answers are wrong at once or later."""
     server.serve("run_async", SHOUTS, right=right)
 
     done = bench("--rows", "run-async", "--vs", server.url, "--json", tmp_path / "figures.json")
@@ -78,7 +77,8 @@ def test_there_is_no_figure_of_a_server_whose_answers_are_wrong_at_once_or_later
 
 
 @pytest.mark.slow
-def test_another_server_is_measured_beside_with_the_wrappers_that_it_writes(server: LiveServer, tmp_path: Path):
+def test_another_server_is_measured_beside(server: LiveServer, tmp_path: Path):
+    """Another server is measured beside with the wrappers that it writes."""
     assert bench("--write", server.root).returncode == 0
     server.eventually(lambda: server.state("run_async")["state"] == "serving")
 

@@ -229,7 +229,8 @@ def test_the_registry_follows_what_is_served(server: LiveServer):
     server.eventually(lambda: not registry.get_names(), "the name to go")
 
 
-def test_where_nothing_runs_the_registry_is_empty_and_settings_are_the_environments(monkeypatch, tmp_path):
+def test_without_a_server_the_registry_is_empty(monkeypatch, tmp_path):
+    """Where nothing runs the registry is empty and settings are the environments."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HAYHOOKS_PORT", "2345")
 

@@ -79,7 +79,9 @@ REQUESTS: list[tuple[str, str, Any]] = [
 
 
 @pytest.mark.slow
-def test_a_request_takes_the_same_steps_with_ten_deployments_and_with_a_thousand(tmp_path: Path):
+def test_request_steps_do_not_grow_with_deployments(tmp_path: Path):
+    """A request takes the same steps with ten deployments and with a thousand."""
+
     async def counted(count: int) -> list[Counter[str]]:
         async with deployed(tmp_path / str(count), count, []) as (_, client):
             return [await calls(client, *request) for request in REQUESTS]

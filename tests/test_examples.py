@@ -86,7 +86,9 @@ def test_the_demo_does_not_take_another_server_for_its_own(examples: LiveServer)
     assert (demo.stdout, demo.stderr.startswith(f"Port {port} is taken")) == ("", True)
 
 
-def test_what_open_webui_asks_besides_costs_nothing_and_answers_show_status_and_source(examples: LiveServer):
+def test_open_webui_side_requests_cost_nothing(examples: LiveServer):
+    """What open webui asks besides costs nothing and answers show status and source."""
+
     def ask(text: str, stream: bool) -> httpx.Response:
         body = {"model": "open_webui", "stream": stream, "messages": [{"role": "user", "content": text}]}
         return examples.client.post("/v1/chat/completions", json=body).raise_for_status()

@@ -124,7 +124,8 @@ def test_a_long_value_is_cut(monkeypatch: pytest.MonkeyPatch):
     assert len(problems(raised.value)[0]) < 300
 
 
-def test_the_second_spelling_in_the_environment_wins_over_the_first_in_the_file(monkeypatch: pytest.MonkeyPatch):
+def test_environment_wins_over_file_in_any_spelling(monkeypatch: pytest.MonkeyPatch):
+    """The second spelling in the environment wins over the first in the file."""
     Path(".env").write_text("HAYHOOKS_LOG=DEBUG\nHAYHOOKS_ADDITIONAL_PYTHON_PATH=/file\n")
     monkeypatch.setenv("HAYHOOKS_LOG_LEVEL", "ERROR")
     monkeypatch.setenv("HAYHOOKS_ADDITIONAL_PYTHONPATH", "/environment")

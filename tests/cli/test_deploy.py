@@ -90,7 +90,8 @@ def test_the_same_directory_is_known_by_another_path(server, port, source, tmp_p
     assert "✓ echo" in done.stdout
 
 
-def test_an_existing_name_is_only_replaced_when_told_to_and_equal_files_are_no_reload(server, port, source, tmp_path):
+def test_overwrite_is_needed_and_equal_files_do_not_reload(server, port, source, tmp_path):
+    """An existing name is only replaced when told to and equal files are no reload."""
     pipeline("deploy-files", source, cwd=tmp_path, port=port)
     loaded_at = server.state("echo")["loaded_at"]
 
@@ -125,7 +126,8 @@ def test_what_does_not_load_is_told_before_anything_is_changed(server, port, sou
     assert contents(server.root) == before
 
 
-def test_what_the_server_cannot_serve_is_told_and_what_was_there_before_put_back(server, port, source, tmp_path):
+def test_failed_deploy_is_rolled_back(server, port, source, tmp_path):
+    """What the server cannot serve is told and what was there before put back."""
     pipeline("deploy-files", source, cwd=tmp_path, port=port)
     before, revision = contents(server.root), server.state("echo")["revision"]
     replace(source / "pipeline_wrapper.py", BROKEN)
@@ -147,7 +149,8 @@ def test_what_the_server_cannot_serve_is_told_and_what_was_there_before_put_back
     assert server.state("echo")["state"] == "serving"
 
 
-def test_no_rollback_leaves_what_failed_and_a_new_name_that_failed_is_taken_out(server, port, source, tmp_path):
+def test_no_rollback_leaves_the_failure(server, port, source, tmp_path):
+    """No rollback leaves what failed and a new name that failed is taken out."""
     pipeline("deploy-files", source, cwd=tmp_path, port=port)
     replace(source / "pipeline_wrapper.py", BROKEN)
 
@@ -225,7 +228,8 @@ def test_a_link_saves_no_files_follows_the_folder_and_goes_alone(server, port, s
     assert listed(source) == ["pipeline_wrapper.py"]
 
 
-def test_a_folder_of_the_directory_is_copied_to_another_name_and_not_to_its_own(server, port, root, tmp_path):
+def test_folder_of_the_directory_is_copied_to_another_name(server, port, root, tmp_path):
+    """A folder of the directory is copied to another name and not to its own."""
     server.serve("echo", answer="1")
     inode = (root / "echo").stat().st_ino
 
@@ -567,7 +571,8 @@ def test_undeploy_takes_nothing_but_one_deployment(root, tmp_path, name, status,
     assert contents(root) == before
 
 
-def test_a_yaml_file_is_deployed_under_its_name_or_another_and_taken_out_again(root, tmp_path):
+def test_yaml_file_is_deployed_and_undeployed(root, tmp_path):
+    """A yaml file is deployed under its name or another and taken out again."""
     text = "# mine\ncomponents: {}  # none yet\n"
     replace(tmp_path / "mine/text.yml", text)
 
@@ -582,7 +587,8 @@ def test_a_yaml_file_is_deployed_under_its_name_or_another_and_taken_out_again(r
     assert (tmp_path / "mine/text.yml").read_text() == text
 
 
-def test_a_folder_does_not_take_the_name_of_a_yaml_file_nor_the_other_way_round(root, source, tmp_path):
+def test_folder_and_yaml_share_no_name(root, source, tmp_path):
+    """A folder does not take the name of a yaml file nor the other way round."""
     replace(root / "echo.yaml", "components: {}\n")
     wrapper(root / "text", "1")
     replace(tmp_path / "text.yml", "components: {}\n")
@@ -625,9 +631,8 @@ def test_what_no_description_can_be_put_into_is_refused(root, tmp_path, text):
     assert listed(root) == []
 
 
-def test_what_a_killed_command_has_left_is_cleared_away_by_the_next_but_not_what_a_living_one_works_on(
-    root, source, tmp_path
-):
+def test_leftovers_of_killed_commands_are_cleared(root, source, tmp_path):
+    """What a killed command has left is cleared away by the next but not what a living one works on."""
     (root / ".hayhooks-dead/new").mkdir(parents=True)
     with PipelinesDirectory(root).staging():
         alive = [name for name in listed(root) if name != ".hayhooks-dead"]
@@ -696,7 +701,8 @@ def test_nobody_at_the_port_is_told_in_a_line(tmp_path, source, root):
     assert "No answer from" in done.stderr
 
 
-def test_an_interrupt_while_it_waits_says_what_stays_and_leaves_nothing_else(server, port, root, source, tmp_path):
+def test_interrupted_wait_leaves_nothing_else(server, port, root, source, tmp_path):
+    """An interrupt while it waits says what stays and leaves nothing else."""
     gate = tmp_path / "gate"
     wrapper(source, "1", WAITS.replace("GATE", repr(str(gate))))
 
@@ -717,7 +723,8 @@ def test_an_interrupt_while_it_waits_says_what_stays_and_leaves_nothing_else(ser
     assert listed(root) == ["echo"]
 
 
-def test_an_interrupt_while_it_checks_changes_nothing_and_ends_what_it_has_started(root, source, tmp_path):
+def test_interrupted_check_changes_nothing(root, source, tmp_path):
+    """An interrupt while it checks changes nothing and ends what it has started."""
     pid = tmp_path / "pid"
     code = f"import os, time\nopen({str(pid)!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)\n"
     replace(source / "pipeline_wrapper.py", code)
@@ -744,7 +751,8 @@ def interrupted(
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
-def test_a_server_with_a_certificate_of_its_own_is_asked_by_https_and_no_other_is_trusted(root, source, tmp_path):
+def test_only_the_servers_own_certificate_is_trusted(root, source, tmp_path):
+    """A server with a certificate of its own is asked by https and no other is trusted."""
     authority = trustme.CA()
     for name in ("ours", "theirs"):
         certificate = authority.issue_cert("example.com")

@@ -215,14 +215,16 @@ def test_addresses_of_every_kind_can_be_listened_on(tmp_path, host):
     check_settings(Settings(host=host, port=0, pipelines_dir=tmp_path, _env_file=None))
 
 
-def test_settings_come_from_the_environment_file_the_environment_and_the_command_line_in_that_order(tmp_path):
+def test_order_of_settings_sources(tmp_path):
+    """Settings come from the environment file the environment and the command line in that order."""
     replace(tmp_path / "there/pipeline_wrapper.py", "ANSWER = ''\n" + ECHO)
     (tmp_path / ".env").write_text("HAYHOOKS_PIPELINES_DIR=nowhere/at/all\nHAYHOOKS_SHOW_TRACEBACKS=true\n")
     with started(tmp_path, "run", "--pipelines-dir", ".", PIPELINES_DIR="nowhere") as server:
         assert server.get("/status").json()["pipelines"] == ["there"]
 
 
-def test_pipelines_that_compute_give_way_to_others_sooner_than_python_has_it(tmp_path):
+def test_switch_interval_is_shortened(tmp_path):
+    """Pipelines that compute give way to others sooner than python has it."""
     wrapper = (
         "import sys\nfrom hayhooks import BasePipelineWrapper\nclass PipelineWrapper(BasePipelineWrapper):\n"
         "    def setup(self): pass\n    def run_api(self) -> float: return sys.getswitchinterval()\n"

@@ -20,7 +20,8 @@ def test_the_table_shows_each_deployment_on_a_line_of_its_own(server, port, tmp_
     assert result.returncode == 0
 
 
-def test_a_stale_or_failed_one_is_exit_status_2_and_shown_with_the_first_line_of_its_error(server, port, tmp_path):
+def test_stale_or_failed_is_exit_status_2(server, port, tmp_path):
+    """A stale or failed one is exit status 2 and shown with the first line of its error."""
     long_name = "a_module_with_a_name_that_is_much_longer_than_any_terminal_would_show_in_its_last_column"
     server.serve("echo", answer="1")
     server.write("echo", f"import {long_name}\n" + ECHO, answer="2")

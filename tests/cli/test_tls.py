@@ -128,7 +128,8 @@ def test_keys_that_cannot_be_read_stop_the_start_with_one_line(tmp_path: Path, c
     )
 
 
-def test_keys_in_the_environment_that_are_none_stop_the_start_and_are_not_shown(tmp_path: Path):
+def test_invalid_keys_stop_the_start(tmp_path: Path):
+    """Keys in the environment that are none stop the start and are not shown."""
     result = hayhooks("run", cwd=tmp_path, API_KEYS="a secret")
 
     assert result.returncode == 2

@@ -179,7 +179,8 @@ def test_the_kubernetes_file_agrees_with_the_server():
     assert resources["Service"]["spec"]["ports"][0]["targetPort"] == "http"
 
 
-def test_every_mount_of_the_pods_has_its_volume_and_git_sync_writes_where_the_server_reads():
+def test_pod_mounts_match_volumes():
+    """Every mount of the pods has its volume and git sync writes where the server reads."""
     resources = kubernetes()
     pod = resources["Deployment"]["spec"]["template"]["spec"]
     volumes = {volume["name"] for volume in pod["volumes"]}

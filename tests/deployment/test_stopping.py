@@ -64,7 +64,8 @@ def test_what_was_asked_before_the_server_knew_that_it_stops_is_answered(tmp_pat
         assert server.process.wait(timeout=30) == 0
 
 
-def test_an_answer_that_is_given_while_the_server_stops_says_that_it_is_the_last_on_its_connection(tmp_path: Path):
+def test_answers_while_stopping_close_the_connection(tmp_path: Path):
+    """An answer that is given while the server stops says that it is the last on its connection."""
     gate = tmp_path / "gate"
     replace(tmp_path / "pipelines/patient/pipeline_wrapper.py", f"GATE = {str(gate)!r}\n" + PATIENT)
     with started(tmp_path, "run") as server, _connected(server) as connection:

@@ -95,7 +95,8 @@ def test_a_pipeline_is_drawn_with_its_inputs_connections_and_outputs(server: Liv
     )
 
 
-def test_several_pipelines_stand_in_frames_each_once_and_agents_with_their_tools(server: LiveServer):
+def test_several_pipelines_and_agents_are_drawn(server: LiveServer):
+    """Several pipelines stand in frames each once and agents with their tools."""
     server.serve("several", AGENT)
 
     text = server.client.get("/draw/several").text

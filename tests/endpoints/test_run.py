@@ -132,9 +132,8 @@ RAISING = {
 
 @pytest.mark.parametrize("kind", RAISING)
 @pytest.mark.parametrize("define", ["def run_api(self)", "async def run_api_async(self)"])
-def test_whatever_a_pipeline_raises_is_500_with_its_message_and_no_traceback(
-    server: LiveServer, kind: str, define: str
-):
+def test_whatever_a_pipeline_raises_is_500(server: LiveServer, kind: str, define: str):
+    """Whatever a pipeline raises is 500 with its message and no traceback."""
     response = post(server, f"{define}: {RAISING[kind]}")
 
     assert response.status_code == 500
@@ -351,7 +350,8 @@ def test_an_iterator_that_has_ended_is_not_asked_again(server: LiveServer):
     assert (response.status_code, response.text) == (200, "")
 
 
-def test_a_generator_that_raises_the_end_of_another_kind_of_iterator_has_failed(server: LiveServer):
+def test_stop_async_iteration_of_sync_generator_is_failure(server: LiveServer):
+    """A generator that raises the end of another kind of iterator has failed."""
     server.serve("it", BRIDGE)
     response = server.client.post("/it/run", json={})
     assert response.status_code == 500

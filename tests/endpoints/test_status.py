@@ -25,7 +25,8 @@ def test_all_is_told_of_what_serves(server: LiveServer):
     assert entry["error"] is None
 
 
-def test_the_generation_counts_changes_and_the_revision_tells_what_is_served(server: LiveServer):
+def test_generation_and_revision_of_status(server: LiveServer):
+    """The generation counts changes and the revision tells what is served."""
     empty = server.status()
     server.serve("echo", answer="1")
     first = server.status()
@@ -92,9 +93,8 @@ def test_a_root_that_cannot_be_read_is_not_ready_and_says_why(tmp_path, kind):
         assert server.client.post("/any/run", json={}).status_code == 404
 
 
-def test_the_status_tells_which_directory_is_served_and_what_was_last_found_there_under_a_name(
-    server: LiveServer, root: Path
-):
+def test_status_tells_directory_and_last_revision(server: LiveServer, root: Path):
+    """The status tells which directory is served and what was last found there under a name."""
     server.serve("echo", answer="1")
     directory, serving_revision = server.status()["directory"], server.state("echo")["revision"]
     assert directory == {"path": str(root), "device": root.stat().st_dev, "inode": root.stat().st_ino}

@@ -53,7 +53,8 @@ def openai(server: LiveServer):
         yield client
 
 
-def test_the_path_of_the_oldest_form_is_an_endpoint_of_its_own_in_the_metrics(server: LiveServer):
+def test_oldest_form_has_its_own_metrics_endpoint(server: LiveServer):
+    """The path of the oldest form is an endpoint of its own in the metrics."""
     for path in ("/oldest", "/oldest/"):
         assert server.client.post(path, json={}).status_code == 422
 

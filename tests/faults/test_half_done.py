@@ -27,7 +27,8 @@ def _is_stale(server: LiveServer) -> bool:
     return bool(server.state("app")["state"] == "stale")
 
 
-def test_a_file_that_stays_half_written_is_a_failure_and_the_whole_one_is_served(traffic: Traffic):
+def test_half_written_file_fails_until_whole(traffic: Traffic):
+    """A file that stays half written is a failure and the whole one is served."""
     app = traffic.server.root / "app"
     whole = files(11)["pipeline_wrapper.py"]
     (app / "pipeline_wrapper.py").write_text(whole[: whole.index("self.prompt]")])
@@ -100,7 +101,8 @@ def test_every_file_of_the_folder_counts(traffic: Traffic):
     traffic.wrong.clear()  # between the two edits the versions differ: that is what the files said
 
 
-def test_going_back_to_the_very_bytes_of_before_ends_the_failure_without_a_reload(traffic: Traffic):
+def test_going_back_ends_the_failure_without_reload(traffic: Traffic):
+    """Going back to the very bytes of before ends the failure without a reload."""
     app, server = traffic.server.root / "app", traffic.server
     before = server.state("app")["loaded_at"]
     replace(app / "helper.py", "VERSION = \n")

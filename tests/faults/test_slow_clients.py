@@ -66,7 +66,8 @@ def test_a_connection_on_which_nothing_comes_is_closed(server: LiveServer):
 
 
 @pytest.mark.parametrize("sent", [b"G", HEAD, HEAD + b"X-A: ", b"\r\n\r\nPOST"])
-def test_headers_that_are_not_complete_in_time_are_a_408_that_names_the_limit(server: LiveServer, sent: bytes):
+def test_incomplete_headers_are_408(server: LiveServer, sent: bytes):
+    """Headers that are not complete in time are a 408 that names the limit."""
     with server.connected() as connection:
         connection.sendall(sent)
         status, body = told(connection)
@@ -75,7 +76,8 @@ def test_headers_that_are_not_complete_in_time_are_a_408_that_names_the_limit(se
     assert (status, body["detail"], body["error"]["message"]) == (408, message, message)
 
 
-def test_headers_that_come_a_byte_at_a_time_are_ended_too_and_others_are_served(server: LiveServer):
+def test_headers_byte_by_byte_are_ended(server: LiveServer):
+    """Headers that come a byte at a time are ended too and others are served."""
     with server.connected() as connection:
         connection.sendall(HEAD)
         served: list[str] = []
@@ -208,7 +210,8 @@ def test_headers_for_ever_are_ended_by_their_size(server: LiveServer):
     assert sent < 20_000_000  # what lies in buffers on the way
 
 
-def test_large_headers_within_the_limit_and_a_large_body_with_them_are_taken(server: LiveServer):
+def test_large_headers_within_the_limit_are_taken(server: LiveServer):
+    """Large headers within the limit and a large body with them are taken."""
     headers = {f"X-{number}": "a" * 500 for number in range(100)}
     response = server.client.post("/echo/run", json={"text": "x" * 500_000}, headers=headers)
 
@@ -231,7 +234,8 @@ def test_what_trickles_in_after_the_answer_is_not_waited_for_for_ever(server: Li
         sends_until_cut(connection, b"x", at_most=1000, between=lambda: time.sleep(0.05))
 
 
-def test_a_connection_goes_on_after_an_answer_that_came_before_the_end_of_the_body(server: LiveServer):
+def test_connection_survives_an_early_answer(server: LiveServer):
+    """A connection goes on after an answer that came before the end of the body."""
     with server.connected() as connection:
         connection.sendall(b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
         assert b"404 Not Found" in connection.recv(65536)

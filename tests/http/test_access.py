@@ -248,7 +248,8 @@ def test_a_server_that_cannot_answer_a_websocket_with_a_status_closes_it(root: P
     assert [message["type"] for message in sent] == ["websocket.close"]
 
 
-def test_keys_stand_in_no_log_no_status_no_repr_no_traceback_and_no_process_title(root: Path, logged: list[str]):
+def test_keys_are_shown_nowhere(root: Path, logged: list[str]):
+    """Keys stand in no log no status no repr no traceback and no process title."""
     settings = Settings(pipelines_dir=root, api_keys=[KEY], ssl_keyfile_password="a-password", show_tracebacks=True)
     replace(root / "broken/pipeline_wrapper.py", ECHO.replace("return ANSWER + text", "raise ValueError(text)"))
     with serving(root, create_app(settings)) as server:
@@ -266,9 +267,8 @@ def test_keys_stand_in_no_log_no_status_no_repr_no_traceback_and_no_process_titl
 # The file with keys
 
 
-def test_a_file_of_keys_is_followed_and_what_is_wrong_with_it_changes_nothing(
-    root: Path, tmp_path: Path, logged: list[str]
-):
+def test_keys_file_is_followed(root: Path, tmp_path: Path, logged: list[str]):
+    """A file of keys is followed and what is wrong with it changes nothing."""
     file = tmp_path / "keys"
     file.write_text("# ours\n\nfirst-key\n")
 
@@ -408,9 +408,8 @@ def post(server: LiveServer, path: str, **request: Any) -> httpx.Response:
 
 @pytest.mark.parametrize("path", ["/echo/run", "/v1/chat/completions", "/echo/chat", "/v1/responses"])
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_body_over_the_limit_is_refused_by_name_and_the_next_request_is_answered(
-    server: LiveServer, path: str, chunked: bool
-):
+def test_body_over_the_limit_is_refused(server: LiveServer, path: str, chunked: bool):
+    """A body over the limit is refused by name and the next request is answered."""
     body = b'{"text": "%s"}' % (b"x" * 989)
     answer = post(server, path, content=iter([body[:600], body[600:]]) if chunked else body)
 
@@ -441,7 +440,8 @@ def test_a_form_may_have_so_many_files_and_fields(server: LiveServer):
     assert post(server, "/upload/run", files=[("files", ("a", b"x"))] * 3).status_code == 200
 
 
-def test_a_form_of_countless_fields_and_a_json_of_countless_levels_are_the_clients_errors(root: Path):
+def test_countless_fields_and_levels_are_4xx(root: Path):
+    """A form of countless fields and a json of countless levels are the clients errors."""
     replace(root / "upload/pipeline_wrapper.py", UPLOAD)
     replace(root / "echo/pipeline_wrapper.py", "ANSWER = 'echo '\n" + ECHO)
     with serving(root) as server:

@@ -77,7 +77,8 @@ def chat(client: httpx.Client) -> httpx.Response:
 
 
 @pytest.mark.slow
-def test_a_hundred_overwrites_and_other_folders_coming_and_going_lose_no_request(own_server: LiveServer):
+def test_a_hundred_overwrites_lose_no_request(own_server: LiveServer):
+    """A hundred overwrites and other folders coming and going lose no request."""
     own_server.serve("chat", VERSIONED, version=0)
     hammer = Hammer(own_server.url)
     asks: list[tuple[Callable[..., httpx.Response], Callable[..., set[int]]]] = [
@@ -160,7 +161,8 @@ def test_a_request_ends_on_the_revision_that_it_began_on(server: LiveServer, tmp
     assert answer.headers["X-Hayhooks-Revision"] == server.state("slow")["revision"]
 
 
-def test_a_body_that_comes_slowly_is_answered_by_what_serves_when_it_is_there(server: LiveServer):
+def test_slow_body_is_answered_by_the_live_revision(server: LiveServer):
+    """A body that comes slowly is answered by what serves when it is there."""
     server.serve("chat", answer="old")
     go_on = threading.Event()
 
@@ -231,7 +233,8 @@ def test_a_pipeline_may_be_called_chat_beside_the_path_of_that_name(server: Live
     assert server.client.post("/chat/completions", content=b"x").status_code == 400
 
 
-def test_dispatch_looks_at_as_many_routes_with_a_hundred_deployments_as_with_one(own_server: LiveServer, monkeypatch):
+def test_dispatch_is_constant_time(own_server: LiveServer, monkeypatch):
+    """Dispatch looks at as many routes with a hundred deployments as with one."""
     counted: list[str] = []
     matches = Route.matches
 

@@ -273,7 +273,8 @@ def gated(server: LiveServer, tmp_path: Path) -> Iterator[Gated]:
         gated.end()
 
 
-def test_requests_over_the_limit_wait_and_are_served_in_the_order_in_which_they_came(gated: Gated):
+def test_queued_requests_are_served_in_order(gated: Gated):
+    """Requests over the limit wait and are served in the order in which they came."""
     gated.serve("self.concurrency, self.queue_size = 2, 10")
     first = [gated.ask(number) for number in (1, 2)]
     eventually(lambda: gated.begun(1) and gated.begun(2))
@@ -286,7 +287,8 @@ def test_requests_over_the_limit_wait_and_are_served_in_the_order_in_which_they_
     assert order[2:] == [3, 4, 5, 6, 7, 8]
 
 
-def test_a_full_queue_is_a_503_that_says_when_to_come_again_before_the_body_is_read(gated: Gated):
+def test_full_queue_is_503_before_the_body(gated: Gated):
+    """A full queue is a 503 that says when to come again before the body is read."""
     gated.serve("self.concurrency, self.queue_size = 1, 1")
     one = gated.ask(1)
     eventually(lambda: gated.begun(1))

@@ -34,7 +34,8 @@ LOOK = """
 
 
 @pytest.mark.parametrize("imports", ["from haystack import Pipeline", "import haystack.core.pipeline", ""])
-def test_collections_pass_over_haystack_and_find_what_belongs_to_a_revision(imports: str, tmp_path: Path) -> None:
+def test_collections_pass_over_haystack(imports: str, tmp_path: Path) -> None:
+    """Collections pass over haystack and find what belongs to a revision."""
     replace(tmp_path / "pipelines/it/pipeline_wrapper.py", HEAD.format(imports=imports) + LOOK)
 
     with started(tmp_path, "run") as process:

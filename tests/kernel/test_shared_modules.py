@@ -93,7 +93,8 @@ def test_all_wrappers_get_the_same_module(server, library, module):
     server.eventually(lambda: server.run("one") == server.run("two") != before)
 
 
-def test_a_broken_shared_module_is_a_failure_of_its_importers_until_it_is_mended(server, library, module):
+def test_broken_shared_module_fails_its_importers(server, library, module):
+    """A broken shared module is a failure of its importers until it is mended."""
     replace(library / f"{module}.py", "ANSWER = 'good'")
     server.serve("user", IMPORTER.format(statement=f"import {module}", expression=f"{module}.ANSWER"))
 

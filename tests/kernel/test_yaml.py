@@ -139,7 +139,8 @@ def test_an_edit_of_a_shared_module_reloads_what_names_its_components(server: Li
     eventually(lambda: server.run("double", value=1) == {"double": {"value": 7}, "triple": {"value": 7}})
 
 
-def test_a_component_of_an_untrusted_module_is_refused_before_it_is_imported(server: LiveServer):
+def test_untrusted_component_is_not_imported(server: LiveServer):
+    """A component of an untrusted module is refused before it is imported."""
     replace(server.root / "bad.yml", "components:\n  bad:\n    type: antigravity.Component\n")
 
     error = failure(server, "bad")

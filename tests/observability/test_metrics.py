@@ -163,7 +163,8 @@ def test_streams_are_counted_while_they_last(server: LiveServer, tmp_path: Path)
     server.eventually(lambda: told(server).sum("hayhooks_requests_in_flight", pipeline="streams") == 0)
 
 
-def test_deploys_and_failures_are_counted_and_series_go_with_the_deployment(server: LiveServer):
+def test_series_go_with_the_deployment(server: LiveServer):
+    """Deploys and failures are counted and series go with the deployment."""
     server.serve("echo", answer="one")
     server.serve("other", answer="")
     server.serve("echo", answer="two")

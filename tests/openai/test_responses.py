@@ -118,7 +118,8 @@ def test_the_events_tell_how_the_response_grows(server: LiveServer):
     assert completed["response"]["status"] == "completed"
 
 
-def test_a_text_is_a_message_of_the_user_and_items_are_as_the_client_sent_them(server: LiveServer):
+def test_input_text_becomes_a_user_message(server: LiveServer):
+    """A text is a message of the user and items are as the client sent them."""
     serve(server, SYNC + "return json.dumps([input_items, body])")
     items = [
         {"role": "user", "content": [{"type": "input_text", "text": "a"}, {"type": "input_image", "file_id": "f"}]},

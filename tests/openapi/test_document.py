@@ -172,7 +172,8 @@ def test_schemathesis_finds_the_same_with_a_key_where_one_is_needed(root: Path):
 
 
 @pytest.mark.slow
-def test_without_a_key_schemathesis_gets_the_documented_401_from_everything_but_the_probes(root: Path, tmp_path: Path):
+def test_schemathesis_without_a_key_gets_401(root: Path, tmp_path: Path):
+    """Without a key schemathesis gets the documented 401 from everything but the probes."""
     with serving(root, api_keys=["secret"]) as server:
         server.client.headers["Authorization"] = "Bearer secret"
         serve_varied(server)

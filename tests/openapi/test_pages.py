@@ -128,7 +128,8 @@ def test_a_page_may_load_nothing_from_elsewhere(server: LiveServer, page: str):
         assert server.client.get(f"/{path}").status_code == 200, path
 
 
-def test_what_a_page_loads_is_kept_by_browsers_under_a_name_with_its_version(server: LiveServer):
+def test_page_assets_are_cached_by_version(server: LiveServer):
+    """What a page loads is kept by browsers under a name with its version."""
     page = server.client.get("/docs").text
     script = re.search(r'src="(docs/swagger_bundle\.js\?[^"]+)"', page)
     assert script is not None

@@ -18,7 +18,7 @@ from tests.cli.test_run import (  # noqa: F401 - pytest finds them here
 )
 from tests.deployment.test_stopping import (  # noqa: F401 - as above
     pipelines,
-    test_an_answer_that_is_given_while_the_server_stops_says_that_it_is_the_last_on_its_connection,
+    test_answers_while_stopping_close_the_connection,
     test_nobody_is_let_in_while_the_last_answers_are_given,
     test_what_was_asked_before_the_server_knew_that_it_stops_is_answered,
     test_workers_are_renewed_on_sighup_and_no_request_fails,
@@ -36,11 +36,11 @@ from tests.faults.test_slow_clients import (  # noqa: F401 - as above
     sends_until_cut,
     test_a_body_that_keeps_coming_may_take_longer_than_the_limit,
     test_a_body_that_pauses_for_too_long_is_a_408_that_names_the_limit,
-    test_a_connection_goes_on_after_an_answer_that_came_before_the_end_of_the_body,
     test_a_connection_that_is_used_outlives_the_limit,
     test_a_websocket_is_not_ended_by_the_limit,
     test_an_answer_may_take_longer_than_the_limit,
     test_an_upload_that_pauses_for_too_long_is_a_408,
+    test_connection_survives_an_early_answer,
     test_headers_for_ever_are_ended_by_their_size,
     test_many_bodies_that_pause_are_each_ended_in_their_time,
 )
@@ -81,9 +81,10 @@ def test_the_setting_chooses_the_protocol(server: LiveServer):
 @pytest.mark.parametrize(
     ("version", "is_plain"), [("0.34.0", True), ("0.53.1", False), ("0.54.0", False), ("0.540.0", True)]
 )
-def test_other_versions_of_uvicorn_are_served_with_h11_and_the_log_says_so_once(
+def test_other_versions_of_uvicorn_use_h11(
     monkeypatch: pytest.MonkeyPatch, logged: list[str], tmp_path: Path, version: str, is_plain: bool
 ):
+    """Other versions of uvicorn are served with h11 and the log says so once."""
     monkeypatch.setattr(uvicorn, "__version__", version)
     options = server_options(Settings(pipelines_dir=tmp_path, fast_protocol=True, _env_file=None))
 

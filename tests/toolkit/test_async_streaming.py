@@ -114,7 +114,8 @@ def test_the_end_is_told_the_result():
     assert told == [{"llm": {"text": "x"}}]
 
 
-def test_an_error_comes_after_the_chunks_before_it_and_is_the_pipelines_own():
+def test_error_comes_after_earlier_chunks():
+    """An error comes after the chunks before it and is the pipelines own."""
     cause = ZeroDivisionError("in mid-stream")
 
     async def read():
@@ -181,7 +182,8 @@ def test_context_variables_of_the_call_reach_the_pipeline():
 # Which components stream, and with which arguments
 
 
-def test_the_last_component_streams_by_default_and_all_or_named_ones_when_asked():
+def test_last_component_streams_by_default():
+    """The last component streams by default and all or named ones when asked."""
     both = pipeline(first=AsyncWords(["1"]), last=AsyncWords(["2"]))
 
     assert contents(both) == ["2"]
@@ -204,12 +206,14 @@ def test_a_component_without_run_async_is_refused_at_the_call(what, culprit):
         async_streaming_generator(what)
 
 
-def test_a_component_without_run_async_that_does_not_stream_is_none_of_our_business():
+def test_sync_component_that_does_not_stream_runs():
+    """A component without run async that does not stream is none of our business."""
     assert contents(pipeline(first=Words(["1"]), last=AsyncWords(["2"]))) == ["2"]
 
 
 @pytest.mark.parametrize("allowed", [True, "auto"])
-def test_a_component_without_run_async_streams_from_its_thread_when_allowed(allowed):
+def test_sync_component_streams_from_its_thread(allowed):
+    """A component without run async streams from its thread when allowed."""
     both = pipeline(threaded=Words("abc" * MAX_UNREAD_CHUNKS), last=AsyncWords(["1", "2"]))
 
     texts = contents(both, streaming_components="all", allow_sync_streaming_callbacks=allowed)
@@ -252,7 +256,9 @@ def test_the_users_own_streaming_callback_is_called_too(kind):
     assert (texts, seen, data) == (["a"], ["a"], before)
 
 
-def test_a_coroutine_function_as_streaming_callback_is_refused_where_it_cannot_be_awaited():
+def test_async_callback_of_sync_component_is_refused():
+    """A coroutine function as streaming callback is refused where it cannot be awaited."""
+
     async def own(chunk):
         raise NotImplementedError
 
@@ -282,7 +288,9 @@ def test_closing_cancels_the_pipeline_and_waits_for_its_end(words):
     assert isinstance(component.error, asyncio.CancelledError)
 
 
-def test_a_component_has_time_to_clean_up_when_the_reader_is_cancelled_over_and_over():
+def test_component_cleans_up_despite_repeated_cancels():
+    """A component has time to clean up when the reader is cancelled over and over."""
+
     async def read():
         cleaned = asyncio.Event()
 

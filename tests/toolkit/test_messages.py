@@ -152,7 +152,8 @@ def test_a_text_is_a_users_message():
     assert chat_messages_from_openai_response("") == []
 
 
-def test_images_and_files_that_are_in_the_input_are_in_the_message_and_references_are_not():
+def test_inline_images_and_files_are_in_the_message():
+    """Images and files that are in the input are in the message and references are not."""
     content = [
         {"type": "input_text", "text": "look"},
         {"type": "input_image", "image_url": DATA_URL, "detail": "low"},
@@ -186,7 +187,8 @@ def test_an_item_that_haystack_refuses_is_a_value_error_of_the_toolkit():
         chat_messages_from_openai_response([{"role": "user", "content": [image]}])
 
 
-def test_messages_without_a_text_of_the_user_are_a_value_error_of_the_toolkit():
+def test_messages_without_user_text_raise_value_error():
+    """Messages without a text of the user are a value error of the toolkit."""
     with pytest.raises(InvalidMessagesError, match="no user message has a text"):
         require_user_text([{"role": "system", "content": "x"}])
 

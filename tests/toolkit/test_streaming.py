@@ -73,7 +73,8 @@ def test_nothing_runs_before_the_first_item_is_asked_for():
     assert words.thread is None
 
 
-def test_what_callbacks_return_comes_before_the_chunk_and_the_end_after_all():
+def test_callback_results_come_before_their_chunk():
+    """What callbacks return comes before the chunk and the end after all."""
     texts = contents(
         weather_agent(),
         pipeline_run_args=ASK,
@@ -124,7 +125,8 @@ def delta(index=0, name=None, arguments=None, id=None, **fields):
     return chunk_of("llm", tool_calls=[ToolCallDelta(index, name, arguments, id)], **fields)
 
 
-def test_a_tool_call_in_pieces_starts_once_with_the_arguments_that_are_complete():
+def test_tool_call_in_pieces_starts_once():
+    """A tool call in pieces starts once with the arguments that are complete."""
     pieces = [delta(name="f", id="1"), delta(arguments='{"x":'), delta(arguments=" 1}")]
 
     assert calls_started(*pieces) == [("f", {}, "1")]
@@ -188,7 +190,8 @@ def test_the_end_is_told_the_result_with_the_outputs_that_were_asked_for():
     assert told == [{"llm": {"text": "x"}, "upper": {"text": "X"}}]
 
 
-def test_an_error_comes_after_the_chunks_before_it_and_is_the_pipelines_own():
+def test_error_comes_after_earlier_chunks():
+    """An error comes after the chunks before it and is the pipelines own."""
     cause = ZeroDivisionError("in mid-stream")
     stream = streaming_generator(pipeline(llm=Words(["a", "b", failing(cause), "c"])))
 
@@ -516,7 +519,8 @@ def fed(stream: PipelineStream, most: int = 10**6) -> tuple[list[Any], Exception
     return items, None
 
 
-def test_fed_items_are_those_that_a_reader_gets_and_the_pipeline_runs_in_the_feeding_thread():
+def test_fed_items_equal_read_items():
+    """Fed items are those that a reader gets and the pipeline runs in the feeding thread."""
     options: dict[str, Any] = {
         "pipeline_run_args": ASK,
         "on_tool_call_start": lambda *_: ["<start>", {"type": "status"}],
