@@ -1,11 +1,10 @@
-"""A pipeline in YAML as an object, and what it takes and gives: its sockets, by the names that the YAML gives them."""
+"""Build a pipeline from YAML, and describe its inputs and outputs by the names in the YAML."""
 
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, NotRequired, Required, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, Required, get_args, get_origin
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -13,66 +12,67 @@ from typing_extensions import TypedDict
 from hayhooks.errors import LoadError, safe_str
 from hayhooks.toolkit import yaml_types
 from hayhooks.toolkit.target import stream_target
-from hayhooks.toolkit.yaml_source import YamlSource, nearest
+from hayhooks.toolkit.yaml_source import YamlSource, closest, suggestion
 
 if TYPE_CHECKING:
     from haystack import Pipeline
 
-Sockets = Mapping[str, Mapping[str, Any]]  # by component and name, as Pipeline.inputs() tells them
-Path = tuple[str, Any]  # of a key in the YAML: its section and its name
+Sockets = Mapping[str, Mapping[str, Any]]  # by component and name, as Pipeline.inputs() returns them
+KeyPath = tuple[str, Any]  # of a key in the YAML: section and name
+Direction = Literal["input", "output"]
 
 _ALLOWLIST = "HAYSTACK_DESERIALIZATION_ALLOWLIST"
-_OF_PIPELINE = ("metadata", "max_runs_per_component", "connection_type_validation")
-_NOT_GIVEN = ("streaming_callback", "tools")  # by requests
+_PIPELINE_KEYS = ("metadata", "max_runs_per_component", "connection_type_validation")
+_SERVER_ONLY = ("streaming_callback", "tools")  # sockets that requests cannot set
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One name in the ``inputs`` section."""
+    """One entry of the ``inputs`` section."""
 
-    targets: tuple[tuple[str, str], ...]  # component and socket, of each that gets the value
+    targets: tuple[tuple[str, str], ...]  # component and socket of each receiver
     type: Any
     required: bool
-    default: Any = ...  # what the component takes where the value is left out; "..." if that cannot be shown
+    default: Any = ...  # the component's default; "..." if it has none
 
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """What a pipeline takes and gives."""
+    """The named inputs and outputs of a YAML pipeline."""
 
     inputs: Mapping[str, Input]
-    components: Mapping[str, Mapping[str, Input]] | None  # of the oldest form, which has no sections; else None
-    outputs: Mapping[str, Mapping[str, Any]]  # the types of what is answered, by component and socket
+    components: Mapping[str, Mapping[str, Input]] | None  # only for YAML without inputs and outputs
+    outputs: Mapping[str, Mapping[str, Any]]  # types of the response, by component and socket
     description: str
-    chat: str = ""  # the input that takes a conversation, "" if none does
-    chat_takes: str = ""  # of it: "messages", or the last "text" of the user
-    streaming_components: Any = None  # as streaming_generator takes it
+    chat: str = ""  # the input that takes a conversation; "" if none does
+    chat_takes_messages: bool = False  # the whole conversation; else the last user message's text
+    streaming_components: Any = None  # the argument of streaming_generator
 
     @classmethod
     def of(cls, pipeline: "Pipeline", source: YamlSource) -> "Interface":
-        """Read the sections of *source* against the sockets of *pipeline*.
+        """Validate the sections of *source* against the sockets of *pipeline*.
 
         Raises:
-            LoadError: something in them does not fit.
+            LoadError: a section does not match the pipeline.
         """
-        sockets, description = _Sockets(pipeline, source), source.section("description")
+        sockets, description, chat = _Sockets(pipeline, source), source.section("description"), source.section("chat")
         if source.data.get("inputs") is None and source.data.get("outputs") is None:
-            if source.section("chat"):
-                raise source.error("chat names an input, but there is no section inputs", "chat")
-            return cls({}, sockets.free_by_component(), sockets.leaves(), description)
+            if chat:
+                raise source.error(f"chat names the input {chat!r}, but the section inputs is missing", "chat")
+            return cls({}, sockets.inputs_by_component(), sockets.unconnected_outputs(), description)
         inputs = {name: sockets.input(name, targets) for name, targets in source.section("inputs").items()}
-        sockets.check_that_all_are_fed(inputs)
-        outputs = sockets.outputs(source.section("outputs")) or sockets.leaves()
-        chat, streaming = source.section("chat"), source.data.get("streaming_components")
-        takes = _checked_chat(source, chat, inputs) if chat else ""
+        sockets.check_required(inputs)
+        outputs = sockets.outputs(source.section("outputs")) or sockets.unconnected_outputs()
+        streaming = source.data.get("streaming_components")
+        takes_messages = bool(chat) and _takes_messages(source, chat, inputs)
         if chat or streaming is not None:
             _check_streaming(pipeline, source)
-        return cls(inputs, None, outputs, description, chat, takes, streaming)
+        return cls(inputs, None, outputs, description, chat, takes_messages, streaming)
 
     def data(self, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """What the pipeline runs with when *values* are given by name: by component and socket."""
+        """Convert *values* by input name to the pipeline's arguments by component and socket."""
         if self.components is not None:
-            return {name: dict(given) for name, given in values.items()}
+            return {name: dict(sockets) for name, sockets in values.items()}
         data: dict[str, dict[str, Any]] = {}
         for name, value in values.items():
             for component, socket in self.inputs[name].targets:
@@ -80,273 +80,258 @@ class Interface:
         return data
 
     def answer(self, result: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-        """Of a pipeline's *result* what is asked for; what was not made, on a way not taken, is left out."""
+        """Select the declared outputs from a pipeline's *result*; skip those of branches that did not run."""
         return {
-            component: {socket: made[socket] for socket in sockets if socket in made}
+            component: {socket: values[socket] for socket in sockets if socket in values}
             for component, sockets in self.outputs.items()
-            if (made := result.get(component)) is not None
+            if (values := result.get(component)) is not None
         }
 
     def request(self) -> Any:
-        """A TypedDict of what ``/run`` takes."""
+        """Return a TypedDict for the request body of ``/run``."""
         if self.components is None:
-            return _typed_dict("Inputs", self.inputs)
+            return _inputs_type("Inputs", self.inputs)
         by_component = {
-            name: Input((), _typed_dict(f"{name}Inputs", sockets), any(socket.required for socket in sockets.values()))
+            name: Input((), _inputs_type(f"{name}Inputs", sockets), any(socket.required for socket in sockets.values()))
             for name, sockets in self.components.items()
         }
-        return _typed_dict("Inputs", by_component)
+        return _inputs_type("Inputs", by_component)
 
     def response(self) -> Any:
-        """A TypedDict of what ``/run`` answers with."""
-        parts = {name: _outputs(f"{name}Outputs", sockets) for name, sockets in self.outputs.items()}
-        return _outputs("Outputs", parts)
+        """Return a TypedDict for the result of ``/run``."""
+        by_component = {name: _outputs_type(f"{name}Outputs", sockets) for name, sockets in self.outputs.items()}
+        return _outputs_type("Outputs", by_component)
 
 
 def build(source: YamlSource, allowed_modules: Sequence[str] = ()) -> "Pipeline":
-    """Make the pipeline of *source*, one part after the other: so it is known which one fails.
+    """Build the pipeline, one component and connection at a time, so that an error names the failing one.
 
     Args:
-        source: what to build.
-        allowed_modules: whose components it may have beside Haystack's own.
+        source: the parsed YAML.
+        allowed_modules: modules whose components are trusted, in addition to Haystack's.
 
     Raises:
-        LoadError: a component or a connection cannot be made.
+        LoadError: a component or a connection is invalid.
     """
     from haystack import Pipeline  # noqa: PLC0415 - it takes a second to import, and the command line imports this
 
-    pipeline: Pipeline = Pipeline.from_dict({key: source.data[key] for key in _OF_PIPELINE if key in source.data})
+    pipeline: Pipeline = Pipeline.from_dict({key: source.data[key] for key in _PIPELINE_KEYS if key in source.data})
     for name, data in source.section("components").items():
-        with _told_of_component(source, name):
+        try:
             part = Pipeline.from_dict({"components": {name: data}}, allowed_modules=list(allowed_modules))
             pipeline.add_component(name, part.remove_component(name))
+        # A component's constructor, or the import of its module, may raise anything.
+        except Exception as error:
+            raise _component_error(source, name, error) from error
+    inputs, outputs = _all_sockets(pipeline, "input"), _all_sockets(pipeline, "output")
     for index, connection in enumerate(source.section("connections")):
         sender, receiver = connection["sender"], connection["receiver"]
-        problem = _end_problem(pipeline, sender, _outputs_of(pipeline)) or _end_problem(
-            pipeline, receiver, _inputs_of(pipeline)
-        )
-        if problem:
+        if problem := _end_problem(sender, outputs, "output") or _end_problem(receiver, inputs, "input"):
             raise source.error(problem, "connections", index)
         try:
             pipeline.connect(sender, receiver)
-        except Exception as error:  # each kind of mistake has another class of Haystack's
+        except Exception as error:  # Haystack has several unrelated classes for these errors
             raise source.error(" ".join(safe_str(error).split()), "connections", index) from error
     return pipeline
 
 
-def _inputs_of(pipeline: "Pipeline") -> Sockets:
-    return pipeline.inputs(include_components_with_connected_inputs=True)
+def _all_sockets(pipeline: "Pipeline", direction: Direction) -> Sockets:
+    """Return the sockets of every component, connected or not."""
+    if direction == "input":
+        sockets = pipeline.inputs(include_components_with_connected_inputs=True)
+    else:
+        sockets = pipeline.outputs(include_components_with_connected_outputs=True)
+    return {name: sockets.get(name, {}) for name in pipeline.graph.nodes}
 
 
-def _outputs_of(pipeline: "Pipeline") -> Sockets:
-    return pipeline.outputs(include_components_with_connected_outputs=True)
-
-
-def _end_problem(pipeline: "Pipeline", end: str, sockets: Sockets) -> str:
-    """What is wrong with *end*, of a connection or a section: it names a component, or one of its *sockets*."""
+def _end_problem(end: str, sockets: Sockets, direction: Direction) -> str:
+    """Describe why *end*, as ``component`` or ``component.socket``, is not one of *sockets*; "" if it is."""
     component, dot, socket = end.partition(".")
-    if component not in pipeline.graph.nodes:
-        close = nearest(component, pipeline.graph.nodes)
-        return f"{end!r}: there is no component {component!r}" + (f"; did you mean {close!r}?" if close else "")
-    known = sockets.get(component, {})
-    if not dot or socket in known:
+    if component not in sockets:
+        return f"{end!r}: there is no component {component!r}; {suggestion(component, sockets)}"
+    if not dot or socket in sockets[component]:
         return ""
-    close = nearest(socket, known)
-    there = f"did you mean {close!r}?" if close else f"it has {', '.join(known) or 'none'}"
-    return f"{end!r}: component {component!r} has no socket {socket!r} there; {there}"
-
-
-@contextmanager
-def _told_of_component(source: YamlSource, name: str) -> Iterator[None]:
-    """Say of what goes wrong in this context that it does in the component *name*, and where that is."""
-    try:
-        yield
-    # Whatever the constructor of a component raises, or its module when it is imported.
-    except Exception as error:
-        raise _component_error(source, name, error) from error
+    known = sockets[component]
+    return f"{end!r}: component {component!r} has no {direction} {socket!r}; {suggestion(socket, known)}"
 
 
 def _component_error(source: YamlSource, name: str, error: Exception) -> LoadError:
+    """Locate an *error* of building the component *name*, and say how to fix it."""
     component, cause = source.data["components"][name], error.__cause__ or error
-    kind, subject, path = component["type"], f"component {name!r}", ("components", name)
+    type_, subject, path = component["type"], f"component {name!r}", ("components", name)
     message = " ".join(safe_str(cause).split())
     if message.startswith("Refusing to deserialize a class"):
-        refused = source.error(f"{subject} is a {kind}, and that module is not trusted", *path, "type")
-        refused.hint = f"let it lie on HAYHOOKS_ADDITIONAL_PYTHON_PATH, or name its module in {_ALLOWLIST}"
+        refused = source.error(f"{subject} has the type {type_}, whose module is not trusted", *path, "type")
+        refused.hint = f"put the module on HAYHOOKS_ADDITIONAL_PYTHON_PATH, or add it to {_ALLOWLIST}"
         return refused
     if message.startswith("Successfully imported module"):
-        close = _registered(kind)
-        suggestion = f"; did you mean {close}?" if close else ""
-        return source.error(f"{subject}: there is no component {kind}{suggestion}", *path, "type")
-    if isinstance(cause, ModuleNotFoundError) and kind.startswith(f"{cause.name}."):
-        return source.error(f"{subject}: there is no component {kind}: {message}", *path, "type")
+        close = _closest_type(type_)
+        end = f"; did you mean {close}?" if close else ""
+        return source.error(f"{subject}: there is no component {type_}{end}", *path, "type")
+    if isinstance(cause, ModuleNotFoundError) and type_.startswith(f"{cause.name}."):
+        return source.error(f"{subject}: there is no component {type_}: {message}", *path, "type")
     parameters = component.get("init_parameters") or ()
-    named = [key for key in parameters if f"'{key}'" in message]
-    where = (*path, "init_parameters", named[0]) if named else path
-    return source.error(f"{subject} ({kind.rpartition('.')[2]}): {type(cause).__name__}: {message}", *where)
+    mentioned = [key for key in parameters if f"'{key}'" in message]
+    where = (*path, "init_parameters", mentioned[0]) if mentioned else path
+    return source.error(f"{subject} ({type_.rpartition('.')[2]}): {type(cause).__name__}: {message}", *where)
 
 
-def _registered(kind: str) -> str:
-    """The component that *kind* was probably meant to be: where its class really is, or one of a name like it."""
+def _closest_type(type_: str) -> str:
+    """Return the import path of the class that *type_* re-exports, or the most similar registered component."""
     from haystack import component  # noqa: PLC0415 - as above
 
-    module, _, name = kind.rpartition(".")
+    module, _, name = type_.rpartition(".")
     cls = getattr(sys.modules.get(module), name, None)
     if isinstance(cls, type) and (path := f"{cls.__module__}.{cls.__name__}") in component.registry:
         return path
-    return nearest(kind, [path for path in component.registry if not path.startswith("_")])
+    return closest(type_, [path for path in component.registry if not path.startswith("_")])
 
 
 class _Sockets:
-    """The sockets of a pipeline, and what the YAML says of them."""
+    """Resolves the names in a YAML's sections to the sockets of its pipeline."""
 
     def __init__(self, pipeline: "Pipeline", source: YamlSource) -> None:
-        self._pipeline = pipeline
         self._source = source
-        self._inputs = _inputs_of(pipeline)
-        self._free: Sockets = pipeline.inputs()
-        self._outputs = _outputs_of(pipeline)
-        self._leaves: Sockets = pipeline.outputs()
+        self._inputs = _all_sockets(pipeline, "input")
+        self._unconnected_inputs: Sockets = pipeline.inputs()
+        self._outputs = _all_sockets(pipeline, "output")
+        self._unconnected_outputs: Sockets = pipeline.outputs()
 
     def input(self, name: Any, targets: Any) -> Input:
-        """The input *name*, whose value goes to *targets*."""
+        """Resolve the input *name*, whose value goes to each of *targets*."""
         path = ("inputs", name)
         if not isinstance(name, str):
-            raise self._source.error(f"the input's name {name!r} must be a text: put it into quotes", *path)
-        found = [self._found(path, target, self._inputs) for target in self._listed(path, targets)]
-        accepted = [self._accepted(path, *target) for target in found]
-        type_ = yaml_types.common(accepted)
+            raise self._source.error(f"the input name {name!r} must be a string: put it in quotes", *path)
+        ends = self._resolve(path, targets, self._inputs, "input")
+        type_ = yaml_types.common_type([self._request_type(path, *end) for end in ends])
         if type_ is None:
             types = " and ".join(
-                f"{'.'.join(target)} ({yaml_types.type_name(self._inputs[target[0]][target[1]]['type'])})"
-                for target in found
+                f"{component}.{socket} ({yaml_types.type_name(self._inputs[component][socket]['type'])})"
+                for component, socket in ends
             )
-            raise self._source.error(f"inputs.{name} goes to {types}, which take no value in common", *path)
-        sockets = [self._free[component][socket] for component, socket in found]
+            raise self._source.error(f"inputs.{name} goes to {types}, which have no type in common", *path)
+        sockets = [self._unconnected_inputs[component][socket] for component, socket in ends]
         required = any(socket["is_mandatory"] for socket in sockets)
-        return Input(tuple(found), type_, required, sockets[0].get("default_value", ...))
+        return Input(tuple(ends), type_, required, sockets[0].get("default_value", ...))
 
-    def _accepted(self, path: Path, component: str, socket: str) -> Any:
-        """The type that a request can give to the socket."""
-        if socket not in self._free.get(component, {}):
-            message = (
-                f"{'.'.join(path)} names {component}.{socket}, which a connection feeds already: remove one of them"
-            )
+    def _request_type(self, path: KeyPath, component: str, socket: str) -> Any:
+        """Return the type of values that a request may send to the socket."""
+        subject = f"{'.'.join(path)} names {component}.{socket}"
+        if socket not in self._unconnected_inputs.get(component, {}):
+            message = f"{subject}, which a connection already feeds: remove the input or the connection"
             raise self._source.error(message, *path)
-        type_ = self._free[component][socket]["type"]
-        accepted = None if socket == "tools" else yaml_types.as_json(type_)
-        if accepted is None:
-            type_name = yaml_types.type_name(type_)
-            message = f"{'.'.join(path)} names {component}.{socket}, a {type_name}: no request can give that"
+        type_ = self._unconnected_inputs[component][socket]["type"]
+        request_type = None if socket == "tools" else yaml_types.json_type(type_)
+        if request_type is None:
+            message = f"{subject} of type {yaml_types.type_name(type_)}, which a request cannot send"
             raise self._source.error(message, *path)
-        return accepted
+        return request_type
 
-    def outputs(self, named: Mapping[Any, Any]) -> dict[str, dict[str, Any]]:
-        """The types of the outputs that are *named*."""
+    def outputs(self, entries: Mapping[Any, Any]) -> dict[str, dict[str, Any]]:
+        """Return the types of the outputs that the section's *entries* name."""
         outputs: dict[str, dict[str, Any]] = {}
-        for name, targets in named.items():
-            path = ("outputs", name)
-            for target in self._listed(path, targets):
-                component, socket = self._found(path, target, self._outputs)
+        for name, targets in entries.items():
+            for component, socket in self._resolve(("outputs", name), targets, self._outputs, "output"):
                 outputs.setdefault(component, {})[socket] = self._outputs[component][socket]["type"]
         return outputs
 
-    def leaves(self) -> dict[str, dict[str, Any]]:
-        """The types of all outputs that are connected nowhere: what a pipeline returns by itself."""
+    def unconnected_outputs(self) -> dict[str, dict[str, Any]]:
+        """Return the types of all outputs without a connection: the result of ``Pipeline.run``."""
         return {
             component: {name: socket["type"] for name, socket in sockets.items()}
-            for component, sockets in self._leaves.items()
+            for component, sockets in self._unconnected_outputs.items()
         }
 
-    def free_by_component(self) -> dict[str, dict[str, Input]]:
-        """Every input that a request can give, by component and socket."""
-        found: dict[str, dict[str, Input]] = {}
-        for component, sockets in self._free.items():
+    def inputs_by_component(self) -> dict[str, dict[str, Input]]:
+        """Return every input that a request can set, by component and socket."""
+        inputs: dict[str, dict[str, Input]] = {}
+        for component, sockets in self._unconnected_inputs.items():
             for name, socket in sockets.items():
-                type_ = yaml_types.as_json(socket["type"])
-                if name in _NOT_GIVEN or (type_ is None and not socket["is_mandatory"]):
+                type_ = yaml_types.json_type(socket["type"])
+                if name in _SERVER_ONLY or (type_ is None and not socket["is_mandatory"]):
                     continue
                 required, default = socket["is_mandatory"], socket.get("default_value", ...)
-                found.setdefault(component, {})[name] = Input(((component, name),), type_ or Any, required, default)
-        return found
+                inputs.setdefault(component, {})[name] = Input(((component, name),), type_ or Any, required, default)
+        return inputs
 
-    def check_that_all_are_fed(self, inputs: Mapping[str, Input]) -> None:
-        """See that no socket has to have a value that nothing gives."""
-        named = {target for each in inputs.values() for target in each.targets}
-        for component, sockets in self._free.items():
+    def check_required(self, inputs: Mapping[str, Input]) -> None:
+        """Check that every mandatory socket has an input or a connection."""
+        targets = {target for each in inputs.values() for target in each.targets}
+        for component, sockets in self._unconnected_inputs.items():
             for name, socket in sockets.items():
-                if socket["is_mandatory"] and (component, name) not in named:
+                if socket["is_mandatory"] and (component, name) not in targets:
                     message = (
-                        f"component {component!r} needs {name!r}, which nothing gives: "
-                        f"name {component}.{name} in inputs, or connect it"
+                        f"component {component!r} requires {name!r}, which has no source: "
+                        f"add {component}.{name} to inputs, or connect it"
                     )
                     raise self._source.error(message, "components", component)
 
-    def _listed(self, path: Path, targets: Any) -> list[Any]:
-        listed = targets if isinstance(targets, list) else [targets]
-        if not listed:
-            raise self._source.error(f"{path[0]}.{path[1]} names nothing: write component.socket", *path)
-        return listed
-
-    def _found(self, path: Path, target: Any, sockets: Sockets) -> tuple[str, str]:
-        """The component and the socket that *target* names."""
+    def _resolve(self, path: KeyPath, targets: Any, sockets: Sockets, direction: Direction) -> list[tuple[str, str]]:
+        """Return component and socket of each target in the value at *path*."""
         subject = f"{path[0]}.{path[1]}"
-        if not isinstance(target, str) or "." not in target:
-            raise self._source.error(f"{subject} must be component.socket, or a list of them, not {target!r}", *path)
-        if problem := _end_problem(self._pipeline, target, sockets):
-            raise self._source.error(f"{subject} names {problem}", *path)
-        component, _, socket = target.partition(".")
-        return component, socket
+        targets = targets if isinstance(targets, list) else [targets]
+        if not targets:
+            raise self._source.error(f"{subject} is empty: expected component.socket", *path)
+        ends = []
+        for target in targets:
+            if not isinstance(target, str) or "." not in target:
+                raise self._source.error(f"{subject} must be component.socket or a list of them, not {target!r}", *path)
+            if problem := _end_problem(target, sockets, direction):
+                raise self._source.error(f"{subject} names {problem}", *path)
+            component, _, socket = target.partition(".")
+            ends.append((component, socket))
+        return ends
 
 
-def _checked_chat(source: YamlSource, chat: str, inputs: Mapping[str, Input]) -> str:
-    """What the input *chat* takes of a conversation: its "messages", or the last "text" of the user."""
+def _takes_messages(source: YamlSource, chat: str, inputs: Mapping[str, Input]) -> bool:
+    """Return whether the input *chat* takes the whole conversation; else it takes the last user message's text."""
     if chat not in inputs:
-        close = nearest(chat, inputs)
-        there = f"did you mean {close!r}?" if close else f"there are {', '.join(inputs) or 'none'}"
-        raise source.error(f"chat names the input {chat!r}, which is not in inputs; {there}", "chat")
+        message = f"chat names the input {chat!r}, which is not in inputs; {suggestion(chat, inputs)}"
+        raise source.error(message, "chat")
     for name, other in inputs.items():
         if other.required and name != chat:
-            message = f"chat: the input {name!r} is required too, and a conversation does not bring it"
+            message = f"chat: the input {name!r} is required, but a conversation provides only {chat!r}"
             raise source.error(message, "chat")
-    kinds = yaml_types.parts(inputs[chat].type)
-    if any(get_origin(kind) is list and getattr(get_args(kind)[0], "__name__", "") == "ChatMessage" for kind in kinds):
-        return "messages"
-    if str in kinds or Any in kinds:
-        return "text"
-    type_ = yaml_types.type_name(inputs[chat].type)
-    raise source.error(f"chat: the input {chat!r} takes {type_}, and neither a text nor a list[ChatMessage]", "chat")
+    types = yaml_types.union_members(inputs[chat].type)
+    if any(
+        get_origin(type_) is list and getattr(get_args(type_)[0], "__name__", "") == "ChatMessage" for type_ in types
+    ):
+        return True
+    if str in types or Any in types:
+        return False
+    name = yaml_types.type_name(inputs[chat].type)
+    raise source.error(f"chat: the input {chat!r} takes {name}, expected str or list[ChatMessage]", "chat")
 
 
 def _check_streaming(pipeline: "Pipeline", source: YamlSource) -> None:
-    wanted = source.data.get("streaming_components")
-    key = "chat" if wanted is None else "streaming_components"
-    if not (wanted is None or wanted == "all" or (isinstance(wanted, list) and wanted)):
-        raise source.error(f"{key} must be 'all' or a list of components", key)
+    names = source.data.get("streaming_components")
+    key = "chat" if names is None else "streaming_components"
+    if not (names is None or names == "all" or (isinstance(names, list) and names)):
+        raise source.error(f"{key} must be 'all' or a list of component names, not {names!r}", key)
     try:
-        stream_target(pipeline, {}, None, wanted)
+        stream_target(pipeline, {}, None, names)
     except ValueError as error:
         raise source.error(f"{key}: {error}", key) from None
 
 
-def _typed_dict(name: str, inputs: Mapping[str, Input]) -> Any:
-    return _made(name, {key: _item(given) for key, given in inputs.items()})
+def _inputs_type(name: str, inputs: Mapping[str, Input]) -> Any:
+    items: dict[str, Any] = {}
+    for key, given in inputs.items():
+        if given.required:
+            items[key] = Required[given.type]
+        else:
+            has_json_default = isinstance(given.default, str | int | float | bool | None)
+            extra = {"default": given.default} if has_json_default else None
+            items[key] = NotRequired[Annotated[given.type, Field(json_schema_extra=extra)]]
+    return _typed_dict(name, items)
 
 
-def _item(given: Input) -> Any:
-    if given.required:
-        return Required[given.type]
-    is_plain = isinstance(given.default, str | int | float | bool | None)
-    shown = {"default": given.default} if is_plain else None
-    return NotRequired[Annotated[given.type, Field(json_schema_extra=shown)]]
+def _outputs_type(name: str, types: Mapping[str, Any]) -> Any:
+    return _typed_dict(name, {key: NotRequired[yaml_types.json_type(type_) or Any] for key, type_ in types.items()})
 
 
-def _outputs(name: str, types: Mapping[str, Any]) -> Any:
-    return _made(name, {key: NotRequired[yaml_types.as_json(type_) or Any] for key, type_ in types.items()})
-
-
-def _made(name: str, items: dict[str, Any]) -> Any:
-    make: Any = TypedDict  # made at run time, which type checkers cannot follow
-    made = make("".join(part[:1].upper() + part[1:] for part in re.split(r"\W|_", name)), items)
-    made.__pydantic_config__ = {"arbitrary_types_allowed": True, "ser_json_bytes": "utf8"}
-    return made
+def _typed_dict(name: str, items: dict[str, Any]) -> Any:
+    make: Any = TypedDict  # type checkers reject a TypedDict whose keys are not literals
+    typed_dict = make("".join(part[:1].upper() + part[1:] for part in re.split(r"\W|_", name)), items)
+    typed_dict.__pydantic_config__ = {"arbitrary_types_allowed": True, "ser_json_bytes": "utf8"}
+    return typed_dict

@@ -1,4 +1,4 @@
-"""A pipeline in YAML as text: its values, and the line of each, so that a fault is told with its key and its line."""
+"""Parse a YAML pipeline and remember line numbers, so that every error names its key and line."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -9,8 +9,8 @@ import yaml
 
 from hayhooks.errors import LoadError, Place
 
-_LONGEST_LINE = 200  # characters of one that is shown
-_MOST_VALUES = 200_000  # what aliases stand for counted too: a few lines of them can mean millions
+_MAX_LINE_CHARACTERS = 200  # of the source line in an error
+_MAX_VALUES = 200_000  # after alias expansion: a few lines of aliases can expand to millions
 
 _SECTIONS = {
     "components": dict,
@@ -24,37 +24,37 @@ _SECTIONS = {
     "metadata": dict,
 }
 _KEYS = (*_SECTIONS, "streaming_components")
-_KINDS = {
-    dict: "a mapping, name: value",
-    list: "a list, - item",
-    str: "a text",
-    int: "a whole number",
+_TYPE_NAMES = {
+    dict: "a mapping (name: value)",
+    list: "a list (- item)",
+    str: "a string",
+    int: "an integer",
     bool: "true or false",
 }
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML of plain values, and the tuples that Haystack writes."""
+    """Plain YAML values, and the Python tuples that ``Pipeline.dumps`` writes."""
 
-    def tuple_of(self, node: yaml.SequenceNode) -> tuple[Any, ...]:
+    def construct_tuple(self, node: yaml.SequenceNode) -> tuple[Any, ...]:
         return tuple(self.construct_sequence(node, deep=True))
 
 
-_Loader.add_constructor("tag:yaml.org,2002:python/tuple", _Loader.tuple_of)
+_Loader.add_constructor("tag:yaml.org,2002:python/tuple", _Loader.construct_tuple)
 
 
 class YamlSource:
-    """What a YAML file says, and where.
+    """A parsed YAML pipeline whose sections have the right types.
 
     Args:
-        content: of the file.
-        file: its path, "" if there is none.
+        content: the file's content.
+        file: its path for error messages, "" for YAML without a file.
 
     Attributes:
-        data: the values; ``components`` is in it and holds an object with a ``type`` for each name.
+        data: the values. ``components`` maps at least one name to a mapping with a ``type``.
 
     Raises:
-        LoadError: it is no YAML, or no pipeline.
+        LoadError: the content is not a valid YAML pipeline.
     """
 
     def __init__(self, content: bytes | str, file: str = "") -> None:
@@ -64,72 +64,81 @@ class YamlSource:
             text = content if isinstance(content, str) else content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             line = content[: error.start].count(b"\n") + 1 if isinstance(content, bytes) else 1
-            raise self.error_at(line, f"is not UTF-8: {error.reason}") from None
+            raise self.error_at(line, f"not valid UTF-8: {error.reason}") from None
         self._lines = text.splitlines()
-        self._root = self._composed(text)
-        self.data: dict[str, Any] = self._constructed(text)
+        self._root, data = self._parse(text)
+        if not isinstance(data, dict) or "components" not in data:
+            message = "not a pipeline: expected the key components, with connections, inputs and outputs"
+            raise self.error_at(1, f"{message} (see docs/yaml.md)")
+        self.data: dict[str, Any] = data
         self._check_sections()
 
     def error(self, message: str, *path: str | int) -> LoadError:
-        """A failure at what *path* leads to, or as far as that leads; *message* says what is wrong and what to do."""
+        """Return an error located at the key *path*, or at its closest parent that exists."""
         return self.error_at(self.line_of(*path), message)
 
     def error_at(self, line: int, message: str) -> LoadError:
-        """A failure at *line*, counted from 1."""
-        source = self._lines[line - 1].strip()[:_LONGEST_LINE] if line <= len(self._lines) else ""
+        """Return an error located at *line*, counted from 1."""
+        source = self._lines[line - 1].strip()[:_MAX_LINE_CHARACTERS] if line <= len(self._lines) else ""
         place = Place(self.file, line, source) if self.file else None
         return LoadError(f"{Path(self.file).name or 'YAML'}:{line}: {message}", place=place)
 
     def line_of(self, *path: str | int) -> int:
-        """The line of the key, or the item, that *path* leads to; of the last that is there where it leads nowhere."""
+        """Return the line of the key or list item at *path*, or of its closest parent that exists."""
         node, line = self._root, 1
         for step in path:
-            found = _step(node, step)
-            if found is None:
+            if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+                key = node = node.value[step]
+            elif isinstance(node, yaml.MappingNode):
+                pairs = (pair for pair in node.value if pair[0].value == str(step))
+                key, node = next(pairs, (None, None))
+            else:
+                key = None
+            if key is None:
                 break
-            key, node = found
             line = key.start_mark.line + 1
         return line
 
     def section(self, name: str) -> Any:
-        """The value of the top-level key *name*; empty where it is not there, or null."""
+        """Return the value of the top-level key *name*; empty if it is missing or null."""
         value = self.data.get(name)
         return _SECTIONS[name]() if value is None else value
 
-    def _composed(self, text: str) -> yaml.Node | None:
-        """The tree of *text*, which no key is twice in, and which is not too large to be walked."""
+    def _parse(self, text: str) -> tuple[yaml.Node | None, Any]:
+        """Return the node tree, which knows lines, and the values."""
         try:
             root: yaml.Node | None = yaml.compose(text, Loader=_Loader)
             if root is not None:
                 self._check_tree(root)
+            return root, yaml.load(text, Loader=_Loader)  # noqa: S506 - it is a SafeLoader
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            what = ", ".join(part for part in (error.context, error.problem) if part)
-            raise self.error_at(mark.line + 1 if mark else 1, f"is no valid YAML: {what}") from None
+            reason = ", ".join(part for part in (error.context, error.problem) if part)
+            raise self.error_at(mark.line + 1 if mark else 1, f"invalid YAML: {reason}") from None
         except yaml.reader.ReaderError as error:
             line = text[: error.position].count("\n") + 1
-            raise self.error_at(
-                line, f"is no valid YAML: it has a character that may not be there: {error.reason}"
-            ) from None
+            raise self.error_at(line, f"invalid YAML: character not allowed: {error.reason}") from None
+        except (ValueError, OverflowError) as error:  # an impossible date or number, without a line
+            raise self.error_at(1, f"invalid YAML: {error}") from None
         except RecursionError:
-            raise self.error_at(1, "is nested too deeply to be read") from None
-        return root
+            raise self.error_at(1, "invalid YAML: nested too deeply") from None
 
     def _check_tree(self, root: yaml.Node) -> None:
+        """Reject duplicate keys, recursive aliases and exponential alias expansion."""
         sizes: dict[int, int] = {}
-        within: set[int] = set()
+        ancestors: set[int] = set()
 
         def size(node: yaml.Node) -> int:
-            if id(node) in within:
-                raise self.error_at(node.start_mark.line + 1, "an alias stands for what it is a part of")
+            if id(node) in ancestors:
+                raise self.error_at(node.start_mark.line + 1, "an alias refers to a node that contains it")
             if id(node) not in sizes:
-                within.add(id(node))
+                ancestors.add(id(node))
                 sizes[id(node)] = 1 + sum(map(size, self._children(node)))
-                within.discard(id(node))
+                ancestors.discard(id(node))
             return sizes[id(node)]
 
-        if size(root) > _MOST_VALUES:
-            raise self.error_at(1, f"stands for more than {_MOST_VALUES:,} values, with what its aliases mean")
+        if size(root) > _MAX_VALUES:
+            raise self.error_at(1, f"more than {_MAX_VALUES:,} values after alias expansion")
 
     def _children(self, node: yaml.Node) -> list[yaml.Node]:
         if isinstance(node, yaml.SequenceNode):
@@ -139,62 +148,46 @@ class YamlSource:
         first: dict[str, yaml.Node] = {}
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and first.setdefault(key.value, key) is not key:
-                there = first[key.value].start_mark.line + 1
-                raise self.error_at(key.start_mark.line + 1, f"{key.value!r} stands here again, as in line {there}")
+                line = first[key.value].start_mark.line + 1
+                raise self.error_at(key.start_mark.line + 1, f"duplicate key {key.value!r}, first in line {line}")
         return [child for pair in node.value for child in pair]
-
-    def _constructed(self, text: str) -> dict[str, Any]:
-        try:
-            data = yaml.load(text, Loader=_Loader)  # noqa: S506 - it is a SafeLoader
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            raise self.error_at(mark.line + 1 if mark else 1, f"cannot be read: {error.problem}") from None
-        except (ValueError, OverflowError) as error:  # of a date or a number that there is not
-            raise self.error_at(1, f"cannot be read: {error}") from None
-        if not isinstance(data, dict) or "components" not in data:
-            raise self.error_at(
-                1, "is no pipeline: one has components, with connections, inputs and outputs (see docs/yaml.md)"
-            )
-        return data
 
     def _check_sections(self) -> None:
         for key in self.data:
-            if key not in _KEYS and (close := nearest(key, [known for known in _KEYS if known not in self.data])):
-                raise self.error(f"there is no key {key!r}; did you mean {close!r}?", key)
-        for name, kind in _SECTIONS.items():
-            if not isinstance(self.data.get(name), kind | None):
-                raise self.error(f"{name} must be {_KINDS[kind]}", name)
+            if key not in _KEYS and (close := closest(key, [known for known in _KEYS if known not in self.data])):
+                raise self.error(f"unknown key {key!r}; did you mean {close!r}?", key)
+        for name, type_ in _SECTIONS.items():
+            if not isinstance(self.data.get(name), type_ | None):
+                raise self.error(f"{name} must be {_TYPE_NAMES[type_]}", name)
         self._check_components()
         for index, connection in enumerate(self.section("connections")):
             ends = connection if isinstance(connection, dict) else {}
             if not all(isinstance(ends.get(end), str) for end in ("sender", "receiver")):
-                message = "a connection has a sender and a receiver, as component.socket"
+                message = "a connection needs sender and receiver, each as component.socket"
                 raise self.error(message, "connections", index)
 
     def _check_components(self) -> None:
         components = self.section("components")
         if not components:
-            raise self.error("components is empty: a pipeline has one at least", "components")
+            raise self.error("components is empty: a pipeline needs at least one", "components")
         for name, component in components.items():
+            path = ("components", name)
             if not isinstance(name, str) or "." in name:
-                message = f"a component cannot be called {name!r}: that must be a text without a dot"
-                raise self.error(message, "components", name)
+                raise self.error(f"invalid component name {name!r}: expected a string without a dot", *path)
             if not isinstance(component, dict) or not isinstance(component.get("type"), str):
-                raise self.error(f"component {name!r} must have a type, as haystack.components...", "components", name)
+                raise self.error(f"component {name!r} needs a type, such as haystack.components...", *path)
             if not isinstance(component.get("init_parameters"), dict | None):
-                message = f"component {name!r}: init_parameters must be a mapping, name: value"
-                raise self.error(message, "components", name, "init_parameters")
+                message = f"component {name!r}: init_parameters must be {_TYPE_NAMES[dict]}"
+                raise self.error(message, *path, "init_parameters")
 
 
-def nearest(name: Any, names: Iterable[str]) -> str:
-    """The one of *names* that *name* was probably meant to be; "" if none is like it."""
+def closest(name: Any, names: Iterable[str]) -> str:
+    """Return the most similar of *names*, or "" if none is similar."""
     return next(iter(get_close_matches(str(name), list(names), n=1, cutoff=0.7)), "")
 
 
-def _step(node: yaml.Node | None, step: str | int) -> tuple[yaml.Node, yaml.Node] | None:
-    """The key and the value at *step* in *node*; of an item of a list that itself is its key."""
-    if isinstance(node, yaml.SequenceNode):
-        is_there = isinstance(step, int) and step < len(node.value)
-        return (node.value[step], node.value[step]) if is_there else None
-    pairs = node.value if isinstance(node, yaml.MappingNode) else []
-    return next((pair for pair in pairs if pair[0].value == str(step)), None)
+def suggestion(name: str, names: Iterable[str]) -> str:
+    """Return the end of an error about the unknown *name*: the most similar of *names*, or all of them."""
+    names = list(names)
+    close = closest(name, names)
+    return f"did you mean {close!r}?" if close else f"available: {', '.join(names) or 'none'}"

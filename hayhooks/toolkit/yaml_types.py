@@ -1,4 +1,4 @@
-"""The types of a pipeline's sockets: what JSON can be of them, and what one value for several of them must be."""
+"""Types of a pipeline's sockets: what a JSON request can send, and which value suits several sockets."""
 
 import types
 from collections.abc import Callable, Iterable
@@ -10,35 +10,36 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from uuid import UUID
 
-_PLAIN = (
+_UNIONS = (Union, types.UnionType)
+_JSON_CLASSES = (
     str, int, float, bytes, list, dict, tuple, set, frozenset, type(None),
     Enum, date, time, timedelta, Decimal, Path, UUID,
 )  # fmt: skip
 
 
-def as_json(type_: Any) -> Any | None:
-    """*type_* without what no request may give: callbacks, tools and secrets; None if nothing is left of it.
+def json_type(type_: Any) -> Any | None:
+    """Remove callbacks, tools and secrets from *type_*; return None if nothing remains.
 
-    A class that cannot be made of JSON by itself becomes ``Any``: its component may make something of it.
+    A class that pydantic cannot build from JSON becomes ``Any``: the component may accept the plain value.
     """
     origin, arguments = get_origin(type_), get_args(type_)
     if origin is Annotated:
-        return as_json(arguments[0])
-    if origin in (Union, types.UnionType):
-        left = tuple(part for argument in arguments if (part := as_json(argument)) is not None)
-        return Union[left] if set(left) - {type(None)} else None  # noqa: UP007 - of a tuple
+        return json_type(arguments[0])
+    if origin in _UNIONS:
+        members = tuple(member for argument in arguments if (member := json_type(argument)) is not None)
+        return Union[members] if set(members) - {type(None)} else None  # noqa: UP007 - X | Y takes no tuple
     if origin is Literal:
         return type_
     if origin is Callable or type_ is Callable:
         return None
     if origin is not None:
-        parts = [argument if argument is ... else as_json(argument) for argument in arguments]
-        return None if None in parts else origin[tuple(parts)]
-    return _class_as_json(type_) if isinstance(type_, type) else Any
+        parameters = [argument if argument is ... else json_type(argument) for argument in arguments]
+        return None if None in parameters else origin[tuple(parameters)]
+    return _json_class(type_) if isinstance(type_, type) else Any
 
 
-def _class_as_json(cls: Any) -> Any | None:
-    if cls is Any or issubclass(cls, _PLAIN):
+def _json_class(cls: Any) -> Any | None:
+    if cls is Any or issubclass(cls, _JSON_CLASSES):
         return cls
     if cls.__module__.startswith("haystack.tools") or cls.__name__ == "Secret":
         return None
@@ -47,28 +48,27 @@ def _class_as_json(cls: Any) -> Any | None:
     return cls if is_dataclass(cls) or hasattr(cls, "model_validate") else Any
 
 
-def common(types_: Iterable[Any]) -> Any | None:
-    """The type of one value that goes to sockets of all *types_*; None if they do not agree.
+def common_type(types_: Iterable[Any]) -> Any | None:
+    """Return the type of a value that suits sockets of all *types_*, or None if they conflict.
 
-    ``Any`` agrees with each, and ``str | None`` with ``str``, which is what both take.
+    ``Any`` matches every type. ``str | None`` and ``str`` have ``str`` in common.
     """
-    given = [type_ for type_ in types_ if type_ is not Any]
-    if not given:
+    specific = [type_ for type_ in types_ if type_ is not Any]
+    if not specific:
         return Any
-    strict = [type_ for type_ in given if type(None) not in get_args(type_)]
-    first = (strict or given)[0]
-    return first if all(_without_none(type_) == _without_none(first) for type_ in given) else None
+    strict = [type_ for type_ in specific if type(None) not in get_args(type_)]
+    first = (strict or specific)[0]
+    return first if all(_without_none(type_) == _without_none(first) for type_ in specific) else None
 
 
 def _without_none(type_: Any) -> frozenset[Any]:
-    parts = get_args(type_) if get_origin(type_) in (Union, types.UnionType) else (type_,)
-    return frozenset(part for part in parts if part is not type(None))
+    return frozenset(union_members(type_)) - {type(None)}
 
 
 def type_name(type_: Any) -> str:
-    """*type_* as people write it: ``list[Document]``."""
+    """Format *type_* as in source code: ``list[Document]``."""
     origin, arguments = get_origin(type_), get_args(type_)
-    if origin in (Union, types.UnionType):
+    if origin in _UNIONS:
         return " | ".join(map(type_name, arguments))
     if isinstance(type_, list):  # the parameters of a Callable
         return f"[{', '.join(map(type_name, type_))}]"
@@ -79,6 +79,6 @@ def type_name(type_: Any) -> str:
     return type_.__name__ if isinstance(type_, type) else str(type_).removeprefix("typing.")
 
 
-def parts(type_: Any) -> tuple[Any, ...]:
-    """The alternatives in *type_*; itself if there is one only."""
-    return get_args(type_) if get_origin(type_) in (Union, types.UnionType) else (type_,)
+def union_members(type_: Any) -> tuple[Any, ...]:
+    """Return the members of a union, or *type_* alone."""
+    return get_args(type_) if get_origin(type_) in _UNIONS else (type_,)

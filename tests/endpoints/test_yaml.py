@@ -187,6 +187,6 @@ def test_a_derived_wrapper_is_told_where_its_yaml_is_wrong(root: Path):
     with serving(root) as server:
         eventually(lambda: len(server.status()["deployments"]) == 2 and server.state("none")["error"])
         error = eventually(lambda: server.state("bad")["error"])
-        assert "pipeline.yml:7: outputs.replies names 'talk.reply': component 'talk' has no socket 'reply'" in error
+        assert "pipeline.yml:7: outputs.replies names 'talk.reply': component 'talk' has no output 'reply'" in error
         assert f"at {root}/bad/pipeline.yml:7: replies: talk.reply" in error
-        assert "say yaml_file = 'pipeline.yml' in the class" in server.state("none")["error"]
+        assert "set yaml_file = 'pipeline.yml' in the class" in server.state("none")["error"]

@@ -153,7 +153,7 @@ def test_a_pipeline_in_yaml_can_be_given(root: Path, tmp_path: Path):
             replies = server.run(name, question="x")["llm"]["replies"]
             assert replies[0]["content"] == [{"text": "Q: x"}]
         assert server.state("text")["description"] == "Asks."
-        reason = "YAML:3: component 'talk' is a strangers.Talk, and that module is not trusted"
+        reason = "YAML:3: component 'talk' has the type strangers.Talk, whose module is not trusted"
         assert reason in server.state("wrong")["error"]
 
 

@@ -99,7 +99,7 @@ def test_hidden_files_drafts_and_leavings_are_none(server: LiveServer, filename:
 def test_a_yaml_that_is_no_pipeline_says_what_one_has(server: LiveServer):
     replace(server.root / "docker-compose.yml", "services:\n  web:\n    image: nginx\n")
 
-    assert "is no pipeline: one has components" in failure(server, "docker-compose")
+    assert "not a pipeline: expected the key components" in failure(server, "docker-compose")
 
 
 @pytest.mark.parametrize("name", ["status", "docs"])
@@ -144,7 +144,9 @@ def test_untrusted_component_is_not_imported(server: LiveServer):
     replace(server.root / "bad.yml", "components:\n  bad:\n    type: antigravity.Component\n")
 
     error = failure(server, "bad")
-    assert error.startswith("bad.yml:3: component 'bad' is a antigravity.Component, and that module is not trusted")
+    assert error.startswith(
+        "bad.yml:3: component 'bad' has the type antigravity.Component, whose module is not trusted"
+    )
     assert "HAYHOOKS_ADDITIONAL_PYTHON_PATH" in error
     assert "HAYSTACK_DESERIALIZATION_ALLOWLIST" in error
 
@@ -152,7 +154,7 @@ def test_untrusted_component_is_not_imported(server: LiveServer):
 def test_a_file_that_cannot_be_read_is_a_failure(server: LiveServer):
     (server.root / "bad.yml").write_bytes(b"components:\n  \xff\n")
 
-    assert "bad.yml:2: is not UTF-8" in failure(server, "bad")
+    assert "bad.yml:2: not valid UTF-8" in failure(server, "bad")
 
 
 def test_pipelines_are_warmed_up_and_closed_as_those_of_folders(server: LiveServer, shared: Path, tmp_path: Path):

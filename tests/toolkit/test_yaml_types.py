@@ -1,4 +1,4 @@
-"""What JSON can be of a socket's type, and what one value for several of them must be."""
+"""Which socket types a JSON request can send, and which type several sockets have in common."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from haystack.tools.tool import Tool
 from haystack.tools.toolset import Toolset
 from haystack.utils import Secret
 
-from hayhooks.toolkit.yaml_types import as_json, common, type_name
+from hayhooks.toolkit.yaml_types import common_type, json_type, type_name
 
 
 @dataclass
@@ -45,8 +45,8 @@ class Frame: ...
     ],
     ids=str,
 )
-def test_what_no_request_may_give_is_left_out(type_: Any, expected: Any):
-    assert as_json(type_) == expected
+def test_json_type_removes_callbacks_tools_and_secrets(type_: Any, expected: Any):
+    assert json_type(type_) == expected
 
 
 @pytest.mark.parametrize(
@@ -63,11 +63,11 @@ def test_what_no_request_may_give_is_left_out(type_: Any, expected: Any):
     ],
     ids=str,
 )
-def test_one_value_has_the_strictest_type_of_all_its_sockets(types: list[Any], expected: Any):
-    assert common(types) == expected
+def test_the_common_type_is_the_strictest(types: list[Any], expected: Any):
+    assert common_type(types) == expected
 
 
-def test_types_are_told_as_people_write_them():
+def test_type_names_are_those_of_source_code():
     assert type_name(dict[str, list[Document]] | None) == "dict[str, list[Document]] | None"
     assert type_name(Callable[[int], None]) == "Callable[[int], None]"
     assert type_name(Literal["a"]) == "Literal['a']"
