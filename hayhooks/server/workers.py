@@ -1,8 +1,10 @@
 """Run several worker processes that share one port. Each has a deployer of its own."""
 
 import os
+from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
@@ -30,10 +32,16 @@ def serve_workers(settings: Settings) -> None:
             "hayhooks.server.workers:worker",
             factory=True,
             workers=settings.workers,
-            timeout_worker_healthcheck=_HEALTH_CHECK_TIMEOUT_S,
+            **_health_check_options(),
             **server_options(settings),
         )
         _Supervisor(config, sockets=[config.bind_socket()]).run()
+
+
+def _health_check_options() -> dict[str, Any]:
+    """Return the timeout of health checks, which uvicorn has since 0.37."""
+    known = "timeout_worker_healthcheck" in signature(uvicorn.Config).parameters
+    return {"timeout_worker_healthcheck": _HEALTH_CHECK_TIMEOUT_S} if known else {}
 
 
 def worker() -> Hayhooks:
