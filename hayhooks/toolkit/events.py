@@ -1,7 +1,6 @@
-"""Events for chat UIs, and callbacks that show an Agent's tool calls as such events.
+"""Events that a stream yields for a chat UI to show, and callbacks that make them of an Agent's tool calls.
 
-A stream yields an event, or takes it from its external queue; the UI shows it beside the answer's text. open-webui
-describes its events at https://docs.openwebui.com/features/plugin/development/events. A UI ignores unknown types.
+UIs ignore unknown types. open-webui's are in https://docs.openwebui.com/features/plugin/development/events.
 """
 
 import json
@@ -23,13 +22,7 @@ class PipelineEvent:
 
 
 def create_status_event(description: str, done: bool = False, hidden: bool = False) -> PipelineEvent:
-    """Show a line of progress above the answer; it replaces the previous line.
-
-    Args:
-        description: the current step.
-        done: stop the UI's progress animation.
-        hidden: remove the line.
-    """
+    """Replace the progress line above the answer; *done* stops its animation, *hidden* removes it."""
     return PipelineEvent("status", {"description": description, "done": done, "hidden": hidden})
 
 
@@ -66,13 +59,7 @@ def create_custom_element_event(name: str, props: dict[str, Any]) -> PipelineEve
 
 
 def create_details_tag(tool_name: str, summary: str, content: str) -> str:
-    """Return text for the answer that open-webui shows as a collapsible block.
-
-    Args:
-        tool_name: the block's type.
-        summary: one line, always visible.
-        content: Markdown, visible when the block is open.
-    """
+    """Return answer text that open-webui shows as *summary*, with the Markdown *content* folded."""
     head = f'<details type="{escape(tool_name)}" done="true">\n<summary>{escape(summary, quote=False)}</summary>'
     return f"{head}\n\n{content}\n</details>\n\n"
 

@@ -6,13 +6,10 @@ from hayhooks.current_app import current_app
 
 
 class Registry:
-    """The wrappers that the running application serves; empty outside a server.
-
-    A wrapper belongs to one revision, so call ``get`` for each use and do not keep its result.
-    """
+    """The wrappers that the running application serves; empty outside a server."""
 
     def get(self, name: str) -> Any | None:
-        """Return the wrapper of the deployment *name*, or None if it is not served."""
+        """Return the wrapper of the deployment *name*, or None; call it for each use, as revisions change."""
         app = current_app()
         deployment = None if app is None else app.switch.live.snapshot.deployments.get(name)
         return None if deployment is None else deployment.wrapper

@@ -11,11 +11,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def trace_operation(operation_name: str, *, tags: Mapping[str, Any] | None = None) -> "Iterator[Span]":
-    """Record a span around the block; it does nothing while tracing is disabled.
-
-    The span also gets the tags ``hayhooks.success`` and ``hayhooks.elapsed_ms``, and after an exception
-    ``hayhooks.error.type`` and ``hayhooks.error.message``.
-    """
+    """Record a span around the block, tagged with its success, duration and error; a no-op without a tracer."""
     # A late import: Haystack takes a second to load, and the command line imports this module.
     from haystack.tracing.tracer import tracer  # noqa: PLC0415
 

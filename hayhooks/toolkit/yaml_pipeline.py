@@ -50,11 +50,7 @@ class Interface:
 
     @classmethod
     def of(cls, pipeline: "Pipeline", source: YamlSource) -> "Interface":
-        """Validate the sections of *source* against the sockets of *pipeline*.
-
-        Raises:
-            LoadError: a section does not match the pipeline.
-        """
+        """Validate the sections of *source* against the sockets of *pipeline*."""
         sockets, description, chat = _Sockets(pipeline, source), source.section("description"), source.section("chat")
         if source.data.get("inputs") is None and source.data.get("outputs") is None:
             if chat:
@@ -66,7 +62,13 @@ class Interface:
         streaming = source.data.get("streaming_components")
         takes_messages = bool(chat) and _takes_messages(source, chat, inputs)
         if chat or streaming is not None:
-            _check_streaming(pipeline, source)
+            key = "chat" if streaming is None else "streaming_components"
+            if not (streaming in (None, "all") or (isinstance(streaming, list) and streaming)):
+                raise source.error(f"{key} must be 'all' or a list of component names, not {streaming!r}", key)
+            try:
+                stream_target(pipeline, {}, None, streaming)
+            except ValueError as error:
+                raise source.error(f"{key}: {error}", key) from None
         return cls(inputs, None, outputs, description, chat, takes_messages, streaming)
 
     def data(self, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -104,14 +106,9 @@ class Interface:
 
 
 def build(source: YamlSource, allowed_modules: Sequence[str] = ()) -> "Pipeline":
-    """Build the pipeline, one component and connection at a time, so that an error names the failing one.
+    """Build one component and connection at a time, so that a LoadError names the failing one.
 
-    Args:
-        source: the parsed YAML.
-        allowed_modules: modules whose components are trusted, in addition to Haystack's.
-
-    Raises:
-        LoadError: a component or a connection is invalid.
+    Haystack's components and those of *allowed_modules* are trusted.
     """
     from haystack import Pipeline  # noqa: PLC0415 - it takes a second to import, and the command line imports this
 
@@ -157,6 +154,8 @@ def _end_problem(end: str, sockets: Sockets, direction: Direction) -> str:
 
 def _component_error(source: YamlSource, name: str, error: Exception) -> LoadError:
     """Locate an *error* of building the component *name*, and say how to fix it."""
+    from haystack import component as decorator  # noqa: PLC0415 - as above
+
     component, cause = source.data["components"][name], error.__cause__ or error
     type_, subject, path = component["type"], f"component {name!r}", ("components", name)
     message = " ".join(safe_str(cause).split())
@@ -165,7 +164,11 @@ def _component_error(source: YamlSource, name: str, error: Exception) -> LoadErr
         refused.hint = f"put the module on HAYHOOKS_ADDITIONAL_PYTHON_PATH, or add it to {_ALLOWLIST}"
         return refused
     if message.startswith("Successfully imported module"):
-        close = _closest_type(type_)
+        module, _, class_name = type_.rpartition(".")
+        cls = getattr(sys.modules.get(module), class_name, None)
+        defined_in = f"{cls.__module__}.{cls.__name__}" if isinstance(cls, type) else ""
+        public = [path for path in decorator.registry if not path.startswith("_")]
+        close = defined_in if defined_in in decorator.registry else closest(type_, public)
         end = f"; did you mean {close}?" if close else ""
         return source.error(f"{subject}: there is no component {type_}{end}", *path, "type")
     if isinstance(cause, ModuleNotFoundError) and type_.startswith(f"{cause.name}."):
@@ -174,17 +177,6 @@ def _component_error(source: YamlSource, name: str, error: Exception) -> LoadErr
     mentioned = [key for key in parameters if f"'{key}'" in message]
     where = (*path, "init_parameters", mentioned[0]) if mentioned else path
     return source.error(f"{subject} ({type_.rpartition('.')[2]}): {type(cause).__name__}: {message}", *where)
-
-
-def _closest_type(type_: str) -> str:
-    """Return the import path of the class that *type_* re-exports, or the most similar registered component."""
-    from haystack import component  # noqa: PLC0415 - as above
-
-    module, _, name = type_.rpartition(".")
-    cls = getattr(sys.modules.get(module), name, None)
-    if isinstance(cls, type) and (path := f"{cls.__module__}.{cls.__name__}") in component.registry:
-        return path
-    return closest(type_, [path for path in component.registry if not path.startswith("_")])
 
 
 class _Sockets:
@@ -203,7 +195,18 @@ class _Sockets:
         if not isinstance(name, str):
             raise self._source.error(f"the input name {name!r} must be a string: put it in quotes", *path)
         ends = self._resolve(path, targets, self._inputs, "input")
-        type_ = yaml_types.common_type([self._request_type(path, *end) for end in ends])
+        request_types = []
+        for component, socket in ends:
+            type_ = self._inputs[component][socket]["type"]
+            if socket not in self._unconnected_inputs.get(component, {}):
+                end = "which a connection already feeds: remove the input or the connection"
+                raise self._source.error(f"inputs.{name} names {component}.{socket}, {end}", *path)
+            request_type = None if socket == "tools" else yaml_types.json_type(type_)
+            if request_type is None:
+                end = f"of type {yaml_types.type_name(type_)}, which a request cannot send"
+                raise self._source.error(f"inputs.{name} names {component}.{socket} {end}", *path)
+            request_types.append(request_type)
+        type_ = yaml_types.common_type(request_types)
         if type_ is None:
             types = " and ".join(
                 f"{component}.{socket} ({yaml_types.type_name(self._inputs[component][socket]['type'])})"
@@ -213,19 +216,6 @@ class _Sockets:
         sockets = [self._unconnected_inputs[component][socket] for component, socket in ends]
         required = any(socket["is_mandatory"] for socket in sockets)
         return Input(tuple(ends), type_, required, sockets[0].get("default_value", ...))
-
-    def _request_type(self, path: KeyPath, component: str, socket: str) -> Any:
-        """Return the type of values that a request may send to the socket."""
-        subject = f"{'.'.join(path)} names {component}.{socket}"
-        if socket not in self._unconnected_inputs.get(component, {}):
-            message = f"{subject}, which a connection already feeds: remove the input or the connection"
-            raise self._source.error(message, *path)
-        type_ = self._unconnected_inputs[component][socket]["type"]
-        request_type = None if socket == "tools" else yaml_types.json_type(type_)
-        if request_type is None:
-            message = f"{subject} of type {yaml_types.type_name(type_)}, which a request cannot send"
-            raise self._source.error(message, *path)
-        return request_type
 
     def outputs(self, entries: Mapping[Any, Any]) -> dict[str, dict[str, Any]]:
         """Return the types of the outputs that the section's *entries* name."""
@@ -301,17 +291,6 @@ def _takes_messages(source: YamlSource, chat: str, inputs: Mapping[str, Input]) 
         return False
     name = yaml_types.type_name(inputs[chat].type)
     raise source.error(f"chat: the input {chat!r} takes {name}, expected str or list[ChatMessage]", "chat")
-
-
-def _check_streaming(pipeline: "Pipeline", source: YamlSource) -> None:
-    names = source.data.get("streaming_components")
-    key = "chat" if names is None else "streaming_components"
-    if not (names is None or names == "all" or (isinstance(names, list) and names)):
-        raise source.error(f"{key} must be 'all' or a list of component names, not {names!r}", key)
-    try:
-        stream_target(pipeline, {}, None, names)
-    except ValueError as error:
-        raise source.error(f"{key}: {error}", key) from None
 
 
 def _inputs_type(name: str, inputs: Mapping[str, Input]) -> Any:

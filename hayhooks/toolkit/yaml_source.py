@@ -44,21 +44,10 @@ _Loader.add_constructor("tag:yaml.org,2002:python/tuple", _Loader.construct_tupl
 
 
 class YamlSource:
-    """A parsed YAML pipeline whose sections have the right types.
-
-    Args:
-        content: the file's content.
-        file: its path for error messages, "" for YAML without a file.
-
-    Attributes:
-        data: the values. ``components`` maps at least one name to a mapping with a ``type``.
-
-    Raises:
-        LoadError: the content is not a valid YAML pipeline.
-    """
+    """A parsed YAML pipeline whose sections have the right types; else a LoadError is raised."""
 
     def __init__(self, content: bytes | str, file: str = "") -> None:
-        self.file = file
+        self.file = file  # for error messages; "" if there is none
         self._lines: list[str] = []
         try:
             text = content if isinstance(content, str) else content.decode("utf-8-sig")
@@ -70,7 +59,7 @@ class YamlSource:
         if not isinstance(data, dict) or "components" not in data:
             message = "not a pipeline: expected the key components, with connections, inputs and outputs"
             raise self.error_at(1, f"{message} (see docs/yaml.md)")
-        self.data: dict[str, Any] = data
+        self.data: dict[str, Any] = data  # "components" maps at least one name to a mapping with a "type"
         self._check_sections()
 
     def error(self, message: str, *path: str | int) -> LoadError:
@@ -96,7 +85,7 @@ class YamlSource:
                 key = None
             if key is None:
                 break
-            line = key.start_mark.line + 1
+            line = _line(key)
         return line
 
     def section(self, name: str) -> Any:
@@ -130,27 +119,23 @@ class YamlSource:
 
         def size(node: yaml.Node) -> int:
             if id(node) in ancestors:
-                raise self.error_at(node.start_mark.line + 1, "an alias refers to a node that contains it")
+                raise self.error_at(_line(node), "an alias refers to a node that contains it")
             if id(node) not in sizes:
                 ancestors.add(id(node))
-                sizes[id(node)] = 1 + sum(map(size, self._children(node)))
+                children = node.value if isinstance(node, yaml.SequenceNode) else []
+                if isinstance(node, yaml.MappingNode):
+                    first: dict[str, yaml.Node] = {}
+                    for key, _ in node.value:
+                        if isinstance(key, yaml.ScalarNode) and first.setdefault(key.value, key) is not key:
+                            message = f"duplicate key {key.value!r}, first in line {_line(first[key.value])}"
+                            raise self.error_at(_line(key), message)
+                    children = [child for pair in node.value for child in pair]
+                sizes[id(node)] = 1 + sum(map(size, children))
                 ancestors.discard(id(node))
             return sizes[id(node)]
 
         if size(root) > _MAX_VALUES:
             raise self.error_at(1, f"more than {_MAX_VALUES:,} values after alias expansion")
-
-    def _children(self, node: yaml.Node) -> list[yaml.Node]:
-        if isinstance(node, yaml.SequenceNode):
-            return list(node.value)
-        if not isinstance(node, yaml.MappingNode):
-            return []
-        first: dict[str, yaml.Node] = {}
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and first.setdefault(key.value, key) is not key:
-                line = first[key.value].start_mark.line + 1
-                raise self.error_at(key.start_mark.line + 1, f"duplicate key {key.value!r}, first in line {line}")
-        return [child for pair in node.value for child in pair]
 
     def _check_sections(self) -> None:
         for key in self.data:
@@ -191,3 +176,7 @@ def suggestion(name: str, names: Iterable[str]) -> str:
     names = list(names)
     close = closest(name, names)
     return f"did you mean {close!r}?" if close else f"available: {', '.join(names) or 'none'}"
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1

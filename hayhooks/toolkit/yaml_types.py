@@ -20,7 +20,7 @@ _JSON_CLASSES = (
 def json_type(type_: Any) -> Any | None:
     """Remove callbacks, tools and secrets from *type_*; return None if nothing remains.
 
-    A class that pydantic cannot build from JSON becomes ``Any``: the component may accept the plain value.
+    Classes that pydantic cannot build from JSON become ``Any``.
     """
     origin, arguments = get_origin(type_), get_args(type_)
     if origin is Annotated:
@@ -35,24 +35,19 @@ def json_type(type_: Any) -> Any | None:
     if origin is not None:
         parameters = [argument if argument is ... else json_type(argument) for argument in arguments]
         return None if None in parameters else origin[tuple(parameters)]
-    return _json_class(type_) if isinstance(type_, type) else Any
-
-
-def _json_class(cls: Any) -> Any | None:
-    if cls is Any or issubclass(cls, _JSON_CLASSES):
-        return cls
-    if cls.__module__.startswith("haystack.tools") or cls.__name__ == "Secret":
+    if not isinstance(type_, type):
+        return Any
+    if issubclass(type_, _JSON_CLASSES):
+        return type_
+    if type_.__module__.startswith("haystack.tools") or type_.__name__ == "Secret":
         return None
-    if cls.__module__.startswith("haystack."):
-        return cls if hasattr(cls, "from_dict") and hasattr(cls, "to_dict") else Any
-    return cls if is_dataclass(cls) or hasattr(cls, "model_validate") else Any
+    if type_.__module__.startswith("haystack."):
+        return type_ if hasattr(type_, "from_dict") and hasattr(type_, "to_dict") else Any
+    return type_ if is_dataclass(type_) or hasattr(type_, "model_validate") else Any
 
 
 def common_type(types_: Iterable[Any]) -> Any | None:
-    """Return the type of a value that suits sockets of all *types_*, or None if they conflict.
-
-    ``Any`` matches every type. ``str | None`` and ``str`` have ``str`` in common.
-    """
+    """Return the strictest of *types_*, which may differ in None and ``Any`` only; else None."""
     specific = [type_ for type_ in types_ if type_ is not Any]
     if not specific:
         return Any

@@ -24,28 +24,17 @@ class YAMLPipelineWrapper(BasePipelineWrapper):
 
         class PipelineWrapper(YAMLPipelineWrapper):
             yaml_file = "pipeline.yml"  # beside this file
-
-    Attributes:
-        yaml_file: for subclasses, the YAML's path relative to the folder of the subclass's module.
-        takes_components: the YAML has neither ``inputs`` nor ``outputs``, so arguments are grouped by component.
     """
 
-    yaml_file: str | None = None
-    takes_components = False
+    yaml_file: str | None = None  # for subclasses: a path relative to the folder of the subclass's module
+    takes_components = False  # arguments are grouped by component: the YAML has neither inputs nor outputs
 
     def __init__(
         self, content: bytes | str | None = None, *, file: str = "", allowed_modules: Sequence[str] = ()
     ) -> None:
-        """Store the YAML; ``setup`` reads it.
-
-        Args:
-            content: the YAML, or None to read ``yaml_file``.
-            file: its path, for error messages.
-            allowed_modules: modules whose components are trusted, in addition to Haystack's.
-        """
-        self._content = content
-        self._file = file
-        self._allowed_modules = tuple(allowed_modules)
+        self._content = content  # None: setup reads yaml_file
+        self._file = file  # for error messages
+        self._allowed_modules = tuple(allowed_modules)  # their components are trusted, in addition to Haystack's
         if type(self) is YAMLPipelineWrapper:
             self.__doc__ = ""  # the docstring of this class does not describe a pipeline
 
@@ -58,22 +47,21 @@ class YAMLPipelineWrapper(BasePipelineWrapper):
 
     @classmethod
     def from_file(cls, yaml_path: Path | str, description: str | None = None) -> "YAMLPipelineWrapper":
-        """Create a wrapper from a YAML file; see ``from_yaml``.
-
-        Raises:
-            OSError: the file cannot be read.
-        """
+        """Create a wrapper from a YAML file; see ``from_yaml``."""
         wrapper = cls(Path(yaml_path).read_bytes(), file=str(Path(yaml_path).absolute()))
         wrapper.__doc__ = description or wrapper.__doc__
         return wrapper
 
     def setup(self) -> None:
-        """Build the pipeline and add the methods that answer requests.
-
-        Raises:
-            LoadError: the YAML is invalid; the message names key and line.
-        """
-        source = self._read_source()
+        """Build the pipeline and add the methods; a LoadError names the YAML's invalid key and its line."""
+        content, file = self._content, self._file
+        if content is None:
+            if not self.yaml_file:
+                raise ValueError(f"{type(self).__name__} has no YAML: set yaml_file = 'pipeline.yml' in the class")
+            owner = next(cls for cls in type(self).__mro__ if "yaml_file" in vars(cls))
+            path = Path(sys.modules[owner.__module__].__file__ or "").parent / self.yaml_file
+            content, file = path.read_bytes(), str(path)
+        source = YamlSource(content, file)
         self.pipeline = build(source, self._allowed_modules)
         interface = Interface.of(self.pipeline, source)
         self.takes_components = interface.components is not None
@@ -85,22 +73,11 @@ class YAMLPipelineWrapper(BasePipelineWrapper):
             if all(getattr(type(self), variant) is getattr(BasePipelineWrapper, variant) for variant in variants):
                 setattr(self, name, method)
 
-    def _read_source(self) -> YamlSource:
-        if self._content is not None:
-            return YamlSource(self._content, self._file)
-        if not self.yaml_file:
-            raise ValueError(f"{type(self).__name__} has no YAML: set yaml_file = 'pipeline.yml' in the class")
-        owner = next(cls for cls in type(self).__mro__ if "yaml_file" in vars(cls))
-        path = Path(sys.modules[owner.__module__].__file__ or "").parent / self.yaml_file
-        return YamlSource(path.read_bytes(), str(path))
-
 
 def _methods(pipeline: "Pipeline", interface: Interface) -> dict[str, Callable[..., Any]]:
-    """Return the wrapper's methods by name.
-
-    They are async only if every component is: Haystack would run the others in the event loop's shared threads.
-    """
+    """Return the wrapper's methods by name."""
     included = set(interface.outputs)
+    # Haystack runs a component without run_async in threads that all event loop tasks share.
     on_loop = all(hasattr(component, "run_async") for _, component in pipeline.walk())
 
     def run_api(**inputs: Any) -> Any:
