@@ -1,9 +1,9 @@
-"""Bench: what serving costs, beside the limit of the machine: bare Starlette applications that do the same work.
+"""Benchmark hayhooks against the limit: bare Starlette applications that do the same work.
 
-Every server runs in a process of its own, on loopback, and so does the load. Rounds are interleaved, A B A B, and
-what is told is the median; a ratio is the median of the rounds' ratios, for a machine is never alone. Processor time
-is the server's own, of all its threads. Answers are checked, every one; where one is wrong there is no figure, and the
-exit status is 1.
+Each server and the load generator run in their own processes, on loopback. Rounds alternate between the servers
+(A B, B A, ...). A figure is the median of its rounds, and a ratio the median of the rounds' ratios, because other
+programs disturb a machine. CPU time is that of all threads of the server. Every answer is checked: a server with a
+wrong answer gets no figure, and the exit status is 1.
 """
 
 import argparse
@@ -36,12 +36,12 @@ WARM_UP_S = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Something to ask for over and over."""
+    """One request to repeat, and the right answer."""
 
     path: str
     body: Any = None
-    expect: Any = None  # the result; of a stream its text
-    chunks: int = 0  # of a stream
+    expect: Any = None  # the result, or the text of a stream
+    chunks: int = 0  # of a stream; 0 if it is not one
     connections: int = 16
     pace_s: float = 0.0
 
@@ -50,7 +50,7 @@ class Work:
         return "GET" if self.body is None else "POST"
 
     def job(self, server: Server, seconds: float, expect: str) -> dict[str, Any]:
-        """As bench_load.py takes it."""
+        """Return the job for bench_load.py."""
         return {
             "url": server.url,
             "method": self.method,
@@ -66,13 +66,13 @@ class Work:
 
 @dataclass(slots=True)
 class Figure:
-    """What was measured of one server in one row.
+    """The measurements of one server in one row.
 
     Attributes:
-        rounds: the value of each round, in *unit*; none if an answer was wrong.
-        cpu_us: the server's processor time for each request or chunk, in each round.
+        rounds: the value of each round, in *unit*; empty after a wrong answer.
+        cpu_us: the server's CPU time per request or chunk, in each round.
         more: other values of each round, by name with unit.
-        base: the label of the figure that this one is compared with.
+        base: the label of the figure to compare with.
     """
 
     row: str
@@ -98,7 +98,7 @@ class Figure:
 
 @dataclass(slots=True)
 class Sample:
-    """One server, one round."""
+    """The measurements of one server in one round."""
 
     value: float
     cpu_us: float | None = None
@@ -111,7 +111,7 @@ Measure = Callable[[], Sample]
 
 
 class Bench:
-    """What the rows need: the servers, the load, how long and how often."""
+    """Starts servers and load generator for the rows, and runs their rounds."""
 
     def __init__(self, options: argparse.Namespace, directory: Path, stack: ExitStack) -> None:
         self.options = options
@@ -125,7 +125,7 @@ class Bench:
         return self.directory / f"{name}.log"
 
     def servers(self) -> list[Server]:
-        """The limit, hayhooks, and what ``--vs`` names, all serving the same; started when first asked for."""
+        """Return the limit, hayhooks, and those of ``--vs``, with the same pipelines; the first call starts them."""
         if not self._servers:
             root = self.directory / "pipelines"
             servers.write_wrappers(root, with_haystack=any("pipeline" in name for name in self.options.rows))
@@ -136,7 +136,7 @@ class Bench:
         return self._servers
 
     def many(self) -> list[Server]:
-        """Limit and hayhooks, with the many deployments."""
+        """Return the limit and hayhooks with ``--deployments`` pipelines; the first call starts them."""
         if not self._many:
             count, root = self.options.deployments, self.directory / "many"
             servers.write_many(root, count)
@@ -150,7 +150,7 @@ class Bench:
         return self._many
 
     def commands(self) -> list[tuple[str, Path]]:
-        """The hayhooks commands that are measured."""
+        """Return label and path of each hayhooks command to measure."""
         return [(OURS, HAYHOOKS), *((path, Path(path)) for path in self.options.vs if "://" not in path)]
 
     def _hayhooks(self, label: str, command: Path, root: Path) -> Server:
@@ -160,7 +160,7 @@ class Bench:
         return server
 
     def rounds(self, figures: Sequence[Figure], measures: Sequence[Measure], *, times: int = 1) -> list[Figure]:
-        """Measure in turn, and back in the next round, so that nobody has the better place; *times* as many rounds."""
+        """Run all measures in each round, in reverse order in every second one; *times* multiplies ``--rounds``."""
         for number in range(self.options.rounds * times):
             pairs = list(zip(figures, measures, strict=True))
             for figure, measure in pairs if number % 2 == 0 else reversed(pairs):
@@ -168,27 +168,30 @@ class Bench:
                     figure.take(measure())
         return list(figures)
 
-    def asking(self, server: Server, work: Work, *beside: Work) -> Measure:
-        """A measure: ask for *work* as often as can be, while each of *beside* is asked for at its pace."""
+    def measure_of(self, server: Server, work: Work, *beside: Work) -> Measure:
+        """Return a measure that repeats *work* at full speed, and each of *beside* at its own pace."""
         try:
-            works = [(one, check(server, one)) for one in (work, *beside)]
+            works = [(each, check(server, each)) for each in (work, *beside)]
         except WrongAnswerError as error:
             wrong_answer = Sample(0.0, wrong=1, first_wrong=str(error))
             return lambda: wrong_answer
 
         def ask(seconds: float) -> Sample:
-            jobs = [one.job(server, seconds, expect) for one, expect in works]
+            jobs = [each.job(server, seconds, expect) for each, expect in works]
             cpu_before = server.cpu_s()
-            told, *others = self.load(jobs)
-            count = told["answers"] * (work.chunks or 1)
+            result, *others = self.load(jobs)
+            count = result["answers"] * (work.chunks or 1)
             cpu_after = server.cpu_s()
             cpu_us = None if cpu_before is None or cpu_after is None else (cpu_after - cpu_before) / (count or 1) * 1e6
-            more = {"p50 ms": told["p50_ms"], "p99 ms": told["p99_ms"]}
-            for other, one in zip(others, beside, strict=True):
-                more |= {f"{one.path} p50 ms": other["p50_ms"], f"{one.path} p99 ms": other["p99_ms"]}
-            wrong = [one for one in (told, *others) if one["wrong"]]
+            more = {"p50 ms": result["p50_ms"], "p99 ms": result["p99_ms"]}
+            for other_result, other_work in zip(others, beside, strict=True):
+                more |= {
+                    f"{other_work.path} p50 ms": other_result["p50_ms"],
+                    f"{other_work.path} p99 ms": other_result["p99_ms"],
+                }
+            wrong = [each for each in (result, *others) if each["wrong"]]
             first_wrong = wrong[0]["first_wrong"] if wrong else ""
-            return Sample(count / told["took_s"], cpu_us, more, sum(one["wrong"] for one in wrong), first_wrong)
+            return Sample(count / result["took_s"], cpu_us, more, sum(each["wrong"] for each in wrong), first_wrong)
 
         ask(min(WARM_UP_S, self.options.seconds))
         return lambda: ask(self.options.seconds)
@@ -198,7 +201,7 @@ class Bench:
         return self.end()
 
     def begin(self, jobs: list[dict[str, Any]]) -> None:
-        """Have the load's process do *jobs*, while something else is looked at."""
+        """Start *jobs* in the load generator; the caller can measure until it calls ``end``."""
         assert self._load.stdin is not None
         self._load.stdin.write(json.dumps(jobs) + "\n")
         self._load.stdin.flush()
@@ -207,9 +210,9 @@ class Bench:
         assert self._load.stdout is not None
         line = self._load.stdout.readline()
         if not line:
-            raise RuntimeError("the load has ended")
-        told: list[dict[str, Any]] = json.loads(line)
-        return told
+            raise RuntimeError("the load generator exited; see its traceback above")
+        results: list[dict[str, Any]] = json.loads(line)
+        return results
 
 
 @contextmanager
@@ -223,14 +226,14 @@ def _load(directory: Path) -> Iterator["subprocess.Popen[str]"]:
 
 
 class WrongAnswerError(Exception):
-    """A server does not do the work; what it said instead."""
+    """A server gave a wrong answer; the message quotes it."""
 
 
 def check(server: Server, work: Work) -> str:
-    """Ask once, read the answer as its users do, and return what the load may compare others with.
+    """Send *work* once and parse the answer; return the text that the load generator compares answers with.
 
     Raises:
-        WrongAnswerError: it is not right.
+        WrongAnswerError: the answer is wrong.
     """
     data = json.dumps(work.body).encode() if work.body is not None else None
     request = Request(server.url + work.path, data, {"Content-Type": "application/json"})
@@ -239,12 +242,12 @@ def check(server: Server, work: Work) -> str:
             body = response.read().decode()
     except HTTPError as error:
         raise WrongAnswerError(
-            f"{server.label} answers {work.path} with {error.code}: {error.read()[:300]!r}"
+            f"{server.label} answered {work.path} with status {error.code}: {error.read()[:300]!r}"
         ) from None
     if work.chunks:
         return _check_stream(server, work, body)
     if work.expect is not None and json.loads(body) != {"result": work.expect}:
-        raise WrongAnswerError(f"{server.label} answers {work.path} with {body[:300]}")
+        raise WrongAnswerError(f"{server.label} answered {work.path} with {body[:300]}")
     return body if work.expect is not None else ""
 
 
@@ -254,13 +257,13 @@ def _check_stream(server: Server, work: Work, body: str) -> str:
     texts = [chunk["delta"].get("content") for chunk in chunks]
     right = [None, *[text for text in texts if text], None] == [texts[0] or None, *texts[1:-1], texts[-1] or None]
     if events[-1] != "[DONE]" or chunks[-1]["finish_reason"] != "stop" or not right or len(texts) != work.chunks + 2:
-        raise WrongAnswerError(f"{server.label} answers {work.path} with {len(texts)} chunks, ending {body[-300:]!r}")
+        raise WrongAnswerError(f"{server.label} answered {work.path} with {len(texts)} chunks, ending {body[-300:]!r}")
     if "".join(text for text in texts if text) != work.expect:
-        raise WrongAnswerError(f"{server.label} answers {work.path} with another text")
+        raise WrongAnswerError(f"{server.label} answered {work.path} with a wrong text")
     return str(work.expect)
 
 
-# The rows, each a function of a bench that gives figures.
+# Rows: functions that take a Bench and return figures.
 
 Row = Callable[[Bench], list[Figure]]
 ROWS: dict[str, Row] = {}
@@ -277,16 +280,16 @@ def row(name: str) -> Callable[[Row], Row]:
 def speed(
     name: str, title: str, work: Work, *, others: Iterable[tuple[str, str]] = (), beside: Sequence[Work] = ()
 ) -> None:
-    """A row: *work* asked of every server; *others* are more limits, by label and path."""
+    """Add a row that measures *work* on every server; *others* are further limits, as label and path."""
     unit = "chunks/s" if work.chunks else "requests/s"
 
     def measure(bench: Bench) -> list[Figure]:
         limit, *rest = bench.servers()
-        asked = [(LIMIT, limit, work)]
-        asked += [(label, limit, _at(work, path)) for label, path in others]
-        asked += [(server.label, server, work) for server in rest]
-        figures = [Figure(name, title, label, unit, LIMIT) for label, _, _ in asked]
-        return bench.rounds(figures, [bench.asking(server, one, *beside) for _, server, one in asked])
+        requests = [(LIMIT, limit, work)]
+        requests += [(label, limit, _at(work, path)) for label, path in others]
+        requests += [(server.label, server, work) for server in rest]
+        figures = [Figure(name, title, label, unit, LIMIT) for label, _, _ in requests]
+        return bench.rounds(figures, [bench.measure_of(server, each, *beside) for _, server, each in requests])
 
     ROWS[name] = measure
 
@@ -355,22 +358,22 @@ speed(
 
 @row("run-many")
 def run_many(bench: Bench) -> list[Figure]:
-    """The last of the many deployments, against the only one."""
+    """Compare the last of many deployments with a single one."""
     count = bench.options.deployments
     title = f"run, async method, the last of {count:,} deployments"
     first, last = (Work(f"/many{number}/run", SHOUT, "HELLO!!!") for number in (0, count - 1))
     limit, *rest = bench.servers()
-    asked = [(limit, _at(first, "/run_async/run"), limit.label)]
-    asked += [(server, first, server.label) for server in rest if server.process]
-    alone = [server.label for server, _, _ in asked]
-    asked += [(server, last, base) for server, base in zip(bench.many(), alone, strict=True)]
-    figures = [Figure("run-many", title, server.label, "requests/s", base) for server, _, base in asked]
-    return bench.rounds(figures, [bench.asking(server, work) for server, work, _ in asked])
+    requests = [(limit, _at(first, "/run_async/run"), limit.label)]
+    requests += [(server, first, server.label) for server in rest if server.process]
+    alone = [server.label for server, _, _ in requests]
+    requests += [(server, last, base) for server, base in zip(bench.many(), alone, strict=True)]
+    figures = [Figure("run-many", title, server.label, "requests/s", base) for server, _, base in requests]
+    return bench.rounds(figures, [bench.measure_of(server, work) for server, work, _ in requests])
 
 
 @row("swap")
 def swap(bench: Bench) -> list[Figure]:
-    """One of the many is changed: how long the event loop is away from its other tasks."""
+    """Edit one of many deployments, and measure how long the event loop cannot run other tasks."""
     title = f"a new revision among {bench.options.deployments:,} deployments"
     root = bench.directory / "many"
     found = bench.many()[1:]
@@ -380,14 +383,14 @@ def swap(bench: Bench) -> list[Figure]:
         swaps = [_swap(server, root, number) for number in range(bench.options.rounds)]
         for kind, index in kinds.items():
             figures.append(Figure("swap", f"{title}: {kind}", server.label, "ms", LIMIT))
-            samples.append([one[index] for one in swaps])
+            samples.append([times[index] for times in swaps])
     for figure, values in zip(figures, samples, strict=True):
         figure.rounds = values
     return figures
 
 
 def _swap(server: Server, root: Path, number: int) -> tuple[float, float]:
-    """Change a wrapper while the probe runs; returns the longest pause and the longest turn, in ms."""
+    """Edit a wrapper while the probe runs; return the event loop's longest pause and longest CPU time, in ms."""
     seconds = 1.5
     before = servers.get(server.url, "/status")["generation"]
     request = Request(f"{server.url}/probe/run", json.dumps({"seconds": seconds}).encode())
@@ -408,17 +411,17 @@ def _swap(server: Server, root: Path, number: int) -> tuple[float, float]:
 
 @row("start-many")
 def start_many(bench: Bench) -> list[Figure]:
-    """From the start of the process until all of the many are served."""
+    """Measure from process start until all of many deployments are served."""
     count, root = bench.options.deployments, bench.directory / "many"
     servers.write_many(root, count)
     title = f"start to all served, {count:,} trivial wrappers"
     figures = [Figure("start-many", title, label, "s", LIMIT) for label, _ in bench.commands()]
-    return bench.rounds(figures, [_starting(bench, command, root, "/readyz") for _, command in bench.commands()])
+    return bench.rounds(figures, [_start_time(bench, command, root, "/readyz") for _, command in bench.commands()])
 
 
 @row("start")
 def start(bench: Bench) -> list[Figure]:
-    """From the start of the process until five wrappers with Haystack are served; the limit is what they import."""
+    """Measure from process start until five Haystack wrappers are served; the limit is their imports alone."""
     root = bench.directory / "five"
     for number in range(5):
         folder = root / f"five{number}"
@@ -427,19 +430,19 @@ def start(bench: Bench) -> list[Figure]:
     title = "start to all served, 5 wrappers with Haystack"
     imports = "from haystack import Pipeline; from haystack.components.builders import PromptBuilder"
     figures = [Figure("start", title, LIMIT, "s", LIMIT)]
-    measures = [_running([sys.executable, "-c", imports], bench)]
+    measures = [_run_time([sys.executable, "-c", imports], bench)]
     for label, command in bench.commands():
         figures += [
             Figure("start", title, label, "s", LIMIT),
             Figure("start", "the same to `/healthz`", label, "s", ""),
         ]
-        measures += [_starting(bench, command, root, path) for path in ("/readyz", "/healthz")]
-    times = 1 if bench.options.quick else 3  # each is short, and the same one differs by half
+        measures += [_start_time(bench, command, root, path) for path in ("/readyz", "/healthz")]
+    times = 1 if bench.options.quick else 3  # short rounds, whose times vary by half
     return bench.rounds(figures, measures, times=times)
 
 
-def _starting(bench: Bench, command: Path, root: Path, path: str) -> Measure:
-    """The time until *path* answers with 200; ``/readyz`` also means that all are served, for they load quickly."""
+def _start_time(bench: Bench, command: Path, root: Path, path: str) -> Measure:
+    """Measure the time until *path* answers 200, and check that after ``/readyz`` all deployments are served."""
 
     def started() -> Sample:
         began = time.perf_counter()
@@ -457,18 +460,18 @@ def _starting(bench: Bench, command: Path, root: Path, path: str) -> Measure:
 
 @row("command-line")
 def command_line(bench: Bench) -> list[Figure]:
-    """Commands that ask and end; the limit is Python alone."""
+    """Measure short commands; the limit is Python without a program."""
     figures = [Figure("command-line", "a process that ends", LIMIT, "s", LIMIT)]
-    measures = [_running([sys.executable, "-c", "pass"], bench)]
+    measures = [_run_time([sys.executable, "-c", "pass"], bench)]
     for server, (label, command) in zip(bench.servers()[1:], bench.commands(), strict=False):
         port = server.url.rpartition(":")[2]
         for title, arguments in (("`--help`", ["--help"]), ("`status`", ["status", "--port", port])):
             figures.append(Figure("command-line", title, label, "s", LIMIT))
-            measures.append(_running([command, *arguments], bench))
+            measures.append(_run_time([command, *arguments], bench))
     return bench.rounds(figures, measures)
 
 
-def _running(command: list[Any], bench: Bench) -> Measure:
+def _run_time(command: list[Any], bench: Bench) -> Measure:
     def run() -> Sample:
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         subprocess.run(command, check=True, env=servers.environment(), cwd=bench.directory, stdout=subprocess.DEVNULL)
@@ -481,18 +484,18 @@ def _running(command: list[Any], bench: Bench) -> Measure:
 
 @row("memory")
 def memory(bench: Bench) -> list[Figure]:
-    """What is resident: with nothing deployed, for each deployment, for each open stream, and what stays of those."""
+    """Measure resident memory: without deployments, per deployment, per open stream and per ended stream."""
     figures: list[Figure] = []
 
-    def tell(title: str, label: str, unit: str, value: float) -> None:
+    def add(title: str, label: str, unit: str, value: float) -> None:
         figures.append(Figure("memory", title, label, unit, LIMIT, [value]))
 
     for label, command in bench.commands():
         idle = _memory_of_deployments(bench, command, 0)
         few, many = (_memory_of_deployments(bench, command, count) for count in (1, bench.options.deployments))
-        tell("resident, nothing deployed", label, "MB", idle)
-        tell("a trivial deployment", label, "KB", (many - few) / max(bench.options.deployments - 1, 1) * 1024)
-    # Of servers that have served nothing yet: where many requests have been, there is room for the next.
+        add("resident, nothing deployed", label, "MB", idle)
+        add("a trivial deployment", label, "KB", (many - few) / max(bench.options.deployments - 1, 1) * 1024)
+    # Fresh servers: one that has served many requests can reuse their memory.
     root = bench.directory / "memory-streams"
     servers.write_wrappers(root, with_haystack=False)
     fresh = [servers.limit(bench.log("memory-limit"))]
@@ -504,8 +507,8 @@ def memory(bench: Bench) -> list[Figure]:
             if server.label != LIMIT:
                 servers.all_served(server, root, bench.log("memory"))
             each, kept = _memory_of_streams(bench, server)
-            tell("an open stream", server.label, "KB", each)
-            tell("kept of each of 1,000 streams that have ended", server.label, "KB", kept)
+            add("an open stream", server.label, "KB", each)
+            add("kept of each of 1,000 streams that have ended", server.label, "KB", kept)
     return figures
 
 
@@ -521,21 +524,21 @@ def _memory_of_deployments(bench: Bench, command: Path, count: int) -> float:
 
 
 def _memory_of_streams(bench: Bench, server: Server, streams: int = 200) -> tuple[float, float]:
-    """KB resident of each open stream, and of each that was open long ago: both after a first lot."""
+    """Return the KB of each open stream, and the KB that each ended stream leaves after the first *streams*."""
     work = chat("/chat_async/chat", 30, 0.05, streams)
     job = work.job(server, 0.01, str(work.expect))  # one answer for each connection
     resident = []
     for _ in range(6):
         before = server.resident_mb() or 0.0
         bench.begin([job])
-        time.sleep(1.0)  # all are open: a stream takes 1.5 s
+        time.sleep(1.0)  # a stream takes 1.5 s, so all are open now
         resident.append((before, server.resident_mb() or 0.0))
         bench.end()
     each = resident[0][1] - resident[0][0]
     return each / streams * 1024, ((server.resident_mb() or 0.0) - resident[1][0]) / (5 * streams) * 1024
 
 
-# What is told.
+# The report.
 
 
 def ratio(values: Sequence[float], base: Sequence[float]) -> float | None:
@@ -544,32 +547,32 @@ def ratio(values: Sequence[float], base: Sequence[float]) -> float | None:
 
 
 def as_dict(figure: Figure, others: Sequence[Figure]) -> dict[str, Any]:
-    """A figure with its medians and ratios; without any where an answer was wrong."""
-    told = asdict(figure)
+    """Return a figure with its medians and ratios, or with None after a wrong answer."""
+    result = asdict(figure)
     if figure.wrong:
-        return {**told, "rounds": [], "cpu_us": [], "more": {}, "value": None, "of_limit": None}
-    told["value"] = statistics.median(figure.rounds)
-    told["more"] = {name: statistics.median(values) for name, values in figure.more.items()}
-    told["cpu_us_each"] = statistics.median(figure.cpu_us) if figure.cpu_us else None
+        return {**result, "rounds": [], "cpu_us": [], "more": {}, "value": None, "of_limit": None}
+    result["value"] = statistics.median(figure.rounds)
+    result["more"] = {name: statistics.median(values) for name, values in figure.more.items()}
+    result["cpu_us_each"] = statistics.median(figure.cpu_us) if figure.cpu_us else None
     like = [other for other in others if (other.row, other.title) == (figure.row, figure.title) and not other.wrong]
     base = next((other for other in like if other.label == figure.base), None)
     if base is not None and base is not figure:
-        told["of_limit"] = ratio(figure.rounds, base.rounds)
-        told["cpu_of_limit"] = ratio(figure.cpu_us, base.cpu_us)
-    return told
+        result["of_limit"] = ratio(figure.rounds, base.rounds)
+        result["cpu_of_limit"] = ratio(figure.cpu_us, base.cpu_us)
+    return result
 
 
-def as_markdown(told: Sequence[dict[str, Any]], options: argparse.Namespace) -> str:
-    """A table of all figures, and a line that says where and how."""
+def as_markdown(results: Sequence[dict[str, Any]], options: argparse.Namespace) -> str:
+    """Return a table of all figures, and a line with the machine and the options."""
     lines = [
         "| work | server | figure | of the limit | CPU, us each | of the limit | more |",
         "| --- | --- | --: | --: | --: | --: | --- |",
     ]
-    for one in told:
-        figure = f"WRONG: {one['wrong']}" if one["wrong"] else f"{number(one['value'])} {one['unit']}"
-        more = ", ".join(f"{name} {number(value)}" for name, value in one["more"].items())
-        cells = (one["title"], one["label"], figure, number(one.get("of_limit")), number(one.get("cpu_us_each")))
-        lines.append("| " + " | ".join([*cells, number(one.get("cpu_of_limit")), more]) + " |")
+    for result in results:
+        figure = f"WRONG: {result['wrong']}" if result["wrong"] else f"{number(result['value'])} {result['unit']}"
+        ratios = (number(result.get("of_limit")), number(result.get("cpu_us_each")), number(result.get("cpu_of_limit")))
+        more = ", ".join(f"{name} {number(value)}" for name, value in result["more"].items())
+        lines.append("| " + " | ".join([result["title"], result["label"], figure, *ratios, more]) + " |")
     lines += ["", f"{where()}; {options.rounds} rounds of {options.seconds:g} s; load average {os.getloadavg()[0]:.1f}"]
     return "\n".join(lines)
 
@@ -589,7 +592,7 @@ def main() -> int:
     if options.write:
         servers.write_wrappers(options.write)
         return 0
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and so everything is ended that was started
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that all servers are stopped
     figures: list[Figure] = []
     failed: list[str] = []
     with tempfile.TemporaryDirectory(prefix="hayhooks-bench-") as directory, ExitStack() as stack:
@@ -601,12 +604,14 @@ def main() -> int:
             except WrongAnswerError as error:
                 failed.append(f"{name}: {error}")
     failed += [
-        f"{one.row}: {one.label} gave {one.wrong} wrong answers: {one.first_wrong}" for one in figures if one.wrong
+        f"{figure.row}: {figure.label} gave {figure.wrong} wrong answers, first: {figure.first_wrong}"
+        for figure in figures
+        if figure.wrong
     ]
-    told = [as_dict(figure, figures) for figure in figures]
+    results = [as_dict(figure, figures) for figure in figures]
     if options.json:
-        options.json.write_text(json.dumps({"where": where(), "figures": told, "failed": failed}, indent=2) + "\n")
-    print(as_markdown(told, options))
+        options.json.write_text(json.dumps({"where": where(), "figures": results, "failed": failed}, indent=2) + "\n")
+    print(as_markdown(results, options))
     for line in failed:
         print(f"WRONG: {line}", file=sys.stderr)
     return 1 if failed else 0
@@ -616,20 +621,20 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="in under two minutes: fewer and shorter rounds")
-    parser.add_argument("--rows", type=chosen, help=f"some of these, by commas: {', '.join(ROWS)}")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds; under two minutes")
+    parser.add_argument("--rows", type=chosen, help=f"run only these, separated by commas: {', '.join(ROWS)}")
     parser.add_argument(
         "--vs",
         action="append",
         default=[],
         metavar="URL|COMMAND",
-        help="measure another server too: one that serves what --write wrote, or another hayhooks command",
+        help="also measure this: the URL of a server with the wrappers of --write, or another hayhooks command",
     )
-    parser.add_argument("--write", type=Path, metavar="DIR", help="write the wrappers that are measured, and stop")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures, those of each round too")
-    parser.add_argument("--rounds", type=int, help="default: 5; 2 with --quick")
-    parser.add_argument("--seconds", type=float, help="of a round; default: 3; 0.5 with --quick")
-    parser.add_argument("--deployments", type=int, help="how many are many (default: 1000; 300 with --quick)")
+    parser.add_argument("--write", type=Path, metavar="DIR", help="write the benchmark's wrappers to DIR and exit")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE, with every round")
+    parser.add_argument("--rounds", type=int, help="number of rounds (default: 5; 2 with --quick)")
+    parser.add_argument("--seconds", type=float, help="duration of a round (default: 3; 0.5 with --quick)")
+    parser.add_argument("--deployments", type=int, help="for rows with many (default: 1000; 300 with --quick)")
     options = parser.parse_args()
     options.rows = options.rows or list(ROWS)
     options.rounds = options.rounds or (2 if options.quick else 5)

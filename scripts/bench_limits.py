@@ -1,7 +1,7 @@
 """The limit: bare Starlette applications that do the benchmarked work and nothing else.
 
-No errors, no disconnects, no back pressure, no bounds: what a contract costs is what this leaves out. It has the paths
-of the wrappers, so that one client asks both. Usage: bench_limits.py PORT [ROUTES]
+They handle no errors, disconnects, back pressure or limits, so hayhooks' difference is the cost of its contract. Their
+paths are those of the wrappers. Usage: bench_limits.py PORT [ROUTES]
 """
 
 import asyncio
@@ -30,7 +30,7 @@ ARTICLES = TypeAdapter(dict[str, list[work.Article]])
 RESULT = TypeAdapter(list[work.Article])
 AT_ONCE = 64
 
-# Made when first asked for: Haystack takes a second to import.
+# Created at the first use: Haystack takes a second to import.
 prompting, speaking = cache(work.prompting), cache(work.speaking)
 
 
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def application(more: int) -> Starlette:
-    """The paths of the wrappers, and before them *more* that nobody asks for, but for the last one."""
+    """Return an application with the wrappers' paths, after *more* other routes."""
     runs: dict[str, Endpoint] = {
         "run_async": answer_async,
         "run_sync": threaded(SHOUT, work.shout),
@@ -79,7 +79,7 @@ async def answer_objects(request: Request) -> Response:
 
 
 def threaded(arguments: TypeAdapter[Any], method: Callable[..., str]) -> Endpoint:
-    """The usual hop into a thread, anyio's, with as many threads as hayhooks has for one deployment."""
+    """Run *method* in anyio's threads, with as many threads as a hayhooks deployment has."""
     limiter: list[anyio.CapacityLimiter] = []
 
     async def endpoint(request: Request) -> Response:
@@ -92,7 +92,7 @@ def threaded(arguments: TypeAdapter[Any], method: Callable[..., str]) -> Endpoin
 
 
 def dumped(word: str) -> bytes:
-    """An event with *word*, written as one does by hand."""
+    """Encode an event with *word* as hand-written code does."""
     return event({"content": word})
 
 
@@ -111,12 +111,12 @@ BEFORE, AFTER = dumped("").split(b'""')
 
 
 def filled_in(word: str) -> bytes:
-    """The same with all that is constant encoded once: nobody can be faster."""
+    """Encode an event with *word* into a constant template, the fastest way."""
     return BEFORE + to_json(word) + AFTER
 
 
 class Stream:
-    """Sends what *read* gives as OpenAI's chunks, each batch in one send."""
+    """Send the batches of *read* as OpenAI chunks, one ASGI message per batch."""
 
     def __init__(self, read: Callable[[int, float], Chunks], write: Callable[[str], bytes]) -> None:
         self._read = read
@@ -151,7 +151,7 @@ async def async_together(count: int, pause_s: float) -> Chunks:
 
 
 async def sync_one_by_one(count: int, pause_s: float) -> Chunks:
-    """As Starlette iterates a sync generator: a hop for each item."""
+    """Iterate in a thread with a hop per item, as Starlette does."""
     items = work.words(count, pause_s)
     while (word := await anyio.to_thread.run_sync(next, items, None)) is not None:
         yield [word]
@@ -177,13 +177,13 @@ def of_pipeline(pipeline: Any, count: int, pause_s: float) -> Chunks:
 
 
 async def from_thread(run: Callable[[Callable[[str], None]], None]) -> Chunks:
-    """What *run* puts in a thread of its own, all that is there at once; the loop is only woken when it waits."""
+    """Yield the words that *run* puts in a thread, in batches; only the first word of a batch wakes the loop."""
     loop, arrived, lock = asyncio.get_running_loop(), asyncio.Event(), threading.Lock()
     words: list[str] = []
     ended = False
 
     def put(word: str) -> None:
-        with lock:  # `words` is another list after each batch
+        with lock:  # the consumer replaces `words` after each batch
             words.append(word)
             first = len(words) == 1
         if first:

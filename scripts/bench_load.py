@@ -1,7 +1,7 @@
-"""The load: asks a server for the same again and again over many connections, and checks every answer.
+"""The load generator: repeat one request over many connections, and check every answer.
 
-A process of its own, and so lean that servers are slower: it takes jobs from stdin, a JSON object a line, and answers
-each with a line of figures, until stdin ends.
+It runs in its own process and must be faster than the servers. It reads a JSON list of jobs per line from stdin, and
+prints a JSON list of figures per line, until stdin ends.
 """
 
 import asyncio
@@ -16,18 +16,18 @@ from urllib.parse import urlsplit
 
 import uvloop
 
-DEADLINE_S = 60.0  # for what is still open when the time is over
+DEADLINE_S = 60.0  # for requests in flight when the time is over
 CONTENT = re.compile(rb'"content": ?"([^"]+)"')
 
 
 @dataclass
 class Job:
-    """What to ask, for how long, and what the right answer is.
+    """A request, how long to repeat it, and the right answer.
 
     Attributes:
-        expect: the whole body of the right answer; of a stream, the text of its chunks joined.
-        chunks: how many chunks a stream has; 0 if it is none.
-        pace_s: the time between two requests of a connection; 0: at once.
+        expect: the body of the right answer, or the joined text of a stream's chunks.
+        chunks: the number of a stream's chunks; 0 for other answers.
+        pace_s: the pause between two requests on one connection.
     """
 
     url: str
@@ -50,7 +50,7 @@ class Job:
         return f"{head}{length}\r\n".encode() + body
 
     def check(self, head: bytes, body: bytes) -> None:
-        """Note an answer that is not the right one."""
+        """Record a wrong answer."""
         if not head.startswith(b"HTTP/1.1 200 "):
             self.wrong.append(f"{head[:40]!r} {body[:200]!r}")
         elif self.chunks:
@@ -59,57 +59,57 @@ class Job:
             if len(texts) != self.chunks or b"".join(texts).decode() != self.expect or not ended:
                 self.wrong.append(f"{len(texts)} chunks of {self.chunks}, ending with {body[-200:]!r}")
         elif self.expect and body != self.expect.encode():
-            self.wrong.append(f"{body[:200]!r} and not {self.expect[:200]!r}")
+            self.wrong.append(f"{body[:200]!r}, expected {self.expect[:200]!r}")
 
 
 class Connection(asyncio.Protocol):
-    """One connection: asks, reads the answer to its end, and asks again until the time is over."""
+    """A connection that sends the request again after each answer, until the time is over."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
         self._request = job.request()
         self._data = bytearray()
-        self._asked_at = 0.0  # 0: nothing is being asked
-        self._lacking = 0  # bytes of the answer; -1 while its end is only known by what it ends with
+        self._sent_at = 0.0  # 0: no request is in flight
+        self._length = 0  # bytes of head and body; -1 for a chunked answer
         self._head_length = 0
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport: Any = transport  # uvloop's is no asyncio.Transport to isinstance
-        self._ask()
+        self._transport: Any = transport  # uvloop's class does not derive from asyncio.Transport
+        self._send()
 
     def data_received(self, data: bytes) -> None:
         self._data += data
         if not self._head_length and not self._read_head():
             return
-        chunked = self._lacking < 0
-        if not self._data.endswith(b"\r\n0\r\n\r\n") if chunked else len(self._data) < self._lacking:
+        chunked = self._length < 0
+        if not self._data.endswith(b"\r\n0\r\n\r\n") if chunked else len(self._data) < self._length:
             return
         head, body = bytes(self._data[: self._head_length]), bytes(self._data[self._head_length :])
         self._data.clear()
         self._head_length = 0
-        self._take(head, unchunked(body) if chunked else body)
+        self._finish(head, unchunked(body) if chunked else body)
 
-    def _take(self, head: bytes, body: bytes) -> None:
+    def _finish(self, head: bytes, body: bytes) -> None:
         self._job.check(head, body)
         now = time.perf_counter()
-        self._job.took_s.append(now - self._asked_at)
-        self._asked_at = 0.0
+        self._job.took_s.append(now - self._sent_at)
+        self._sent_at = 0.0
         if now + self._job.pace_s >= self._job.ends_at or self._job.wrong:
             self._transport.close()
         elif self._job.pace_s:
-            asyncio.get_running_loop().call_later(self._job.pace_s, self._ask)
+            asyncio.get_running_loop().call_later(self._job.pace_s, self._send)
         else:
-            self._ask()
+            self._send()
 
     def connection_lost(self, error: Exception | None) -> None:
-        if self._asked_at:
-            self._job.wrong.append(f"the connection was closed in the middle of an answer: {error!r}")
+        if self._sent_at:
+            self._job.wrong.append(f"the connection was closed before the end of an answer: {error!r}")
         if not self.done.done():
             self.done.set_result(None)
 
-    def _ask(self) -> None:
-        self._asked_at = time.perf_counter()
+    def _send(self) -> None:
+        self._sent_at = time.perf_counter()
         self._transport.write(self._request)
 
     def _read_head(self) -> bool:
@@ -119,14 +119,12 @@ class Connection(asyncio.Protocol):
         self._head_length = end + 4
         head = bytes(self._data[: end + 2]).lower()
         length = head.find(b"\r\ncontent-length:")
-        self._lacking = (
-            -1 if length < 0 else self._head_length + int(head[length + 17 : head.find(b"\r\n", length + 2)])
-        )
+        self._length = -1 if length < 0 else self._head_length + int(head[length + 17 : head.find(b"\r\n", length + 2)])
         return True
 
 
 def unchunked(data: bytes) -> bytes:
-    """The body in HTTP's chunked coding."""
+    """Decode HTTP's chunked transfer coding."""
     parts, position = [], 0
     while True:
         end = data.index(b"\r\n", position)
@@ -138,7 +136,7 @@ def unchunked(data: bytes) -> bytes:
 
 
 async def measure(job: Job) -> dict[str, Any]:
-    """Ask until the time is over; returns figures."""
+    """Run *job* and return its figures."""
     loop, where = asyncio.get_running_loop(), urlsplit(job.url)
     began = time.perf_counter()
     job.ends_at = began + job.seconds
@@ -164,13 +162,13 @@ async def measure(job: Job) -> dict[str, Any]:
 
 
 async def together(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """All *jobs* at the same time."""
+    """Run *jobs* concurrently."""
     asyncio.get_running_loop().set_exception_handler(give_up)
     return await asyncio.gather(*(measure(Job(**job)) for job in jobs))
 
 
 def give_up(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """A fault of ours: who waits for figures must not wait for ever."""
+    """Exit after a bug of this script, so that the benchmark does not wait for figures forever."""
     loop.default_exception_handler(context)
     os._exit(1)
 

@@ -1,4 +1,4 @@
-"""The servers that are measured: how they are started, what they take, and that none is left behind."""
+"""Start and stop the measured servers, write their wrappers, and read their CPU time and memory."""
 
 import json
 import os
@@ -53,11 +53,11 @@ METHODS = {
 
 SETUPS = {"run_pipeline": "self.pipeline = work.prompting()", "chat_pipeline": "self.pipeline = work.speaking()"}
 
-# Of the many: no file beside it, no Haystack.
+# The many deployments: no second file, no Haystack.
 TRIVIAL = """async def run_api_async(self, text: str, times: int = 1) -> str:
     return text.upper() + "!" * times"""
 
-# How long the event loop is away from one of its tasks: on the clock, and of its own thread's time.
+# The longest time between two turns of a task: wall-clock time, and CPU time of the event loop's thread.
 PROBE = """async def run_api_async(self, seconds: float) -> list[float]:
     longest = working = 0.0
     end, now, used = time.perf_counter() + seconds, time.perf_counter(), time.thread_time()
@@ -77,7 +77,7 @@ def write_wrapper(folder: Path, method: str, setup: str = "pass", imports: str =
 
 
 def write_wrappers(root: Path, *, with_haystack: bool = True) -> None:
-    """A folder for each kind of work."""
+    """Write a wrapper for each kind of work."""
     for name, method in METHODS.items():
         if name in SETUPS and not with_haystack:
             continue
@@ -94,7 +94,7 @@ def write_many(root: Path, count: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server under measurement; without *process* it is somebody else's, and only asked."""
+    """A measured server; without *process*, one that the benchmark did not start."""
 
     label: str
     url: str
@@ -105,10 +105,10 @@ class Server:
         return self.process.pid if self.process else None
 
     def cpu_s(self) -> float | None:
-        """The processor time that all of its threads have used."""
+        """Return the CPU time of all threads, or None where it is unknown."""
         if self.pid is None or sys.platform != "linux":
             return None
-        # Linux's clock of another process, as clock_getcpuclockid(3) makes it: /proc only has hundredths of a second.
+        # The clock id of clock_getcpuclockid(3); /proc only has hundredths of a second.
         return time.clock_gettime((~self.pid << 3) | 2)
 
     def resident_mb(self) -> float | None:
@@ -121,7 +121,7 @@ class Server:
 
 @contextmanager
 def hayhooks(command: Path, root: Path, log: Path, label: str) -> Iterator[Server]:
-    """``hayhooks run`` over *root*, as soon as it answers; see ``all_served``."""
+    """Run ``hayhooks run`` on *root*; yield when it answers, before all is loaded (see ``all_served``)."""
     port = free_port()
     with running(run_command(command, root, port), log) as process:
         server = Server(label, f"http://127.0.0.1:{port}", process)
@@ -135,7 +135,7 @@ def run_command(command: Path, root: Path, port: int) -> list[Any]:
 
 @contextmanager
 def limit(log: Path, *, routes: int = 0, label: str = "limit") -> Iterator[Server]:
-    """The bare application, serving."""
+    """Run the bare application; yield when it answers."""
     port = free_port()
     with running([sys.executable, HERE / "bench_limits.py", str(port), str(routes)], log) as process:
         server = Server(label, f"http://127.0.0.1:{port}", process)
@@ -145,7 +145,7 @@ def limit(log: Path, *, routes: int = 0, label: str = "limit") -> Iterator[Serve
 
 @contextmanager
 def running(command: list[Any], log: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run *command* until the block ends, however it does."""
+    """Run *command* during the block, and stop it after an exception too."""
     with log.open("wb") as output:
         started = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment(), cwd=log.parent)
     try:
@@ -160,7 +160,7 @@ def running(command: list[Any], log: Path) -> Iterator["subprocess.Popen[bytes]"
 
 
 def environment() -> dict[str, str]:
-    """Ours, without the hayhooks settings in it; no lines for requests, for the limit writes none either."""
+    """Return our environment without hayhooks settings, and without an access log: the limit has none either."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HAYHOOKS_")}
     return {**kept, "HAYHOOKS_ACCESS_LOG": "false", "HAYSTACK_TELEMETRY_ENABLED": "false"}
 
@@ -169,7 +169,7 @@ def all_served(server: Server, root: Path, log: Path) -> None:
     """Wait until *server* serves every folder of *root*.
 
     Raises:
-        RuntimeError: some failed to load, or it takes too long.
+        RuntimeError: a folder failed to load, or the deadline has passed.
     """
     names = sorted(folder.name for folder in root.iterdir())
 
@@ -177,14 +177,14 @@ def all_served(server: Server, root: Path, log: Path) -> None:
         status = get(server.url, "/status")
         failed = [entry["error"] for entry in status["deployments"] if entry["state"] == "failed"]
         if failed:
-            raise RuntimeError(f"{server.label} cannot serve what is measured: {failed[0]}")
+            raise RuntimeError(f"{server.label} cannot serve a benchmark wrapper: {failed[0]}")
         return bool(status["pipelines"] == names)
 
     wait_for(served, server, log, step_s=0.1)
 
 
 def get(url: str, path: str) -> Any:
-    """The body of an answer; None while nobody answers."""
+    """Return the JSON body of the answer, or None if there is no answer."""
     try:
         with urlopen(url + path, timeout=10) as response:
             return json.load(response)
@@ -196,15 +196,15 @@ def wait_for(condition: Callable[[], Any], server: Server, log: Path, *, step_s:
     """Poll until *condition* holds.
 
     Raises:
-        RuntimeError: the process of *server* has ended, or it takes too long; with the end of its *log*.
+        RuntimeError: the server's process has exited, or the deadline has passed; with the end of *log*.
     """
     end = time.monotonic() + DEADLINE_S
     while not condition():
         ended = server.process is not None and server.process.poll() is not None
         if ended or time.monotonic() > end:
-            told = log.read_text(errors="replace")[-2000:]
-            why = "the process has ended" if ended else f"not ready within {DEADLINE_S} s"
-            raise RuntimeError(f"{server.label}: {why}\n{told}")
+            reason = "the process has exited" if ended else f"not ready within {DEADLINE_S} s"
+            output = log.read_text(errors="replace")[-2000:]
+            raise RuntimeError(f"{server.label}: {reason}\n{output}")
         time.sleep(step_s)
 
 

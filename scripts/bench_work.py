@@ -1,6 +1,6 @@
-"""The work that is measured, the same for hayhooks and for the bare applications beside it.
+"""The measured work, shared by the wrappers and the bare applications.
 
-A copy of this file lies in the folder of each benchmarked wrapper, and bench_limits.py imports it.
+Each benchmarked wrapper has a copy of this file in its folder, and bench_limits.py imports it.
 """
 
 import asyncio
@@ -14,14 +14,14 @@ from typing_extensions import TypedDict
 
 
 class Shout(TypedDict):
-    """The arguments of the small requests."""
+    """The arguments of small requests."""
 
     text: str
     times: NotRequired[int]
 
 
 class Article(BaseModel):
-    """One of the objects of the large requests."""
+    """An object in large requests."""
 
     number: int
     title: str
@@ -46,7 +46,7 @@ def nap(text: str) -> str:
 
 
 def count_down(text: str) -> str:
-    """A tenth of a second or so of nothing but Python."""
+    """Compute for about 0.1 s in pure Python."""
     number = 2_000_000
     while number:
         number -= 1
@@ -54,8 +54,8 @@ def count_down(text: str) -> str:
 
 
 def prompting() -> Any:
-    """A small pipeline: one component that fills a template."""
-    from haystack import Pipeline  # noqa: PLC0415 - only the wrappers that use it pay for it
+    """Return a small pipeline: one component that fills a template."""
+    from haystack import Pipeline  # noqa: PLC0415 - a late import, for the wrappers without Haystack
     from haystack.components.builders import PromptBuilder  # noqa: PLC0415 - as above
 
     pipeline = Pipeline()
@@ -68,7 +68,7 @@ def prompted(pipeline: Any, text: str, times: int = 1) -> str:
     return prompt
 
 
-# Streams: how many words, and how long to wait before each, stands in the last message as JSON, "[1000, 0]".
+# Streams: the last message holds the number of words and the pause before each as JSON, "[1000, 0]".
 
 
 def wanted(messages: list[dict[str, Any]]) -> tuple[int, float]:
@@ -91,8 +91,8 @@ async def words_async(count: int, pause_s: float) -> AsyncIterator[str]:
 
 
 def speaking() -> Any:
-    """A pipeline whose one component streams the words, as a chat generator does."""
-    from haystack import Pipeline, component  # noqa: PLC0415 - only the wrappers that use it pay for it
+    """Return a pipeline whose only component streams words like a chat generator."""
+    from haystack import Pipeline, component  # noqa: PLC0415 - a late import, for the wrappers without Haystack
     from haystack.dataclasses import StreamingChunk  # noqa: PLC0415 - as above
 
     @component

@@ -20,7 +20,7 @@ START_S = 90
 
 
 def commands() -> dict[str, list[str]]:
-    """The curl commands in the README of each example, in the order of the table of examples."""
+    """Return the curl commands of each example's README, in the order of examples/README.md."""
     names = re.findall(r"^\| \[(\w+)\]", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
     blocks = re.compile(r"^```sh\n(curl .*?)^```", re.MULTILINE | re.DOTALL)
     return {name: blocks.findall((EXAMPLES / name / "README.md").read_text()) for name in names}
@@ -28,15 +28,15 @@ def commands() -> dict[str, list[str]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/demo", description="Serve the examples.")
-    parser.add_argument("--check", action="store_true", help="send what the READMEs show, print the answers, stop")
-    parser.add_argument("--port", type=int, help=f"default: {PORT}; any free one with --check")
+    parser.add_argument("--check", action="store_true", help="send the READMEs' requests, print the answers and exit")
+    parser.add_argument("--port", type=int, help=f"default: {PORT}, or a free port with --check")
     arguments = parser.parse_args()
     port = arguments.port or (_free_port() if arguments.check else PORT)
-    if _is_taken(port):  # else whoever listens there would be taken for the server
-        print(f"Port {port} is taken: stop what listens there, or choose another with --port.", file=sys.stderr)
+    if _is_taken(port):  # another server there would answer the readiness check
+        print(f"Port {port} is taken: stop the program that uses it, or set another with --port.", file=sys.stderr)
         return 1
     command = [HAYHOOKS, "run", "--pipelines-dir", EXAMPLES, "--port", str(port)]
-    # The examples need no network: neither should Haystack, to tell that it is used.
+    # The examples work offline, so Haystack's telemetry is off too.
     with subprocess.Popen(command, env={"HAYSTACK_TELEMETRY_ENABLED": "false", **os.environ}) as server:
         try:
             if not _wait_until_ready(server, port):
@@ -64,7 +64,7 @@ def _wait_until_ready(server: subprocess.Popen[bytes], port: int) -> bool:
         try:
             urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5)
         except URLError:
-            time.sleep(0.5)  # each is a line in the log
+            time.sleep(0.5)  # not shorter: each attempt is a line in the access log
         else:
             return True
     print(f"The server was not ready within {START_S} s.", file=sys.stderr)
@@ -72,11 +72,11 @@ def _wait_until_ready(server: subprocess.Popen[bytes], port: int) -> bool:
 
 
 def _invite(server: subprocess.Popen[bytes], port: int) -> int:
-    print("\nThe examples are served. In another terminal, try:\n")
+    print("\nThe examples are running. Try in another terminal:\n")
     for block in (block for blocks in commands().values() for block in blocks):
         print(_on_port(block, port))
-    print(f"What is served:  curl http://127.0.0.1:{port}/status, or http://127.0.0.1:{port}/docs in a browser.")
-    print(f"Change a file below {EXAMPLES}, and the next answer comes from the new code. Ctrl+C stops.\n", flush=True)
+    print(f"Deployments: curl http://127.0.0.1:{port}/status; API pages: http://127.0.0.1:{port}/docs")
+    print(f"Edit a file in {EXAMPLES}, and the next answer uses the new code. Press Ctrl+C to stop.\n", flush=True)
     try:
         return server.wait()
     except KeyboardInterrupt:
@@ -89,7 +89,7 @@ def _check(port: int) -> int:
         for block in blocks:
             command = _on_port(block, port)
             print(f"\n# {name}\n{command}", flush=True)
-            # -f: an error status is an error of the command, and the answer is shown all the same.
+            # --fail-with-body: an error status makes curl fail, and its body is still printed.
             answer = subprocess.run(
                 ["sh", "-c", command.replace("curl ", "curl --silent --show-error --fail-with-body --max-time 60 ", 1)],
                 stdout=subprocess.PIPE,

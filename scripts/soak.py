@@ -1,8 +1,8 @@
-"""Soak: several writers do everything to a pipelines directory that people and tools do, while clients ask.
+"""Soak test: writers change a pipelines directory as people and tools do, while clients send requests.
 
-In the end, when nothing moves any more: what is served is what a fresh server serves from the same directory, no
-request failed, none was answered by versions that never lay there together, and memory, threads, descriptors and
-modules are what they were. Prints figures; exit status 1 if anything of this is not so.
+Checks: no request fails, and no answer mixes versions. After the writers stop, the server serves the same as a fresh
+one on the same directory, and memory, threads, file descriptors and modules have not grown. Prints figures; the exit
+status is 1 if a check fails.
 """
 
 import argparse
@@ -26,7 +26,7 @@ import httpx
 
 HAYHOOKS = Path(sys.executable).with_name("hayhooks")
 DEADLINE_S = 60
-GROWTH_MB = 60  # what the allocator may keep
+GROWTH_MB = 60  # freed memory that the allocator may keep
 
 WRAPPER = """
 import gc, os, sys, threading
@@ -70,7 +70,7 @@ class PipelineWrapper(BasePipelineWrapper):
 
 
 class Writer(threading.Thread):
-    """Does one random operation after the other to folders of its own, each a whole new version or none at all."""
+    """Runs random operations on its own folders; each writes a complete new version or none."""
 
     def __init__(self, root: Path, beside: Path, number: int, seed: int) -> None:
         super().__init__(daemon=True)
@@ -88,7 +88,7 @@ class Writer(threading.Thread):
 
     def run(self) -> None:
         operations: list[Callable[[Path], None]] = [
-            self.move_in, self.exchange_links, self.remove_and_copy, self.remove, self.break_it, self.break_helper,
+            self.move_in, self.replace_link, self.remove_and_copy, self.remove, self.break_wrapper, self.break_helper,
             self.touch, self.leave_junk, self.grow_data, self.slow_setup, self.write_own,
         ]  # fmt: skip
         while not self.stopped.is_set():
@@ -96,7 +96,7 @@ class Writer(threading.Thread):
             operation(self._root / self._random.choice(self.names))
             self.done[operation.__name__] += 1
             time.sleep(self._random.uniform(0.005, 0.2))
-        for name in self.names:  # all of them serve in the end
+        for name in self.names:  # no folder stays broken or removed
             self._replace(self._root / name)
         self.finished = True
 
@@ -108,7 +108,7 @@ class Writer(threading.Thread):
         self._clear(app)
         shutil.copytree(self._beside / "copy", app)
 
-    def exchange_links(self, app: Path) -> None:
+    def replace_link(self, app: Path) -> None:
         release = self._beside / f"release-{self._version + 1}"
         self._write(release)
         (self._beside / "link").symlink_to(release)
@@ -116,7 +116,7 @@ class Writer(threading.Thread):
             self._clear(app)
         os.replace(self._beside / "link", app)
 
-    def break_it(self, app: Path) -> None:
+    def break_wrapper(self, app: Path) -> None:
         if app.exists():
             _save(
                 app / "pipeline_wrapper.py", self._random.choice(["def broken(:", "", "raise SystemExit(1)", "1 / 0"])
@@ -151,7 +151,7 @@ class Writer(threading.Thread):
         self._replace(app, setup="(Path(__file__).parent / 'own.json').write_text(str(VERSION))")
 
     def _replace(self, app: Path, setup: str = "pass") -> None:
-        """Move a new version in, as one rename where that is possible."""
+        """Replace the folder with a new version by renames."""
         new = self._beside / "new"
         self._write(new, setup)
         self._clear(app)
@@ -166,7 +166,7 @@ class Writer(threading.Thread):
         _save(folder / "pipeline_wrapper.py", source)
 
     def _clear(self, folder: Path) -> None:
-        """Out of the way by one rename, and only then removed."""
+        """Rename the folder away before its removal, so that it disappears at once."""
         if folder.is_symlink():
             folder.unlink()
         elif folder.exists():
@@ -176,7 +176,7 @@ class Writer(threading.Thread):
 
 
 class Client(threading.Thread):
-    """Asks for one thing again and again."""
+    """Sends requests to random deployments until it is stopped."""
 
     def __init__(self, url: str, names: list[str], seed: int) -> None:
         super().__init__(daemon=True)
@@ -195,19 +195,19 @@ class Client(threading.Thread):
                 began = time.monotonic()
                 try:
                     response = client.post(f"/{name}/run", json={"stream": stream})
-                    self._judge(name, stream, response)
+                    self._check(name, stream, response)
                 except httpx.HTTPError as error:
                     self.wrong.append(f"{name}: {error!r}")
                 self.slowest_s = max(self.slowest_s, time.monotonic() - began)
                 time.sleep(0.001)
 
-    def _judge(self, name: str, stream: bool, response: httpx.Response) -> None:
-        """404 and 503 are right answers: folders are removed and broken here."""
+    def _check(self, name: str, stream: bool, response: httpx.Response) -> None:
+        """Check an answer; 404 and 503 are right, as writers remove and break folders."""
         self.statuses[response.status_code] += 1
         if response.status_code == 200:
             versions = response.text.split() if stream else response.json()["result"]
             if len(set(versions)) != 1 or len(versions) != 3:
-                self.wrong.append(f"{name}: versions {versions} in one answer")
+                self.wrong.append(f"{name}: one answer has the versions {versions}")
         elif response.status_code not in (404, 503):
             self.wrong.append(f"{name}: {response.status_code} {response.text[:200]}")
 
@@ -221,7 +221,7 @@ def _save(path: Path, content: str) -> None:
 
 @contextmanager
 def server(root: Path, log: Path) -> Iterator[str]:
-    """A server process on a free port, ready."""
+    """Run a server process on a free port; yield its URL when it is ready."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -230,7 +230,7 @@ def server(root: Path, log: Path) -> Iterator[str]:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
     url = f"http://127.0.0.1:{port}"
     try:
-        wait_for(lambda: httpx.get(f"{url}/readyz").status_code == 200, "the server to be ready")
+        wait_for(lambda: httpx.get(f"{url}/readyz").status_code == 200, "the server is ready")
         yield url
     finally:
         process.send_signal(signal.SIGTERM)
@@ -248,93 +248,95 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
         except (httpx.HTTPError, LookupError, TypeError) as raised:
             error = raised
         if time.monotonic() > end:
-            raise TimeoutError(f"not within {DEADLINE_S} s: {what}") from error
+            raise TimeoutError(f"timed out after {DEADLINE_S} s; expected: {what}") from error
         time.sleep(0.05)
 
 
 def served(url: str, names: list[str]) -> dict[str, object]:
-    """What every deployment answers."""
+    """Return the answer of every deployment."""
     return {name: httpx.post(f"{url}/{name}/run", json={}).json() for name in names}
 
 
 def is_quiet(url: str) -> bool:
-    """Whether all serve and nothing of before still lives; else says what is not so."""
+    """Return True if all deployments serve and no replaced one is left; else raise a LookupError."""
     status = httpx.get(f"{url}/status").json()
-    restless = [entry["name"] for entry in status["deployments"] if entry["state"] != "serving"]
-    if restless or status["retired"]:
-        raise LookupError(f"not serving: {restless}, retired: {status['retired']}")
+    not_serving = [entry["name"] for entry in status["deployments"] if entry["state"] != "serving"]
+    if not_serving or status["retired"]:
+        raise LookupError(f"not serving: {not_serving}, retired: {status['retired']}")
     return True
 
 
 def soak(seconds: float, writers: int, clients: int, seed: int, directory: Path) -> list[str]:
-    """Run it and print the figures; returns what was wrong."""
+    """Run the test and print its figures; return the failed checks."""
     root = directory / "pipelines"
     _save(root / "probe/pipeline_wrapper.py", PROBE)
-    crew = [Writer(root, directory / "beside", number, seed) for number in range(writers)]
-    names = [name for writer in crew for name in writer.names]
+    writer_threads = [Writer(root, directory / "beside", number, seed) for number in range(writers)]
+    names = [name for writer in writer_threads for name in writer.names]
     with server(root, directory / "server.log") as url:
-        wait_for(lambda: is_quiet(url), "all to be served")
-        askers = [Client(url, names, seed + number) for number in range(clients)]
-        before = trouble(url, crew, askers, seconds)
+        wait_for(lambda: is_quiet(url), "all deployments serve")
+        client_threads = [Client(url, names, seed + number) for number in range(clients)]
+        before = run_threads(url, writer_threads, client_threads, seconds)
         expected = {name: json.loads((root / name / "prompt.txt").read_text()) for name in names}
-        wait_for(lambda: {n: a["result"][0] for n, a in served(url, names).items()} == expected, "the last versions")
-        wait_for(lambda: is_quiet(url), "all to be torn down")
+        wait_for(
+            lambda: {n: a["result"][0] for n, a in served(url, names).items()} == expected, "the last versions serve"
+        )
+        wait_for(lambda: is_quiet(url), "all replaced deployments are torn down")
         after = figures(url)
-        here = served(url, names)
+        actual = served(url, names)
         generation = httpx.get(f"{url}/status").json()["generation"]
     with server(root, directory / "fresh.log") as url:
         fresh = served(url, names)
 
-    done = sum((writer.done for writer in crew), Counter[str]())
-    statuses = sum((client.statuses for client in askers), Counter[int]())
+    done = sum((writer.done for writer in writer_threads), Counter[str]())
+    statuses = sum((client.statuses for client in client_threads), Counter[int]())
     print(f"seed {seed}, {seconds:g} s, {writers} writers, {clients} clients")
     print(f"operations {done.total()}: {dict(done.most_common())}")
     print(f"generations {generation}, answers {statuses.total()}: {dict(statuses)}")
-    print(f"slowest answer {max(client.slowest_s for client in askers) * 1000:.0f} ms")
+    print(f"slowest answer {max(client.slowest_s for client in client_threads) * 1000:.0f} ms")
     print(f"before {before}")
     print(f"after  {after}")
-    wrong = [wrong for client in askers for wrong in client.wrong]
-    if here != fresh:
-        wrong.append(f"served {here}, but a fresh server serves {fresh}")
+    wrong = [wrong for client in client_threads for wrong in client.wrong]
+    if actual != fresh:
+        wrong.append(f"serves {actual}, but a fresh server serves {fresh}")
     allowed = {"resident_mb": GROWTH_MB, "modules": 4 * len(names), "descriptors": 20, "threads": 4 * len(names)}
     wrong += [
-        f"{what}: {before[what]} before, {after[what]} after"
-        for what, more in allowed.items()
-        if after[what] > before[what] + more
+        f"{name}: {before[name]} before, {after[name]} after, allowed growth {growth}"
+        for name, growth in allowed.items()
+        if after[name] > before[name] + growth
     ]
     return wrong
 
 
-def trouble(url: str, crew: list[Writer], askers: list[Client], seconds: float) -> dict[str, int]:
-    """Let all write and ask for so long; returns the figures after a first while."""
-    for thread in (*crew, *askers):
+def run_threads(url: str, writer_threads: list[Writer], client_threads: list[Client], seconds: float) -> dict[str, int]:
+    """Run all threads for *seconds*; return the server's figures after a warm-up."""
+    for thread in (*writer_threads, *client_threads):
         thread.start()
     warm_up = min(seconds / 3, 60)
     time.sleep(warm_up)
     early = figures(url)
     time.sleep(seconds - warm_up)
-    for group in (crew, askers):
+    for group in (writer_threads, client_threads):
         for thread in group:
             thread.stopped.set()
         for thread in group:
             thread.join(timeout=60)
-    if not all(writer.finished for writer in crew):
-        raise RuntimeError("a writer has failed: see its traceback above")
+    if not all(writer.finished for writer in writer_threads):
+        raise RuntimeError("a writer failed; see its traceback above")
     return early
 
 
 def figures(url: str) -> dict[str, int]:
-    """What the server process takes."""
+    """Return the server process's memory, threads, file descriptors and modules."""
     found: dict[str, int] = httpx.post(f"{url}/probe/run", json={}).json()["result"]
     return found
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=5, help="how long (default: 5)")
-    parser.add_argument("--writers", type=int, default=3, help="how many change the directory (default: 3)")
-    parser.add_argument("--clients", type=int, default=4, help="how many ask (default: 4)")
-    parser.add_argument("--seed", type=int, default=1, help="of everything random (default: 1)")
+    parser.add_argument("--minutes", type=float, default=5, help="duration (default: 5)")
+    parser.add_argument("--writers", type=int, default=3, help="threads that change the directory (default: 3)")
+    parser.add_argument("--clients", type=int, default=4, help="threads that send requests (default: 4)")
+    parser.add_argument("--seed", type=int, default=1, help="of the random numbers (default: 1)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hayhooks-soak-") as directory:
         wrong = soak(options.minutes * 60, options.writers, options.clients, options.seed, Path(directory))
