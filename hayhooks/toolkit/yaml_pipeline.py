@@ -169,8 +169,8 @@ def _component_error(source: YamlSource, name: str, error: Exception) -> LoadErr
         defined_in = f"{cls.__module__}.{cls.__name__}" if isinstance(cls, type) else ""
         public = [path for path in decorator.registry if not path.startswith("_")]
         close = defined_in if defined_in in decorator.registry else closest(type_, public)
-        end = f"; did you mean {close}?" if close else ""
-        return source.error(f"{subject}: there is no component {type_}{end}", *path, "type")
+        hint = f"; did you mean {close}?" if close else ""
+        return source.error(f"{subject}: there is no component {type_}{hint}", *path, "type")
     if isinstance(cause, ModuleNotFoundError) and type_.startswith(f"{cause.name}."):
         return source.error(f"{subject}: there is no component {type_}: {message}", *path, "type")
     parameters = component.get("init_parameters") or ()
@@ -199,12 +199,12 @@ class _Sockets:
         for component, socket in ends:
             type_ = self._inputs[component][socket]["type"]
             if socket not in self._unconnected_inputs.get(component, {}):
-                end = "which a connection already feeds: remove the input or the connection"
-                raise self._source.error(f"inputs.{name} names {component}.{socket}, {end}", *path)
+                reason = "which a connection already feeds: remove the input or the connection"
+                raise self._source.error(f"inputs.{name} names {component}.{socket}, {reason}", *path)
             request_type = None if socket == "tools" else yaml_types.json_type(type_)
             if request_type is None:
-                end = f"of type {yaml_types.type_name(type_)}, which a request cannot send"
-                raise self._source.error(f"inputs.{name} names {component}.{socket} {end}", *path)
+                reason = f"of type {yaml_types.type_name(type_)}, which a request cannot send"
+                raise self._source.error(f"inputs.{name} names {component}.{socket} {reason}", *path)
             request_types.append(request_type)
         type_ = yaml_types.common_type(request_types)
         if type_ is None:
