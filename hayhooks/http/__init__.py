@@ -1,1 +1,1 @@
-"""ASGI around a request: from the middleware to the wrapper's method and back."""
+"""ASGI around a request, from the middleware to the wrapper's method and back."""

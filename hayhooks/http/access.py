@@ -1,4 +1,4 @@
-"""Access: middleware that checks Host and API key, the valid keys, and a log of who can call the server."""
+"""Access: Host and API key checks, and a log of who can call the server."""
 
 import hashlib
 import hmac
@@ -27,7 +27,7 @@ _KEYS_POLL_S = 0.5  # a changed keys file is read when it was the same at two po
 
 
 class AccessMiddleware:
-    """Checks Host and API key, and limits request bodies; before the user's middleware and all routes."""
+    """Checks Host and API key, and limits bodies; before other middleware and routes."""
 
     def __init__(self, app: ASGIApp, settings: Settings, keys: "ApiKeys") -> None:
         self._app = app
@@ -55,10 +55,9 @@ class AccessMiddleware:
             host = match[1].lower() if match else ""
             if not any(host == name or (name.startswith("*.") and host.endswith(name[1:])) for name in self._hosts):
                 raise RefusedError(400, f"Host {headers.get('host', '')!r} is not allowed (HAYHOOKS_ALLOWED_HOSTS)")
-        if self._keys:
-            self._check_key(headers.getlist("authorization"))
-
-    def _check_key(self, authorization: list[str]) -> None:
+        if not self._keys:
+            return
+        authorization = headers.getlist("authorization")
         # The messages never repeat what was sent: it may be a key for something else.
         scheme, _, key = authorization[0].strip().partition(" ") if authorization else ("", "", "")
         if not authorization:
@@ -73,7 +72,7 @@ class AccessMiddleware:
 
 
 class ApiKeys:
-    """The valid API keys, from the settings and from a file that is read again when it changes."""
+    """The valid API keys, of the settings and of a file that is read when it changes."""
 
     def __init__(self, settings: Settings) -> None:
         self._file = settings.api_keys_file and settings.api_keys_file.absolute()  # wrappers may change the directory
@@ -86,42 +85,42 @@ class ApiKeys:
             raise StartError(f"HAYHOOKS_API_KEYS_FILE={settings.api_keys_file}: {_reason(error)}") from None
 
     def __bool__(self) -> bool:
-        """Whether a key is needed."""
         return bool(self._digests)
 
     def __contains__(self, key: bytes) -> bool:
-        """Whether *key* is valid; takes the same time however much of it is right."""
         digest, found = _digest(key), False
+        # Takes the same time however much of *key* is right.
         for valid in self._digests:
             found |= hmac.compare_digest(valid, digest)
         return found
 
     @contextmanager
     def followed(self) -> Iterator[None]:
-        """Read the file again when it changes, in a thread, as long as this context lasts."""
+        """Read the file in a thread when it changes, as long as this context lasts."""
         if self._file is None:
             yield
             return
         stop = threading.Event()
-        thread = threading.Thread(target=self._follow, args=(stop,), name="hayhooks keys", daemon=True)
-        thread.start()
+
+        def follow() -> None:
+            while not stop.wait(_KEYS_POLL_S):
+                before, self._latest = self._latest, self._stamp()
+                if self._latest == self._read_at or self._latest != before:  # half a key must not become valid
+                    continue
+                self._read_at = self._latest
+                try:
+                    self._digests = self._read()
+                except (OSError, ValueError) as error:
+                    message = "HAYHOOKS_API_KEYS_FILE={}: {}; the keys read before stay valid"
+                    log.error(message, self._file, _reason(error))
+                else:
+                    log.info("API keys reloaded: {} valid", len(self._digests))
+
+        threading.Thread(target=follow, name="hayhooks keys", daemon=True).start()
         try:
             yield
         finally:
             stop.set()
-
-    def _follow(self, stop: threading.Event) -> None:
-        while not stop.wait(_KEYS_POLL_S):
-            before, self._latest = self._latest, self._stamp()
-            if self._latest == self._read_at or self._latest != before:  # half a key must not become valid
-                continue
-            self._read_at = self._latest
-            try:
-                self._digests = self._read()
-            except (OSError, ValueError) as error:
-                log.error("HAYHOOKS_API_KEYS_FILE={}: {}; the keys read before stay valid", self._file, _reason(error))
-            else:
-                log.info("API keys reloaded: {} valid", len(self._digests))
 
     def _read(self) -> tuple[bytes, ...]:
         return tuple({_digest(key.encode()) for key in self._settings.valid_keys()})
@@ -142,8 +141,12 @@ def _reason(error: OSError | ValueError) -> str:
 
 
 def log_exposure(settings: Settings) -> None:
-    """Log who can call the server and read its responses, one line for each risk."""
-    if not settings.has_keys and not _is_loopback(settings.host):
+    """Log who can call the server and read its responses, a line for each risk."""
+    try:
+        loopback = ipaddress.ip_address(settings.host).is_loopback
+    except ValueError:
+        loopback = settings.host == "localhost"
+    if not settings.has_keys and not loopback:
         log.warning(
             "Anyone who can reach {}:{} may call every pipeline: there are no API keys (HAYHOOKS_API_KEYS)",
             settings.host,
@@ -159,10 +162,3 @@ def log_exposure(settings: Settings) -> None:
         log.info("Any website may read responses in its visitors' browsers (HAYHOOKS_CORS_ALLOW_ORIGINS is *)")
     if settings.show_tracebacks:
         log.warning("Error responses contain tracebacks, and so source code (HAYHOOKS_SHOW_TRACEBACKS)")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

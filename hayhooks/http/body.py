@@ -1,4 +1,4 @@
-"""Request bodies: how large they may be, how long they may pause, and reading one whole."""
+"""Request bodies: their size limit, their pause limit, and reading one whole."""
 
 import asyncio
 from typing import Any
@@ -12,9 +12,9 @@ from hayhooks.http.shared_timer import SharedTimer
 
 
 class LimitedReceive:
-    """Receives one request's body; refuses one that is too large, or pauses for too long.
+    """Receives one request's body; refuses one that is too large or pauses too long.
 
-    A body that is announced as too large is not read at all: after ``Expect: 100-continue`` the client sends none.
+    A body that is announced as too large is not read: after ``Expect: 100-continue`` the client sends none.
     """
 
     # Not Starlette's RequestBodyLimitMiddleware: its 413 has a fixed text, an endpoint cannot raise its limit for
@@ -31,7 +31,7 @@ class LimitedReceive:
         self._expired = False
 
     async def receive(self) -> Message:
-        """Receive one message, as ASGI's ``receive``; raise RefusedError against a limit."""
+        """Receive one message, as ASGI's ``receive``; raise RefusedError at a limit."""
         received = self._received
         if received is None:
             return await self._receive()
@@ -78,7 +78,7 @@ class ReadTimeout(SharedTimer[LimitedReceive]):
 
 
 async def read_body(receive: Receive) -> bytes:
-    """Read a whole body; raise ClientDisconnect if the client goes away before its end."""
+    """Read a whole body; raise ClientDisconnect if the client leaves before its end."""
     chunks: list[bytes] = []
     while True:
         message = await receive()

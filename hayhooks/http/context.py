@@ -1,4 +1,4 @@
-"""Request context: what travels with a request in its ASGI scope, under one key."""
+"""Request context: data of a request in its ASGI scope, under one key."""
 
 from starlette.types import Scope
 
@@ -12,7 +12,7 @@ BodyLimit = tuple[str, int]  # the setting that limits the body, and how many by
 
 
 class RequestContext:
-    """What the layers of one request tell each other."""
+    """Data that the layers of one request share."""
 
     __slots__ = ("body_limit", "deployment", "response_headers", "switch")
 
@@ -55,7 +55,7 @@ def route_path(scope: Scope) -> str:
 
 
 def record_pipeline(scope: Scope, name: str) -> RequestRecord:
-    """Note in the request's record that it asks for the pipeline *name*, which exists."""
+    """Note in the request's record that it asks for the existing pipeline *name*."""
     record, metrics = current_request.get(), switch_of(scope).metrics
     record.pipeline = name
     if metrics is not None:

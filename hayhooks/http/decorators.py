@@ -1,4 +1,4 @@
-"""Decorators that add routes and middleware, as Starlette had them before 1.0."""
+"""Decorators that add routes and middleware, as Starlette had before 1.0."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -20,7 +20,7 @@ class DecoratedStarlette(Starlette):
     """Starlette with ``@app.get(path)`` and its like, and ``@app.middleware("http")``."""
 
     def get(self, path: str) -> Callable[[Endpoint], Endpoint]:
-        """Add a route: ``@app.get("/ping")`` above a function, whose dict, list or text is sent as JSON."""
+        """Add a route for GET to a function; its dict, list or text is sent as JSON."""
         return self._method(path, "GET")
 
     def post(self, path: str) -> Callable[[Endpoint], Endpoint]:
@@ -40,11 +40,7 @@ class DecoratedStarlette(Starlette):
         return self._method(path, "DELETE")
 
     def middleware(self, kind: str) -> Callable[[Endpoint], Endpoint]:
-        """Add a function ``async (request, call_next) -> response`` that every request passes through.
-
-        Raises:
-            ValueError: *kind* is not "http".
-        """
+        """Add ``async (request, call_next) -> response`` around every request."""
         if kind != "http":
             raise ValueError(f"middleware({kind!r}): only 'http' exists")
 

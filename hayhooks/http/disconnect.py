@@ -1,4 +1,4 @@
-"""Disconnects: a client that goes away ends the work that is done for it."""
+"""Disconnects: cancel the work for a client that goes away."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -15,11 +15,7 @@ _UNWATCHED_S = 0.02  # shorter work is not worth the watching: a task more for e
 
 
 async def cancel_on_disconnect(receive: Receive, work: Awaitable[T]) -> T:
-    """Await *work*, but cancel it when the client goes away; to be used once the request's body has been read.
-
-    Raises:
-        DisconnectedError: the client has gone, and the work was cancelled.
-    """
+    """Await *work*; raise DisconnectedError if the client leaves. Read the body first."""
     task = asyncio.current_task()
     assert task is not None
     watcher = _DisconnectWatcher(receive, task)
@@ -36,8 +32,6 @@ async def cancel_on_disconnect(receive: Receive, work: Awaitable[T]) -> T:
 
 
 class _DisconnectWatcher:
-    """Cancels the task of one request when its client goes away."""
-
     __slots__ = ("_receive", "_task", "_watching", "disconnected")
 
     def __init__(self, receive: Receive, task: asyncio.Task[Any]) -> None:

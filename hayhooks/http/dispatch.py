@@ -1,4 +1,4 @@
-"""Dispatch: from a snapshot to a generation, and from a request to a deployment or to the server's own routes."""
+"""Dispatch: find the deployment, or the server's own route, for each request."""
 
 import asyncio
 from collections import Counter
@@ -26,19 +26,35 @@ def build_generation(snapshot: Snapshot, plug_ins: Sequence[PlugIn]) -> Generati
     """Build the server's own routes for *snapshot*."""
     routes = list(server_routes(plug_ins, snapshot))
     paths = frozenset(route.path for route in routes if isinstance(route, Route))
-    not_found = partial(_not_found, frozenset(path.split("/")[1] for path in paths))
+    server_names = frozenset(path.split("/")[1] for path in paths)
+
+    async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
+        switch, path = switch_of(scope), route_path(scope)
+        if scope["type"] != "http":
+            raise NotFoundError(f"no websocket is served at {path}")
+        name = path[1:].partition("/")[0]
+        live = await switch.wait_until_known(name)
+        if not name or (name in server_names and not exists(live, name)):
+            raise NotFoundError(f"nothing is served at {path}; /status lists what is, /docs shows it")
+        if name in live.deployments:  # it was loaded while the request waited
+            await dispatch(scope, receive, send)
+            return
+        if exists(live, name):
+            record_pipeline(scope, name)
+        raise not_served_error(live, name)
+
     return Generation(snapshot, Router(routes, redirect_slashes=False, default=not_found), paths)
 
 
 def next_generation(live: Generation | None, snapshot: Snapshot, plug_ins: Sequence[PlugIn]) -> Generation:
-    """Build the generation of *snapshot*; it keeps the router of *live* if deployments and failures are the same."""
+    """Build the generation of *snapshot*, with the router of *live* if it still fits."""
     if live is not None and live.snapshot.generation == snapshot.generation:
         return replace(live, snapshot=snapshot)
     return build_generation(snapshot, plug_ins)
 
 
 def reserved_names(plug_ins: Sequence[PlugIn]) -> frozenset[str]:
-    """Return the names that deployments cannot have: the first path segments of the server's routes."""
+    """Return the names that deployments cannot have: first segments of server routes."""
     # But not of fixed paths like /chat/completions, which no deployment has: `chat` is too good a name.
     paths = [route.path for route in server_routes(plug_ins, Snapshot()) if isinstance(route, Route)]
     return RESERVED | {path.split("/")[1] for path in paths if path.count("/") == 1 or "{" in path}
@@ -46,7 +62,7 @@ def reserved_names(plug_ins: Sequence[PlugIn]) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """The routes of one deployment; an ASGI app."""
+    """The routes of one deployment, as an ASGI app."""
 
     router: Router
     exact: dict[str, Route]  # by path: the routes that need no pattern matching
@@ -91,7 +107,7 @@ def build_deployment_routes(deployment: Deployment, plug_ins: Sequence[PlugIn]) 
 
 
 def dispatch(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-    """Serve one request from the live generation: from the deployment of that name, or the server's own routes."""
+    """Serve one request from the live generation: by its deployment or a server route."""
     context = context_of(scope)
     generation = context.switch.live  # read once: a request is served from one generation
     path = route_path(scope)
@@ -108,7 +124,7 @@ def dispatch(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
 
 
 async def serve_with_lease(deployment: Deployment, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Run *app* for one request on a lease of *deployment*, held to the last byte; add the revision's header."""
+    """Run *app* on a lease of *deployment*, held to the last byte of the response."""
     record = record_pipeline(scope, deployment.name)
     context_of(scope).response_headers.append(deployment.endpoints.header)
     record.revision, counts = deployment.revision.id, record.counts
@@ -136,20 +152,3 @@ async def serve_with_lease(deployment: Deployment, app: ASGIApp, scope: Scope, r
             counts.in_flight -= 1
         lease.end()
         deployment.runtime.leases.give_back(lease)
-
-
-async def _not_found(server_names: frozenset[str], scope: Scope, receive: Receive, send: Send) -> None:
-    """Say why nothing serves the path; at server start, wait for its pipeline and serve the request after all."""
-    switch, path = switch_of(scope), route_path(scope)
-    if scope["type"] != "http":
-        raise NotFoundError(f"no websocket is served at {path}")
-    name = path[1:].partition("/")[0]
-    snapshot = await switch.wait_until_known(name)
-    if not name or (name in server_names and not exists(snapshot, name)):
-        raise NotFoundError(f"nothing is served at {path}; /status lists what is, /docs shows it")
-    if name in snapshot.deployments:
-        await dispatch(scope, receive, send)
-        return
-    if exists(snapshot, name):
-        record_pipeline(scope, name)
-    raise not_served_error(snapshot, name)

@@ -1,4 +1,4 @@
-"""Exceptions to responses: every error that leaves the application becomes one here."""
+"""Exceptions to responses: every error of the application becomes a response."""
 
 import inspect
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ _PHRASES: Mapping[int, str] = {status.value: status.phrase for status in HTTPSta
 
 
 def exception_handlers(*, show_tracebacks: bool) -> dict[Any, ExceptionHandler]:
-    """Return Starlette's exception handlers for the errors that are raised on purpose.
+    """Return Starlette's handlers for the errors that are raised on purpose.
 
     They are coroutines: Starlette runs plain functions in its thread pool, which requests may have filled.
     """
@@ -46,8 +46,16 @@ def exception_handlers(*, show_tracebacks: bool) -> dict[Any, ExceptionHandler]:
             body["traceback"] = error.traceback
         return JSONResponse(body, status_code=500)
 
+    async def on_http_exception(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        if error.status_code not in _FINAL_STATUSES:
+            raise ValueError(f"HTTPException has status {error.status_code!r}: use 200 to 599") from error
+        if error.status_code in (204, 304):
+            return Response(status_code=error.status_code, headers=error.headers)
+        return _error_response(request, error.status_code, error.detail, error.headers)
+
     return {
-        HTTPException: _on_http_exception,
+        HTTPException: on_http_exception,
         PipelineError: on_pipeline_error,
         HayhooksError: _on_hayhooks_error,
     }
@@ -56,7 +64,7 @@ def exception_handlers(*, show_tracebacks: bool) -> dict[Any, ExceptionHandler]:
 async def response_to(
     error: BaseException, request: Request, request_id: str, handlers: Mapping[Any, ExceptionHandler]
 ) -> Response:
-    """Make the response to *error*: by its handler, or a logged 500 for an error that none expects."""
+    """Make the response to *error*: by its handler, else a logged 500."""
     # As Starlette: by the status of an HTTPException, else by the nearest class.
     if isinstance(error, HTTPException) and error.status_code in handlers:
         handler: ExceptionHandler | None = handlers[error.status_code]
@@ -81,7 +89,7 @@ async def response_to(
 
 
 async def deny_websocket(error: RefusedError | NotFoundError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a websocket's handshake with *error*, if the server can send a response to it."""
+    """Deny a websocket with *error*, in a response if the server can send one."""
     if "websocket.http.response" not in scope.get("extensions", {}):
         await WebSocketClose(code=1008)(scope, receive, send)  # the server answers with its plain 403
         return
@@ -90,16 +98,6 @@ async def deny_websocket(error: RefusedError | NotFoundError, scope: Scope, rece
         status, code, headers = error.status, error.code, error.headers
     response = JSONResponse(OpenAIError(status, str(error), code=code).body(), status_code=status, headers=headers)
     await WebSocket(scope, receive, send).send_denial_response(response)
-
-
-async def _on_http_exception(request: Request, error: Exception) -> Response:
-    """Answer with the status and the detail that a wrapper or Starlette chose."""
-    assert isinstance(error, HTTPException)
-    if error.status_code not in _FINAL_STATUSES:
-        raise ValueError(f"HTTPException has status {error.status_code!r}: use 200 to 599") from error
-    if error.status_code in (204, 304):
-        return Response(status_code=error.status_code, headers=error.headers)
-    return _error_response(request, error.status_code, error.detail, error.headers)
 
 
 async def _on_hayhooks_error(request: Request, error: Exception) -> Response:
@@ -121,7 +119,7 @@ async def _on_hayhooks_error(request: Request, error: Exception) -> Response:
 def _error_response(
     request: Request, status: int, detail: Any, headers: Any = None, *, code: str | None = None
 ) -> Response:
-    """Answer ``{"detail": ...}``; with a *code*, or on one of OpenAI's paths, with the error object that SDKs read."""
+    """Return ``{"detail": ...}``, or OpenAI's error object if the client expects it."""
     path = route_path(request.scope)
     speaks_openai = (
         path.startswith(("/v1/", "/models", "/chat/completions", "/responses"))

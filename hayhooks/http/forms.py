@@ -1,4 +1,4 @@
-"""Forms: read uploads and text fields into a method's arguments."""
+"""Forms: read uploads and text fields as a method's arguments."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -22,17 +22,15 @@ FORMS = frozenset({"multipart/form-data", "application/x-www-form-urlencoded"})
 
 
 def content_type(headers: Headers) -> str:
-    """Return the body's media type without parameters; "" if the client sends none."""
+    """Return the body's media type without parameters; "" if there is none."""
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 @asynccontextmanager
 async def form_of(request: Request) -> AsyncIterator[FormData]:
-    """Read the form in the body of *request*; its files are closed when the context ends.
+    """Read the form in the body of *request*; close its files when the context ends.
 
-    Raises:
-        HTTPException: it is not a valid form; the status is 400.
-        RefusedError: it is too large, or has too many files.
+    A form that is not valid raises HTTPException 400, one over a limit RefusedError.
     """
     settings = request.app.settings
     if content_type(request.headers) == "multipart/form-data":  # other forms are held in memory
@@ -56,7 +54,7 @@ async def form_of(request: Request) -> AsyncIterator[FormData]:
 
 
 def arguments_of(form: FormData, operation: Operation) -> dict[str, Any]:
-    """Return the arguments for *operation* in *form*: files as they are, text as the type that the method takes."""
+    """Return the arguments for *operation* in *form*, text as the method's types."""
     arguments: dict[str, Any] = {}
     for name in dict.fromkeys(form.keys()):
         if name not in operation.parameters and not operation.takes_any:
@@ -69,10 +67,14 @@ def arguments_of(form: FormData, operation: Operation) -> dict[str, Any]:
 
 
 def _first_valid(adapter: TypeAdapter[dict[str, Any]] | None, name: str, values: list[Value]) -> list[Any]:
-    """Return the first reading of *values* that *adapter* accepts, in a list; the empty list omits the argument."""
+    """List the first reading that *adapter* accepts; [] omits the argument."""
     if not values:
         return []
-    parsed = [_parsed(value) for value in values]
+    parsed: list[Any] = list(values)
+    for i, value in enumerate(values):
+        if isinstance(value, str):
+            with suppress(ValueError):
+                parsed[i] = from_json(value)
     if adapter is None:  # anything is accepted: text stays text, except for JSON objects and arrays
         read = [json if isinstance(json, dict | list) else value for json, value in zip(parsed, values, strict=True)]
         return [read[0] if len(read) == 1 else read]
@@ -86,10 +88,3 @@ def _first_valid(adapter: TypeAdapter[dict[str, Any]] | None, name: str, values:
         return []
     # None is valid: the reading with the most useful error; for JSON objects and arrays that is the error inside.
     return parsed if len(parsed) == 1 and isinstance(parsed[0], dict | list) else readings[:1]
-
-
-def _parsed(value: Value) -> Any:
-    if isinstance(value, str):
-        with suppress(ValueError):
-            return from_json(value)
-    return value

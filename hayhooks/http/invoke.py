@@ -1,7 +1,4 @@
-"""Invoke: call a wrapper's method, sync or async, and return its result or its stream.
-
-Sync code runs in the deployment's own threads, async code on the event loop.
-"""
+"""Invoke: call a wrapper's method, in a thread or on the loop."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable
@@ -21,15 +18,9 @@ _PLAIN = frozenset({str, bytes, int, float, bool, dict, list, type(None)})  # ne
 
 
 async def invoke(deployment: Deployment, operation: Operation, arguments: dict[str, Any]) -> Any:
-    """Call *operation* of *deployment* with keyword *arguments*.
+    """Call *operation* with *arguments*; return its result or a ``Stream``.
 
-    Returns:
-        What the method returned, awaited; a ``Stream`` if that is an iterator, or can be iterated asynchronously.
-
-    Raises:
-        PipelineError: the wrapper's code raised; the cause is what it raised.
-        UnavailableError: the deployment works on as many requests as it may, and as many wait.
-        Exception: a Starlette ``HTTPException`` is raised as it is.
+    An error of the wrapper is raised as PipelineError, but its ``HTTPException`` as it is.
     """
     if deployment.runtime.slots is not None:
         await _take_slot(deployment.runtime.slots)
@@ -50,32 +41,29 @@ async def invoke(deployment: Deployment, operation: Operation, arguments: dict[s
         return result
     if hasattr(result, "body_iterator"):  # a response that the wrapper made itself
         result.body_iterator = _without_exits(result.body_iterator)
-    return await Stream.of(deployment, result) if _is_stream(result) else result
+    # By attribute, as above: the checks of collections.abc cost more than the rest of a short call.
+    if hasattr(result, "__next__") or hasattr(result, "__aiter__"):
+        return await Stream.of(deployment, result)
+    return result
 
 
 async def _without_exits(items: AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
-    """*items*, which are iterated in a task that is not ours: raised there, these would end the server."""
     try:
         async for item in items:
             yield item
-    except (SystemExit, KeyboardInterrupt) as error:
+    except (SystemExit, KeyboardInterrupt) as error:  # in Starlette's task these would end the server
         raise pipeline_error(error) from error
 
 
 async def _take_slot(slots: Slots) -> None:
-    """Wait for the turn of the request that runs in this context; it has it to its last byte."""
+    # Not in `invoke`: an error's traceback would keep the lease alive.
     lease = current_lease.get()
     if lease is not None and lease.slot is None:
-        lease.slot = await slots.take()
-
-
-def _is_stream(result: Any) -> bool:
-    # By attribute, as above: the checks of collections.abc cost more than the rest of a short call.
-    return hasattr(result, "__next__") or hasattr(result, "__aiter__")
+        lease.slot = await slots.take()  # held to the last byte
 
 
 async def collect(stream: Stream) -> list[Any]:
-    """Every item of *stream*."""
+    """Return every item of *stream*."""
     items: list[Any] = []
     async with aclosing(stream):
         while batch := await stream.next():
@@ -84,19 +72,19 @@ async def collect(stream: Stream) -> list[Any]:
 
 
 async def _in_thread(deployment: Deployment, call: partial[Any]) -> Any:
-    """Run *call* in a thread of *deployment*; when this is cancelled, the thread runs on."""
+    """Run *call* in a thread, which runs on if this is cancelled."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Outcome] = loop.create_future()
+
+    def settle(outcome: Outcome) -> None:
+        if not future.done():  # cancelled meanwhile
+            future.set_result(outcome)
+
     run_in_thread(
         deployment,
         getattr(call.func, "__name__", "a method"),
         call,
-        lambda outcome: call_soon(loop, partial(_settle, future, outcome)),
+        lambda outcome: call_soon(loop, partial(settle, outcome)),
     )
     # An error that a future, or a frame of its traceback, refers to would be a cycle.
     return (await future).unwrap()
-
-
-def _settle(future: asyncio.Future[Outcome], outcome: Outcome) -> None:
-    if not future.done():  # cancelled meanwhile
-        future.set_result(outcome)

@@ -1,4 +1,4 @@
-"""JSON: encode what a wrapper returns, and send it."""
+"""JSON: encode the results of wrappers, and send them."""
 
 import json
 from dataclasses import fields, is_dataclass
@@ -18,10 +18,9 @@ _LINE_ENDS = tuple((end.encode(), f"\\u{ord(end):04x}".encode()) for end in "\x8
 
 
 def encode(value: Any, operation: Operation | None = None) -> bytes:
-    """Encode *value* as *operation*'s return annotation says, or as it is if it has another type.
+    """Encode *value* by *operation*'s return annotation, if it fits.
 
-    Raises:
-        TypeError: a part of it cannot be JSON; the message names the type.
+    Raises TypeError, with the name of the type, for a value that cannot be JSON.
     """
     try:
         if type(value) is str and (operation is None or operation.result is None or operation.returns_text):
@@ -42,7 +41,7 @@ def encode(value: Any, operation: Operation | None = None) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """Replace Haystack's data classes by dicts, however nested: pydantic would encode their private fields."""
+    """Replace Haystack's data classes by dicts: pydantic would encode private fields."""
     kind = type(value)
     if kind in _LEAVES:
         return value
@@ -58,7 +57,7 @@ def _plain(value: Any) -> Any:
 
 
 def _fallback(value: Any) -> Any:
-    """Convert what pydantic does not know: numpy's scalars and arrays, and objects with a ``to_dict``."""
+    """Convert numpy's scalars and arrays, and objects with a ``to_dict``."""
     for method in ("tolist", "to_dict"):
         if callable(convert := getattr(value, method, None)) and not isinstance(value, type):
             return _plain(convert())

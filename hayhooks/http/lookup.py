@@ -1,4 +1,4 @@
-"""Lookup: find the deployment that a request names, or say why it is not served."""
+"""Lookup: find the deployment that a request names, or the reason for its absence."""
 
 import hashlib
 from difflib import get_close_matches
@@ -12,9 +12,9 @@ from hayhooks.kernel.state import Deployment, Snapshot
 
 
 async def wait_for_deployment(scope: Scope, name: str) -> Deployment | None:
-    """Return the live deployment *name*, None if there is none; at server start, wait until that is known.
+    """Return the live deployment *name*, if any; wait until a starting server knows.
 
-    Take the lease (``serve_with_lease``) without awaiting anything in between: the deployment may be retired.
+    Take the lease without an ``await`` in between: the deployment may be retired.
     """
     snapshot = await switch_of(scope).wait_until_known(name)
     if exists(snapshot, name):
@@ -28,7 +28,7 @@ def exists(snapshot: Snapshot, name: str) -> bool:
 
 
 def not_served_error(snapshot: Snapshot, name: str) -> NotFoundError | UnavailableError:
-    """Return why *name* is not served: it failed to load, is being loaded, or does not exist."""
+    """Return why *name* is not served."""
     failure = snapshot.failures.get(name)
     if name in snapshot.loading:
         return UnavailableError(f"pipeline {name!r} is being loaded")
@@ -40,7 +40,7 @@ def not_served_error(snapshot: Snapshot, name: str) -> NotFoundError | Unavailab
 
 
 def model_not_served_error(snapshot: Snapshot, model: str) -> OpenAIError:
-    """Return the same for OpenAI's clients, who name the pipeline as their model."""
+    """Return why *model*, a pipeline, is not served, for clients of OpenAI's API."""
     error = not_served_error(snapshot, model)
     if isinstance(error, NotFoundError):
         return OpenAIError(404, f"The model {model!r} does not exist", param="model", code="model_not_found")
@@ -48,7 +48,7 @@ def model_not_served_error(snapshot: Snapshot, model: str) -> OpenAIError:
 
 
 def serving_summary(snapshot: Snapshot) -> dict[str, Any]:
-    """Summarize what a worker serves; ``revision`` is equal in two workers if and only if they serve the same."""
+    """Summarize a worker's deployments; an equal ``revision`` means equal deployments."""
     all_served = "".join(f"{name}\0{d.revision.fingerprint}\0" for name, d in snapshot.deployments.items())
     revision = hashlib.blake2b(all_served.encode(errors="surrogateescape"), digest_size=6).hexdigest()
     return {"generation": snapshot.generation, "revision": revision, "ready": snapshot.ready and not snapshot.problem}

@@ -1,4 +1,4 @@
-"""Middleware around every request: its id, its record and its context, and CORS."""
+"""Middleware around every request: id, record and context, and CORS."""
 
 import asyncio
 import itertools
@@ -25,7 +25,7 @@ OnRequestEnd = Callable[[RequestRecord], None]
 
 
 class RequestContextMiddleware:
-    """Gives each request its id, record and context, and turns every exception into a response.
+    """Gives each request id, record and context, and turns exceptions into responses.
 
     It is inside CORSMiddleware, unlike Starlette's own handler of 500s: a browser may read the error.
     """
@@ -77,9 +77,12 @@ class RequestContextMiddleware:
             await self._app(scope, receive, send_with_headers)
         except (DisconnectedError, ClientDisconnect) as error:
             record.cancelled = True
-            # Starlette's ClientDisconnect has no message; it is raised while a request is read.
-            reason = str(error) or "the request was incomplete"
-            log.info("{} {} was cancelled: {}", record.method, printable(record.path), reason)
+            log.info(
+                "{} {} was cancelled: {}",
+                record.method,
+                printable(record.path),
+                str(error) or "the request was incomplete",  # Starlette's ClientDisconnect, raised while it is read
+            )
         except asyncio.CancelledError:
             record.cancelled = True
             raise
@@ -92,7 +95,10 @@ class RequestContextMiddleware:
             response = await response_to(error, Request(scope), record.id, self._handlers)
             await response(scope, receive, send_with_headers)
         finally:
-            self._end(record, scope.get("route"))
+            route = scope.get("route")
+            record.end(route.path if isinstance(route, Route) else None)
+            for on_end in self._on_end:
+                on_end(record)
 
     def _begin(self, scope: Scope) -> RequestRecord:
         """Start the record of a request, under the client's id or a new one."""
@@ -109,14 +115,9 @@ class RequestContextMiddleware:
             on_start(record, scope)
         return record
 
-    def _end(self, record: RequestRecord, route: Any) -> None:
-        record.end(route.path if isinstance(route, Route) else None)
-        for on_end in self._on_end:
-            on_end(record)
-
 
 class BrowserCorsMiddleware(CORSMiddleware):
-    """CORS for requests with an Origin header; others get only ``Vary: Origin``, which caches rely on."""
+    """CORS for requests with Origin; others get only ``Vary: Origin``, for caches."""
 
     # Starlette's class parses the headers of every request: without this, benchmark row run-async falls.
 

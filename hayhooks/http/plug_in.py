@@ -1,4 +1,4 @@
-"""The plug-in contract: what a module may offer to add routes and background work to the server."""
+"""The plug-in contract: routes and background work that a module adds."""
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager

@@ -1,4 +1,4 @@
-"""What a wrapper streams, as server-sent events or as plain text."""
+"""Responses for streams: server-sent events and plain text."""
 
 import asyncio
 import math
@@ -26,39 +26,32 @@ _PING_S = 15  # between two comments
 
 @dataclass(frozen=True, slots=True)
 class SSEStream:
-    """Return ``SSEStream(generator)`` from ``run_api`` to have it sent as ``text/event-stream``."""
+    """Return ``SSEStream(generator)`` from ``run_api`` to have it sent as events."""
 
     stream: Generator[Any, Any, Any] | AsyncGenerator[Any, Any]
 
 
 class StreamEncoder(Protocol):
-    """Writes the body of one streamed answer, a piece for each batch of what the wrapper gives."""
+    """Encodes the body of one streamed response, batch by batch."""
 
     def begin(self) -> bytes:
-        """What stands before the first batch, and leaves with it."""
+        """Return the bytes before the first batch; they are sent together with it."""
 
     def write(self, batch: list[Any]) -> Iterable[bytes]:
-        """What *batch* adds, piece by piece; nothing if it is nothing for this client.
-
-        Raises:
-            Exception: an item is of no use: the pieces before that are sent, and ``fail`` comes next.
-        """
+        """Encode *batch*; if an item raises, the parts before it are sent, then ``fail``."""
 
     def finish(self) -> bytes:
-        """What stands after the last batch."""
+        """Return the bytes after the last batch."""
 
     def fail(self, error: Exception) -> bytes | None:
-        """What stands last where the wrapper or ``write`` raised: the status has been sent, so this tells the client.
-
-        None where there is no way to tell: the connection is cut.
-        """
+        """Return the last bytes, which report *error*; None cuts the connection."""
 
 
 class EventStreamResponse(EventSourceResponse):
-    """A ``text/event-stream`` of ready events, several to a body message where they came together.
+    """A ``text/event-stream`` of encoded events; a body message may hold several.
 
-    sse-starlette sends comments that keep proxies awake, and notices that the client has gone. Its end at shutdown is
-    put off for ever: uvicorn's graceful timeout bounds a stream, as any other response.
+    sse-starlette sends comments that keep proxies awake, and notices that the client has gone.
+    uvicorn's graceful timeout alone ends a stream at shutdown, as any other response.
     """
 
     def __init__(self, encoder: StreamEncoder, stream: Stream) -> None:
@@ -77,12 +70,7 @@ class EventStreamResponse(EventSourceResponse):
         del self.headers["connection"]  # that is the server's to say
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request.
-
-        Raises:
-            DisconnectedError: the client went away before the end.
-            ExpiredError: the request was told to end while its client did not read.
-        """
+        """Send the stream; raise DisconnectedError or ExpiredError if it is cut short."""
         lease = current_lease.get()
         task = lease.task if lease is not None else None
         try:
@@ -124,8 +112,6 @@ async def _until_cancelled(work: Awaitable[None]) -> None:
 
 
 class _Client:
-    """Whether the client of a stream has gone."""
-
     disconnected = False
 
     async def on_disconnect(self, _message: Message) -> None:
@@ -133,7 +119,7 @@ class _Client:
 
 
 class TextStreamResponse(Response):
-    """A plain-text stream that ends with the connection cut, not cleanly, when the wrapper raises in the middle."""
+    """A plain-text stream; if the wrapper raises, the connection is cut."""
 
     media_type = "text/plain"
 
@@ -143,11 +129,7 @@ class TextStreamResponse(Response):
         self._stream = stream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request.
-
-        Raises:
-            DisconnectedError: the client went away before the end.
-        """
+        """Send the stream; raise DisconnectedError if the client leaves before its end."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         try:
             await cancel_on_disconnect(receive, self._send_all(send))
@@ -161,28 +143,26 @@ class TextStreamResponse(Response):
 
 
 class ItemEventEncoder:
-    """Writes an ``SSEStream``: an event for each item; an error is an event of its own, the last one."""
+    """Encodes an ``SSEStream``: an event for each item, and a last one for an error."""
 
     def begin(self) -> bytes:
-        """Nothing."""
+        """Return nothing."""
         return b""
 
     def write(self, batch: list[Any]) -> Iterator[bytes]:
-        """The events of *batch*."""
+        """Return an event for each item."""
         return (format_event(as_text(item)) for item in batch)
 
     def finish(self) -> bytes:
-        """Nothing: the end of the body is the end."""
+        """Return nothing."""
         return b""
 
     def fail(self, error: Exception) -> bytes:
-        """The error as an event."""
+        """Return an event with *error*."""
         return format_event(encode({"error": safe_str(error)}))
 
 
 class _TextEncoder:
-    """Writes text as it is, one item after the other; only a cut connection says that it was not all."""
-
     def begin(self) -> bytes:
         return b""
 
@@ -197,10 +177,7 @@ class _TextEncoder:
 
 
 class _EncodedBody:
-    """The bytes of one answer, a batch at a time; they end after a failure that the encoder can tell.
-
-    An iterator and no generator: a chunk that comes alone costs less so.
-    """
+    """The encoded bytes of one response. A generator would make lone chunks slower."""
 
     def __init__(self, encoder: StreamEncoder, stream: Stream) -> None:
         self.completed = False
@@ -217,11 +194,6 @@ class _EncodedBody:
         return self
 
     async def __anext__(self) -> bytes:
-        """Return the next bytes to send.
-
-        Raises:
-            Exception: what the wrapper or the encoder raised, where the encoder has no way to tell the client.
-        """
         record = current_request.get()
         record.streamed(self._unsent)
         while not self._ended:
@@ -253,16 +225,12 @@ def _ping_comment() -> ServerSentEvent:
 
 
 def format_event(data: bytes) -> bytes:
-    """One event; *data* may hold several lines."""
+    """Format *data*, of one or more lines, as an event."""
     return b"".join(b"data: " + line + b"\n" for line in data.split(b"\n")) + b"\n"
 
 
 def as_text(item: Any) -> bytes:
-    """An item as the bytes a plain reader expects: text as it is, a chunk's content, anything else as JSON.
-
-    Raises:
-        TypeError: the item can be neither.
-    """
+    """Encode an item for a plain reader: text, a chunk's content, or JSON."""
     content = getattr(item, "content", item)
     if isinstance(content, str):
         return content.encode(errors="replace")

@@ -1,6 +1,6 @@
-"""One timer for many timeouts, nearly all of which are discarded before they are due.
+"""One timer for many timeouts, nearly all of which are discarded early.
 
-A timer for each, for the body and for the watching of the client, would cost a short request 7 % more CPU.
+A timer for each body and each watched client would cost a short request 7 % more CPU.
 """
 
 import asyncio
@@ -12,9 +12,9 @@ T = TypeVar("T")
 
 
 class SharedTimer(threading.local, Generic[T]):
-    """Call *on_timeout* with each item that was added *delay_s* ago and not discarded since, on the loop that added it.
+    """Call *on_timeout* with each item *delay_s* after it was added, unless discarded.
 
-    Each thread has its own state, because each runs one loop.
+    It is called on the loop that added the item. Each thread has its own state, because each runs one loop.
     """
 
     def __init__(self, delay_s: float, on_timeout: Callable[[T], None]) -> None:

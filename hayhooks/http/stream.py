@@ -1,7 +1,7 @@
-"""A stream: what a wrapper's iterator yields, read in batches of the items that are ready together.
+"""Streams: read a wrapper's iterator in batches of items that are ready together.
 
-A producer puts the items into a bounded channel: a thread for a sync iterator, a task for an asynchronous one.
-``Stream`` reads all that the channel holds. So a lone item is sent at once, and items that come fast share one send.
+A producer, a thread or a task, puts the items into a bounded channel.
+``Stream`` takes all that it holds: a lone item is sent at once, fast items share one send.
 """
 
 import asyncio
@@ -24,13 +24,9 @@ _MAX_HOLD_S = 0.001  # how long a burst may keep the reader from its turn
 
 
 class Stream:
-    """The reader of what a method streams.
+    """Reader of a method's stream; always call ``aclose``, which stops the work.
 
-    ``of`` has taken the first batch already, so that an early error is still an error response. Ask for the ``next``
-    batch until there is none, and call ``aclose`` in every case: it stops the wrapper's work.
-
-    Attributes:
-        first: the first batch, until it has been asked for; empty if there are no items at all.
+    ``of`` takes the ``first`` batch, so an early error is still an error response.
     """
 
     def __init__(self, first: list[Any]) -> None:
@@ -41,11 +37,7 @@ class Stream:
 
     @classmethod
     async def of(cls, deployment: Deployment, items: Iterator[Any] | AsyncIterable[Any]) -> "Stream":
-        """Begin to read *items*, and wait for the first one.
-
-        Raises:
-            PipelineError: the wrapper raised before there was an item.
-        """
+        """Begin to read *items*, and wait for the first one."""
         stream = cls([])
         stream.start(deployment, items)
         try:
@@ -64,12 +56,7 @@ class Stream:
             run_in_thread(deployment, "a generator", partial(_read, items, channel), partial(self._finish, channel))
 
     async def next(self) -> list[Any]:
-        """Return the next batch; an empty list at the end.
-
-        Raises:
-            PipelineError: the wrapper raised.
-            ExpiredError: the request was told to end meanwhile.
-        """
+        """Return the next batch, empty at the end; raise PipelineError or ExpiredError."""
         batch, self.first = self.first, []
         if batch or self._channel is None:
             return batch
@@ -90,10 +77,7 @@ class Stream:
         return batch
 
     async def aclose(self) -> None:
-        """Stop the work if it still goes on.
-
-        A task has ended then, however often this is cancelled meanwhile. A thread ends at its next item.
-        """
+        """Stop the work: a task has ended on return, a thread ends at its next item."""
         if self._channel is not None:
             self._channel.close()
         task, self._task = self._task, None
@@ -120,7 +104,6 @@ class Stream:
 
 
 def _read(items: Iterator[Any], channel: BoundedChannel) -> None:
-    """In the producer's thread: read *items* as fast as the reader takes them, and close the generator in the end."""
     read = Outcome.of(partial(_put_all, items, channel))
     closed = Outcome.of(getattr(items, "close", Outcome))
     (read if read.error is not None else closed).unwrap()
@@ -136,10 +119,10 @@ def _put_all(items: Iterator[Any], channel: BoundedChannel) -> None:
 
 
 async def _read_async(items: AsyncIterable[Any], channel: BoundedChannel) -> None:
-    """In the producer's task: the same.
+    """Read *items* into *channel*.
 
-    Nothing is sent while the wrapper's code runs. So the reader has its turn before each item is asked for, except
-    in a burst.
+    Nothing is sent while the wrapper's code runs: the reader gets a turn before each item,
+    except in a burst.
     """
     iterator = aiter(items)
     try:

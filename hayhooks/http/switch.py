@@ -1,4 +1,4 @@
-"""Switch: which generation is live. A request reads it once, so it never sees halves of two generations."""
+"""Switch: the live generation. A request reads it once, and so sees only one."""
 
 import asyncio
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Generation:
 
 
 class Switch:
-    """Holds the live generation, and what else requests can see of the server; written on the event loop only."""
+    """The live generation and the server's state; written on the event loop only."""
 
     def __init__(self, generation: Generation) -> None:
         self.live = generation  # what new requests are served from
@@ -31,17 +31,13 @@ class Switch:
         self._superseded = asyncio.Event()  # set when `live` is replaced
 
     def publish(self, generation: Generation) -> None:
-        """Make *generation* live; on the event loop. Requests that began before keep the one that they read."""
+        """Make *generation* live; earlier requests keep theirs."""
         self.live = generation
         superseded, self._superseded = self._superseded, asyncio.Event()
         superseded.set()
 
     async def wait_until_known(self, name: str) -> Snapshot:
-        """Return the live snapshot once it can tell what *name* is; at server start that may take a load.
-
-        Raises:
-            UnavailableError: it never will, because the application's lifespan does not run.
-        """
+        """Return the live snapshot once it can tell whether *name* is served."""
         while True:
             snapshot = self.live.snapshot
             if snapshot.ready or name in snapshot.deployments or name in snapshot.failures:

@@ -1,4 +1,4 @@
-"""The classes that wrappers may name in annotations to reach the HTTP layer."""
+"""Starlette's and our classes that wrappers may name in annotations."""
 
 from starlette.datastructures import Headers, UploadFile
 from starlette.responses import Response

@@ -1,4 +1,4 @@
-"""Around the wrapper's code: a thread that keeps its deployment, and errors as the server can raise them."""
+"""User code: run it in the deployment's threads, and convert its errors."""
 
 import asyncio
 import contextvars
@@ -28,22 +28,23 @@ _NOT_RAISABLE = (
 def run_in_thread(
     deployment: Deployment, method: str, call: Callable[[], Any], done: Callable[[Outcome], None]
 ) -> None:
-    """Call *call* in a thread of *deployment*, in this context, and then *done* with its outcome, in that thread.
+    """Call *call* in a thread, in this context, then *done*, which must not raise.
 
-    The deployment and the request's slot are kept while *call* runs, also when the request has ended before.
-
-    Args:
-        deployment: whose thread.
-        method: what it runs, as the log names it.
-        call: the wrapper's code.
-        done: must not raise.
+    The deployment and the request's slot are kept meanwhile, even if the request ends first.
     """
     context = contextvars.copy_context()
-    unpin = _pin_deployment(deployment, method, asyncio.get_running_loop())
+    loop, leases, request = asyncio.get_running_loop(), deployment.runtime.leases, current_lease.get()
+    slot = request.slot if request is not None else None
+    lease = Lease(thread=method)
+    leases.take(lease)
+    if slot is not None:
+        slot.share()
 
     def job() -> None:
         outcome = Outcome.of(partial(context.run, call))
-        unpin()
+        leases.give_back(lease)
+        if slot is not None:
+            call_soon(loop, slot.give_back)
         if outcome.error is not None:
             outcome.error = _raisable(outcome.error)
         done(outcome)
@@ -52,7 +53,7 @@ def run_in_thread(
 
 
 def call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
-    """Have *loop* call *callback*; from any thread, also when the loop has ended."""
+    """Have *loop* call *callback*, from any thread, unless the loop has ended."""
     try:
         loop.call_soon_threadsafe(callback)
     except RuntimeError:  # the loop has ended, and nobody waits any more
@@ -60,7 +61,7 @@ def call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> 
 
 
 def is_control_flow(error: BaseException) -> bool:
-    """Whether *error* is no fault of the wrapper: this task is cancelled, or it is the response itself."""
+    """Whether *error* cancels this task or is the response: no fault of the wrapper."""
     if isinstance(error, asyncio.CancelledError):
         task = asyncio.current_task()
         return task is not None and task.cancelling() > 0  # else the wrapper itself raised it
@@ -68,7 +69,7 @@ def is_control_flow(error: BaseException) -> bool:
 
 
 def pipeline_error(error: BaseException) -> PipelineError:
-    """Describe *error*, which the wrapper raised, with the names that its author knows."""
+    """Describe *error*, raised by the wrapper, with the names that its author knows."""
     try:
         traceback = "".join(tracebacks.format_exception(error))
     except BaseException:  # it is of the user's own making, down to its attributes
@@ -78,25 +79,8 @@ def pipeline_error(error: BaseException) -> PipelineError:
     )
 
 
-def _pin_deployment(deployment: Deployment, method: str, loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
-    """Keep *deployment*, and the request's slot, for a thread; the returned function, called once there, ends it."""
-    lease, request = Lease(thread=method), current_lease.get()
-    leases = deployment.runtime.leases
-    leases.take(lease)
-    slot = request.slot if request is not None else None
-    if slot is None:
-        return partial(leases.give_back, lease)
-    slot.share()
-
-    def unpin() -> None:
-        leases.give_back(lease)
-        call_soon(loop, slot.give_back)
-
-    return unpin
-
-
 def _raisable(error: BaseException) -> BaseException:
-    """*error* as a coroutine can raise it: some would end the loop, or a generator, or look like our own."""
+    """Wrap *error* if it would end the loop or a generator, or look like our own."""
     if not isinstance(error, _NOT_RAISABLE):
         return error
     carrier = RuntimeError(f"{type(error).__name__}: {error}".removesuffix(": "))
