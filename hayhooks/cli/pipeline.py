@@ -169,7 +169,10 @@ def run(name: str, **options: Any) -> None:
 @_timeout_option(120)
 @directory_and_server_options
 def new(name: str, template: str, timeout_s: float, **options: Any) -> None:
-    """Create a deployment NAME that runs at once, offline and without a key."""
+    """Create a deployment from a template.
+
+    It is called NAME and runs at once, offline and without a key.
+    """
     from hayhooks.cli.new import new  # noqa: PLC0415 - imports the settings
 
     sys.exit(new(settings_of(options), name, template=template, timeout_s=timeout_s))

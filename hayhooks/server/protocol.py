@@ -17,7 +17,7 @@ MAX_HEAD_BYTES = 64 * 1024  # request line and headers
 
 _LAST_REQUEST_S = 0.5  # an idle connection may bring one more request for this long
 _ACCEPT_GRACE_S = 0.5  # connections queued at the listener are accepted for at most this long
-_ACCEPT_ITERATIONS = 3  # of the loop, until an accepted socket has its protocol object: asyncio takes two, uvloop one
+_ACCEPT_ITERATIONS = 10  # loop iterations until an accepted socket has a protocol object; with a margin
 
 
 class GracefulClose(asyncio.Protocol):
