@@ -27,11 +27,7 @@ class Limits:
     queue_size: int = 0  # requests that may wait for a slot
 
     def of(self, wrapper: Any) -> "Limits":
-        """Return the limits that *wrapper* sets, and these where it sets none.
-
-        Raises:
-            LoadError: a limit of the wrapper has a wrong type or value.
-        """
+        """Return the limits that *wrapper* sets, and these where it sets none."""
         timeout_s = _limit_of(wrapper, "request_timeout", float, "seconds, or 0 for no limit")
         concurrency = _limit_of(wrapper, "concurrency", int, "a number of requests, or 0 for no limit")
         queue_size = _limit_of(wrapper, "queue_size", int, "a number of requests")
@@ -88,11 +84,7 @@ class Slots:
         self._next = asyncio.Lock()  # held by the waiting request that gets the next slot
 
     def refuse_if_full(self) -> None:
-        """Refuse a request that could neither run nor wait.
-
-        Raises:
-            UnavailableError: all slots are taken and the queue is full.
-        """
+        """Refuse a request that could neither run nor wait."""
         if self._waiting >= self._queue_size and self._semaphore.locked():
             raise UnavailableError(
                 f"pipeline {self._name!r} is at capacity: {self._limit} requests running, {self._waiting} queued "
@@ -116,24 +108,16 @@ class Slots:
 
 
 class Lease:
-    """A hold on one deployment, by a request until its last byte or by a thread until it returns.
-
-    Attributes:
-        since: when it was taken, by the monotonic clock.
-        thread: name of the method that a thread runs; "" for a request.
-        task: the request's task, cancelled when the lease expires; None for a thread.
-        slot: the request's slot; None without a limit.
-        expired: makes the error that says why the lease expired; None until then.
-    """
+    """A hold on a deployment, of a request until its last byte or of a thread."""
 
     __slots__ = ("_timer", "expired", "since", "slot", "task", "thread")
 
     def __init__(self, task: asyncio.Task[object] | None = None, thread: str = "") -> None:
         self.since = time.monotonic()
-        self.thread = thread
-        self.task = task
-        self.slot: Slot | None = None
-        self.expired: Reason | None = None
+        self.thread = thread  # name of the method that a thread runs; "" for a request
+        self.task = task  # of the request, cancelled when the lease expires; None for a thread
+        self.slot: Slot | None = None  # of the request; None without a limit
+        self.expired: Reason | None = None  # makes the error that says why the lease expired; None until then
         self._timer: asyncio.TimerHandle | None = None
 
     def expire(self, reason: Reason) -> None:
@@ -143,13 +127,10 @@ class Lease:
             self.task.cancel()
 
     def raise_expired(self) -> None:
-        """In the cancelled task of the request: raise the reason if the lease has expired.
-
-        The error is raised here, where no variable holds it: a frame in its own traceback would be a reference cycle.
-        """
+        """Raise the reason if the lease has expired; in the cancelled task of the request."""
         if self.expired is not None and self.task is not None:
             self.task.uncancel()  # as asyncio.timeout does: the error is an answer, the task is not cancelled
-            raise self.expired() from None
+            raise self.expired() from None  # no variable holds it: with its traceback that would be a reference cycle
 
     def expire_in(self, seconds: float, reason: Reason) -> None:
         """Cancel the request after *seconds*, and repeatedly while it goes on; on the event loop."""
@@ -173,13 +154,12 @@ class Lease:
 class Leases:
     """The leases of one deployment. Safe from any thread.
 
-    There is no lock: each step is one atomic operation of a built-in type. ``give_back`` and ``release_when_idle`` each
-    write first and read the other's mark after that, so one of them always sees that the deployment is idle.
-
     Leases may be taken after ``release_when_idle`` as long as one is held: a running request may start a thread.
     """
 
     def __init__(self) -> None:
+        # There is no lock: each step is one atomic operation of a built-in type. give_back and release_when_idle write
+        # first and read the other's mark after that, so one of them always sees that the deployment is idle.
         self._held: set[Lease] = set()
         self._on_idle: list[Callable[[], None]] = []  # at most one; the thread that pops it calls it
 
@@ -199,7 +179,7 @@ class Leases:
             self._call_if_idle()
 
     def release_when_idle(self, on_idle: Callable[[], None]) -> None:
-        """Call *on_idle* once no lease is held; to be called when new requests cannot reach the deployment."""
+        """Call *on_idle* once no lease is held. New requests must not reach the deployment."""
         self._on_idle.append(on_idle)
         self._call_if_idle()
 
