@@ -57,7 +57,7 @@ class _Package:
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Find the modules of open packages. There is one, at the front of ``sys.meta_path``."""
+    """Finds the modules of open packages."""
 
     def __init__(self) -> None:
         self.packages: dict[str, _Package] = {}
@@ -72,7 +72,7 @@ class _Finder(importlib.abc.MetaPathFinder):
                 raise ModuleNotFoundError(f"{fullname} belongs to a revision that has been retired", name=fullname)
             return None
         relative = rest.replace(".", "/")
-        spec = _package_spec(package, fullname, relative) or _module_spec(package, fullname, relative)
+        spec = _spec_of(package, fullname, relative)
         if spec is None:  # not None: the next finder would read the folder, .pyc files included
             raise ModuleNotFoundError(f"No module named {rest!r} in {package.folder}", name=fullname)
         return spec
@@ -81,42 +81,32 @@ class _Finder(importlib.abc.MetaPathFinder):
 _finder = _Finder()
 
 
-def _package_spec(package: _Package, fullname: str, relative: str) -> importlib.machinery.ModuleSpec | None:
-    """Spec of a folder: with ``__init__.py``, or the revision's own, or a namespace package."""
+def _spec_of(package: _Package, fullname: str, relative: str) -> importlib.machinery.ModuleSpec | None:
     prefix = relative + "/" if relative else ""
-    init = f"{prefix}__init__.py"
-    folder = str(package.folder / relative)
-    if init in package.sources or not relative:  # the folder itself is a package, with or without the file
-        loader = _Loader(package, init)
-        spec = importlib.machinery.ModuleSpec(fullname, loader, origin=loader.path, is_package=True)
+    init, module = f"{prefix}__init__.py", f"{relative}.py"
+    is_package = init in package.sources or not relative  # the revision's folder is one, with or without the file
+    if not is_package and any(path.startswith(prefix) for path in package.sources):
+        spec = importlib.machinery.ModuleSpec(fullname, None, is_package=True)  # a namespace package
+    elif is_package or module in package.sources:
+        loader = _Loader(package, init if is_package else module)
+        spec = importlib.machinery.ModuleSpec(fullname, loader, origin=loader.path, is_package=is_package)
         spec.has_location = True
-    elif any(path.startswith(prefix) for path in package.sources):
-        spec = importlib.machinery.ModuleSpec(fullname, None, is_package=True)
     else:
+        for suffix in importlib.machinery.EXTENSION_SUFFIXES:  # compiled ones have no source to keep
+            if (file := package.folder / f"{relative}{suffix}").is_file():
+                extension = importlib.machinery.ExtensionFileLoader(fullname, str(file))
+                return importlib.machinery.ModuleSpec(fullname, extension, origin=str(file))
         return None
-    spec.submodule_search_locations = [folder]
+    if spec.submodule_search_locations is not None:
+        spec.submodule_search_locations = [str(package.folder / relative)]
     return spec
 
 
-def _module_spec(package: _Package, fullname: str, relative: str) -> importlib.machinery.ModuleSpec | None:
-    if f"{relative}.py" in package.sources:
-        loader = _Loader(package, f"{relative}.py")
-        spec = importlib.machinery.ModuleSpec(fullname, loader, origin=loader.path)
-        spec.has_location = True
-        return spec
-    for suffix in importlib.machinery.EXTENSION_SUFFIXES:  # compiled ones have no source to keep
-        if (file := package.folder / f"{relative}{suffix}").is_file():
-            extension = importlib.machinery.ExtensionFileLoader(fullname, str(file))
-            return importlib.machinery.ModuleSpec(fullname, extension, origin=str(file))
-    return None
-
-
 class _Loader(importlib.abc.SourceLoader):
-    """Compile one file of a revision from the bytes that were scanned, without ``.pyc`` files.
+    """Compiles one file of a revision from the bytes that were scanned."""
 
-    Python trusts a ``.pyc`` if the size and the whole-second mtime of its source are unchanged: after two saves within
-    one second that replace "a" by "b" it would serve "a" for ever.
-    """
+    # Without .pyc files: Python trusts one if the size and the whole-second mtime of its source are unchanged. After
+    # two saves within one second that replace "a" by "b" it would serve "a" for ever.
 
     def __init__(self, package: _Package, relative: str) -> None:
         self._package = package
@@ -127,7 +117,7 @@ class _Loader(importlib.abc.SourceLoader):
         return self.path
 
     def get_data(self, path: str | bytes) -> bytes:
-        """Return the scanned source, or the present content of any other file, as for ``pkgutil.get_data``."""
+        """Return the scanned source, or the present content of any other file for ``pkgutil``."""
         return self._package.sources.get(self._relative, b"") if path == self.path else Path(str(path)).read_bytes()
 
     def get_resource_reader(self, fullname: str) -> FileReader:
@@ -140,10 +130,7 @@ class _Loader(importlib.abc.SourceLoader):
 
 
 def open_package(revision: Revision, after_import: Callable[[], None] = lambda: None) -> str:
-    """Make a private package for *revision* and return its name; its code runs when it is imported.
-
-    *after_import* is called whenever its code has imported a public module for the first time.
-    """
+    """Make a private package for *revision*; call *after_import* after a first public import there."""
     slug = re.sub(r"\W", "_", revision.name, flags=re.ASCII)
     name = f"{PREFIX}{slug}_{revision.id}_{next(_counter)}"
     code = revision.files.items() if revision.kind is RevisionKind.FOLDER else ()
@@ -158,15 +145,12 @@ def open_package(revision: Revision, after_import: Callable[[], None] = lambda: 
 
 
 def keep_shared(name: str, shared: Iterable[str]) -> None:
-    """Pin the modules *shared* for the package *name*: later imports there return the present versions."""
+    """Let later imports in the package *name* return the present versions of *shared*."""
     _finder.packages[name].shared.update({module: sys.modules[module] for module in shared if module in sys.modules})
 
 
 def close_package(name: str) -> None:
-    """Forget the package *name*, its modules and their loggers.
-
-    Code of it that still runs goes on, but cannot import more of it.
-    """
+    """Forget the package *name*, its modules and loggers; its running code cannot import more of it."""
     _finder.packages.pop(name, None)
     registers: tuple[dict[str, Any], ...] = (sys.modules, getattr(logging.Logger.manager, "loggerDict", {}))
     for register in registers:
@@ -175,7 +159,7 @@ def close_package(name: str) -> None:
 
 
 def with_public_names(text: str) -> str:
-    """Remove the private package names from *text*: they mean nothing to the user."""
+    """Remove the private package names from *text*."""
     return _PRIVATE.sub("", text)
 
 
@@ -201,15 +185,12 @@ def running_package(package: str) -> Iterator[None]:
 
 
 def enter_package(package: str) -> None:
-    """Mark the code that runs in the rest of this context, a request's task, as the *package*'s."""
+    """Mark the code that runs in the rest of this context as the *package*'s."""
     _current.set(package)
 
 
 def private_name(dotted: str) -> str:
-    """Return the full name of *dotted* if it names something beside the running wrapper, else *dotted*.
-
-    ``helper.Doubler`` becomes ``_hayhooks_chat_1f3c9a2b7d55_7.helper.Doubler``.
-    """
+    """Return the full name of *dotted* if it lies beside the running wrapper, else *dotted*."""
     package = _finder.packages.get(_current.get() or "")
     module, _, attribute = dotted.rpartition(".")
     if package is None or module.partition(".")[0] not in package.siblings:
@@ -222,13 +203,10 @@ def private_name(dotted: str) -> str:
 
 
 def _import_function(package: _Package | None, after_import: Callable[[], None]) -> Any:
-    """Make the ``__import__`` of the code of *package*: siblings first, as for a script in its folder.
-
-    None as *package* stands for the shared modules. Rewriting the imports in the source would do for siblings, but not
-    for public modules, which must be imported in the import thread wherever and whenever they are first needed:
-    tests/kernel/test_reconcile.py::test_twenty_cold_starts_serve_all_eight_wrappers_each_time fails 20 times of 20
-    without that.
-    """
+    """Make the ``__import__`` of the code of *package*, or of the shared modules if it is None."""
+    # Rewriting the imports in the source would do for siblings, but not for public modules: they must be imported in
+    # the import thread, wherever and whenever they are first needed. Without that, test_reconcile.py::
+    # test_twenty_cold_starts_serve_all_eight_wrappers_each_time fails 20 times of 20.
 
     def import_(
         name: str,
@@ -239,7 +217,7 @@ def _import_function(package: _Package | None, after_import: Callable[[], None])
     ) -> ModuleType:
         if level > 0:
             return builtins.__import__(name, globals, locals, fromlist or (), level)
-        top = name.partition(".")[0]
+        top = name.partition(".")[0]  # siblings come first, as for a script in its folder
         if package is not None and top in package.siblings:
             private = builtins.__import__(f"{package.name}.{name}", globals, locals, fromlist or (), 0)
             return private if fromlist else sys.modules[f"{package.name}.{top}"]
@@ -257,14 +235,36 @@ def _import_public(
     fromlist: Sequence[str],
     after_import: Callable[[], None],
 ) -> ModuleType:
-    """Import a module from outside the folder: in the import thread unless it is imported already or shared."""
-    if _is_imported(name, fromlist):  # a request must not wait for the import of something else
+    """Import a module in the import thread, unless it is imported already or shared."""
+    module = sys.modules.get(name)
+    # Private in CPython; without it the import below waits for the one that is going on.
+    is_initializing = getattr(getattr(module, "__spec__", None), "_initializing", False)
+    if module is not None and not is_initializing and all(item in vars(module) for item in fromlist):
+        # A request must not wait for the import of something else.
         return builtins.__import__(name, globals, locals, fromlist, 0)
     if shared_modules.holds(name.partition(".")[0]):  # nor must it for the import of a shared module
         module = builtins.__import__(name, globals, locals, fromlist, 0)
         # A thread that waited for the import of another one gets the module even if that import failed.
         return module if name in sys.modules else builtins.__import__(name, globals, locals, fromlist, 0)
-    return _import_apart(name, fromlist, after_import)
+    if getattr(_import_thread, "is_this", False):
+        return builtins.__import__(name, None, None, fromlist, 0)
+    done = threading.Event()
+    outcomes: list[Outcome] = []
+
+    def import_and_prepare() -> ModuleType:
+        imported = builtins.__import__(name, None, None, fromlist, 0)
+        after_import()
+        return imported
+
+    def job() -> None:
+        _import_thread.is_this = True
+        outcomes.append(Outcome.of(import_and_prepare))
+        done.set()
+
+    _imports.submit(job)
+    done.wait()
+    module = outcomes.pop().unwrap()
+    return module
 
 
 def import_public(name: str, after_import: Callable[[], None], fromlist: Sequence[str] = ("__name__",)) -> ModuleType:
@@ -289,36 +289,5 @@ def remove_finder() -> None:
 
 
 def stop_import_thread() -> None:
-    """End the idle import thread; imports are still possible, each in a thread of its own."""
+    """End the idle import thread; later imports start threads of their own."""
     _imports.close()
-
-
-def _import_apart(name: str, fromlist: Sequence[str], after_import: Callable[[], None]) -> ModuleType:
-    """Import in the import thread, and wait for it."""
-    if getattr(_import_thread, "is_this", False):
-        return builtins.__import__(name, None, None, fromlist, 0)
-    done = threading.Event()
-    outcomes: list[Outcome] = []
-
-    def import_and_prepare() -> ModuleType:
-        module = builtins.__import__(name, None, None, fromlist, 0)
-        after_import()
-        return module
-
-    def job() -> None:
-        _import_thread.is_this = True
-        outcomes.append(Outcome.of(import_and_prepare))
-        done.set()
-
-    _imports.submit(job)
-    done.wait()
-    module: ModuleType = outcomes.pop().unwrap()
-    return module
-
-
-def _is_imported(name: str, fromlist: Sequence[str] | None) -> bool:
-    module = sys.modules.get(name)
-    # Private in CPython; without it the import below waits for the one that is going on.
-    if module is None or getattr(getattr(module, "__spec__", None), "_initializing", False):
-        return False
-    return all(item in vars(module) for item in fromlist or ())

@@ -16,7 +16,7 @@ OnLoop = Callable[[Callable[[], Awaitable[Any]]], Any]  # runs a coroutine funct
 
 @dataclass(slots=True)
 class Outcome:
-    """A result or an error of any kind: SystemExit raised inside a task would end the event loop."""
+    """A result or an error; SystemExit raised inside a task would end the event loop."""
 
     result: Any = None
     error: BaseException | None = None
@@ -50,11 +50,7 @@ class Outcome:
 
 
 def run_on(loop: asyncio.AbstractEventLoop, function: Callable[[], Awaitable[Any]]) -> Any:
-    """Call *function* on *loop*, which runs in another thread, and wait for its result.
-
-    Raises:
-        BaseException: whatever *function* raises; the loop does not see it.
-    """
+    """Call *function* on the *loop* of another thread, and wait; the loop sees no error of it."""
 
     async def call() -> Any:
         return await function()
@@ -63,23 +59,19 @@ def run_on(loop: asyncio.AbstractEventLoop, function: Callable[[], Awaitable[Any
 
 
 class DaemonThreadPool:
-    """Run jobs in daemon threads: at most *limit* at a time, started on demand and ended when idle.
+    """Runs at most *limit* jobs at a time in daemon threads, started on demand and ended when idle.
 
-    The interpreter joins the threads of ``ThreadPoolExecutor`` at exit: one pipeline that hangs would keep the server
-    from stopping. Each deployment has a pool of its own, so a slow one cannot take the threads of another.
-
-    Args:
-        name: shown in thread names.
-        limit: number of jobs that run at a time.
-        stuck_after_s: a job that runs longer no longer counts towards *limit*; ``tick`` starts a thread in its place.
-        idle_s: an idle thread ends after this time.
+    A job that runs longer than *stuck_after_s* no longer counts towards *limit*: ``tick`` starts a thread in its place.
     """
+
+    # Not ThreadPoolExecutor: the interpreter joins its threads at exit, so a pipeline that hangs would keep the server
+    # from stopping. Each deployment has a pool of its own, so a slow one cannot take the threads of another.
 
     def __init__(self, name: str, limit: int, *, stuck_after_s: float = float("inf"), idle_s: float = 10.0) -> None:
         self._name = name
         self._limit = limit
         self._stuck_after_s = stuck_after_s
-        self._idle_s = idle_s
+        self._idle_s = idle_s  # an idle thread ends after this time
         # Not a condition around a deque: that costs three times the CPU (benchmark row run-sync).
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()  # None: one thread may end
         self._lock = threading.Lock()  # guards everything below
@@ -111,7 +103,6 @@ class DaemonThreadPool:
             self._idle = min(self._idle, 0)
 
     def _start_threads(self, wanted: int) -> None:
-        """Start up to *wanted* threads within the limit."""
         now = time.monotonic()
         counted = self._threads - sum(now - since > self._stuck_after_s for since in self._busy_since.values())
         for _ in range(min(wanted, self._limit - counted)):
@@ -120,7 +111,21 @@ class DaemonThreadPool:
             self._idle += 1
 
     def _work(self) -> None:
-        while (job := self._next_job()) is not None:
+        while True:
+            try:
+                job = self._jobs.get(timeout=self._idle_s)
+            except queue.Empty:
+                with self._lock:
+                    if self._idle <= 0:  # a job for this thread has been counted, and is about to be queued
+                        continue
+                    self._idle -= 1
+                    self._threads -= 1
+                    return
+            if job is None:
+                return
+            if self._stuck_after_s != float("inf"):
+                with self._lock:
+                    self._busy_since[threading.get_ident()] = time.monotonic()
             try:
                 job()
             except BaseException:  # a fault of ours; the thread, and the count of threads, must survive it
@@ -132,20 +137,3 @@ class DaemonThreadPool:
                     self._threads -= 1
                     return
                 self._idle += 1
-
-    def _next_job(self) -> Job | None:
-        """Wait for a job; None when this thread should end."""
-        while True:
-            try:
-                job = self._jobs.get(timeout=self._idle_s)
-            except queue.Empty:
-                with self._lock:
-                    if self._idle <= 0:  # a job for this thread has been counted, and is about to be queued
-                        continue
-                    self._idle -= 1
-                    self._threads -= 1
-                return None
-            if job is not None and self._stuck_after_s != float("inf"):
-                with self._lock:
-                    self._busy_since[threading.get_ident()] = time.monotonic()
-            return job
