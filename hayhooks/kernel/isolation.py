@@ -252,9 +252,9 @@ def _import_public(
     outcomes: list[Outcome] = []
 
     def import_and_prepare() -> ModuleType:
-        imported = builtins.__import__(name, None, None, fromlist, 0)
+        public = builtins.__import__(name, None, None, fromlist, 0)
         after_import()
-        return imported
+        return public
 
     def job() -> None:
         _import_thread.is_this = True
@@ -263,8 +263,8 @@ def _import_public(
 
     _imports.submit(job)
     done.wait()
-    module = outcomes.pop().unwrap()
-    return module
+    imported: ModuleType = outcomes.pop().unwrap()
+    return imported
 
 
 def import_public(name: str, after_import: Callable[[], None], fromlist: Sequence[str] = ("__name__",)) -> ModuleType:

@@ -1,8 +1,6 @@
 """Self-writes: a file that a wrapper writes into its own folder, a log or a cache, does not reload it.
 
-An audit hook sees every file that is opened for writing, and the context tells whether a wrapper's code opens it. It
-is a change when others write into the folder, another wrapper included, or edit a file that the wrapper once wrote.
-
+An audit hook sees every file that is opened for writing, and the context tells whether a wrapper's code opens it.
 Workers that serve the same directory leave each other notes. A worker leaves a note before the write, and retracts it
 when it sees a change that it has not made. So a change without any worker's note is somebody else's.
 """
@@ -47,14 +45,10 @@ class _WrittenFile:
 
 
 class WorkerNotes:
-    """Notes on written files, which workers leave each other in a directory.
-
-    Args:
-        directory: where each worker has a directory of its own; None without other workers.
-    """
+    """Notes on written files, which workers leave each other in a directory."""
 
     def __init__(self, directory: Path | None = None) -> None:
-        self._directory = directory
+        self._directory = directory  # where each worker has a directory of its own; None without other workers
         self._published: set[str] = set()
         self._read: dict[str, tuple[str, str]] = {}  # folder and path, by the name of the note
         if directory is not None:
@@ -130,12 +124,12 @@ class SelfWrites:
                 self._written.setdefault(folder, {}).setdefault(path, _WrittenFile())
 
     def written_in(self, folder: str) -> frozenset[str]:
-        """Return the real paths of the files that the wrapper in the real path *folder* has written there."""
+        """Return the real paths of the files that the wrapper in *folder* has written there."""
         with self._lock:
             return frozenset(self._written.get(folder, ()))
 
     def is_self_written(self, folder: str, path: str, stamp: Stamp) -> bool:
-        """Whether *path*, one of those, is as the wrapper left it; it is forgotten once somebody else changes it."""
+        """Whether *path* is as the wrapper left it; forget it if somebody else has changed it."""
         with self._lock:
             file = self._written.get(folder, {}).get(path)
             if file is None:
@@ -170,33 +164,32 @@ class SelfWrites:
             sys.addaudithook(self._on_audit_event)
 
     def uninstall_audit_hook(self) -> None:
-        """Stop recording: the hook, which cannot be removed, does nothing any more."""
+        """Stop recording writes."""
         self._listening = False
 
     def _on_audit_event(self, event: str, args: Sequence[Any]) -> None:
-        """Record a write. Python calls this for every event in the process: what does not matter must return early."""
-        paths = _WRITTEN_PATHS.get(event)
-        if paths is None or not self._listening or (folder := current_folder()) is None:
+        # Python calls this for every event in the process: other events must return early.
+        written_paths = _WRITTEN_PATHS.get(event)
+        if written_paths is None or not self._listening or (folder := current_folder()) is None:
             return
         real_folder = real_path(folder)
-        for path in paths(args):
-            if not isinstance(path, str | bytes | os.PathLike):
+        for argument in written_paths(args):
+            if not isinstance(argument, str | bytes | os.PathLike):
                 continue
             try:
-                directory, name = os.path.split(os.path.abspath(os.fsdecode(path)))
+                directory, name = os.path.split(os.path.abspath(os.fsdecode(argument)))
             except OSError:  # no working directory; an error raised here would come out of the wrapper's open()
                 continue
             directory = real_path(directory)
-            if f"{directory}/".startswith(f"{real_folder}/"):
-                self._record(real_folder, f"{directory}/{name}", sys._getframe().f_back)
-
-    def _record(self, folder: str, path: str, caller: FrameType | None) -> None:
-        with self._lock:
-            file = self._written.setdefault(folder, {}).setdefault(path, _WrittenFile())
-            file.by_this_worker, file.closed = True, False
-            if caller is not None:
-                file.calls[threading.get_ident()] = _CallSite.of(caller)
-            self._notes.publish(folder, path)
+            if not f"{directory}/".startswith(f"{real_folder}/"):
+                continue
+            path = f"{directory}/{name}"
+            with self._lock:
+                file = self._written.setdefault(real_folder, {}).setdefault(path, _WrittenFile())
+                file.by_this_worker, file.closed = True, False
+                if (caller := sys._getframe().f_back) is not None:
+                    file.calls[threading.get_ident()] = _CallSite.of(caller)
+                self._notes.publish(real_folder, path)
 
 
 self_writes = SelfWrites()  # one for the process, as the audit hook
@@ -213,41 +206,33 @@ def is_process_alive(pid: int) -> bool:
     return True
 
 
-def _opened_for_writing(args: Sequence[Any]) -> Iterator[Any]:
-    path, _, flags = args
-    if isinstance(flags, int) and flags & _WRITE_FLAGS:
-        yield path
-
-
-_WRITTEN_PATHS: dict[str, Callable[[Sequence[Any]], Iterator[Any]]] = {
-    "open": _opened_for_writing,
-    "os.rename": lambda args: iter(args[:2]),
-    "os.remove": lambda args: iter(args[:1]),
-    "os.truncate": lambda args: iter(args[:1]),
-    "os.link": lambda args: iter(args[1:2]),
-    "os.symlink": lambda args: iter(args[1:2]),
-    "sqlite3.connect": lambda args: iter(args[:1]),
+# The arguments of an audit event that are written paths.
+_WRITTEN_PATHS: dict[str, Callable[[Sequence[Any]], Sequence[Any]]] = {
+    "open": lambda args: args[:1] if isinstance(args[2], int) and args[2] & _WRITE_FLAGS else (),
+    "os.rename": lambda args: args[:2],
+    "os.remove": lambda args: args[:1],
+    "os.truncate": lambda args: args[:1],
+    "os.link": lambda args: args[1:2],
+    "os.symlink": lambda args: args[1:2],
+    "sqlite3.connect": lambda args: args[:1],
 }
 
 
 def _is_being_opened(file: _WrittenFile) -> bool:
-    """Whether a thread is still in a call that announced a write.
-
-    Linux truncates a file before it lists it among the open ones, and a busy machine may pause in between.
-    """
+    """Whether a thread is still in a call that announced a write."""
+    # Linux truncates a file before it lists it among the open ones, and a busy machine may pause in between.
     stacks = sys._current_frames() if file.calls else {}
-    file.calls = {thread: call for thread, call in file.calls.items() if call in _calls_of(stacks.get(thread))}
+    for thread, call in list(file.calls.items()):
+        frame = stacks.get(thread)
+        while frame is not None and _CallSite.of(frame) != call:
+            frame = frame.f_back
+        if frame is None:
+            del file.calls[thread]
     return bool(file.calls)
 
 
-def _calls_of(frame: FrameType | None) -> Iterator[_CallSite]:
-    while frame is not None:
-        yield _CallSite.of(frame)
-        frame = frame.f_back
-
-
 def _is_open(path: str) -> bool:
-    """Whether this process has *path* open: a log is opened once and written for ever."""
+    # A log is opened once and written for ever.
     try:
         descriptors = os.listdir("/proc/self/fd")
     except OSError:  # not Linux: it may be
@@ -262,7 +247,6 @@ def _is_open(path: str) -> bool:
 
 
 def _has_stamp(path: str, stamp: Stamp) -> bool:
-    """Whether *path* was not written between its scan and its being closed."""
     try:
         return Stamp.of(os.stat(path)) == stamp
     except OSError:

@@ -1,8 +1,7 @@
 """Shared modules: those on the additional Python path, which several wrappers may import.
 
-They are plain modules, one of each for the whole process. A revision lists the shared modules that it imports, with
-their versions, and its fingerprint covers them: an edit makes new revisions of the wrappers that import the module, and
-of no others. A load with a new version drops the old module first; an old revision that still serves keeps using it.
+They are plain modules, one of each for the whole process. The fingerprint of a revision covers the shared modules that
+it imports. A load with a new version drops the old module first; an old revision that still serves keeps using it.
 """
 
 import ast
@@ -16,7 +15,7 @@ import stat
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
@@ -32,12 +31,7 @@ _imports: dict[tuple[bytes, str], frozenset[str]] = {}  # by the source's digest
 
 
 def imported_names(source: bytes, package: str = "") -> frozenset[str]:
-    """Return the dotted names that *source* imports, at any level; none if it is not valid Python.
-
-    Args:
-        source: of a module.
-        package: the module's package; without one relative imports are not followed.
-    """
+    """Return the dotted names that *source* in *package* imports, at any level."""
     key = (hashlib.blake2b(source, digest_size=16).digest(), package)
     if key not in _imports:
         if len(_imports) >= _CACHE_SIZE:
@@ -52,12 +46,12 @@ def imported_names(source: bytes, package: str = "") -> frozenset[str]:
 
 
 def named_modules(source: bytes) -> frozenset[str]:
-    """Return every dotted name in the YAML *source*: components, types, functions, and text of the same form."""
+    """Return every dotted name in the YAML *source*, text of the same form included."""
     return frozenset(name.decode() for name in _DOTTED.findall(source))
 
 
 def parsed(source: bytes, path: str = "<unknown>") -> ast.Module | None:
-    """Parse *source*; None if it is not valid Python. Warnings name *path*."""
+    """Parse *source*, whose warnings name *path*; None if it is not valid Python."""
     try:
         return ast.parse(source, path)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -65,29 +59,22 @@ def parsed(source: bytes, path: str = "<unknown>") -> ast.Module | None:
 
 
 def imports_of(node: ast.AST, package: str = "") -> tuple[str, list[str]]:
-    """Return the module after ``from`` ("" without one), and the dotted names that *node* imports.
-
-    There are no names if *node* is not an import, or leads out of *package*.
-    """
+    """Return the module after ``from`` ("" without one) and the dotted names that *node* imports."""
     if isinstance(node, ast.Import):
         return "", [alias.name for alias in node.names]
-    if isinstance(node, ast.ImportFrom) and (module := _absolute(node, package)):
-        return module, [f"{module}.{alias.name}" for alias in node.names]
-    return "", []
-
-
-def _absolute(node: ast.ImportFrom, package: str) -> str:
-    """Return the absolute name of the module after ``from``; "" if it leads out of *package*."""
-    if node.level == 0:
-        return node.module or ""
-    parts = package.split(".") if package else []
-    if node.level > len(parts):
-        return ""
-    return ".".join([*parts[: len(parts) - node.level + 1], *([node.module] if node.module else [])])
+    if not isinstance(node, ast.ImportFrom):
+        return "", []
+    module = node.module or ""
+    if node.level:
+        parts = package.split(".") if package else []
+        if node.level > len(parts):  # it leads out of the package
+            return "", []
+        module = ".".join([*parts[: len(parts) - node.level + 1], *([module] if module else [])])
+    return module, [f"{module}.{alias.name}" for alias in node.names]
 
 
 class PythonPath:
-    """Find the modules in *roots* that sources import, and their versions. For one thread."""
+    """The modules in *roots* that sources import, and their versions. For one thread."""
 
     def __init__(self, roots: Sequence[str]) -> None:
         self.roots = tuple(roots)
@@ -97,7 +84,10 @@ class PythonPath:
 
     def look(self) -> None:
         """Scan the directories; ``modules`` reports this state until the next call."""
-        listings = {root: _listing(root) for root in self.roots}
+        listings: dict[str, frozenset[str]] = dict.fromkeys(self.roots, frozenset())
+        for root in self.roots:
+            with suppress(OSError):  # it may come
+                listings[root] = frozenset(os.listdir(root))
         stale = [path for path, file in self._files.items() if _stamp(path) != (file and file[0])]
         if stale or listings != self._listings:
             self._listings = listings
@@ -111,21 +101,17 @@ class PythonPath:
             return {}
         found = self._found.get(names)
         if found is None:
-            reached = self._reach(names)
-            found = {name: SharedModule(path, self._version(name)) for name, path in sorted(reached.items())}
+            found = {}
+            for module, module_path in sorted(self._reach(names).items()):
+                total = hashlib.blake2b(digest_size=16)
+                for name, path in sorted(self._reach(frozenset({module})).items()):
+                    total.update(os.fsencode(f"{name}\0{path}\0"))
+                    total.update(hashlib.blake2b(self._source(path) or b"", digest_size=16).digest())
+                found[module] = SharedModule(module_path, total.hexdigest())
             self._found[names] = found
         return found
 
-    def _version(self, module: str) -> str:
-        """Digest the module and all that it imports."""
-        total = hashlib.blake2b(digest_size=16)
-        for name, path in sorted(self._reach(frozenset({module})).items()):
-            total.update(os.fsencode(f"{name}\0{path}\0"))
-            total.update(hashlib.blake2b(self._source(path) or b"", digest_size=16).digest())
-        return total.hexdigest()
-
     def _reach(self, names: frozenset[str]) -> dict[str, str]:
-        """Return the path of every module that *names* import, directly or through others, by name."""
         paths: dict[str, str] = {}
         to_follow = list(names)
         while to_follow:
@@ -137,7 +123,7 @@ class PythonPath:
         return paths
 
     def _paths(self, name: str) -> Iterator[tuple[str, str]]:
-        """The module *name*, and the packages that it lies in, with their files."""
+        """Yield the module *name* and the packages around it, with their files."""
         parts = name.split(".")
         top = {parts[0], f"{parts[0]}.py"}
         root = next((root for root in self.roots if not top.isdisjoint(self._listings.get(root, ()))), None)
@@ -161,13 +147,6 @@ class PythonPath:
         return file and file[1]
 
 
-def _listing(root: str) -> frozenset[str]:
-    try:
-        return frozenset(os.listdir(root))
-    except OSError:  # it may come
-        return frozenset()
-
-
 def _stamp(path: str) -> Stamp | None:
     try:
         status = os.stat(path)
@@ -177,7 +156,7 @@ def _stamp(path: str) -> Stamp | None:
 
 
 class SharedModules(importlib.abc.MetaPathFinder):
-    """Import modules of the additional Python path, compiled from source: a ``.pyc`` may be stale."""
+    """Imports modules of the additional Python path from source: a ``.pyc`` may be stale."""
 
     def __init__(self) -> None:
         self._builtins: dict[str, Any] = {}
@@ -187,7 +166,7 @@ class SharedModules(importlib.abc.MetaPathFinder):
         self._versions: dict[str, str] = {}  # of the modules that are imported
 
     def add(self, roots: Sequence[str], builtins: Mapping[str, Any]) -> None:
-        """Import from *roots* too, before installed packages; the code there sees *builtins* as built-in."""
+        """Import from *roots* before installed packages; the code there sees *builtins*."""
         self._builtins.update(builtins)
         self._roots[:0] = [root for root in roots if root not in self._roots]
         added = [root for root in roots if root not in sys.path]
@@ -212,22 +191,16 @@ class SharedModules(importlib.abc.MetaPathFinder):
 
     @contextmanager
     def renewed(self, wanted: Mapping[str, SharedModule]) -> Iterator[None]:
-        """Import shared modules in the versions *wanted* in this context: others are dropped, and put back on failure.
-
-        One load at a time: another load must not see a module whose import fails half-way. The wait is bounded, since
-        an import may hang.
-
-        Raises:
-            SyntaxError: one of the modules is broken, even if it is only imported later.
-        """
+        """Import shared modules in the versions *wanted*: drop others, put them back on failure."""
         if not wanted:
             yield
             return
+        # One load at a time: another must not see a module whose import fails half-way. An import may hang, though.
         acquired = self._import_lock.acquire(timeout=_IMPORT_TIMEOUT_S)
         dropped: dict[str, tuple[ModuleType, str]] = {}
         try:
             for name, shared in wanted.items():
-                if self._versions.get(name) != shared.version:
+                if self._versions.get(name) != shared.version:  # a broken module is an error even if imported later
                     compile(Path(shared.path).read_bytes(), shared.path, "exec", dont_inherit=True)
             for name, shared in wanted.items():
                 version = self._versions.get(name)
@@ -247,7 +220,7 @@ class SharedModules(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Find a module in one of the directories or in a package there; Python finds namespace packages."""
+        """Find a module in one of the directories or in a package there."""
         name = fullname.rpartition(".")[2]
         for directory in self._roots if path is None else path:
             if path is not None and not any(directory.startswith(root + "/") for root in self._roots):
@@ -261,7 +234,7 @@ class SharedModules(importlib.abc.MetaPathFinder):
                     return importlib.util.spec_from_file_location(
                         fullname, file, loader=loader, submodule_search_locations=places
                     )
-        return None
+        return None  # Python finds namespace packages
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
@@ -272,7 +245,6 @@ class _Loader(importlib.machinery.SourceFileLoader):
         self._builtins = builtins
 
     def get_code(self, fullname: str) -> CodeType:
-        """Compile the present source."""
         code: CodeType = self.source_to_code(self.get_data(self.path), self.path)
         return code
 
