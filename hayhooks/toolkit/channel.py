@@ -1,7 +1,7 @@
-"""A bounded channel, from a producer in threads or in a task to one reader in a thread or in a task.
+"""A bounded channel between producers and one reader, each in a thread or in a task.
 
-The server reads what wrappers stream from a ``BoundedChannel``. The streaming generators read what pipelines produce
-by ``ThreadChunkReader`` and ``TaskChunkReader``, which merge the user's own event queue into one.
+The server reads wrappers' streams from a ``BoundedChannel``. ``ThreadChunkReader`` and ``TaskChunkReader`` read a
+pipeline's chunks from one, merged with the user's own event queue.
 """
 
 import asyncio
@@ -17,9 +17,9 @@ MAX_UNREAD_CHUNKS = 16  # enough that neither side waits at every chunk, few eno
 
 
 class ConsumerGoneError(BaseException):
-    """Raised in the pipeline, by its streaming callback: nobody reads the stream any more.
+    """Raised by the streaming callback in a pipeline whose reader has left.
 
-    No ``Exception``, because components catch those: a FallbackChatGenerator would go on with its next model.
+    Not an ``Exception``: components catch those, and a FallbackChatGenerator would try its next model.
     """
 
 

@@ -1,4 +1,4 @@
-"""What is seen in a stream: tool calls that start and end, reasoning, the result; and whom to tell of it."""
+"""Callbacks on a stream: tool calls that start and end, reasoning, the result."""
 
 import inspect
 import json
@@ -18,9 +18,9 @@ OnPipelineEnd = Callable[[Any], Any]
 
 @dataclass(slots=True)
 class CallbackDispatcher:
-    """The user's callbacks, and what has to be remembered of one stream to call them at the right chunks.
+    """The user's callbacks, with the state of one stream that decides when they are due.
 
-    Nothing is called here: calls are yielded, ready to be made without arguments, by those who know how to wait.
+    It calls nothing: it yields calls without arguments, for a reader that may have to await them.
     """
 
     on_tool_call_start: "OnToolCallStart | None" = None
@@ -31,21 +31,21 @@ class CallbackDispatcher:
 
     @property
     def need_await(self) -> bool:
-        """Whether one of them is a coroutine function."""
+        """Whether a callback is a coroutine function."""
         callbacks = (self.on_tool_call_start, self.on_tool_call_end, self.on_reasoning, self.on_pipeline_end)
         return any(map(inspect.iscoroutinefunction, callbacks))
 
     @property
     def need_chunks(self) -> bool:
-        """Whether one of them wants to know of chunks: else nobody need look at each."""
+        """Whether a callback depends on chunks."""
         return bool(self.on_tool_call_start or self.on_tool_call_end or self.on_reasoning)
 
     def before(self, item: Any) -> Iterator[Callable[[], Any]]:
-        """The calls that are due before *item* is passed on: none, where it is no chunk."""
+        """Yield the calls that are due before *item* is passed on."""
         return self._before(item) if isinstance(item, _chunk_class()) else iter(())
 
     def at_end(self, result: Any) -> Iterator[Callable[[], Any]]:
-        """The calls that are due when the pipeline has returned *result*."""
+        """Yield the calls that are due when the pipeline has returned *result*."""
         if self.on_pipeline_end:
             yield partial(self.on_pipeline_end, result)
 
@@ -75,7 +75,7 @@ class CallbackDispatcher:
 
 
 def outputs(returned: Any) -> list[Any]:
-    """What a callback returned as items of the stream: strings become chunks; None and "" are nothing."""
+    """Turn what a callback returned into items: strings become chunks; None and "" are dropped."""
     items = returned if isinstance(returned, list | tuple) else [returned]
     return [
         _chunk_class()(content=item) if isinstance(item, str) else item
@@ -86,14 +86,14 @@ def outputs(returned: Any) -> list[Any]:
 
 @cache
 def _chunk_class() -> "type[StreamingChunk]":
-    # Haystack takes a second to import, and the command line imports this.
+    # Haystack takes a second to import, and the command line imports this module.
     from haystack.dataclasses.streaming_chunk import StreamingChunk  # noqa: PLC0415
 
     return StreamingChunk
 
 
 def _parsed(arguments: str | None) -> dict[str, Any]:
-    """The arguments of a call that starts: mostly the first piece of a JSON text still to come, and then ``{}``."""
+    """Parse the arguments of a call that starts; ``{}`` while they are incomplete."""
     try:
         parsed = json.loads(arguments or "{}")
     except ValueError:

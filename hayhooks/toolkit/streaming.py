@@ -1,9 +1,6 @@
-"""Streaming what a Haystack pipeline or Agent produces, while it runs.
+"""Stream what a Haystack pipeline or Agent produces, while it runs in a thread or in a task.
 
-    component ── callback ──> hand-over ── chunks and events ──> generator ── + callbacks' outputs ──> wrapper
-
-``source`` says what runs and which components stream, ``handover`` joins pipeline and reader, ``observers`` says
-whom to tell of a chunk; this file starts the pipeline, in a thread or in a task, and reads.
+component ── callback ──> channel ── chunks and events ──> generator ── + callbacks' outputs ──> wrapper
 """
 
 import asyncio
@@ -28,7 +25,7 @@ if TYPE_CHECKING:
 
     from hayhooks.toolkit.dispatcher import OnPipelineEnd, OnReasoning, OnToolCallEnd, OnToolCallStart
 
-_shielded: set[asyncio.Task[Any]] = set()  # an event loop alone would let the garbage collector take them
+_shielded: set[asyncio.Task[Any]] = set()  # the event loop holds only weak references
 
 
 def streaming_generator(
@@ -43,39 +40,39 @@ def streaming_generator(
     include_outputs_from: set[str] | None = None,
     external_event_queue: queue.Queue[Any] | None = None,
 ) -> "PipelineStream":
-    """Run *pipeline* in a thread of its own and yield its chunks as they come.
+    """Run *pipeline* in a thread and yield its chunks as they arrive.
 
-    The run begins with the first item that is asked for. Closing the generator, or dropping it, stops the pipeline
-    at its next chunk, and so does reading slowly make it wait: few chunks are kept unread.
+    The run begins when the first item is requested. Closing or dropping the generator stops the pipeline at its next
+    chunk. A slow reader slows the pipeline down: few chunks are kept unread.
 
-    What a callback returns is yielded before the chunk that it is about: nothing for ``None``, a string as a
-    ``StreamingChunk``, an event object as it is, and a list item by item. What it raises is logged.
+    A callback's result is yielded before its chunk: nothing for ``None``, a string as a ``StreamingChunk``, an event
+    object unchanged, and a list item by item. Its exceptions are logged.
 
     Args:
-        pipeline: what to run; its ``streaming_callback``, there or in the run arguments, is called all the same.
-        pipeline_run_args: ``data`` for a pipeline, nested or flat; keyword arguments for an Agent. Never changed.
+        pipeline: its ``streaming_callback``, there or in the run arguments, is called too.
+        pipeline_run_args: ``data`` for a pipeline, nested or flat; keyword arguments for an Agent.
         on_tool_call_start: called with name, arguments and id (or ``None``) as soon as a tool call's name is known;
             the arguments are ``{}`` if they are not complete by then.
         on_tool_call_end: called with name, arguments, result and whether it is an error.
         on_reasoning: called with each piece of reasoning: its text, and a dict of what else the model gave.
-        on_pipeline_end: called with what the pipeline returned; its output comes after the last chunk.
+        on_pipeline_end: called with the pipeline's result; its output follows the last chunk.
         streaming_components: of a pipeline: names, or "all". Otherwise HAYHOOKS_STREAMING_COMPONENTS decides, with
             "all", names separated by commas or a JSON list, and else the last one in ``pipeline.walk`` streams.
         include_outputs_from: of a pipeline: whose outputs the result has beside those of the last components.
-        external_event_queue: what is put into it is yielded as it is, in its place among the chunks.
+        external_event_queue: its items are yielded unchanged, in their place among the chunks.
 
     Yields:
-        ``StreamingChunk`` objects, and what callbacks returned and the queue held.
+        ``StreamingChunk`` objects, and the items of callbacks and queue.
 
     Raises:
         ValueError: at the call: nothing can stream, a name is unknown, or a callback would have to be awaited.
         Exception: while reading: what the pipeline raised, itself, after the chunks that came before.
     """
-    source = stream_target(pipeline, pipeline_run_args, include_outputs_from, streaming_components)
-    observers = CallbackDispatcher(on_tool_call_start, on_tool_call_end, on_reasoning, on_pipeline_end)
-    if observers.need_await:
+    target = stream_target(pipeline, pipeline_run_args, include_outputs_from, streaming_components)
+    dispatcher = CallbackDispatcher(on_tool_call_start, on_tool_call_end, on_reasoning, on_pipeline_end)
+    if dispatcher.need_await:
         raise ValueError("streaming_generator cannot await its callbacks: use async_streaming_generator.")
-    return PipelineStream(source, observers, external_event_queue, contextvars.copy_context())
+    return PipelineStream(target, dispatcher, external_event_queue, contextvars.copy_context())
 
 
 def async_streaming_generator(
@@ -118,55 +115,54 @@ def async_streaming_generator(
         ValueError: at the call, as there, or a streaming component has no ``run_async`` and that is not allowed.
         Exception: while reading: what the pipeline raised, itself, after the chunks that came before.
     """
-    source = stream_target(pipeline, pipeline_run_args, include_outputs_from, streaming_components)
+    target = stream_target(pipeline, pipeline_run_args, include_outputs_from, streaming_components)
     if not allow_sync_streaming_callbacks:
-        source.require_async()
-    observers = CallbackDispatcher(on_tool_call_start, on_tool_call_end, on_reasoning, on_pipeline_end)
+        target.require_async()
+    dispatcher = CallbackDispatcher(on_tool_call_start, on_tool_call_end, on_reasoning, on_pipeline_end)
     context = contextvars.copy_context()
-    return _stream_async(source, observers, external_event_queue, context, shield=shield_pipeline_task)
+    return _stream_async(target, dispatcher, external_event_queue, context, shield=shield_pipeline_task)
 
 
 class PipelineStream(Generator[Any, None, None]):
-    """The generator that ``streaming_generator`` returns; who has a thread for it can ``feed`` from it.
+    """The generator of ``streaming_generator``, which can also ``feed`` its items to a function.
 
-    The server does: the pipeline then runs in the thread that would only wait for it, and a chunk crosses one thread
-    less, which takes half the CPU where chunks come slowly.
+    The server uses ``feed`` in a thread of its own: a chunk then crosses one thread less (row ``slow-pipeline``).
     """
 
     def __init__(
         self,
-        source: StreamTarget,
-        observers: CallbackDispatcher,
+        target: StreamTarget,
+        dispatcher: CallbackDispatcher,
         events: queue.Queue[Any] | None,
         context: contextvars.Context,
     ) -> None:
-        self._source = source
-        self._observers = observers
+        self._target = target
+        self._dispatcher = dispatcher
         self._context = context
-        self._alone = events is None  # there is nothing to wait for beside the pipeline
-        self._items = _stream(source, observers, events, context)
+        self._alone = events is None  # there are no events to wait for
+        self._items = _stream(target, dispatcher, events, context)
 
     def __next__(self) -> Any:
         self._alone = False
         return next(self._items)
 
     def send(self, value: None) -> Any:
-        """As a generator's."""
+        """Behave as a generator."""
         self._alone = False
         return self._items.send(value)
 
     def throw(self, *error: Any) -> Any:
-        """As a generator's."""
+        """Behave as a generator."""
         return self._items.throw(*error)
 
     def close(self) -> None:
-        """As a generator's."""
+        """Behave as a generator."""
         self._items.close()
 
     def feed(self, put: Callable[[Any], bool]) -> None:
-        """Call *put* with every item, until it returns False: the pipeline then stops at its next chunk.
+        """Call *put* with every item until it returns False; the pipeline then stops at its next chunk.
 
-        *put* is called in this thread, and in those in which components call their streaming callbacks.
+        *put* is called in this thread and in those of the components' streaming callbacks.
 
         Raises:
             Exception: what the pipeline raised.
@@ -179,27 +175,27 @@ class PipelineStream(Generator[Any, None, None]):
                 return
 
     def _run(self, put: Callable[[Any], bool]) -> None:
-        arguments = self._source.arguments(
+        arguments = self._target.arguments(
             lambda component, at_run: self._callback(put, user_callback(component, at_run, is_async=False))
         )
         try:
-            result = self._source.pipeline.run(**arguments)
+            result = self._target.pipeline.run(**arguments)
         except ConsumerGoneError:
             return
-        for call in self._observers.at_end(result):
+        for call in self._dispatcher.at_end(result):
             for output in _outputs(call):
                 put(output)
 
     def _callback(self, put: Callable[[Any], bool], user: Callable[[Any], Any] | None) -> Callable[[Any], None]:
-        observers, one_at_a_time = self._observers, threading.Lock()
+        dispatcher, one_at_a_time = self._dispatcher, threading.Lock()
 
-        # A function, as the hand-over's.
+        # A function, as in ThreadChunkReader.
         def forward(chunk: Any) -> None:
             if user is not None:
                 user(chunk)
-            if observers.need_chunks:
-                with one_at_a_time:  # what a callback returned comes before the chunk, and they count
-                    for call in observers.before(chunk):
+            if dispatcher.need_chunks:
+                with one_at_a_time:  # a callback's output precedes its chunk
+                    for call in dispatcher.before(chunk):
                         for output in _outputs(call):
                             put(output)
             if not put(chunk):
@@ -209,59 +205,59 @@ class PipelineStream(Generator[Any, None, None]):
 
 
 def _stream(
-    source: StreamTarget, observers: CallbackDispatcher, events: queue.Queue[Any] | None, context: contextvars.Context
+    target: StreamTarget, dispatcher: CallbackDispatcher, events: queue.Queue[Any] | None, context: contextvars.Context
 ) -> Generator[Any, None, None]:
-    observed = observers.need_chunks
-    with closing(ThreadChunkReader(events)) as handover:
-        arguments = source.arguments(
-            lambda component, at_run: handover.callback(user_callback(component, at_run, is_async=False))
+    observed = dispatcher.need_chunks
+    with closing(ThreadChunkReader(events)) as reader:
+        arguments = target.arguments(
+            lambda component, at_run: reader.callback(user_callback(component, at_run, is_async=False))
         )
         pipeline: Future[Any] = Future()
-        pipeline.add_done_callback(handover.finish)
-        run = partial(_run, pipeline, partial(source.pipeline.run, **arguments))
-        # A daemon, for a pipeline that hangs must not keep the process from ending.
+        pipeline.add_done_callback(reader.finish)
+        run = partial(_run, pipeline, partial(target.pipeline.run, **arguments))
+        # A daemon: a pipeline that hangs must not block the exit.
         thread = threading.Thread(target=context.run, args=(run,), name="hayhooks-stream", daemon=True)
         thread.start()
-        for item in handover:
+        for item in reader:
             if observed:
-                for call in observers.before(item):
+                for call in dispatcher.before(item):
                     yield from _outputs(call)
             yield item
-        thread.join()  # it has finished and only returns now
-        for call in observers.at_end(pipeline.result()):
+        thread.join()  # it has finished
+        for call in dispatcher.at_end(pipeline.result()):
             yield from _outputs(call)
 
 
 def _run(outcome: Future[Any], run: Callable[[], Any]) -> None:
     try:
         outcome.set_result(run())
-    # Whatever it is, the reader gets it: to end a thread with it would only print it.
+    # The reader raises it, whatever it is; a thread would only print it.
     except BaseException as error:
         outcome.set_exception(error)
 
 
 async def _stream_async(
-    source: StreamTarget,
-    observers: CallbackDispatcher,
+    target: StreamTarget,
+    dispatcher: CallbackDispatcher,
     events: asyncio.Queue[Any] | None,
     context: contextvars.Context,
     *,
     shield: bool,
 ) -> AsyncGenerator[Any, None]:
-    observed = observers.need_chunks
-    with closing(TaskChunkReader(events, shield=shield)) as handover:
-        arguments = source.arguments(partial(_async_callback, handover))
-        run = source.pipeline.run_async(**arguments)
+    observed = dispatcher.need_chunks
+    with closing(TaskChunkReader(events, shield=shield)) as reader:
+        arguments = target.arguments(partial(_async_callback, reader))
+        run = target.pipeline.run_async(**arguments)
         pipeline: asyncio.Task[Any] = asyncio.get_running_loop().create_task(run, context=context)
-        pipeline.add_done_callback(handover.finish)
+        pipeline.add_done_callback(reader.finish)
         try:
-            async for item in handover:
+            async for item in reader:
                 if observed:
-                    for call in observers.before(item):
+                    for call in dispatcher.before(item):
                         for output in await _outputs_async(call):
                             yield output
                 yield item
-            for call in observers.at_end(pipeline.result()):
+            for call in dispatcher.at_end(pipeline.result()):
                 for output in await _outputs_async(call):
                     yield output
         finally:
@@ -269,11 +265,11 @@ async def _stream_async(
 
 
 def _async_callback(
-    handover: TaskChunkReader, component: Any, at_run: Callable[[Any], Any] | None
+    reader: TaskChunkReader, component: Any, at_run: Callable[[Any], Any] | None
 ) -> Callable[[Any], Any]:
     if is_sync_only(component):
-        return handover.thread_callback(user_callback(component, at_run, is_async=False))
-    return handover.callback(user_callback(component, at_run, is_async=True))
+        return reader.thread_callback(user_callback(component, at_run, is_async=False))
+    return reader.callback(user_callback(component, at_run, is_async=True))
 
 
 async def _leave(pipeline: asyncio.Task[Any], *, shield: bool) -> None:
@@ -286,10 +282,9 @@ async def _leave(pipeline: asyncio.Task[Any], *, shield: bool) -> None:
 
 
 async def _end(pipeline: asyncio.Task[Any]) -> None:
-    """Cancel *pipeline* once, and return when it has ended, however often the reader is cancelled meanwhile.
+    """Cancel *pipeline* once and wait for its end, however often the reader is cancelled meanwhile.
 
-    anyio cancels over and over until a task has left its scope; passed on, that would break off what components do
-    to clean up.
+    anyio cancels a task again and again until it leaves its scope; that would interrupt the components' cleanup.
     """
     interrupted = False
     pipeline.cancel()
@@ -299,7 +294,7 @@ async def _end(pipeline: asyncio.Task[Any]) -> None:
         except asyncio.CancelledError:
             interrupted = True
     if not pipeline.cancelled():
-        pipeline.exception()  # looked at, or asyncio would complain that nobody did
+        pipeline.exception()  # retrieved, so that asyncio does not warn
     if interrupted:
         raise asyncio.CancelledError
 
@@ -312,7 +307,7 @@ def _log_failure(pipeline: asyncio.Task[Any]) -> None:
 def _outputs(call: Callable[[], Any]) -> list[Any]:
     try:
         return outputs(call())
-    # The user's callback may raise anything; the answer is worth more than what the callback had to say about it.
+    # A failing callback must not spoil the answer.
     except Exception as error:
         log.opt(exception=error).error("A callback of a stream failed: {}", error)
         return []

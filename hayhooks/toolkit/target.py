@@ -1,4 +1,4 @@
-"""Where a stream comes from: a pipeline or an Agent, its run arguments, and the components whose chunks are wanted."""
+"""What is streamed: a pipeline or an Agent, its run arguments, and its streaming components."""
 
 import inspect
 import json
@@ -19,25 +19,25 @@ _VARIABLE = "HAYHOOKS_STREAMING_COMPONENTS"
 
 @dataclass(frozen=True, slots=True)
 class StreamTarget:
-    """What ``streaming_source`` has checked."""
+    """A pipeline or Agent with checked arguments and components; ``stream_target`` makes it."""
 
     pipeline: "Pipeline | Agent"
     run_args: Mapping[str, Any]
     include_outputs_from: set[str] | None
-    components: Mapping[str, Any]  # the streaming ones by name; of an Agent, itself alone
+    components: Mapping[str, Any]  # the streaming ones by name; an Agent's only component is itself
 
     def arguments(self, make_callback: "MakeCallback") -> dict[str, Any]:
-        """The keyword arguments for ``run`` or ``run_async``, with callbacks in them; ``run_args`` stays as it is.
+        """Return the keyword arguments for ``run`` or ``run_async`` with callbacks; ``run_args`` is not changed.
 
         Args:
-            make_callback: called with a component and the callback that the run arguments have for it, or ``None``.
+            make_callback: called with a component and its callback in the run arguments, or ``None``.
         """
         pipeline = self.pipeline
         if not _is_pipeline(pipeline):
             callback = make_callback(pipeline, self.run_args.get("streaming_callback"))
             return {**self.run_args, "streaming_callback": callback}
-        # The data may be nested by component or flat. Only Haystack knows for sure: Pipeline.stream asks here too.
-        # It replaces values in the dict that it is given, hence the copy.
+        # The data may be nested by component or flat. Only Haystack knows; Pipeline.stream asks it here too. It changes
+        # the dict, hence the copy.
         data = pipeline._prepare_component_input_data(dict(self.run_args))
         for name, component in self.components.items():
             inputs = data.setdefault(name, {})
@@ -45,10 +45,10 @@ class StreamTarget:
         return {"data": data, "include_outputs_from": self.include_outputs_from}
 
     def require_async(self) -> None:
-        """Check that no component has to run in a thread when the pipeline runs in a task.
+        """Check that no component would have to run in a thread.
 
         Raises:
-            ValueError: one has; which, and what can be done.
+            ValueError: one would; the message names it and the choices.
         """
         for name, component in self.components.items():
             if (part := _part_without_run_async(component)) is not None:
@@ -72,11 +72,11 @@ def stream_target(
         run_args: a pipeline's ``data``, or a component's arguments.
         include_outputs_from: as for ``Pipeline.run``; only for pipelines.
         wanted: names or "all"; ``None`` means what HAYHOOKS_STREAMING_COMPONENTS says, which is "all", names
-            separated by commas, or a JSON list. It is meant for all pipelines, so names that this one does not
-            have are skipped. Where none is left, the last streaming component in ``walk`` order is taken.
+            separated by commas, or a JSON list. The variable holds for all pipelines, so names that this one does not
+            have are skipped. If none is left, the last streaming component in ``walk`` order is used.
 
     Raises:
-        ValueError: nothing in it can stream, or *wanted* has names of no streaming component.
+        ValueError: nothing in it can stream, or *wanted* names something that does not stream.
     """
     parts = pipeline.walk() if _is_pipeline(pipeline) else [(type(pipeline).__name__, pipeline)]
     capable = {name: component for name, component in parts if _can_stream(component)}
@@ -98,12 +98,12 @@ def is_sync_only(component: Any) -> bool:
 
 
 def user_callback(component: Any, at_run: "StreamingCallback | None", *, is_async: bool) -> "StreamingCallback | None":
-    """The streaming callback that the user has set, *at_run* or for the component, as Haystack itself chooses.
+    """Return the user's streaming callback, *at_run* or the component's, as Haystack chooses.
 
     Raises:
         ValueError: it is a coroutine function and cannot be awaited here.
     """
-    # Haystack takes a second to import, and the command line imports this.
+    # Haystack takes a second to import, and the command line imports this module.
     from haystack.dataclasses.streaming_chunk import select_streaming_callback  # noqa: PLC0415
 
     at_init = getattr(component, "streaming_callback", None)
@@ -131,7 +131,7 @@ def _can_stream(component: Any) -> bool:
 
 
 def _is_pipeline(value: Any) -> "TypeGuard[Pipeline]":
-    # Haystack takes a second to import, and the command line imports this.
+    # Haystack takes a second to import, and the command line imports this module.
     from haystack import Pipeline  # noqa: PLC0415
 
     return isinstance(value, Pipeline)
