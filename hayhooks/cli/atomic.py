@@ -11,12 +11,7 @@ _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM)  # by th
 
 
 def place(new: Path, target: Path) -> None:
-    """Rename *new* to *target*, which must not exist.
-
-    Raises:
-        FileExistsError: it does.
-        OSError: as ``os.rename``.
-    """
+    """Rename *new* to *target*, or raise ``FileExistsError``."""
     if os.path.lexists(target):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
     os.rename(new, target)
@@ -27,9 +22,6 @@ def exchange(first: Path, second: Path) -> bool:
 
     tests/cli/test_killed.py fails without this: two renames leave a moment with neither, and Python has no call for
     it. Linux supports it on most local file systems; NFS, FUSE and macOS use the two renames.
-
-    Raises:
-        OSError: as ``os.rename``.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     renameat2 = getattr(libc, "renameat2", None)  # glibc has it since 2.28, musl since 1.2.5

@@ -31,7 +31,12 @@ class CallOptions:
 
 def run(settings: Settings, name: str, call: CallOptions) -> int:
     """Call the pipeline *name* and print its result."""
-    arguments = dict(map(_split, call.arguments))
+    arguments = {}
+    for argument in call.arguments:
+        key, equals, value = argument.partition("=")
+        if not key or not equals:
+            raise click.UsageError(f"-p {argument}: expected key=value")
+        arguments[key] = value
     files = [*call.files, *(path for directory in call.directories for path in _files(directory))]
     server = Server(settings)
     url = f"{server.url}/{quote(name, safe='')}/run"
@@ -61,32 +66,24 @@ def run(settings: Settings, name: str, call: CallOptions) -> int:
         raise CommandError(f"No answer from {url}: {reason}. Is `hayhooks run` running there?") from None
 
 
-def _split(argument: str) -> tuple[str, str]:
-    key, equals, value = argument.partition("=")
-    if not key or not equals:
-        raise click.UsageError(f"-p {argument}: expected key=value")
-    return key, value
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def _files(directory: Path) -> Iterator[Path]:
+def _files(directory: Path) -> list[Path]:
     found = sorted(path for path in directory.rglob("*") if path.is_file() and not path.name.startswith("."))
     if not found:
         raise click.UsageError(f"-d {directory}: the directory has no files")
-    yield from found
+    return found
 
 
 @contextmanager
 def _body(arguments: dict[str, str], files: Sequence[Path]) -> Iterator[dict[str, Any]]:
     """Yield httpx's arguments for the body: JSON, or a form with the files open."""
     if not files:
-        yield {"json": {key: _value(text) for key, text in arguments.items()}}
+        values: dict[str, Any] = {}
+        for key, text in arguments.items():
+            try:
+                values[key] = json.loads(text)
+            except ValueError:
+                values[key] = text
+        yield {"json": values}
         return
     with ExitStack() as stack:
         parts: list[tuple[str, tuple[str, IO[bytes]]]] = []
@@ -105,15 +102,14 @@ def _error_text(response: httpx.Response, arguments: dict[str, str]) -> str:
         return f"{response.url} answered {response.status_code} {response.reason_phrase}"
     if not isinstance(detail, list):
         return f"{detail} ({response.status_code})"
-    problems = [_problem(item, arguments) for item in detail if isinstance(item, dict)]
+    problems = []
+    for item in detail:
+        if isinstance(item, dict):
+            place = ".".join(str(part) for part in item.get("loc", [])[1:])
+            text = arguments.get(place) if item.get("type") == "string_type" else None
+            hint = f""" (to send text write -p '{place}="{text}"')""" if text else ""
+            problems.append(f"{place}: {item.get('msg', 'is wrong')}{hint}".removeprefix(": "))
     return "; ".join(problems)
-
-
-def _problem(item: dict[str, Any], arguments: dict[str, str]) -> str:
-    place = ".".join(str(part) for part in item.get("loc", [])[1:])
-    text = arguments.get(place)
-    hint = f""" (to send text write -p '{place}="{text}"')""" if item.get("type") == "string_type" and text else ""
-    return f"{place}: {item.get('msg', 'is wrong')}{hint}".removeprefix(": ")
 
 
 def _print_answer(response: httpx.Response, call: CallOptions) -> None:
@@ -126,7 +122,12 @@ def _print_answer(response: httpx.Response, call: CallOptions) -> None:
                 _print(line.removeprefix("data:").removeprefix(" ") + "\n")
     elif kind == "application/json":
         response.read()
-        _print_result(response.json())
+        body = response.json()
+        result = body["result"] if isinstance(body, dict) and body.keys() == {"result"} else body
+        if isinstance(result, str):
+            _print(f"{result}\n")
+        else:
+            say_json(result)
     elif kind.startswith("text/"):
         for text in response.iter_text():
             _print(text)
@@ -134,8 +135,7 @@ def _print_answer(response: httpx.Response, call: CallOptions) -> None:
     elif sys.stdout.isatty():
         raise CommandError(f"The answer is {kind or 'of unknown type'}, not text: write it to a file with -O FILE")
     else:
-        for part in response.iter_bytes():
-            sys.stdout.buffer.write(part)
+        sys.stdout.buffer.writelines(response.iter_bytes())
 
 
 def _write(response: httpx.Response, path: Path) -> None:
@@ -145,14 +145,6 @@ def _write(response: httpx.Response, path: Path) -> None:
     except OSError as error:
         raise CommandError(f"Cannot write {path}: {error.strerror}") from None
     note((f"Wrote {size:,} bytes to {path}.", "dim"))
-
-
-def _print_result(body: Any) -> None:
-    result = body["result"] if isinstance(body, dict) and body.keys() == {"result"} else body
-    if isinstance(result, str):
-        _print(f"{result}\n")
-    else:
-        say_json(result)
 
 
 def _print(text: str) -> None:

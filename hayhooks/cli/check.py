@@ -63,13 +63,7 @@ def show_failure(finding: Finding) -> None:
 
 
 def check_in_process(settings: Settings, path: Path, *, name: str, timeout_s: float) -> Finding:
-    """Load *path* as the deployment *name* in a separate process.
-
-    Returns:
-        ``ok``, ``name`` and ``warnings``; after a load ``revision``, ``description``, ``operations``, ``endpoints``,
-        ``models`` and ``load_ms``; after a failure ``reason``, ``place`` (``file``, ``line``, ``source``, or None),
-        ``hint`` and ``traceback``.
-    """
+    """Load *path* in a separate process; ``check_process`` lists the keys of the finding."""
     reader, writer = os.pipe()
     lifeline, our_end = os.pipe()
     # -P: as in the server, nothing in the working directory shadows installed packages.
@@ -90,7 +84,13 @@ def check_in_process(settings: Settings, path: Path, *, name: str, timeout_s: fl
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_TEARDOWN_TIMEOUT_S)
             return dict(json.loads(line))
-        failed = {"ok": False, "name": name, "reason": _why_none(process, timeout_s, is_late=line is None)}
+        if line is None:
+            reason = f"the load was not complete after {timeout_s:g} s (--timeout)"
+        else:
+            status = process.wait()
+            how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
+            reason = f"the loading process ended {how}: the server would have ended too"
+        failed = {"ok": False, "name": name, "reason": reason}
         return {**failed, "place": None, "hint": "", "traceback": "", "warnings": []}
     finally:
         os.close(our_end)
@@ -116,14 +116,6 @@ def _read_line(process: "subprocess.Popen[bytes]", descriptor: int, timeout_s: f
         elif time.monotonic() > end:
             return None
     return line
-
-
-def _why_none(process: "subprocess.Popen[bytes]", timeout_s: float, *, is_late: bool) -> str:
-    if is_late:
-        return f"the load was not complete after {timeout_s:g} s (--timeout)"
-    status = process.wait()
-    how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
-    return f"the loading process ended {how}: the server would have ended too"
 
 
 def warn(lines: Sequence[str]) -> None:

@@ -24,7 +24,7 @@ from hayhooks.kernel.options import KernelOptions
 from hayhooks.kernel.process_hooks import ProcessHooks
 from hayhooks.kernel.scan import Scanner
 from hayhooks.kernel.state import Deployment, Failure, Revision
-from hayhooks.kernel.threads import OnLoop, run_on
+from hayhooks.kernel.threads import run_on
 from hayhooks.observability.log import configure_logging, log
 from hayhooks.openai.models import is_model
 from hayhooks.settings import Settings
@@ -33,7 +33,7 @@ _UNCHANGED_TIMEOUT_S = 10.0  # for the folder to be unchanged for the debounce t
 
 
 def main() -> None:
-    """Load, write the finding, unload, and end, whatever threads the wrapper has left."""
+    """Load, write the finding, unload, and end the process with its threads."""
     name, path, out, lifeline = sys.argv[1:]
     threading.Thread(target=_end_with_parent, args=(int(lifeline),), daemon=True).start()
     warned: list[str] = []
@@ -45,7 +45,14 @@ def main() -> None:
     loop = asyncio.new_event_loop()  # stands for the serving loop
     threading.Thread(target=loop.run_forever, daemon=True).start()
     on_loop = partial(run_on, loop)
-    outcome = _load(name, Path(path), settings, on_loop)
+    ProcessHooks(settings.python_path).install()
+    outcome = load(
+        _revision(name, Path(path), settings),
+        options=KernelOptions(threads=settings.threads, check_s=settings.check_timeout),
+        transport=HTTP_TYPES,
+        build_routes=partial(build_deployment_routes, plug_ins=BUILTIN),
+        on_loop=on_loop,
+    )
     with open(int(out), "w", encoding="utf-8") as file:
         file.write(json.dumps({**_finding(outcome), "warnings": warned}) + "\n")
     if isinstance(outcome, Deployment):
@@ -54,20 +61,7 @@ def main() -> None:
     os._exit(0)
 
 
-def _load(name: str, path: Path, settings: Settings, on_loop: OnLoop) -> Deployment | Failure:
-    ProcessHooks(settings.python_path).install()
-    revision = _revision(name, path, settings)
-    return load(
-        revision,
-        options=KernelOptions(threads=settings.threads, check_s=settings.check_timeout),
-        transport=HTTP_TYPES,
-        build_routes=partial(build_deployment_routes, plug_ins=BUILTIN),
-        on_loop=on_loop,
-    )
-
-
 def _revision(name: str, path: Path, settings: Settings) -> Revision:
-    """Read *path* as the server would for *name*."""
     scanner = Scanner(
         path.parent,
         reserved=reserved_names(BUILTIN),

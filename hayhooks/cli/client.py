@@ -1,8 +1,9 @@
-"""The running server as commands see it: its address, keys and status."""
+"""Client of the running server: its address, keys and status."""
 
 import json
 import os
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -17,7 +18,7 @@ _TIMEOUT_S = 10
 
 
 class NoAnswerError(Exception):
-    """There is no answer, or not from a hayhooks server, or a key is missing; ``str()`` says which."""
+    """No usable answer; ``str()`` is the reason with advice."""
 
 
 class RefusedByServerError(NoAnswerError):
@@ -44,31 +45,19 @@ class Server:
         return f"http{'s' * self._is_https}://{self._address}:{self.settings.port}"
 
     def status(self) -> dict[str, Any]:
-        """Return the body of ``/status``.
-
-        Raises:
-            NoAnswerError: there is none.
-        """
+        """Return the body of ``/status``, or raise ``NoAnswerError``."""
         body = self._get("/status")
         if body is None or "deployments" not in body:
             raise NoAnswerError(f"No answer from {self.url}/status: that is not a hayhooks server")
         return body
 
     def state(self, name: str) -> dict[str, Any] | None:
-        """Return the body of ``/status/{name}``; None if the server does not know the name.
-
-        Raises:
-            NoAnswerError: as ``status``.
-        """
+        """Return the body of ``/status/{name}``; None if the server does not know it."""
         body = self._get(f"/status/{quote(name, safe='')}")
         return body if body and "state" in body else None
 
     def headers(self) -> dict[str, str]:
-        """Return the headers that every request needs: a key, and an allowed host name.
-
-        Raises:
-            NoAnswerError: the file with the keys cannot be read, or holds none.
-        """
+        """Return the headers that every request needs: a key, and an allowed host name."""
         try:
             keys = self.settings.valid_keys()
         except (OSError, ValueError) as error:
@@ -81,11 +70,7 @@ class Server:
         return headers
 
     def tls_context(self) -> ssl.SSLContext | None:
-        """Return how to verify the server's certificate; None without TLS.
-
-        Raises:
-            NoAnswerError: the file with the certificate cannot be used.
-        """
+        """Return how to verify the server's certificate; None without TLS."""
         if not self._is_https:
             return None
         if self.settings.disable_ssl:
@@ -105,7 +90,7 @@ class Server:
         return self.settings.use_https or self.settings.ssl_certfile is not None
 
     def _get(self, path: str) -> dict[str, Any] | None:
-        """Return the JSON object at *path*, whatever its status; None if the body is something else."""
+        """Return the JSON object at *path*, whatever its status; None for another body."""
         # The standard library's client: importing httpx would take longer than the whole command.
         url = self.url + path
         try:
@@ -125,11 +110,17 @@ class Server:
             return body
         except (OSError, HTTPException, ValueError) as error:
             reason = error.reason if isinstance(error, URLError) else error
-            raise NoAnswerError(f"No answer from {url}: {reason}. {_advice(url, reason)}") from None
+            advice = "Is `hayhooks run` running there?"
+            may_be_tls = isinstance(reason, ConnectionError) and not isinstance(reason, ConnectionRefusedError)
+            if isinstance(reason, ssl.SSLCertVerificationError):
+                advice = "Set HAYHOOKS_SSL_CERTFILE to a certificate to trust"
+            elif url.startswith("http:") and may_be_tls:
+                advice = "If it serves TLS, set HAYHOOKS_USE_HTTPS=true, or HAYHOOKS_SSL_CERTFILE to its certificate"
+            raise NoAnswerError(f"No answer from {url}: {reason}. {advice}") from None
 
 
 def find_server(root: Path, settings: Settings) -> Server | Unreachable:
-    """Return the server that serves the pipelines directory *root*, or why none can be asked."""
+    """Find the server that serves *root*, or the reason why none can be asked."""
     server = Server(settings)
     try:
         directory = server.status().get("directory")
@@ -137,28 +128,21 @@ def find_server(root: Path, settings: Settings) -> Server | Unreachable:
         return Unreachable(str(error), isinstance(error, RefusedByServerError))
     if directory is None:
         return Unreachable(f"The server at {server.url} cannot read its pipelines directory")
-    if not _is_same_directory(root, directory):
-        return Unreachable(f"The server at {server.url} serves {directory['path']}, not {root}")
-    return server
+    with suppress(OSError):
+        status = os.stat(root)  # compared by identity: in a container the directory has another path
+        if (status.st_dev, status.st_ino) == (directory["device"], directory["inode"]):
+            return server
+    return Unreachable(f"The server at {server.url} serves {directory['path']}, not {root}")
 
 
 def differing_workers(status: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the workers in the body of ``/status`` if they serve different revisions, else none."""
+    """Return all workers in a body of ``/status`` if they serve different revisions."""
     workers: list[dict[str, Any]] = status.get("workers", [])
     return workers if len({worker["revision"] for worker in workers}) > 1 else []
 
 
-def _advice(url: str, reason: object) -> str:
-    if isinstance(reason, ssl.SSLCertVerificationError):
-        return "Set HAYHOOKS_SSL_CERTFILE to a certificate to trust"
-    may_be_tls = isinstance(reason, ConnectionError) and not isinstance(reason, ConnectionRefusedError)
-    if url.startswith("http:") and may_be_tls:
-        return "If it serves TLS, set HAYHOOKS_USE_HTTPS=true, or HAYHOOKS_SSL_CERTFILE to its certificate"
-    return "Is `hayhooks run` running there?"
-
-
 def _context_trusting(certificate: Path) -> ssl.SSLContext:
-    """Trust only the first certificate in the file, the server's own, whoever signed it for which name."""
+    """Trust only the first certificate in the file, whoever signed it for which name."""
     try:
         first, end, _ = certificate.read_text().partition("-----END CERTIFICATE-----")
         context = ssl.create_default_context(cadata=first[first.find("-----BEGIN") :] + end)
@@ -167,15 +151,6 @@ def _context_trusting(certificate: Path) -> ssl.SSLContext:
     context.check_hostname = False  # commands use the address
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # it need not be self-signed
     return context
-
-
-def _is_same_directory(root: Path, directory: dict[str, Any]) -> bool:
-    # By identity: in a container it has another path.
-    try:
-        status = os.stat(root)
-    except OSError:
-        return False
-    return (status.st_dev, status.st_ino) == (directory["device"], directory["inode"])
 
 
 def _json_object(content: bytes) -> dict[str, Any] | None:

@@ -35,7 +35,7 @@ def completion(shell: str) -> None:
 
 
 def deployed_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list["CompletionItem"]:
-    """Return the names in the pipelines directory that begin with *incomplete*; none if it cannot be read."""
+    """Complete a name in the pipelines directory; no names if it cannot be read."""
     from click.shell_completion import CompletionItem  # noqa: PLC0415 - as above
 
     from hayhooks.cli.options import settings_of  # noqa: PLC0415 - as above

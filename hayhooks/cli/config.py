@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection
 
-from hayhooks.cli.output import note, say_json, say_table
+from hayhooks.cli.output import Cell, note, say_json, say_table
 from hayhooks.cli.settings_report import shown, sources, unknown
 from hayhooks.settings import PREFIX, Settings
 
@@ -17,12 +17,11 @@ def config(settings: Settings, options: Collection[str], as_json: bool) -> int:
     if as_json:
         say_json({name: {"value": value, "source": source} for name, (value, source) in rows.items()})
     else:
-        cells = [(name, _text(value), (source, _STYLES[source])) for name, (value, source) in rows.items()]
+        cells: list[tuple[Cell, ...]] = []
+        for name, (value, source) in rows.items():
+            text = "" if value is None else value if isinstance(value, str) else json.dumps(value)
+            cells.append((name, text, (source, _STYLES[source])))
         say_table(("setting", "value", "source"), cells)
     for line in unknown():
         note(f"Warning: {line}")
     return 0
-
-
-def _text(value: object) -> str:
-    return "" if value is None else value if isinstance(value, str) else json.dumps(value)

@@ -12,33 +12,29 @@ _VENV_MARKER = "pyvenv.cfg"
 
 
 def files_in(source: Path) -> list[str]:
-    """Return the relative paths to copy, folders before their content.
-
-    Raises:
-        OSError: a folder cannot be read.
-    """
+    """Return the relative paths to copy, folders before their content."""
     return list(_below(source, ""))
 
 
 def copy(source: Path, target: Path, paths: list[str], copied: Callable[[], None]) -> list[str]:
-    """Copy the *paths* below *source* to *target*, which must not exist.
-
-    Args:
-        source: a folder; it is only read.
-        target: the new folder.
-        paths: relative paths from ``files_in``.
-        copied: called after each.
+    """Copy *paths* from ``files_in`` to the new folder *target*, calling *copied* after each.
 
     Returns:
         The special files that were skipped: sockets, FIFOs, devices.
-
-    Raises:
-        OSError: something cannot be read or written; the copy is incomplete.
     """
     target.mkdir()
     skipped: list[str] = []
     for path in paths:
-        if not _copy_one(source / path, target / path):
+        old, new = source / path, target / path
+        mode = old.lstat().st_mode
+        if stat.S_ISDIR(mode):
+            new.mkdir()
+        elif stat.S_ISLNK(mode):
+            new.symlink_to(os.readlink(old))
+        elif stat.S_ISREG(mode):
+            shutil.copyfile(old, new, follow_symlinks=False)
+            _copy_mode_and_times(old, new)
+        else:
             skipped.append(path)
         copied()
     for path in reversed(["", *paths]):  # modes of folders last, for they may forbid writing
@@ -48,16 +44,16 @@ def copy(source: Path, target: Path, paths: list[str], copied: Callable[[], None
 
 
 def links_out_of(source: Path, paths: list[str]) -> list[str]:
-    """Return the relative links among *paths* that leave *source*: in a copy their targets differ."""
+    """Return the relative links that leave *source*: in a copy their targets differ."""
     folder = os.path.abspath(source)
-    return [path for path in paths if (source / path).is_symlink() and _leads_out(folder, path)]
-
-
-def _leads_out(folder: str, path: str) -> bool:
-    link = os.path.join(folder, path)
-    to = os.readlink(link)
-    reached = os.path.normpath(os.path.join(os.path.dirname(link), to))
-    return not os.path.isabs(to) and not f"{reached}/".startswith(f"{folder}/")
+    found = []
+    for path in paths:
+        link = os.path.join(folder, path)
+        if os.path.islink(link) and not os.path.isabs(to := os.readlink(link)):
+            reached = os.path.normpath(os.path.join(os.path.dirname(link), to))
+            if not f"{reached}/".startswith(f"{folder}/"):
+                found.append(path)
+    return found
 
 
 def _below(source: Path, prefix: str) -> Iterator[str]:
@@ -74,23 +70,8 @@ def _below(source: Path, prefix: str) -> Iterator[str]:
             yield from _below(source, f"{prefix}{entry.name}/")
 
 
-def _copy_one(source: Path, target: Path) -> bool:
-    """Copy one entry, of a folder not its content; return False for a special file."""
-    mode = source.lstat().st_mode
-    if stat.S_ISDIR(mode):
-        target.mkdir()
-    elif stat.S_ISLNK(mode):
-        target.symlink_to(os.readlink(source))
-    elif stat.S_ISREG(mode):
-        shutil.copyfile(source, target, follow_symlinks=False)
-        _copy_mode_and_times(source, target)
-    else:
-        return False
-    return True
-
-
 def _copy_mode_and_times(source: Path, target: Path) -> None:
-    """Copy mode and times; a folder's owner keeps write permission, so that it can be replaced."""
+    """Copy mode and times; a folder stays writable, so that it can be replaced."""
     shutil.copystat(source, target)
     if target.is_dir():
         target.chmod(stat.S_IMODE(source.stat().st_mode) | stat.S_IRWXU)

@@ -37,7 +37,7 @@ class DeployOptions:
 
 
 def deploy_files(settings: Settings, source: Path, *, name: str, as_link: bool, options: DeployOptions) -> int:
-    """Deploy a copy of the folder *source*, or a link to it, as *name*; return 1 if the server cannot load it."""
+    """Deploy a copy of a folder or a link to it; return 1 if the server cannot load it."""
     source = source.absolute()
     if not (source / WRAPPER_FILE).is_file():
         raise CommandError(f"{source} has no {WRAPPER_FILE}: a wrapper's folder needs one")
@@ -59,7 +59,7 @@ def deploy_files(settings: Settings, source: Path, *, name: str, as_link: bool, 
 
 
 def deploy_yaml(settings: Settings, source: Path, *, name: str, description: str | None, options: DeployOptions) -> int:
-    """Deploy a copy of the YAML file *source* as *name*; return 1 if the server cannot load it."""
+    """Deploy a copy of a YAML file; return 1 if the server cannot load it."""
     source = source.absolute()
     name = usable_name(name)
     directory = PipelinesDirectory(settings.pipelines_dir)
@@ -83,7 +83,7 @@ def deploy_yaml(settings: Settings, source: Path, *, name: str, description: str
 
 
 def undeploy(settings: Settings, name: str, *, purge: bool, timeout_s: float) -> int:
-    """Remove *name* from the directory, and wait until the server has released it."""
+    """Remove a deployment, and wait until the server has released it."""
     _refuse_path(name)
     directory = PipelinesDirectory(settings.pipelines_dir)
     directory.clear_abandoned()
@@ -108,15 +108,7 @@ def undeploy(settings: Settings, name: str, *, purge: bool, timeout_s: float) ->
 
 
 def usable_name(name: str, hint: str = " (-n NAME)") -> str:
-    """Return *name* if it is a valid name of a deployment.
-
-    Args:
-        name: the name.
-        hint: how to give another one; added to the message.
-
-    Raises:
-        click.UsageError: it is not valid.
-    """
+    """Return *name*, or exit with an error that ends in *hint* if it is not valid."""
     from hayhooks.endpoints import BUILTIN  # noqa: PLC0415 - imports Starlette, which `undeploy` does not need
     from hayhooks.http.dispatch import reserved_names  # noqa: PLC0415 - as above
 
@@ -131,32 +123,24 @@ def usable_name(name: str, hint: str = " (-n NAME)") -> str:
 
 
 def with_description(content: bytes, description: str) -> bytes:
-    """Return the YAML *content* with *description* as its top-level key ``description``, otherwise unchanged.
-
-    Raises:
-        CommandError: it is not a YAML mapping in block style.
-    """
+    """Set the top-level key ``description`` in *content*, a YAML mapping in block style."""
     import yaml  # noqa: PLC0415 - only needed here
 
     try:
         text = content.decode()
-        changed = _insert_description(text, description)
+        line = f"description: {json.dumps(description, ensure_ascii=False)}\n"  # JSON strings are YAML strings
+        if old := _DESCRIPTION.search(text):
+            start, end = old.span()
+        else:
+            preamble = _PREAMBLE.match(text)
+            start = end = preamble.end() if preamble else 0
+        changed = text[:start] + line + text[end:]
         is_right = yaml.safe_load(changed) == {**yaml.safe_load(text), "description": description}
     except (UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
         raise CommandError(f"Cannot add a description to a file that is not a YAML mapping: {error}") from None
     if not is_right:
         raise CommandError("Cannot add a description to this YAML: write the key `description` yourself")
     return changed.encode()
-
-
-def _insert_description(text: str, description: str) -> str:
-    line = f"description: {json.dumps(description, ensure_ascii=False)}\n"  # JSON strings are YAML strings
-    old = _DESCRIPTION.search(text)
-    if old is not None:
-        return text[: old.start()] + line + text[old.end() :]
-    preamble = _PREAMBLE.match(text)
-    at = preamble.end() if preamble else 0
-    return text[:at] + line + text[at:]
 
 
 def _put(
@@ -168,7 +152,7 @@ def _put(
     name: str,
     options: DeployOptions,
 ) -> int:
-    """Put what *make* makes into the directory as *filename*; roll back if the server cannot load it."""
+    """Deploy the entry *filename* that *make* creates in the staging directory."""
     with directory.staging() as staging:
         make(staging)
         change = staging.deploy(filename, overwrite=options.overwrite)
@@ -181,7 +165,7 @@ def _put(
 
 
 def _report(settings: Settings, target: Path, name: str, options: DeployOptions, change: PendingChange | None) -> int:
-    """Report the server's result for *target*, and roll back *change* if it cannot be loaded."""
+    """Report the server's result, and roll back *change* if the load failed."""
     server = find_server(target.parent, settings)
     if isinstance(server, Unreachable):
         say_unreachable(server)
@@ -190,29 +174,21 @@ def _report(settings: Settings, target: Path, name: str, options: DeployOptions,
     show_result(result, name)
     if result.serves:
         return 0
-    if change is not None and options.rollback:
-        _roll_back(server, change, name)
+    if change is None or not options.rollback:
+        return 1
+    if not change.undo():
+        note((f"{change.target} has been replaced by another process: it was not rolled back", "yellow"))
+    elif not change.replaced:
+        say("It was removed again: nothing was there before.")
+    else:
+        say("What was there before has been put back.")
+        with suppress(CommandError):  # the files are restored, whatever the server says
+            wait_until_loaded(server, target, name, _ROLLBACK_TIMEOUT_S, lambda: True)
     return 1
 
 
-def _roll_back(server: Server, change: PendingChange, name: str) -> None:
-    if not change.undo():
-        note((f"{change.target} has been replaced by another process: it was not rolled back", "yellow"))
-        return
-    if not change.replaced:
-        say("It was removed again: nothing was there before.")
-        return
-    say("What was there before has been put back.")
-    with suppress(CommandError):  # the files are restored, whatever the server says
-        wait_until_loaded(server, change.target, name, _ROLLBACK_TIMEOUT_S, lambda: True)
-
-
 def _check(settings: Settings, path: Path, name: str, options: DeployOptions) -> None:
-    """Load *path* in a separate process before anything changes.
-
-    Raises:
-        SystemExit: it does not load; the reason has been printed.
-    """
+    """Load *path* in a separate process; print the reason and exit if it does not load."""
     if not options.checked:
         return
     with progress(f"Loading {path.name}"):
@@ -267,7 +243,6 @@ def _is_itself(source: Path, target: Path) -> bool:
 
 
 def _refuse_existing(directory: PipelinesDirectory, name: str, target: Path, options: DeployOptions) -> None:
-    """Refuse a name that an entry of another kind has, or that exists and may not be overwritten."""
     for path in directory.entries(name):
         if path != target:
             raise CommandError(f"{path} already has the name {name!r}: `hayhooks pipeline undeploy {name}` first")

@@ -27,11 +27,7 @@ _CONTEXT_LINES = 2  # around the one that failed
 
 
 def dev(settings: Settings, path: Path | None) -> int:
-    """Serve *path* (one wrapper or YAML pipeline, or a directory of them), and print each change and request.
-
-    Raises:
-        StartError: a file or the address in the settings cannot be used.
-    """
+    """Serve one deployment or a directory of them, and print each change and request."""
     check_settings(settings)
     console = Console(highlight=False, soft_wrap=True)  # lines are never cut
     only = None
@@ -75,23 +71,19 @@ def _show_change(console: Console, change: Change) -> None:
             console.print(_line("✓", "green", change.name, f"{deployment.revision.id}  {took}  {details}"))
         case Failure() as failure:
             console.print(_line("✗", "red", change.name, f"{failure.revision.id}  {', '.join(change.files)}".rstrip()))
-            _show_failure(console, failure)
+            console.print(Text(f"  {failure.reason}", style="red"))
+            if place := failure.place:
+                console.print(Text(f"  {place.file}:{place.line}", style="bold"))
+                for line in _source_frame(place):
+                    console.print(line)
+            if failure.hint:
+                console.print(Text(f"  hint: {failure.hint}", style="cyan"))
             if serving is not None:
                 console.print(Text(f"  revision {serving.revision.id} keeps serving", style="yellow"))
         case None if serving is None:
             console.print(_line("-", "dim", change.name, "removed"))
         case None:
             console.print(_line("✓", "green", change.name, f"{serving.revision.id}  serves again"))
-
-
-def _show_failure(console: Console, failure: Failure) -> None:
-    console.print(Text(f"  {failure.reason}", style="red"))
-    if failure.place is not None:
-        console.print(Text(f"  {failure.place.file}:{failure.place.line}", style="bold"))
-        for line in _source_frame(failure.place):
-            console.print(line)
-    if failure.hint:
-        console.print(Text(f"  hint: {failure.hint}", style="cyan"))
 
 
 def _source_frame(place: Place) -> list[Text]:

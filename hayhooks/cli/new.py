@@ -16,7 +16,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def new(settings: Settings, name: str, *, template: str, timeout_s: float) -> int:
-    """Create the deployment *name* from a template; a running server serves it at once."""
+    """Create a deployment from a template; return 1 if the server cannot load it."""
     name = usable_name(name, hint="")
     directory = PipelinesDirectory(settings.pipelines_dir)
     if existing := directory.entries(name):

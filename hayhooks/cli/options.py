@@ -31,7 +31,7 @@ def directory_and_server_options(command: Command) -> Command:
 
 
 def settings_of(options: dict[str, Any]) -> "Settings":
-    """Return the settings with command-line *options* on top; exit with status 2 if one is invalid."""
+    """Return the settings, overridden by *options*; exit with status 2 if one is invalid."""
     from pydantic import ValidationError  # noqa: PLC0415 - --help must stay fast
 
     from hayhooks.settings import ENV_FILE, Settings, problems  # noqa: PLC0415 - --help must stay fast

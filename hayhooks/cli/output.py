@@ -1,4 +1,4 @@
-"""What commands print: results on standard output, errors and progress on standard error.
+"""Output of commands: results on standard output, errors and progress on standard error.
 
 Coloured in a terminal, plain in a pipe. Rich is imported only where it draws, so that scripts need not wait for it.
 """
@@ -58,28 +58,24 @@ def say_json(value: Any) -> None:
 
 
 def say_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
-    """Print a table: fitted to a terminal, or in a pipe one line for each row, never cut."""
+    """Print a table: fitted to a terminal, or in a pipe one whole line for each row."""
     if sys.stdout.isatty():
-        _draw_table(columns, rows)
+        from rich.console import Console  # noqa: PLC0415 - see the head of this file
+        from rich.table import Table  # noqa: PLC0415 - as above
+        from rich.text import Text  # noqa: PLC0415 - as above
+
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(cell) if isinstance(cell, str) else Text(*cell) for cell in row))
+        Console(highlight=False).print(table)
         return
     lines = [list(columns), *([cell if isinstance(cell, str) else cell[0] for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         click.echo("  ".join(cells).rstrip())
-
-
-def _draw_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
-    from rich.console import Console  # noqa: PLC0415 - see the head of this file
-    from rich.table import Table  # noqa: PLC0415 - as above
-    from rich.text import Text  # noqa: PLC0415 - as above
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) if isinstance(cell, str) else Text(*cell) for cell in row))
-    Console(highlight=False).print(table)
 
 
 class ProgressBar:

@@ -13,11 +13,7 @@ from hayhooks.settings import Settings
 
 
 def run(settings: Settings) -> int:
-    """Serve until stopped, in one process or in several; return 0 after a clean stop.
-
-    Raises:
-        StartError: a file or the address in the settings cannot be used.
-    """
+    """Serve until stopped, in one process or in several."""
     configure_logging(settings.log, settings.log_format)
     warn_of_unknown()
     check_settings(settings)
@@ -38,7 +34,7 @@ def warn_of_unknown() -> None:
 
 
 def make_directory(settings: Settings) -> None:
-    """Create the pipelines directory if its parent exists. Afterwards the server only reads it.
+    """Create the pipelines directory if its parent exists; the server only reads it.
 
     If it cannot be created the server waits for it, and ``/readyz`` says that it is missing.
     """

@@ -1,4 +1,4 @@
-"""Report settings: their values, where each comes from, and variables that are not settings."""
+"""Report settings: their values and sources, and variables that are not settings."""
 
 import os
 from collections.abc import Collection
@@ -9,17 +9,13 @@ from hayhooks.settings import ENV_FILE, PREFIX, Settings, env_file_names, masked
 
 
 def shown(settings: Settings) -> dict[str, Any]:
-    """Return every setting by its environment variable, as plain values with secrets masked."""
+    """Return all settings by environment variable, with secrets masked."""
     values = settings.model_dump(mode="json")
     return {PREFIX + field.upper(): masked(field, value) for field, value in values.items()}
 
 
 def sources(options: Collection[str] = ()) -> dict[str, str]:
-    """Return the source of each field: ``default``, ``.env``, ``environment``, or ``command line`` for *options*.
-
-    Raises:
-        OSError, UnicodeDecodeError: ``.env`` cannot be read.
-    """
+    """Return the source of each field, ``command line`` for those in *options*."""
     environment, file = upper_names(os.environ), upper_names(env_file_names())
 
     def source(field: str) -> str:
@@ -32,21 +28,15 @@ def sources(options: Collection[str] = ()) -> dict[str, str]:
 
 
 def unknown() -> list[str]:
-    """Return a warning for each ``HAYHOOKS_`` variable that is not a setting, with the closest setting.
-
-    Raises:
-        OSError, UnicodeDecodeError: ``.env`` cannot be read.
-    """
+    """Return a warning for each ``HAYHOOKS_`` variable that is not a setting."""
     known = {name for field in Settings.model_fields for name in variable_names(field)}
-    return [
-        f"{name} in {where} is not a setting{_suggestion(name, known)}"
-        for where, names in (("the environment", os.environ), (ENV_FILE, env_file_names()))
-        for name in sorted(upper_names(names))
-        if name.startswith(PREFIX) and name not in known
-    ]
-
-
-def _suggestion(name: str, known: Collection[str]) -> str:
-    # The common prefix would make every name similar to every other.
-    close = get_close_matches(name.removeprefix(PREFIX), [each.removeprefix(PREFIX) for each in known], n=1)
-    return f"; did you mean {PREFIX}{close[0]}?" if close else "; `hayhooks config` lists them"
+    # Compared without the prefix, which would make every name similar to every other.
+    suffixes = [name.removeprefix(PREFIX) for name in known]
+    warnings = []
+    for where, names in (("the environment", os.environ), (ENV_FILE, env_file_names())):
+        for name in sorted(upper_names(names)):
+            if name.startswith(PREFIX) and name not in known:
+                close = get_close_matches(name.removeprefix(PREFIX), suffixes, n=1)
+                hint = f"did you mean {PREFIX}{close[0]}?" if close else "`hayhooks config` lists them"
+                warnings.append(f"{name} in {where} is not a setting; {hint}")
+    return warnings

@@ -1,4 +1,4 @@
-"""Changes of the pipelines directory, one name at a time: at every moment it holds the old version or the new one.
+"""Atomic changes of the pipelines directory, one name at a time.
 
 A new version is made in a hidden staging directory inside the pipelines directory, on the same file system. One rename,
 or an exchange with the old version, puts it in place. The old version stays in the staging directory until the command
@@ -23,11 +23,7 @@ _STAGING_PREFIX = ".hayhooks-"
 
 
 class PipelinesDirectory:
-    """The pipelines directory *root*, created if only the last folder of its path is missing.
-
-    Raises:
-        CommandError: it is not a directory and cannot be created.
-    """
+    """The pipelines directory, created if only the last folder of its path is missing."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
@@ -40,17 +36,13 @@ class PipelinesDirectory:
             )
 
     def entries(self, name: str) -> list[Path]:
-        """Return the folder, YAML files or links that have the name *name*."""
+        """Return all folders, YAML files and links that *name* may mean."""
         files = [self.root / f"{name}{suffix}" for suffix in YAML_SUFFIXES]
         return [path for path in (self.root / name, *files) if os.path.lexists(path)]
 
     @contextmanager
     def staging(self) -> Iterator["StagingDir"]:
-        """Create a staging directory for the duration of the block.
-
-        Raises:
-            CommandError: the pipelines directory is not writable.
-        """
+        """Create a staging directory for the duration of the block."""
         with ExitStack() as stack:
             with reporting_os_errors(f"Cannot write to the pipelines directory {self.root}"), _held(self.root):
                 _clear_abandoned(self.root)
@@ -61,16 +53,12 @@ class PipelinesDirectory:
             yield staging
 
     def clear_abandoned(self) -> None:
-        """Remove the staging directories of dead commands, and restore what they had moved aside."""
+        """Remove the staging directories of dead commands, after restoring old versions."""
         with reporting_os_errors(f"Cannot write to the pipelines directory {self.root}"), _held(self.root):
             _clear_abandoned(self.root)
 
     def move_to_trash(self, path: Path) -> Path:
-        """Move *path* to the trash folder beside the directory in one step; return its new path.
-
-        Raises:
-            CommandError: that folder cannot be created, or is on another file system.
-        """
+        """Move *path* to the trash folder beside the directory; return its new path."""
         root = Path(os.path.realpath(self.root))
         trash = root.parent / f".{root.name}-trash"
         name = f"{path.name}-{datetime.now().astimezone():%Y%m%dT%H%M%S}"
@@ -88,10 +76,7 @@ class PipelinesDirectory:
 
 
 class StagingDir:
-    """The staging directory of one command.
-
-    ``new`` and ``old`` hold at most one entry each, under its name in the pipelines directory.
-    """
+    """The staging directory of one command, with at most one entry in ``new`` and ``old``."""
 
     def __init__(self, root: Path, path: Path) -> None:
         self.root = root
@@ -101,11 +86,7 @@ class StagingDir:
         self.old.mkdir()
 
     def deploy(self, filename: str, *, overwrite: bool) -> "PendingChange":
-        """Put ``new/filename`` into the directory; the previous version is kept in ``old``.
-
-        Raises:
-            CommandError: it exists and may not be overwritten, or a rename failed.
-        """
+        """Move ``new/filename`` into the directory, and its previous version to ``old``."""
         new, target = self.new / filename, self.root / filename
         with reporting_os_errors(f"Cannot write {target}"), _held(self.root):
             atomic.sync_tree(self.new)
@@ -137,15 +118,11 @@ class PendingChange:
 
     @property
     def is_current(self) -> bool:
-        """Whether nobody else has replaced the files since."""
+        """Whether the files are still those of this change."""
         return identity_of(self.target, follow_symlinks=False) == self._identity
 
     def undo(self) -> bool:
-        """Restore the previous version; return False if somebody else has replaced the files since.
-
-        Raises:
-            CommandError: a rename failed.
-        """
+        """Restore the previous version; return False if the change is not current."""
         undone = self._staging.new / self.target.name
         with reporting_os_errors(f"Cannot restore the previous {self.target}"), _held(self._staging.root):
             if not self.is_current:
@@ -159,7 +136,7 @@ class PendingChange:
 
 
 def _replace(new: Path, target: Path, aside: Path) -> None:
-    """Put *new* in place of *target*, and *target* at *aside*, beside *new*."""
+    """Move *target* to *aside*, and *new* to *target*."""
     if atomic.exchange(new, target):
         new.rename(aside)
         return
@@ -174,26 +151,21 @@ def _replace(new: Path, target: Path, aside: Path) -> None:
 
 
 def _clear_abandoned(root: Path) -> None:
-    """Remove the staging directories of dead processes, after restoring what they had moved aside."""
     for path in sorted(root.glob(f"{_STAGING_PREFIX}*")):
         with _held(path, wait=False) as held:
             if held and path.is_dir() and not path.is_symlink():
-                _restore(root, path)
+                # The process may have died after it moved the old version aside, before the new one was in place.
+                for old in path.glob("old/*"):
+                    was_replacing = os.path.lexists(path / "new" / old.name)
+                    if was_replacing and not os.path.lexists(root / old.name):
+                        with suppress(FileExistsError):
+                            atomic.place(old, root / old.name)
                 remove(path)
-
-
-def _restore(root: Path, staging: Path) -> None:
-    """Restore what a process moved aside before it died without putting something else there."""
-    for old in staging.glob("old/*"):
-        was_replacing = os.path.lexists(staging / "new" / old.name)
-        if was_replacing and not os.path.lexists(root / old.name):
-            with suppress(FileExistsError):
-                atomic.place(old, root / old.name)
 
 
 @contextmanager
 def _held(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock of the directory *path*; yield whether it is held. The lock ends with the process.
+    """Lock the directory *path* until the process ends; yield whether it is locked.
 
     On file systems without locks (some NFS) it is never held: concurrent commands may then undo each other's changes,
     and staging directories of dead processes are not removed.
@@ -215,7 +187,7 @@ def _held(path: Path, *, wait: bool = True) -> Iterator[bool]:
 
 
 def remove(path: Path) -> None:
-    """Remove *path*, also folders without write permission; of a link only the link."""
+    """Remove *path*, also folders without write permission; a link's target stays."""
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
         return

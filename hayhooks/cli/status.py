@@ -1,4 +1,4 @@
-"""``hayhooks status`` and ``hayhooks pipeline list``: what is served, and what the directory contains."""
+"""``hayhooks status`` and ``hayhooks pipeline list``."""
 
 import time
 from collections.abc import Iterator
@@ -12,11 +12,7 @@ from hayhooks.settings import Settings
 
 
 def status(settings: Settings, *, as_json: bool) -> int:
-    """Print the running server's deployments.
-
-    Returns:
-        0; 1 if the server does not answer; 2 if a deployment failed or is stale, or workers differ.
-    """
+    """Print the running server's deployments; return the exit status that --help lists."""
     try:
         body = Server(settings).status()
     except NoAnswerError as error:
@@ -25,13 +21,21 @@ def status(settings: Settings, *, as_json: bool) -> int:
     if as_json:
         say_json(body)
     else:
-        _show(body)
+        if body.get("error"):
+            say((body["error"], "red"))
+        if body["deployments"]:
+            columns = ("name", "state", "revision", "age", "endpoints", "error")
+            say_table(columns, [_status_cells(entry) for entry in body["deployments"]])
+        else:
+            say("Nothing is deployed.")
+        for line in _notes(body):
+            say((line, "yellow"))
     wrong = any(entry["state"] in ("failed", "stale") for entry in body["deployments"])
     return 2 if wrong or differing_workers(body) else 0
 
 
 def list_pipelines(settings: Settings, *, as_json: bool) -> int:
-    """Print a line for each deployment in the directory, with its state if a server serves the directory."""
+    """Print the deployments in the directory, with their states if a server serves it."""
     root = settings.pipelines_dir.absolute()
     found = find_server(root, settings)
     server = None if isinstance(found, Unreachable) else found
@@ -42,14 +46,29 @@ def list_pipelines(settings: Settings, *, as_json: bool) -> int:
         entries = {entry["name"]: entry for entry in server.status()["deployments"]} if server else {}
     except OSError as error:
         raise CommandError(f"Cannot read the pipelines directory {root}: {error.strerror}") from None
+    keys = ("state", "revision", "failed_revision", "endpoints", "description", "error")
     # A name may still be served though it is no longer in the directory.
-    rows = [_row(name, kinds.get(name, ""), entries.get(name, {})) for name in sorted(kinds.keys() | entries.keys())]
+    rows = [
+        {"name": name, "kind": kinds.get(name), **{key: entries.get(name, {}).get(key) for key in keys}}
+        for name in sorted(kinds.keys() | entries.keys())
+    ]
     if as_json:
         say_json({"directory": str(root), "server": server.url if server else None, "pipelines": rows})
         return 0
     if rows:
         columns = ("name", "kind", "state", "revision", "endpoints", "error")
-        say_table(columns, [_list_cells(row) for row in rows])
+        cells: list[list[Cell]] = [
+            [
+                row["name"],
+                row["kind"] or "",
+                state_cell(row["state"] or ""),
+                row["revision"] or row["failed_revision"] or "",
+                " ".join(row["endpoints"] or ()),
+                (row["error"] or "").partition("\n")[0],
+            ]
+            for row in rows
+        ]
+        say_table(columns, cells)
     else:
         say(f"Nothing is deployed in {root}.")
     if isinstance(found, Unreachable):
@@ -58,13 +77,7 @@ def list_pipelines(settings: Settings, *, as_json: bool) -> int:
 
 
 def names_in(root: Path) -> dict[str, str]:
-    """Return the names in *root* and their kinds: ``folder``, ``link`` or ``yaml``.
-
-    This is for display and completion; only the server can tell whether something can be served.
-
-    Raises:
-        OSError: *root* cannot be read.
-    """
+    """Return the names in *root* and their kinds, for display and completion only."""
     found = {}
     for path in sorted(root.iterdir()):
         if path.name.startswith((".", "_")):
@@ -74,18 +87,6 @@ def names_in(root: Path) -> dict[str, str]:
         elif (path / WRAPPER_FILE).is_file():
             found[path.name] = "link" if path.is_symlink() else "folder"
     return found
-
-
-def _show(body: dict[str, Any]) -> None:
-    if body.get("error"):
-        say((body["error"], "red"))
-    if body["deployments"]:
-        columns = ("name", "state", "revision", "age", "endpoints", "error")
-        say_table(columns, [_status_cells(entry) for entry in body["deployments"]])
-    else:
-        say("Nothing is deployed.")
-    for line in _notes(body):
-        say((line, "yellow"))
 
 
 def _status_cells(entry: dict[str, Any]) -> list[Cell]:
@@ -113,7 +114,7 @@ def _notes(body: dict[str, Any]) -> Iterator[str]:
 
 
 def _age(since: float | None) -> str:
-    """Return the time since *since* in its largest whole unit: 12s, 3m, 5h, 2d."""
+    """Return the age in its largest whole unit: 12s, 3m, 5h, 2d."""
     if since is None:
         return ""
     seconds = max(int(time.time() - since), 0)
@@ -121,19 +122,3 @@ def _age(since: float | None) -> str:
         if seconds >= length:
             return f"{seconds // length}{unit}"
     return f"{seconds}s"
-
-
-def _row(name: str, kind: str, entry: dict[str, Any]) -> dict[str, Any]:
-    keys = ("state", "revision", "failed_revision", "endpoints", "description", "error")
-    return {"name": name, "kind": kind or None, **{key: entry.get(key) for key in keys}}
-
-
-def _list_cells(row: dict[str, Any]) -> list[Cell]:
-    return [
-        row["name"],
-        row["kind"] or "",
-        state_cell(row["state"] or ""),
-        row["revision"] or row["failed_revision"] or "",
-        " ".join(row["endpoints"] or ()),
-        (row["error"] or "").partition("\n")[0],
-    ]

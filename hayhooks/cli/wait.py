@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class DeployResult:
-    """What the server made of the files under one name."""
+    """The server's result for the files of one name."""
 
     state: dict[str, Any]  # the body of /status/{name}
     serves: bool  # every worker serves these files
@@ -28,15 +28,8 @@ def wait_until_loaded(
 ) -> DeployResult:
     """Wait until the server has loaded the files at *path*, or has failed to.
 
-    Args:
-        server: one that serves the directory of *path*.
-        path: the folder or file, or a link to it.
-        name: the deployment's.
-        timeout_s: how long to wait.
-        is_current: whether the change of this command is still in place.
-
     Raises:
-        CommandError: the time is over, the server has stopped, or somebody else has replaced the files.
+        CommandError: timeout, the server has stopped, or *is_current* says that another process replaced the files.
     """
     status = os.stat(path)
     identity = (status.st_dev, status.st_ino)
@@ -45,20 +38,19 @@ def wait_until_loaded(
         if not is_current():
             raise CommandError(f"{path} has been replaced by another process: ask `hayhooks status`")
         state = server.state(name)
-        return None if state is None else _result_of(server, state, identity)
+        found = state and state["found"]  # None until the server has seen the name, and read its files
+        if not state or found is None or (found["device"], found["inode"]) not in (identity, (0, 0)):
+            return None
+        if state["failed_revision"] == found["revision"]:
+            return DeployResult(state, serves=False)
+        is_serving = state["revision"] == found["revision"] and state["state"] == "serving"
+        return DeployResult(state, serves=True) if is_serving and not differing_workers(server.status()) else None
 
     return _wait(result, f"Waiting for the server to load {name}", timeout_s, f"has not loaded {name}")
 
 
 def wait_until_released(server: Server, name: str, timeout_s: float) -> str:
-    """Wait until no request can reach *name*, then until its requests are finished.
-
-    Returns:
-        What the server still waits for, "" if nothing.
-
-    Raises:
-        CommandError: it is still served after *timeout_s*, or the server has stopped.
-    """
+    """Wait until *name* is not served, then for its requests; return those in progress."""
     end = time.monotonic() + timeout_s
 
     def is_removed() -> bool:
@@ -93,23 +85,12 @@ def show_result(result: DeployResult, name: str) -> None:
 
 
 def say_unreachable(server: Unreachable) -> None:
-    """Say why the server was not asked, and what becomes of the change."""
+    """Print why the server was not asked, and when it will serve the change."""
     note((server.why, "yellow"))
     if server.is_refused:
         say("The server could not be asked for the result.")
     else:
         say("It will be served at the next start.")
-
-
-def _result_of(server: Server, state: dict[str, Any], identity: tuple[int, int]) -> DeployResult | None:
-    """Return the result for the files with *identity*; None while the server has not found or loaded them."""
-    found = state["found"]
-    if found is None or (found["device"], found["inode"]) not in (identity, (0, 0)):
-        return None
-    if state["failed_revision"] == found["revision"]:
-        return DeployResult(state, serves=False)
-    is_serving = state["revision"] == found["revision"] and state["state"] == "serving"
-    return DeployResult(state, serves=True) if is_serving and not differing_workers(server.status()) else None
 
 
 def _draining(server: Server, name: str) -> str:
