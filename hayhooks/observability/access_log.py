@@ -1,7 +1,6 @@
 """Access log: one line for each request.
 
-Requests only append their record to a queue; a thread formats and writes many at a time. loguru on the event loop would
-slow small requests down (benchmark row ``run-async``).
+A thread formats and writes them: on the event loop they would slow requests (benchmark row ``run-async``).
 """
 
 import atexit
@@ -39,26 +38,23 @@ class AccessLog:
         self._waiting.append(record)
         if not self._awake:
             self._awake = True
-            self._start()
+            if self._thread is None:
+                self._closing = threading.Event()
+                self._thread = threading.Thread(
+                    target=self._run, args=(self._closing,), name="hayhooks access log", daemon=True
+                )
+                self._thread.start()
+                atexit.register(self.close)
             self._wake.set()
 
     def close(self) -> None:
-        """Write the queued records within a time limit. Requests that end later are logged all the same."""
+        """Write the queued records within a time limit; later ones are logged too."""
         thread, self._thread = self._thread, None
         if thread is not None:
             self._closing.set()
             self._wake.set()
             thread.join(_END_S)
             atexit.unregister(self.close)
-
-    def _start(self) -> None:
-        if self._thread is None:
-            self._closing = threading.Event()
-            self._thread = threading.Thread(
-                target=self._run, args=(self._closing,), name="hayhooks access log", daemon=True
-            )
-            self._thread.start()
-            atexit.register(self.close)
 
     def _run(self, closing: threading.Event) -> None:
         while not closing.is_set():
@@ -69,7 +65,6 @@ class AccessLog:
             self._write()
 
     def _write(self) -> None:
-        """Write the queue in blocks of whole lines."""
         line = as_json if output.format == JSON else as_text
         block: list[str] = []
         size = 0
@@ -132,7 +127,7 @@ _OPTIONAL = ("endpoint", "client", "pipeline", "revision", "chunks", "cancelled"
 
 
 def _times(seconds: float) -> tuple[str, tuple[str, str], int]:
-    """Return the time of day, date and zone in ISO 8601, and the milliseconds."""
+    """Return time of day, ISO 8601 date and zone, and milliseconds."""
     return *_of_second(int(seconds)), int(seconds % 1 * 1000)
 
 

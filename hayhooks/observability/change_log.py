@@ -25,7 +25,7 @@ def log_change(change: Change) -> None:
 
 
 def failure_text(failure: Failure) -> str:
-    """Format *failure* for people: the reason, the place in their code, the hint, and the traceback."""
+    """Format *failure* for people: reason, place in their code, hint and traceback."""
     lines = [failure.reason]
     if failure.place is not None:
         lines.append(f"at {failure.place.file}:{failure.place.line}: {failure.place.source}".rstrip(": "))

@@ -4,7 +4,6 @@ import logging
 import os
 import sys
 import traceback as tracebacks
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -23,17 +22,13 @@ _FORMAT = "<dim>{time:HH:mm:ss.SSS}</> <level>{level: <7}</> {message}"
 
 @dataclass(slots=True)
 class Output:
-    """Stream and format of lines that are written without loguru: the access log."""
+    """Stream and format of the access log, which is written without loguru."""
 
     format: str = TEXT
     stream: TextIO | None = None  # None before configure_logging: standard error
 
     def write(self, text: str) -> None:
-        """Write *text*, which ends with a newline.
-
-        Raises:
-            OSError, ValueError: the stream is broken or closed.
-        """
+        """Write *text*, with its newline; raise OSError or ValueError if it fails."""
         stream = self.stream or sys.stderr
         stream.write(text)
         stream.flush()
@@ -43,23 +38,20 @@ output = Output()
 
 
 def configure_logging(level: str, format: str = TEXT, sink: TextIO | None = None) -> None:
-    """Write entries of *level* and above to *sink*, by default a duplicate of standard error.
+    """Write entries of *level* and above to *sink*, by default standard error.
 
-    Entries of the standard library's loggers (uvicorn, Haystack) go to the same stream. Loggers that report each step
-    at INFO are limited to WARNING, unless *level* is DEBUG or lower.
-
-    Args:
-        level: name of the lowest level to write.
-        format: ``text``, or ``json`` for one object a line.
-        sink: stream for the entries.
-
-    Raises:
-        ValueError: *level* is not the name of a level.
+    The standard library's loggers (uvicorn, Haystack) write there too. Loggers that report each step at INFO are
+    limited to WARNING, unless *level* is DEBUG or lower. *format* is ``text``, or ``json`` for one object a line.
     """
     log.remove()
     stream = sink or _standard_error()
     if format == JSON:
-        log.add(_json_to(stream), level=level, format=_empty_format, backtrace=False, diagnose=False)
+
+        def write(message: Any) -> None:
+            stream.write(_as_json(message.record) + "\n")
+
+        # Without text of loguru's: `write` formats the record itself.
+        log.add(write, level=level, format=lambda _: "", backtrace=False, diagnose=False)
     else:
         log.add(stream, level=level, format=_FORMAT, backtrace=False, diagnose=False)
     output.format, output.stream = format, sink or _standard_error()  # a second one: each writes whole lines
@@ -71,7 +63,7 @@ def configure_logging(level: str, format: str = TEXT, sink: TextIO | None = None
 
 
 def printable(text: str, longest: int = 1_000) -> str:
-    r"""Return a client's *text* as one word of a log line: control characters and spaces escaped, length limited.
+    r"""Return a client's *text* as one word of a log line: escaped, length limited.
 
     >>> printable("/a b\n\x1b[31m")
     '/a\\x20b\\n\\x1b[31m'
@@ -80,27 +72,12 @@ def printable(text: str, longest: int = 1_000) -> str:
         text = f"{text[:longest]}...({len(text) - longest} more)"
     if text.isprintable() and text.isascii() and " " not in text:
         return text
-    return "".join(c if c.isprintable() and c != " " else _escaped(c) for c in text)
-
-
-def _escaped(character: str) -> str:
-    return r"\x20" if character == " " else character.encode("unicode_escape").decode()
-
-
-def _empty_format(record: Any) -> str:
-    """Return no text: the sink formats the record itself."""
-    return ""
-
-
-def _json_to(stream: TextIO) -> Callable[[Any], None]:
-    def write(message: Any) -> None:
-        stream.write(_as_json(message.record) + "\n")
-
-    return write
+    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return escaped.replace(" ", r"\x20")
 
 
 def _as_json(record: Any) -> str:
-    """Return an entry as an object; bound values, as in ``log.bind(user="me")``, are fields of it."""
+    """Format an entry as an object, with bound values, as in ``log.bind(user="me")``."""
     entry: dict[str, Any] = {
         "time": record["time"].isoformat(timespec="milliseconds"),
         "level": record["level"].name,
@@ -111,7 +88,11 @@ def _as_json(record: Any) -> str:
         ours = ("request_id", request.id), ("pipeline", request.pipeline), ("revision", request.revision)
         entry |= {name: value for name, value in (*ours, ("trace_id", request.trace_id)) if value}
     if record["exception"] is not None:
-        entry["exception"] = _format_exception(record["exception"])
+        try:
+            lines = tracebacks.format_exception(*record["exception"])
+        except Exception:  # formatting an exception of the user's may raise
+            lines = tracebacks.format_tb(record["exception"][2])
+        entry["exception"] = sendable("".join(lines))
     return encoded(entry | {name: value for name, value in record["extra"].items() if name not in entry})
 
 
@@ -131,13 +112,6 @@ def _text(value: Any) -> str:
         return f"({type(value).__name__}.__str__ raised {type(error).__name__})"
 
 
-def _format_exception(exception: Any) -> str:
-    try:
-        return sendable("".join(tracebacks.format_exception(*exception)))
-    except Exception:  # formatting an exception of the user's may raise
-        return sendable("".join(tracebacks.format_tb(exception[2])))
-
-
 def _standard_error() -> TextIO:
     """Duplicate standard error: a wrapper may close or replace ``sys.stderr``."""
     try:
@@ -147,7 +121,7 @@ def _standard_error() -> TextIO:
 
 
 def _is_not_telemetry(record: logging.LogRecord) -> bool:
-    """Drop urllib3's warnings about Haystack's telemetry: without internet each pipeline run would log some."""
+    """Drop warnings about Haystack's telemetry: offline, each pipeline run logs some."""
     return "posthog.com" not in record.getMessage()
 
 
@@ -155,7 +129,6 @@ class _ToLoguru(logging.Handler):
     """Pass the standard library's log records on to loguru."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log one record with its level and exception."""
         level = record.levelname if record.levelname in _LEVELS else record.levelno
         log.bind(logger=record.name).opt(exception=record.exc_info).log(level, "{}", record.getMessage())
 

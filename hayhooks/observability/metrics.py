@@ -1,6 +1,6 @@
-"""Metrics: counters of this process, and rows of numbers made of them and of the other workers'.
+"""Metrics: counters of this process, and rows of numbers, merged over the workers.
 
-Requests only add to plain attributes, on the event loop; rows are built when ``/metrics`` is scraped.
+Requests only add to plain attributes, on the event loop; ``/metrics`` builds the rows.
 prometheus-client's own multi-process mode cannot drop the series of removed pipelines.
 """
 
@@ -31,20 +31,12 @@ _KIND = "metrics"
 
 
 class Family(NamedTuple):
-    """One metric.
+    """One metric."""
 
-    Attributes:
-        type: ``counter``, ``gauge`` or ``histogram``.
-        help: what it counts, for the page and for the documentation.
-        labels: the names of its labels.
-        merge: how the numbers of several workers become one: ``sum``, ``max``, ``min``, or ``one``: that of the worker
-            that is asked.
-    """
-
-    type: str
-    help: str
+    type: str  # counter, gauge or histogram
+    help: str  # for the page and for the documentation
     labels: tuple[str, ...] = ()
-    merge: str = "sum"
+    merge: str = "sum"  # of the workers' numbers: sum, max, min, or one: only that of the worker that is asked
 
 
 FAMILIES: Mapping[str, Family] = {
@@ -84,14 +76,10 @@ Rows = dict[Key, list[float]]  # one number; of a histogram one for each bucket,
 
 
 class Metrics:
-    """The counters of this process; those of a pipeline last as long as it is in the directory.
-
-    Attributes:
-        snapshot: the live one.
-    """
+    """The counters of this process; a pipeline's last as long as its folder."""
 
     def __init__(self) -> None:
-        self.snapshot = Snapshot()
+        self.snapshot = Snapshot()  # the live one
         self._server = PipelineCounters()
         self._pipelines: dict[str, PipelineCounters] = {}
         self._undeploys = 0
@@ -124,7 +112,7 @@ class Metrics:
             counts.stream_failures += 1
 
     def live(self, snapshot: Snapshot) -> None:
-        """Keep counters for exactly the pipelines of *snapshot*, the live one; on the event loop."""
+        """Keep counters for exactly the pipelines of the live *snapshot*."""
         self._events += 1
         self.snapshot, names = snapshot, _names(snapshot)
         for name in self._pipelines.keys() - names:
@@ -145,8 +133,11 @@ class Metrics:
                 self._undeploys += 1
 
     def rows(self) -> Rows:
-        """Return this process' numbers, in the families that are merged over workers."""
-        rows: Rows = dict(_process())
+        """Return this process' numbers, to be merged over workers."""
+        rows: Rows = {}
+        for metric in _process_collector().collect():  # none without /proc
+            for sample in metric.samples:
+                rows[sample.name, ()] = [round(sample.value, 1)]
         rows["hayhooks_generation", ()] = [self.snapshot.generation]
         rows["hayhooks_undeploys_total", ()] = [self._undeploys]
         rows["hayhooks_workers", ()] = [1]
@@ -163,41 +154,42 @@ class Metrics:
         return rows
 
     def all_rows(self, worker_dir: WorkerStateDir) -> Rows:
-        """Return the merged numbers of all workers, and this worker's view of the deployments.
+        """Return the merged numbers of all workers, and this worker's view of deployments.
 
-        This worker's numbers are published first: the next worker that is scraped knows them, so no sum ever falls.
+        This worker's numbers are published first, so no sum ever falls at another worker's next scrape.
         """
         rows = self.rows()
         post(worker_dir, rows)
         known = _names(self.snapshot) | {""}
         for lives, posted in worker_dir.posted(_KIND):
-            _add(rows, _wanted(_decoded(posted), known, lives=lives))
+            _add(rows, _wanted(posted, known, lives=lives))
         return rows | dict(_of_snapshot(self.snapshot))
 
     @contextmanager
     def shared(self, worker_dir: WorkerStateDir) -> Iterator[None]:
-        """Publish the numbers to the other workers once a second in this context, and at its end."""
+        """Publish the numbers to other workers once a second, and when the context ends."""
         if worker_dir.directory is None:
             yield
             return
         stopped = threading.Event()
-        thread = threading.Thread(target=self._share, args=(worker_dir, stopped), name="hayhooks metrics", daemon=True)
+
+        def share() -> None:
+            published = -1
+            while not stopped.wait(_POST_S):
+                events = self._events
+                # A stream that goes on changes its chunk count, but is not an event.
+                if events != published or any(counts.in_flight for counts in self._pipelines.copy().values()):
+                    post(worker_dir, self.rows())
+                    published = events
+            post(worker_dir, self.rows())
+
+        thread = threading.Thread(target=share, name="hayhooks metrics", daemon=True)
         thread.start()
         try:
             yield
         finally:
             stopped.set()
             thread.join()
-
-    def _share(self, worker_dir: WorkerStateDir, stopped: threading.Event) -> None:
-        published = -1
-        while not stopped.wait(_POST_S):
-            events = self._events
-            # A stream that goes on changes its chunk count, but is not an event.
-            if events != published or any(counts.in_flight for counts in self._pipelines.copy().values()):
-                post(worker_dir, self.rows())
-                published = events
-        post(worker_dir, self.rows())
 
 
 def post(worker_dir: WorkerStateDir, rows: Rows) -> None:
@@ -206,21 +198,14 @@ def post(worker_dir: WorkerStateDir, rows: Rows) -> None:
         worker_dir.post_as(_KIND, json.dumps([[name, labels, numbers] for (name, labels), numbers in rows.items()]))
 
 
-def _decoded(posted: str) -> Iterator[tuple[Key, list[float]]]:
+def _wanted(posted: str, known: set[str], *, lives: bool) -> Iterator[tuple[Key, list[float]]]:
+    """Decode rows, but none of removed pipelines and no gauges of an ended worker."""
     for name, labels, numbers in json.loads(posted):
-        yield (name, tuple(labels)), numbers
-
-
-def _wanted(
-    rows: Iterable[tuple[Key, list[float]]], known: set[str], *, lives: bool
-) -> Iterator[tuple[Key, list[float]]]:
-    """Filter *rows*: drop those of removed pipelines, and the gauges of a worker that has ended."""
-    for key, numbers in rows:
-        family = FAMILIES.get(key[0])
+        family = FAMILIES.get(name)
         if family is None or (family.type == "gauge" and not lives):
             continue
-        if "pipeline" not in family.labels or key[1][family.labels.index("pipeline")] in known:
-            yield key, numbers
+        if "pipeline" not in family.labels or labels[family.labels.index("pipeline")] in known:
+            yield (name, tuple(labels)), numbers
 
 
 def _add(rows: Rows, more: Iterable[tuple[Key, Sequence[float]]]) -> None:
@@ -247,7 +232,7 @@ def _requests(pipeline: str, counts: PipelineCounters) -> Iterator[tuple[Key, li
 
 
 def _names(snapshot: Snapshot) -> set[str]:
-    """Return the names of all folders; a failed one may have a name that is not Unicode."""
+    """Return the names of all folders; a failed one's may not be Unicode."""
     return {*snapshot.deployments, *map(sendable, (*snapshot.failures, *snapshot.loading))}
 
 
@@ -269,10 +254,3 @@ def _process_collector() -> "ProcessCollector":
     from prometheus_client.process_collector import ProcessCollector  # noqa: PLC0415 - see prometheus.py
 
     return ProcessCollector(registry=None)
-
-
-def _process() -> Iterator[tuple[Key, list[float]]]:
-    """Yield the operating system's numbers of this process; none without ``/proc``."""
-    for metric in _process_collector().collect():
-        for sample in metric.samples:
-            yield (sample.name, ()), [round(sample.value, 1)]

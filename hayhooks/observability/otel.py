@@ -1,11 +1,11 @@
-"""OpenTelemetry spans: one for each request, the parent of Haystack's spans of pipelines and components.
+"""OpenTelemetry spans: one for each request, the parent of Haystack's spans.
 
-Needs the extra ``tracing``; ``hayhooks.observability.tracing`` imports it when traces are asked for.
+``hayhooks.observability.tracing`` imports this when traces are asked for. It needs the extra ``tracing``.
 """
 
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from opentelemetry import propagate, trace
@@ -26,10 +26,9 @@ _FLUSH_S = 5.0  # for the last spans at shutdown: the collector may be away
 
 
 class Tracing:
-    """Creates request spans, and exports them and Haystack's; ``close`` exports the last ones.
+    """Creates request spans; exports them and Haystack's.
 
-    ``begin`` and ``end`` are hooks of the request middleware. OpenTelemetry's ASGI middleware would also record the
-    query, which may hold secrets, and knows neither pipeline nor revision.
+    OpenTelemetry's ASGI middleware would record the query, which may hold secrets, but no pipeline and no revision.
     """
 
     def __init__(self) -> None:
@@ -41,13 +40,16 @@ class Tracing:
         self._tracer = self._provider.get_tracer("hayhooks", __version__)
 
     def begin(self, record: RequestRecord, scope: Mapping[str, Any]) -> None:
-        """Start a request's span: a child of the current span, or of the one in the request's headers."""
+        """Start a request's span: a child of the current one, or of that in the headers."""
         if record.path in _UNTRACED:
             return
-        current = trace.get_current_span()
+        parent = None  # the current span
+        if not trace.get_current_span().is_recording():
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+            parent = propagate.extract(headers)
         span = self._tracer.start_span(
             record.method,
-            context=None if current.is_recording() else propagate.extract(_texts(scope["headers"])),
+            context=parent,
             kind=trace.SpanKind.SERVER,
             attributes={
                 "http.request.method": record.method,
@@ -73,12 +75,16 @@ class Tracing:
             if value := getattr(record, name):
                 span.set_attribute(f"hayhooks.{name}", value)
         if record.error or record.status >= 500:
-            _record_error(span, record)
+            kind, _, message = record.error.partition(": ")
+            span.set_status(trace.StatusCode.ERROR, record.error or None)
+            span.set_attribute("error.type", kind or str(record.status))
+            if kind:
+                span.add_event("exception", {"exception.type": kind, "exception.message": message})
         span.end()
         detach(token)
 
     def connect(self) -> None:
-        """Enable Haystack's spans of pipelines and components; this imports Haystack."""
+        """Enable Haystack's spans; this imports Haystack."""
         # It takes a second.
         from haystack.tracing.tracer import enable_tracing, is_tracing_enabled  # noqa: PLC0415
         from haystack_integrations.tracing.opentelemetry import OpenTelemetryTracer  # noqa: PLC0415
@@ -93,18 +99,6 @@ class Tracing:
             thread = threading.Thread(target=self._provider.shutdown, name="hayhooks traces", daemon=True)
             thread.start()
             thread.join(_FLUSH_S)
-
-
-def _record_error(span: trace.Span, record: RequestRecord) -> None:
-    kind, _, message = record.error.partition(": ")
-    span.set_status(trace.StatusCode.ERROR, record.error or None)
-    span.set_attribute("error.type", kind or str(record.status))
-    if kind:
-        span.add_event("exception", {"exception.type": kind, "exception.message": message})
-
-
-def _texts(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
 
 
 def provider() -> TracerProvider:

@@ -3,7 +3,7 @@
 Imported at the first scrape: prometheus-client would slow the start of every server (benchmark row ``start``).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any
 
@@ -16,16 +16,7 @@ from hayhooks.observability.worker_state import WorkerStateDir
 
 
 def expose(metrics: Metrics, worker_dir: WorkerStateDir, accept: str) -> tuple[bytes, str]:
-    """Encode the numbers of *metrics* and of the other workers.
-
-    Args:
-        metrics: those of this process.
-        worker_dir: directory of the other workers' numbers.
-        accept: the client's ``Accept`` header.
-
-    Returns:
-        The body and its media type.
-    """
+    """Encode the numbers of all workers as *accept* asks; return body and media type."""
     try:
         encode, content_type = choose_encoder(accept)
     except (TypeError, ValueError):  # an invalid version
@@ -34,8 +25,6 @@ def expose(metrics: Metrics, worker_dir: WorkerStateDir, accept: str) -> tuple[b
 
 
 class _Page(Collector):
-    """Adapts one scrape to prometheus-client."""
-
     def __init__(self, metrics: Metrics, worker_dir: WorkerStateDir) -> None:
         self._metrics = metrics
         self._worker_dir = worker_dir
@@ -63,13 +52,9 @@ def _family(name: str, rows: Rows) -> Metric:
     made = _MAKERS[family.type](name, family.help, labels=family.labels)
     for (_, labels), numbers in sorted(rows.items()):
         if family.type == "histogram":
-            made.add_metric(labels, _buckets(numbers), sum_value=numbers[-1])
+            cumulative = zip((*map(str, BUCKETS), "+Inf"), accumulate(numbers[:-1]), strict=True)
+            made.add_metric(labels, list(cumulative), sum_value=numbers[-1])
         else:
             made.add_metric(labels, numbers[0])
     assert isinstance(made, Metric)
     return made
-
-
-def _buckets(numbers: Sequence[float]) -> list[tuple[str, float]]:
-    """Return cumulative buckets."""
-    return list(zip((*map(str, BUCKETS), "+Inf"), accumulate(numbers[:-1]), strict=True))

@@ -1,4 +1,4 @@
-"""Request record: what is known of one request, for the access log, the metrics, traces and log lines."""
+"""Request record: facts about one request, for logs, metrics and traces."""
 
 import time
 from contextvars import ContextVar
@@ -8,7 +8,7 @@ from hayhooks.errors import PipelineError, safe_str
 
 
 class PipelineCounters:
-    """Counters of one pipeline, or of the server's own routes; changed on the event loop only."""
+    """Counters of one pipeline, or of the server's own routes; only the loop writes."""
 
     __slots__ = ("answers", "cancelled", "chunks", "deploys", "failures", "in_flight", "stream_failures")
 
@@ -24,7 +24,7 @@ class PipelineCounters:
 
 
 class RequestRecord:
-    """One request, filled in on its way. It holds no deployment: it may outlive that."""
+    """One request. It refers to no deployment: it may outlive that."""
 
     # Defaults on the class: most are never set (benchmark row run-async).
     endpoint = ""  # the path of the route, as `/{name}/run`; "" if no route serves it
@@ -56,7 +56,7 @@ class RequestRecord:
         self.chunks += chunks
 
     def end(self, route: str | None) -> None:
-        """Complete the record after the last byte; *route* is the path of the route that served it, if any."""
+        """Complete the record after the last byte; *route* is the path of its route."""
         self.took_s = time.perf_counter() - self._started_at
         self.ended_at = time.time()
         if route is not None:
@@ -68,7 +68,7 @@ current_request: ContextVar[RequestRecord] = ContextVar("hayhooks_request")  # t
 
 
 def record_error(error: BaseException) -> None:
-    """Note *error*, or its cause, as what spoiled the response of the current request."""
+    """Note *error*, or its cause, in the current request's record."""
     record: Any = current_request.get(None)
     if record is not None:
         if isinstance(error.__cause__, PipelineError):  # Starlette wraps errors after the status

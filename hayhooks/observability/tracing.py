@@ -1,4 +1,4 @@
-"""Decide whether to trace: by OpenTelemetry's ``OTEL_*`` variables. Without them nothing of it is imported."""
+"""Tracing on request: OpenTelemetry is imported only if ``OTEL_*`` asks for it."""
 
 import os
 from importlib.util import find_spec
@@ -30,7 +30,7 @@ def warn_if_missing() -> None:
 
 
 def is_asked_for() -> bool:
-    """Return whether the environment names an exporter or an endpoint, and does not disable the SDK."""
+    """Whether the environment names an exporter or endpoint and keeps the SDK enabled."""
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return False
     exporters = os.environ.get("OTEL_TRACES_EXPORTER", "").strip()

@@ -1,7 +1,4 @@
-"""Worker state: what each of several worker processes publishes for the others, as files in a shared directory.
-
-Each worker deploys for itself. ``/status`` and ``/metrics`` of any worker describe all of them.
-"""
+"""Worker state: files that each worker publishes for the others in one directory."""
 
 import json
 import os
@@ -41,11 +38,11 @@ class WorkerStateDir:
         os.environ[_VARIABLE] = str(directory)
 
     def post(self, facts: dict[str, Any]) -> None:
-        """Publish what this worker serves, replacing what it published before."""
+        """Publish this worker's *facts*, in place of its earlier ones."""
         self._write(str(os.getpid()), json.dumps(facts))
 
     def read(self, mine: dict[str, Any]) -> list[dict[str, Any]]:
-        """Return what each living worker serves, by process id; *mine* is this one's."""
+        """Return the facts of each living worker, by process id; *mine* are this one's."""
         workers = {os.getpid(): mine}
         for file in self.directory.glob("[0-9]*") if self.directory is not None else ():
             if (pid := int(file.name)) not in workers and is_process_alive(pid):
@@ -53,11 +50,11 @@ class WorkerStateDir:
         return [{"pid": pid, **facts} for pid, facts in sorted(workers.items())]
 
     def post_as(self, kind: str, text: str) -> None:
-        """Publish *text*, replacing this worker's earlier one of that *kind*."""
+        """Publish *text*, in place of this worker's earlier one of that *kind*."""
         self._write(_mine(kind), text)
 
     def posted(self, kind: str) -> Iterator[tuple[bool, str]]:
-        """Yield the texts of that *kind* of the other workers, ended ones too, each with whether its worker lives."""
+        """Yield the *kind* texts of other workers, each with whether its worker lives."""
         for file in self.directory.glob(f"{kind}-*") if self.directory is not None else ():
             if file.name != _mine(kind):
                 yield is_process_alive(int(file.name.split("-")[1])), file.read_text()

@@ -1,8 +1,8 @@
-"""The fast HTTP protocol: uvicorn's httptools protocol with limits on request heads and fewer writes.
+"""The fast HTTP protocol: uvicorn's httptools one with limits and fewer writes.
 
 It overrides private parts of uvicorn, so ``config.py`` uses it only with versions that
-tests/server/test_protocol.py has compared it with. Benchmark row ``run-async`` falls without it: uvicorn writes head
-and body apart, tests every header with regular expressions, and sets a timer after every response.
+tests/server/test_protocol.py passes with. Benchmark row ``run-async`` falls without it: uvicorn
+writes head and body apart, tests every header, and sets a timer after every response.
 """
 
 import asyncio
@@ -40,12 +40,9 @@ class _HeadTooLargeError(Exception):
 
 
 class FastHttpProtocol(GracefulClose, HttpToolsProtocol):
-    """One client connection.
+    """One client connection; the server's connections share *pending_heads*.
 
-    Args:
-        read_timeout_s: time limit for the headers of a request, from the beginning of the connection or the previous
-            response. A connection that sends nothing is closed after it, silently.
-        pending_heads: shared by all connections of a server.
+    *read_timeout_s* limits the wait for a request's headers, from the connection or the previous response on.
     """
 
     def __init__(self, *args: Any, read_timeout_s: float, pending_heads: "PendingHeads", **kwargs: Any) -> None:
@@ -59,7 +56,7 @@ class FastHttpProtocol(GracefulClose, HttpToolsProtocol):
         self._refusal: tuple[int, str] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the timer of the connection: one for its whole life, not one for each request."""
+        """Start the connection's one timer."""
         super().connection_made(transport)
         self._waiting_since = self.loop.time()
         self._timer = self.loop.call_later(self._read_timeout_s, self._check_timeout)
@@ -75,7 +72,7 @@ class FastHttpProtocol(GracefulClose, HttpToolsProtocol):
         super().handle_websocket_upgrade(*event)
 
     def data_received(self, data: bytes) -> None:
-        """Parse *data* and limit what arrives before a request's headers are complete."""
+        """Parse *data*; limit the bytes before a request's headers are complete."""
         self._received_bytes += len(data)
         super().data_received(data)
         limit = _MAX_DISCARDED_BYTES if self._discarding else MAX_HEAD_BYTES
@@ -119,7 +116,7 @@ class FastHttpProtocol(GracefulClose, HttpToolsProtocol):
             self.pipeline.appendleft((cycle, self.app))
 
     def on_response_complete(self) -> None:
-        """Start a pipelined request, or wait for the headers of the next one."""
+        """Start a pipelined request, or wait for the next one's headers."""
         discarding = self.cycle.more_body
         if self.pipeline:
             super().on_response_complete()
@@ -132,7 +129,7 @@ class FastHttpProtocol(GracefulClose, HttpToolsProtocol):
             self._received_bytes, self._discarding = 0, discarding
 
     def send_400_response(self, msg: str) -> None:
-        """Answer a request that cannot be parsed, or that we refuse to parse."""
+        """Refuse a request that is malformed or too large."""
         if self._refusal is None:
             super().send_400_response(msg)
         else:
@@ -172,7 +169,7 @@ class FastHttpProtocol(GracefulClose, HttpToolsProtocol):
 
 
 class PendingHeads:
-    """Response heads held back for their bodies until the end of the current loop iteration.
+    """Response heads held back for their bodies until the end of the loop's iteration.
 
     No longer than that: a client that receives nothing may repeat a request that has run.
     """
@@ -181,7 +178,7 @@ class PendingHeads:
         self._cycles: list[_Cycle] = []
 
     def add(self, cycle: "_Cycle") -> None:
-        """Send the head of *cycle* at the end of the iteration, unless its body has taken it along."""
+        """Send the head of *cycle* at the end of the iteration, unless it is sent by then."""
         if not self._cycles:
             asyncio.get_running_loop().call_soon(self._flush)
         self._cycles.append(cycle)
@@ -193,7 +190,7 @@ class PendingHeads:
 
 
 class _Cycle(RequestResponseCycle):
-    """One request and its response, with head and body in one write and cached header lines."""
+    """One request and its response: one write for head and body, cached header lines."""
 
     pending_heads: PendingHeads
     _head = b""  # held back for the body; only if its length is known
@@ -201,7 +198,6 @@ class _Cycle(RequestResponseCycle):
     _server_lines: ClassVar[tuple[Headers, bytes]] = ([], b"")  # uvicorn's own headers change once a second
 
     async def send(self, message: Any) -> None:
-        """Send one ASGI message."""
         if self.flow.write_paused and not self.disconnected:
             await self.flow.drain()
         if self.disconnected:
@@ -216,7 +212,6 @@ class _Cycle(RequestResponseCycle):
             self._start(message["status"], message.get("headers", ()))
 
     def flush(self) -> None:
-        """Send the head, if it is still held back."""
         head, self._head = self._head, b""
         if head and not self.disconnected and not self.transport.is_closing():
             self.transport.write(head)
@@ -248,7 +243,7 @@ class _Cycle(RequestResponseCycle):
             self.transport.write(head)
 
     def _line(self, name: bytes, value: bytes) -> bytes:
-        """Check a header and note what it says of the connection and the body."""
+        """Encode a valid header; note its effect on the connection and the body."""
         name = name.lower()
         if name == b"content-length" and self.chunked_encoding is None:
             self.expected_content_length = int(value)

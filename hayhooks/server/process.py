@@ -1,7 +1,4 @@
-"""The process: what we change in all of it where it serves nothing else.
-
-See ``hayhooks.kernel.process_hooks`` for what serving needs in every process, an embedding application's too.
-"""
+"""Process-wide changes for a process that only serves hayhooks."""
 
 import gc
 import os
@@ -24,10 +21,7 @@ _EXIT_GRACE_S = 2.0  # for threads that wrappers started, after the shutdown
 
 @contextmanager
 def permanent_imports() -> Iterator[None]:
-    """Import in this context what the process needs to its end: garbage collections skip it, now and later.
-
-    The first collection after it would take a large part of the time to start a server.
-    """
+    """Keep the imports in this context out of garbage collections, to start faster."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -39,17 +33,22 @@ def permanent_imports() -> Iterator[None]:
 
 
 def own_process(app: "Hayhooks") -> "Hayhooks":
-    """Let *app* set up the whole process while it is served, and end it afterwards.
+    """Let *app* change the whole process while it is served, and end it afterwards.
 
-    Besides the kernel's hooks that is:
-
-    - ``gc.freeze`` before the first load (``Preloader``): a full collection would stop all requests for long.
-      It stays: unfrozen objects would only slow the exit.
-    - a shorter switch interval: threads that compute would delay the event loop. It is set back.
-    - ``os._exit`` after the shutdown, if wrappers left threads running: Python would wait for them for ever.
+    - ``gc.freeze`` before the first load: a full collection would stop all requests for long.
+    - a shorter switch interval: threads that compute would delay the event loop.
+    - ``os._exit`` after the shutdown: Python would wait for threads that wrappers left running.
     """
     lifespan = app.router.lifespan_context
     app.owns_process = True
+
+    def exit_later() -> None:
+        from loguru import logger as log  # noqa: PLC0415 - the command line imports this module, and shall start quickly
+
+        time.sleep(_EXIT_GRACE_S)
+        log.warning("Exited while threads started by wrappers were still running")
+        sys.stdout.flush()
+        os._exit(0)
 
     @asynccontextmanager
     async def lifespan_and_exit(app: "Hayhooks") -> AsyncIterator[None]:
@@ -60,16 +59,7 @@ def own_process(app: "Hayhooks") -> "Hayhooks":
                 yield
         finally:
             sys.setswitchinterval(before)
-        threading.Thread(target=_exit_later, name="hayhooks exit", daemon=True).start()
+        threading.Thread(target=exit_later, name="hayhooks exit", daemon=True).start()
 
     app.router.lifespan_context = lifespan_and_exit
     return app
-
-
-def _exit_later() -> None:
-    from loguru import logger as log  # noqa: PLC0415 - the command line imports this module, and shall start quickly
-
-    time.sleep(_EXIT_GRACE_S)
-    log.warning("Exited while threads started by wrappers were still running")
-    sys.stdout.flush()
-    os._exit(0)

@@ -21,10 +21,9 @@ _ACCEPT_ITERATIONS = 10  # loop iterations until an accepted socket has a protoc
 
 
 class GracefulClose(asyncio.Protocol):
-    """Mixin for uvicorn's protocols: at shutdown a connection serves the request on its way, then closes.
+    """Mixin for uvicorn's protocols: at shutdown a connection serves one last request.
 
-    uvicorn closes idle connections at once. A proxy or client may have sent its next request by then, and could not
-    know whether it was processed.
+    uvicorn closes idle connections at once: a client could not know whether its next request was processed.
     """
 
     client: tuple[str, int] | None
@@ -35,7 +34,7 @@ class GracefulClose(asyncio.Protocol):
     _closing = False
 
     def shutdown(self) -> None:
-        """Finish the request in progress, or wait briefly for one, then close the connection."""
+        """Close the connection after the current request, or a brief wait for one."""
         self._closing = True
         if self._is_idle():
             # The second timer lets a loop that was busy meanwhile read what has arrived: uvloop runs timers first.
@@ -84,10 +83,10 @@ class GracefulClose(asyncio.Protocol):
 
 
 class PlainHttpProtocol(GracefulClose, H11Protocol):
-    """uvicorn's h11 protocol. It bounds request heads and ignores unknown upgrades by itself."""
+    """uvicorn's h11 protocol, which limits request heads and ignores unknown upgrades."""
 
     def end_keep_alive(self) -> None:
-        """Close the connection after the current response. uvicorn would not say so in its headers."""
+        """Close the connection after the current response, and say so in its headers."""
         if self.cycle.keep_alive:
             self.cycle.default_headers = [*self.cycle.default_headers, (b"connection", b"close")]
         super().end_keep_alive()
@@ -96,8 +95,7 @@ class PlainHttpProtocol(GracefulClose, H11Protocol):
 async def stop_listening(servers: Iterable[asyncio.Server]) -> None:
     """Accept queued connections, then close the sockets of *servers*.
 
-    The system resets connections that are still queued when their listener closes
-    (tests/deployment/test_stopping.py fails without this).
+    The system resets queued connections when their listener closes: tests/deployment/test_stopping.py.
     """
     listening = select.poll()
     for listener in (listener for server in servers for listener in server.sockets):

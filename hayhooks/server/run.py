@@ -19,17 +19,10 @@ from hayhooks.settings import Settings
 def run_app(
     app: Hayhooks | None = None, *, pipelines: Mapping[str, WrapperFactory] | None = None, **settings: Any
 ) -> None:
-    """Serve until SIGINT or SIGTERM, then shut down gracefully, as ``hayhooks run`` does.
+    """Serve until SIGINT or SIGTERM, as ``hayhooks run`` does.
 
-    Args:
-        app: the application; default: one made of *pipelines* (see ``create_app``) and *settings*.
-        pipelines: see ``create_app``.
-        settings: arguments of ``Settings``.
-
-    Raises:
-        SystemExit: the server could not start; the log has the reason.
-        StartError: one of *pipelines*, or a file or the address in the settings, cannot be used.
-        TypeError: *app* is given together with *pipelines* or *settings*.
+    Without *app*, one is made of *pipelines*, as in ``create_app``, and of *settings*, the arguments of ``Settings``.
+    Raises StartError, or SystemExit with the reason in the log, if the server cannot start.
     """
     if app is not None and (pipelines or settings):
         raise TypeError("run_app: pipelines and settings belong to the application: give them to create_app")
@@ -40,23 +33,17 @@ def run_app(
 
 
 def serve(app: Hayhooks) -> None:
-    """Serve *app* in this process until SIGINT or SIGTERM; its settings must have been checked.
-
-    In-flight requests get the graceful shutdown timeout. Then all deployments are torn down and this returns.
-
-    Raises:
-        SystemExit: the server could not start; uvicorn has logged the reason.
-    """
+    """Serve *app*, whose settings have been checked, until SIGINT or SIGTERM."""
     Server(uvicorn.Config(app, **server_options(app.settings))).run()
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server with a graceful stop: it accepts queued connections first, and returns after a signal."""
+    """uvicorn's server; it accepts queued connections first, and survives the signal."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin the shutdown; a second SIGINT forces it. ``/readyz`` reports it on open connections.
+        """Begin the shutdown, which ``/readyz`` reports; a second SIGINT forces it.
 
-        uvicorn's method also notes the signal, to raise it again after the shutdown: the exit status would be -15.
+        uvicorn would raise the signal again after the shutdown: the exit status would be -15.
         """
         self.config.app.switch.stopping = True  # type: ignore[union-attr]  # serve() passes a Hayhooks
         self.force_exit = self.force_exit or (self.should_exit and sig == signal.SIGINT)

@@ -1,10 +1,9 @@
-"""Run several worker processes that share one port. Each has a deployer of its own."""
+"""Run several worker processes that share one port, each with its own deployer."""
 
 import os
 from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
@@ -25,6 +24,9 @@ def serve_workers(settings: Settings) -> None:
     """Serve *settings* in ``settings.workers`` processes until SIGINT or SIGTERM."""
     log_exposure(settings)
     warn_if_missing()
+    options = server_options(settings)
+    if "timeout_worker_healthcheck" in signature(uvicorn.Config).parameters:  # since uvicorn 0.37
+        options["timeout_worker_healthcheck"] = _HEALTH_CHECK_TIMEOUT_S
     os.environ.update(settings.environment())  # inherited by the workers
     with TemporaryDirectory(prefix="hayhooks-") as directory:
         WorkerStateDir.announce(Path(directory))
@@ -32,16 +34,9 @@ def serve_workers(settings: Settings) -> None:
             "hayhooks.server.workers:worker",
             factory=True,
             workers=settings.workers,
-            **_health_check_options(),
-            **server_options(settings),
+            **options,
         )
         _Supervisor(config, sockets=[config.bind_socket()]).run()
-
-
-def _health_check_options() -> dict[str, Any]:
-    """Return the timeout of health checks, which uvicorn has since 0.37."""
-    known = "timeout_worker_healthcheck" in signature(uvicorn.Config).parameters
-    return {"timeout_worker_healthcheck": _HEALTH_CHECK_TIMEOUT_S} if known else {}
 
 
 def worker() -> Hayhooks:
@@ -54,10 +49,9 @@ def worker() -> Hayhooks:
 
 
 class _Supervisor(Multiprocess):
-    """uvicorn's supervisor, whose copy of the listening socket closes when the workers are told to stop.
+    """uvicorn's supervisor; it closes its listening socket when the workers must stop.
 
-    With the socket open the system goes on accepting connections that no worker serves, until the last worker ends
-    (tests/deployment/test_stopping.py fails without this). uvicorn offers no hook for it.
+    Else the system accepts connections that no worker serves: tests/deployment/test_stopping.py.
     """
 
     def terminate_all(self) -> None:
