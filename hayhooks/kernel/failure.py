@@ -15,31 +15,28 @@ _INTERNAL = (str(Path(__file__).parent.parent), str(Path(importlib.__file__).par
 
 
 def failure_of(revision: Revision, error: BaseException) -> Failure:
-    """Describe *error*, raised by the load of *revision*: the reason, the place in the user's code and a hint."""
+    """Describe *error*, raised by the load of *revision*."""
     if not isinstance(error, LoadError):
-        error = _load_error(error, revision)
+        message = " ".join(safe_str(error).split()) or "(no message)"
+        reason = f"{type(error).__name__}: {with_public_names(message)}"
+        try:
+            details = tracebacks.TracebackException.from_exception(error)
+            _drop_internal_frames(details)
+            error = LoadError(
+                reason,
+                traceback=with_public_names("".join(details.format())),
+                place=_place(error, str(revision.path)),
+                hint=_hint(error, revision),
+            )
+        # The user's own error classes may raise from any attribute: then only the frames can be shown.
+        except BaseException:
+            frames = "".join(tracebacks.format_tb(error.__traceback__))
+            error = LoadError(reason, traceback=with_public_names(frames))
     elif isinstance(error.__cause__, ModuleNotFoundError):
         error.hint = error.hint or _hint(error.__cause__, revision)
     place = error.place and Place(sendable(error.place.file), error.place.line, sendable(error.place.source))
     traceback, hint = sendable(error.traceback), sendable(error.hint)
     return Failure(revision, sendable(with_public_names(error.reason)), traceback, place, hint, time.time())
-
-
-def _load_error(error: BaseException, revision: Revision) -> LoadError:
-    message = " ".join(safe_str(error).split()) or "(no message)"
-    reason = f"{type(error).__name__}: {with_public_names(message)}"
-    try:
-        traceback = tracebacks.TracebackException.from_exception(error)
-        _drop_internal_frames(traceback)
-        return LoadError(
-            reason,
-            traceback=with_public_names("".join(traceback.format())),
-            place=_place(error, str(revision.path)),
-            hint=_hint(error, revision),
-        )
-    # The user's own error classes may raise from any attribute: then only the frames can be shown.
-    except BaseException:
-        return LoadError(reason, traceback=with_public_names("".join(tracebacks.format_tb(error.__traceback__))))
 
 
 def _drop_internal_frames(traceback: tracebacks.TracebackException) -> None:
@@ -52,7 +49,7 @@ def _drop_internal_frames(traceback: tracebacks.TracebackException) -> None:
 
 
 def _place(error: BaseException, folder: str) -> Place | None:
-    """Return the innermost place in *folder*: a syntax error's own line, else that of the last frame there."""
+    """Return the innermost place in *folder*, or a syntax error's own."""
     if isinstance(error, SyntaxError) and error.filename and error.filename.startswith(folder):
         return Place(error.filename, error.lineno or 1, (error.text or "").strip())
     for frame in reversed(tracebacks.extract_tb(error.__traceback__)):

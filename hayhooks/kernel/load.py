@@ -32,7 +32,7 @@ from hayhooks.kernel.isolation import (
     running_package,
     shared_modules,
 )
-from hayhooks.kernel.operations import Operation, TransportTypes, inspect_method
+from hayhooks.kernel.operations import TransportTypes, inspect_method
 from hayhooks.kernel.options import KernelOptions
 from hayhooks.kernel.shared_modules import named_modules
 from hayhooks.kernel.state import Deployment, DeploymentRuntime, Failure, Revision, RevisionKind
@@ -55,14 +55,9 @@ def load(
     build_routes: BuildRoutes,
     on_loop: OnLoop,
 ) -> Deployment | Failure:
-    """Run exactly the bytes that were scanned as *revision*, and make a deployment of them.
+    """Make a deployment of exactly the bytes that were scanned as *revision*.
 
-    Args:
-        revision: what to load.
-        options: the deployment's threads and limits, and the timeout of its ``check``.
-        transport: the serving layer's classes in annotations, see ``inspect_method``.
-        build_routes: makes the deployment's ``endpoints``; an error that it raises makes the revision a failure too.
-        on_loop: for what must be made on the serving loop, such as Haystack's async clients.
+    An error of *build_routes* makes it a failure too. *on_loop* is for Haystack's async clients and the like.
     """
     if revision.problem:
         return failure_of(revision, LoadError(revision.problem))
@@ -80,7 +75,7 @@ def load(
 
 
 def unload(deployment: Deployment, on_loop: OnLoop) -> None:
-    """Undo ``load``: teardown, close the pipelines, forget the modules. A failed step is logged, the rest is done."""
+    """Tear down the wrapper, close its pipelines, forget its modules; log a step that fails."""
     with running_package(deployment.package):
         steps: list[tuple[str, Callable[[], Any]]] = [("teardown()", deployment.wrapper.teardown)]
         if any(operation.on_loop for operation in deployment.operations.values()):
@@ -113,7 +108,15 @@ def _load(
         haystack_hooks.patch_from_dict()
         wrapper = _make_wrapper(revision, package)
         limits = options.limits.of(wrapper)
-        operations = _operations(wrapper, transport)
+        implemented = {  # methods that differ from the base class's: the wrapper class or setup has defined them
+            name: method
+            for name in OPERATIONS
+            if getattr(method := getattr(wrapper, name), "__func__", None) is not getattr(BasePipelineWrapper, name)
+        }
+        if not implemented:
+            listed = ", ".join(OPERATIONS[:4])
+            raise LoadError(f"{type(wrapper).__name__} implements none of {listed}: it could not answer any request")
+        operations = {name: inspect_method(method, transport) for name, method in implemented.items()}
         for warm_up in haystack_hooks.lifecycle_methods(wrapper, "warm_up"):
             warm_up()
         if any(operation.on_loop for operation in operations.values()):
@@ -138,12 +141,7 @@ def _load(
 
 
 def _make_wrapper(revision: Revision, package: str) -> BasePipelineWrapper:
-    """Make the wrapper of *revision* and run its ``setup``.
-
-    Raises:
-        LoadError: the revision has no wrapper class, or it cannot be used.
-        BaseException: whatever the user's code raises.
-    """
+    """Make the wrapper of *revision* and run its ``setup``."""
     wrapper: BasePipelineWrapper
     match revision.kind:
         case RevisionKind.FOLDER:
@@ -188,7 +186,7 @@ def _wrapper_class(package: str) -> type[BasePipelineWrapper]:
 
 
 def _yaml_wrapper(revision: Revision) -> YAMLPipelineWrapper:
-    """Make the wrapper of a YAML file, which may use Haystack's components and those of the shared modules it names."""
+    # The file may use Haystack's components and those of the shared modules that it names.
     content = revision.files[revision.path.name].source or b""
     dotted = sorted(name for name in named_modules(content) if name.partition(".")[0] in _HAYSTACK_PACKAGES)
     for module in ("haystack", *(name.rpartition(".")[0] for name in dotted)):  # one by one, see isolation.py
@@ -199,26 +197,7 @@ def _yaml_wrapper(revision: Revision) -> YAMLPipelineWrapper:
     return YAMLPipelineWrapper(content, file=str(revision.path), allowed_modules=tuple(revision.shared))
 
 
-def _operations(wrapper: BasePipelineWrapper, transport: TransportTypes) -> dict[str, Operation]:
-    """Describe the methods that differ from the base class's: the wrapper class or ``setup`` has defined them."""
-    implemented = {
-        name: method
-        for name in OPERATIONS
-        if getattr(method := getattr(wrapper, name), "__func__", None) is not getattr(BasePipelineWrapper, name)
-    }
-    if not implemented:
-        listed = ", ".join(OPERATIONS[:4])
-        raise LoadError(f"{type(wrapper).__name__} implements none of {listed}: it could not answer any request")
-    return {name: inspect_method(method, transport) for name, method in implemented.items()}
-
-
 def _check(wrapper: BasePipelineWrapper, timeout_s: float, on_loop: OnLoop) -> None:
-    """Run the wrapper's ``check``.
-
-    Raises:
-        LoadError: it returned False, timed out, or could not be run.
-        BaseException: whatever it raises.
-    """
     check = wrapper.check
     if type(wrapper).check is BasePipelineWrapper.check:
         return
@@ -239,7 +218,7 @@ def _check(wrapper: BasePipelineWrapper, timeout_s: float, on_loop: OnLoop) -> N
 
 
 async def _await_with_timeout(awaitable: Awaitable[Any], timeout_s: float) -> Any:
-    """Await *awaitable*; after the timeout do not wait for its end, since it may ignore the cancellation."""
+    # Not asyncio.timeout, which waits for the end of an awaitable that ignores the cancellation.
     task = asyncio.create_task(Outcome.awaited(awaitable))
     done, _ = await asyncio.wait({task}, timeout=timeout_s)
     if not done:
@@ -249,7 +228,7 @@ async def _await_with_timeout(awaitable: Awaitable[Any], timeout_s: float) -> An
 
 
 def _call_with_timeout(check: Callable[[], Any], timeout_s: float) -> Any:
-    """Call *check* in a thread of its own, which is abandoned after the timeout."""
+    """Call *check* in a thread, which is abandoned after the timeout."""
     outcomes: list[Outcome] = []
     call = partial(contextvars.copy_context().run, check)
     thread = threading.Thread(target=lambda: outcomes.append(Outcome.of(call)), name="hayhooks check", daemon=True)
@@ -265,7 +244,7 @@ def _check_timeout(timeout_s: float) -> LoadError:
 
 
 def _reopen_streams(name: str) -> None:
-    """Reopen stdout and stderr if the wrapper *name* closed them: every print in the process would fail."""
+    """Reopen stdout and stderr if the wrapper closed them: every print would fail."""
     closed = [stream for stream in _STANDARD_STREAMS if getattr(getattr(sys, stream), "closed", False)]
     for stream in closed:
         try:

@@ -55,7 +55,7 @@ Publish = Callable[[Snapshot, Callable[[], None]], None]
 
 @dataclass(slots=True, eq=False)
 class _LoadJob:
-    """One load of a revision, until its outcome is published. Only the reconciler's thread writes to it."""
+    """One load until its outcome is published. Only the reconciler's thread writes to it."""
 
     revision: Revision
     since: float  # Unix seconds
@@ -74,18 +74,10 @@ class _Finished:
 
 
 class Reconciler:
-    """Keeps a snapshot of what the pipelines directory asks for.
+    """Keeps the snapshot of the deployments in a pipelines directory, which is only read.
 
-    Args:
-        root: the pipelines directory. It is only read.
-        options: how to watch, load and retire.
-        publish: called with each new snapshot and with what to call once requests meet only that one.
-        build_routes: makes a deployment's endpoints, see ``load``.
-        transport: the serving layer's classes in annotations, see ``inspect_method``.
-        observe: called with each change, after it was published.
-        loop: the serving loop, for what has to run there.
-        reserved: names that deployments may not have.
-        given: revisions of pipelines given in code. Each keeps its name, whatever the directory contains.
+    It calls *publish* with each new snapshot and a function to call once requests meet only that one. The pipelines
+    *given* in code keep their names, whatever the directory contains.
     """
 
     def __init__(
@@ -142,15 +134,15 @@ class Reconciler:
 
     @property
     def directory(self) -> tuple[str, tuple[int, int]] | None:
-        """The real path of the pipelines directory, its device and inode, as of the last scan; None if unreadable."""
+        """The directory's real path, device and inode, as of the last scan; None if unreadable."""
         return None if self._last_scan.problem else next(iter(self._last_scan.roots.items()), None)
 
     def found(self, name: str) -> Revision | None:
-        """Return what was last read of *name*, deployed or not."""
+        """Return the revision of *name* that was read last, deployed or not."""
         return self._last_scan.revisions.get(name)
 
     def stop(self, timeout_s: float) -> None:
-        """Stop watching, retire every deployment, and wait for that for *timeout_s* at most."""
+        """Stop watching and retire every deployment; wait for *timeout_s* at most."""
         self._stopped.set()
         self.watch.stop()
         self._inbox.put(None)
@@ -173,8 +165,17 @@ class Reconciler:
                 self._receive(_RETRY_AFTER_S)
 
     def _reconcile(self, scope: ScanScope) -> None:
-        """Take one turn: scan, plan, cancel and start loads, publish what has changed."""
-        revisions = self._scan(scope)
+        """Take one turn: scan, plan, cancel and start loads, publish changes."""
+        began = time.thread_time()
+        self._last_scan = scan = self._scanner.scan(time.monotonic(), scope)
+        if scope.everything:
+            self.watch.full_scan_took(time.thread_time() - began)
+        self.watch.follow(scan.directories)
+        # A folder with the name of a given pipeline is a failure beside it, but not before that one serves: a name has
+        # one load at a time.
+        claimed = scan.revisions.keys() & self.snapshot.deployments.keys()
+        given = {name: revision for name, revision in self._given.items() if name not in claimed}
+        revisions = {**scan.revisions, **given}
         todo = plan(self.snapshot, self._loading(), revisions)
         for name in (*todo.forget, *todo.remove):
             self._cancel(name)
@@ -190,29 +191,14 @@ class Reconciler:
             forget=todo.forget,
             remove=todo.remove,
             loading=loading,
-            scanned=not self._last_scan.pending,
-            ready=not (self._last_scan.pending or loading) or self._is_late,
-            problem=self._last_scan.problem,
+            scanned=not scan.pending,
+            ready=not (scan.pending or loading) or self._is_late,
+            problem=scan.problem,
         )
         if snapshot is not self.snapshot:
             self._go_live(snapshot)
         for name in outcomes:  # not before they are published: if that failed, the next turn publishes them
             del self._jobs[name]
-
-    def _scan(self, scope: ScanScope) -> Mapping[str, Revision]:
-        """Scan, watch what the scan visited, and return what is wanted: the revisions on disk and those given in code.
-
-        A folder with the name of a given one is a failure beside it, but not before that one serves: a name has one
-        load at a time.
-        """
-        began = time.thread_time()
-        self._last_scan = scan = self._scanner.scan(time.monotonic(), scope)
-        if scope.everything:
-            self.watch.full_scan_took(time.thread_time() - began)
-        self.watch.follow(scan.directories)
-        claimed = scan.revisions.keys() & self.snapshot.deployments.keys()
-        given = {name: revision for name, revision in self._given.items() if name not in claimed}
-        return {**scan.revisions, **given}
 
     def _loading(self, without: Collection[str] = ()) -> dict[str, Loading]:
         jobs = {name: job for name, job in self._jobs.items() if name not in without}
@@ -226,31 +212,28 @@ class Reconciler:
                 self.retirement.add([job.outcome])
 
     def _start(self, revision: Revision, *, is_retry: bool = False) -> None:
-        """Load *revision* in a thread, as soon as the preload is done, in place of another load of its name."""
+        """Load *revision* once the preload is done, in place of another load of its name."""
         self._cancel(revision.name)
         self._jobs[revision.name] = job = _LoadJob(revision, time.time(), is_retry)
-        self._preloader.when_done(partial(self._loader_threads.submit, partial(self._run_job, job)))
 
-    def _run_job(self, job: _LoadJob) -> None:
-        """Load, in a loader thread, and report."""
-        if job.is_cancelled or self._stopped.is_set():
-            return
-        try:
-            outcome = self._load(job.revision)
-        except BaseException as error:  # a fault of ours: the name must not be loading for ever
-            reason = f"hayhooks failed to load it ({type(error).__name__}: {safe_str(error)})"
-            traceback = sendable("".join(tracebacks.format_tb(error.__traceback__)))
-            outcome = Failure(job.revision, reason, traceback, None, "", time.time())
-        self._inbox.put(_Finished(job, outcome))
-        if self._stopped.is_set() and isinstance(outcome, Deployment):  # nobody reads the inbox any more
-            self.retirement.add([outcome])
+        def run() -> None:  # in a loader thread
+            if job.is_cancelled or self._stopped.is_set():
+                return
+            try:
+                outcome = self._load(revision)
+            except BaseException as error:  # a fault of ours: the name must not be loading for ever
+                reason = f"hayhooks failed to load it ({type(error).__name__}: {safe_str(error)})"
+                traceback = sendable("".join(tracebacks.format_tb(error.__traceback__)))
+                outcome = Failure(revision, reason, traceback, None, "", time.time())
+            self._inbox.put(_Finished(job, outcome))
+            if self._stopped.is_set() and isinstance(outcome, Deployment):  # nobody reads the inbox any more
+                self.retirement.add([outcome])
+
+        self._preloader.when_done(partial(self._loader_threads.submit, run))
 
     def _publishable(self, revisions: Mapping[str, Revision]) -> dict[str, Deployment | Failure]:
-        """Return the outcomes to publish, by name.
-
-        A wrapper may have read data that changed during its load. So an outcome waits while its folder is changing, and
-        the load is repeated once if data was changed and changed back.
-        """
+        # A wrapper may have read data that changed during its load. So an outcome waits while its folder is changing,
+        # and the load is repeated once if data was changed and changed back.
         outcomes = {}
         for name, job in list(self._jobs.items()):
             if job.outcome is None:
@@ -272,7 +255,7 @@ class Reconciler:
         return time.monotonic() - self._began_at > _READY_AFTER_S
 
     def _go_live(self, snapshot: Snapshot) -> None:
-        """Publish *snapshot*; what it no longer holds is retired once requests meet only the new one."""
+        """Publish *snapshot*; retire replaced deployments once requests meet only the new ones."""
         before, serving = self.snapshot, snapshot.deployments
         released = [old for name, old in before.deployments.items() if serving.get(name) is not old]
         self._publish(snapshot, partial(self.retirement.add, released))
@@ -288,7 +271,7 @@ class Reconciler:
                     log.exception("An observer failed on a change of {}", change.name)
 
     def _wait_for_work(self) -> list[frozenset[str]]:
-        """Wait for a reason to scan again, and replace hanging threads meanwhile; returns the ticks."""
+        """Wait for a reason to scan again, replace stuck threads meanwhile, return the ticks."""
         while True:
             self._preloader.tick()
             self._loader_threads.tick()
@@ -301,7 +284,7 @@ class Reconciler:
                 return ticks
 
     def _receive(self, timeout_s: float) -> list[frozenset[str]]:
-        """Wait for messages, and take all there are; returns the ticks."""
+        """Wait for a message, take all there are, return the ticks."""
         ticks = []
         try:
             message = self._inbox.get(timeout=timeout_s)
@@ -319,7 +302,7 @@ class Reconciler:
             return ticks
 
     def _scope_of(self, ticks: list[frozenset[str]]) -> ScanScope:
-        """Return the folders that the changed paths concern, and those of finished loads; everything if in doubt."""
+        """Return the folders of the changed paths and of finished loads; everything if in doubt."""
         names = {name for name, job in self._jobs.items() if job.outcome is not None}
         root = real_path(self._root)
         for paths in ticks:

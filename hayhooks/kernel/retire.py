@@ -40,7 +40,6 @@ class _Drain:
     is_tearing_down: bool = False
 
     def retired(self) -> Retired:
-        """Say what it waits for."""
         revision = self.deployment.revision
         if self.is_tearing_down:
             return Retired(revision.name, revision.id, self.since, "teardown")
@@ -61,13 +60,9 @@ class _TornDown:
 
 
 class Retirement:
-    """Retires deployments that no new request can reach.
+    """Retires deployments that no new request can reach; requests are cancelled after *drain_s*.
 
-    Args:
-        unload: tears one down; runs in a thread of the retirement's own.
-        loop: the event loop of the requests, on which they are cancelled.
-        drain_s: how long requests may go on before they are cancelled. Threads cannot be: a deployment is not torn
-            down while one of its methods runs in one.
+    Threads cannot be cancelled: a deployment is not torn down while one of its methods runs in a thread.
     """
 
     def __init__(
@@ -91,14 +86,14 @@ class Retirement:
         return len(self._drains)
 
     def living(self) -> list[Retired]:
-        """Return the retired deployments that are still in memory, and why; the oldest first."""
+        """List the retired deployments that are still in memory, the oldest first."""
         with self._changed:
             draining = [drain.retired() for drain in self._drains]
             kept = [torn.retired for torn in self._torn_down if torn.retired.why and torn.wrapper() is not None]
         return sorted((*kept, *draining), key=lambda retired: retired.since)
 
     def add(self, deployments: Iterable[Deployment]) -> None:
-        """Tear each of *deployments* down when its last lease ends. Call this when no router has them any more."""
+        """Tear each of *deployments*, which no router has, down when its last lease ends."""
         for deployment in deployments:
             drain = _Drain(deployment, time.time(), time.monotonic() + self._drain_s)
             with self._changed:
@@ -107,7 +102,7 @@ class Retirement:
             deployment.runtime.leases.release_when_idle(partial(self._threads.submit, retire))
 
     def tick(self) -> None:
-        """Cancel requests that have drained for too long, and replace threads in which a teardown hangs."""
+        """Cancel requests that have drained for too long, and replace stuck threads."""
         now = time.monotonic()
         with self._changed:
             expired = [drain for drain in self._drains if drain.expires_at <= now and not drain.is_tearing_down]
@@ -144,7 +139,7 @@ class Retirement:
         self.collect_soon()
 
     def collect_soon(self) -> None:
-        """Free the memory of retired deployments and failed loads, when it has become quiet."""
+        """Free the memory of retired deployments and failed loads when it is quiet."""
         with self._changed:
             now = time.monotonic()
             self._collect_at = max(now + _COLLECT_WHEN_QUIET_FOR_S, self._collect_not_before)
@@ -154,7 +149,7 @@ class Retirement:
             threading.Thread(target=self._collect, name="hayhooks collect", daemon=True).start()
 
     def _collect(self) -> None:
-        """Wait until it is quiet, then collect: classes and modules are cycles, which nothing else frees."""
+        # Classes and modules are cycles, which nothing else frees.
         while True:
             with self._changed:
                 assert self._collect_by is not None
