@@ -94,7 +94,6 @@ def entries_named(root: Path, names: Collection[str]) -> dict[str, Path]:
 
 
 def _mode(path: str | Path) -> int:
-    """Return the file mode of *path*, links followed; 0 if there is nothing."""
     try:
         return os.stat(path).st_mode
     except OSError:
@@ -119,11 +118,8 @@ def identity_of(path: str | Path, *, follow_symlinks: bool = True) -> tuple[int,
 
 
 def real_path(path: str | Path) -> str:
-    """Return *path* without links; unchanged if a link on the way is removed while it is followed.
-
-    ``os.path.realpath`` raises then, between its look at a link and its reading of it.
-    """
+    """Return *path* without links; unchanged if a link on the way is removed while it is followed."""
     try:
         return os.path.realpath(path)
-    except OSError:
+    except OSError:  # raised between its look at a link and its reading of it
         return str(path)

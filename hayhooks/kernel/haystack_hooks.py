@@ -15,11 +15,10 @@ _PATTERN = f"{PREFIX}*"
 
 
 def patch_from_dict() -> None:
-    """Let ``Pipeline.loads`` build the components of wrapper folders; does nothing until Haystack is imported.
+    """Let ``Pipeline.loads`` build the components of wrapper folders, once Haystack is imported.
 
-    In YAML, a component beside the wrapper is named as the wrapper imports it, ``type: helper.Doubler``. Haystack
-    imports the full name and checks the class against the text, so the text has to name the private module. Haystack
-    has no hook for that, so we wrap ``Pipeline.from_dict``, which ``load`` and ``loads`` call too.
+    YAML names a component beside the wrapper as the wrapper imports it, ``type: helper.Doubler``. Haystack has no hook
+    to put the private module there, so we wrap ``Pipeline.from_dict``, which ``load`` and ``loads`` call too.
     """
     pipeline = getattr(sys.modules.get("haystack.core.pipeline.base"), "PipelineBase", None)
     if pipeline is None or hasattr(pipeline.from_dict, _ORIGINAL):
@@ -50,7 +49,7 @@ def restore_from_dict() -> None:
 
 
 def forget_components(package: str) -> None:
-    """Drop the components of *package* from Haystack's registry, which would keep its modules alive."""
+    """Drop the components of *package* from Haystack's registry: it would keep modules alive."""
     component = getattr(sys.modules.get("haystack.core.component.component"), "component", None)
     if component is not None:
         for path in [path for path in list(component.registry) if path.startswith(package + ".")]:

@@ -20,7 +20,7 @@ ResultKind = Literal["value", "stream", "events", "response", "anything"]
 
 @dataclass(frozen=True, slots=True)
 class TransportTypes:
-    """Classes in annotations that mean something to the serving layer, which names them; none of them is JSON."""
+    """Classes in annotations that mean something to the serving layer; none of them is JSON."""
 
     headers: type  # of a parameter `headers` that the server fills
     upload: type  # of a parameter that takes an uploaded file
@@ -55,10 +55,7 @@ def inspect_method(method: Callable[..., Any], transport: TransportTypes) -> Ope
     """Describe the bound *method*.
 
     A parameter without annotation takes any JSON, one named ``files`` uploaded files. ``**kwargs`` takes all other
-    fields, ``**kwargs: Unpack[...]`` those of a TypedDict.
-
-    Raises:
-        TypeError: a parameter has a type that JSON cannot express, or is positional-only.
+    fields, ``**kwargs: Unpack[...]`` those of a TypedDict. TypeError: JSON cannot express a parameter's type.
     """
     name = method.__name__
     documentation = docstring_parser.parse(inspect.cleandoc(method.__doc__ or ""))  # not an inherited one
@@ -107,7 +104,12 @@ class _ParameterSet:
     def add(self, parameter: inspect.Parameter) -> None:
         match parameter.kind:
             case parameter.VAR_KEYWORD:
-                self._add_keywords(parameter.name)
+                keywords = self.hints.get(parameter.name)
+                if typing.get_origin(keywords) is not Unpack:
+                    self.takes_any = True
+                    return
+                for item, annotation in self.schema_types.items(typing.get_args(keywords)[0]).items():
+                    self.fields[item], self.hints[item] = annotation, bare_item(annotation)
             case parameter.POSITIONAL_ONLY:
                 raise TypeError(
                     f"{self.method}(): parameter {parameter.name!r} is positional-only, but requests pass arguments "
@@ -117,13 +119,6 @@ class _ParameterSet:
                 pass  # requests pass names
             case _:
                 self._add_named(parameter)
-
-    def _add_keywords(self, name: str) -> None:
-        if typing.get_origin(self.hints.get(name)) is not Unpack:
-            self.takes_any = True
-            return
-        for item, annotation in self.schema_types.items(typing.get_args(self.hints[name])[0]).items():
-            self.fields[item], self.hints[item] = annotation, bare_item(annotation)
 
     def _add_named(self, parameter: inspect.Parameter) -> None:
         name, annotation = parameter.name, self.hints.get(parameter.name, Any)
@@ -145,7 +140,7 @@ class _ParameterSet:
         self.fields[name] = Required[described] if required else NotRequired[described]
 
     def field_adapters(self) -> dict[str, TypeAdapter[dict[str, Any]]]:
-        """Return an adapter for each field alone, to try a form's text with; none for a field that takes anything."""
+        """Return an adapter for each field that has a type, to try a form's text with."""
         return {
             name: _arguments_adapter(self.method, {name: annotation}, takes_any=False)
             for name, annotation in self.fields.items()
@@ -154,7 +149,7 @@ class _ParameterSet:
 
 
 def _type_hints(method: Callable[..., Any]) -> dict[str, Any]:
-    """Evaluate the annotations; one that cannot be (imported for type checkers only) means any JSON."""
+    """Evaluate the annotations; one imported for type checkers only means any JSON."""
     try:
         return typing.get_type_hints(method, include_extras=True)
     except Exception:  # evaluating annotations runs user code
@@ -201,7 +196,6 @@ def _result_adapter(annotation: Any, schema_types: SchemaTypes, transport: Trans
 def _result_kinds(
     method: Callable[..., Any], annotation: Any, special: Mapping[type, ResultKind]
 ) -> frozenset[ResultKind]:
-    """Return the kinds of results that a method with the return *annotation* can give."""
     if inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method):
         return frozenset({"stream"})
     origin = typing.get_origin(annotation) or annotation

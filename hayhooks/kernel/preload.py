@@ -1,8 +1,7 @@
 """Preload: import Haystack before the first load, and exclude it from garbage collections.
 
 A full collection stops all threads for tens of milliseconds once Haystack is imported. After ``gc.freeze()``
-collections skip every object that exists at that moment, but those objects are never freed. So we freeze after Haystack
-and before the first wrapper: revisions must be freed.
+collections skip the objects of that moment, which are never freed. So we freeze before the first wrapper is loaded.
 """
 
 import ast
@@ -23,15 +22,10 @@ _PACKAGES = ("haystack", "haystack_integrations")
 
 
 class Preloader:
-    """Run the preload once; functions given to ``when_done`` are called afterwards.
-
-    Args:
-        freeze: whether the process is ours, so that we may freeze its objects. Otherwise there is nothing to preload.
-        stuck_after_s: after this time loads start without the preload.
-    """
+    """Runs the preload once, only in a process of our own, whose objects we may *freeze*."""
 
     def __init__(self, *, freeze: bool, stuck_after_s: float = 20.0) -> None:
-        self._stuck_after_s = stuck_after_s
+        self._stuck_after_s = stuck_after_s  # after this time loads start without the preload
         self._lock = threading.Lock()  # guards everything below
         self._done = not freeze
         self._started_at: float | None = None
@@ -89,11 +83,7 @@ class Preloader:
 
 
 def _haystack_imports(revision: Revision) -> Iterator[str]:
-    """Yield the dotted names that the code of *revision* imports from Haystack.
-
-    At the top level of a module that is every name. Of imports elsewhere, which may never run, only those of
-    ``haystack`` itself count: some parts take seconds.
-    """
+    """Yield the dotted names that the code of *revision* imports from Haystack."""
     for path, file in revision.files.items():
         # Files further down may be scripts and tests that nobody imports here.
         if "/" in path or not path.endswith(".py") or not file.source or b"haystack" not in file.source:
@@ -102,6 +92,7 @@ def _haystack_imports(revision: Revision) -> Iterator[str]:
         if tree is None:  # its load reports the syntax error
             continue
         yield from (name for name in _names(tree.body) if name.partition(".")[0] in _PACKAGES)
+        # Imports below the top level may never run, and some parts take seconds: only those of haystack itself count.
         yield from (name for name in _names(ast.walk(tree)) if (name.rpartition(".")[0] or name) == "haystack")
 
 

@@ -1,4 +1,4 @@
-"""Process hooks: what serving changes in the whole process, in one list, installed and undone together."""
+"""Process hooks: the effects of serving on the whole process, installed and undone together."""
 
 import threading
 from collections.abc import Sequence
@@ -13,19 +13,15 @@ _installed: list["ProcessHooks"] = []  # one for each application that runs in t
 
 
 class ProcessHooks:
-    """Install what serving needs in any process; undo it when the last application ends.
+    """The process-wide effects of serving; the last application that ends undoes them.
 
     - A finder in ``sys.meta_path``: it imports the private packages of revisions (``open_package`` installs it).
     - *python_path* in ``sys.path``, and a finder before Python's: shared modules are compiled from source, in versions.
     - A patch of Haystack's ``Pipeline.from_dict``: YAML of a wrapper names components beside it (``haystack_hooks``).
-    - An audit hook: what a wrapper writes into its own folder must not reload it. Python cannot remove it; it stays
-      without effect.
+    - An audit hook: a wrapper's writes into its own folder must not reload it. Python keeps it, without effect.
     - A thread that imports public modules: Haystack's lazy imports break when two threads run them (``isolation``).
 
-    ``hayhooks.server.process`` adds what only a process of our own gets.
-
-    Args:
-        python_path: directories of shared modules.
+    ``hayhooks.server.process`` adds those that only a process of our own gets.
     """
 
     def __init__(self, python_path: Sequence[str] = ()) -> None:
@@ -40,7 +36,7 @@ class ProcessHooks:
             patch_from_dict()
 
     def uninstall(self) -> None:
-        """Undo what no other application needs."""
+        """Undo all that no other application needs."""
         with _lock:
             _installed.remove(self)
             needed = {root for hooks in _installed for root in hooks.python_path}

@@ -51,7 +51,7 @@ EVERYTHING = ScanScope(everything=True)
 
 @dataclass(frozen=True, slots=True)
 class ScanResult:
-    """What is on disk, as of one scan."""
+    """The revisions on disk, as of one scan."""
 
     revisions: Mapping[str, Revision]
     roots: Directories  # the pipelines directory first, and its parent where that must be watched
@@ -77,26 +77,16 @@ class _Tracked:
 
 
 class Scanner:
-    """Scans a pipelines directory again and again. For one thread.
-
-    Args:
-        root: the pipelines directory.
-        reserved: names that would clash with a route of the server.
-        taken: names given in code; with any, the directory may be missing.
-        python_path: directories of shared modules.
-        only: the one name to look for; all if None.
-        debounce_s: a folder is read when nothing in it has changed for this long.
-        removal_grace_s: a name is gone when it has been absent for this long.
-    """
+    """Scans a pipelines directory again and again. For one thread."""
 
     def __init__(
         self,
         root: Path,
         *,
-        reserved: Collection[str] = (),
-        taken: Collection[str] = (),
+        reserved: Collection[str] = (),  # names of the server's routes
+        taken: Collection[str] = (),  # names given in code; with any, the directory may be missing
         python_path: Sequence[str] = (),
-        only: str | None = None,
+        only: str | None = None,  # the one name to look for
         debounce_s: float,
         removal_grace_s: float,
     ) -> None:
@@ -115,7 +105,7 @@ class Scanner:
         self._last: ScanResult | None = None  # None if something has changed since
 
     def scan(self, now: float, scope: ScanScope) -> ScanResult:
-        """Look at the folders of *scope*; *now* is a monotonic clock's seconds. The directory is always listed."""
+        """List the directory and look at the folders of *scope*, at the monotonic time *now*."""
         self._scanned_at = now
         try:
             listing = candidates(self._root)
@@ -138,7 +128,7 @@ class Scanner:
         return self._result("")
 
     def read_one(self, name: str, path: Path, now: float) -> Revision | None:
-        """Read *path*, in any directory, as the deployment *name*; None if it is not one, or is still changing."""
+        """Read *path* as the deployment *name*; None if it is not one, or is still changing."""
         self._python_path.look()
         self._observe(name, [path], now)
         tracked = self._tracked.get(name)
@@ -149,7 +139,7 @@ class Scanner:
         return name in self._pending
 
     def changed_at(self, name: str) -> float:
-        """Return when the present state of *name* was first seen: the last scan for one that is gone."""
+        """Return the time when the present state of *name* was first seen."""
         tracked = self._tracked.get(name)
         return tracked.changed_at if tracked else self._scanned_at
 
@@ -276,7 +266,7 @@ class Scanner:
 
 
 def _imports(revision: Revision) -> frozenset[str]:
-    """Return what the code of *revision* imports from outside its folder."""
+    """Return the names that the code of *revision* imports from outside its folder."""
     sources = {path: file.source for path, file in revision.files.items() if file.source is not None}
     if revision.kind is RevisionKind.YAML:
         return frozenset().union(*map(named_modules, sources.values()))

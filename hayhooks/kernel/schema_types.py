@@ -65,7 +65,7 @@ class SchemaTypes:
         ]
 
     def convert(self, annotation: Any, within: frozenset[Any] = frozenset()) -> Any:
-        """Replace those classes in *annotation*; *within* are the TypedDicts around it, which may hold themselves."""
+        """Replace those classes in *annotation*; *within* are the TypedDicts around it."""
         origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
         if origin is None:
             if isinstance(annotation, type) and issubclass(annotation, self._upload):
@@ -93,7 +93,6 @@ class SchemaTypes:
         }
 
     def _typed_dict(self, cls: Any, within: frozenset[Any]) -> Any:
-        """Convert *cls*; return it unchanged if nothing in it is replaced, or if it cannot be evaluated."""
         try:
             hints, converted = typing.get_type_hints(cls, include_extras=True), self.items(cls, within)
         except Exception:  # evaluating annotations runs user code

@@ -50,7 +50,7 @@ class TreeStat:
 
     @property
     def newest_ctime_ns(self) -> int:
-        """When a file changed last, by the file system's clock; 0 without files."""
+        """The latest change of a file, by the file system's clock; 0 without files."""
         return max((stamp.ctime_ns for stamp in self.stamps.values()), default=0)
 
     @property
@@ -60,7 +60,7 @@ class TreeStat:
 
 
 def stat_tree(name: str, paths: Sequence[Path], name_problem: str) -> TreeStat:
-    """Stat all files of the entries *paths*, which claim *name*; *name_problem* says why nothing may have it."""
+    """Stat all files of the entries *paths*, which claim *name*."""
     claims = [(path, problem) for path in paths if (problem := entry_problem(path)) is not None]
     if not claims:
         return TreeStat(paths[0], directories=_directories_among(paths), is_deployment=False)
@@ -72,7 +72,11 @@ def stat_tree(name: str, paths: Sequence[Path], name_problem: str) -> TreeStat:
     if not problem:
         try:
             if path.suffix in YAML_SUFFIXES and not path.is_dir():
-                return _stat_file(path)
+                # Its directory is watched anyway; where it is a link, its target's is watched too.
+                places = {str(path.parent), os.path.dirname(real_path(path))} if path.is_symlink() else set()
+                watched = {real_path(place): identity_of(place) for place in places}
+                stamps = {path.name: Stamp.of(os.stat(path))}
+                return TreeStat(path, stamps, directories=watched, kind=RevisionKind.YAML)
             walk = _Walk(path)
             written = frozenset(walk.self_written)
             directories, is_truncated = walk.directories, walk.is_truncated
@@ -85,21 +89,13 @@ def stat_tree(name: str, paths: Sequence[Path], name_problem: str) -> TreeStat:
 
 
 def is_code(path: str, kind: RevisionKind) -> bool:
-    """Whether the file *path* of a deployment of that *kind* runs, as opposed to data."""
+    """Whether the file *path* of a deployment of that *kind* runs; others are data."""
     return kind is RevisionKind.YAML or path.endswith(".py")
 
 
 def _directories_among(paths: Sequence[Path]) -> Directories:
     identities = {path: identity_of(path) for path in paths if path.is_dir()}
     return {cached_realpath(str(path), identity): identity for path, identity in identities.items()}
-
-
-def _stat_file(path: Path) -> TreeStat:
-    """Stat a pipeline in YAML. Its directory is watched anyway; where it is a link, its target's is watched too."""
-    stamp = Stamp.of(os.stat(path))
-    places = {str(path.parent), os.path.dirname(real_path(path))} if path.is_symlink() else set()
-    directories = {real_path(place): identity_of(place) for place in places}
-    return TreeStat(path, {path.name: stamp}, directories=directories, kind=RevisionKind.YAML)
 
 
 class _Walk:
@@ -126,7 +122,7 @@ class _Walk:
                 self.stamps, self.directories = stamps, directories
 
     def _visit(self, prefix: str, top: str, top_identity: tuple[int, int], max_files: int) -> list[tuple[str, str]]:
-        """Visit *top* and all below it; returns the links to directories, with their prefixes."""
+        """Visit *top* and all below it; return the links to directories, with their prefixes."""
         links: list[tuple[str, str]] = []
         to_visit = deque([(prefix, top, cached_realpath(top, top_identity))])
         while to_visit:
@@ -190,7 +186,7 @@ def _entries(prefix: str, directory: str) -> Iterator[tuple[str, os.DirEntry[str
 
 
 def cached_realpath(directory: str, identity: tuple[int, int]) -> str:
-    """Return the real path of *directory*, found once for each *identity*: it costs a system call for each part."""
+    """Return the real path of *directory*, found once for each *identity*."""
     real = _known_real_path(directory, identity)
     if real != directory and identity_of(real) != identity:  # the target was renamed, and the link flipped to it
         _known_real_path.cache_clear()
@@ -198,13 +194,13 @@ def cached_realpath(directory: str, identity: tuple[int, int]) -> str:
     return real
 
 
-@lru_cache(maxsize=10_000)
+@lru_cache(maxsize=10_000)  # each part of a path costs a system call
 def _known_real_path(directory: str, identity: tuple[int, int]) -> str:
     return real_path(directory)
 
 
 def watch_roots(root: Path) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Yield the root to watch, and its parent where a link to the root may flip or the root may come back."""
+    """Yield the root to watch, and its parent if the root is a link or missing."""
     for directory in (root, root.parent) if root.is_symlink() or not root.is_dir() else (root,):
         if directory.is_dir():
             yield real_path(directory), identity_of(directory)

@@ -1,4 +1,4 @@
-"""State: the values that the kernel passes on, and pure functions on them: `plan`, `advance`, `changes`."""
+"""State: the kernel's immutable values, and pure functions on them: `plan`, `advance`, `changes`."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,7 +15,7 @@ from hayhooks.kernel.threads import DaemonThreadPool
 
 
 class Stamp(NamedTuple):
-    """The stat fields of a file that change with its content: it need not be read to see that it is the same."""
+    """The stat fields of a file that change with its content."""
 
     device: int
     inode: int
@@ -73,7 +73,7 @@ class Revision:
         return self.fingerprint[:12]
 
     def changed_since(self, before: "Revision | None") -> tuple[str, ...]:
-        """List the files that differ from *before*, removed ones included, in order; none without a *before*."""
+        """List the files that differ from *before*, removed ones included; none without a *before*."""
         if before is None:
             return ()
         ours, theirs = self._digests(), before._digests()
@@ -121,7 +121,7 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A revision that would not load, and why. Text only: an exception would keep the failed modules alive."""
+    """A revision that would not load, and the reason as text."""
 
     revision: Revision
     reason: str
@@ -167,10 +167,7 @@ class Snapshot:
             object.__setattr__(self, name, MappingProxyType(dict(sorted(getattr(self, name).items()))))
 
     def state(self, name: str) -> str:
-        """Return the state of *name*, which the directory has: ``serving``, ``stale``, ``failed`` or ``loading``.
-
-        ``loading`` only where nothing serves: a deployment that is being replaced serves until then.
-        """
+        """Return the state of *name*: ``serving``, ``stale``, ``failed`` or ``loading``."""
         if name in self.deployments:
             return "stale" if name in self.failures else "serving"
         return "loading" if name in self.loading else "failed"
@@ -178,7 +175,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What happened to one name: for the log, the metrics and ``hayhooks dev``."""
+    """A change of one name, for the log, the metrics and ``hayhooks dev``."""
 
     name: str
     outcome: Deployment | Failure | None  # None: it was removed, or its failure is over
@@ -189,7 +186,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do to bring the snapshot up to the directory; false when there is nothing to do."""
+    """The steps that bring the snapshot up to the directory; false without any."""
 
     load: tuple[Revision, ...] = ()
     forget: tuple[str, ...] = ()  # names whose failure or load is obsolete: the files are those that serve again
@@ -200,11 +197,9 @@ class Plan:
 
 
 def plan(snapshot: Snapshot, loading: Mapping[str, Loading], revisions: Mapping[str, Revision]) -> Plan:
-    """Compare *snapshot*, and the loads that are running, with the *revisions* on disk.
-
-    A revision that serves, is being loaded or is known to fail is not loaded again: a broken folder costs one
-    attempt per save and not one per tick, and a save that takes everything back costs none.
-    """
+    """Compare *snapshot* and the running loads with the *revisions* on disk."""
+    # A revision that serves, is being loaded or is known to fail is not loaded again: a broken folder costs one attempt
+    # per save and not one per tick, and a save that takes everything back costs none.
     serving = {name: deployment.revision.fingerprint for name, deployment in snapshot.deployments.items()}
     failed = {name: failure.revision.fingerprint for name, failure in snapshot.failures.items()}
     in_progress = {name: load.revision.fingerprint for name, load in loading.items()}
@@ -231,11 +226,9 @@ def advance(
     ready: bool = False,
     problem: str = "",
 ) -> Snapshot:
-    """Return the snapshot after *outcomes* were added and the names in *remove* taken out.
+    """Return *snapshot* with *outcomes*, without the names in *remove*, without the failures in *forget*.
 
-    A deployment replaces the one before it and ends the failure of its name. A failure leaves the deployment before
-    it in place. *forget* ends failures alone. The result is *snapshot* itself when nothing differs; its generation is
-    one higher when deployments or failures differ.
+    A failure leaves the deployment of its name in place. The result is *snapshot* itself when nothing differs.
     """
     deployments, failures = dict(snapshot.deployments), dict(snapshot.failures)
     for outcome in outcomes:

@@ -1,7 +1,7 @@
 """Watch: tick when something may have changed. A tick is a hint, never the truth.
 
-Events can be lost (network mounts, a full inotify queue, a change made before the watch began); a full scan finds
-everything. So there is also a tick without paths every poll interval, less often where full scans take long.
+Events can be lost, on network mounts for example; a full scan finds everything. So there is also a tick without paths
+every poll interval, less often where full scans take long.
 """
 
 import os
@@ -27,7 +27,7 @@ _MAX_POLL_INTERVAL_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class WatchState:
-    """How changes are noticed at the moment."""
+    """The sources of ticks at the moment."""
 
     directories: int  # that raise events; 0: only polling finds changes
     poll_interval_s: float
@@ -35,13 +35,7 @@ class WatchState:
 
 
 class Watch:
-    """Watches directories in a thread of its own.
-
-    Args:
-        tick: called in that thread with the changed paths, and with none every *poll_interval_s*.
-        poll_interval_s: grows while there are events and full scans are slow.
-        events: whether to ask the file system for events at all.
-    """
+    """Calls *tick* in a thread with the changed paths, and with none every *poll_interval_s*."""
 
     # Not watchfiles.awatch: it borrows from the thread pool that requests use, and starved with 60 of them blocked.
 
@@ -62,10 +56,8 @@ class Watch:
         self._thread.start()
 
     def follow(self, directories: Mapping[str, tuple[int, int]]) -> None:
-        """Watch *directories* (real path: device and inode) from now on, not what lies below them.
-
-        The identities show that a directory was replaced by another of its name, which has to be watched anew.
-        """
+        """Watch *directories* (real path: device and inode) from now on, but none below them."""
+        # The identity shows that a directory was replaced by another of its name, which has to be watched anew.
         if directories != self._directories or any(os.path.isdir(directory) for directory in self._absent):
             self._directories = directories
             self._renew.set()
@@ -75,7 +67,7 @@ class Watch:
         self._rest_s = min(cpu_s / _MAX_SCAN_SHARE, _MAX_POLL_INTERVAL_S)
 
     def stop(self) -> None:
-        """End the thread, within some milliseconds."""
+        """End the thread."""
         self._stopped = True
         self._renew.set()
         if self._thread.is_alive():
@@ -133,7 +125,7 @@ class Watch:
                         return
 
     def _note_watched(self, wanted: int, watched: int) -> None:
-        """Set the state: the backend silently skips directories when the system has no watches left."""
+        # The backend silently skips directories when the system has no watches left.
         problem = ""
         if watched < wanted:
             problem = f"only {watched} of {wanted} directories can be watched, see fs.inotify.max_user_watches"
@@ -153,7 +145,7 @@ class Watch:
 
 
 def _inotify_watches() -> dict[str, int]:
-    """Count the watches of each inotify descriptor of this process; empty where there is no Linux."""
+    """Count the watches of each inotify descriptor of this process; none without Linux."""
     watches = {}
     with suppress(OSError):
         for descriptor in os.listdir("/proc/self/fdinfo"):
