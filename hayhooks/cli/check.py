@@ -1,4 +1,4 @@
-"""``hayhooks pipeline check``: load a wrapper in a separate process and print what it would serve."""
+"""``hayhooks pipeline check``: load a wrapper in a separate process."""
 
 import json
 import os
@@ -23,7 +23,7 @@ Finding = dict[str, Any]
 
 
 def check(settings: Settings, path: Path, *, name: str, timeout_s: float, as_json: bool) -> int:
-    """Print what the folder or YAML file *path* would serve as *name*; return 1 if it does not load."""
+    """Print the result of loading *path* as *name*; return 1 if it does not load."""
     with progress(f"Loading {path.name}"):
         finding = check_in_process(settings, path, name=name, timeout_s=timeout_s)
     if as_json:
@@ -63,7 +63,7 @@ def show_failure(finding: Finding) -> None:
 
 
 def check_in_process(settings: Settings, path: Path, *, name: str, timeout_s: float) -> Finding:
-    """Load *path* in a separate process; ``check_process`` lists the keys of the finding."""
+    """Load *path* in a separate process; ``check_process`` lists the result's keys."""
     reader, writer = os.pipe()
     lifeline, our_end = os.pipe()
     # -P: as in the server, nothing in the working directory shadows installed packages.
@@ -101,7 +101,7 @@ def check_in_process(settings: Settings, path: Path, *, name: str, timeout_s: fl
 
 
 def _read_line(process: "subprocess.Popen[bytes]", descriptor: int, timeout_s: float) -> bytes | None:
-    """Read one line from *descriptor*: empty if *process* ends without one, None after *timeout_s*."""
+    """Read one line: empty if *process* ends without one, None after *timeout_s*."""
     line = b""
     end = time.monotonic() + timeout_s
     while not line.endswith(b"\n"):

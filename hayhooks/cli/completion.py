@@ -1,4 +1,4 @@
-"""``hayhooks completion``: shell completion of commands, options and deployments' names."""
+"""``hayhooks completion``: complete commands, options and names in a shell."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Copy a wrapper's folder unchanged: binary files, dot files, modes, and links as links."""
+"""Copy a wrapper's folder unchanged, with modes, and links as links."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ def files_in(source: Path) -> list[str]:
 
 
 def copy(source: Path, target: Path, paths: list[str], copied: Callable[[], None]) -> list[str]:
-    """Copy *paths* from ``files_in`` to the new folder *target*, calling *copied* after each.
+    """Copy *paths* to the new folder *target*, calling *copied* after each.
 
     Returns:
         The special files that were skipped: sockets, FIFOs, devices.

@@ -1,4 +1,4 @@
-"""``hayhooks pipeline deploy-files``, ``deploy`` and ``undeploy``: change the directory and report the result."""
+"""``hayhooks pipeline deploy-files``, ``deploy`` and ``undeploy``."""
 
 import json
 import os
@@ -37,7 +37,7 @@ class DeployOptions:
 
 
 def deploy_files(settings: Settings, source: Path, *, name: str, as_link: bool, options: DeployOptions) -> int:
-    """Deploy a copy of a folder or a link to it; return 1 if the server cannot load it."""
+    """Deploy a copy of a folder, or a link; return 1 if the server cannot load it."""
     source = source.absolute()
     if not (source / WRAPPER_FILE).is_file():
         raise CommandError(f"{source} has no {WRAPPER_FILE}: a wrapper's folder needs one")
@@ -123,7 +123,7 @@ def usable_name(name: str, hint: str = " (-n NAME)") -> str:
 
 
 def with_description(content: bytes, description: str) -> bytes:
-    """Set the top-level key ``description`` in *content*, a YAML mapping in block style."""
+    """Set the key ``description`` in *content*, a YAML mapping in block style."""
     import yaml  # noqa: PLC0415 - only needed here
 
     try:
@@ -188,7 +188,7 @@ def _report(settings: Settings, target: Path, name: str, options: DeployOptions,
 
 
 def _check(settings: Settings, path: Path, name: str, options: DeployOptions) -> None:
-    """Load *path* in a separate process; print the reason and exit if it does not load."""
+    """Load *path* in a separate process; exit with the reason if it does not load."""
     if not options.checked:
         return
     with progress(f"Loading {path.name}"):

@@ -53,7 +53,7 @@ def dev(settings: Settings, path: Path | None) -> int:
 
 
 def _single_name(path: Path) -> str | None:
-    """Return the name of the one deployment at *path*; None if *path* is a directory of them."""
+    """Return the name of the deployment at *path*; None for a directory of them."""
     if path.is_dir():
         return path.name if (path / WRAPPER_FILE).is_file() else None
     if path.suffix not in YAML_SUFFIXES:

@@ -26,12 +26,12 @@ def directory_option(command: Command) -> Command:
 
 
 def directory_and_server_options(command: Command) -> Command:
-    """Add the options of commands that change the directory and ask the server, if one runs."""
+    """Add the options for the pipelines directory and the server's address."""
     return directory_option(server_options(command))
 
 
 def settings_of(options: dict[str, Any]) -> "Settings":
-    """Return the settings, overridden by *options*; exit with status 2 if one is invalid."""
+    """Return the settings, overridden by *options*; exit with status 2 on errors."""
     from pydantic import ValidationError  # noqa: PLC0415 - --help must stay fast
 
     from hayhooks.settings import ENV_FILE, Settings, problems  # noqa: PLC0415 - --help must stay fast

@@ -1,4 +1,4 @@
-"""Output of commands: results on standard output, errors and progress on standard error.
+"""Output of commands: results on stdout, errors and progress on stderr.
 
 Coloured in a terminal, plain in a pipe. Rich is imported only where it draws, so that scripts need not wait for it.
 """

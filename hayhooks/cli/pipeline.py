@@ -1,4 +1,4 @@
-"""``hayhooks pipeline``: commands on the pipelines directory. Each imports its implementation when it is called."""
+"""``hayhooks pipeline``: thin commands; each imports its implementation when called."""
 
 import sys
 from pathlib import Path

@@ -76,7 +76,7 @@ class PipelinesDirectory:
 
 
 class StagingDir:
-    """The staging directory of one command, with at most one entry in ``new`` and ``old``."""
+    """The staging directory of one command; ``new`` and ``old`` hold up to one entry."""
 
     def __init__(self, root: Path, path: Path) -> None:
         self.root = root
@@ -204,7 +204,7 @@ def _make_writable(directory: str) -> None:
 
 @contextmanager
 def reporting_os_errors(what: str) -> Iterator[None]:
-    """Turn an ``OSError`` in the block into a ``CommandError`` that begins with *what*."""
+    """Turn an ``OSError`` into a ``CommandError`` that begins with *what*."""
     try:
         yield
     except OSError as error:

@@ -12,7 +12,7 @@ from hayhooks.settings import Settings
 
 
 def status(settings: Settings, *, as_json: bool) -> int:
-    """Print the running server's deployments; return the exit status that --help lists."""
+    """Print the server's deployments; return the exit status that --help lists."""
     try:
         body = Server(settings).status()
     except NoAnswerError as error:

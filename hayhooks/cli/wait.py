@@ -50,7 +50,7 @@ def wait_until_loaded(
 
 
 def wait_until_released(server: Server, name: str, timeout_s: float) -> str:
-    """Wait until *name* is not served, then for its requests; return those in progress."""
+    """Wait until *name* is released; return its requests still in progress."""
     end = time.monotonic() + timeout_s
 
     def is_removed() -> bool:

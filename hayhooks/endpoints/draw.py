@@ -1,4 +1,4 @@
-"""``/draw/{name}``: a deployment's pipelines as Mermaid text, or as SVG if the extra ``draw`` is installed.
+"""``/draw/{name}``: pipelines as Mermaid text, or as SVG with the extra ``draw``.
 
 Haystack's own ``draw`` is not used: it asks a remote service, and does not escape names.
 """
@@ -107,11 +107,9 @@ _PLAIN = frozenset(" .,:_-+/()[]→")
 
 
 def mermaid(wrapper: Any) -> str:
-    """Return the Haystack pipelines and agents among the attributes of *wrapper* as one Mermaid flowchart.
+    """Draw the pipelines and agents of *wrapper* as one Mermaid flowchart, "" if none.
 
-    Returns:
-        Components, their connections with names and types, inputs and outputs. Each of several pipelines is in a frame
-        with its attribute's name. "" if there is no pipeline.
+    Each of several pipelines is in a frame with its attribute's name.
     """
     ids = {id(pipeline) for pipeline in pipelines(wrapper)}
     by_id = {id(value): (name, value) for name, value in reversed(vars(wrapper).items()) if id(value) in ids}
@@ -126,12 +124,7 @@ def mermaid(wrapper: Any) -> str:
 
 
 def svg(text: str) -> bytes:
-    """Render Mermaid's *text* as SVG, without scripts, links and foreign objects.
-
-    Raises:
-        ImportError: no renderer is installed.
-        ValueError: the renderer cannot draw it; the message says why.
-    """
+    """Render Mermaid's *text* as SVG, or raise ``ImportError`` without a renderer."""
     from mermaid_render import mermaid_to_svg  # noqa: PLC0415 - an extra
 
     image: bytes = mermaid_to_svg(text)
@@ -159,7 +152,13 @@ class _Flowchart:
         if not self._ids:
             return
         yield f"{self._prefix}_in([{_label('input')}])"
-        yield from self._inputs()
+        # Only mandatory inputs are drawn; of a component that has none and that no other feeds, the optional ones.
+        fed = {receiver for _, receiver in self._pipeline.graph.edges()}
+        for name, sockets in self._pipeline.inputs().items():
+            needed = {socket: data["type"] for socket, data in sockets.items() if data["is_mandatory"]}
+            arrow, shown = ("-->", needed) if needed else ("-.->", {s: data["type"] for s, data in sockets.items()})
+            if needed or name not in fed:
+                yield f"{self._prefix}_in {arrow}|{_sockets(shown)}| {self._ids[name]}"
         for sender, receiver, data in self._pipeline.graph.edges(data=True):
             names = dict.fromkeys([data["from_socket"].name, data["to_socket"].name])
             label = _label(f"{' → '.join(names)}: {data['conn_type']}")
@@ -170,17 +169,8 @@ class _Flowchart:
             shown = {socket: data["type"] for socket, data in sockets.items()}
             yield f"{self._ids[name]} -->|{_sockets(shown)}| {self._prefix}_out"
 
-    def _inputs(self) -> Iterator[str]:
-        """Mandatory inputs; of a component without any that no other feeds, the optional ones."""
-        fed = {receiver for _, receiver in self._pipeline.graph.edges()}
-        for name, sockets in self._pipeline.inputs().items():
-            needed = {socket: data["type"] for socket, data in sockets.items() if data["is_mandatory"]}
-            arrow, shown = ("-->", needed) if needed else ("-.->", {s: data["type"] for s, data in sockets.items()})
-            if needed or name not in fed:
-                yield f"{self._prefix}_in {arrow}|{_sockets(shown)}| {self._ids[name]}"
-
     def _agent(self, node: str, component: Any) -> Iterator[str]:
-        """An Agent's generator and tools."""
+        """Yield the nodes of an Agent's generator and tools."""
         generator = getattr(component, "chat_generator", None)
         if generator is None or not hasattr(component, "tools"):
             return

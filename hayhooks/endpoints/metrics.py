@@ -1,7 +1,6 @@
 """``/metrics``: request and deploy metrics of all workers, in Prometheus' formats."""
 
 from collections.abc import Iterator
-from functools import partial
 
 from anyio import to_thread
 from starlette.requests import Request
@@ -11,7 +10,6 @@ from starlette.routing import BaseRoute
 from hayhooks.errors import NotFoundError
 from hayhooks.http.context import switch_of
 from hayhooks.kernel.state import Snapshot
-from hayhooks.observability.metrics import Metrics
 from hayhooks.observability.worker_state import WorkerStateDir
 from hayhooks.openapi.describe import TEXT, DocumentedRoute, OperationDocs, error_responses, response_object
 
@@ -24,18 +22,17 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
         kept = switch_of(request.scope).metrics
         if kept is None:
             raise NotFoundError("nothing is served at /metrics: HAYHOOKS_METRICS is false")
+
+        def exposed() -> tuple[bytes, str]:
+            from hayhooks.observability.prometheus import expose  # noqa: PLC0415 - see there
+
+            return expose(kept, worker_dir, request.headers.get("accept", ""))
+
         # In a thread outside the pool that requests use: with 1,000 pipelines this takes a second.
-        work = partial(_exposed, kept, worker_dir, request.headers.get("accept", ""))
-        body, content_type = await to_thread.run_sync(work, limiter=kept.scrape_limiter)
+        body, content_type = await to_thread.run_sync(exposed, limiter=kept.scrape_limiter)
         return Response(body, headers={"Content-Type": content_type})
 
     yield DocumentedRoute("/metrics", metrics, {"GET": lambda: _DOCS})
-
-
-def _exposed(metrics: Metrics, worker_dir: WorkerStateDir, accept: str) -> tuple[bytes, str]:
-    from hayhooks.observability.prometheus import expose  # noqa: PLC0415 - see there
-
-    return expose(metrics, worker_dir, accept)
 
 
 _DOCS = OperationDocs(

@@ -1,4 +1,4 @@
-"""``POST /{name}/run``: call a wrapper's ``run_api``; its result is JSON (``{"result": ...}``) or a stream.
+"""``POST /{name}/run``: call ``run_api``; the result is JSON or a stream.
 
 A request runs top down: the route parses the arguments (``JSONRoute``, ``FormRoute``), ``_respond`` calls the method
 and picks the response. The arguments are a JSON object, or a form if the method takes files. A YAML pipeline whose
@@ -48,7 +48,7 @@ from hayhooks.openapi.describe import (
 
 
 def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
-    """Serve ``/run`` for a deployment that implements ``run_api`` or ``run_api_async``."""
+    """Serve ``/run`` if the wrapper has ``run_api`` or ``run_api_async``."""
     operation = deployment.operation("run_api_async", "run_api")
     if operation is None:
         return
@@ -60,7 +60,7 @@ def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
 
 
 class JSONRoute:
-    """ASGI app: run a method that takes JSON. Not a function, because Starlette's wrapping of those costs time."""
+    """ASGI app: run a method that takes JSON. Starlette would wrap a function, slowly."""
 
     def __init__(self, deployment: Deployment, operation: Operation, *, wrapped: bool = True) -> None:
         self._deployment = deployment
@@ -92,7 +92,7 @@ class BareRoute(DocumentedRoute):
 
 
 class FormRoute:
-    """ASGI app: run a method that takes files; they stay open until the last byte of the answer."""
+    """ASGI app: run a method with files, open until the last byte of the answer."""
 
     def __init__(self, deployment: Deployment, operation: Operation) -> None:
         self._deployment = deployment
@@ -120,7 +120,7 @@ def _parse_json(operation: Operation, body: bytes) -> dict[str, Any]:
 
 @asynccontextmanager
 async def _parse_form(request: Request, operation: Operation) -> AsyncIterator[dict[str, Any]]:
-    """Yield the keyword arguments in a form, or in JSON if all files are optional; close the files at the end."""
+    """Yield the keyword arguments in a form, or in JSON if no file is required."""
     kind = content_type(request.headers)
     if kind not in FORMS and kind and "json" not in kind:
         files = ", ".join(sorted(operation.uploads))
@@ -151,7 +151,7 @@ def _invalid_input(error: ValidationError, *, include_input: bool = True) -> Inv
 async def _respond(
     deployment: Deployment, operation: Operation, arguments: dict[str, Any], *, wrapped: bool = True
 ) -> Response:
-    """Call the method and return its result as a response; *wrapped* as ``{"result": ...}``."""
+    """Call the method; return its result, *wrapped* as ``{"result": ...}``."""
     result = await invoke(deployment, operation, arguments)
     if isinstance(result, Response):
         if isinstance(result, FileResponse) and not await anyio.Path(result.path).is_file():
@@ -180,21 +180,27 @@ def _docs(deployment: Deployment, operation: Operation, *, name: str = "run", wr
     response = f"{slug(deployment.name)}.{name}-response"
     components[response] = object_schema(["result"], result=result) if wrapped else result
     request_object = resolved(request, components)
+    by_kind: dict[str, dict[str, Schema]] = {
+        "value": {JSON: ref(response)},
+        "stream": {TEXT: {"type": "string"}},
+        "events": {EVENTS: {}},
+        "response": {"*/*": {}},
+    }
+    kinds = by_kind if "anything" in operation.result_kinds else operation.result_kinds
+    content = {type_: schema for kind in by_kind if kind in kinds for type_, schema in by_kind[kind].items()}
     return OperationDocs(
         name=name,
         summary=operation.summary or f"Run {deployment.name}",
         description=operation.description,
         body=_request_content(operation, request_object) if operation.uploads else {JSON: request},
         body_required=bool(request_object.get("required")),
-        answers=pipeline_responses(
-            response_object("What the pipeline returns", _response_content(operation, ref(response))), 404, 415, 422
-        ),
+        answers=pipeline_responses(response_object("What the pipeline returns", content), 404, 415, 422),
         schemas=components,
     )
 
 
 def _request_content(operation: Operation, schema: Schema) -> dict[str, Schema]:
-    """Return the content types that a method with files accepts: a form, and JSON if all files are optional."""
+    """Return the content types for files: a form, and JSON if no file is required."""
     required = set(schema.get("required", ()))
     fields, form_fields = schema["properties"], {}
     for name in operation.uploads:
@@ -210,15 +216,3 @@ def _request_content(operation: Operation, schema: Schema) -> dict[str, Schema]:
         others = {name: field for name, field in fields.items() if name not in operation.uploads}
         content[JSON] = {**schema, "properties": others}
     return content
-
-
-def _response_content(operation: Operation, response: Schema) -> dict[str, Schema]:
-    """Return the content types that the method's return annotation promises."""
-    by_kind: dict[str, dict[str, Schema]] = {
-        "value": {JSON: response},
-        "stream": {TEXT: {"type": "string"}},
-        "events": {EVENTS: {}},
-        "response": {"*/*": {}},
-    }
-    kinds = by_kind if "anything" in operation.result_kinds else operation.result_kinds
-    return {type_: schema for kind in by_kind if kind in kinds for type_, schema in by_kind[kind].items()}

@@ -1,4 +1,4 @@
-"""``/status``: which deployments are served, from which revisions, and why others are not."""
+"""``/status``: the deployments, their revisions, and the errors of failed ones."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -30,7 +30,7 @@ from hayhooks.openapi.describe import (
 
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
-    """Serve ``/status`` and ``/status/{name}``; each snapshot is encoded once, on its first request."""
+    """Serve ``/status`` and ``/status/{name}``; each snapshot is encoded once."""
     worker_dir = WorkerStateDir.of_environment()
     cached: tuple[Snapshot | None, bytes, dict[str, Any]] = (None, b"", {})
 

@@ -1,4 +1,4 @@
-"""OpenAI chat completions: ``/chat/completions``, ``/v1/chat/completions``, and ``/{name}/chat`` for one model.
+"""OpenAI chat completions: ``/v1/chat/completions`` and ``/{name}/chat``.
 
 routes -> ``parse`` -> ``handle`` -> the wrapper -> ``ChatCompletionEncoder``. The shapes are those of
 https://platform.openai.com/docs/api-reference/chat.
@@ -31,16 +31,12 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
 
 
 def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
-    """Serve ``/chat``, on which the path decides the model."""
+    """Serve ``/{name}/chat``."""
     return _CHAT.deployment_routes(deployment)
 
 
 def parse(content: bytes) -> Body:
-    """Parse and check a request's body.
-
-    Raises:
-        OpenAIError: 400; it names the field that is wrong.
-    """
+    """Parse and check a request's body; an error names the field that is wrong."""
     body = parse_object(content)
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
@@ -65,9 +61,7 @@ async def handle(deployment: Deployment, body: Body, scope: Scope, receive: Rece
 class ChatCompletionEncoder(AnswerEncoder):
     """Encode one answer as a ``chat.completion`` object, or as its chunks.
 
-    Args:
-        model: the deployment's name.
-        include_usage: a stream ends with a chunk with the token counts, null if they are not known.
+    With *include_usage* a stream ends with the token counts, null if they are not known.
     """
 
     def __init__(self, model: str, *, include_usage: bool = False) -> None:
@@ -78,7 +72,7 @@ class ChatCompletionEncoder(AnswerEncoder):
         self._accumulator = DeltaAccumulator()
 
     def ready_object(self, item: Any) -> dict[str, Any] | None:
-        """Return *item* if it is a whole chat completion, with what it lacks added."""
+        """Return *item* if it is a whole chat completion, with missing fields added."""
         completion = completion_of(item)
         return completion and {**self._head("chat.completion"), "usage": None, **completion}
 
@@ -104,7 +98,7 @@ class ChatCompletionEncoder(AnswerEncoder):
         return self._chunk({"role": "assistant", "content": ""})
 
     def write(self, batch: list[Any]) -> Iterable[bytes]:
-        """Yield a chunk for each item of *batch*; tool calls wait for the end, when it is known whose they are."""
+        """Yield the chunks of *batch*; tool calls are sent at the end."""
         texts = None if self._accumulator.has_calls else plain_texts(batch)
         if texts is None:
             return chain.from_iterable(map(self._item_chunks, batch))
@@ -132,7 +126,7 @@ class ChatCompletionEncoder(AnswerEncoder):
         return b"".join([*chunks, DONE])
 
     def fail(self, error: Exception) -> bytes:
-        """Return an error event, which SDKs raise and UIs show; no finish reason says that the answer was complete."""
+        """Return an error event, which SDKs raise and UIs show, without a finish reason."""
         body = OpenAIError(500, safe_str(error), type="server_error").body()["error"]
         return b"".join([b"data: ", encode_part({"error": body}), b"\n\n", DONE])
 
@@ -164,7 +158,7 @@ def _tool_call(call: PendingCall) -> dict[str, Any]:
 
 
 def _usage(counts: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return *counts* under their names in chat completions; some providers use those of Responses."""
+    """Name *counts* as chat completions do; some providers use the names of Responses."""
     if counts is None:
         return None
     prompt = counts.get("prompt_tokens", counts.get("input_tokens", 0))

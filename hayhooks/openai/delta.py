@@ -1,8 +1,8 @@
-"""Deltas: what the items of a wrapper add to an answer, whichever API asks for it.
+"""Deltas: the items of a wrapper's answer in one form for both APIs.
 
     item ── normalize.to_delta ──> Delta ── DeltaAccumulator.add ──> tool calls, finish reason, usage
 
-The accumulator holds what is only known at the end. Text and reasoning go to the encoder at once.
+Text and reasoning go to the encoder at once.
 """
 
 import uuid
@@ -15,7 +15,7 @@ FINISH_REASONS = frozenset({"stop", "length", "content_filter", "tool_calls"})  
 
 @dataclass(frozen=True, slots=True)
 class CallDelta:
-    """A tool call, or what one item adds to it."""
+    """A tool call or a part of one."""
 
     index: int  # tells calls of one message apart
     id: str | None
@@ -25,7 +25,7 @@ class CallDelta:
 
 
 class Delta(NamedTuple):
-    """What one item adds to an answer."""
+    """The part of an answer that one item adds."""
 
     content: str = ""
     reasoning: str = ""
@@ -50,7 +50,7 @@ class PendingCall:
 
 
 class DeltaAccumulator:
-    """Collects from all deltas of an answer what is only known at its end."""
+    """Collect the calls, finish reason and usage, which are only known at the end."""
 
     def __init__(self) -> None:
         self._calls: list[PendingCall] = []
@@ -59,7 +59,7 @@ class DeltaAccumulator:
         self._step = 0  # of an Agent, which asks its model again when it has the results of its tools
 
     def add(self, delta: Delta) -> None:
-        """Add *delta*; to be called in the order of the items."""
+        """Add *delta*, in the order of the items."""
         for id_, name in delta.results:
             by_id = (call for call in self._calls if id_ is not None and call.id == id_)
             by_name = (call for call in self._calls if call.name == name)
@@ -67,7 +67,13 @@ class DeltaAccumulator:
             self._calls = [call for call in self._calls if call is not answered]
             self._step += 1
         if self._calls or delta.calls:
-            self._follow_calls(delta)
+            if delta.source and (delta.content or delta.reasoning or delta.calls):
+                self._calls = [call for call in self._calls if not (call.has_ended and call.source == delta.source)]
+            for call_delta in delta.calls:
+                self._extend(call_delta, delta.source)
+            if delta.finish_reason:
+                for call in self._calls:
+                    call.has_ended = call.has_ended or call.source == delta.source
         if delta.usage:
             self._usages[self._step, delta.source] = delta.usage
         if delta.finish_reason:
@@ -75,7 +81,7 @@ class DeltaAccumulator:
 
     @property
     def has_calls(self) -> bool:
-        """Whether there are calls that may still turn out to be an Agent's own."""
+        """Whether calls are pending, the client's or an Agent's own."""
         return bool(self._calls)
 
     @property
@@ -99,27 +105,15 @@ class DeltaAccumulator:
 
     @property
     def usage(self) -> dict[str, Any] | None:
-        """The sum over all models and steps; None if no item had token counts."""
+        """Sum of the token counts of all models and steps; None if there are none."""
         total: dict[str, Any] = {}
         for usage in self._usages.values():
             total = _sum(total, usage)
         return total or None
 
-    def _follow_calls(self, delta: Delta) -> None:
-        if delta.source and (delta.content or delta.reasoning or delta.calls):
-            self._calls = [call for call in self._calls if not (call.has_ended and call.source == delta.source)]
-        for call_delta in delta.calls:
-            self._extend(call_delta, delta.source)
-        if delta.finish_reason:
-            for call in self._calls:
-                call.has_ended = call.has_ended or call.source == delta.source
-
     def _extend(self, delta: CallDelta, source: tuple[Any, Any] | None) -> None:
-        """Add *delta* to the call that it continues.
-
-        Some models repeat id and name in every delta, and some give all calls the index 0: another id or name makes it
-        another call.
-        """
+        # Some models repeat id and name in every delta, and some give all calls the index 0. So another id or name
+        # makes it another call.
         for call in reversed(self._calls):
             if not call.has_ended and (call.source, call.index) == (source, delta.index):
                 if delta.id in (None, call.id) and delta.name in (None, "", call.name):

@@ -1,7 +1,7 @@
-"""What chat completions and Responses share: routes, reading a body, calling the wrapper, errors in OpenAI's shape.
+"""Base of chat completions and Responses: routes, checks, the call, errors.
 
-A request runs top down through the API's own file: ``ModelRoute`` or ``PipelineRoute`` here, then ``parse`` and
-``handle`` there. ``handle`` calls ``OpenAIEndpoint.respond``, which calls the wrapper and picks the response.
+``ModelRoute`` or ``PipelineRoute`` call the API's own ``parse`` and ``handle``. ``handle`` calls
+``OpenAIEndpoint.respond``, which calls the wrapper and picks the response.
 """
 
 import asyncio
@@ -46,11 +46,7 @@ class AnswerEncoder(StreamEncoder):
     """Encode one answer: whole as JSON, streamed as server-sent events."""
 
     def whole(self, items: list[Any]) -> bytes:
-        """Return the JSON of an answer that consists of *items*.
-
-        Raises:
-            PipelineError: an item cannot be used.
-        """
+        """Return the JSON of an answer that consists of *items*."""
         try:
             ready = self.ready_object(items[0]) if len(items) == 1 else None
             return encode_part(self.answer_object(map(to_delta, items)) if ready is None else ready)
@@ -61,7 +57,7 @@ class AnswerEncoder(StreamEncoder):
 
     @abstractmethod
     def ready_object(self, item: Any) -> dict[str, Any] | None:
-        """Return *item* as the answer if the wrapper made a whole answer object itself."""
+        """Return *item* if it is a whole answer object of this API."""
 
     @abstractmethod
     def answer_object(self, deltas: Iterable[Delta]) -> dict[str, Any]:
@@ -70,7 +66,7 @@ class AnswerEncoder(StreamEncoder):
 
 @dataclass(frozen=True, slots=True)
 class OpenAIEndpoint:
-    """One of the two APIs."""
+    """Definition of one API."""
 
     path: str  # below "/v1" and without it
     short_path: str  # below "/{name}", where the path decides the model
@@ -95,7 +91,7 @@ class OpenAIEndpoint:
         yield DocumentedRoute(f"/v1{self.path}", ModelRoute(self.parse, self.handle), {"POST": docs})
 
     def deployment_routes(self, deployment: Deployment) -> Iterator[BaseRoute]:
-        """Serve the path of one deployment; it answers 501 where the wrapper has none of the methods."""
+        """Serve the path of one deployment; 501 if the wrapper has none of the methods."""
         operation = deployment.operation(*self.methods)
         docs = partial(docs_of_pipeline, self.docs, self.short_name, operation) if operation else None
         route = PipelineRoute(deployment, self.parse, self.handle)
@@ -110,10 +106,10 @@ class OpenAIEndpoint:
         scope: Scope,
         receive: Receive,
     ) -> Response:
-        """Call the wrapper's method with *messages*; return its answer, ready to be sent.
+        """Call the wrapper's method with *messages*; return the response to send.
 
         Raises:
-            OpenAIError: the wrapper has no such method, cannot read the messages, or raised.
+            OpenAIError: 501 without such a method, 400 for unreadable messages, else 500.
         """
         operation = deployment.operation(*self.methods)
         if operation is None:
@@ -152,7 +148,7 @@ class OpenAIEndpoint:
 
 
 class ModelRoute:
-    """ASGI app: ask the deployment that the body names, under a lease until the last byte."""
+    """ASGI app: call the deployment that the body names, under a lease."""
 
     def __init__(self, parse: Parse, handle: Handle) -> None:
         self._parse = parse
@@ -171,7 +167,7 @@ class ModelRoute:
 
 
 class PipelineRoute:
-    """ASGI app: ask one deployment, whatever model the body names. Dispatch has taken the lease."""
+    """ASGI app: call one deployment, whatever model the body names."""
 
     def __init__(self, deployment: Deployment, parse: Parse, handle: Handle) -> None:
         self._deployment = deployment
@@ -180,17 +176,13 @@ class PipelineRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        body = self._parse(await read_body(receive))
+        body = self._parse(await read_body(receive))  # dispatch has taken the lease
         body["model"] = self._deployment.name
         await self._handle(self._deployment, body, scope, receive, send)
 
 
 def parse_object(content: bytes) -> Body:
-    """Parse a request's JSON object.
-
-    Raises:
-        OpenAIError: *content* is something else.
-    """
+    """Parse a request's JSON object."""
     try:
         body = from_json(content, allow_inf_nan=False, cache_strings="keys")
     except ValueError as error:
@@ -201,11 +193,7 @@ def parse_object(content: bytes) -> Body:
 
 
 def check_content(message: dict[str, Any], param: str) -> None:
-    """Check the ``content`` of a *message*, which *param* names in the body: every wrapper relies on its form.
-
-    Raises:
-        OpenAIError: it is neither text nor null nor a list of parts, or the text of a part is not a string.
-    """
+    """Check the ``content`` of a *message*, which *param* names in the body."""
     content = message.get("content")
     if not isinstance(content, str | list | None):
         raise OpenAIError(400, f"'{param}.content' must be a string, a list of parts or null", param=f"{param}.content")
@@ -217,11 +205,7 @@ def check_content(message: dict[str, Any], param: str) -> None:
 
 
 def check_stream(body: Body) -> None:
-    """Check the fields of *body* that ask for a stream.
-
-    Raises:
-        OpenAIError: one is of the wrong type.
-    """
+    """Check the types of the fields that ask for a stream."""
     if not isinstance(body.get("stream"), bool | None):
         raise OpenAIError(400, "'stream' must be true, false or null", param="stream")
     if not isinstance(body.get("stream_options"), dict | None):
@@ -229,10 +213,10 @@ def check_stream(body: Body) -> None:
 
 
 async def _are_unreadable(messages: list[Any], cause: BaseException | None) -> bool:
-    """Whether the client's *messages* are at fault that the wrapper raised *cause*.
+    """Whether the wrapper raised *cause* because it could not read *messages*.
 
-    The toolkit says so by type. Haystack's ``ChatMessage.from_openai_dict_format`` raises many types, so it reads
-    *messages* once more: they are at fault if it refuses one of them with the same error.
+    The toolkit has a type for that error. Haystack's ``ChatMessage.from_openai_dict_format`` raises many types, so it
+    reads *messages* once more: they are unreadable if it refuses one of them with the same error.
     """
     if isinstance(cause, InvalidMessagesError):
         return True

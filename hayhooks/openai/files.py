@@ -1,4 +1,4 @@
-"""OpenAI Files: ``/files`` and ``/v1/files`` for wrappers that store files; ``/{name}/files`` for those of one.
+"""OpenAI Files: ``/v1/files``, and ``/{name}/files`` for those of one wrapper.
 
 Without a name in the path, ``model`` in the form or the query chooses among several such wrappers.
 """
@@ -30,7 +30,6 @@ from hayhooks.http.json import encode
 from hayhooks.http.lookup import model_not_served_error, wait_for_deployment
 from hayhooks.http.responses import TextStreamResponse
 from hayhooks.http.stream import Stream
-from hayhooks.kernel.operations import Operation
 from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.observability.log import log
 from hayhooks.observability.request_record import record_error
@@ -59,7 +58,7 @@ _PATHS: Mapping[str, Mapping[str, str]] = {
 
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
-    """Serve the paths on which the request names the wrapper; it need not if there is only one."""
+    """Serve the paths on which ``model`` may choose the wrapper."""
     for path, methods in _PATHS.items():
         yield Route(path, FilesRoute(methods), methods=list(methods))
         docs = {http_method: partial(_DOCS.__getitem__, name) for http_method, name in methods.items()}
@@ -67,7 +66,7 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
 
 
 def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
-    """Serve the same paths for one wrapper; a method that it does not have is a 501."""
+    """Serve the same paths for one wrapper; 501 for methods that it does not have."""
 
     def docs_of(method: str) -> Callable[[], OperationDocs] | None:
         operation = deployment.operation(method)
@@ -88,7 +87,7 @@ def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
 
 
 class FilesRoute:
-    """ASGI app of one path: lease and uploaded file last until the last byte of the answer."""
+    """ASGI app of one path; it holds lease and upload until the answer's last byte."""
 
     def __init__(self, methods: Mapping[str, str], deployment: Deployment | None = None) -> None:
         self._methods = methods
@@ -103,7 +102,17 @@ class FilesRoute:
             form = FormData()
             if method == _UPLOAD:
                 form = await stack.enter_async_context(form_of(request))
-                _check_upload(form, request)
+                if not isinstance(form.get("file"), UploadFile):
+                    message = "'file' must be a file, in a form of type multipart/form-data"
+                    if content_type(request.headers) != "multipart/form-data":
+                        message += f"; the request's type is {content_type(request.headers) or 'missing'}"
+                    raise OpenAIError(400, message, param="file")
+                for name in ("purpose", "model"):
+                    if not isinstance(form.get(name, ""), str):
+                        raise OpenAIError(400, f"'{name}' must be a string", param=name)
+                if not form.get("purpose"):
+                    message = "'purpose' is required: what the file is for, as 'user_data'"
+                    raise OpenAIError(400, message, param="purpose")
             if self._deployment is not None:  # dispatch has taken the lease
                 await _handle(self._deployment, method, form, scope, receive, send)
             else:
@@ -114,11 +123,8 @@ class FilesRoute:
 
 
 async def _refuse_if_none_can(request: Request, method: str, deployment: Deployment | None) -> None:
-    """Refuse a request that no wrapper can answer, before a file is read for it.
-
-    Raises:
-        OpenAIError: no deployment, or not this one, implements *method*.
-    """
+    """Refuse a request that no wrapper can answer, before a file is read for it."""
+    # In a function of its own, so that the request does not keep the snapshot alive.
     snapshot = switch_of(request.scope).live.snapshot
     if deployment is None and not snapshot.ready:
         return
@@ -135,24 +141,9 @@ def _not_implemented(method: str, deployment: Deployment | None = None) -> OpenA
     return OpenAIError(501, f"{who} {method}", code="not_implemented", retry=False)
 
 
-def _check_upload(form: FormData, request: Request) -> None:
-    if not isinstance(form.get("file"), UploadFile):
-        message = "'file' must be a file, in a form of type multipart/form-data"
-        if content_type(request.headers) != "multipart/form-data":
-            message += f"; the request's type is {content_type(request.headers) or 'missing'}"
-        raise OpenAIError(400, message, param="file")
-    for name in ("purpose", "model"):
-        if not isinstance(form.get(name, ""), str):
-            raise OpenAIError(400, f"'{name}' must be a string", param=name)
-    if not form.get("purpose"):
-        raise OpenAIError(400, "'purpose' is required: what the file is for, as 'user_data'", param="purpose")
-
-
 async def _find_deployment(scope: Scope, method: str, model: Any) -> Deployment:
-    """Return the deployment *model*, or the only one that implements *method*.
-
-    Nothing may be awaited between the look at the snapshot and the lease.
-    """
+    """Return the deployment *model*, or the only one that implements *method*."""
+    # Nothing may be awaited between the look at the snapshot and the lease.
     if model:
         deployment = await wait_for_deployment(scope, model)
         if deployment is None:
@@ -175,9 +166,28 @@ async def _find_deployment(scope: Scope, method: str, model: Any) -> Deployment:
 async def _handle(
     deployment: Deployment, method: str, form: FormData, scope: Scope, receive: Receive, send: Send
 ) -> None:
-    """Call the wrapper's *method* and send its result."""
     operation, request = deployment.operations[method], Request(scope, receive)
-    arguments = await _upload_arguments(form, operation) if method == _UPLOAD else _query_arguments(request)
+    arguments: dict[str, Any]
+    if method == _UPLOAD:
+        file = form["file"]
+        assert isinstance(file, UploadFile)
+        arguments = {
+            "file": file,
+            "filename": file.filename,
+            "content_type": file.content_type,
+            "purpose": form["purpose"],
+            "body": {name: value for name, value in form.items() if name != "file"},
+        }
+        # The content is all of the file in memory: it is read only for a method that takes it.
+        if "content" in operation.parameters or (operation.takes_any and "file" not in operation.parameters):
+            arguments["content"] = await file.read()
+            await file.seek(0)
+    else:  # file_id in the path; after, limit, order and purpose of a list in the query
+        arguments = {**request.query_params, **request.path_params}
+        if "limit" in arguments:
+            if not arguments["limit"].isdecimal():
+                raise OpenAIError(400, "'limit' must be a number", param="limit")
+            arguments["limit"] = int(arguments["limit"])
     arguments = operation.accepted({"model": deployment.name, **arguments})
     if operation.wants_headers:
         arguments["headers"] = request.headers
@@ -190,33 +200,6 @@ async def _handle(
         log.opt(exception=error.__cause__ or error).error("{}: {} failed: {}", deployment.name, method, error)
         raise OpenAIError(500, str(error), type="server_error", retry=False) from error
     await response(scope, receive, send)
-
-
-async def _upload_arguments(form: FormData, operation: Operation) -> dict[str, Any]:
-    """Return the arguments of an upload; the content, all of it in memory, only if the method takes it."""
-    file = form["file"]
-    assert isinstance(file, UploadFile)
-    arguments: dict[str, Any] = {
-        "file": file,
-        "filename": file.filename,
-        "content_type": file.content_type,
-        "purpose": form["purpose"],
-        "body": {name: value for name, value in form.items() if name != "file"},
-    }
-    if "content" in operation.parameters or (operation.takes_any and "file" not in operation.parameters):
-        arguments["content"] = await file.read()
-        await file.seek(0)
-    return arguments
-
-
-def _query_arguments(request: Request) -> dict[str, Any]:
-    """Return the arguments in path and query: ``file_id``; ``after``, ``limit``, ``order``, ``purpose`` for a list."""
-    arguments: dict[str, Any] = {**request.query_params, **request.path_params}
-    if "limit" in arguments:
-        if not arguments["limit"].isdecimal():
-            raise OpenAIError(400, "'limit' must be a number", param="limit")
-        arguments["limit"] = int(arguments["limit"])
-    return arguments
 
 
 async def _response(method: str, result: Any, form: FormData, request: Request) -> Response:
@@ -232,7 +215,20 @@ async def _response(method: str, result: Any, form: FormData, request: Request) 
     except TypeError as error:
         raise PipelineError(str(error), traceback="") from error
     if method == _UPLOAD:
-        plain = _file_object(plain, form)
+        if plain is None or isinstance(plain, str):
+            plain = {"id": plain} if plain else {}
+        if isinstance(plain, dict):
+            file = form["file"]
+            assert isinstance(file, UploadFile)
+            from_form = {
+                "id": f"file-{uuid.uuid4().hex}",
+                "object": "file",
+                "bytes": file.size,
+                "created_at": int(time.time()),
+                "filename": file.filename,
+                "purpose": form["purpose"],
+            }
+            plain = {**from_form, **plain}
     elif method == "run_file_list" and isinstance(plain, list | None):
         ids = [file.get("id") for file in plain or () if isinstance(file, dict)]
         first, last = (ids[0], ids[-1]) if ids else (None, None)
@@ -240,25 +236,6 @@ async def _response(method: str, result: Any, form: FormData, request: Request) 
     if not isinstance(plain, dict):
         raise PipelineError(f"{method} returned {type(result).__name__}: return a dict", traceback="")
     return JSONResponse(plain)
-
-
-def _file_object(plain: Any, form: FormData) -> Any:
-    """Return OpenAI's file object: what the wrapper returned, a dict or an id, completed from the form."""
-    if plain is None or isinstance(plain, str):
-        plain = {"id": plain} if plain else {}
-    if not isinstance(plain, dict):
-        return plain
-    file = form["file"]
-    assert isinstance(file, UploadFile)
-    from_form = {
-        "id": f"file-{uuid.uuid4().hex}",
-        "object": "file",
-        "bytes": file.size,
-        "created_at": int(time.time()),
-        "filename": file.filename,
-        "purpose": form["purpose"],
-    }
-    return {**from_form, **plain}
 
 
 async def _content_response(result: Any) -> Response:

@@ -25,7 +25,7 @@ _METHODS = ("run_chat_completion", "run_chat_completion_async", "run_response", 
 
 
 def is_model(deployment: Deployment) -> bool:
-    """Whether *deployment* can chat or respond, and so is a model for OpenAI's clients."""
+    """Whether *deployment* can chat or respond."""
     return deployment.operation(*_METHODS) is not None
 
 

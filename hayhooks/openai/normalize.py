@@ -1,10 +1,10 @@
-"""Normalize what wrappers return or yield: pure functions from an item to a ``Delta``.
+"""Normalize a wrapper's answer: pure functions from an item to a ``Delta``.
 
 Haystack's classes are recognised by name and OpenAI's by shape, because neither library is imported here.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hayhooks.errors import PipelineError
@@ -16,15 +16,7 @@ _TEXT_PARTS = frozenset({"text", "output_text", "refusal", None})  # types of th
 
 
 def to_delta(item: Any) -> Delta:
-    """Return what *item* adds to the answer.
-
-    Args:
-        item: a string; Haystack's ``StreamingChunk`` or ``ChatMessage``; an event for the UI, ``PipelineEvent`` or
-            ``{"type": str, "data": ...}``; a chunk, completion or message of OpenAI's, as object or as dict.
-
-    Raises:
-        PipelineError: it is none of these.
-    """
+    """Convert a string, Haystack's or OpenAI's object, or an event for the UI."""
     if isinstance(item, str):
         return Delta(item)
     for cls in type(item).__mro__:
@@ -32,23 +24,28 @@ def to_delta(item: Any) -> Delta:
             return read(item)
     if (event := _event(item)) is not None:
         return Delta(event=event)
-    delta = _openai_delta(plain) if (plain := _plain(item)) is not None else None
-    if delta is None and isinstance(content := getattr(item, "content", None), str):
+    plain = _plain(item) or {}
+    if isinstance(plain.get("choices"), list):
+        return _completion_delta(plain)
+    if plain.get("object") == "response":
+        return _response_delta(plain)
+    if isinstance(kind := plain.get("type"), str) and kind.startswith("response."):
+        return _event_delta(kind, plain)
+    if plain.keys() & {"content", "tool_calls", "reasoning_content"}:
+        return _choice_delta(plain)
+    if isinstance(content := getattr(item, "content", None), str):
         return Delta(content)
-    if delta is None:
-        raise PipelineError(
-            f"an answer cannot be made of a {type(item).__module__}.{type(item).__name__}: return or yield str, "
-            "StreamingChunk, ChatMessage, PipelineEvent or an object with the shape of an OpenAI message or chunk",
-            traceback="",
-        )
-    return delta
+    raise PipelineError(
+        f"an answer cannot be made of a {type(item).__module__}.{type(item).__name__}: return or yield str, "
+        "StreamingChunk, ChatMessage, PipelineEvent or an object with the shape of an OpenAI message or chunk",
+        traceback="",
+    )
 
 
 def plain_texts(items: Iterable[Any]) -> list[str] | None:
-    """Return the texts of *items*, or None if one adds anything else.
+    """Return the texts of *items*; None if one adds more, even a finish reason.
 
-    The fast path of ``to_delta``; finish reasons and usage count as something else. Not for use while tool calls are
-    pending: then the sources of plain chunks count too.
+    The fast path of ``to_delta``. Must not be used while tool calls are pending: they depend on all chunks' sources.
     """
     texts = []
     for item in items:
@@ -130,19 +127,8 @@ def _plain(item: Any) -> dict[str, Any] | None:
     return dump(exclude_unset=True) if callable(dump) and not isinstance(item, type) else None
 
 
-def _openai_delta(item: dict[str, Any]) -> Delta | None:
-    """Read a dict of OpenAI's shapes; None if it has none of them."""
-    if isinstance(item.get("choices"), list):
-        return _completion_delta(item)
-    if item.get("object") == "response":
-        return _response_delta(item)
-    if isinstance(kind := item.get("type"), str) and kind.startswith("response."):
-        return _event_delta(kind, item)
-    return _choice_delta(item) if item.keys() & {"content", "tool_calls", "reasoning_content"} else None
-
-
 def _completion_delta(item: dict[str, Any]) -> Delta:
-    """Read a chat completion or a chunk of one; the first of several choices is the answer."""
+    """Read the first choice of a chat completion or a chunk of one."""
     event = item.get("event")
     without_choice = Delta(event=event if isinstance(event, Mapping) else None, usage=_usage(item))
     choice = next((choice for choice in item["choices"] if isinstance(choice, Mapping)), None)
@@ -159,9 +145,11 @@ def _completion_delta(item: dict[str, Any]) -> Delta:
 
 def _response_delta(response: Mapping[str, Any]) -> Delta:
     output = [item for item in response.get("output") or () if isinstance(item, Mapping)]
+    reasoning = (item for item in output if item.get("type") == "reasoning")
+    summary = (part for item in reasoning for part in item.get("summary") or item.get("content") or ())
     return Delta(
         content="".join(_text(item.get("content")) for item in output if item.get("type") == "message"),
-        reasoning="".join(_summary(item) for item in output if item.get("type") == "reasoning"),
+        reasoning="".join(text for part in summary if isinstance(text := _get(part, "text"), str)),
         calls=tuple(_response_call(item) for item in output if item.get("type") == "function_call"),
         finish_reason=_INCOMPLETE.get(_get(response.get("incomplete_details"), "reason")),
         usage=_usage(response),
@@ -169,7 +157,7 @@ def _response_delta(response: Mapping[str, Any]) -> Delta:
 
 
 def _event_delta(kind: str, event: Mapping[str, Any]) -> Delta:
-    """Read an event of a streamed response, without what earlier events have said already."""
+    """Read an event of a streamed response; content of earlier events is not repeated."""
     item, delta = event.get("item"), _string(event.get("delta")) or ""
     if kind in ("response.output_text.delta", "response.refusal.delta"):
         return Delta(delta)
@@ -191,33 +179,29 @@ def _response_call(item: Mapping[str, Any]) -> CallDelta:
     return CallDelta(0, id_, name, arguments or "", is_complete=True)
 
 
-def _summary(item: Mapping[str, Any]) -> str:
-    parts = item.get("summary") or item.get("content") or ()
-    return "".join(text for part in parts if isinstance(text := _get(part, "text"), str))
-
-
 def _choice_delta(message: Mapping[str, Any]) -> Delta:
     calls = message.get("tool_calls")
+    calls = calls if isinstance(calls, list | tuple) else ()
+    is_complete = "role" in message and not any("index" in call for call in calls if isinstance(call, Mapping))
+    deltas = []
+    for position, call in enumerate(calls):
+        function = _get(call, "function")
+        index, arguments = _get(call, "index"), _get(function, "arguments")
+        deltas.append(
+            CallDelta(
+                index if isinstance(index, int) else position,
+                _string(_get(call, "id")),
+                _string(_get(function, "name")),
+                arguments if isinstance(arguments, str) else json.dumps(arguments) if arguments else "",
+                is_complete,
+            )
+        )
     reasoning = message.get("reasoning_content") or message.get("reasoning")
     return Delta(
         content=_text(message.get("content")) or _text(message.get("refusal")),
         reasoning=reasoning if isinstance(reasoning, str) else "",
-        calls=tuple(_call_deltas(message, calls)) if isinstance(calls, list | tuple) else (),
+        calls=tuple(deltas),
     )
-
-
-def _call_deltas(message: Mapping[str, Any], calls: Sequence[Any]) -> Iterator[CallDelta]:
-    is_complete = "role" in message and not any("index" in call for call in calls if isinstance(call, Mapping))
-    for position, call in enumerate(calls):
-        function = _get(call, "function")
-        index, arguments = _get(call, "index"), _get(function, "arguments")
-        yield CallDelta(
-            index if isinstance(index, int) else position,
-            _string(_get(call, "id")),
-            _string(_get(function, "name")),
-            arguments if isinstance(arguments, str) else json.dumps(arguments) if arguments else "",
-            is_complete,
-        )
 
 
 def _text(content: Any) -> str:
@@ -230,14 +214,13 @@ def _text(content: Any) -> str:
 
 
 def _usage(meta: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the token counts in *meta*; Haystack's OpenAI Responses generator has them in the response there."""
+    # Haystack's OpenAI Responses generator has the token counts in the response.
     usage = meta.get("usage") or _get(meta.get("response"), "usage")
     usage = _plain(usage) if usage else None
     return _counts(usage) if usage else None
 
 
 def _counts(usage: Mapping[str, Any]) -> dict[str, Any]:
-    """Return *usage* with its integers only."""
     counts: dict[str, Any] = {}
     for name, value in usage.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""OpenAI Responses: ``/responses``, ``/v1/responses``, and ``/{name}/responses`` for one model. None is stored.
+"""OpenAI Responses: ``/v1/responses`` and ``/{name}/responses``. None is stored.
 
 routes -> ``parse`` -> ``handle`` -> the wrapper -> ``ResponsesEncoder``. The shapes are those of
 https://platform.openai.com/docs/api-reference/responses, the events those of -streaming there.
@@ -19,7 +19,7 @@ from hayhooks.errors import OpenAIError, safe_str
 from hayhooks.http.json import encode_part
 from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.openai import schemas
-from hayhooks.openai.delta import Delta, DeltaAccumulator, PendingCall
+from hayhooks.openai.delta import Delta, DeltaAccumulator
 from hayhooks.openai.endpoint import AnswerEncoder, Body, OpenAIEndpoint, check_content, check_stream, parse_object
 from hayhooks.openai.normalize import response_of, to_delta
 
@@ -30,16 +30,12 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
 
 
 def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
-    """Serve ``/responses``, on which the path decides the model."""
+    """Serve ``/{name}/responses``."""
     return _RESPONSES.deployment_routes(deployment)
 
 
 def parse(content: bytes) -> Body:
-    """Parse and check a request's body.
-
-    Raises:
-        OpenAIError: 400; it names the field that is wrong.
-    """
+    """Parse and check a request's body; an error names the field that is wrong."""
     body = parse_object(content)
     items = body.get("input")
     if not isinstance(items, str | list) or items == []:
@@ -56,7 +52,7 @@ def parse(content: bytes) -> Body:
 
 
 async def handle(deployment: Deployment, body: Body, scope: Scope, receive: Receive, send: Send) -> None:
-    """Call the wrapper with a checked *body*, encode its answer and send it. A string is passed on as one item."""
+    """Call the wrapper with a checked *body*, encode its answer and send it."""
     items = body["input"]
     if isinstance(items, str):
         items = [{"type": "message", "role": "user", "content": items}]
@@ -106,8 +102,7 @@ class _Item:
 class ResponsesEncoder(AnswerEncoder):
     """Encode one answer as a ``response`` object, or as the events that build it.
 
-    Text and reasoning become an item each, in their order; tool calls follow at the end, when it is known whose
-    they are.
+    Text and reasoning become items in their order; the client's tool calls follow at the end.
     """
 
     def __init__(self, model: str, body: Mapping[str, Any]) -> None:
@@ -120,7 +115,7 @@ class ResponsesEncoder(AnswerEncoder):
         self._sequence_number = 0  # of the next event
 
     def ready_object(self, item: Any) -> dict[str, Any] | None:
-        """Return *item* if it is a whole response, with what it lacks added."""
+        """Return *item* if it is a whole response, with missing fields added."""
         response = response_of(item)
         return response and {**self._response("completed"), **response}
 
@@ -138,11 +133,11 @@ class ResponsesEncoder(AnswerEncoder):
         return created + self._event("response.in_progress", response=response)
 
     def write(self, batch: list[Any]) -> Iterable[bytes]:
-        """Yield the deltas of *batch*, and the events that begin and end items around them."""
+        """Yield the events of *batch*, with those that begin and end items."""
         return chain.from_iterable(self._add(to_delta(item)) for item in batch)
 
     def finish(self) -> bytes:
-        """Return the client's calls and ``response.completed``, or ``response.incomplete`` if the model was cut."""
+        """Return the client's calls and ``response.completed`` or ``.incomplete``."""
         events = self._finish_output()
         return b"".join([*events, self._event(f"response.{self._status}", response=self._response(self._status))])
 
@@ -153,7 +148,7 @@ class ResponsesEncoder(AnswerEncoder):
         return b"".join([*events, self._event("response.failed", response=failed)])
 
     def _add(self, delta: Delta) -> list[bytes]:
-        """Add *delta* to the response, and return the events that say so."""
+        """Add *delta* to the response, and return its events."""
         self._accumulator.add(delta)
         events: list[bytes] = []
         if delta.reasoning:
@@ -189,7 +184,6 @@ class ResponsesEncoder(AnswerEncoder):
         yield self._event(name, **self._position(item), part=_part(kind, ""))
 
     def _close(self, status: str) -> Iterator[bytes]:
-        """End the open item, if there is one."""
         item, self._open = self._open, None
         if item is None:
             return
@@ -209,30 +203,29 @@ class ResponsesEncoder(AnswerEncoder):
         return event
 
     def _finish_output(self) -> list[bytes]:
-        """Add the items that are only known at the end: the client's calls, or a message if there is none."""
+        """Add the client's calls; without calls and message, add an empty message."""
         events = list(self._close("completed" if self._status == "completed" else "incomplete"))
         calls = self._accumulator.calls
         for call in calls:
-            events += self._call_item(call)
+            item = {
+                "id": f"fc_{uuid.uuid4().hex}",
+                "type": "function_call",
+                "status": "in_progress",
+                "call_id": call.id,
+                "name": call.name,
+                "arguments": "",
+            }
+            position = {"item_id": item["id"], "output_index": len(self._output)}
+            done = {"name": call.name, "arguments": call.arguments}
+            events += [
+                self._event("response.output_item.added", item=item, output_index=len(self._output)),
+                self._event("response.function_call_arguments.delta", **position, delta=call.arguments),
+                self._event("response.function_call_arguments.done", **position, **done),
+                self._item_done({**item, "status": "completed", "arguments": call.arguments}),
+            ]
         if not calls and not any(item["type"] == "message" for item in self._output):
             events += [*self._begin_item("message"), *self._close("completed")]
         return events
-
-    def _call_item(self, call: PendingCall) -> Iterator[bytes]:
-        item = {
-            "id": f"fc_{uuid.uuid4().hex}",
-            "type": "function_call",
-            "status": "in_progress",
-            "call_id": call.id,
-            "name": call.name,
-            "arguments": "",
-        }
-        position = {"item_id": item["id"], "output_index": len(self._output)}
-        arguments = call.arguments
-        yield self._event("response.output_item.added", item=item, output_index=len(self._output))
-        yield self._event("response.function_call_arguments.delta", **position, delta=arguments)
-        yield self._event("response.function_call_arguments.done", **position, name=call.name, arguments=arguments)
-        yield self._item_done({**item, "status": "completed", "arguments": arguments})
 
     def _position(self, item: _Item) -> dict[str, Any]:
         part = "content_index" if item.kind == "message" else "summary_index"
@@ -240,7 +233,6 @@ class ResponsesEncoder(AnswerEncoder):
 
     @property
     def _status(self) -> str:
-        """The status of the complete response."""
         return "incomplete" if self._accumulator.finish_reason in _INCOMPLETE else "completed"
 
     def _response(self, status: str) -> dict[str, Any]:
@@ -281,7 +273,7 @@ def _repeated(value: Any, types: type | tuple[type, ...], other: Any) -> Any:
 
 
 def _usage(counts: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return *counts* under their names in Responses; most providers use those of chat completions."""
+    """Name *counts* as Responses does; most providers name them as chat completions."""
     if counts is None:
         return None
     inputs = counts.get("input_tokens", counts.get("prompt_tokens", 0))

@@ -1,4 +1,4 @@
-"""The OpenAPI descriptions of chat completions and Responses: what they share, then each."""
+"""The OpenAPI descriptions of chat completions and Responses."""
 
 from dataclasses import replace
 from typing import Any
@@ -18,14 +18,14 @@ from hayhooks.openapi.describe import (
 
 
 def docs_by_model(docs: OperationDocs, model: str) -> OperationDocs:
-    """Return *docs* of a path on which the body names the model; the example names *model*."""
+    """Return *docs* with *model* in the example of the body."""
     ((kind, schema),) = docs.body.items()
     examples = [{"model": model, **example} for example in schema["examples"]]
     return replace(docs, body={kind: {**schema, "examples": examples}})
 
 
 def docs_of_pipeline(docs: OperationDocs, name: str, operation: Operation) -> OperationDocs:
-    """Return *docs* of a pipeline's own path: the body need not name the model; the method's docstring describes it."""
+    """Return *docs* for a pipeline's own path, where the body need not name it."""
     ((kind, schema),) = docs.body.items()
     required = [field for field in schema["required"] if field != "model"]
     return replace(
@@ -58,7 +58,7 @@ def _request(field: str, schema: Schema, stream_options: Schema, example: Any) -
 
 
 def _answer(kind: str, created: str, token_counts: tuple[str, str], required: list[str], **fields: Schema) -> Schema:
-    """The answer object *kind*; *created* and *token_counts* are what its API calls these fields."""
+    """Schema of the answer object *kind*; *created* and *token_counts* name fields."""
     usage = object_schema(**{name: {"type": "integer"} for name in (*token_counts, "total_tokens")})
     return object_schema(
         ["id", "object", created, "model", *required],
