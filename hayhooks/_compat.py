@@ -1,7 +1,6 @@
-"""Import paths of the original hayhooks, so that wrappers written for it run unchanged.
+"""Import paths of the original hayhooks: wrappers written for it run unchanged.
 
-``install`` adds one finder at the end of ``sys.meta_path``. It makes a module of the table when it is imported, and the
-packages above it that we do not have; our own package ``hayhooks.server`` is found first.
+``install`` adds one finder at the end of ``sys.meta_path``, so our own package ``hayhooks.server`` is found first.
 """
 
 import importlib
@@ -55,11 +54,9 @@ def install() -> None:
         sys.meta_path.append(_Finder())
 
 
+# Without a base class: `importlib.abc` takes longer to import than the rest of this package.
 class _Finder:
-    """Find the modules of the table after all other finders, and fill them with our names.
-
-    It has no base class: ``importlib.abc`` takes longer to import than the rest of this package.
-    """
+    """Finds the modules of the table, and makes their missing parent packages."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

@@ -62,20 +62,16 @@ def create_app(
 ) -> "Hayhooks":
     """Create an ASGI application that serves the pipelines directory of *settings*.
 
+    Raises StartError or ``pydantic.ValidationError`` if a setting or one of *pipelines* cannot be used.
+
     Args:
         settings: default: those of the environment and ``.env``.
-        pipelines: wrappers to serve beside those of the directory, by name: a class that derives from
-            ``BasePipelineWrapper``, or a function without arguments that makes a wrapper. They are loaded like a
-            folder, once, when the application starts. With them the directory need not exist.
+        pipelines: by name, a class that derives from ``BasePipelineWrapper``, or a function that makes a wrapper.
+            They are loaded once, at the start, beside the directory, which need not exist then.
         plug_ins: modules that add routes and background work, see ``hayhooks.http.plug_in``.
         observe: called with every change, in the deployer's thread; default: logs a line for each.
         on_request: called with every request that has ended.
         only: the one name in the directory to serve; all if None.
-
-    Raises:
-        pydantic.ValidationError: a setting in the environment is not valid.
-        StartError: the file with the API keys cannot be read or holds none, or one of *pipelines* cannot be served.
-            If the directory has one of their names too, that is raised when the application starts.
     """
     return Hayhooks(
         settings or Settings(),
@@ -88,7 +84,7 @@ def create_app(
 
 
 class Hayhooks(DecoratedStarlette):
-    """A Starlette application that serves a pipelines directory; routes added to it win over deployments.
+    """A Starlette application that serves a pipelines directory; its own routes win.
 
     An application that mounts it must run its lifespan, see docs/application.md.
     """
@@ -121,7 +117,7 @@ class Hayhooks(DecoratedStarlette):
         self._on_end: list[OnRequestEnd] = [on_end for on_end in (self.metrics, on_request) if on_end is not None]
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Put CORS, request context and access outside the user's middleware: its errors become responses too."""
+        """Put our middleware outside the user's: its errors become responses too."""
         # Overridden, as FastAPI does: Starlette's answers 500s outside CORS, and lets user middleware come first.
         app: ASGIApp = self.router
         if self.user_middleware:  # which may want to see responses where the routes raise errors
@@ -146,7 +142,7 @@ class Hayhooks(DecoratedStarlette):
         )
 
     def log_requests(self) -> None:
-        """Write the access log if the settings ask for it; call this if no other server writes one."""
+        """Write the access log, if it is on; for servers that write none themselves."""
         if self.settings.access_log and log.level(self.settings.log).no <= log.level("INFO").no:
             self.access_log = AccessLog()
             self._on_end.append(self.access_log)
@@ -170,7 +166,7 @@ class Hayhooks(DecoratedStarlette):
 
 
 class _Router(Router):
-    """The user's routes. When a StartError ends the start, the server gets its message without the traceback."""
+    """The user's routes; a StartError at the start is reported without its traceback."""
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:  # type: ignore[override]  # as awaitable as Starlette's coroutine
         if self.routes or scope["type"] == "lifespan":
@@ -196,7 +192,7 @@ class _Router(Router):
 
 @asynccontextmanager
 async def _lifespan(app: Hayhooks) -> AsyncIterator[None]:
-    """Run the deployer, and what the plug-ins start, as long as the application is served."""
+    """Run the deployer and the plug-ins' lifespans while the application is served."""
     settings, loop, metrics = app.settings, asyncio.get_running_loop(), app.metrics
     await asyncio.to_thread(check_directory, app.root, app.static)
     _prepare_process(settings)
@@ -264,7 +260,7 @@ class _Publisher:
         self._latest: Generation | None = None  # the deployer's thread alone reads and writes it
 
     def publish(self, snapshot: Snapshot, published: Callable[[], None]) -> None:
-        """Build all of the next generation, then swap on the loop; *published* lets go of the old one there."""
+        """Build the next generation, swap on the loop; *published* frees the old one."""
         self._latest = generation = next_generation(self._latest, snapshot, self._app.plug_ins)
 
         def swap() -> None:
@@ -277,7 +273,6 @@ class _Publisher:
         self._worker_dir.post(serving_summary(snapshot))
 
     def observe(self, change: Change) -> None:
-        """Count *change* and pass it on."""
         if self._app.metrics is not None:  # after the swap, which the loop got before
             self._loop.call_soon_threadsafe(self._app.metrics.changed, change)
         self._app.observe(change)

@@ -33,7 +33,7 @@ def safe_str(error: BaseException) -> str:
 
 
 def sendable(text: str) -> str:
-    """Return *text* fit for JSON: escape what UTF-8 cannot encode (some file names), cut what is too long."""
+    """Return *text* fit for JSON: lone surrogates escaped, length limited."""
     if len(text) > _MAX_CHARACTERS:
         half, omitted = _MAX_CHARACTERS // 2, len(text) - _MAX_CHARACTERS
         text = f"{text[:half]} [... {omitted:,} characters ...] {text[-half:]}"
@@ -54,7 +54,7 @@ class Place:
 
 
 class StartError(HayhooksError):
-    """The server must not start, because of a setting or of what an application passed in; one line says why."""
+    """A setting or an application's argument prevents the start; one line says why."""
 
 
 class LoadError(HayhooksError):
@@ -69,7 +69,7 @@ class LoadError(HayhooksError):
 
 
 class InvalidInputError(HayhooksError):
-    """The arguments of a request are not valid; *details* are pydantic's, each ``loc`` begins with "body"."""
+    """Invalid arguments of a request; *details* are pydantic's, located below "body"."""
 
     def __init__(self, details: Sequence[Any]) -> None:
         super().__init__(f"{len(details)} invalid argument(s)")
@@ -85,11 +85,11 @@ class PipelineError(HayhooksError):
 
 
 class UnavailableError(HayhooksError):
-    """A deployment exists but cannot serve now: it failed to load, is being loaded, or is at capacity."""
+    """A deployment cannot serve now: it failed to load, is being loaded, or is full."""
 
 
 class DisconnectedError(Exception):
-    """The client went away before the response was complete; the work for it was cancelled."""
+    """The client left before the response was complete; its work was cancelled."""
 
 
 class ExpiredError(Exception):
@@ -97,7 +97,7 @@ class ExpiredError(Exception):
 
 
 class DrainedError(ExpiredError):
-    """The request's deployment was replaced or removed, and the drain timeout is over."""
+    """The deployment was replaced or removed, and the drain timeout is over."""
 
     def __init__(self) -> None:
         super().__init__("the pipeline was replaced or removed, and its drain time is over (HAYHOOKS_DRAIN_TIMEOUT)")
@@ -127,11 +127,11 @@ class RefusedError(HayhooksError):
 
 
 class InvalidMessagesError(HayhooksError, ValueError):
-    """The client's messages, or input items, cannot be read as the wrapper asks the toolkit to read them."""
+    """The toolkit cannot read the client's messages, or input items."""
 
 
 class OpenAIError(HayhooksError):
-    """An error that is sent as OpenAI's error object, see platform.openai.com/docs/guides/error-codes."""
+    """Sent as OpenAI's error object, see platform.openai.com/docs/guides/error-codes."""
 
     def __init__(
         self,
@@ -151,6 +151,6 @@ class OpenAIError(HayhooksError):
         self.retry = retry
 
     def body(self) -> dict[str, Any]:
-        """Return the JSON body: OpenAI's error object, and the message again as ``detail`` for other clients."""
+        """Return OpenAI's error object, with the message as ``detail`` for other clients."""
         error = {"message": str(self), "type": self.type, "param": self.param, "code": self.code}
         return {"error": error, "detail": str(self)}

@@ -33,9 +33,9 @@ def _split(value: Any) -> Any:
 
 
 def _parse_keys(value: Any) -> Any:
-    """Parse API keys. An empty variable is rejected: it is more likely a mistake than a wish to open the server."""
     keys = _split(value)
     if isinstance(value, str) and not keys and value.strip() != "[]":
+        # An empty variable is more likely a mistake than a wish to open the server.
         raise ValueError("it is empty: set a key, or unset the variable to allow every request")
     if isinstance(keys, list):
         _check_keys(keys)
@@ -57,12 +57,7 @@ def _check_hosts(hosts: list[str]) -> list[str]:
 
 
 def read_keys(file: Path) -> list[str]:
-    """Read the API keys in *file*, one a line; skip empty lines and lines that begin with #.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: the file holds no key, or one that cannot be sent in a header.
-    """
+    """Read API keys, one a line, and # comments; raise OSError or ValueError."""
     lines = [line.strip() for line in file.read_text("utf-8-sig").splitlines()]
     keys = [line for line in lines if line and not line.startswith("#")]
     if not keys:
@@ -104,11 +99,7 @@ LogLevel = Literal["TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRI
 
 
 class Settings(BaseSettings):
-    """All settings; ``Settings(port=8000)`` overrides the environment and ``.env``.
-
-    Raises:
-        pydantic.ValidationError: a value is not accepted.
-    """
+    """All settings; ``Settings(port=8000)`` overrides the environment and ``.env``."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -253,16 +244,11 @@ class Settings(BaseSettings):
         return bool(self.api_keys) or self.api_keys_file is not None
 
     def valid_keys(self) -> list[str]:
-        """List the API keys, with those in the file.
-
-        Raises:
-            OSError: the file cannot be read.
-            ValueError: the file holds no key, or one that cannot be sent in a header.
-        """
+        """List all API keys; raise OSError or ValueError if the file has none."""
         return [*self.api_keys, *(read_keys(self.api_keys_file) if self.api_keys_file else ())]
 
     def environment(self) -> dict[str, str]:
-        """Return the environment variables from which another process reads the same settings."""
+        """Return environment variables that give another process the same settings."""
         values = self.model_dump(mode="json", exclude_none=True)
         return {
             PREFIX + name.upper(): value if isinstance(value, str) else json.dumps(value)
@@ -271,7 +257,7 @@ class Settings(BaseSettings):
 
 
 def problems(error: ValidationError) -> list[str]:
-    """Describe each wrong setting in one line: its name, its value (secrets masked) and what is accepted."""
+    """Describe each wrong setting in a line: name, masked value, accepted values."""
     lines = []
     for detail in error.errors(include_url=False):
         location = str(detail["loc"][0]) if detail["loc"] else ""
@@ -316,11 +302,7 @@ _ACCEPTED_BY_TYPE: Mapping[Any, str] = {
 
 
 def env_file_names() -> set[str]:
-    """Return the variables that ``.env`` sets.
-
-    Raises:
-        OSError, UnicodeDecodeError: the file cannot be read.
-    """
+    """Return the names that ``.env`` sets; raise OSError or UnicodeDecodeError."""
     if not Path(ENV_FILE).is_file():
         return set()
     with open(ENV_FILE, encoding="utf-8") as file:
@@ -346,7 +328,7 @@ def masked(field: str, value: Any) -> Any:
 
 
 def __getattr__(name: str) -> Any:
-    """Resolve ``settings``: those of the running application, else of the environment and ``.env``."""
+    """Resolve ``settings``: the running application's, else the environment's."""
     if name != "settings":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     app = current_app()

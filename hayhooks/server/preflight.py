@@ -12,7 +12,21 @@ def check_settings(settings: Settings) -> None:
     """Check the files and the address in *settings*, or raise StartError."""
     ApiKeys(settings)
     _check_tls(settings)
-    _check_address(settings.host, settings.port)
+    # Bind the address: uvicorn would report an error later, in asyncio's words.
+    host, port = settings.host, settings.port
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, *_, address = found[0]
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as uvicorn does
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # as asyncio does
+            probe.bind(address)
+    except OSError as error:
+        reason = str(error.strerror or error).lower()
+        raise StartError(
+            f"cannot listen on {host}:{port}: {reason}; choose another HAYHOOKS_HOST or HAYHOOKS_PORT (--port)"
+        ) from None
 
 
 def _check_tls(settings: Settings) -> None:
@@ -42,20 +56,3 @@ def _check_tls(settings: Settings) -> None:
             files = f"{certfile} and {key}"
             message = f"there is no certificate chain with its private key in PEM format in {files} ({reason})"
         raise StartError(f"HAYHOOKS_SSL_CERTFILE={certfile}: {message}") from None
-
-
-def _check_address(host: str, port: int) -> None:
-    # uvicorn would report an error later, in asyncio's words.
-    try:
-        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, *_, address = found[0]
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as uvicorn does
-            if family == socket.AF_INET6:
-                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # as asyncio does
-            probe.bind(address)
-    except OSError as error:
-        reason = str(error.strerror or error).lower()
-        raise StartError(
-            f"cannot listen on {host}:{port}: {reason}; choose another HAYHOOKS_HOST or HAYHOOKS_PORT (--port)"
-        ) from None
