@@ -150,8 +150,18 @@ def _make_wrapper(revision: Revision, package: str) -> BasePipelineWrapper:
             keep_shared(package, revision.shared)
             wrapper = wrapper_class()
         case RevisionKind.YAML:
+            content = revision.files[revision.path.name].source or b""
+            dotted = sorted(name for name in named_modules(content) if name.partition(".")[0] in _HAYSTACK_PACKAGES)
             with shared_modules.renewed(revision.shared):
-                wrapper = _yaml_wrapper(revision)
+                for module in (
+                    "haystack",
+                    *(name.rpartition(".")[0] for name in dotted),
+                ):  # one by one, see isolation.py
+                    with suppress(Exception):  # the pipeline raises it again, with the place in the file
+                        import_public(module, haystack_hooks.patch_from_dict)
+                for module in revision.shared:
+                    haystack_hooks.register_components(importlib.import_module(module))
+                wrapper = YAMLPipelineWrapper(content, file=str(revision.path), allowed_modules=tuple(revision.shared))
         case RevisionKind.CODE:
             assert revision.make is not None
             wrapper = revision.make()
@@ -183,18 +193,6 @@ def _wrapper_class(package: str) -> type[BasePipelineWrapper]:
     ]
     hint = f"rename {others[0]} to {_CLASS}" if others else f"define {base}"
     raise LoadError(f"{module.__file__} has no class {_CLASS}: {hint}")
-
-
-def _yaml_wrapper(revision: Revision) -> YAMLPipelineWrapper:
-    # The file may use Haystack's components and those of the shared modules that it names.
-    content = revision.files[revision.path.name].source or b""
-    dotted = sorted(name for name in named_modules(content) if name.partition(".")[0] in _HAYSTACK_PACKAGES)
-    for module in ("haystack", *(name.rpartition(".")[0] for name in dotted)):  # one by one, see isolation.py
-        with suppress(Exception):  # the pipeline raises it again, with the place in the file
-            import_public(module, haystack_hooks.patch_from_dict)
-    for module in revision.shared:
-        haystack_hooks.register_components(importlib.import_module(module))
-    return YAMLPipelineWrapper(content, file=str(revision.path), allowed_modules=tuple(revision.shared))
 
 
 def _check(wrapper: BasePipelineWrapper, timeout_s: float, on_loop: OnLoop) -> None:

@@ -157,7 +157,7 @@ class Reconciler:
         while not self._stopped.is_set():
             try:
                 self._reconcile(scope)
-                scope = self._scope_of(self._wait_for_work())
+                scope = self._wait_for_work()
             except Exception:  # a fault of ours must not end the deployer: the next scan starts from what is there
                 scope = EVERYTHING
                 with suppress(Exception):  # nor may a sink that a wrapper has added
@@ -270,8 +270,11 @@ class Reconciler:
                 with suppress(Exception):
                     log.exception("An observer failed on a change of {}", change.name)
 
-    def _wait_for_work(self) -> list[frozenset[str]]:
-        """Wait for a reason to scan again, replace stuck threads meanwhile, return the ticks."""
+    def _wait_for_work(self) -> ScanScope:
+        """Wait for a reason to scan again, and replace stuck threads meanwhile; return the scope.
+
+        The scope has the folders of changed paths and of finished loads; everything if in doubt.
+        """
         while True:
             self._preloader.tick()
             self._loader_threads.tick()
@@ -279,9 +282,22 @@ class Reconciler:
             self.retirement.tick()
             ticks = self._receive(self._debounce_s if self._last_scan.pending else _HOUSEKEEPING_INTERVAL_S)
             becomes_ready = self._is_late and not self.snapshot.ready
-            has_outcome = any(job.outcome is not None for job in self._jobs.values())
-            if ticks or has_outcome or becomes_ready or self._last_scan.pending or self._stopped.is_set():
-                return ticks
+            names = {name for name, job in self._jobs.items() if job.outcome is not None}
+            if ticks or names or becomes_ready or self._last_scan.pending or self._stopped.is_set():
+                break
+        if not all(ticks):  # a tick without paths
+            return EVERYTHING
+        root = real_path(self._root)
+        for path in frozenset[str]().union(*ticks):
+            directory, filename = os.path.split(path)
+            known = self._last_scan.names_by_directory
+            concerned = known.get(directory, frozenset()) | known.get(path, frozenset())
+            if directory == root:
+                concerned |= {filename, deployment_name(filename)}
+            if not concerned:
+                return EVERYTHING
+            names |= concerned
+        return ScanScope(frozenset(names))
 
     def _receive(self, timeout_s: float) -> list[frozenset[str]]:
         """Wait for a message, take all there are, return the ticks."""
@@ -300,21 +316,3 @@ class Reconciler:
                 message = self._inbox.get_nowait()
         except queue.Empty:
             return ticks
-
-    def _scope_of(self, ticks: list[frozenset[str]]) -> ScanScope:
-        """Return the folders of the changed paths and of finished loads; everything if in doubt."""
-        names = {name for name, job in self._jobs.items() if job.outcome is not None}
-        root = real_path(self._root)
-        for paths in ticks:
-            if not paths:
-                return EVERYTHING
-            for path in paths:
-                directory, filename = os.path.split(path)
-                known = self._last_scan.names_by_directory
-                concerned = known.get(directory, frozenset()) | known.get(path, frozenset())
-                if directory == root:
-                    concerned |= {filename, deployment_name(filename)}
-                if not concerned:
-                    return EVERYTHING
-                names |= concerned
-        return ScanScope(frozenset(names))

@@ -145,8 +145,9 @@ class SelfWrites:
                 del self._written[folder][path]
                 return False
             unchanged = file.closed and file.stamp == stamp
-            # A file passes through these states in this order, so checking them in this order misses none.
-            file.closed = unchanged or not (_is_being_opened(file) or _is_open(path) or not _has_stamp(path, stamp))
+            # A file passes through these states in this order, so checking them in this order misses none. The stamp
+            # shows that it was not written between its scan and its being closed.
+            file.closed = unchanged or not (_is_being_opened(file) or _is_open(path) or Stamp.at(path) != stamp)
             file.stamp = stamp
             return True
 
@@ -244,13 +245,6 @@ def _is_open(path: str) -> bool:
         except OSError:  # closed meanwhile
             continue
     return False
-
-
-def _has_stamp(path: str, stamp: Stamp) -> bool:
-    try:
-        return Stamp.of(os.stat(path)) == stamp
-    except OSError:
-        return False
 
 
 def _names_in(directory: Path) -> list[str]:

@@ -11,7 +11,6 @@ import importlib.machinery
 import importlib.util
 import os
 import re
-import stat
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -88,7 +87,7 @@ class PythonPath:
         for root in self.roots:
             with suppress(OSError):  # it may come
                 listings[root] = frozenset(os.listdir(root))
-        stale = [path for path, file in self._files.items() if _stamp(path) != (file and file[0])]
+        stale = [path for path, file in self._files.items() if Stamp.at(path) != (file and file[0])]
         if stale or listings != self._listings:
             self._listings = listings
             self._found.clear()
@@ -138,21 +137,13 @@ class PythonPath:
 
     def _source(self, path: str) -> bytes | None:
         if path not in self._files:
-            stamp = _stamp(path)
+            stamp = Stamp.at(path)
             try:
                 self._files[path] = None if stamp is None else (stamp, Path(path).read_bytes())
             except OSError:
                 self._files[path] = None
         file = self._files[path]
         return file and file[1]
-
-
-def _stamp(path: str) -> Stamp | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return Stamp.of(status) if stat.S_ISREG(status.st_mode) else None
 
 
 class SharedModules(importlib.abc.MetaPathFinder):

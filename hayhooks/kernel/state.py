@@ -1,6 +1,7 @@
 """State: the kernel's immutable values, and pure functions on them: `plan`, `advance`, `changes`."""
 
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -27,6 +28,15 @@ class Stamp(NamedTuple):
     def of(cls, status: os.stat_result) -> "Stamp":
         """Take the stamp of the file with *status*."""
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+    @classmethod
+    def at(cls, path: str) -> "Stamp | None":
+        """Take the stamp of the regular file *path*; None if there is none."""
+        try:
+            status = os.stat(path)
+        except OSError:
+            return None
+        return cls.of(status) if stat.S_ISREG(status.st_mode) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,15 @@ class Watch:
             ignore_permission_denied=True,
         ) as backend:
             ours = [count for descriptor, count in _inotify_watches().items() if before.get(descriptor) != count]
-            self._note_watched(len(directories), max(ours, default=len(directories)))
+            # The backend silently skips directories when the system has no watches left.
+            wanted, watched, problem = len(directories), max(ours, default=len(directories)), ""
+            if watched < wanted:
+                problem = f"only {watched} of {wanted} directories can be watched, see fs.inotify.max_user_watches"
+            if problem and not self.state.problem:
+                log.warning("{}: polling the others every {:g} s", problem, self._poll_interval_s)
+            elif self.state.problem and not problem:
+                log.info("Watching for change events again")
+            self.state = WatchState(min(watched, wanted), self._poll_interval_s, problem)
             self._tick(frozenset())  # for changes before that
             poll_at = time.monotonic() + self._poll_interval_s
             while not self._renew.is_set():
@@ -123,17 +131,6 @@ class Watch:
                     # A directory that was removed and made again may have the inode of before, and no watch.
                     if not paths.isdisjoint(self._directories):
                         return
-
-    def _note_watched(self, wanted: int, watched: int) -> None:
-        # The backend silently skips directories when the system has no watches left.
-        problem = ""
-        if watched < wanted:
-            problem = f"only {watched} of {wanted} directories can be watched, see fs.inotify.max_user_watches"
-        if problem and not self.state.problem:
-            log.warning("{}: polling the others every {:g} s", problem, self._poll_interval_s)
-        elif self.state.problem and not problem:
-            log.info("Watching for change events again")
-        self.state = WatchState(min(watched, wanted), self._poll_interval_s, problem)
 
     def _poll(self, duration_s: float) -> None:
         """Tick every poll interval for *duration_s*, or until other directories are to be watched."""
