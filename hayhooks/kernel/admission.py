@@ -1,4 +1,4 @@
-"""Admission: limits on a deployment's requests, the slots they run in, and the leases that delay its retirement."""
+"""Admission: the limits, slots and leases of a deployment's requests."""
 
 import asyncio
 import math
@@ -53,7 +53,7 @@ def _limit_of(wrapper: Any, name: str, kind: type, accepted: str) -> Any:
 
 
 class Slot:
-    """A running request of a deployment, threads that work for it included. For the event loop only."""
+    """A running request and the threads that work for it. For the event loop only."""
 
     __slots__ = ("_free", "_holders")
 
@@ -73,7 +73,7 @@ class Slot:
 
 
 class Slots:
-    """The slots of the deployment *name* and its queue, first come first served. For the event loop only."""
+    """The slots and the queue of the deployment *name*. For the event loop only."""
 
     def __init__(self, name: str, limit: int, queue_size: int) -> None:
         self._name = name
@@ -133,7 +133,7 @@ class Lease:
             raise self.expired() from None  # no variable holds it: with its traceback that would be a reference cycle
 
     def expire_in(self, seconds: float, reason: Reason) -> None:
-        """Cancel the request after *seconds*, and repeatedly while it goes on; on the event loop."""
+        """Cancel the request after *seconds*, repeatedly if it goes on; on the event loop."""
 
         def expire() -> None:
             self.expire_in(_RECANCEL_S, reason)
@@ -179,7 +179,7 @@ class Leases:
             self._call_if_idle()
 
     def release_when_idle(self, on_idle: Callable[[], None]) -> None:
-        """Call *on_idle* once no lease is held. New requests must not reach the deployment."""
+        """Call *on_idle* once no lease is held; new requests must not arrive any more."""
         self._on_idle.append(on_idle)
         self._call_if_idle()
 

@@ -1,6 +1,6 @@
-"""Discovery: which entries of the pipelines directory are deployments, or were meant to be, and their names.
+"""Discovery: find the deployments in the pipelines directory, and their names.
 
-Also the few helpers on paths that work while somebody else replaces what they look at.
+The helpers on paths here work while somebody else replaces files.
 """
 
 import os
@@ -21,12 +21,12 @@ _URL_SAFE_PUNCTUATION = "-._~!$&'()*+,;=:@"  # RFC 3986
 
 
 def is_ignored(name: str) -> bool:
-    """Whether *name* is a hidden file or a temporary one of an editor, a tool or Python."""
+    """Whether *name* is a hidden file, or a temporary one of an editor or of Python."""
     return _IGNORED.fullmatch(name) is not None
 
 
 def candidates(root: Path) -> dict[str, tuple[str, ...]]:
-    """Return the names in *root* that may be deployments, each with the entries that claim it."""
+    """List the names in *root* that may be deployments, with the entries of each."""
     claims: dict[str, tuple[str, ...]] = {}
     with os.scandir(root) as entries:
         for entry in entries:
@@ -60,7 +60,7 @@ def name_problem(name: str, reserved: Collection[str]) -> str:
 
 
 def entry_problem(path: Path) -> str | None:
-    """Say what is wrong with the entry *path*: "" if it is a deployment, None if it was not meant as one."""
+    """Return the problem of the entry *path*: "" for a deployment, None for other files."""
     mode = _mode(path)
     if stat.S_ISDIR(mode):
         wrapper_mode = _mode(f"{path}/{WRAPPER_FILE}")
@@ -84,7 +84,7 @@ def entry_problem(path: Path) -> str | None:
 
 
 def entries_named(root: Path, names: Collection[str]) -> dict[str, Path]:
-    """Return the entries of *root* that are, or were meant to be, deployments of one of *names*."""
+    """Return the entries of *root* that are or should be deployments of *names*."""
     try:
         listing = candidates(root)
     except OSError:  # missing or unreadable: the scan reports that
@@ -118,7 +118,7 @@ def identity_of(path: str | Path, *, follow_symlinks: bool = True) -> tuple[int,
 
 
 def real_path(path: str | Path) -> str:
-    """Return *path* without links; unchanged if a link on the way is removed while it is followed."""
+    """Return *path* without links; unchanged if a link is removed meanwhile."""
     try:
         return os.path.realpath(path)
     except OSError:  # raised between its look at a link and its reading of it

@@ -1,4 +1,4 @@
-"""Failure: what a load raised, as text. An exception would keep the failed modules alive."""
+"""Failure: the error of a load as text. An exception would keep the modules alive."""
 
 import importlib
 import linecache

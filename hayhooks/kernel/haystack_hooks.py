@@ -1,4 +1,4 @@
-"""Haystack's process-wide state: how the components of a revision get into it, and out again.
+"""Haystack hooks: a revision's components in Haystack's process-wide state.
 
 Nothing here imports Haystack: it is not loaded until a wrapper uses it.
 """
@@ -15,12 +15,12 @@ _PATTERN = f"{PREFIX}*"
 
 
 def patch_from_dict() -> None:
-    """Let ``Pipeline.loads`` build the components of wrapper folders, once Haystack is imported.
+    """Let ``Pipeline.loads`` build the components of wrapper folders.
 
     YAML names a component beside the wrapper as the wrapper imports it, ``type: helper.Doubler``. Haystack has no hook
     to put the private module there, so we wrap ``Pipeline.from_dict``, which ``load`` and ``loads`` call too.
     """
-    pipeline = getattr(sys.modules.get("haystack.core.pipeline.base"), "PipelineBase", None)
+    pipeline = getattr(sys.modules.get("haystack.core.pipeline.base"), "PipelineBase", None)  # None: not imported
     if pipeline is None or hasattr(pipeline.from_dict, _ORIGINAL):
         return
     security = sys.modules.get("haystack.core.serialization_security")
@@ -49,7 +49,7 @@ def restore_from_dict() -> None:
 
 
 def forget_components(package: str) -> None:
-    """Drop the components of *package* from Haystack's registry: it would keep modules alive."""
+    """Drop the components of *package*: Haystack's registry would keep modules alive."""
     component = getattr(sys.modules.get("haystack.core.component.component"), "component", None)
     if component is not None:
         for path in [path for path in list(component.registry) if path.startswith(package + ".")]:
@@ -67,7 +67,7 @@ def register_components(module: ModuleType) -> None:
 
 
 def pipelines(wrapper: Any) -> Iterator[Any]:
-    """Yield the Haystack pipelines and agents among the attributes of *wrapper*, each once."""
+    """Yield the Haystack pipelines and agents that *wrapper* has as attributes."""
     seen: set[int] = set()
     for value in vars(wrapper).values():
         is_haystacks = any(base.__module__.startswith("haystack.") for base in type(value).__mro__)

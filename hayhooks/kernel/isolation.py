@@ -1,4 +1,4 @@
-"""Isolation: each revision has modules of its own, compiled from the bytes that were scanned.
+"""Isolation: each revision has modules of its own, compiled from scanned bytes.
 
 A revision gets a private package, ``_hayhooks_{name}_{id}_{n}``, with ``pipeline_wrapper`` and every other Python file
 of the folder. Its code runs with an ``__import__`` of its own, so ``import helper`` there imports the file beside it.
@@ -117,7 +117,7 @@ class _Loader(importlib.abc.SourceLoader):
         return self.path
 
     def get_data(self, path: str | bytes) -> bytes:
-        """Return the scanned source, or the present content of any other file for ``pkgutil``."""
+        """Return the scanned source, or the present content of any other file."""
         return self._package.sources.get(self._relative, b"") if path == self.path else Path(str(path)).read_bytes()
 
     def get_resource_reader(self, fullname: str) -> FileReader:
@@ -130,7 +130,8 @@ class _Loader(importlib.abc.SourceLoader):
 
 
 def open_package(revision: Revision, after_import: Callable[[], None] = lambda: None) -> str:
-    """Make a private package for *revision*; call *after_import* after a first public import there."""
+    """Make a private package for *revision*, and return its name."""
+    # after_import is called when code of the package has imported a public module for the first time.
     slug = re.sub(r"\W", "_", revision.name, flags=re.ASCII)
     name = f"{PREFIX}{slug}_{revision.id}_{next(_counter)}"
     code = revision.files.items() if revision.kind is RevisionKind.FOLDER else ()
@@ -150,7 +151,7 @@ def keep_shared(name: str, shared: Iterable[str]) -> None:
 
 
 def close_package(name: str) -> None:
-    """Forget the package *name*, its modules and loggers; its running code cannot import more of it."""
+    """Forget the package *name*, its modules and loggers; its code can still run."""
     _finder.packages.pop(name, None)
     registers: tuple[dict[str, Any], ...] = (sys.modules, getattr(logging.Logger.manager, "loggerDict", {}))
     for register in registers:
@@ -190,7 +191,7 @@ def enter_package(package: str) -> None:
 
 
 def private_name(dotted: str) -> str:
-    """Return the full name of *dotted* if it lies beside the running wrapper, else *dotted*."""
+    """Return the full name of *dotted* if it is beside the running wrapper."""
     package = _finder.packages.get(_current.get() or "")
     module, _, attribute = dotted.rpartition(".")
     if package is None or module.partition(".")[0] not in package.siblings:
@@ -203,7 +204,7 @@ def private_name(dotted: str) -> str:
 
 
 def _import_function(package: _Package | None, after_import: Callable[[], None]) -> Any:
-    """Make the ``__import__`` of the code of *package*, or of the shared modules if it is None."""
+    """Make the ``__import__`` of the code of *package*; None: of the shared modules."""
     # Rewriting the imports in the source would do for siblings, but not for public modules: they must be imported in
     # the import thread, wherever and whenever they are first needed. Without that, test_reconcile.py::
     # test_twenty_cold_starts_serve_all_eight_wrappers_each_time fails 20 times of 20.

@@ -75,7 +75,7 @@ def load(
 
 
 def unload(deployment: Deployment, on_loop: OnLoop) -> None:
-    """Tear down the wrapper, close its pipelines, forget its modules; log a step that fails."""
+    """Tear down the wrapper, close its pipelines and forget its modules."""
     with running_package(deployment.package):
         steps: list[tuple[str, Callable[[], Any]]] = [("teardown()", deployment.wrapper.teardown)]
         if any(operation.on_loop for operation in deployment.operations.values()):

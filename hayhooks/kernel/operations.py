@@ -1,4 +1,4 @@
-"""Operations: what a wrapper's method takes and returns, and how to read and write that as JSON."""
+"""Operations: a wrapper's methods, with the types of their arguments and results."""
 
 import inspect
 import types
@@ -20,7 +20,7 @@ ResultKind = Literal["value", "stream", "events", "response", "anything"]
 
 @dataclass(frozen=True, slots=True)
 class TransportTypes:
-    """Classes in annotations that mean something to the serving layer; none of them is JSON."""
+    """Classes in annotations that the serving layer handles; none of them is JSON."""
 
     headers: type  # of a parameter `headers` that the server fills
     upload: type  # of a parameter that takes an uploaded file
@@ -89,7 +89,7 @@ def inspect_method(method: Callable[..., Any], transport: TransportTypes) -> Ope
 
 @dataclass(slots=True)
 class _ParameterSet:
-    """What a method takes, collected parameter by parameter."""
+    """The parameters of a method, added one by one."""
 
     method: str
     hints: dict[str, Any]

@@ -8,7 +8,7 @@ from hayhooks.kernel.admission import NO_LIMITS, Limits
 
 @dataclass(frozen=True, slots=True)
 class KernelOptions:
-    """What the settings decide for the kernel; the defaults are theirs."""
+    """The settings of the kernel, with their defaults."""
 
     python_path: Sequence[str] = ()  # directories of shared modules
     only: str | None = None  # the one name to serve; all if None

@@ -1,4 +1,4 @@
-"""Preload: import Haystack before the first load, and exclude it from garbage collections.
+"""Preload: import Haystack before the first load, outside garbage collections.
 
 A full collection stops all threads for tens of milliseconds once Haystack is imported. After ``gc.freeze()``
 collections skip the objects of that moment, which are never freed. So we freeze before the first wrapper is loaded.
@@ -22,7 +22,7 @@ _PACKAGES = ("haystack", "haystack_integrations")
 
 
 class Preloader:
-    """Runs the preload once, only in a process of our own, whose objects we may *freeze*."""
+    """The preload, once. It needs a process of our own, whose objects we may *freeze*."""
 
     def __init__(self, *, freeze: bool, stuck_after_s: float = 20.0) -> None:
         self._stuck_after_s = stuck_after_s  # after this time loads start without the preload
@@ -40,7 +40,7 @@ class Preloader:
         callback()
 
     def start(self, revisions: Iterable[Revision]) -> None:
-        """Import in a thread what *revisions* import from Haystack; later calls do nothing."""
+        """Import in a thread the parts of Haystack that *revisions* import, once."""
         with self._lock:
             if self._done or self._started_at is not None:
                 return

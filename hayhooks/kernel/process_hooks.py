@@ -1,4 +1,4 @@
-"""Process hooks: the effects of serving on the whole process, installed and undone together."""
+"""Process hooks: the process-wide effects of serving, installed together."""
 
 import threading
 from collections.abc import Sequence

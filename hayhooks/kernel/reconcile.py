@@ -1,4 +1,4 @@
-"""Reconcile: bring the snapshot up to the directory, again and again. The conductor of the kernel.
+"""Reconcile: bring the snapshot up to the directory, again and again.
 
 One thread runs the line of ``hayhooks.kernel`` for every tick. Loads run in threads beside it and report back through
 its inbox, so that ``Reconciler.snapshot`` and the table of loads have one writer, and no lock.
@@ -55,7 +55,7 @@ Publish = Callable[[Snapshot, Callable[[], None]], None]
 
 @dataclass(slots=True, eq=False)
 class _LoadJob:
-    """One load until its outcome is published. Only the reconciler's thread writes to it."""
+    """One load until it is published. Only the reconciler's thread writes to it."""
 
     revision: Revision
     since: float  # Unix seconds
@@ -74,7 +74,7 @@ class _Finished:
 
 
 class Reconciler:
-    """Keeps the snapshot of the deployments in a pipelines directory, which is only read.
+    """Keeps the snapshot of the deployments in a pipelines directory.
 
     It calls *publish* with each new snapshot and a function to call once requests meet only that one. The pipelines
     *given* in code keep their names, whatever the directory contains.
@@ -134,7 +134,7 @@ class Reconciler:
 
     @property
     def directory(self) -> tuple[str, tuple[int, int]] | None:
-        """The directory's real path, device and inode, as of the last scan; None if unreadable."""
+        """The directory's real path, device and inode at the last scan, or None."""
         return None if self._last_scan.problem else next(iter(self._last_scan.roots.items()), None)
 
     def found(self, name: str) -> Revision | None:
@@ -255,7 +255,7 @@ class Reconciler:
         return time.monotonic() - self._began_at > _READY_AFTER_S
 
     def _go_live(self, snapshot: Snapshot) -> None:
-        """Publish *snapshot*; retire replaced deployments once requests meet only the new ones."""
+        """Publish *snapshot*; retire replaced deployments when requests cannot reach them."""
         before, serving = self.snapshot, snapshot.deployments
         released = [old for name, old in before.deployments.items() if serving.get(name) is not old]
         self._publish(snapshot, partial(self.retirement.add, released))
@@ -271,7 +271,7 @@ class Reconciler:
                     log.exception("An observer failed on a change of {}", change.name)
 
     def _wait_for_work(self) -> ScanScope:
-        """Wait for a reason to scan again, and replace stuck threads meanwhile; return the scope.
+        """Wait for a reason to scan again, replace stuck threads, return the scan's scope.
 
         The scope has the folders of changed paths and of finished loads; everything if in doubt.
         """

@@ -1,4 +1,4 @@
-"""Retire: tear down replaced deployments after their last request, and free their memory."""
+"""Retire: tear down replaced deployments after their last request; free memory."""
 
 import asyncio
 import gc
@@ -60,7 +60,7 @@ class _TornDown:
 
 
 class Retirement:
-    """Retires deployments that no new request can reach; requests are cancelled after *drain_s*.
+    """Retires deployments; their last requests are cancelled after *drain_s*.
 
     Threads cannot be cancelled: a deployment is not torn down while one of its methods runs in a thread.
     """

@@ -1,4 +1,4 @@
-"""Scan: from the pipelines directory to ``{name: Revision}``; reads files and runs none.
+"""Scan: from the pipelines directory to ``{name: Revision}``; no code is run.
 
 A scan costs a ``stat`` for each file; only changed files are read. A folder is read when nothing in it has changed
 for the debounce time, so that a copy in progress is not taken half-way. Until then its last revision stands, as it
@@ -40,7 +40,7 @@ _MAX_DEBOUNCE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ScanScope:
-    """The folders that a scan looks at, besides new ones and those that are still changing."""
+    """The folders that a scan looks at, besides new and changing ones."""
 
     names: frozenset[str] = frozenset()
     everything: bool = False
@@ -105,7 +105,7 @@ class Scanner:
         self._last: ScanResult | None = None  # None if something has changed since
 
     def scan(self, now: float, scope: ScanScope) -> ScanResult:
-        """List the directory and look at the folders of *scope*, at the monotonic time *now*."""
+        """List the directory and look at the folders of *scope*; *now* is monotonic."""
         self._scanned_at = now
         try:
             listing = candidates(self._root)
@@ -128,14 +128,14 @@ class Scanner:
         return self._result("")
 
     def read_one(self, name: str, path: Path, now: float) -> Revision | None:
-        """Read *path* as the deployment *name*; None if it is not one, or is still changing."""
+        """Read *path* as the deployment *name*; None if it is none, or still changing."""
         self._python_path.look()
         self._observe(name, [path], now)
         tracked = self._tracked.get(name)
         return tracked.revision if tracked and tracked.is_read else None
 
     def is_pending(self, name: str) -> bool:
-        """Whether *name* has changed, or gone, so recently that it has not been read again."""
+        """Whether *name* has changed, or gone, too recently to be read again."""
         return name in self._pending
 
     def changed_at(self, name: str) -> float:
@@ -276,7 +276,7 @@ def _imports(revision: Revision) -> frozenset[str]:
 
 
 def _read_revision(name: str, tree: TreeStat, before: Revision | None, *, data_may_move: bool) -> Revision | None:
-    """Read the files of *tree* that differ from *before*; None if one has changed since it was seen."""
+    """Read the changed files of *tree*; None if one has changed since it was seen."""
     if tree.problem:
         return _unreadable(name, tree, tree.problem)
     folder = tree.path.parent if tree.kind is RevisionKind.YAML else tree.path

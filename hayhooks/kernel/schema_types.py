@@ -1,4 +1,4 @@
-"""Annotations that pydantic would misread, made readable: Haystack's data classes, and uploaded files."""
+"""Schema types: annotations of Haystack's data and uploaded files for pydantic."""
 
 import types
 import typing
@@ -85,7 +85,7 @@ class SchemaTypes:
         return reduce(or_, converted) if origin in (Union, types.UnionType) else origin[converted]
 
     def items(self, cls: Any, within: frozenset[Any] = frozenset()) -> dict[str, Any]:
-        """Return the converted items of the TypedDict *cls*, each marked as required or not."""
+        """Return the converted items of the TypedDict *cls*, required or not."""
         hints = typing.get_type_hints(cls, include_extras=True)
         return {
             name: (Required if name in cls.__required_keys__ else NotRequired)[self.convert(bare_item(hint), within)]
@@ -107,12 +107,12 @@ class SchemaTypes:
 
 
 def bare_item(annotation: Any) -> Any:
-    """Return the item of a TypedDict without ``Required`` or ``NotRequired`` around it."""
+    """Return a TypedDict's item without ``Required`` or ``NotRequired`` around it."""
     return typing.get_args(annotation)[0] if typing.get_origin(annotation) in (Required, NotRequired) else annotation
 
 
 def is_haystack_data(cls: Any) -> bool:
-    """Whether *cls* is one of Haystack's data classes: Document, ChatMessage, Answer and so on."""
+    """Whether *cls* is one of Haystack's data classes, such as Document."""
     return (
         isinstance(cls, type)
         and cls.__module__.startswith("haystack.")
@@ -122,7 +122,7 @@ def is_haystack_data(cls: Any) -> bool:
 
 
 def haystack_to_dict(value: Any) -> Any:
-    """Return a Haystack data object as a dict; a Document's meta stays a field of its own."""
+    """Return a Haystack data object as a dict; a Document's meta stays a field."""
     return value.to_dict(flatten=False) if type(value).__name__ == "Document" else value.to_dict()
 
 

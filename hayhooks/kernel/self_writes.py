@@ -1,4 +1,4 @@
-"""Self-writes: a file that a wrapper writes into its own folder, a log or a cache, does not reload it.
+"""Self-writes: files that a wrapper writes into its own folder do not reload it.
 
 An audit hook sees every file that is opened for writing, and the context tells whether a wrapper's code opens it.
 Workers that serve the same directory leave each other notes. A worker leaves a note before the write, and retracts it
@@ -25,7 +25,7 @@ _MAX_NOTES = 2_000  # of one worker
 
 
 class _CallSite(NamedTuple):
-    """A call on a thread's stack, as numbers: a frame would keep alive what it refers to."""
+    """A call on a thread's stack, as numbers: a frame would keep objects alive."""
 
     frame: int
     code: int
@@ -104,7 +104,7 @@ class WorkerNotes:
 
 
 class SelfWrites:
-    """The files that wrappers have written into their own folders. Safe from any thread."""
+    """The files that wrappers wrote into their own folders. Safe from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # a garbage collection may run a __del__ that writes, here too
@@ -118,18 +118,18 @@ class SelfWrites:
         self._notes = WorkerNotes(directory)
 
     def read_other_workers(self) -> None:
-        """Take over what the other workers have noted."""
+        """Take over the notes of the other workers."""
         for folder, path in self._notes.of_others():
             with self._lock:
                 self._written.setdefault(folder, {}).setdefault(path, _WrittenFile())
 
     def written_in(self, folder: str) -> frozenset[str]:
-        """Return the real paths of the files that the wrapper in *folder* has written there."""
+        """Return the real paths of the files that the wrapper in *folder* wrote there."""
         with self._lock:
             return frozenset(self._written.get(folder, ()))
 
     def is_self_written(self, folder: str, path: str, stamp: Stamp) -> bool:
-        """Whether *path* is as the wrapper left it; forget it if somebody else has changed it."""
+        """Whether *path* is as the wrapper left it; forget it otherwise."""
         with self._lock:
             file = self._written.get(folder, {}).get(path)
             if file is None:

@@ -1,4 +1,4 @@
-"""Shared modules: those on the additional Python path, which several wrappers may import.
+"""Shared modules: those on the additional Python path, for several wrappers.
 
 They are plain modules, one of each for the whole process. The fingerprint of a revision covers the shared modules that
 it imports. A load with a new version drops the old module first; an old revision that still serves keeps using it.
@@ -58,7 +58,7 @@ def parsed(source: bytes, path: str = "<unknown>") -> ast.Module | None:
 
 
 def imports_of(node: ast.AST, package: str = "") -> tuple[str, list[str]]:
-    """Return the module after ``from`` ("" without one) and the dotted names that *node* imports."""
+    """Return the module after ``from``, and the dotted names that *node* imports."""
     if isinstance(node, ast.Import):
         return "", [alias.name for alias in node.names]
     if not isinstance(node, ast.ImportFrom):
@@ -87,7 +87,7 @@ class PythonPath:
         for root in self.roots:
             with suppress(OSError):  # it may come
                 listings[root] = frozenset(os.listdir(root))
-        stale = [path for path, file in self._files.items() if Stamp.at(path) != (file and file[0])]
+        stale = [path for path, file in self._files.items() if Stamp.at(path, only_regular=True) != (file and file[0])]
         if stale or listings != self._listings:
             self._listings = listings
             self._found.clear()
@@ -137,7 +137,7 @@ class PythonPath:
 
     def _source(self, path: str) -> bytes | None:
         if path not in self._files:
-            stamp = Stamp.at(path)
+            stamp = Stamp.at(path, only_regular=True)
             try:
                 self._files[path] = None if stamp is None else (stamp, Path(path).read_bytes())
             except OSError:
@@ -147,7 +147,7 @@ class PythonPath:
 
 
 class SharedModules(importlib.abc.MetaPathFinder):
-    """Imports modules of the additional Python path from source: a ``.pyc`` may be stale."""
+    """Imports shared modules from source: a ``.pyc`` may be stale."""
 
     def __init__(self) -> None:
         self._builtins: dict[str, Any] = {}
@@ -182,7 +182,7 @@ class SharedModules(importlib.abc.MetaPathFinder):
 
     @contextmanager
     def renewed(self, wanted: Mapping[str, SharedModule]) -> Iterator[None]:
-        """Import shared modules in the versions *wanted*: drop others, put them back on failure."""
+        """Import shared modules in the versions *wanted*; after a failure restore others."""
         if not wanted:
             yield
             return

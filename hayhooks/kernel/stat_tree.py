@@ -1,4 +1,4 @@
-"""Stat tree: the stat results of all files of one deployment at one moment; no file is read."""
+"""Stat tree: the stat results of one deployment's files; no file is read."""
 
 import errno
 import os
@@ -122,7 +122,7 @@ class _Walk:
                 self.stamps, self.directories = stamps, directories
 
     def _visit(self, prefix: str, top: str, top_identity: tuple[int, int], max_files: int) -> list[tuple[str, str]]:
-        """Visit *top* and all below it; return the links to directories, with their prefixes."""
+        """Visit *top* and all below it; return the links to directories."""
         links: list[tuple[str, str]] = []
         to_visit = deque([(prefix, top, cached_realpath(top, top_identity))])
         while to_visit:

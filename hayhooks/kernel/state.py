@@ -1,4 +1,4 @@
-"""State: the kernel's immutable values, and pure functions on them: `plan`, `advance`, `changes`."""
+"""State: the kernel's values, and pure functions on them."""
 
 import os
 import stat
@@ -30,13 +30,13 @@ class Stamp(NamedTuple):
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     @classmethod
-    def at(cls, path: str) -> "Stamp | None":
-        """Take the stamp of the regular file *path*; None if there is none."""
+    def at(cls, path: str, *, only_regular: bool = False) -> "Stamp | None":
+        """Take the stamp of the file *path*; None if there is none."""
         try:
             status = os.stat(path)
         except OSError:
             return None
-        return cls.of(status) if stat.S_ISREG(status.st_mode) else None
+        return None if only_regular and not stat.S_ISREG(status.st_mode) else cls.of(status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Revision:
         return self.fingerprint[:12]
 
     def changed_since(self, before: "Revision | None") -> tuple[str, ...]:
-        """List the files that differ from *before*, removed ones included; none without a *before*."""
+        """List the files that differ from *before*, removed ones included."""
         if before is None:
             return ()
         ours, theirs = self._digests(), before._digests()
@@ -96,7 +96,7 @@ class Revision:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeploymentRuntime:
-    """Counters and queues of one deployment. They change while it serves; the deployment itself does not."""
+    """The parts of a deployment that change while it serves."""
 
     threads: DaemonThreadPool  # for its sync methods
     slots: Slots | None = None  # its concurrency limit; None: no limit
@@ -236,7 +236,7 @@ def advance(
     ready: bool = False,
     problem: str = "",
 ) -> Snapshot:
-    """Return *snapshot* with *outcomes*, without the names in *remove*, without the failures in *forget*.
+    """Return *snapshot* with *outcomes*, without *remove* and the failures in *forget*.
 
     A failure leaves the deployment of its name in place. The result is *snapshot* itself when nothing differs.
     """
@@ -267,7 +267,7 @@ def advance(
 
 
 def changes(before: Snapshot, after: Snapshot) -> Iterator[Change]:
-    """Yield what differs in deployments and failures, in name order."""
+    """Yield the changes of deployments and failures, in name order."""
     for name in sorted({*before.deployments, *before.failures, *after.deployments, *after.failures}):
         old, new = before.deployments.get(name), after.deployments.get(name)
         old_failure, failure = before.failures.get(name), after.failures.get(name)

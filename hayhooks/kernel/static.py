@@ -1,4 +1,4 @@
-"""Static pipelines: wrappers that the application gives in code, beside those of the directory."""
+"""Static pipelines: wrappers that the application gives in code."""
 
 import hashlib
 import inspect
@@ -15,7 +15,7 @@ WrapperFactory = Callable[[], BasePipelineWrapper]  # a wrapper class, or a func
 
 
 def static_revisions(pipelines: Mapping[str, WrapperFactory], reserved: Collection[str]) -> tuple[Revision, ...]:
-    """Make a revision of each of *pipelines*; refuse a wrong name or a value that makes no wrapper."""
+    """Make a revision of each of *pipelines*; refuse wrong names and values."""
     values: Mapping[Any, Any] = pipelines  # the user's, who may not check types
     revisions = []
     for name, make in values.items():
@@ -46,6 +46,6 @@ def static_revisions(pipelines: Mapping[str, WrapperFactory], reserved: Collecti
 
 
 def check_directory(root: Path, given: Collection[Revision]) -> None:
-    """Refuse a deployment in *root* with the name of a *given* one; slow on a slow file system."""
+    """Refuse a deployment in *root* with the name of a *given* one."""
     for name, path in entries_named(root, [revision.name for revision in given]).items():
         raise StartError(f"{path} and a pipeline given in code both claim the name {name!r}: rename one of them")

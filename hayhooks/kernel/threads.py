@@ -1,4 +1,4 @@
-"""Daemon thread pools, and the outcome of user code that runs in another thread or task."""
+"""Threads: daemon thread pools, and outcomes of code in other threads and tasks."""
 
 import asyncio
 import queue
@@ -50,7 +50,7 @@ class Outcome:
 
 
 def run_on(loop: asyncio.AbstractEventLoop, function: Callable[[], Awaitable[Any]]) -> Any:
-    """Call *function* on the *loop* of another thread, and wait; the loop sees no error of it."""
+    """Call *function* on the *loop* of another thread, and return its result."""
 
     async def call() -> Any:
         return await function()
@@ -59,7 +59,7 @@ def run_on(loop: asyncio.AbstractEventLoop, function: Callable[[], Awaitable[Any
 
 
 class DaemonThreadPool:
-    """Runs at most *limit* jobs at a time in daemon threads, started on demand and ended when idle.
+    """Runs at most *limit* jobs at a time in daemon threads, started on demand.
 
     A job that runs longer than *stuck_after_s* no longer counts towards *limit*: ``tick`` starts a thread in its place.
     """
@@ -89,7 +89,7 @@ class DaemonThreadPool:
         self._jobs.put(job)
 
     def tick(self) -> None:
-        """Start threads for queued jobs in place of stuck ones; call it about once a second."""
+        """Start threads in place of stuck ones; call it about once a second."""
         with self._lock:
             self._start_threads(-self._idle)
 

@@ -35,7 +35,7 @@ class WatchState:
 
 
 class Watch:
-    """Calls *tick* in a thread with the changed paths, and with none every *poll_interval_s*."""
+    """Calls *tick* in a thread: with changed paths, and every *poll_interval_s*."""
 
     # Not watchfiles.awatch: it borrows from the thread pool that requests use, and starved with 60 of them blocked.
 
@@ -56,7 +56,7 @@ class Watch:
         self._thread.start()
 
     def follow(self, directories: Mapping[str, tuple[int, int]]) -> None:
-        """Watch *directories* (real path: device and inode) from now on, but none below them."""
+        """Watch *directories* (real path: device and inode), but none below them."""
         # The identity shows that a directory was replaced by another of its name, which has to be watched anew.
         if directories != self._directories or any(os.path.isdir(directory) for directory in self._absent):
             self._directories = directories
@@ -133,7 +133,7 @@ class Watch:
                         return
 
     def _poll(self, duration_s: float) -> None:
-        """Tick every poll interval for *duration_s*, or until other directories are to be watched."""
+        """Tick every poll interval for *duration_s*, or until ``follow``."""
         end = time.monotonic() + duration_s
         renew = False
         while not renew and time.monotonic() < end:
@@ -142,7 +142,7 @@ class Watch:
 
 
 def _inotify_watches() -> dict[str, int]:
-    """Count the watches of each inotify descriptor of this process; none without Linux."""
+    """Count the watches of each inotify descriptor of this process."""
     watches = {}
     with suppress(OSError):
         for descriptor in os.listdir("/proc/self/fdinfo"):
