@@ -26,17 +26,14 @@ class ConsumerGoneError(BaseException):
 class BoundedChannel:
     """Pass items to one reader, in order; writers wait while *limit* of them are unread.
 
-    ``put`` waits in a thread; ``room``, ``readable`` and ``take_all`` wait in a task. ``append`` and ``get_nowait``
-    never wait.
-
-    The lock is reentrant, because the garbage collector may call ``close`` in a thread that holds it. Nobody is woken
-    while it is held, because that may take another lock.
+    ``put`` waits in a thread; ``room``, ``readable`` and ``take_all`` wait in a task; the others never wait.
     """
 
     def __init__(self, limit: int) -> None:
         self.closed = False
         self._limit = limit
-        self._lock = threading.RLock()  # held to change what the other side waits for
+        # Reentrant: the garbage collector may call `close` in a thread that holds it. Nobody is woken under it.
+        self._lock = threading.RLock()
         self._unread: deque[Any] = deque()
         self._finished = False
         self._wake_reader: Callable[[], None] | None = None  # where it waits
@@ -90,11 +87,7 @@ class BoundedChannel:
         self._resume_writers()
 
     def get_nowait(self) -> Any:
-        """Return the next item.
-
-        Raises:
-            IndexError: none is unread.
-        """
+        """Return the next item; IndexError if none is unread."""
         item = self._unread.popleft()
         if self._wake_writers:
             self._resume_writers()
@@ -168,10 +161,7 @@ class _TaskWaiter:
 
 
 class ThreadChunkReader:
-    """Iterate over the chunks of a pipeline in another thread, and the user's events between them.
-
-    Events that were in the user's queue when a chunk came stand before the chunk.
-    """
+    """Iterate over the chunks of a pipeline in another thread; the user's events precede the next chunk."""
 
     def __init__(self, events: queue.Queue[Any] | None) -> None:
         self._channel = BoundedChannel(MAX_UNREAD_CHUNKS)
@@ -196,11 +186,7 @@ class ThreadChunkReader:
         return forward
 
     def put(self, chunk: Any) -> None:
-        """Add *chunk* as soon as there is room.
-
-        Raises:
-            ConsumerGoneError: the reader has left, before or while this waited.
-        """
+        """Add *chunk* as soon as there is room; ConsumerGoneError if the reader has left."""
         if self._has_events:
             with self._order:
                 self._channel.append(*self._take_events())
@@ -223,11 +209,7 @@ class ThreadChunkReader:
             self._wait()
 
     def _wait(self) -> None:
-        """Wait until something is unread; where that is events alone, take them.
-
-        Raises:
-            StopIteration: the pipeline has finished, and all is read.
-        """
+        """Wait for items or events, and take events; StopIteration at the end."""
         with self._changed:
             if not self._events.queue and self._channel.on_readable(self._notify):
                 self._changed.wait_for(lambda: self._channel.is_readable() or self._events.queue)
@@ -253,9 +235,7 @@ class ThreadChunkReader:
 class TaskChunkReader:
     """Iterate over the chunks of a pipeline in a task, and the user's events between them.
 
-    Args:
-        events: the user's queue.
-        shield: after ``close``, ``put`` drops chunks where it would raise, so that the pipeline can go on.
+    With *shield*, ``put`` drops chunks after ``close`` instead of raising, so that the pipeline can go on.
     """
 
     def __init__(self, events: asyncio.Queue[Any] | None, *, shield: bool) -> None:
@@ -277,11 +257,8 @@ class TaskChunkReader:
         return forward
 
     def thread_callback(self, user: Callable[[Any], Any] | None) -> Callable[[Any], Awaitable[None] | None]:
-        """Make the streaming callback for a component that Haystack runs in a thread, as it has no ``run_async``.
-
-        Called on the event loop it must not wait. An Agent does that, for the results of its tools, and awaits the
-        returned coroutine.
-        """
+        """Make the streaming callback for a component without ``run_async``, which Haystack runs in a thread."""
+        # An Agent calls it on the event loop too, for its tools' results, and awaits the returned coroutine.
 
         def forward(chunk: Any) -> Awaitable[None] | None:
             if user is not None:
@@ -294,11 +271,7 @@ class TaskChunkReader:
         return forward
 
     async def put(self, chunk: Any) -> None:
-        """Add *chunk* as soon as there is room.
-
-        Raises:
-            ConsumerGoneError: the reader has left, before or while this waited, and the pipeline is not shielded.
-        """
+        """Add *chunk* as soon as there is room; ConsumerGoneError if the reader has left, unless shielded."""
         await self._channel.room()
         if not self._channel.append(*self._take_events(), chunk) and not self._shield:
             raise ConsumerGoneError

@@ -21,12 +21,8 @@ _ROLES = {"user": "user", "assistant": "assistant", "system": "system", "develop
 def get_last_user_message(messages: Sequence[Any]) -> str | None:
     """Return the text of the last message whose role is "user".
 
-    Args:
-        messages: dicts or objects with ``role`` and ``content``, oldest first. Content is a string or a list of
-            parts, ``[{"type": "text", "text": str}, ...]``; images and files are left out.
-
-    Returns:
-        The text, its parts joined by line breaks, "" if it has none; ``None`` without a user message.
+    Messages are dicts or objects with ``role`` and ``content``, oldest first. Text parts are joined by line breaks,
+    images and files are left out; "" if there is no text, ``None`` without a user message.
     """
     return next((get_content(message) for message in reversed(messages) if is_user_message(message)), None)
 
@@ -79,11 +75,7 @@ def get_content(message: Any) -> str:
 def get_last_user_input_text(input_items: str | Sequence[Any]) -> str | None:
     """Return the last text of the user in the input of an OpenAI response.
 
-    Args:
-        input_items: the text, or the items, oldest first.
-
-    Returns:
-        The text of the last user message that has one, its parts joined by line breaks; ``None`` if there is none.
+    Text parts are joined by line breaks; ``None`` if no user message has text.
     """
     if isinstance(input_items, str):
         return input_items
@@ -107,13 +99,8 @@ def get_input_files(input_items: str | Sequence[Any]) -> list[dict[str, Any]]:
 def chat_messages_from_openai_response(input_items: str | Sequence[Any]) -> "list[ChatMessage]":
     """Convert the input of an OpenAI response to Haystack's messages.
 
-    Args:
-        input_items: the text, or the items: messages, ``function_call`` and ``function_call_output``. Other items, as
-            ``reasoning``, are left out. So are images and files that are not in the item itself: only the wrapper
-            knows what a ``file_id`` means.
-
-    Returns:
-        One message for each item that is not empty; consecutive calls are one message of the assistant.
+    Messages, ``function_call`` and ``function_call_output`` are converted, consecutive calls to one message. Other
+    items are left out, and so are images and files by ``file_id``, whose meaning only the wrapper knows.
 
     Raises:
         InvalidMessagesError: Haystack cannot represent an item; the cause is its error.

@@ -89,31 +89,15 @@ def async_streaming_generator(
     external_event_queue: asyncio.Queue[Any] | None = None,
     shield_pipeline_task: bool = False,
 ) -> AsyncGenerator[Any, None]:
-    """Run *pipeline* in a task, by ``run_async``, and yield its chunks as they come.
+    """Run *pipeline* in a task, by ``run_async``, and yield its chunks as they arrive.
 
-    As ``streaming_generator``, but for these: callbacks may be coroutine functions, and sync ones run on the event
-    loop. Closing the generator cancels the pipeline and waits until it has ended.
+    Callbacks may be coroutine functions; sync ones run on the event loop. Closing the generator cancels the pipeline
+    and waits for its end.
 
-    Args:
-        pipeline: see ``streaming_generator``, as for all that is not named here.
-        pipeline_run_args: see there.
-        on_tool_call_start: see there.
-        on_tool_call_end: see there.
-        on_reasoning: see there.
-        on_pipeline_end: see there; not called when the generator was closed before.
-        streaming_components: see there.
-        include_outputs_from: see there.
-        allow_sync_streaming_callbacks: let components that have no ``run_async`` stream too. They run in threads,
-            and cannot be cancelled there: they stop at their next chunk. "auto" means True.
-        external_event_queue: an ``asyncio.Queue``; see there.
-        shield_pipeline_task: when the generator is closed, let the pipeline go on to its end, and drop its chunks.
-
-    Yields:
-        As ``streaming_generator``.
-
-    Raises:
-        ValueError: at the call, as there, or a streaming component has no ``run_async`` and that is not allowed.
-        Exception: while reading: what the pipeline raised, itself, after the chunks that came before.
+    The arguments, items and errors are those of ``streaming_generator``, and ``external_event_queue`` is an
+    ``asyncio.Queue``. A streaming component without ``run_async`` is a ValueError, unless
+    *allow_sync_streaming_callbacks*, or "auto", lets it run in a thread, where it stops only at its next chunk. With
+    *shield_pipeline_task* a closed generator drops the chunks, and lets the pipeline go on to its end.
     """
     target = stream_target(pipeline, pipeline_run_args, include_outputs_from, streaming_components)
     if not allow_sync_streaming_callbacks:
@@ -124,10 +108,7 @@ def async_streaming_generator(
 
 
 class PipelineStream(Generator[Any, None, None]):
-    """The generator of ``streaming_generator``, which can also ``feed`` its items to a function.
-
-    The server uses ``feed`` in a thread of its own: a chunk then crosses one thread less (row ``slow-pipeline``).
-    """
+    """The generator of ``streaming_generator``; the server lets it ``feed`` items (benchmark row ``slow-pipeline``)."""
 
     def __init__(
         self,
@@ -160,13 +141,7 @@ class PipelineStream(Generator[Any, None, None]):
         self._items.close()
 
     def feed(self, put: Callable[[Any], bool]) -> None:
-        """Call *put* with every item until it returns False; the pipeline then stops at its next chunk.
-
-        *put* is called in this thread and in those of the components' streaming callbacks.
-
-        Raises:
-            Exception: what the pipeline raised.
-        """
+        """Run the pipeline in this thread and call *put* with every item, until it returns False."""
         if self._alone:
             self._context.run(self._run, put)
             return
