@@ -42,22 +42,21 @@ class CallbackDispatcher:
 
     def before(self, item: Any) -> Iterator[Callable[[], Any]]:
         """Yield the calls that are due before *item* is passed on."""
-        return self._before(item) if isinstance(item, _chunk_class()) else iter(())
+        if not isinstance(item, _chunk_class()):
+            return
+        for delta in self._newly_started(item):
+            if self.on_tool_call_start:
+                yield partial(self.on_tool_call_start, delta.tool_name or "", _parsed(delta.arguments), delta.id)
+        if self.on_tool_call_end and (ended := item.tool_call_result):
+            call = ended.origin
+            yield partial(self.on_tool_call_end, call.tool_name, call.arguments, ended.result, bool(ended.error))
+        if self.on_reasoning and item.reasoning:
+            yield partial(self.on_reasoning, item.reasoning.reasoning_text, item.reasoning.extra)
 
     def at_end(self, result: Any) -> Iterator[Callable[[], Any]]:
         """Yield the calls that are due when the pipeline has returned *result*."""
         if self.on_pipeline_end:
             yield partial(self.on_pipeline_end, result)
-
-    def _before(self, chunk: "StreamingChunk") -> Iterator[Callable[[], Any]]:
-        for delta in self._newly_started(chunk):
-            if self.on_tool_call_start:
-                yield partial(self.on_tool_call_start, delta.tool_name or "", _parsed(delta.arguments), delta.id)
-        if self.on_tool_call_end and (ended := chunk.tool_call_result):
-            call = ended.origin
-            yield partial(self.on_tool_call_end, call.tool_name, call.arguments, ended.result, bool(ended.error))
-        if self.on_reasoning and chunk.reasoning:
-            yield partial(self.on_reasoning, chunk.reasoning.reasoning_text, chunk.reasoning.extra)
 
     def _newly_started(self, chunk: "StreamingChunk") -> "Iterator[ToolCallDelta]":
         """Yield the deltas that name a call for the first time.

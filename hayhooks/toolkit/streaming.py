@@ -236,7 +236,12 @@ async def _stream_async(
                 for output in await _outputs_async(call):
                     yield output
         finally:
-            await _leave(pipeline, shield=shield)
+            if not shield:
+                await _end(pipeline)
+            elif not pipeline.done():
+                _shielded.add(pipeline)
+                pipeline.add_done_callback(_shielded.discard)
+                pipeline.add_done_callback(_log_failure)
 
 
 def _async_callback(
@@ -245,15 +250,6 @@ def _async_callback(
     if is_sync_only(component):
         return reader.thread_callback(user_callback(component, at_run, is_async=False))
     return reader.callback(user_callback(component, at_run, is_async=True))
-
-
-async def _leave(pipeline: asyncio.Task[Any], *, shield: bool) -> None:
-    if not shield:
-        await _end(pipeline)
-    elif not pipeline.done():
-        _shielded.add(pipeline)
-        pipeline.add_done_callback(_shielded.discard)
-        pipeline.add_done_callback(_log_failure)
 
 
 async def _end(pipeline: asyncio.Task[Any]) -> None:
