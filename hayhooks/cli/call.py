@@ -19,7 +19,7 @@ from hayhooks.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class CallOptions:
-    """What to send, and what to do with the answer."""
+    """Options of a call: the arguments to send, and the use of the answer."""
 
     arguments: Sequence[str]  # key=value
     files: Sequence[Path]

@@ -190,7 +190,7 @@ class _EncodedBody:
     def __aiter__(self) -> Self:
         lease = current_lease.get()
         if lease is not None:
-            lease.task = asyncio.current_task()  # the task that can still send why the request was told to end
+            lease.task = asyncio.current_task()  # the task that can still send why the request expired
         return self
 
     async def __anext__(self) -> bytes:

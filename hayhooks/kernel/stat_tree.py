@@ -82,7 +82,7 @@ def stat_tree(name: str, paths: Sequence[Path], name_problem: str) -> TreeStat:
             directories, is_truncated = walk.directories, walk.is_truncated
             return TreeStat(path, walk.stamps, directories=directories, self_written=written, is_truncated=is_truncated)
         except _TooManyFilesError:
-            problem = f"{path} holds more than {_MAX_FILES:,} files: move what is no part of the wrapper out of it"
+            problem = f"{path} has more than {_MAX_FILES:,} files: move those that the wrapper does not need"
         except OSError as error:
             problem = f"{path} cannot be read: {error.strerror or error}"
     return TreeStat(path, directories=_directories_among(paths), problem=problem)

@@ -38,7 +38,7 @@ def docs_of_pipeline(docs: OperationDocs, name: str, operation: Operation) -> Op
 
 
 def _content(text_type: str) -> Schema:
-    """The ``content`` that ``endpoint.check_content`` accepts."""
+    """Return the schema of a ``content`` that ``endpoint.check_content`` accepts."""
     part = object_schema(type={"type": "string", "examples": [text_type]}, text={"type": "string"})
     return {"anyOf": [{"type": "string"}, {"type": "array", "items": part}, {"type": "null"}]}
 
@@ -58,7 +58,7 @@ def _request(field: str, schema: Schema, stream_options: Schema, example: Any) -
 
 
 def _answer(kind: str, created: str, token_counts: tuple[str, str], required: list[str], **fields: Schema) -> Schema:
-    """Schema of the answer object *kind*; *created* and *token_counts* name fields."""
+    """Return the schema of the answer *kind*; *created* and *token_counts* name fields."""
     usage = object_schema(**{name: {"type": "integer"} for name in (*token_counts, "total_tokens")})
     return object_schema(
         ["id", "object", created, "model", *required],
@@ -93,7 +93,7 @@ _TOOL_CALL = object_schema(
 
 
 def _completion(kind: str, message_field: str, tool_calls: Schema) -> Schema:
-    """A completion or a chunk of one; they differ in the name of a choice's message."""
+    """Return the schema of a completion or chunk; *message_field* names the choice's message."""
     message = object_schema(
         role={"type": "string"},
         content={"type": ["string", "null"]},

@@ -54,5 +54,5 @@ def _check_tls(settings: Settings) -> None:
             message = f"the private key in {key} cannot be decrypted: HAYHOOKS_SSL_KEYFILE_PASSWORD is wrong or missing"
         else:
             files = f"{certfile} and {key}"
-            message = f"there is no certificate chain with its private key in PEM format in {files} ({reason})"
+            message = f"no certificate chain with its private key in PEM format in {files} ({reason})"
         raise StartError(f"HAYHOOKS_SSL_CERTFILE={certfile}: {message}") from None

@@ -1,4 +1,4 @@
-"""What is streamed: a pipeline or an Agent, its run arguments, and its streaming components."""
+"""The target of a stream: a pipeline or an Agent, its run arguments, and its streaming components."""
 
 import inspect
 import json

@@ -19,7 +19,7 @@ def multiply(first: Annotated[int, "a whole number"], second: Annotated[int, "an
 
 
 def reply(messages: list[ChatMessage]) -> ChatMessage:
-    """What plays the model: it asks for the tool, and tells what came of it. It needs no key."""
+    """Play the model, without a key: call the tool, then answer with its result."""
     last = messages[-1]
     if last.tool_call_result:
         return ChatMessage.from_assistant(f"That makes {last.tool_call_result.result}.")

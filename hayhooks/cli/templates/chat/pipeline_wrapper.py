@@ -16,7 +16,7 @@ PROMPT = [
 
 
 def answer(messages: list[ChatMessage]) -> str:
-    """What plays the model: it needs no key."""
+    """Play the model, without a key."""
     return f"You asked: {messages[-1].text} A real model would know more."
 
 
