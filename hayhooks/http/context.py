@@ -7,6 +7,7 @@ from hayhooks.kernel.state import Deployment
 from hayhooks.observability.request_record import RequestRecord, current_request
 
 _KEY = "hayhooks"
+_EARLY_HEADERS = "hayhooks.headers"  # response headers of layers outside the request context
 
 BodyLimit = tuple[str, int]  # the setting that limits the body, and how many bytes it allows; 0: any number
 
@@ -26,6 +27,17 @@ class RequestContext:
 def set_context(scope: Scope, context: RequestContext) -> None:
     """Put *context* into *scope*."""
     scope[_KEY] = context
+
+
+def add_early_header(scope: Scope, header: tuple[bytes, bytes]) -> None:
+    """Add a response header before the request has its context."""
+    scope.setdefault(_EARLY_HEADERS, []).append(header)
+
+
+def early_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
+    """Return the response headers added so far."""
+    headers: list[tuple[bytes, bytes]] = scope.get(_EARLY_HEADERS, [])
+    return headers
 
 
 def context_of(scope: Scope) -> RequestContext:

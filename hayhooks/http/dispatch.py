@@ -62,29 +62,24 @@ def reserved_names(plug_ins: Sequence[PlugIn]) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """The routes of one deployment, as an ASGI app."""
+    """The routes of one deployment."""
 
     router: Router
     exact: dict[str, Route]  # by path: the routes that need no pattern matching
     paths: tuple[str, ...]  # with the name in front, as clients see them
     header: tuple[bytes, bytes]  # with the revision
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Serve one request below ``/{name}``."""
-        route = self._exact_route(scope)
+    def app_at(self, path: str, scope: Scope) -> ASGIApp:
+        """Return the app for *path*, the part of the URL path after ``/{name}``."""
+        route = self.exact.get("" if path == "/" else path)  # /{name}/ is /{name}
         if route is None:
-            return self.router(scope, receive, send)
+            return self.router
         scope["route"], scope["endpoint"] = route, route.endpoint
-        return route.handle(scope, receive, send)
+        return route.handle
 
     def route_of(self, scope: Scope) -> BaseRoute | None:
-        """Return the route that a request below ``/{name}`` will take."""
-        matching = (route for route in self.router.routes if route.matches(scope)[0] is Match.FULL)
-        return self._exact_route(scope) or next(matching, None)
-
-    def _exact_route(self, scope: Scope) -> Route | None:
-        path = route_path(scope)
-        return self.exact.get("" if path == "/" else path)  # /{name}/ is /{name}
+        """Return the route that a request below ``/{name}`` will take by its pattern."""
+        return next((route for route in self.router.routes if route.matches(scope)[0] is Match.FULL), None)
 
 
 def build_deployment_routes(deployment: Deployment, plug_ins: Sequence[PlugIn]) -> Endpoints:
@@ -120,7 +115,8 @@ def dispatch(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
     scope["root_path"] = f"{root_path}/{name}"
     context.deployment = deployment
     current_request.get().below_name = True
-    return serve_with_lease(deployment, deployment.endpoints, scope, receive, send)
+    app = deployment.endpoints.app_at(path[1 + len(name) :], scope)
+    return serve_with_lease(deployment, app, scope, receive, send)
 
 
 async def serve_with_lease(deployment: Deployment, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
 
 from hayhooks.errors import DisconnectedError, NotFoundError, RefusedError
-from hayhooks.http.context import BodyLimit, RequestContext, set_context
+from hayhooks.http.context import BodyLimit, RequestContext, add_early_header, early_headers, set_context
 from hayhooks.http.exceptions import deny_websocket, response_to
 from hayhooks.http.switch import Switch
 from hayhooks.observability.log import log, printable
@@ -62,7 +62,7 @@ class RequestContextMiddleware:
 
     async def _serve_request(self, scope: Scope, receive: Receive, send: Send) -> None:
         record = self._begin(scope)
-        headers = [(_REQUEST_ID, record.id.encode("latin-1"))]
+        headers = [*early_headers(scope), (_REQUEST_ID, record.id.encode("latin-1"))]
         set_context(scope, RequestContext(self._switch, self._body_limit, headers))
 
         def send_with_headers(message: Message) -> Awaitable[None]:
@@ -123,12 +123,8 @@ class BrowserCorsMiddleware(CORSMiddleware):
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:  # type: ignore[override]  # as awaitable as Starlette's coroutine
         """Serve one request, with CORS headers if a page sent it."""
-        if scope["type"] != "http" or b"origin" in dict(scope["headers"]):
-            return super().__call__(scope, receive, send)
-
-        def send_with_vary(message: Message) -> Awaitable[None]:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (b"vary", b"Origin")]
-            return send(message)
-
-        return self.app(scope, receive, send_with_vary)
+        for name, _ in scope.get("headers", ()):
+            if name == b"origin":
+                return super().__call__(scope, receive, send)
+        add_early_header(scope, (b"vary", b"Origin"))
+        return self.app(scope, receive, send)

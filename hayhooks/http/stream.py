@@ -135,11 +135,11 @@ async def _read_async(items: AsyncIterable[Any], channel: BoundedChannel) -> Non
                 return
             if in_a_row < _BURST or now - turn_at > _MAX_HOLD_S:
                 await asyncio.sleep(0)
-                turn_at = perf_counter()
+                now = turn_at = perf_counter()
             if channel.is_full():
                 await channel.room()
-                turn_at = perf_counter()
-            asked_at = perf_counter()
+                now = turn_at = perf_counter()
+            asked_at = now
     finally:
         if hasattr(iterator, "aclose"):
             await iterator.aclose()
