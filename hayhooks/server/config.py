@@ -8,7 +8,7 @@ from typing import Any
 import uvicorn
 
 from hayhooks.observability.log import log
-from hayhooks.server.protocol import MAX_HEAD_BYTES, PlainHttpProtocol
+from hayhooks.server.protocol import MAX_HEAD_BYTES
 from hayhooks.settings import Settings
 
 # uvicorn versions whose httptools protocol `fast_protocol.py` extends: tests/server/test_protocol.py passes with them.
@@ -48,6 +48,8 @@ def _http_protocol(settings: Settings) -> Callable[..., asyncio.Protocol]:
             version,
             ", ".join(f"{version}.x" for version in FAST_UVICORN_VERSIONS),
         )
+    from hayhooks.server.plain_protocol import PlainHttpProtocol  # noqa: PLC0415 - row start: 12 ms, rarely used
+
     return PlainHttpProtocol
 
 

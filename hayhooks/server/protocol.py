@@ -1,4 +1,4 @@
-"""Graceful close of HTTP connections, and uvicorn's h11 protocol with it."""
+"""Graceful close of HTTP connections, for either protocol."""
 
 import asyncio
 import json
@@ -7,8 +7,6 @@ import time
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
-
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from hayhooks.errors import OpenAIError
 from hayhooks.observability.log import log
@@ -80,16 +78,6 @@ class GracefulClose(asyncio.Protocol):
     def _is_idle(self) -> bool:
         # There is no cycle before the first request.
         return self.cycle is None or bool(self.cycle.response_complete)
-
-
-class PlainHttpProtocol(GracefulClose, H11Protocol):
-    """uvicorn's h11 protocol, which limits request heads and ignores unknown upgrades."""
-
-    def end_keep_alive(self) -> None:
-        """Close the connection after the current response, and say so in its headers."""
-        if self.cycle.keep_alive:
-            self.cycle.default_headers = [*self.cycle.default_headers, (b"connection", b"close")]
-        super().end_keep_alive()
 
 
 async def stop_listening(servers: Iterable[asyncio.Server]) -> None:

@@ -9,7 +9,7 @@ import uvicorn
 
 from hayhooks import Settings
 from hayhooks.server.config import server_options
-from hayhooks.server.protocol import PlainHttpProtocol
+from hayhooks.server.plain_protocol import PlainHttpProtocol
 from tests.cli.test_run import (  # noqa: F401 - pytest finds them here
     test_a_signal_stops_it_cleanly,
     test_every_worker_serves_what_lies_there,

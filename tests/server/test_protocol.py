@@ -14,7 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hayhooks.server.fast_protocol import FastHttpProtocol, PendingHeads
-from hayhooks.server.protocol import PlainHttpProtocol
+from hayhooks.server.plain_protocol import PlainHttpProtocol
 from tests.live_server import eventually
 from tests.network import connected
 
