@@ -45,7 +45,7 @@ class PipelineWrapper(BasePipelineWrapper):
         pass
 
     def run_api(self):
-        return sorted({"haystack", "opentelemetry", "prometheus_client", "websockets"} & set(sys.modules))
+        return sorted({"h11", "haystack", "opentelemetry", "prometheus_client", "websockets"} & set(sys.modules))
 """
 
 STUCK = """
