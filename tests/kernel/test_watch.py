@@ -41,15 +41,15 @@ def test_polling_goes_on_while_a_folder_keeps_changing(server: LiveServer):
     prompt = server.write("quiet", ECHO, {"prompt.txt": "a" * 4096}, answer=1) / "prompt.txt"
     server.eventually(lambda: server.state("quiet"))
     before = server.state("quiet")["revision"]
-    touch = f"while [ -d {server.root}/busy ]; do touch {server.root}/busy/pipeline_wrapper.py; sleep 0.005; done"
-    with subprocess.Popen(["sh", "-c", touch]):
+    touch = f"while sleep 0.005; do touch {server.root}/busy/pipeline_wrapper.py; done"
+    with subprocess.Popen(["sh", "-c", touch]) as busy:
         with prompt.open("r+b") as file, mmap.mmap(file.fileno(), 4096) as memory:
             memory[0:1] = b"b"  # raises no event
             memory.flush()
         try:
             server.eventually(lambda: server.state("quiet")["revision"] != before)
         finally:
-            server.remove("busy")
+            busy.kill()
 
 
 @pytest.mark.parametrize("events", [True, False])
