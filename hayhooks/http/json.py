@@ -9,7 +9,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from hayhooks.kernel.operations import Operation
-from hayhooks.kernel.schema_types import haystack_to_dict, is_haystack_data
+from hayhooks.kernel.schema_types import haystack_to_dict
+from hayhooks.toolkit.inputs import is_haystack_data
 
 _CONTENT_TYPE = (b"content-type", b"application/json")
 _LEAVES = frozenset({str, int, float, bool, type(None)})

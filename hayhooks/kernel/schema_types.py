@@ -11,7 +11,7 @@ from pydantic import ConfigDict, GetPydanticSchema, WithJsonSchema
 from pydantic_core import core_schema
 from typing_extensions import TypedDict, is_typeddict
 
-from hayhooks.toolkit.inputs import build_from_dict
+from hayhooks.toolkit.inputs import build_from_dict, is_haystack_data
 
 # Haystack's data classes as JSON; pydantic would show their private fields.
 _SHAPES: Mapping[str, Mapping[str, Any]] = {
@@ -38,6 +38,21 @@ _SHAPES: Mapping[str, Mapping[str, Any]] = {
             "embedding": {"anyOf": [{"type": "array", "items": {"type": "number"}}, {"type": "null"}]},
         },
         "examples": [{"content": "Breakfast is at eight.", "meta": {"source": "me"}}],
+    },
+    "ByteStream": {
+        "properties": {
+            "data": {
+                "anyOf": [
+                    {"type": "string"},
+                    {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 255}},
+                ],
+                "description": "A text, sent as UTF-8, or a list of bytes.",
+            },
+            "meta": {"type": "object"},
+            "mime_type": {"type": ["string", "null"]},
+        },
+        "required": ["data"],
+        "examples": [{"data": "Breakfast is at eight.", "mime_type": "text/plain"}],
     },
 }
 
@@ -109,16 +124,6 @@ class SchemaTypes:
 def bare_item(annotation: Any) -> Any:
     """Return a TypedDict's item without ``Required`` or ``NotRequired`` around it."""
     return typing.get_args(annotation)[0] if typing.get_origin(annotation) in (Required, NotRequired) else annotation
-
-
-def is_haystack_data(cls: Any) -> bool:
-    """Whether *cls* is one of Haystack's data classes, such as Document."""
-    return (
-        isinstance(cls, type)
-        and cls.__module__.startswith("haystack.")
-        and hasattr(cls, "from_dict")
-        and hasattr(cls, "to_dict")
-    )
 
 
 def haystack_to_dict(value: Any) -> Any:

@@ -39,8 +39,18 @@ def coerce_pipeline_inputs(pipeline: "Pipeline", data: Mapping[str, Any]) -> dic
     }
 
 
+def is_haystack_data(type_: Any) -> bool:
+    """Whether *type_* is one of Haystack's data classes, such as Document."""
+    return (
+        isinstance(type_, type)
+        and type_.__module__.startswith("haystack.")
+        and hasattr(type_, "from_dict")
+        and hasattr(type_, "to_dict")
+    )
+
+
 def build_from_dict(cls: Any, value: dict[str, Any]) -> Any:
-    """Build an object of Haystack's *cls* from *value*; a ChatMessage also from OpenAI's form.
+    """Build an object of Haystack's *cls* from *value*; a ChatMessage also from OpenAI's form, bytes also from a text.
 
     Raises:
         ValueError: *value* does not fit.
@@ -48,9 +58,22 @@ def build_from_dict(cls: Any, value: dict[str, Any]) -> Any:
     try:
         if cls.__name__ == "ChatMessage" and isinstance(value.get("content"), str | None):
             return cls.from_openai_dict_format(value)
+        if cls.__name__ == "ByteStream":
+            value = {**value, "data": _bytes(value.get("data"))}
+        elif cls.__name__ == "Document" and isinstance(blob := value.get("blob"), dict):
+            value = {**value, "blob": {**blob, "data": _bytes(blob.get("data"))}}
         return cls.from_dict(value)
     except Exception as error:  # for a dict that does not fit, from_dict raises any type: KeyError, TypeError ...
         raise ValueError(f"not a {cls.__name__}: {type(error).__name__}: {error}") from error
+
+
+def _bytes(data: Any) -> bytes:
+    """Return the bytes of a ByteStream's *data*: a text, or the integers that Haystack writes."""
+    if isinstance(data, str):
+        return data.encode()
+    if not isinstance(data, list | bytes):  # of an integer, bytes() makes so many zeros
+        raise TypeError("data must be a text or a list of bytes")
+    return bytes(data)
 
 
 def _is_by_component(data: Mapping[str, Any], inputs: Mapping[str, Mapping[str, Any]]) -> bool:

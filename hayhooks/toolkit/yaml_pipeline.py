@@ -13,6 +13,7 @@ from hayhooks.errors import LoadError, safe_str
 from hayhooks.toolkit import yaml_types
 from hayhooks.toolkit.target import stream_target
 from hayhooks.toolkit.yaml_source import YamlSource, closest, suggestion
+from hayhooks.toolkit.yaml_unnamed import UnnamedSockets
 
 if TYPE_CHECKING:
     from haystack import Pipeline
@@ -183,6 +184,7 @@ class _Sockets:
     """Resolves the names in a YAML's sections to the sockets of its pipeline."""
 
     def __init__(self, pipeline: "Pipeline", source: YamlSource) -> None:
+        self._pipeline = pipeline
         self._source = source
         self._inputs = _all_sockets(pipeline, "input")
         self._unconnected_inputs: Sockets = pipeline.inputs()
@@ -234,10 +236,11 @@ class _Sockets:
 
     def inputs_by_component(self) -> dict[str, dict[str, Input]]:
         """Return every input that a request can set, by component and socket."""
+        unnamed = UnnamedSockets(self._pipeline)
         inputs: dict[str, dict[str, Input]] = {}
         for component, sockets in self._unconnected_inputs.items():
             for name, socket in sockets.items():
-                type_ = yaml_types.json_type(socket["type"])
+                type_ = unnamed.request_type(component, name, socket["type"])
                 if name in _SERVER_ONLY or (type_ is None and not socket["is_mandatory"]):
                     continue
                 required, default = socket["is_mandatory"], socket.get("default_value", ...)

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from uuid import UUID
 
-_UNIONS = (Union, types.UnionType)
+from hayhooks.toolkit.inputs import is_haystack_data
+
+UNIONS = (Union, types.UnionType)
 _JSON_CLASSES = (
     str, int, float, bytes, list, dict, tuple, set, frozenset, type(None),
     Enum, date, time, timedelta, Decimal, Path, UUID,
@@ -25,7 +27,7 @@ def json_type(type_: Any) -> Any | None:
     origin, arguments = get_origin(type_), get_args(type_)
     if origin is Annotated:
         return json_type(arguments[0])
-    if origin in _UNIONS:
+    if origin in UNIONS:
         members = tuple(member for argument in arguments if (member := json_type(argument)) is not None)
         return Union[members] if set(members) - {type(None)} else None  # noqa: UP007 - X | Y takes no tuple
     if origin is Literal:
@@ -42,7 +44,7 @@ def json_type(type_: Any) -> Any | None:
     if type_.__module__.startswith("haystack.tools") or type_.__name__ == "Secret":
         return None
     if type_.__module__.startswith("haystack."):
-        return type_ if hasattr(type_, "from_dict") and hasattr(type_, "to_dict") else Any
+        return type_ if is_haystack_data(type_) else Any
     return type_ if is_dataclass(type_) or hasattr(type_, "model_validate") else Any
 
 
@@ -63,7 +65,7 @@ def _without_none(type_: Any) -> frozenset[Any]:
 def type_name(type_: Any) -> str:
     """Format *type_* as in source code: ``list[Document]``."""
     origin, arguments = get_origin(type_), get_args(type_)
-    if origin in _UNIONS:
+    if origin in UNIONS:
         return " | ".join(map(type_name, arguments))
     if isinstance(type_, list):  # the parameters of a Callable
         return f"[{', '.join(map(type_name, type_))}]"
@@ -76,4 +78,4 @@ def type_name(type_: Any) -> str:
 
 def union_members(type_: Any) -> tuple[Any, ...]:
     """Return the members of a union, or *type_* alone."""
-    return get_args(type_) if get_origin(type_) in _UNIONS else (type_,)
+    return get_args(type_) if get_origin(type_) in UNIONS else (type_,)
