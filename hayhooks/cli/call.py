@@ -1,8 +1,10 @@
-"""``hayhooks pipeline run``: call ``POST /{name}/run`` of the running server."""
+"""``hayhooks pipeline run``: call a pipeline of the running server, and print its answer."""
 
+import codecs
 import json
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,86 +18,177 @@ from hayhooks.cli.client import NoAnswerError, Server
 from hayhooks.cli.output import CommandError, note, progress, say_json
 from hayhooks.settings import Settings
 
+_LINE_END = re.compile(r"\r\n|\n|\r(?!\Z)")  # a CR at the end of what has arrived may be half of a CRLF
+
+Upload = tuple[str, Path]  # the field of the form, "" if it is not given; the file or directory
+
 
 @dataclass(frozen=True, slots=True)
 class CallOptions:
     """Options of a call: the arguments to send, and the use of the answer."""
 
     arguments: Sequence[str]  # key=value
-    files: Sequence[Path]
-    directories: Sequence[Path]  # their files are sent too
+    files: Sequence[Upload]
+    directories: Sequence[Upload]  # their files are sent too
     stream: bool
     output: Path | None
     timeout_s: float | None
 
 
+class _BrokenOffError(Exception):
+    """The answer ended before its end; ``str()`` is the reason."""
+
+
 def run(settings: Settings, name: str, call: CallOptions) -> int:
-    """Call the pipeline *name* and print its result."""
+    """Call the pipeline *name* and print its result; one that has no ``/run`` is asked in a chat."""
     arguments = {}
     for argument in call.arguments:
         key, equals, value = argument.partition("=")
         if not key or not equals:
             raise click.UsageError(f"-p {argument}: expected key=value")
         arguments[key] = value
-    files = [*call.files, *(path for directory in call.directories for path in _files(directory))]
+    files = [*call.files, *(file for directory in call.directories for file in _files(directory))]
     server = Server(settings)
-    url = f"{server.url}/{quote(name, safe='')}/run"
+    url = f"{server.url}/{quote(name, safe='')}"
     try:
         verify = server.tls_context()
-        with ExitStack() as stack:
-            client = stack.enter_context(
-                httpx.Client(
-                    headers=server.headers(), verify=True if verify is None else verify, timeout=call.timeout_s
-                )
-            )
-            body = stack.enter_context(_body(arguments, files))
-            with progress(f"Running {name}") if not call.stream else ExitStack():
-                response = stack.enter_context(client.stream("POST", url, **body))
-                if not call.stream or response.is_error:
-                    response.read()
-            if response.is_error:
-                raise CommandError(_error_text(response, arguments))
-            _print_answer(response, call)
-            return 0
+        with (
+            httpx.Client(
+                headers=server.headers(),
+                verify=True if verify is None else verify,
+                timeout=call.timeout_s,
+                trust_env=False,  # a proxy or a .netrc file of the environment is not for our server, nor its key
+            ) as client,
+            _body(arguments, _with_fields(server, name, files)) as body,
+        ):
+            with _posted(client, f"{url}/run", name, call, body) as response:
+                if response.is_success:
+                    _print_answer(response, call)
+                    return 0
+                if response.status_code != 404 or not _can_only_chat(server, name):
+                    raise CommandError(_error_text(response, arguments))
+            if files:
+                raise click.UsageError(f"{name!r} can only chat: it takes no files")
+            with _posted(client, f"{url}/chat", name, call, {"json": _chat_body(name, arguments, call)}) as response:
+                if not response.is_success:
+                    raise CommandError(_error_text(response, arguments))
+                _print_chat(response, call)
+                return 0
     except NoAnswerError as error:
         raise CommandError(str(error)) from None
-    except httpx.TimeoutException:
-        raise CommandError(f"No answer from {name} within {call.timeout_s:g} s (--timeout)") from None
-    except httpx.HTTPError as error:
-        reason = str(error) or type(error).__name__
-        raise CommandError(f"No answer from {url}: {reason}. Is `hayhooks run` running there?") from None
-
-
-def _files(directory: Path) -> list[Path]:
-    found = sorted(path for path in directory.rglob("*") if path.is_file() and not path.name.startswith("."))
-    if not found:
-        raise click.UsageError(f"-d {directory}: the directory has no files")
-    return found
 
 
 @contextmanager
-def _body(arguments: dict[str, str], files: Sequence[Path]) -> Iterator[dict[str, Any]]:
+def _posted(
+    client: httpx.Client, url: str, name: str, call: CallOptions, body: Mapping[str, Any]
+) -> Iterator[httpx.Response]:
+    """Post *body*; yield the response, read if it is an error. No answer, or half of one, is a CommandError."""
+    with ExitStack() as stack:
+        try:
+            with progress(f"Running {name}"):
+                response = stack.enter_context(client.stream("POST", url, **body))
+                if not response.is_success:
+                    response.read()
+        except httpx.TimeoutException:
+            raise CommandError(f"No answer from {name} within {call.timeout_s:g} s (--timeout)") from None
+        except httpx.HTTPError as error:
+            reason = str(error) or type(error).__name__
+            raise CommandError(f"No answer from {url}: {reason}. Is `hayhooks run` running there?") from None
+        reason = ""
+        try:
+            yield response
+        except httpx.TimeoutException:
+            reason = f"nothing came for {call.timeout_s:g} s (--timeout)"
+        except (httpx.HTTPError, _BrokenOffError) as error:
+            reason = str(error) or type(error).__name__
+        if reason:
+            if sys.stdout.isatty():
+                _print("\n")
+            kept = f"; {call.output} holds what came" if call.output else ""
+            raise CommandError(f"The answer of {name} broke off: {reason}{kept}")
+
+
+# --------------------------------------------------------------------------------------------- what is sent
+
+
+def _files(directory: Upload) -> list[Upload]:
+    field, folder = directory
+    found = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    if not found:
+        raise click.UsageError(f"-d {folder}: the directory has no files")
+    return [(field, path) for path in found]
+
+
+def _with_fields(server: Server, name: str, files: Sequence[Upload]) -> list[Upload]:
+    """Give files without a field the one that *name* has for files."""
+    if all(field for field, _ in files):
+        return list(files)
+    fields = _upload_fields(server.schema(name) or {}, f"/{name}/run")
+    if len(fields) > 1:
+        raise click.UsageError(f"{name!r} takes files in {' and '.join(fields)}: name one, -f {fields[0]}=FILE")
+    only = fields[0] if fields else "files"  # where it takes none, the server says so
+    return [(field or only, path) for field, path in files]
+
+
+def _upload_fields(schemas: Mapping[str, Any], path: str) -> list[str]:
+    """Return the fields for files of the operation at *path*."""
+    for operation in schemas.get("operations", ()):
+        if operation["path"] == path:
+            form = operation["request"].get("multipart/form-data", {})
+            return [field for field, schema in form.get("properties", {}).items() if _is_file(schema)]
+    return []
+
+
+def _is_file(schema: Mapping[str, Any]) -> bool:
+    parts = (schema.get("items"), *schema.get("anyOf", ()))
+    return schema.get("format") == "binary" or any(_is_file(part) for part in parts if part)
+
+
+@contextmanager
+def _body(arguments: Mapping[str, str], files: Sequence[Upload]) -> Iterator[dict[str, Any]]:
     """Yield httpx's arguments for the body: JSON, or a form with the files open."""
     if not files:
-        values: dict[str, Any] = {}
-        for key, text in arguments.items():
-            try:
-                values[key] = json.loads(text)
-            except ValueError:
-                values[key] = text
-        yield {"json": values}
+        yield {"json": {key: _value(text) for key, text in arguments.items()}}
         return
     with ExitStack() as stack:
         parts: list[tuple[str, tuple[str, IO[bytes]]]] = []
-        for path in files:
+        for field, path in files:
             try:
-                parts.append(("files", (path.name, stack.enter_context(path.open("rb")))))
+                parts.append((field, (path.name, stack.enter_context(path.open("rb")))))
             except OSError as error:
                 raise CommandError(f"Cannot read {path}: {error.strerror}") from None
         yield {"data": arguments, "files": parts}
 
 
-def _error_text(response: httpx.Response, arguments: dict[str, str]) -> str:
+def _value(text: str) -> Any:
+    """Return the JSON value in *text*, or *text* itself if it is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _can_only_chat(server: Server, name: str) -> bool:
+    endpoints = (server.state(name) or {}).get("endpoints", ())
+    return f"/{name}/run" not in endpoints and f"/{name}/chat" in endpoints
+
+
+def _chat_body(name: str, arguments: Mapping[str, str], call: CallOptions) -> dict[str, Any]:
+    """Return a chat completion's body: the arguments are its fields, ``message`` stands for the user's one message."""
+    values = {key: _value(text) for key, text in arguments.items() if key != "message"}
+    if "message" in arguments:
+        values["messages"] = [*values.get("messages", ()), {"role": "user", "content": arguments["message"]}]
+    elif "messages" not in values:
+        raise click.UsageError(
+            f"{name!r} can only chat: ask with -p message=TEXT, or send a conversation with -p messages=JSON"
+        )
+    return {"model": name, "stream": call.stream, **values}
+
+
+# ------------------------------------------------------------------------------------------- what is printed
+
+
+def _error_text(response: httpx.Response, arguments: Mapping[str, str]) -> str:
     try:
         detail = response.json()["detail"]
     except (ValueError, LookupError, TypeError):
@@ -113,13 +206,12 @@ def _error_text(response: httpx.Response, arguments: dict[str, str]) -> str:
 
 
 def _print_answer(response: httpx.Response, call: CallOptions) -> None:
-    kind = response.headers.get("content-type", "").partition(";")[0]
+    kind = _content_type(response)
     if call.output is not None:
         _write(response, call.output)
     elif kind == "text/event-stream":
-        for line in response.iter_lines():
-            if line.startswith("data:"):
-                _print(line.removeprefix("data:").removeprefix(" ") + "\n")
+        for data in _events(response.iter_bytes()):
+            _print(f"{data}\n")
     elif kind == "application/json":
         response.read()
         body = response.json()
@@ -135,7 +227,74 @@ def _print_answer(response: httpx.Response, call: CallOptions) -> None:
     elif sys.stdout.isatty():
         raise CommandError(f"The answer is {kind or 'of unknown type'}, not text: write it to a file with -O FILE")
     else:
-        sys.stdout.buffer.writelines(response.iter_bytes())
+        for part in response.iter_bytes():
+            sys.stdout.buffer.write(part)
+
+
+def _print_chat(response: httpx.Response, call: CallOptions) -> None:
+    """Print the text of a chat completion, or the message itself if it has none."""
+    if call.output is not None:
+        _write(response, call.output)
+    elif _content_type(response) == "text/event-stream":
+        for data in _events(response.iter_bytes()):
+            if data == "[DONE]":
+                break
+            chunk = json.loads(data)
+            if "error" in chunk:
+                raise _BrokenOffError(_message(data))
+            for choice in chunk["choices"]:
+                _print(choice["delta"].get("content") or "")
+                for tool_call in choice["delta"].get("tool_calls") or ():
+                    note((f"The pipeline asks for {json.dumps(tool_call['function'])}", "dim"))
+        else:
+            raise _BrokenOffError("its end is missing")
+        _print("\n")
+    else:
+        response.read()
+        message = response.json()["choices"][0]["message"]
+        if isinstance(message.get("content"), str):
+            _print(f"{message['content']}\n")
+        else:
+            say_json(message)
+
+
+def _content_type(response: httpx.Response) -> str:
+    return str(response.headers.get("content-type", "")).partition(";")[0]
+
+
+def _events(content: Iterable[bytes]) -> Iterator[str]:
+    """Yield the data of each server-sent event in *content*; one of type ``error`` is the last."""
+    kind, data = "", list[str]()
+    for line in _lines(codecs.iterdecode(content, "utf-8-sig", errors="replace")):
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if field == "data":
+            data.append(value)
+        elif field == "event":
+            kind = value
+        elif not line:
+            if kind == "error":
+                raise _BrokenOffError(_message("\n".join(data)))
+            if data:
+                yield "\n".join(data)
+            kind, data = "", []
+
+
+def _lines(texts: Iterable[str]) -> Iterator[str]:
+    """Split *texts* as the standard of server-sent events does: after CR, LF or CRLF, and nowhere else."""
+    rest = ""
+    for text in texts:
+        *lines, rest = _LINE_END.split(rest + text)
+        yield from lines
+    if rest.endswith("\r"):
+        yield rest.removesuffix("\r")
+
+
+def _message(data: str) -> str:
+    """Return the message in an error event's *data*: ``{"error": message}`` or ``{"error": {"message": message}}``."""
+    error = _value(data)
+    error = error.get("error", error) if isinstance(error, dict) else data
+    return str(error.get("message", error) if isinstance(error, dict) else error)
 
 
 def _write(response: httpx.Response, path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, HTTPSHandler, ProxyHandler, Request, build_opener
 
 from hayhooks.settings import Settings
 
@@ -56,6 +56,11 @@ class Server:
         body = self._get(f"/status/{quote(name, safe='')}")
         return body if body and "state" in body else None
 
+    def schema(self, name: str) -> dict[str, Any] | None:
+        """Return the body of ``/{name}/schema``; None if there is none."""
+        body = self._get(f"/{quote(name, safe='')}/schema")
+        return body if body and "operations" in body else None
+
     def headers(self) -> dict[str, str]:
         """Return the headers that every request needs: a key, and an allowed host name."""
         try:
@@ -95,7 +100,8 @@ class Server:
         url = self.url + path
         try:
             request = Request(url, headers=self.headers())  # noqa: S310 - the scheme is ours
-            with urlopen(request, timeout=_TIMEOUT_S, context=self.tls_context()) as response:  # noqa: S310 - as above
+            https = HTTPSHandler(context=self.tls_context())
+            with build_opener(_NoProxy(), _NoRedirect, https).open(request, timeout=_TIMEOUT_S) as response:
                 return _json_object(response.read())
         except HTTPError as error:
             if error.code in (401, 403):
@@ -117,6 +123,20 @@ class Server:
             elif url.startswith("http:") and may_be_tls:
                 advice = "If it serves TLS, set HAYHOOKS_USE_HTTPS=true, or HAYHOOKS_SSL_CERTFILE to its certificate"
             raise NoAnswerError(f"No answer from {url}: {reason}. {advice}") from None
+
+
+class _NoProxy(ProxyHandler):
+    """Uses no proxy of the environment: the key is for our server alone."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+
+
+class _NoRedirect(HTTPRedirectHandler):
+    """Follows no redirect, for the same reason."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
 
 
 def find_server(root: Path, settings: Settings) -> Server | Unreachable:

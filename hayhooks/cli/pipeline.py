@@ -17,6 +17,20 @@ _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 _positive = click.FloatRange(min=0, min_open=True)
 
 
+class _Upload(click.ParamType):  # type: ignore[type-arg]  # generic only in new versions of click
+    """A path to upload, with the field of the form that it is for: ``FIELD=PATH``, or ``PATH`` alone."""
+
+    def __init__(self, kind: str, path: click.Path) -> None:
+        self.name = f"[FIELD=]{kind}"
+        self._path = path
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Path]:
+        field, equals, path = value.partition("=")
+        if not equals or not field.isidentifier():
+            field, path = "", value
+        return field, Path(str(self._path.convert(path, param, ctx)))
+
+
 class _PipelineGroup(click.Group):
     """A group with ``deploy-yaml`` as an alias of ``deploy``."""
 
@@ -144,16 +158,19 @@ def check(path: Path, name: str | None, as_json: bool, timeout_s: float) -> None
 @pipeline.command()
 @click.argument("name", shell_complete=deployed_names)
 @click.option("-p", "--param", "arguments", metavar="KEY=VALUE", multiple=True, help="An argument: JSON, else text.")
-@click.option("-f", "--file", "files", type=_file, multiple=True, help="A file to upload.")
-@click.option("-d", "--dir", "directories", type=_folder, multiple=True, help="A directory whose files to upload.")
-@click.option("--stream", is_flag=True, help="Print the answer while it arrives.")
+@click.option("-f", "--file", "files", type=_Upload("FILE", _file), multiple=True, help="A file to upload.")
+@click.option(
+    "-d", "--dir", "directories", type=_Upload("DIR", _folder), multiple=True, help="A directory whose files to upload."
+)
+@click.option("--stream", is_flag=True, help="Have a chat streamed. Text that /run streams always is.")
 @click.option("-O", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the answer to this file.")
 @click.option("--timeout", "timeout_s", type=_positive, help="Seconds to wait for more data.")
 @server_options
 def run(name: str, **options: Any) -> None:
     """Call a pipeline of the running server.
 
-    Sends the arguments to POST /NAME/run, as a form if there are files, and prints the result.
+    Sends the arguments to POST /NAME/run, as a form if there are files, and prints the result. A pipeline with more
+    than one parameter for files needs -f FIELD=FILE. One that can only chat is asked with -p message=TEXT.
     """
     from hayhooks.cli.call import CallOptions, run  # noqa: PLC0415 - imports httpx
 

@@ -158,8 +158,8 @@ class ItemEventEncoder:
         return b""
 
     def fail(self, error: Exception) -> bytes:
-        """Return an event with *error*."""
-        return format_event(encode({"error": safe_str(error)}))
+        """Return an event of type ``error`` with the message of *error*."""
+        return b"event: error\n" + format_event(encode({"error": safe_str(error)}))
 
 
 class _TextEncoder:

@@ -68,9 +68,11 @@ class SchemaTypes:
         self._upload = upload
 
         def check(value: Any) -> Any:
-            if not isinstance(value, upload):
-                raise ValueError("a file is expected, in a form of type multipart/form-data")
-            return value
+            if isinstance(value, upload):
+                return value
+            if isinstance(value, list) and all(isinstance(item, upload) for item in value):
+                raise ValueError(f"one file is expected, {len(value)} came")
+            raise ValueError("a file is expected, in a form of type multipart/form-data")
 
         schema = core_schema.no_info_plain_validator_function(check)
         self._upload_annotation: Any = Annotated[

@@ -11,9 +11,10 @@ import httpx
 import pytest
 
 from hayhooks.cli.new import TEMPLATES
+from tests.cli.commands import pipeline
 from tests.cli.processes import HAYHOOKS, environment
 from tests.cli.processes import hayhooks as run_hayhooks
-from tests.cli.test_deploy import pipeline, wrapper
+from tests.cli.test_deploy import wrapper
 from tests.live_server import ECHO, eventually, replace
 
 MANY = """
@@ -38,42 +39,6 @@ class PipelineWrapper(BasePipelineWrapper):
 
     def run_chat_completion(self, model, messages, body):
         return ""
-"""
-
-KINDS = """
-from hayhooks import BasePipelineWrapper, SSEStream
-from starlette.responses import Response
-
-
-class PipelineWrapper(BasePipelineWrapper):
-    def setup(self):
-        pass
-
-    def run_api(self, kind: str):
-        match kind:
-            case "text":
-                return "é"
-            case "list":
-                return [1, "é"]
-            case "stream":
-                return (part for part in ("a", "b"))
-            case "events":
-                return SSEStream(part for part in ("a", "b"))
-            case "binary":
-                return Response(bytes(range(256)), media_type="application/octet-stream")
-        raise ValueError("no such kind")
-"""
-
-FILES = """
-from hayhooks import BasePipelineWrapper
-
-
-class PipelineWrapper(BasePipelineWrapper):
-    def setup(self):
-        pass
-
-    def run_api(self, files=None, times: int = 1):
-        return [times, sorted((file.filename, file.file.read().decode()) for file in files)]
 """
 
 
@@ -233,114 +198,6 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def test_run_prints_texts_as_they_are_and_the_rest_as_json(server, port, tmp_path):
-    server.serve("kinds", KINDS)
-    outputs = {
-        kind: pipeline("run", "kinds", "-p", f"kind={kind}", cwd=tmp_path, port=port).stdout
-        for kind in ("text", "list", "stream", "events")
-    }
-
-    assert outputs == {"text": "é\n", "list": '[\n  1,\n  "é"\n]\n', "stream": "ab", "events": "a\nb\n"}
-
-
-def test_run_writes_what_is_no_text_to_a_pipe_or_a_file(server, port, tmp_path):
-    server.serve("kinds", KINDS)
-    command = [HAYHOOKS, "pipeline", "run", "kinds", "-p", "kind=binary", "--port", port]
-    piped = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, check=True)
-    subprocess.run([*command, "-O", "out.bin"], cwd=tmp_path, env=environment(), capture_output=True, check=True)
-
-    assert piped.stdout == (tmp_path / "out.bin").read_bytes() == bytes(range(256))
-
-
-def test_run_prints_a_stream_as_it_comes(server, port, tmp_path):
-    gate = tmp_path / "gate"
-    code = KINDS.replace("match kind:", f"return wait({str(gate)!r})\n        match kind:")
-    code += (
-        "\ndef wait(gate):\n    import os, time\n    yield 'began '\n"
-        "    while not os.path.exists(gate):\n        time.sleep(0.01)\n    yield 'ended'\n"
-    )
-    server.serve("slow", code)
-    output = tmp_path / "output"
-    command = [HAYHOOKS, "pipeline", "run", "slow", "-p", "kind=x", "--stream", "--port", port]
-    with (
-        output.open("wb") as file,
-        subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=file) as process,
-    ):
-        eventually(lambda: output.read_text() == "began ")
-        gate.touch()
-        assert process.wait(30) == 0
-    assert output.read_text() == "began ended"
-
-
-def test_run_takes_arguments_as_json_where_they_are_some(server, port, tmp_path):
-    server.serve("many", MANY)
-    arguments = ["-p", "times=3", "-p", "text=hello = you", "--param", 'data={"a": [1]}']
-
-    done = pipeline("run", "many", *arguments, cwd=tmp_path, port=port)
-
-    assert json.loads(done.stdout) == {"times": 3, "text": "hello = you", "data": {"a": [1]}}
-
-
-def test_run_uploads_files_and_those_of_directories(server, port, tmp_path):
-    server.serve("uploads", FILES)
-    for path in ("one.txt", "more/two.txt", "more/deep/three.txt", "more/.hidden"):
-        replace(tmp_path / path, path)
-
-    done = pipeline("run", "uploads", "-f", "one.txt", "-d", "more", "-p", "times=2", cwd=tmp_path, port=port)
-
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [
-        2,
-        [["one.txt", "one.txt"], ["three.txt", "more/deep/three.txt"], ["two.txt", "more/two.txt"]],
-    ]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "status", "message"),
-    [
-        (["kinds", "-p", "kind=none"], 1, "Pipeline execution failed: no such kind (500)"),
-        (["kinds"], 1, "kind: Field required"),
-        (["kinds", "-p", "kind=5"], 1, "to send text write -p 'kind=\"5\"'"),
-        (["kind", "-p", "kind=5"], 1, "there is no pipeline 'kind'; did you mean 'kinds'?"),
-        (["kinds", "-p", "kind"], 2, "expected key=value"),
-        (["kinds", "-f", "nowhere"], 2, "'nowhere' does not exist"),
-        (["kinds", "-d", "empty"], 2, "the directory has no files"),
-        (["../status"], 1, "404"),
-    ],
-)
-def test_run_tells_in_one_line_what_is_wrong(server, port, tmp_path, arguments, status, message):
-    server.serve("kinds", KINDS)
-    (tmp_path / "empty").mkdir()
-
-    done = pipeline("run", *arguments, cwd=tmp_path, port=port)
-
-    assert done.returncode == status
-    assert message in " ".join(done.stderr.split())
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"), [(None, "No such file or directory"), ("# none yet", "it holds no key")]
-)
-@pytest.mark.parametrize("command", [("pipeline", "run", "echo"), ("status",)])
-def test_keys_that_cannot_be_read_are_told_in_one_line(tmp_path, command, content, reason):
-    if content is not None:
-        (tmp_path / "keys").write_text(content)
-
-    told = run_hayhooks(*command, cwd=tmp_path, PORT="1", API_KEYS_FILE="keys")
-
-    assert (told.returncode, told.stderr.count("\n")) == (1, 1)
-    assert f"HAYHOOKS_API_KEYS_FILE=keys: {reason}" in told.stderr
-
-
-def test_run_without_a_server_says_where_it_asked(tmp_path):
-    done = pipeline("run", "echo", cwd=tmp_path)
-
-    assert done.returncode == 1
-    assert "No answer from http://127.0.0.1:1/echo/run" in done.stderr
 
 
 QUESTIONS = {

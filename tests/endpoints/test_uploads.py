@@ -178,7 +178,7 @@ def test_headers_are_handed_over_beside_files(server: LiveServer):
         ({"file": A, "x": B}, {}, ["body", "x"], "integer"),
         ({}, {"file": "text", "x": "1"}, ["body", "file"], "a file is expected"),
         ({"file": ("", b"")}, {"x": "1"}, ["body", "file"], "required"),
-        ([("file", A), ("file", A)], {"x": "1"}, ["body", "file"], "a file is expected"),
+        ([("file", A), ("file", A)], {"x": "1"}, ["body", "file"], "one file is expected, 2 came"),
     ],
 )
 def test_what_does_not_fit_is_422_and_names_the_field(server: LiveServer, files, fields, loc, message):

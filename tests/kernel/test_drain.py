@@ -113,6 +113,7 @@ def test_server_sent_events_end_with_an_error_event(server: LiveServer, tmp_path
         events = answer.result(timeout=30).text.split("\n\n")
 
     assert events[0] == "data: began"
+    assert events[1].startswith('event: error\ndata: {"error":')
     assert "replaced or removed, and its drain time is over" in events[1]
 
 

@@ -1,0 +1,5 @@
+"""Fixtures for the attacks."""
+
+from tests.cli.conftest import port
+
+__all__ = ["port"]
