@@ -54,6 +54,16 @@ def install() -> None:
         sys.meta_path.append(_Finder())
 
 
+def homes() -> dict[str, str]:
+    """Return a module to import each name of the table from, by the original's name."""
+    found: dict[str, str] = {}
+    for original, listed in MODULES.items():
+        for home, names in listed.items():
+            for theirs, _, ours in (item.partition("=") for item in names.split()):
+                found[theirs] = original if ours else home
+    return found | dict.fromkeys(importlib.import_module("hayhooks").__all__, "hayhooks")
+
+
 # Without a base class: `importlib.abc` takes longer to import than the rest of this package.
 class _Finder:
     """Finds the modules of the table, and makes their missing parent packages."""

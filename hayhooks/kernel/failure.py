@@ -7,7 +7,8 @@ import traceback as tracebacks
 from pathlib import Path
 
 from hayhooks.errors import LoadError, Place, safe_str, sendable
-from hayhooks.kernel.isolation import PREFIX, with_public_names
+from hayhooks.kernel.import_hints import import_hint
+from hayhooks.kernel.isolation import with_public_names
 from hayhooks.kernel.state import Failure, Revision
 
 # Source files whose frames users need not see: hayhooks and the import machinery.
@@ -32,8 +33,8 @@ def failure_of(revision: Revision, error: BaseException) -> Failure:
         except BaseException:
             frames = "".join(tracebacks.format_tb(error.__traceback__))
             error = LoadError(reason, traceback=with_public_names(frames))
-    elif isinstance(error.__cause__, ModuleNotFoundError):
-        error.hint = error.hint or _hint(error.__cause__, revision)
+    elif error.__cause__ is not None and not error.hint:
+        error.hint = import_hint(error, revision)
     place = error.place and Place(sendable(error.place.file), error.place.line, sendable(error.place.source))
     traceback, hint = sendable(error.traceback), sendable(error.hint)
     return Failure(revision, sendable(with_public_names(error.reason)), traceback, place, hint, time.time())
@@ -62,22 +63,4 @@ def _place(error: BaseException, folder: str) -> Place | None:
 def _hint(error: BaseException, revision: Revision) -> str:
     if isinstance(error, OSError) and Path(str(error.filename)).name == ".haystack":  # Haystack makes it on import
         return "HAYSTACK_TELEMETRY_ENABLED=false, or HOME=a directory that can be written to"
-    if not isinstance(error, ModuleNotFoundError) or not error.name or error.name.startswith(PREFIX):
-        return ""  # for a file that is missing beside the wrapper the message says all
-    top = error.name.partition(".")[0]
-    if "requirements.txt" in revision.files:
-        return f"pip install -r {revision.path / 'requirements.txt'}"
-    return f"pip install {_DISTRIBUTIONS.get(top, top.replace('_', '-'))}"
-
-
-# Import names whose distribution has another name, among those that Haystack users meet.
-_DISTRIBUTIONS = {
-    "PIL": "pillow",
-    "bs4": "beautifulsoup4",
-    "cv2": "opencv-python",
-    "dotenv": "python-dotenv",
-    "fitz": "pymupdf",
-    "haystack_integrations": "the integration's package (see https://haystack.deepset.ai/integrations)",
-    "sklearn": "scikit-learn",
-    "yaml": "pyyaml",
-}
+    return import_hint(error, revision)

@@ -31,6 +31,11 @@ from tests.live_server import ECHO, eventually, replace, serving
 
 BROKEN = "import nothing_of_this_name\n"
 
+HINT = (
+    "install the package that provides `nothing_of_this_name`; "
+    "if `nothing_of_this_name` is your own, add its directory to HAYHOOKS_ADDITIONAL_PYTHON_PATH"
+)
+
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
@@ -120,7 +125,7 @@ def test_what_does_not_load_is_told_before_anything_is_changed(server, port, sou
         "✗ echo",
         "  ModuleNotFoundError: No module named 'nothing_of_this_name'",
         f"  {source}/pipeline_wrapper.py:1: import nothing_of_this_name",
-        "  hint: pip install nothing-of-this-name",
+        f"  hint: {HINT}",
         "Nothing was deployed.",
     ]
     assert contents(server.root) == before
@@ -141,7 +146,7 @@ def test_failed_deploy_is_rolled_back(server, port, source, tmp_path):
         f"✗ echo  {failed}",
         "  ModuleNotFoundError: No module named 'nothing_of_this_name'",
         f"  at {server.root}/echo/pipeline_wrapper.py:1: import nothing_of_this_name",
-        "  hint: pip install nothing-of-this-name",
+        f"  hint: {HINT}",
         f"  revision {revision} keeps serving",
         "What was there before has been put back.",
     ]

@@ -251,9 +251,9 @@ def test_a_hint_names_what_to_install(own_server: LiveServer):
     )
     errors = {entry["name"]: entry["error"] for entry in own_server.status()["deployments"]}
 
-    assert "hint: pip install yaml-of-nobody" in errors["one"]
+    assert "hint: install the package that provides `yaml_of_nobody`" in errors["one"]
     assert "hint: pip install scikit-learn" in errors["two"]
-    assert "hint: pip install fourier-of-nobody" in errors["four"]
+    assert "hint: install the package that provides `fourier_of_nobody`" in errors["four"]
     assert "hint:" not in errors["five"]
     assert f"hint: pip install -r {own_server.root}/three/requirements.txt" in errors["three"]
 

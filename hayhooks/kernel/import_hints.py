@@ -1,0 +1,177 @@
+"""Import hints: what to do about an import that failed.
+
+A hint names a distribution only if it is known to provide the module: on the package index, the name of somebody's
+own module belongs to a stranger.
+"""
+
+import importlib.metadata
+import importlib.util
+import linecache
+import os
+import re
+import sys
+import traceback as tracebacks
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+
+from hayhooks import _compat
+from hayhooks.errors import safe_str
+from hayhooks.kernel.discovery import is_ignored
+from hayhooks.kernel.import_names import DISTRIBUTIONS, INTEGRATIONS, MOVED, REPLACED, STANDARD_LIBRARY
+from hayhooks.kernel.isolation import PREFIX
+from hayhooks.kernel.state import Revision
+
+_PATH_SETTING = "HAYHOOKS_ADDITIONAL_PYTHON_PATH"
+_LEVELS_UP = 3  # from the pipelines directory, to look for a module of the user's own
+_ENTRIES = 500  # looked at in each directory
+_PROJECT_FILES = (".git", "pyproject.toml", "setup.py")  # nothing of a project is above them
+
+_MIGRATION = "https://docs.haystack.deepset.ai/docs/migration"
+_INTEGRATIONS = "https://haystack.deepset.ai/integrations"
+
+_HAYSTACK_COMPONENT = re.compile(r"(?<=omponent )'?haystack\.[\w.]+")
+_MISSING_NAME = re.compile(
+    r"cannot import name '(?P<name>\w+)' from '(?P<module>[\w.]+)'"
+    r"|module '?(?P<owner>[\w.]+)'? has no attribute '?(?P<attribute>\w+)'?"
+)
+
+
+def import_hint(error: BaseException, revision: Revision) -> str:
+    """Say what to do about *error* of the load of *revision*, if it is an import that failed; else return ""."""
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None and cause not in chain:
+        chain.append(cause)
+    text = " ".join(safe_str(each) for each in chain)
+    for each in reversed(chain):
+        match = _MISSING_NAME.search(safe_str(each)) if isinstance(each, ImportError | AttributeError) else None
+        if match is not None:
+            return _hint(match["module"] or match["owner"], match["name"] or match["attribute"], each, text, revision)
+        if isinstance(each, ModuleNotFoundError) and each.name:
+            return _hint(each.name, "", each, text, revision)
+    component = _HAYSTACK_COMPONENT.search(text)  # of a pipeline in YAML
+    return _haystack_hint(component[0]) if component else ""
+
+
+def _hint(module: str, name: str, error: BaseException, text: str, revision: Revision) -> str:
+    """Say what to do about *module*, or its *name*, that is missing; *text* has all messages of *error*."""
+    top = module.partition(".")[0]
+    statement = _statement(error, top)
+    match top:
+        case "haystack":
+            missing = f"haystack-ai {importlib.metadata.version('haystack-ai')} has no {module} {name}".rstrip()
+            return _haystack_hint(f"{name} {statement} {text}") or f"{missing}: see {_MIGRATION}"
+        case "haystack_integrations":
+            words = re.findall(r"\w+", f"{statement} {text}")
+            known = next((INTEGRATIONS[word] for word in words if word in INTEGRATIONS), "")
+            return f"pip install {known or f'the integration (see {_INTEGRATIONS})'}"
+        case "hayhooks":
+            return _hayhooks_hint(module, name, statement)
+    if module.startswith(PREFIX) or top in STANDARD_LIBRARY:
+        return ""  # the message says all
+    if name and f"{module}.{name}" not in DISTRIBUTIONS:  # but a namespace package may lack a distribution
+        return ""
+    return _distribution_hint(f"{module}.{name}" if name else module, statement, revision)
+
+
+def _haystack_hint(text: str) -> str:
+    """Say what replaces the part of Haystack 2 that *text* names; "" if it names none."""
+    for word in re.findall(r"\w+", text):
+        if word in REPLACED:
+            return f"Haystack 3 has no {word}: use {REPLACED[word]}"
+        if word in MOVED:
+            distribution, module, new_name = MOVED[word]
+            return f"Haystack 3 has no {word}: pip install {distribution}, and from {module} import {new_name}"
+    return ""
+
+
+def _hayhooks_hint(module: str, name: str, statement: str) -> str:
+    """Say where a name is here that the original has, or that was looked for in the wrong module."""
+    homes = _compat.homes()
+    for word in [name] if name else re.findall(r"\w+", statement.partition("import")[2]):
+        if word in homes:
+            return f"here it is `from {homes[word]} import {word}`"
+    what = f"{module} has no {name}" if name else f"this hayhooks has no {module}"
+    return f"{what}: docs/migration.md lists what there is"
+
+
+def _distribution_hint(module: str, statement: str, revision: Revision) -> str:
+    """Name the distribution that has *module*, or the directory near the wrapper."""
+    top = module.partition(".")[0]
+    known = next((DISTRIBUTIONS[name] for name in _imported(statement, module) if name in DISTRIBUTIONS), "")
+    if not known and "." in module and (installed := _installed(top)):
+        return f"{installed} is installed, without {module}"
+    requirements = revision.path / "requirements.txt" if "requirements.txt" in revision.files else None
+    if not known:
+        near = next((path for path in _near(revision.path) if _holds(path, top)), None)
+        if near is not None:
+            return f"add {near} to {_PATH_SETTING}: `{top}` is there"
+        install = f"pip install -r {requirements}" if requirements else f"install the package that provides `{top}`"
+        return f"{install}; if `{top}` is your own, add its directory to {_PATH_SETTING}"
+    return f"pip install -r {requirements}" if requirements else f"pip install {known}"
+
+
+def _statement(error: BaseException, top: str) -> str:
+    """Return the source of the import of *top*: the message of *error* names only the first module that is missing."""
+    for frame in reversed(tracebacks.extract_tb(error.__traceback__)):
+        linecache.checkcache(frame.filename)
+        numbers = range(frame.lineno or 0, (frame.end_lineno or frame.lineno or 0) + 1)
+        source = "".join(linecache.getline(frame.filename, number) for number in numbers)
+        if re.search(rf"\b{re.escape(top)}\b", source):
+            return source
+    return ""
+
+
+def _imported(statement: str, module: str) -> Iterator[str]:
+    """Yield what *statement* imports of *module*, and the packages around it down to *module*."""
+    found = re.search(rf"(?<![\w.])({re.escape(module)}(?:\.\w+)*)(?:\s+import\W+(\w+))?", statement)
+    name = ".".join(filter(None, found.groups())) if found else module
+    while name.startswith(module):
+        yield name
+        name = name.rpartition(".")[0]
+
+
+def _installed(top: str) -> str:
+    """Return the name and version of what provides *top*; "" if nothing does."""
+    try:
+        if top not in sys.modules and importlib.util.find_spec(top) is None:
+            return ""
+    except (ImportError, ValueError):
+        return ""
+    distributions = importlib.metadata.packages_distributions().get(top, ())
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in distributions) or f"`{top}`"
+
+
+def _near(folder: Path) -> Iterator[Path]:
+    """Yield *folder*, the directories above it in its project, and the working directory, each with its children."""
+    above = [folder]
+    for directory in folder.parents[: _LEVELS_UP + 1]:
+        if str(directory) in (os.path.expanduser("~"), directory.anchor):
+            break
+        above.append(directory)
+        if any((directory / name).exists() for name in _PROJECT_FILES):
+            break
+    with suppress(OSError):  # it may have been removed
+        above.append(Path.cwd())
+    for directory in dict.fromkeys(above):
+        yield directory
+        yield from _children(directory)
+
+
+def _children(directory: Path) -> list[Path]:
+    """Return the directories in *directory* that may hold Python files, in the order of their names."""
+    try:
+        with os.scandir(directory) as entries:
+            found = [Path(entry.path) for entry in islice(entries, _ENTRIES) if entry.is_dir()]
+    except OSError:
+        return []
+    return sorted(path for path in found if not is_ignored(path.name) and not (path / "pyvenv.cfg").exists())
+
+
+def _holds(directory: Path, top: str) -> bool:
+    """Whether the module or package *top* is in *directory*."""
+    package = directory / top
+    if (directory / f"{top}.py").is_file():
+        return True
+    return package.is_dir() and any(any(folder.glob("*.py")) for folder in (package, *_children(package)))
