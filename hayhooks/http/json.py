@@ -75,7 +75,7 @@ def encode_part(value: Any) -> bytes:
             return json.dumps(value, allow_nan=False).encode()
         except (TypeError, ValueError):
             raise TypeError(str(error)) from error
-    return _on_one_line(data)
+    return on_one_line(data)
 
 
 def encode_texts(texts: list[str], before: bytes, between: bytes, after: bytes) -> bytes:
@@ -84,10 +84,11 @@ def encode_texts(texts: list[str], before: bytes, between: bytes, after: bytes) 
         data = between.join(map(to_json, texts))
     except PydanticSerializationError:
         data = between.join(map(encode_part, texts))
-    return before + (data if data.isascii() else _on_one_line(data)) + after
+    return before + (data if data.isascii() else on_one_line(data)) + after
 
 
-def _on_one_line(data: bytes) -> bytes:
+def on_one_line(data: bytes) -> bytes:
+    """Escape the line ends that JSON may contain."""
     if b"\xe2\x80" in data or b"\xc2\x85" in data:
         for line_end, escaped in _LINE_ENDS:
             data = data.replace(line_end, escaped)

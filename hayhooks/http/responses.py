@@ -2,26 +2,32 @@
 
 import asyncio
 import math
+import re
 from collections.abc import AsyncGenerator, Awaitable, Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
+from pydantic_core import from_json
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from hayhooks.errors import DisconnectedError, safe_str
 from hayhooks.http.disconnect import cancel_on_disconnect
-from hayhooks.http.json import encode
+from hayhooks.http.json import encode, on_one_line
 from hayhooks.http.stream import Stream
 from hayhooks.kernel.admission import current_lease
 from hayhooks.observability.log import log
 from hayhooks.observability.request_record import current_request, record_error
+from hayhooks.toolkit.events import ui_event
 
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 _PING_S = 15  # between two comments
+
+# The standard ends lines with LF, CR and CRLF. Many clients split as Python's `splitlines`, and would lose the rest.
+_LINE_END = re.compile(rb"\r\n|[\n\r\v\f\x1c-\x1e]|\xc2\x85|\xe2\x80[\xa8\xa9]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +156,8 @@ class ItemEventEncoder:
         return b""
 
     def write(self, batch: list[Any]) -> Iterator[bytes]:
-        """Return an event for each item."""
-        return (format_event(as_text(item)) for item in batch)
+        """Return an event for each item with text, and a named one for each UI event."""
+        return map(_item_event, batch)
 
     def finish(self) -> bytes:
         """Return nothing."""
@@ -226,12 +232,26 @@ def _ping_comment() -> ServerSentEvent:
 
 def format_event(data: bytes) -> bytes:
     """Format *data*, of one or more lines, as an event."""
-    return b"".join(b"data: " + line + b"\n" for line in data.split(b"\n")) + b"\n"
+    return b"data: " + _LINE_END.sub(b"\ndata: ", data) + b"\n\n"
+
+
+def _item_event(item: Any) -> bytes:
+    text = as_text(item)
+    if not text:
+        event = ui_event(item)
+        return b"event: event\n" + format_event(encode(event)) if event else b""
+    if not text.isascii() and (escaped := on_one_line(text)) != text:
+        with suppress(ValueError):
+            from_json(text)  # as JSON it stays JSON
+            text = escaped
+    return format_event(text)
 
 
 def as_text(item: Any) -> bytes:
-    """Encode an item for a plain reader: text, a chunk's content, or JSON."""
+    """Encode an item for a plain reader: text, a chunk's content, or JSON; nothing of None and UI events."""
     content = getattr(item, "content", item)
     if isinstance(content, str):
         return content.encode(errors="replace")
-    return bytes(content) if isinstance(content, bytes | bytearray) else encode(item)
+    if isinstance(content, bytes | bytearray):
+        return bytes(content)
+    return b"" if item is None or ui_event(item) else encode(item)

@@ -21,6 +21,13 @@ class PipelineEvent:
         return {"type": self.type, "data": self.data}
 
 
+def ui_event(item: Any) -> dict[str, Any] | None:
+    """Return *item* as JSON if it is an object with a type and data, such as ``PipelineEvent``."""
+    if isinstance(getattr(item, "type", None), str) and hasattr(item, "data"):
+        return {"type": item.type, "data": item.data}
+    return None
+
+
 def create_status_event(description: str, done: bool = False, hidden: bool = False) -> PipelineEvent:
     """Replace the progress line above the answer; *done* stops its animation, *hidden* removes it."""
     return PipelineEvent("status", {"description": description, "done": done, "hidden": hidden})

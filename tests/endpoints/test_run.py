@@ -1,6 +1,9 @@
+import json
+import re
 import time
+from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
@@ -50,9 +53,25 @@ def server(shared_server: LiveServer) -> LiveServer:
     return shared_server
 
 
-def post(server: LiveServer, definition: str, **arguments: Any) -> Any:
-    server.serve("it", method(definition))
+def post(server: LiveServer, definition: str, head: str = "", **arguments: Any) -> Any:
+    server.serve("it", head + method(definition))
     return server.client.post("/it/run", json=arguments)
+
+
+class Event(NamedTuple):
+    name: str
+    data: str
+
+
+def events(lines: Iterable[str]) -> Iterator[Event]:
+    """The server-sent events in *lines*; a line that is no field is lost."""
+    fields: dict[str, list[str]] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        fields.setdefault(name, []).append(value.removeprefix(" "))
+        if not line and "data" in fields:
+            yield Event("".join(fields.get("event", [])), "\n".join(fields["data"]))
+            fields = {}
 
 
 @pytest.mark.parametrize(
@@ -193,6 +212,61 @@ def test_an_sse_stream_is_sent_as_events(server: LiveServer, define: str):
 
     assert response.headers["content-type"].startswith("text/event-stream")
     assert response.text == 'data: a\n\ndata: two\ndata: lines\n\ndata: {"x":1}\n\n'
+
+
+LINE_ENDS = ["\r\n", "\r", "\n", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]
+
+
+@pytest.mark.parametrize("end", LINE_ENDS, ids=ascii)
+def test_an_event_is_whole_for_clients_of_any_idea_of_a_line(server: LiveServer, end: str):
+    """Some clients split by the standard, others as Python's ``splitlines``: httpx, requests."""
+    response = post(server, f"def run_api(self): return SSEStream(x for x in [{'a' + end + 'b'!r}, {'c' + end!r}])")
+
+    assert [event.data for event in events(re.split(r"\r\n|\r|\n", response.text))] == ["a\nb", "c\n"]
+    assert [event.data for event in events(response.text.splitlines())] == ["a\nb", "c\n"]
+    assert "\r" not in response.text
+
+
+def test_json_in_an_event_stays_json(server: LiveServer):
+    """A line separator within JSON is escaped: a line end would break it."""
+    text = json.dumps({"x": "a\u2028b\x85c", "y": "é"}, ensure_ascii=False)
+    response = post(server, f"def run_api(self): return SSEStream(x for x in [{text!r}])")
+
+    for lines in (response.text.split("\n"), response.text.splitlines()):
+        (event,) = events(lines)
+        assert json.loads(event.data) == json.loads(text)
+
+
+STREAMED = """(x for x in [
+        "a", None, "", create_status_event("Searching"), StreamingChunk("b"), StreamingChunk(""),
+        StreamingChunk("", reasoning=ReasoningContent("hm"), index=0, start=True),
+        StreamingChunk("", tool_calls=[ToolCallDelta(index=0, tool_name="add", arguments="{}")], index=0, start=True),
+        b"", {"x": None}, "c",
+    ])"""
+STREAM_HEAD = """
+from haystack.dataclasses import ReasoningContent, StreamingChunk, ToolCallDelta
+from hayhooks.toolkit.events import create_status_event
+"""
+
+
+@pytest.mark.parametrize("form", ["def run_api(self): return {0}", "async def run_api_async(self): return {0}"])
+def test_a_text_stream_is_text_alone(server: LiveServer, form: str):
+    """UI events, None, reasoning and tool calls are no text; a dict of the wrapper's own is sent as JSON."""
+    response = post(server, form.replace("{0}", STREAMED), head=STREAM_HEAD)
+
+    assert response.text == 'ab{"x":null}c'
+
+
+def test_an_event_of_an_sse_stream_has_data_of_its_own(server: LiveServer):
+    response = post(server, f"def run_api(self): return SSEStream({STREAMED})", head=STREAM_HEAD)
+
+    assert [(event.name, event.data) for event in events(response.text.split("\n"))] == [
+        ("", "a"),
+        ("event", '{"type":"status","data":{"description":"Searching","done":false,"hidden":false}}'),
+        ("", "b"),
+        ("", '{"x":null}'),
+        ("", "c"),
+    ]
 
 
 def test_a_stream_that_raises_at_once_is_500_and_later_is_cut(server: LiveServer):
