@@ -108,11 +108,12 @@ class EventStreamResponse(EventSourceResponse):
     async def _listen_for_disconnect(self, receive: Receive) -> None:
         await _until_cancelled(super()._listen_for_disconnect(receive))
 
+    # sse-starlette's own would start a task for the rest of the process, which keeps the context of this request.
     async def _listen_for_exit_signal_with_grace(self) -> None:
-        await _until_cancelled(super()._listen_for_exit_signal_with_grace())
+        await _until_cancelled(asyncio.Event().wait())
 
 
-async def _until_cancelled(work: Awaitable[None]) -> None:
+async def _until_cancelled(work: Awaitable[object]) -> None:
     with suppress(asyncio.CancelledError):
         await work
 

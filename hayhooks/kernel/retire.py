@@ -26,6 +26,10 @@ _COLLECT_WHEN_QUIET_FOR_S = 0.5
 _COLLECT_AFTER_AT_MOST_S = 2.0  # however busy it gets
 _MAX_COLLECT_SHARE = 1 / 10  # of the time may be collections
 
+# What still refers to a torn-down wrapper may let go of it: a request's context, a timer, a thread.
+_LOOK_AGAIN_AFTER_S = 1.0  # and twice as long after each collection in vain
+_LOOK_AGAIN_AFTER_AT_MOST_S = 300.0
+
 _MAX_REFERRERS = 5  # named of those that keep a torn-down wrapper alive
 
 
@@ -79,6 +83,8 @@ class Retirement:
         self._collect_at = 0.0
         self._collect_not_before = 0.0
         self._collect_by: float | None = None  # None: no collection is due
+        self._look_again_at = float("inf")
+        self._look_again_after_s = _LOOK_AGAIN_AFTER_S
 
     @property
     def pending(self) -> int:
@@ -102,7 +108,7 @@ class Retirement:
             deployment.runtime.leases.release_when_idle(partial(self._threads.submit, retire))
 
     def tick(self) -> None:
-        """Cancel requests that have drained for too long, and replace stuck threads."""
+        """Cancel requests that drain for too long, replace stuck threads, collect again what could not be freed."""
         now = time.monotonic()
         with self._changed:
             expired = [drain for drain in self._drains if drain.expires_at <= now and not drain.is_tearing_down]
@@ -116,6 +122,9 @@ class Retirement:
                 self._loop.call_soon_threadsafe(lease.expire, DrainedError)
             drain.is_expired, drain.expires_at = True, now + _RECANCEL_AFTER_S
         self._threads.tick()
+        if now >= self._look_again_at:
+            self._look_again_at = float("inf")
+            self.collect_soon()
 
     def stop(self, timeout_s: float) -> bool:
         """Wait until nothing is pending; False if that took longer than *timeout_s*."""
@@ -164,17 +173,22 @@ class Retirement:
         began = time.monotonic()
         gc.collect()
         self._collect_not_before = time.monotonic() + (time.monotonic() - began) / _MAX_COLLECT_SHARE
+        self._look_again_after_s = min(2 * self._look_again_after_s, _LOOK_AGAIN_AFTER_AT_MOST_S)
         for torn in torn_down:
-            if torn.wrapper() is None or torn.retired.why or self._is_stopping:
+            if torn.wrapper() is None or self._is_stopping:
                 continue
             referrers = {_described(referrer) for referrer in gc.get_referrers(torn.wrapper())}
             names = ", ".join(sorted(referrers)[:_MAX_REFERRERS]) or "something that cannot be seen"
             retired = replace(torn.retired, why=f"still referred to by {names}")
-            message = "{}: revision {} was torn down, but its memory is {}"
-            log.warning(message, retired.name, retired.revision, retired.why)
+            if not torn.retired.why:
+                self._look_again_after_s = _LOOK_AGAIN_AFTER_S
+                message = "{}: revision {} was torn down, but its memory is {}"
+                log.warning(message, retired.name, retired.revision, retired.why)
             torn.retired = retired
         with self._changed:
             self._torn_down = [torn for torn in self._torn_down if torn.wrapper() is not None]
+        if any(torn.retired.why for torn in self._torn_down):
+            self._look_again_at = time.monotonic() + self._look_again_after_s
 
 
 def _described(referrer: object) -> str:

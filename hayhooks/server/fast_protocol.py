@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from hayhooks.server.protocol import MAX_HEAD_BYTES, GracefulClose
+from hayhooks.server.protocol import MAX_HEAD_BYTES, NO_SCOPE, GracefulClose
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -109,6 +109,7 @@ class FastHttpProtocol(GracefulClose, HttpToolsProtocol):
             on_response=self.on_response_complete,
         )
         cycle.pending_heads = self._pending_heads
+        self.scope = NO_SCOPE
         if previous is None or previous.response_complete:
             self._start_asgi_task(cycle, self.app)
         else:  # pipelined
@@ -119,11 +120,11 @@ class FastHttpProtocol(GracefulClose, HttpToolsProtocol):
         """Start a pipelined request, or wait for the next one's headers."""
         discarding = self.cycle.more_body
         if self.pipeline:
-            super().on_response_complete()
+            self.outside_request.run(super().on_response_complete)
         else:  # without uvicorn's keep-alive timer: ours runs
             self.server_state.total_requests += 1
-            if not self.transport.is_closing():
-                self.flow.resume_reading()
+            if self.flow.read_paused and not self.transport.is_closing():
+                self.outside_request.run(self.flow.resume_reading)
         if self.cycle.response_complete:
             self._waiting_since = self.loop.time()
             self._received_bytes, self._discarding = 0, discarding
@@ -289,6 +290,7 @@ class _Cycle(RequestResponseCycle):
         if self.expected_content_length:
             raise RuntimeError("The response's content is shorter than its Content-Length")
         self.response_complete = True
+        self.scope = NO_SCOPE
         self.message_event.set()
         if not self.keep_alive:
             self.transport.close()

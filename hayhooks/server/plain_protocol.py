@@ -2,7 +2,7 @@
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from hayhooks.server.protocol import GracefulClose
+from hayhooks.server.protocol import NO_SCOPE, GracefulClose
 
 
 class PlainHttpProtocol(GracefulClose, H11Protocol):
@@ -13,3 +13,8 @@ class PlainHttpProtocol(GracefulClose, H11Protocol):
         if self.cycle.keep_alive:
             self.cycle.default_headers = [*self.cycle.default_headers, (b"connection", b"close")]
         super().end_keep_alive()
+
+    def on_response_complete(self) -> None:
+        """Start a pipelined request, or wait for the next one."""
+        self.scope = self.cycle.scope = NO_SCOPE
+        self.outside_request.run(super().on_response_complete)

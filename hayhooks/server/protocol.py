@@ -1,6 +1,7 @@
-"""Graceful close of HTTP connections, for either protocol."""
+"""What both HTTP protocols share: a graceful close, and nothing kept of finished requests."""
 
 import asyncio
+import contextvars
 import json
 import select
 import time
@@ -12,6 +13,9 @@ from hayhooks.errors import OpenAIError
 from hayhooks.observability.log import log
 
 MAX_HEAD_BYTES = 64 * 1024  # request line and headers
+
+# Of a connection without a request. The scope of the last one would keep its generation alive while the client is idle.
+NO_SCOPE: Any = {}
 
 _LAST_REQUEST_S = 0.5  # an idle connection may bring one more request for this long
 _ACCEPT_GRACE_S = 0.5  # connections queued at the listener are accepted for at most this long
@@ -29,7 +33,13 @@ class GracefulClose(asyncio.Protocol):
     cycle: Any
     loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
+    outside_request: contextvars.Context  # what starts in a request's context, a timer or a task, keeps its variables
     _closing = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the context, which no request has changed."""
+        self.outside_request = contextvars.copy_context()
+        super().connection_made(transport)
 
     def shutdown(self) -> None:
         """Close the connection after the current request, or a brief wait for one."""

@@ -1,5 +1,6 @@
 """What was replaced goes, and only when nobody uses it any more; what is left of it is in faults/test_leaks.py."""
 
+import colorsys
 import sys
 from pathlib import Path
 
@@ -41,3 +42,34 @@ def test_a_deployment_is_torn_down_after_its_last_byte(server: LiveServer, tmp_p
     eventually(torn.exists)
     eventually(lambda: server.app.reconciler and server.app.reconciler.retirement.pending == 0)
     assert not any(name.startswith("_hayhooks_slow_") for name in sys.modules)
+
+
+KEPT = """
+import colorsys, weakref
+from pathlib import Path
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        self.cycle = self
+        weakref.finalize(self, Path(GONE).touch)
+        colorsys.kept = getattr(colorsys, "kept", None) or self
+
+    def run_api(self): ...
+"""
+
+
+def test_what_somebody_kept_is_freed_when_they_let_go_of_it(server: LiveServer, tmp_path: Path):
+    gone = tmp_path / "gone"
+    server.serve("it", KEPT, gone=str(gone))
+    try:
+        server.serve("it")
+        [retired] = server.eventually(lambda: server.status()["retired"])
+        assert "still referred to by" in retired["why"]
+        assert not gone.exists()
+    finally:
+        del colorsys.kept  # type: ignore[attr-defined]  # of the wrapper's making
+
+    eventually(gone.exists)
+    eventually(lambda: not server.status()["retired"])
