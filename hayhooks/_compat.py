@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-_EVENTS = "PipelineEvent create_status_event create_notification_event"
-_OPEN_WEBUI = "create_message_event create_replace_event create_source_event create_chat_completion_event"
+_EVENTS = "PipelineEvent StatusEventData NotificationEventData create_status_event create_notification_event"
+_OPEN_WEBUI = (
+    "MessageEventData create_message_event create_replace_event create_source_event create_chat_completion_event"
+)
 _MESSAGES = (
     "get_content get_input_files get_last_user_input_text get_last_user_message is_user_message "
     "chat_messages_from_openai_response"
@@ -29,13 +31,21 @@ MODULES = {
         "hayhooks.toolkit.events": f"OpenWebUIEvent=PipelineEvent {_EVENTS} {_OPEN_WEBUI} create_details_tag",
     },
     "hayhooks.server.app": {"hayhooks.app": "create_app", "hayhooks.server.run": "run_app"},
-    "hayhooks.server.logger": {"hayhooks.observability.log": "log"},
+    "hayhooks.server.exceptions": {
+        "hayhooks.errors": (
+            "InvalidYamlIOError=LoadError PipelineAlreadyExistsError=HayhooksError PipelineFilesError=HayhooksError "
+            "PipelineModuleLoadError=HayhooksError PipelineNotFoundError=NotFoundError "
+            "PipelineWrapperError=HayhooksError"
+        ),
+    },
+    "hayhooks.server.logger": {"hayhooks.observability.log": "intercept_stdlib_logging log"},
+    "hayhooks.server.pipelines": {"hayhooks.toolkit.registry": "registry"},
     "hayhooks.server.pipelines.registry": {"hayhooks.toolkit.registry": "registry"},
     "hayhooks.server.pipelines.sse": {"hayhooks.http.responses": "SSEStream"},
     "hayhooks.server.pipelines.utils": {
         "hayhooks.toolkit.inputs": "coerce_pipeline_inputs",
         "hayhooks.toolkit.messages": _MESSAGES,
-        "hayhooks.toolkit.dispatcher": "OnPipelineEnd OnReasoning OnToolCallEnd OnToolCallStart",
+        "hayhooks.toolkit.dispatcher": "OnPipelineEnd OnReasoning OnToolCallEnd OnToolCallStart ToolCallbackReturn",
         "hayhooks.toolkit.streaming": "async_streaming_generator streaming_generator",
     },
     "hayhooks.server.tracing": {"hayhooks.toolkit.tracing": "build_trace_tags trace_operation"},
@@ -83,6 +93,8 @@ class _Finder:
         for home, listed in MODULES.get(module.__name__, {}).items():
             ours = importlib.import_module(home)
             for theirs, _, name in (item.partition("=") for item in listed.split()):
+                if (part := f"{module.__name__}.{theirs}") in MODULES:  # its import would replace the name by itself
+                    importlib.import_module(part)
                 setattr(module, theirs, getattr(ours, name or theirs))
                 names.append(theirs)
         if names:

@@ -329,6 +329,8 @@ def masked(field: str, value: Any) -> Any:
 
 def __getattr__(name: str) -> Any:
     """Resolve ``settings``: the running application's, else the environment's."""
+    if name == "AppSettings":  # as the original calls it
+        return Settings
     if name != "settings":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     app = current_app()

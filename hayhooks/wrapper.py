@@ -15,12 +15,15 @@ class BasePipelineWrapper:
         request_timeout: seconds until a request is cancelled with 504. 0: no limit; None: ``HAYHOOKS_REQUEST_TIMEOUT``.
         concurrency: requests that run at a time; others wait. 0: no limit; None: ``HAYHOOKS_CONCURRENCY``.
         queue_size: requests that may wait; others get a 503. None: ``HAYHOOKS_QUEUE_SIZE``.
+        skip_mcp, skip_a2a: whether to leave it out of what plug-ins offer as tools of MCP, or as agents of A2A.
     """
 
     pipeline: Any = None
     request_timeout: float | None = None
     concurrency: int | None = None
     queue_size: int | None = None
+    skip_mcp: bool = False
+    skip_a2a: bool = False
 
     def setup(self) -> None:
         """Build the pipeline; called once per revision, in a thread, before it serves.

@@ -3,6 +3,8 @@
 import contextlib
 import importlib
 import inspect
+import logging
+import pickle
 import subprocess
 import sys
 import typing
@@ -16,10 +18,19 @@ from tests.live_server import LiveServer, serving
 
 # What wrappers in the wild import, as a list of its own: the table must hold all of it.
 DEEP = {
-    "hayhooks.settings": ["settings"],
-    "hayhooks.server.logger": ["log"],
+    "hayhooks.settings": ["AppSettings", "settings"],
+    "hayhooks.server.exceptions": [
+        "InvalidYamlIOError",
+        "PipelineAlreadyExistsError",
+        "PipelineFilesError",
+        "PipelineModuleLoadError",
+        "PipelineNotFoundError",
+        "PipelineWrapperError",
+    ],
+    "hayhooks.server.logger": ["intercept_stdlib_logging", "log"],
     "hayhooks.server.utils.base_pipeline_wrapper": ["BasePipelineWrapper"],
     "hayhooks.server.pipelines.utils": [
+        "ToolCallbackReturn",
         "async_streaming_generator",
         "chat_messages_from_openai_response",
         "coerce_pipeline_inputs",
@@ -34,7 +45,11 @@ DEEP = {
     "hayhooks.server.pipelines.sse": ["SSEStream"],
     "hayhooks.server.app": ["create_app", "run_app"],
     "hayhooks.open_webui": [
+        "MessageEventData",
+        "NotificationEventData",
         "OpenWebUIEvent",
+        "PipelineEvent",
+        "StatusEventData",
         "create_chat_completion_event",
         "create_details_tag",
         "create_message_event",
@@ -43,9 +58,16 @@ DEEP = {
         "create_source_event",
         "create_status_event",
     ],
-    "hayhooks.events": ["PipelineEvent", "create_notification_event", "create_status_event"],
+    "hayhooks.events": [
+        "NotificationEventData",
+        "PipelineEvent",
+        "StatusEventData",
+        "create_notification_event",
+        "create_status_event",
+    ],
     "hayhooks.callbacks": ["default_on_pipeline_end", "default_on_tool_call_end", "default_on_tool_call_start"],
     "hayhooks.chainlit_events": ["create_custom_element_event"],
+    "hayhooks.server.pipelines": ["registry"],
     "hayhooks.server.pipelines.registry": ["registry"],
     "hayhooks.server.tracing": ["build_trace_tags", "trace_operation"],
     "hayhooks.testing.components": ["Hello"],
@@ -100,6 +122,45 @@ def test_every_path_can_be_imported_as_the_first_thing_of_a_process():
         )
         assert result.returncode == 0, result.stderr
     assert subprocess.run([sys.executable, "-c", script], check=False, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("first", ["hayhooks.server.pipelines", "hayhooks.server.pipelines.registry"])
+def test_the_registry_of_the_package_is_no_module(first: str):
+    code = f"import {first}; from hayhooks.server.pipelines import registry; print(registry.get_names())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_events_are_made_and_read_as_before():
+    events = importlib.import_module("hayhooks.open_webui")
+    status = events.OpenWebUIEvent(type="status", data=events.StatusEventData(description="reading"))
+    note = events.create_notification_event("done", "success")
+
+    assert status.to_event_dict() == status.to_dict()
+    assert status.to_dict() == {"type": "status", "data": {"description": "reading", "done": False, "hidden": False}}
+    assert (note.data.type, note.data.content, note.data["content"]) == ("success", "done", "done")
+    assert isinstance(note.data, events.NotificationEventData)
+    assert events.create_message_event("x").data.content == "x"
+    assert pickle.loads(pickle.dumps(status)) == status
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = note.data.nothing
+
+
+def test_loggers_of_the_standard_library_reach_the_log(logged: list[str]):
+    intercept = importlib.import_module("hayhooks.server.logger").intercept_stdlib_logging
+    logger = logging.getLogger("of.a.program")
+    try:
+        intercept(["of.a.program"])
+        logger.warning("to the log")
+        assert [line for line in logged if "to the log" in line]
+    finally:
+        logger.handlers.clear()
+
+
+def test_a_wrapper_may_be_left_out_of_mcp():
+    assert hayhooks.BasePipelineWrapper.skip_mcp is False
+    assert hayhooks.BasePipelineWrapper.skip_a2a is False
 
 
 def test_a_star_import_gives_the_names_of_the_table():

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import traceback as tracebacks
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -13,7 +14,7 @@ from pydantic_core import to_json
 from hayhooks.errors import sendable
 from hayhooks.observability.request_record import current_request
 
-__all__ = ["JSON", "TEXT", "configure_logging", "log", "output", "printable"]
+__all__ = ["JSON", "TEXT", "configure_logging", "intercept_stdlib_logging", "log", "output", "printable"]
 
 TEXT, JSON = "text", "json"  # what HAYHOOKS_LOG_FORMAT may be
 
@@ -60,6 +61,14 @@ def configure_logging(level: str, format: str = TEXT, sink: TextIO | None = None
     logging.getLogger("urllib3.connectionpool").addFilter(_is_not_telemetry)
     for chatty in ("haystack", "watchfiles", "httpx"):
         logging.getLogger(chatty).setLevel(logging.DEBUG if verbose else logging.WARNING)
+
+
+def intercept_stdlib_logging(loggers: Sequence[str] | None = None) -> None:
+    """Write the records of the standard library's *loggers* to ``log``, whatever the root logger does."""
+    for name in loggers or ("uvicorn", "uvicorn.error", "uvicorn.access", "fastapi"):
+        logger = logging.getLogger(name)
+        logger.handlers = [_ToLoguru()]
+        logger.propagate = False
 
 
 def printable(text: str, longest: int = 1_000) -> str:

@@ -7,8 +7,12 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
+from hayhooks.toolkit.events import PipelineEvent
+
 if TYPE_CHECKING:
     from haystack.dataclasses import StreamingChunk, ToolCallDelta
+
+ToolCallbackReturn = PipelineEvent | str | list[PipelineEvent | str] | None
 
 OnToolCallStart = Callable[[str, dict[str, Any], str | None], Any]
 OnToolCallEnd = Callable[[str, dict[str, Any], Any, bool], Any]

@@ -9,6 +9,40 @@ from html import escape
 from typing import Any, Literal
 
 
+class _EventData(dict[str, Any]):
+    """The data of an event, whose keys are attributes too."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"{type(self).__name__} has no {name!r}") from None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (), None, None, iter(self.items())
+
+
+class StatusEventData(_EventData):
+    """The data of ``create_status_event``."""
+
+    def __init__(self, description: str = "", done: bool = False, hidden: bool = False) -> None:
+        super().__init__(description=description, done=done, hidden=hidden)
+
+
+class NotificationEventData(_EventData):
+    """The data of ``create_notification_event``."""
+
+    def __init__(self, content: str = "", type: Literal["info", "success", "warning", "error"] = "info") -> None:
+        super().__init__(type=type, content=content)
+
+
+class MessageEventData(_EventData):
+    """The data of ``create_message_event`` and ``create_replace_event``."""
+
+    def __init__(self, content: str = "") -> None:
+        super().__init__(content=content)
+
+
 @dataclass(frozen=True)
 class PipelineEvent:
     """A message to the UI, sent beside the answer's text."""
@@ -20,6 +54,8 @@ class PipelineEvent:
         """Return the JSON object that is sent."""
         return {"type": self.type, "data": self.data}
 
+    to_event_dict = to_dict  # the original's second name
+
 
 def ui_event(item: Any) -> dict[str, Any] | None:
     """Return *item* as JSON if it is an object with a type and data, such as ``PipelineEvent``."""
@@ -30,24 +66,24 @@ def ui_event(item: Any) -> dict[str, Any] | None:
 
 def create_status_event(description: str, done: bool = False, hidden: bool = False) -> PipelineEvent:
     """Replace the progress line above the answer; *done* stops its animation, *hidden* removes it."""
-    return PipelineEvent("status", {"description": description, "done": done, "hidden": hidden})
+    return PipelineEvent("status", StatusEventData(description, done, hidden))
 
 
 def create_notification_event(
     content: str, notification_type: Literal["info", "success", "warning", "error"] = "info"
 ) -> PipelineEvent:
     """Show a pop-up message."""
-    return PipelineEvent("notification", {"type": notification_type, "content": content})
+    return PipelineEvent("notification", NotificationEventData(content, notification_type))
 
 
 def create_message_event(content: str) -> PipelineEvent:
     """Append *content* to the answer."""
-    return PipelineEvent("message", {"content": content})
+    return PipelineEvent("message", MessageEventData(content))
 
 
 def create_replace_event(content: str) -> PipelineEvent:
     """Replace the whole answer so far with *content*."""
-    return PipelineEvent("replace", {"content": content})
+    return PipelineEvent("replace", MessageEventData(content))
 
 
 def create_source_event(source_data: dict[str, Any]) -> PipelineEvent:
