@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from hayhooks.toolkit.inputs import coerce_pipeline_inputs
     from hayhooks.toolkit.messages import (
+        chat_messages_from_openai,
         chat_messages_from_openai_response,
         get_input_files,
         get_last_user_input_text,
@@ -42,6 +43,7 @@ _HOMES = {
     "Settings": "hayhooks.settings",
     "YAMLPipelineWrapper": "hayhooks.toolkit.yaml_wrapper",
     "async_streaming_generator": "hayhooks.toolkit.streaming",
+    "chat_messages_from_openai": "hayhooks.toolkit.messages",
     "chat_messages_from_openai_response": "hayhooks.toolkit.messages",
     "coerce_pipeline_inputs": "hayhooks.toolkit.inputs",
     "create_app": "hayhooks.app",
@@ -67,6 +69,7 @@ __all__ = [
     "YAMLPipelineWrapper",
     "__version__",
     "async_streaming_generator",
+    "chat_messages_from_openai",
     "chat_messages_from_openai_response",
     "coerce_pipeline_inputs",
     "create_app",

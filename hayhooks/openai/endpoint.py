@@ -35,7 +35,6 @@ from hayhooks.openai.delta import Delta
 from hayhooks.openai.normalize import to_delta
 from hayhooks.openai.schemas import docs_by_model, docs_of_pipeline
 from hayhooks.openapi.describe import DocumentedRoute, OperationDocs
-from hayhooks.toolkit.messages import chat_messages
 
 Body = dict[str, Any]  # of a request; every field as the client sent it
 Parse = Callable[[bytes], Body]
@@ -220,14 +219,14 @@ async def _are_unreadable(messages: list[Any], cause: BaseException | None) -> b
     """
     if isinstance(cause, InvalidMessagesError):
         return True
-    if not isinstance(cause, Exception) or "haystack.dataclasses.chat_message" not in sys.modules:
+    chat_message = getattr(sys.modules.get("haystack.dataclasses"), "ChatMessage", None)
+    if not isinstance(cause, Exception) or chat_message is None:
         return False
 
     def is_refused(message: Any) -> bool:
         try:
-            chat_messages([message])
-        except InvalidMessagesError as refusal:
-            error = refusal.__cause__
+            chat_message.from_openai_dict_format(message)
+        except Exception as error:  # see above
             return type(error) is type(cause) and safe_str(error) == safe_str(cause)
         return False
 

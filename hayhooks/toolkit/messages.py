@@ -6,16 +6,22 @@ messages are one type of item. A client's message that cannot be read raises ``I
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hayhooks.errors import InvalidMessagesError, safe_str
+from hayhooks.toolkit.conversations import (
+    arguments_text,
+    call_id,
+    get,
+    messages_of_items,
+    part_text,
+    tool_calls,
+    tool_output,
+)
 
 if TYPE_CHECKING:
-    from haystack.dataclasses import ChatMessage
-
-_TEXTS = ("text", "input_text", "output_text")  # types of content parts
-_ROLES = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
+    from haystack.dataclasses import ChatMessage, ToolCall
 
 
 def get_last_user_message(messages: Sequence[Any]) -> str | None:
@@ -39,37 +45,59 @@ def require_user_text(messages: Sequence[Any]) -> str:
     return text
 
 
-def chat_messages(messages: Sequence[dict[str, Any]]) -> "list[ChatMessage]":
+def chat_messages_from_openai(messages: Sequence[Any]) -> "list[ChatMessage]":
     """Convert the messages of a chat completion to Haystack's.
 
-    Raises:
-        InvalidMessagesError: Haystack cannot represent a message; the cause is Haystack's error.
-    """
-    # Importing Haystack takes a second, and the command line imports this module.
-    from haystack.dataclasses import ChatMessage  # noqa: PLC0415
+    One odd message must not block a conversation, which its client sends again with every question. So a message
+    without content, or of an unknown role, is left out, arguments of a call that are not JSON are read as none, and an
+    image or file is left out if its data is elsewhere, or cannot be read and is not in the last message.
 
+    Raises:
+        InvalidMessagesError: Haystack cannot represent an image or file of the last message.
+    """
     converted = []
-    for message in messages:
-        try:
-            converted.append(ChatMessage.from_openai_dict_format(message))
-        except Exception as error:  # for a malformed message it raises any type: KeyError, TypeError ...
-            raise InvalidMessagesError(safe_str(error) or type(error).__name__) from error
+    calls: dict[str | None, ToolCall] = {}  # by id
+    for number, message in enumerate(messages, 1):
+        read = _chat_message(message, calls, is_last=number == len(messages))
+        if read is not None:
+            converted.append(read)
+    return converted
+
+
+def require_chat_messages(messages: Sequence[Any]) -> "list[ChatMessage]":
+    """Return ``chat_messages_from_openai`` of *messages*, if they ask something.
+
+    Raises:
+        InvalidMessagesError: there is no message, or a part of the user's last one would be left out.
+    """
+    converted = chat_messages_from_openai(messages)
+    if not converted:
+        raise InvalidMessagesError("no message has a content and a known role")
+    if is_user_message(last := messages[-1]):
+        kinds = [
+            get(part, "type") for part in _parts(last) if not isinstance(part, str) and _content_part(part) is None
+        ]
+        if kinds or not converted[-1].is_from("user"):
+            what = ", ".join(map(repr, kinds)) or "an empty content"
+            raise InvalidMessagesError(
+                f"the user's last message has {what}; it can have text, and images and files as base64 data"
+            )
     return converted
 
 
 def is_user_message(message: Any) -> bool:
     """Return whether the role of *message*, a dict or an object, is "user"."""
-    return bool(_get(message, "role") == "user")
+    return bool(get(message, "role") == "user")
 
 
 def get_content(message: Any) -> str:
     """Return the text of *message* as ``get_last_user_message`` does, "" if it has none."""
-    content = _get(message, "content")
+    content = get(message, "content")
     if content is None:
-        content = _get(message, "texts")  # of a ChatMessage
+        content = get(message, "texts")  # of a ChatMessage
     if isinstance(content, str):
         return content
-    return "\n".join(part for part in map(_part_text, content or ()) if part)
+    return "\n".join(part for part in map(part_text, content or ()) if part)
 
 
 def get_last_user_input_text(input_items: str | Sequence[Any]) -> str | None:
@@ -96,69 +124,73 @@ def get_input_files(input_items: str | Sequence[Any]) -> list[dict[str, Any]]:
     return [dict(part) for part in parts if isinstance(part, Mapping) and _is_file(part)]
 
 
-def chat_messages_from_openai_response(input_items: str | Sequence[Any]) -> "list[ChatMessage]":
+def chat_messages_from_openai_response(
+    input_items: str | Sequence[Any], instructions: str | None = None
+) -> "list[ChatMessage]":
     """Convert the input of an OpenAI response to Haystack's messages.
 
-    Messages, ``function_call`` and ``function_call_output`` are converted, consecutive calls to one message. Other
-    items are left out, and so are images and files by ``file_id``, whose meaning only the wrapper knows.
-
-    Raises:
-        InvalidMessagesError: Haystack cannot represent an item; the cause is its error.
+    Messages, ``function_call`` and ``function_call_output`` are converted, the text and the calls of a turn to one
+    message. *instructions*, a field of the request, become a system message, the first one. Other items are left out;
+    else as ``chat_messages_from_openai``.
     """
+    return chat_messages_from_openai(messages_of_items(input_items, instructions))
+
+
+def _chat_message(message: Any, calls: "dict[str | None, ToolCall]", *, is_last: bool) -> "ChatMessage | None":
+    """Convert *message*, None if there is nothing in it; *calls* are those of earlier messages."""
     # Importing Haystack takes a second, and the command line imports this module.
     from haystack.dataclasses import ChatMessage, ToolCall  # noqa: PLC0415
 
-    if isinstance(input_items, str):
-        return [ChatMessage.from_user(input_items)] if input_items else []
-    messages: list[ChatMessage] = []
-    calls: dict[Any, ToolCall] = {}  # by id
-    row: list[ToolCall] = []  # consecutive calls
-    for item in input_items:
-        kind = _get(item, "type")
-        if row and kind != "function_call":
-            messages.append(ChatMessage.from_assistant(tool_calls=row))
-            row = []
-        try:
-            if kind == "function_call":
-                call = ToolCall(_get(item, "name") or "function", _arguments(item), id=_call_id(item))
-                calls[call.id] = call
-                row.append(call)
-            elif kind == "function_call_output":
-                origin = calls.get(_call_id(item)) or ToolCall("function", {}, id=_call_id(item))
-                messages.append(ChatMessage.from_tool(_output(item), origin))
-            elif kind in ("message", None):
-                messages.extend(_message(item))
-        except Exception as error:  # the fields of an item may be of any type, and its images of any content
-            raise InvalidMessagesError(safe_str(error) or type(error).__name__) from error
-    return [*messages, ChatMessage.from_assistant(tool_calls=row)] if row else messages
-
-
-def _message(item: Any) -> "Iterator[ChatMessage]":
-    from haystack.dataclasses import ChatMessage, FileContent, ImageContent  # noqa: PLC0415 - as above
-
-    def content(part: Any) -> Any:
-        """Convert a part to a text, an image or a file; None if its data is elsewhere."""
-        image = _get(part, "image_url") if _get(part, "type") == "input_image" else None
-        if image and (data := _data_url(image)):
-            return ImageContent(data[1], data[0], detail=_get(part, "detail") or None)
-        file = _get(part, "file_data") if _get(part, "type") == "input_file" else None
-        if file:
-            mime_type, base64 = _data_url(file) or (None, file)
-            return FileContent(base64, mime_type, _get(part, "filename"))
-        return _part_text(part) or None
-
-    text = get_content(item)
-    match _ROLES.get(_get(item, "role")):
+    if isinstance(message, ChatMessage):
+        return message
+    name = get(message, "name")
+    match get(message, "role"):
         case "user":
-            parts = [converted for part in _parts(item) if (converted := content(part))]
-            if any(not isinstance(part, str) for part in parts):
-                yield ChatMessage.from_user(content_parts=parts)
-            elif text:
-                yield ChatMessage.from_user(text)
-        case "assistant" if text:
-            yield ChatMessage.from_assistant(text)
-        case "system" if text:
-            yield ChatMessage.from_system(text)
+            parts = [part for part in (_content_part(part, strict=is_last) for part in _parts(message)) if part]
+            if all(isinstance(part, str) for part in parts):
+                return ChatMessage.from_user("\n".join(parts), name=name) if parts else None
+            return ChatMessage.from_user(content_parts=parts, name=name)
+        case "assistant":
+            made = [
+                ToolCall(get(call["function"], "name") or "function", _arguments(call["function"]), id=call["id"])
+                for call in tool_calls(message)
+            ]
+            calls.update((call.id, call) for call in made)
+            text, refusal = get_content(message), _refusal(message)
+            if not (text or made or refusal):
+                return None
+            meta = {"refusal": refusal} if refusal else None  # where Haystack looks for it
+            return ChatMessage.from_assistant(text or None, meta=meta, name=name, tool_calls=made or None)
+        case "system" | "developer" if text := get_content(message):
+            return ChatMessage.from_system(text, name=name)
+        case "tool" | "function":
+            id_ = call_id(message)
+            origin = calls.get(id_) or ToolCall(name or "function", {}, id=id_)
+            return ChatMessage.from_tool(tool_output(get(message, "content")), origin)
+    return None
+
+
+def _content_part(part: Any, *, strict: bool = False) -> Any:
+    """Convert a part of a user's content to a text, an image or a file; None if its data is elsewhere.
+
+    A part that Haystack cannot represent is None too, or with *strict* an InvalidMessagesError.
+    """
+    from haystack.dataclasses import FileContent, ImageContent  # noqa: PLC0415 - as above
+
+    try:
+        match get(part, "type"):
+            case "image_url":
+                image = get(part, "image_url")
+                data = _data_url(image if isinstance(image, str) else get(image, "url"))
+                return data and ImageContent(data[1], data[0], detail=get(image, "detail") or None)
+            case "file" if data := get(get(part, "file"), "file_data"):
+                mime_type, base64 = _data_url(data) or (None, data)
+                return FileContent(base64, mime_type, get(get(part, "file"), "filename"))
+        return part_text(part) or None
+    except Exception as error:  # its fields may be of any type, and its images of any content
+        if strict:
+            raise InvalidMessagesError(safe_str(error) or type(error).__name__) from error
+        return None
 
 
 def _data_url(url: str) -> tuple[str, str] | None:
@@ -167,27 +199,18 @@ def _data_url(url: str) -> tuple[str, str] | None:
     return (head[5:].partition(";")[0], base64) if comma and head.startswith("data:") else None
 
 
-def _arguments(item: Any) -> dict[str, Any]:
-    arguments = _get(item, "arguments")
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except ValueError:  # a model wrote it; the call stays part of the conversation
-            return {}
+def _arguments(function: Any) -> dict[str, Any]:
+    try:
+        arguments = json.loads(arguments_text(function))
+    except ValueError:  # a model wrote it; the call stays part of the conversation
+        return {}
     return arguments if isinstance(arguments, dict) else {}
 
 
-def _call_id(item: Any) -> str | None:
-    call_id: str | None = _get(item, "call_id") or _get(item, "id")
-    return call_id
-
-
-def _output(item: Any) -> str:
-    output = _get(item, "output")
-    if isinstance(output, str):
-        return output
-    texts = [_part_text(part) for part in output] if isinstance(output, list) else []
-    return "\n".join(texts) if texts and all(texts) else json.dumps(output)
+def _refusal(message: Any) -> str:
+    """Return the model's refusal, a field of the message or a part of its content."""
+    refusals = [get(message, "refusal"), *(get(part, "refusal") for part in _parts(message))]
+    return "\n".join(dict.fromkeys(text for text in refusals if text and isinstance(text, str)))
 
 
 def _is_file(part: Mapping[str, Any]) -> bool:
@@ -200,15 +223,5 @@ def _is_file(part: Mapping[str, Any]) -> bool:
 
 
 def _parts(item: Any) -> Sequence[Any]:
-    content = _get(item, "content")
+    content = get(item, "content")
     return [content] if isinstance(content, str) else content or ()
-
-
-def _part_text(part: Any) -> str:
-    if isinstance(part, str):
-        return part
-    return (_get(part, "text") or "") if _get(part, "type") in _TEXTS else ""
-
-
-def _get(value: Any, name: str) -> Any:
-    return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from hayhooks.toolkit.messages import chat_messages, chat_messages_from_openai_response, require_user_text
+from hayhooks.toolkit.conversations import messages_of_items
+from hayhooks.toolkit.messages import require_chat_messages, require_user_text
 from hayhooks.toolkit.streaming import async_streaming_generator, streaming_generator
 from hayhooks.toolkit.yaml_pipeline import Interface, build
 from hayhooks.toolkit.yaml_source import YamlSource
@@ -92,17 +93,16 @@ def _methods(pipeline: "Pipeline", interface: Interface) -> dict[str, Callable[.
         return generator(pipeline, pipeline_run_args=arguments, streaming_components=interface.streaming_components)
 
     def run_chat_completion(messages: list[dict[str, Any]]) -> Any:
-        return stream(chat_messages(messages) if interface.chat_takes_messages else require_user_text(messages))
+        return stream((require_chat_messages if interface.chat_takes_messages else require_user_text)(messages))
 
     async def run_chat_completion_async(messages: list[dict[str, Any]]) -> Any:
         return run_chat_completion(messages)
 
-    def run_response(input_items: list[dict[str, Any]]) -> Any:
-        convert = chat_messages_from_openai_response if interface.chat_takes_messages else require_user_text
-        return stream(convert(input_items))
+    def run_response(input_items: list[dict[str, Any]], body: dict[str, Any]) -> Any:
+        return run_chat_completion(messages_of_items(input_items, body.get("instructions")))
 
-    async def run_response_async(input_items: list[dict[str, Any]]) -> Any:
-        return run_response(input_items)
+    async def run_response_async(input_items: list[dict[str, Any]], body: dict[str, Any]) -> Any:
+        return run_response(input_items, body)
 
     run = run_api_async if on_loop else run_api
     run.__annotations__ = {"inputs": Unpack[interface.request()], "return": interface.response()}

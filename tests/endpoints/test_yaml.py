@@ -162,6 +162,32 @@ def test_responses_are_answered_by_the_same_key(openai: OpenAI, model: str):
         assert [event.type for event in stream][-1] == "response.completed"
 
 
+def test_instructions_are_a_system_message(openai: OpenAI):
+    items: Any = [{"role": "user", "content": "hi"}]
+
+    for given in ("hi", items):
+        assert openai.responses.create(model="talk", instructions="be", input=given).output_text == (
+            "system: be / user: hi"
+        )
+    assert openai.responses.create(model="async", instructions="be", input="hi").output_text == "async: be / hi"
+    assert openai.responses.create(model="ask", instructions="be", input="hi").output_text == "Q: hi"
+
+
+def test_an_odd_old_message_does_not_block_a_chat(openai: OpenAI):
+    call = {"id": "1", "type": "function", "function": {"name": "look", "arguments": '{"at": "i'}}
+    messages: Any = [
+        {"role": "user", "content": ""},
+        {"role": "assistant", "content": None},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": ""},
+        {"role": "function", "name": "look", "content": "x"},
+        {"role": "user", "content": "last"},
+    ]
+    answer = openai.chat.completions.create(model="talk", messages=messages).choices[0].message.content
+
+    assert answer == "assistant: None / tool: None / tool: None / user: last"
+
+
 def test_a_conversation_without_a_question_is_the_clients_fault(openai: OpenAI):
     with pytest.raises(BadRequestError, match="no user message has a text"):
         openai.chat.completions.create(model="ask", messages=[{"role": "system", "content": "x"}])

@@ -101,13 +101,21 @@ def test_a_wrappers_own_bug_while_it_reads_messages_is_a_logged_500(
     assert read in line
 
 
+UNREADABLE = """
+from hayhooks import chat_messages_from_openai
+
+def read():
+    chat_messages_from_openai([{"role": "user", "content": [{"type": "image_url", "image_url": 7}]}])
+"""
+
+
 @APIS
 @STREAM
-@pytest.mark.parametrize("code", ["return chat_messages([{}])", "yield chat_messages([{}])"])
+@pytest.mark.parametrize("code", ["return read()", "yield read()"])
 def test_messages_that_the_toolkit_cannot_read_are_the_clients_fault(
     server: LiveServer, api: Api, stream: bool, code: str
 ):
-    server.serve("it", "from hayhooks.toolkit.messages import chat_messages\n" + method(api.sync + code))
+    server.serve("it", UNREADABLE + method(api.sync + code))
     with logged("ERROR") as lines:
         response = api.ask(server, stream=stream)
 

@@ -5,12 +5,13 @@ from haystack.dataclasses import ChatMessage, ToolCall
 
 from hayhooks.errors import InvalidMessagesError
 from hayhooks.toolkit.messages import (
-    chat_messages,
+    chat_messages_from_openai,
     chat_messages_from_openai_response,
     get_input_files,
     get_last_user_input_text,
     get_last_user_message,
     is_user_message,
+    require_chat_messages,
     require_user_text,
 )
 
@@ -172,15 +173,6 @@ def test_inline_images_and_files_are_in_the_message():
     ]
 
 
-@pytest.mark.parametrize("message", [{"role": "user", "content": ""}, {"role": "nobody", "content": "x"}, {}, None])
-def test_a_message_that_haystack_refuses_is_a_value_error_of_the_toolkit(message):
-    with pytest.raises(InvalidMessagesError) as raised:
-        chat_messages([{"role": "user", "content": "x"}, message])
-
-    assert isinstance(raised.value, ValueError)
-    assert raised.value.__cause__ is not None
-
-
 def test_an_item_that_haystack_refuses_is_a_value_error_of_the_toolkit():
     image = {"type": "input_image", "image_url": 7}
     with pytest.raises(InvalidMessagesError):
@@ -193,7 +185,7 @@ def test_messages_without_user_text_raise_value_error():
         require_user_text([{"role": "system", "content": "x"}])
 
 
-@pytest.mark.parametrize("read", [get_last_user_message, chat_messages, chat_messages_from_openai_response])
+@pytest.mark.parametrize("read", [get_last_user_message, chat_messages_from_openai, chat_messages_from_openai_response])
 def test_what_is_no_list_of_messages_is_a_bug_of_the_caller(read):
     with pytest.raises(TypeError):
         read(None)
@@ -201,3 +193,106 @@ def test_what_is_no_list_of_messages_is_a_bug_of_the_caller(read):
 
 def test_a_part_of_an_odd_type_is_no_file():
     assert get_input_files([{"role": "user", "content": [{"type": ["input_file"], "file_id": "f"}]}]) == []
+
+
+def test_instructions_are_the_first_message_of_a_response():
+    read = chat_messages_from_openai_response([{"role": "developer", "content": "Rhyme."}, QUESTION], instructions="Be")
+
+    assert [(message.role.value, message.text) for message in read] == [
+        ("system", "Be"),
+        ("system", "Rhyme."),
+        ("user", "What is in it?"),
+    ]
+    assert chat_messages_from_openai_response("hi", instructions=None) == [ChatMessage.from_user("hi")]
+
+
+CALL = {"id": "1", "type": "function", "function": {"name": "look", "arguments": '{"at": "it"}'}}
+CUT_OFF = {"id": "1", "type": "function", "function": {"name": "look", "arguments": '{"at": "i'}}
+LOOK = ToolCall("look", {"at": "it"}, id="1")
+LAST = {"role": "user", "content": "and now?"}
+REMOTE_IMAGE = {"type": "image_url", "image_url": {"url": "https://example.org/cat.png"}}
+BROKEN_IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,?"}}
+
+
+@pytest.mark.parametrize(
+    ("odd", "expected"),
+    [
+        ([{"role": "user", "content": ""}], []),
+        ([{"role": "user", "content": None}], []),
+        ([{"role": "user", "content": []}], []),
+        ([{"role": "system", "content": ""}], []),
+        ([{"role": "assistant", "content": None}], []),
+        ([{"role": "assistant", "content": None, "tool_calls": []}], []),
+        ([{"role": "assistant"}], []),
+        ([{"role": "nobody", "content": "x"}], []),
+        ([{}], []),
+        ([None], []),
+        ([{"role": "user", "content": [REMOTE_IMAGE]}], []),
+        (
+            [{"role": "user", "content": [BROKEN_IMAGE, "hi"]}],
+            [ChatMessage.from_user("hi")],
+        ),
+        (
+            [{"role": "assistant", "tool_calls": [CALL]}, {"role": "tool", "tool_call_id": "1", "content": ""}],
+            [ChatMessage.from_assistant(tool_calls=[LOOK]), ChatMessage.from_tool("", LOOK)],
+        ),
+        (
+            [{"role": "assistant", "tool_calls": [CALL]}, {"role": "tool", "tool_call_id": "1", "content": None}],
+            [ChatMessage.from_assistant(tool_calls=[LOOK]), ChatMessage.from_tool("", LOOK)],
+        ),
+        (
+            [{"role": "tool", "tool_call_id": "7", "content": [{"type": "text", "text": "a"}]}],
+            [ChatMessage.from_tool("a", ToolCall("function", {}, id="7"))],
+        ),
+        (
+            [{"role": "assistant", "content": "x", "tool_calls": [CUT_OFF]}],
+            [ChatMessage.from_assistant("x", tool_calls=[ToolCall("look", {}, id="1")])],
+        ),
+        (
+            [
+                {"role": "assistant", "content": None, "function_call": {"name": "look", "arguments": '{"at": "it"}'}},
+                {"role": "function", "name": "look", "content": "a cat"},
+            ],
+            [
+                ChatMessage.from_assistant(tool_calls=[ToolCall("look", {"at": "it"}, id="look")]),
+                ChatMessage.from_tool("a cat", ToolCall("look", {"at": "it"}, id="look")),
+            ],
+        ),
+        (
+            [{"role": "assistant", "content": None, "refusal": "No."}],
+            [ChatMessage.from_assistant(meta={"refusal": "No."})],
+        ),
+        ([{"role": "user", "content": "x", "name": "Ann"}], [ChatMessage.from_user("x", name="Ann")]),
+        ([ChatMessage.from_user("x")], [ChatMessage.from_user("x")]),
+    ],
+)  # fmt: skip
+def test_an_odd_old_message_does_not_block_a_conversation(odd, expected):
+    read = chat_messages_from_openai([*odd, LAST])
+
+    assert read == [*expected, ChatMessage.from_user("and now?")]
+    assert require_chat_messages([*odd, LAST]) == read
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "has an empty content"),
+        ([REMOTE_IMAGE, "what is it?"], "'image_url'"),
+        ([{"type": "input_audio", "input_audio": {}}, "what is it?"], "'input_audio'"),
+        ([BROKEN_IMAGE], "base64 string is not valid"),
+    ],
+)
+def test_what_a_last_message_asks_is_not_lost_silently(content, reason):
+    with pytest.raises(InvalidMessagesError, match=reason):
+        require_chat_messages([LAST, {"role": "assistant", "content": "x"}, {"role": "user", "content": content}])
+
+
+def test_images_and_files_of_a_chat_are_in_the_message():
+    content = [
+        {"type": "text", "text": "look"},
+        {"type": "image_url", "image_url": {"url": DATA_URL, "detail": "low"}},
+        {"type": "file", "file": {"file_data": "data:text/plain;base64,aGVsbG8=", "filename": "a.txt"}},
+    ]
+    (message,) = require_chat_messages([{"role": "user", "content": content}])
+
+    assert (message.text, message.images[0].detail, message.files[0].filename) == ("look", "low", "a.txt")
