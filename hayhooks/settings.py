@@ -1,20 +1,31 @@
-"""Settings: default < ``.env`` < environment (``HAYHOOKS_*``) < command line."""
+"""Settings: default < environment file (``.env``) < environment (``HAYHOOKS_*``) < command line."""
 
+import errno
 import json
 import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from dotenv.parser import parse_stream
+from dotenv import dotenv_values
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, ByteSize, Field, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from hayhooks.current_app import current_app
 
 PREFIX = "HAYHOOKS_"
-ENV_FILE = ".env"
+ENV_FILE_VARIABLE = PREFIX + "ENV_FILE"
+
+_ENV_FILE = ".env"
+_ENCODING = "utf-8-sig"  # of the environment file; some editors begin it with a byte order mark
 
 _MASK = "***"
 _MAX_SHOWN = 200  # characters of a wrong value
@@ -99,11 +110,14 @@ LogLevel = Literal["TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRI
 
 
 class Settings(BaseSettings):
-    """All settings; ``Settings(port=8000)`` overrides the environment and ``.env``."""
+    """All settings; ``Settings(port=8000)`` overrides the environment and the environment file.
+
+    ``_env_file=None`` reads no file, another path that one in place of ``env_file()``.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
-        env_file=ENV_FILE,
+        env_file_encoding=_ENCODING,
         extra="ignore",
         populate_by_name=True,
         validate_default=False,
@@ -227,11 +241,25 @@ class Settings(BaseSettings):
     cors_max_age: int = Field(600, ge=0, description="Seconds for which browsers may cache a preflight response.")
 
     def __init__(self, **values: Any) -> None:
+        if "_env_file" not in values:
+            values["_env_file"] = env_file()
         try:
             super().__init__(**values)
         except ValidationError as error:
             error.add_note("\n".join(problems(error)))  # shown where no command line reports it: uvicorn's factory
             raise
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return where values come from: the first one wins."""
+        return init_settings, env_settings, dotenv_settings, _PlainLogLevel(settings_cls, env_settings, dotenv_settings)
 
     @property
     def python_path(self) -> list[str]:
@@ -254,6 +282,31 @@ class Settings(BaseSettings):
             PREFIX + name.upper(): value if isinstance(value, str) else json.dumps(value)
             for name, value in values.items()
         }
+
+
+class _PlainLogLevel(PydanticBaseSettingsSource):
+    """The log level in ``LOG`` or ``LOG_LEVEL``, if nothing else sets it: the original reads them too."""
+
+    def __init__(self, settings_cls: type[BaseSettings], *sources: PydanticBaseSettingsSource) -> None:
+        super().__init__(settings_cls)
+        self._sources = [source for source in sources if isinstance(source, EnvSettingsSource)]
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        """Return nothing: ``__call__`` has the one value."""
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the level, if there is one and it is wanted."""
+        levels = (plain_log_level(source.env_vars) for source in self._sources)
+        level = next(filter(None, levels), None)
+        return {} if level is None or self.current_state.keys() & {"log", *variable_names("log")} else {"log": level}
+
+
+def plain_log_level(variables: Mapping[str, str | None]) -> str | None:
+    """Return the log level in ``LOG`` or ``LOG_LEVEL``; another value there is of another program."""
+    values = {name.upper(): value for name, value in variables.items()}
+    levels = ((values.get(name) or "").upper() for name in ("LOG", "LOG_LEVEL"))
+    return next((level for level in levels if level in get_args(LogLevel)), None)
 
 
 def problems(error: ValidationError) -> list[str]:
@@ -301,12 +354,47 @@ _ACCEPTED_BY_TYPE: Mapping[Any, str] = {
 }
 
 
+def env_file() -> Path | None:
+    """Return the environment file: that of ``HAYHOOKS_ENV_FILE``, else the nearest ``.env``; None if there is none.
+
+    The nearest is looked for from the working directory upwards. Above it, files are passed over that cannot be read,
+    or that belong to others: whoever can write to /tmp does not set the environment of what runs in a directory there.
+    FileNotFoundError: the variable names no file.
+    """
+    if (name := os.environ.get(ENV_FILE_VARIABLE)) is not None:
+        if name and not Path(name).is_file():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+        return Path(name) if name else None
+    here = Path.cwd()
+    owners = {0, os.geteuid(), here.stat().st_uid}
+    for directory in (here, *here.parents):
+        file = directory / _ENV_FILE
+        with suppress(OSError):
+            ours = directory == here or (file.stat().st_uid in owners and os.access(file, os.R_OK))
+            if ours and file.is_file():
+                return file
+    return None
+
+
+def env_file_values() -> dict[str, str | None]:
+    """Return the variables that the environment file sets; raise OSError or UnicodeDecodeError."""
+    file = env_file()
+    return {} if file is None else dotenv_values(file, encoding=_ENCODING)
+
+
 def env_file_names() -> set[str]:
-    """Return the names that ``.env`` sets; raise OSError or UnicodeDecodeError."""
-    if not Path(ENV_FILE).is_file():
-        return set()
-    with open(ENV_FILE, encoding="utf-8") as file:
-        return {binding.key for binding in parse_stream(file) if binding.key}
+    """Return the names that the environment file sets; raise OSError or UnicodeDecodeError."""
+    return set(env_file_values())
+
+
+def export_env_file() -> None:
+    """Put the variables of the environment file into the environment, for wrappers; what is set there stays."""
+    present = upper_names(os.environ)
+    spellings = [variable_names(field) for field in Settings.model_fields]
+    for name, value in env_file_values().items():
+        same = next((names for names in spellings if name.upper() in names), {name.upper()})
+        if value is not None and not present & same:
+            os.environ[name] = value
 
 
 def upper_names(names: Iterable[str]) -> set[str]:

@@ -10,7 +10,7 @@ import pytest
 from tests.live_server import LiveServer, SharedServer, serving
 from tests.logs import logged as logged_lines
 
-for name in [name for name in os.environ if name.startswith("HAYHOOKS_")]:
+for name in [name for name in os.environ if name.startswith("HAYHOOKS_") or name in ("LOG", "LOG_LEVEL")]:
     del os.environ[name]  # the settings of whoever runs the tests are not theirs
 sys.dont_write_bytecode = False  # it would hide that a deployment never runs from stale bytecode
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -1,11 +1,12 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from hayhooks.cli.settings_report import sources, unknown
-from hayhooks.settings import Settings, accepted, problems
+from hayhooks.settings import Settings, accepted, env_file, export_env_file, problems
 
 NAMES = {
     "HOST": ("0.0.0.0", "host", "0.0.0.0"),
@@ -132,6 +133,77 @@ def test_environment_wins_over_file_in_any_spelling(monkeypatch: pytest.MonkeyPa
 
     assert (Settings().log, Settings().additional_python_path) == ("ERROR", "/environment")
     assert sources()["log"] == sources()["additional_python_path"] == "environment"
+
+
+def test_the_environment_file_is_the_nearest_from_the_working_directory_upwards(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    (tmp_path / "a/b/.env").mkdir(parents=True)  # a virtual environment is no environment file
+    (tmp_path / ".env").write_text("HAYHOOKS_PORT=1\n")
+    (tmp_path / "other.env").write_bytes(b"\xef\xbb\xbfHAYHOOKS_PORT=3\n")  # as editors of Windows write it
+    monkeypatch.chdir(tmp_path / "a/b")
+
+    assert (env_file(), Settings().port) == (tmp_path / ".env", 1)
+    (tmp_path / "a/.env").write_text("HAYHOOKS_PORT=2\n")
+    assert (env_file(), Settings().port) == (tmp_path / "a/.env", 2)
+    monkeypatch.setenv("HAYHOOKS_ENV_FILE", str(tmp_path / "other.env"))
+    assert (Settings().port, sources()["port"]) == (3, str(tmp_path / "other.env"))
+    monkeypatch.setenv("HAYHOOKS_ENV_FILE", "")
+    assert (env_file(), Settings().port) == (None, 1416)
+    assert unknown() == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_an_environment_file_of_a_stranger_counts_in_the_working_directory_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    (tmp_path / "below").mkdir()
+    (tmp_path / ".env").write_text("HAYHOOKS_PORT=1\n")
+    os.chown(tmp_path / ".env", 1234, 1234)
+
+    assert Settings().port == 1
+    monkeypatch.chdir(tmp_path / "below")
+    assert Settings().port == 1416
+    os.chown(tmp_path / "below", 1234, 1234)  # whose directory we work in is trusted
+    assert Settings().port == 1
+
+
+def test_variables_of_the_environment_file_are_exported_unless_they_are_set(monkeypatch: pytest.MonkeyPatch):
+    Path(".env").write_text(
+        "OURS_A=file\nexport OURS_B='${OURS_A} too'\nOURS_C\nHAYHOOKS_LOG=DEBUG\nHAYHOOKS_PORT=1\nHAYHOOKS_HOST=file\n"
+    )
+    monkeypatch.setattr(os, "environ", {"OURS_A": "set", "HAYHOOKS_LOG_LEVEL": "ERROR", "hayhooks_port": "2"})
+
+    export_env_file()
+
+    assert os.environ == {
+        "OURS_A": "set",
+        "OURS_B": "file too",
+        "HAYHOOKS_LOG_LEVEL": "ERROR",
+        "hayhooks_port": "2",
+        "HAYHOOKS_HOST": "file",
+    }
+
+
+@pytest.mark.parametrize(
+    ("file", "environment", "level", "source"),
+    [
+        ("", {"LOG": "debug"}, "DEBUG", "environment"),
+        ("", {"LOG_LEVEL": "error", "LOG": "/var/log/mine"}, "ERROR", "environment"),
+        ("", {"LOG": "1"}, "INFO", "default"),
+        ("LOG=debug", {}, "DEBUG", ".env"),
+        ("LOG=debug", {"LOG_LEVEL": "error"}, "ERROR", "environment"),
+        ("HAYHOOKS_LOG_LEVEL=warning", {"LOG": "debug"}, "WARNING", ".env"),
+        ("LOG=debug", {"HAYHOOKS_LOG": "error", "LOG": "debug"}, "ERROR", "environment"),
+    ],
+)
+def test_the_log_level_without_prefix_counts_last(monkeypatch: pytest.MonkeyPatch, file, environment, level, source):
+    Path(".env").write_text(file)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    assert (Settings().log, sources()["log"]) == (level, source)
+    assert Settings(log="TRACE").log == "TRACE"
 
 
 def test_unknown_names_are_told_with_the_nearest_right_one(monkeypatch: pytest.MonkeyPatch):

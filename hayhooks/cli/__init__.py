@@ -11,7 +11,15 @@ import click
 
 from hayhooks._version import __version__
 from hayhooks.cli.completion import completion
-from hayhooks.cli.options import Command, directory_option, server_options, settings_of
+from hayhooks.cli.options import (
+    AddressCommand,
+    Command,
+    directory_option,
+    python_path_option,
+    server_options,
+    settings_of,
+)
+from hayhooks.cli.output import note
 from hayhooks.cli.pipeline import pipeline
 from hayhooks.errors import StartError
 from hayhooks.server.process import permanent_imports
@@ -25,27 +33,37 @@ def main() -> None:
     The pipelines directory is what is served: a folder with a pipeline_wrapper.py, or a NAME.yml. Changing it replaces
     the deployment, removing it undeploys.
 
-    Options can also be set in the environment or in .env: HAYHOOKS_PORT=8000 for --port 8000.
+    Options can also be set in the environment or in a .env file: HAYHOOKS_PORT=8000 for --port 8000.
     """
+
+
+main.command_class = AddressCommand
 
 
 def _serving_options(command: Command) -> Command:
     for option in (
         click.option("--ssl-keyfile", type=click.Path(path_type=Path), help="Private key of the certificate."),
         click.option("--ssl-certfile", type=click.Path(path_type=Path), help="Serve TLS with this certificate chain."),
-        click.option("--additional-python-path", help="Directories of shared modules, separated as in PATH."),
+        python_path_option,
         click.option("--root-path", help="URL path prefix added by a proxy, such as /hayhooks."),
     ):
         command = option(command)
-    return server_options(command)
+    return server_options(command, port=("-p", "--port"))
+
+
+def _directory_and_workers_options(command: Command) -> Command:
+    command = directory_option(command, names=("-d", "--pipelines-dir"))
+    return click.option("-w", "--workers", type=int, help="Number of server processes (default: 1).")(command)
 
 
 @main.command()
 @_serving_options
-@click.option("--workers", type=int, help="Number of server processes (default: 1).")
-@directory_option
-def run(**options: Any) -> None:
+@_directory_and_workers_options
+@click.option("-r", "--reload", is_flag=True, help="Not needed: every change of the directory is served at once.")
+def run(reload: bool, **options: Any) -> None:
     """Serve the pipelines directory until stopped."""
+    if reload:
+        note("--reload is always on: every change of the pipelines directory is served at once")
     with permanent_imports():
         from hayhooks.cli.run import run  # noqa: PLC0415 - imports the whole server
     try:
@@ -85,8 +103,7 @@ def status(as_json: bool, **options: Any) -> None:
 
 @main.command()
 @_serving_options
-@directory_option
-@click.option("--workers", type=int, help="Number of server processes, as for run.")
+@_directory_and_workers_options
 @click.option("--json", "as_json", is_flag=True, help="Print the settings as JSON.")
 def config(as_json: bool, **options: Any) -> None:
     """Print the effective settings and the source of each.

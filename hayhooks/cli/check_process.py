@@ -27,7 +27,7 @@ from hayhooks.kernel.state import Deployment, Failure, Revision
 from hayhooks.kernel.threads import run_on
 from hayhooks.observability.log import configure_logging, log
 from hayhooks.openai.models import is_model
-from hayhooks.settings import Settings
+from hayhooks.settings import Settings, export_env_file
 
 _UNCHANGED_TIMEOUT_S = 10.0  # for the folder to be unchanged for the debounce time
 
@@ -38,6 +38,7 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, args=(int(lifeline),), daemon=True).start()
     warned: list[str] = []
     settings = Settings()
+    export_env_file()
     configure_logging("WARNING")
     logging.captureWarnings(True)
     warnings.simplefilter("default", DeprecationWarning)

@@ -25,11 +25,16 @@ class RefusedByServerError(NoAnswerError):
     """A server answers, but requires another key or host name."""
 
 
+class NotRunningError(NoAnswerError):
+    """Nothing listens at the address."""
+
+
 @dataclass(frozen=True, slots=True)
 class Unreachable:
     """Why no server can be asked."""
 
     why: str
+    is_down: bool = False  # nothing listens at the address
     is_refused: bool = False  # a server answers, but not to us: it may serve the directory
 
 
@@ -122,7 +127,8 @@ class Server:
                 advice = "Set HAYHOOKS_SSL_CERTFILE to a certificate to trust"
             elif url.startswith("http:") and may_be_tls:
                 advice = "If it serves TLS, set HAYHOOKS_USE_HTTPS=true, or HAYHOOKS_SSL_CERTFILE to its certificate"
-            raise NoAnswerError(f"No answer from {url}: {reason}. {advice}") from None
+            kind = NotRunningError if isinstance(reason, ConnectionRefusedError) else NoAnswerError
+            raise kind(f"No answer from {url}: {reason}. {advice}") from None
 
 
 class _NoProxy(ProxyHandler):
@@ -145,7 +151,8 @@ def find_server(root: Path, settings: Settings) -> Server | Unreachable:
     try:
         directory = server.status().get("directory")
     except NoAnswerError as error:
-        return Unreachable(str(error), isinstance(error, RefusedByServerError))
+        is_down, is_refused = isinstance(error, NotRunningError), isinstance(error, RefusedByServerError)
+        return Unreachable(str(error), is_down=is_down, is_refused=is_refused)
     if directory is None:
         return Unreachable(f"The server at {server.url} cannot read its pipelines directory")
     with suppress(OSError):
@@ -153,6 +160,20 @@ def find_server(root: Path, settings: Settings) -> Server | Unreachable:
         if (status.st_dev, status.st_ino) == (directory["device"], directory["inode"]):
             return server
     return Unreachable(f"The server at {server.url} serves {directory['path']}, not {root}")
+
+
+def with_python_path_of_server(settings: Settings) -> Settings:
+    """Return *settings* with the directories of shared modules of the server that serves the pipelines directory.
+
+    They stay as they are where no server runs, or where its directories are not here: it may be in a container.
+    """
+    server = find_server(settings.pipelines_dir.absolute(), settings)
+    if isinstance(server, Unreachable):
+        return settings
+    directories = server.status().get("additional_python_path")
+    if directories is None or not all(map(os.path.isdir, directories)):
+        return settings
+    return settings.model_copy(update={"additional_python_path": os.pathsep.join(directories)})
 
 
 def differing_workers(status: dict[str, Any]) -> list[dict[str, Any]]:

@@ -4,10 +4,10 @@ import json
 from collections.abc import Collection
 
 from hayhooks.cli.output import Cell, note, say_json, say_table
-from hayhooks.cli.settings_report import shown, sources, unknown
+from hayhooks.cli.settings_report import env_file_path, shown, sources, unknown
 from hayhooks.settings import PREFIX, Settings
 
-_STYLES = {"default": "dim", "command line": "cyan", "environment": "green", ".env": "yellow"}
+_STYLES = {"default": "dim", "command line": "cyan", "environment": "green"}
 
 
 def config(settings: Settings, options: Collection[str], as_json: bool) -> int:
@@ -20,8 +20,9 @@ def config(settings: Settings, options: Collection[str], as_json: bool) -> int:
         cells: list[tuple[Cell, ...]] = []
         for name, (value, source) in rows.items():
             text = "" if value is None else value if isinstance(value, str) else json.dumps(value)
-            cells.append((name, text, (source, _STYLES[source])))
+            cells.append((name, text, (source, _STYLES.get(source, "yellow"))))
         say_table(("setting", "value", "source"), cells)
+        note(f"Environment file: {env_file_path() or 'none'}")
     for line in unknown():
         note(f"Warning: {line}")
     return 0

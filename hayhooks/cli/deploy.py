@@ -12,6 +12,7 @@ import click
 
 from hayhooks.cli import check, copytree
 from hayhooks.cli.client import Server, Unreachable, find_server
+from hayhooks.cli.options import advice
 from hayhooks.cli.output import CommandError, note, progress, say
 from hayhooks.cli.staging import PendingChange, PipelinesDirectory, StagingDir, reporting_os_errors
 from hayhooks.cli.wait import say_unreachable, show_result, wait_until_loaded, wait_until_released
@@ -160,7 +161,7 @@ def _put(
             say(f"{'Replaced' if change.replaced else 'Deployed'} {change.target}.")
             return _report(settings, change.target, name, options, change)
         except KeyboardInterrupt:
-            note((f"{name} stays deployed; `hayhooks status` shows the result", "yellow"))
+            note((f"{name} stays deployed; `{advice('status')}` shows the result", "yellow"))
             raise
 
 
@@ -245,7 +246,8 @@ def _is_itself(source: Path, target: Path) -> bool:
 def _refuse_existing(directory: PipelinesDirectory, name: str, target: Path, options: DeployOptions) -> None:
     for path in directory.entries(name):
         if path != target:
-            raise CommandError(f"{path} already has the name {name!r}: `hayhooks pipeline undeploy {name}` first")
+            remove = advice(f"pipeline undeploy {name}", with_directory=True)
+            raise CommandError(f"{path} already has the name {name!r}: `{remove}` first")
         if not options.overwrite:
             raise CommandError(f"{path} already exists: use --overwrite to replace it, or -n for another name")
 
@@ -259,7 +261,8 @@ def _deployed(directory: PipelinesDirectory, name: str) -> Path:
             f"{listed} both have the name {name!r}: give the file with its suffix, or remove one yourself"
         )
     if not entries:
-        raise CommandError(f"There is no {name!r} in {directory.root}; `hayhooks pipeline list` shows all")
+        show = advice("pipeline list", with_directory=True)
+        raise CommandError(f"There is no {name!r} in {directory.root}; `{show}` shows all")
     path = entries[0]
     if path.is_dir() and not path.is_symlink() and not os.path.lexists(path / WRAPPER_FILE):
         raise CommandError(f"{path} is not a deployment: it has no {WRAPPER_FILE}")

@@ -21,7 +21,7 @@ from hayhooks.observability.request_record import RequestRecord
 from hayhooks.server.preflight import check_settings
 from hayhooks.server.process import own_process
 from hayhooks.server.run import serve
-from hayhooks.settings import Settings
+from hayhooks.settings import Settings, export_env_file
 
 _CONTEXT_LINES = 2  # around the one that failed
 
@@ -41,6 +41,7 @@ def dev(settings: Settings, path: Path | None) -> int:
     log.remove()
     log.add(partial(_show_entry, console), level=settings.log, format="{message}", backtrace=False, diagnose=False)
     warn_of_unknown()
+    export_env_file()
     url = f"http{'s' if settings.ssl_certfile else ''}://{settings.host}:{settings.port}{settings.root_path}"
     console.print(f"[bold]hayhooks dev[/] {__version__}  watching [bold]{path or settings.pipelines_dir}[/]")
     console.print(f"  {url}/docs   {url}/status   {url}/v1   (Ctrl+C stops)")

@@ -2,10 +2,10 @@
 
 import shutil
 from pathlib import Path
-from string import Template
 
 from hayhooks.cli.client import Unreachable, find_server
 from hayhooks.cli.deploy import usable_name
+from hayhooks.cli.options import advice
 from hayhooks.cli.output import CommandError, say
 from hayhooks.cli.staging import PipelinesDirectory, reporting_os_errors
 from hayhooks.cli.wait import say_unreachable, show_result, wait_until_loaded
@@ -34,21 +34,23 @@ def new(settings: Settings, name: str, *, template: str, timeout_s: float) -> in
     target = change.target
     say(f"Created {target}{f'; edit {target / WRAPPER_FILE}' if target.is_dir() else ''}.")
     server = find_server(directory.root, settings)
-    if isinstance(server, Unreachable):
+    if isinstance(server, Unreachable) and server.is_down:
+        say((f"Serve it: {advice('run', with_directory=True)}", "dim"))
+    elif isinstance(server, Unreachable):
         say_unreachable(server)
     else:
         result = wait_until_loaded(server, target, name, timeout_s, lambda: True)
         show_result(result, name)
         if not result.serves:
             return 1
-    say((Template(_TRY[template]).substitute(name=name), "dim"))
+    say((f"Try it: {advice(f'pipeline run {name} {_TRY[template]}')}", "dim"))
     return 0
 
 
 _TRY = {
-    "echo": "Try it: hayhooks pipeline run $name -p text=hello",
-    "qa": "Try it: hayhooks pipeline run $name -p question='When is breakfast?'",
-    "chat": "Try it: hayhooks pipeline run $name -p question='Who are you?' --stream",
-    "agent": "Try it: hayhooks pipeline run $name -p question='What is 17 * 3?'",
-    "yaml": "Try it: hayhooks pipeline run $name -p text=hello",
+    "echo": "-p text=hello",
+    "qa": "-p question='When is breakfast?'",
+    "chat": "-p question='Who are you?' --stream",
+    "agent": "-p question='What is 17 * 3?'",
+    "yaml": "-p text=hello",
 }

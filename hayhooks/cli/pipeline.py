@@ -2,13 +2,23 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hayhooks.cli.completion import deployed_names
-from hayhooks.cli.options import Command, directory_and_server_options, server_options, settings_of
+from hayhooks.cli.options import (
+    AddressCommand,
+    Command,
+    directory_and_server_options,
+    python_path_option,
+    server_options,
+    settings_of,
+)
 from hayhooks.kernel.discovery import YAML_SUFFIXES
+
+if TYPE_CHECKING:
+    from hayhooks.settings import Settings
 
 _TEMPLATES = ("echo", "qa", "chat", "agent", "yaml")
 
@@ -33,6 +43,8 @@ class _Upload(click.ParamType):  # type: ignore[type-arg]  # generic only in new
 
 class _PipelineGroup(click.Group):
     """A group with ``deploy-yaml`` as an alias of ``deploy``."""
+
+    command_class = AddressCommand
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         return super().get_command(ctx, "deploy" if cmd_name == "deploy-yaml" else cmd_name)
@@ -62,7 +74,16 @@ def _deploy_options(command: Command) -> Command:
         click.option("-n", "--name", help="Name of the deployment (default: that of the folder or file)."),
     ):
         command = option(command)
-    return directory_and_server_options(command)
+    return directory_and_server_options(python_path_option(command))
+
+
+def _settings_to_check(options: dict[str, Any]) -> "Settings":
+    """Return the settings; unless they are given, a server's directories of shared modules are used."""
+    from hayhooks.cli.client import with_python_path_of_server  # noqa: PLC0415 - imports the settings
+
+    settings = settings_of(options)
+    is_given = options["additional_python_path"] is not None
+    return settings if is_given else with_python_path_of_server(settings)
 
 
 def _pop_deploy_options(options: dict[str, Any]) -> Any:
@@ -90,7 +111,7 @@ def deploy_files(source: Path, name: str | None, skip_saving_files: bool, **opti
 
     deploy_options = _pop_deploy_options(options)
     name = name if name is not None else source.absolute().name
-    sys.exit(deploy(settings_of(options), source, name=name, as_link=skip_saving_files, options=deploy_options))
+    sys.exit(deploy(_settings_to_check(options), source, name=name, as_link=skip_saving_files, options=deploy_options))
 
 
 @pipeline.command()
@@ -108,7 +129,9 @@ def deploy(source: Path, name: str | None, description: str | None, **options: A
     if source.suffix not in YAML_SUFFIXES:
         raise click.UsageError(f"{source} is not a YAML file: its name must end in .yml or .yaml")
     name = name if name is not None else source.stem
-    sys.exit(deploy_yaml(settings_of(options), source, name=name, description=description, options=deploy_options))
+    sys.exit(
+        deploy_yaml(_settings_to_check(options), source, name=name, description=description, options=deploy_options)
+    )
 
 
 @pipeline.command()
@@ -142,17 +165,19 @@ def list_(as_json: bool, **options: Any) -> None:
 @click.option("-n", "--name", help="Name to check it for (default: that of the folder or file).")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @_timeout_option(120)
-def check(path: Path, name: str | None, as_json: bool, timeout_s: float) -> None:
+@python_path_option
+@directory_and_server_options
+def check(path: Path, name: str | None, as_json: bool, timeout_s: float, **options: Any) -> None:
     """Load a wrapper and print what it offers.
 
     DIR is a folder or a YAML file, loaded in a separate process. Prints its operations, endpoints, models and warnings.
-    Exit status 1 if it does not load.
+    Exit status 1 if it does not load. If a server serves the pipelines directory, its shared modules are used.
     """
     from hayhooks.cli.check import check  # noqa: PLC0415 - imports the settings
 
     path = path.absolute()
     name = name or (path.name if path.is_dir() else path.stem)
-    sys.exit(check(settings_of({}), path, name=name, timeout_s=timeout_s, as_json=as_json))
+    sys.exit(check(_settings_to_check(options), path, name=name, timeout_s=timeout_s, as_json=as_json))
 
 
 @pipeline.command()

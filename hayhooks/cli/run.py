@@ -9,7 +9,7 @@ from hayhooks.server.preflight import check_settings
 from hayhooks.server.process import own_process
 from hayhooks.server.run import serve
 from hayhooks.server.workers import serve_workers
-from hayhooks.settings import Settings
+from hayhooks.settings import Settings, export_env_file
 
 
 def run(settings: Settings) -> int:
@@ -18,6 +18,7 @@ def run(settings: Settings) -> int:
     warn_of_unknown()
     check_settings(settings)
     make_directory(settings)
+    export_env_file()
     if settings.workers > 1:
         serve_workers(settings)
         return 0

@@ -3,9 +3,20 @@
 import os
 from collections.abc import Collection
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
-from hayhooks.settings import ENV_FILE, PREFIX, Settings, env_file_names, masked, upper_names, variable_names
+from hayhooks.settings import (
+    ENV_FILE_VARIABLE,
+    PREFIX,
+    Settings,
+    env_file,
+    env_file_values,
+    masked,
+    plain_log_level,
+    upper_names,
+    variable_names,
+)
 
 
 def shown(settings: Settings) -> dict[str, Any]:
@@ -15,25 +26,34 @@ def shown(settings: Settings) -> dict[str, Any]:
 
 
 def sources(options: Collection[str] = ()) -> dict[str, str]:
-    """Return the source of each field, ``command line`` for those in *options*."""
-    environment, file = upper_names(os.environ), upper_names(env_file_names())
+    """Return the source of each field, ``command line`` for those in *options*; for the environment file its path."""
+    read = (("environment", os.environ), (env_file_path(), env_file_values()))
 
     def source(field: str) -> str:
-        names = variable_names(field)
         if field in options:
             return "command line"
-        return "environment" if environment & names else ENV_FILE if file & names else "default"
+        names = variable_names(field)
+        found = [where for where, variables in read if upper_names(variables) & names]
+        if field == "log":
+            found += [where for where, variables in read if plain_log_level(variables)]
+        return next(iter(found), "default")
 
     return {field: source(field) for field in Settings.model_fields}
 
 
+def env_file_path() -> str:
+    """Return the path of the environment file, relative if it is in the working directory; "" if there is none."""
+    file = env_file()
+    return "" if file is None else file.name if file.parent == Path.cwd() else str(file)
+
+
 def unknown() -> list[str]:
     """Return a warning for each ``HAYHOOKS_`` variable that is not a setting."""
-    known = {name for field in Settings.model_fields for name in variable_names(field)}
+    known = {ENV_FILE_VARIABLE, *(name for field in Settings.model_fields for name in variable_names(field))}
     # Compared without the prefix, which would make every name similar to every other.
     suffixes = [name.removeprefix(PREFIX) for name in known]
     warnings = []
-    for where, names in (("the environment", os.environ), (ENV_FILE, env_file_names())):
+    for where, names in (("the environment", os.environ), (env_file_path(), env_file_values())):
         for name in sorted(upper_names(names)):
             if name.startswith(PREFIX) and name not in known:
                 close = get_close_matches(name.removeprefix(PREFIX), suffixes, n=1)

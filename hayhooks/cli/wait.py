@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hayhooks.cli.client import NoAnswerError, Server, Unreachable, differing_workers
+from hayhooks.cli.options import advice
 from hayhooks.cli.output import CommandError, note, progress, say, say_deployment
 
 _STEP_S = 0.05
@@ -36,7 +37,7 @@ def wait_until_loaded(
 
     def result() -> DeployResult | None:
         if not is_current():
-            raise CommandError(f"{path} has been replaced by another process: ask `hayhooks status`")
+            raise CommandError(f"{path} has been replaced by another process: ask `{advice('status')}`")
         state = server.state(name)
         found = state and state["found"]  # None until the server has seen the name, and read its files
         if not state or found is None or (found["device"], found["inode"]) not in (identity, (0, 0)):
@@ -109,6 +110,6 @@ def _wait(result: Callable[[], T | None], what: str, timeout_s: float, failing: 
                 raise CommandError(f"The server stopped while the command waited for it: {error}") from None
             if time.monotonic() > end:
                 raise CommandError(
-                    f"The server {failing} after {timeout_s:g} s: ask `hayhooks status`, or wait longer (--timeout)"
+                    f"The server {failing} after {timeout_s:g} s: ask `{advice('status')}`, or wait longer (--timeout)"
                 )
             time.sleep(_STEP_S)

@@ -49,7 +49,8 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
             }
             cached = (snapshot, encode(body), summary)
         _, encoded, summary = cached
-        live = {**_live_status(switch), "workers": worker_dir.read(summary)}
+        python_path = request.app.settings.python_path
+        live = {**_live_status(switch), "additional_python_path": python_path, "workers": worker_dir.read(summary)}
         return Response(encoded[:-1] + b"," + encode(live)[1:], media_type="application/json")
 
     async def status_of(request: Request) -> Response:
@@ -148,6 +149,11 @@ _SCHEMAS = {
         directory={
             "type": ["object", "null"],
             "description": "The directory that is served, by path, device and inode.",
+        },
+        additional_python_path={
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "The directories of shared modules.",
         },
         retired={"type": "array", "items": {"type": "object"}},
         workers={},

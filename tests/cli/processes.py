@@ -75,16 +75,20 @@ def started(
     executable: str = HAYHOOKS,
     cafile: Path | None = None,
     ready: int = 200,
+    variables: dict[str, str] | None = None,
     **settings: str,
 ) -> Iterator[Process]:
-    """A serving command that is ready, or whose ``/readyz`` has the status *ready*; with *cafile* it serves TLS."""
+    """A serving command that is ready, or whose ``/readyz`` has the status *ready*; with *cafile* it serves TLS.
+
+    *settings* are in its environment, and other *variables*.
+    """
     port = port or free_port()
     output = tmp_path / f"output-{port}"
     with output.open("wb") as file:
         process = subprocess.Popen(
             [executable, *arguments, "--port", str(port)],
             cwd=tmp_path,
-            env=environment(**settings),
+            env={**environment(**settings), **(variables or {})},
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,

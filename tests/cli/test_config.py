@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from tests.cli.processes import hayhooks, started
+from tests.cli.commands import hayhooks
+from tests.cli.processes import started
 
 
 def test_config_tells_every_setting_with_its_source(tmp_path):
@@ -15,10 +16,30 @@ def test_config_tells_every_setting_with_its_source(tmp_path):
     assert told["HAYHOOKS_HOST"] == {"value": "environment", "source": "environment"}
     assert told["HAYHOOKS_ROOT_PATH"] == {"value": "/file", "source": ".env"}
     assert told["HAYHOOKS_WORKERS"] == {"value": 1, "source": "default"}
-    lines = hayhooks("config", "--port", "3", cwd=tmp_path).stdout.splitlines()
+    shown = hayhooks("config", "--port", "3", cwd=tmp_path)
+    lines = shown.stdout.splitlines()
     assert lines[0].split() == ["setting", "value", "source"]
     assert ["HAYHOOKS_PORT", "3", "command", "line"] in [line.split() for line in lines]
     assert len(lines) == 1 + len(told)
+    assert shown.stderr == "Environment file: .env\n"
+
+
+def test_config_tells_the_environment_file(tmp_path):
+    (tmp_path / "below").mkdir()
+    (tmp_path / ".env").write_text("HAYHOOKS_PORT=1\n")
+    (tmp_path / "other").write_text("HAYHOOKS_PORT=2\n")
+
+    none = hayhooks("config", cwd=tmp_path / "below", ENV_FILE="")
+    above = hayhooks("config", cwd=tmp_path / "below")
+    other = hayhooks("config", "--env-file", "../other", cwd=tmp_path / "below")
+    missing = hayhooks("config", cwd=tmp_path, ENV_FILE="nowhere")
+
+    assert none.stderr == "Environment file: none\n"
+    for told, name, port in ((above, ".env", "1"), (other, "other", "2")):
+        assert told.stderr == f"Environment file: {tmp_path}/{name}\n"
+        assert ["HAYHOOKS_PORT", port, f"{tmp_path}/{name}"] in [line.split() for line in told.stdout.splitlines()]
+    assert missing.returncode == 2
+    assert missing.stderr.endswith("Error: Cannot read the environment file nowhere: No such file or directory\n")
 
 
 def test_config_masks_secrets(tmp_path):
@@ -44,7 +65,7 @@ def test_an_environment_file_that_is_no_text_is_told_in_a_line(tmp_path, command
     result = hayhooks(command, cwd=tmp_path)
 
     assert result.returncode == 2
-    assert "Error: Cannot read .env as UTF-8 text" in result.stderr
+    assert f"Error: Cannot read {tmp_path}/.env as UTF-8 text" in result.stderr
     assert "Traceback" not in result.stderr
 
 

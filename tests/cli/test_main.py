@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 import hayhooks
+from tests.cli.commands import hayhooks as run_hayhooks
 from tests.cli.processes import HAYHOOKS
-from tests.cli.processes import hayhooks as run_hayhooks
 
 
 def test_help_names_the_commands(tmp_path):
@@ -41,6 +41,12 @@ except SystemExit:
     assert result.returncode == 0, result.stderr
 
 
+def test_h_is_help(tmp_path: Path):
+    for arguments in (["run", "-h"], ["run", "-p", "1", "-h", "--reload"], ["pipeline", "new", "-h"], ["-h"]):
+        shown = run_hayhooks(*arguments, cwd=tmp_path)
+        assert (shown.returncode, shown.stdout[:6]) == (0, "Usage:")
+
+
 @pytest.mark.parametrize(
     ("arguments", "settings", "message"),
     [
@@ -51,6 +57,10 @@ except SystemExit:
         (["run", "--workers", "0"], {}, "HAYHOOKS_WORKERS=0"),
         (["dev", "nowhere"], {}, "'nowhere' does not exist"),
         (["deploy"], {}, "No such command 'deploy'"),
+        (["run", "-h", "0.0.0.0"], {}, "for the address write --host 0.0.0.0"),
+        (["run", "-p", "1", "-h=localhost"], {}, "for the address write --host localhost"),
+        (["status", "-hlocalhost"], {}, "for the address write --host localhost"),
+        (["pipeline", "list", "-h", "::1"], {}, "for the address write --host ::1"),
     ],
 )
 def test_what_is_wrong_with_the_call_is_said_and_ends_it_with_2(tmp_path: Path, arguments, settings, message):

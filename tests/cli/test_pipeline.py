@@ -11,11 +11,10 @@ import httpx
 import pytest
 
 from hayhooks.cli.new import TEMPLATES
-from tests.cli.commands import pipeline
+from tests.cli.commands import hayhooks, pipeline
 from tests.cli.processes import HAYHOOKS, environment
-from tests.cli.processes import hayhooks as run_hayhooks
 from tests.cli.test_deploy import wrapper
-from tests.live_server import ECHO, eventually, replace
+from tests.live_server import ECHO, eventually, replace, serving
 
 MANY = """
 import warnings
@@ -133,9 +132,11 @@ def test_check_tells_what_would_be_served(tmp_path):
     assert "printed" in told.stderr
 
 
-def test_check_has_the_shared_modules_and_the_check_of_the_wrapper(tmp_path):
+def test_check_has_the_shared_modules_the_variables_and_the_check_of_the_wrapper(tmp_path):
     replace(tmp_path / "common/shared_by_all.py", "ANSWER = ''\n")
-    replace(tmp_path / "mine/pipeline_wrapper.py", "from shared_by_all import ANSWER\n" + ECHO)
+    (tmp_path / ".env").write_text("SECRET_OF_MINE=1\n")
+    needs = "import os\nfrom shared_by_all import ANSWER\nos.environ['SECRET_OF_MINE']\n"
+    replace(tmp_path / "mine/pipeline_wrapper.py", needs + ECHO)
     good = pipeline("check", "mine", cwd=tmp_path, ADDITIONAL_PYTHON_PATH="common")
     replace(
         tmp_path / "mine/pipeline_wrapper.py",
@@ -143,9 +144,28 @@ def test_check_has_the_shared_modules_and_the_check_of_the_wrapper(tmp_path):
     )
     bad = pipeline("check", "mine", cwd=tmp_path)
 
-    assert good.returncode == 0, good.stderr
+    assert good.returncode == 0, good.stdout + good.stderr
     assert bad.returncode == 1
     assert "AssertionError: wrong answer" in bad.stdout
+
+
+def test_check_and_deploy_use_the_shared_modules_of_the_server(root, tmp_path):
+    replace(tmp_path / "common/shared_by_all.py", "ANSWER = 'theirs '\n")
+    replace(tmp_path / "ours/shared_by_all.py", "1 / 0\n")
+    replace(tmp_path / "mine/pipeline_wrapper.py", "from shared_by_all import ANSWER\n" + ECHO)
+    with serving(root, additional_python_path=str(tmp_path / "common")) as server:
+        port = str(server.port)
+        checked = pipeline("check", "mine", cwd=tmp_path, port=port, ADDITIONAL_PYTHON_PATH="ours")
+        given = pipeline("check", "mine", "--additional-python-path", "ours", cwd=tmp_path, port=port)
+        elsewhere = pipeline("check", "mine", "--pipelines-dir", ".", cwd=tmp_path, port=port)
+        deployed = pipeline("deploy-files", "mine", cwd=tmp_path, port=port)
+        assert server.run("mine", text="!") == "theirs !"
+    alone = pipeline("deploy-files", "mine", "-o", "--additional-python-path", "common", cwd=tmp_path)
+
+    assert [done.returncode for done in (checked, deployed, alone)] == [0, 0, 0]
+    assert (given.returncode, elsewhere.returncode) == (1, 1)
+    assert "ZeroDivisionError" in given.stdout
+    assert "shared_by_all" in elsewhere.stdout
 
 
 @pytest.mark.parametrize(
@@ -237,6 +257,31 @@ def test_the_templates_that_can_be_chosen_are_those_that_there_are(root, tmp_pat
         assert f"'{template}'" in usage.stderr
 
 
+def test_new_before_a_server_runs_says_what_to_do_next(tmp_path):
+    (tmp_path / "my pipelines").mkdir()
+    done = pipeline("new", "mine", cwd=tmp_path)
+    asked = ("--port", "1", "--pipelines-dir", "my pipelines")
+    other = pipeline("new", "other", "-t", "yaml", *asked, cwd=tmp_path)
+
+    assert (done.returncode, done.stderr, other.returncode, other.stderr) == (0, "", 0, "")
+    assert done.stdout.splitlines()[1:] == [
+        "Serve it: hayhooks run",
+        "Try it: hayhooks pipeline run mine -p text=hello",
+    ]
+    assert other.stdout.splitlines()[1:] == [
+        "Serve it: hayhooks run --port 1 --pipelines-dir 'my pipelines'",
+        "Try it: hayhooks pipeline run other -p text=hello --port 1",
+    ]
+
+
+def test_new_repeats_the_address_in_what_it_says(server, root, tmp_path):
+    options = ("--host", "127.0.0.1", "--port", str(server.port), "--pipelines-dir", root)
+    done = pipeline("new", "mine", *options, cwd=tmp_path)
+
+    command = done.stdout.splitlines()[-1].removeprefix("Try it: hayhooks ").split()
+    assert hayhooks(*command, cwd=tmp_path, PORT="1").stdout == "You said: hello\n"
+
+
 def test_new_yaml_makes_a_file_that_names_what_it_takes_and_gives(root, tmp_path):
     done = pipeline("new", "mine", "--template", "yaml", cwd=tmp_path)
 
@@ -266,15 +311,15 @@ def test_new_names_no_option_that_it_does_not_have(root, tmp_path):
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_prints_a_script_for_each_shell(tmp_path, shell):
-    done = run_hayhooks("completion", shell, cwd=tmp_path)
+    done = hayhooks("completion", shell, cwd=tmp_path)
 
     assert done.returncode == 0
     assert f"_HAYHOOKS_COMPLETE={shell}_complete" in done.stdout
-    assert run_hayhooks("completion", "tcsh", cwd=tmp_path).returncode == 2
+    assert hayhooks("completion", "tcsh", cwd=tmp_path).returncode == 2
 
 
 def test_the_help_of_completion_has_a_line_for_each_shell(tmp_path):
-    lines = run_hayhooks("completion", "--help", cwd=tmp_path).stdout.splitlines()
+    lines = hayhooks("completion", "--help", cwd=tmp_path).stdout.splitlines()
 
     assert [line.split(":")[0] for line in lines if "hayhooks completion " in line and ">" in line] == [
         "  bash",
@@ -302,9 +347,9 @@ def test_every_command_has_help_that_is_not_cut(tmp_path):
 
     group = main.commands["pipeline"]
     assert isinstance(group, click.Group)
-    help_text = run_hayhooks("pipeline", "--help", cwd=tmp_path).stdout
-    for text in (help_text, run_hayhooks("--help", cwd=tmp_path).stdout):
+    help_text = hayhooks("pipeline", "--help", cwd=tmp_path).stdout
+    for text in (help_text, hayhooks("--help", cwd=tmp_path).stdout):
         assert "..." not in text.partition("Commands:")[2]
     for name in group.commands:
         assert f"\n  {name} " in help_text
-        assert run_hayhooks("pipeline", name, "--help", cwd=tmp_path).returncode == 0
+        assert hayhooks("pipeline", name, "--help", cwd=tmp_path).returncode == 0

@@ -177,7 +177,9 @@ def test_threads_that_a_wrapper_leaves_behind_do_not_keep_the_process(tmp_path, 
 
 def test_every_worker_serves_what_lies_there(tmp_path):
     replace(tmp_path / "pipelines/echo/pipeline_wrapper.py", "ANSWER = 'one '\n" + ECHO)
-    with started(tmp_path, "run", "--workers", "2") as server:
+    options = ("-w", "2", "-d", "pipelines", "-p", "1", "--reload")  # those of the original; the last port counts
+    with started(tmp_path, "run", *options) as server:
+        assert server.output().startswith("--reload is always on: every change of the pipelines directory is served")
         eventually(lambda: _answers(server.url) == {"one "})
         replace(tmp_path / "pipelines/echo/pipeline_wrapper.py", "ANSWER = 'two '\n" + ECHO)
         eventually(lambda: _answers(server.url) == {"two "})
@@ -215,12 +217,42 @@ def test_addresses_of_every_kind_can_be_listened_on(tmp_path, host):
     check_settings(Settings(host=host, port=0, pipelines_dir=tmp_path, _env_file=None))
 
 
-def test_order_of_settings_sources(tmp_path):
+VARIABLES = """
+import os
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        pass
+
+    def run_api(self, names: list[str]):
+        return [os.environ.get(name) for name in names]
+"""
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["run", "--workers", "2"], ["dev"]])
+def test_order_of_settings_sources(tmp_path, arguments):
     """Settings come from the environment file the environment and the command line in that order."""
-    replace(tmp_path / "there/pipeline_wrapper.py", "ANSWER = ''\n" + ECHO)
-    (tmp_path / ".env").write_text("HAYHOOKS_PIPELINES_DIR=nowhere/at/all\nHAYHOOKS_SHOW_TRACEBACKS=true\n")
-    with started(tmp_path, "run", "--pipelines-dir", ".", PIPELINES_DIR="nowhere") as server:
-        assert server.get("/status").json()["pipelines"] == ["there"]
+    replace(tmp_path / "project/there/pipeline_wrapper.py", VARIABLES)
+    (tmp_path / ".env").write_text("HAYHOOKS_SHOW_TRACEBACKS=true\nHAYHOOKS_PIPELINES_DIR=nowhere\nOURS=1\nTHEIRS=1\n")
+    names = ["OURS", "THEIRS", "HAYHOOKS_SHOW_TRACEBACKS"]
+    more = ["project"] if arguments == ["dev"] else ["--pipelines-dir", "project"]
+    with started(tmp_path, *arguments, *more, PIPELINES_DIR="elsewhere", variables={"THEIRS": "2"}) as server:
+        answer = eventually(lambda: server.post("/there/run", {"names": names}).json()["result"])
+
+    assert answer == ["1", "2", "true"]
+
+
+def test_variables_of_another_file_reach_wrappers(tmp_path):
+    replace(tmp_path / "pipelines/there/pipeline_wrapper.py", VARIABLES)
+    (tmp_path / ".env").write_text("OURS=1\n")
+    (tmp_path / "other").write_text("THEIRS=2\nLOG=warning\n")
+    with started(tmp_path, "run", "--env-file", "other") as server:
+        answer = eventually(lambda: server.post("/there/run", {"names": ["OURS", "THEIRS"]}).json()["result"])
+        assert "INFO" not in server.output()
+
+    assert answer == [None, "2"]
 
 
 def test_switch_interval_is_shortened(tmp_path):
