@@ -26,7 +26,7 @@ from hayhooks.http.forms import FORMS, arguments_of, content_type, form_of
 from hayhooks.http.invoke import invoke
 from hayhooks.http.json import JSONBytesResponse, encode
 from hayhooks.http.responses import EventStreamResponse, ItemEventEncoder, SSEStream, TextStreamResponse
-from hayhooks.http.stream import Stream
+from hayhooks.http.stream import Stream, open_stream
 from hayhooks.kernel.operations import Operation
 from hayhooks.kernel.state import Deployment
 from hayhooks.openapi.describe import (
@@ -160,7 +160,7 @@ async def _respond(
     if isinstance(result, Stream):
         return TextStreamResponse(result)
     if isinstance(result, SSEStream):
-        return EventStreamResponse(ItemEventEncoder(), await Stream.of(deployment, result.stream))
+        return EventStreamResponse(ItemEventEncoder(), await open_stream(deployment, result.stream))
     try:
         body = encode(result, operation)
     except TypeError as error:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from starlette.types import Receive
 
-from hayhooks.errors import DisconnectedError
+from hayhooks.errors import DisconnectedError, PipelineError
 from hayhooks.http.shared_timer import SharedTimer
 
 T = TypeVar("T")
@@ -15,7 +15,10 @@ _UNWATCHED_S = 0.02  # shorter work is not worth the watching: a task more for e
 
 
 async def cancel_on_disconnect(receive: Receive, work: Awaitable[T]) -> T:
-    """Await *work*; raise DisconnectedError if the client leaves. Read the body first."""
+    """Await *work*; raise DisconnectedError if the client leaves, PipelineError if the wrapper cancelled it.
+
+    Read the body first.
+    """
     task = asyncio.current_task()
     assert task is not None
     watcher = _DisconnectWatcher(receive, task)
@@ -25,6 +28,8 @@ async def cancel_on_disconnect(receive: Receive, work: Awaitable[T]) -> T:
     except asyncio.CancelledError:
         if watcher.disconnected and task.cancelling() == 1:  # else somebody else cancels us too
             raise DisconnectedError("the client went away") from None
+        if not task.cancelling():
+            raise PipelineError("the wrapper cancelled its own request", traceback="") from None
         raise
     finally:
         _timer.discard(watcher)

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any
 
-from hayhooks.http.stream import Stream
+from hayhooks.http.stream import Stream, open_stream
 from hayhooks.http.user_code import call_soon, is_control_flow, pipeline_error, run_in_thread
 from hayhooks.kernel.admission import Slots, current_lease
 from hayhooks.kernel.isolation import enter_package
@@ -43,7 +43,7 @@ async def invoke(deployment: Deployment, operation: Operation, arguments: dict[s
         result.body_iterator = _without_exits(result.body_iterator)
     # By attribute, as above: the checks of collections.abc cost more than the rest of a short call.
     if hasattr(result, "__next__") or hasattr(result, "__aiter__"):
-        return await Stream.of(deployment, result)
+        return await open_stream(deployment, result)
     return result
 
 

@@ -1,9 +1,8 @@
 """Responses for streams: server-sent events and plain text."""
 
 import asyncio
-import math
 import re
-from collections.abc import AsyncGenerator, Awaitable, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
@@ -13,11 +12,10 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from hayhooks.errors import DisconnectedError, safe_str
+from hayhooks.errors import PipelineError, safe_str
 from hayhooks.http.disconnect import cancel_on_disconnect
 from hayhooks.http.json import encode, on_one_line
 from hayhooks.http.stream import Stream
-from hayhooks.kernel.admission import current_lease
 from hayhooks.observability.log import log
 from hayhooks.observability.request_record import current_request, record_error
 from hayhooks.toolkit.events import ui_event
@@ -25,6 +23,9 @@ from hayhooks.toolkit.events import ui_event
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 _PING_S = 15  # between two comments
+
+# Later versions of sse-starlette may not have these private methods.
+_SENDS_IN_THIS_TASK = hasattr(EventSourceResponse, "_stream_response") and hasattr(EventSourceResponse, "_ping")
 
 # The standard ends lines with LF, CR and CRLF. Many clients split as Python's `splitlines`, and would lose the rest.
 _LINE_END = re.compile(rb"\r\n|[\n\r\v\f\x1c-\x1e]|\xc2\x85|\xe2\x80[\xa8\xa9]")
@@ -56,73 +57,42 @@ class StreamEncoder(Protocol):
 class EventStreamResponse(EventSourceResponse):
     """A ``text/event-stream`` of encoded events; a body message may hold several.
 
-    sse-starlette sends comments that keep proxies awake, and notices that the client has gone.
-    uvicorn's graceful timeout alone ends a stream at shutdown, as any other response.
+    sse-starlette writes the head, the events and the comments that keep proxies awake. uvicorn's graceful timeout alone
+    ends a stream at shutdown, as any other response.
     """
 
     def __init__(self, encoder: StreamEncoder, stream: Stream) -> None:
-        self._stream = stream
         self._body = _EncodedBody(encoder, stream)
-        self._client = _Client()  # apart, for a response that holds its own method is a cycle
-        super().__init__(
-            self._body,
-            headers=_HEADERS,
-            sep="\n",
-            ping=_PING_S,
-            ping_message_factory=_ping_comment,
-            client_close_handler_callable=self._client.on_disconnect,
-            shutdown_grace_period=math.inf,
-        )
+        super().__init__(self._body, headers=_HEADERS, sep="\n", ping=_PING_S, ping_message_factory=_ping_comment)
         del self.headers["connection"]  # that is the server's to say
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the stream; raise DisconnectedError or ExpiredError if it is cut short."""
-        lease = current_lease.get()
-        task = lease.task if lease is not None else None
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            if lease is not None:
-                lease.task = task
-            await self._stream.aclose()
-        if self._body.completed:
+        """Send the stream; raise DisconnectedError if the client leaves before its end."""
+        # In this task, and not in one of a task group: the wrapper's generator runs in the task that began it, and no
+        # other task has to run for each chunk.
+        if not _SENDS_IN_THIS_TASK:
+            try:
+                await super().__call__(scope, receive, send)
+            finally:
+                await self._body.aclose()
             return
-        if self._client.disconnected:
-            raise DisconnectedError("the client went away")
-        if lease is not None:
-            lease.raise_expired()
+        ping = asyncio.create_task(self._ping(send))
+        try:
+            await cancel_on_disconnect(receive, self._send_all(send))
+        finally:
+            ping.cancel()
+
+    async def _send_all(self, send: Send) -> None:
+        try:
+            await self._stream_response(self._body.sent_by(send))
+        finally:
+            await self._body.aclose()
 
     # There is no timeout of a send: a cancel scope for each chunk would cost as much as the sending. Where a later
     # version of sse-starlette has no such method, it is as correct, and slower.
 
     async def _send_with_timeout(self, send: Send, message: Message) -> None:
         await send(message)
-
-    # Each of these tasks is cancelled when the stream ends, and anyio keeps the error of a cancelled task in a frame of
-    # the error's own traceback: a cycle that holds the request. So they end without it. Where a later version of
-    # sse-starlette has other methods, the garbage collector finds the cycle.
-
-    async def _ping(self, send: Send) -> None:
-        await _until_cancelled(super()._ping(send))
-
-    async def _listen_for_disconnect(self, receive: Receive) -> None:
-        await _until_cancelled(super()._listen_for_disconnect(receive))
-
-    # sse-starlette's own would start a task for the rest of the process, which keeps the context of this request.
-    async def _listen_for_exit_signal_with_grace(self) -> None:
-        await _until_cancelled(asyncio.Event().wait())
-
-
-async def _until_cancelled(work: Awaitable[object]) -> None:
-    with suppress(asyncio.CancelledError):
-        await work
-
-
-class _Client:
-    disconnected = False
-
-    async def on_disconnect(self, _message: Message) -> None:
-        self.disconnected = True
 
 
 class TextStreamResponse(Response):
@@ -133,20 +103,21 @@ class TextStreamResponse(Response):
     def __init__(self, stream: Stream) -> None:
         super().__init__(headers=_HEADERS)
         del self.headers["content-length"]
-        self._stream = stream
+        self._body = _EncodedBody(_TextEncoder(), stream)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the stream; raise DisconnectedError if the client leaves before its end."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        try:
-            await cancel_on_disconnect(receive, self._send_all(send))
-        finally:
-            await self._stream.aclose()
+        await cancel_on_disconnect(receive, self._send_all(send))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send_all(self, send: Send) -> None:
-        async for data in _EncodedBody(_TextEncoder(), self._stream):
-            await send({"type": "http.response.body", "body": data, "more_body": True})
+        send = self._body.sent_by(send)
+        try:
+            async for data in self._body:
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+        finally:
+            await self._body.aclose()
 
 
 class ItemEventEncoder:
@@ -184,47 +155,88 @@ class _TextEncoder:
 
 
 class _EncodedBody:
-    """The encoded bytes of one response. A generator would make lone chunks slower."""
+    """The encoded bytes of one response, as an iterator: a generator would make lone items slower."""
 
     def __init__(self, encoder: StreamEncoder, stream: Stream) -> None:
-        self.completed = False
         self._encoder = encoder
         self._stream = stream
         self._start = encoder.begin()
         self._unsent = 0  # items whose bytes are being sent
         self._ended = False
+        self._error: Exception | None = None  # raised after the last bytes: it cuts the connection
+        self._send: Send | None = None
+        self._sending: asyncio.Task[None] | None = None  # sends a batch while the stream waits
+
+    def sent_by(self, send: Send) -> Send:
+        """Return *send*, which also sends what is ready while the stream waits."""
+        self._send = send
+        return send
 
     def __aiter__(self) -> Self:
-        lease = current_lease.get()
-        if lease is not None:
-            lease.task = asyncio.current_task()  # the task that can still send why the request expired
         return self
 
     async def __anext__(self) -> bytes:
         record = current_request.get()
         record.streamed(self._unsent)
         while not self._ended:
-            parts, self._start = [self._start], b""
             batch: list[Any] = []
             try:
-                batch = await self._stream.next()
-                self._ended = not batch
-                for part in self._encoder.write(batch) if batch else (self._encoder.finish(),):
-                    parts.append(part)  # one by one: those before a failure are sent too
+                batch = await self._stream.next(self._send_ready)
+                data = self._encode(batch)
             except Exception as error:
-                self._ended = True
-                if (last := self._encoder.fail(error)) is None:
-                    raise
-                record_error(error)
-                message = "{}: the answer failed in mid-stream: {}"
-                log.opt(exception=error).error(message, record.pipeline, safe_str(error))
-                parts.append(last)
-            if data := b"".join(parts):
+                data = self._fail(error)
+            if self._sending is not None:
+                sending, self._sending = self._sending, None
+                await sending
+            if data:
                 self._unsent = len(batch)
                 return data
             record.streamed(len(batch))
-        self.completed = True
+        if self._error is not None:
+            raise self._error
         raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Stop the stream."""
+        if self._sending is not None:
+            self._sending.cancel()
+        try:
+            await self._stream.aclose()
+        except PipelineError as error:  # of the wrapper's clean-up; the response has ended
+            self._report(error)
+
+    def _send_ready(self, batch: list[Any]) -> None:
+        if self._send is not None and (data := self._encode(batch)):
+            self._unsent = len(batch)
+            message = {"type": "http.response.body", "body": data, "more_body": True}
+            self._sending = asyncio.ensure_future(self._send(message))
+
+    def _encode(self, batch: list[Any]) -> bytes:
+        if self._ended:  # by a batch that could not be encoded, while the stream waited
+            return b""
+        parts, self._start = [self._start], b""
+        try:
+            self._ended = not batch
+            for part in self._encoder.write(batch) if batch else (self._encoder.finish(),):
+                parts.append(part)  # one by one: those before a failure are sent too
+        except Exception as error:
+            parts.append(self._fail(error))
+        return b"".join(parts)
+
+    def _fail(self, error: Exception) -> bytes:
+        start, self._start = self._start, b""
+        self._ended = True
+        last = self._encoder.fail(error)
+        if last is None:
+            self._error = error
+            return start
+        self._report(error)
+        return start + last
+
+    def _report(self, error: Exception) -> None:
+        record_error(error)
+        message = "{}: the answer failed in mid-stream: {}"
+        log.opt(exception=error).error(message, current_request.get().pipeline, safe_str(error))
 
 
 def _ping_comment() -> ServerSentEvent:

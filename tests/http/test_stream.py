@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hayhooks.errors import PipelineError
-from hayhooks.http.stream import Stream
+from hayhooks.http.stream import Stream, open_stream
 
 NO_DEPLOYMENT: Any = None  # only a sync iterator needs one, for its thread
 
@@ -29,27 +29,20 @@ async def burst(then: Callable[[], Awaitable[Any]] | None = None) -> AsyncGenera
         yield BURST
 
 
-def begun(items: AsyncIterator[Any]) -> Stream:
-    """The stream of *items*, none of which has been taken."""
-    stream = Stream([])
-    stream.start(NO_DEPLOYMENT, items)
-    return stream
+async def opened(items: AsyncIterator[Any]) -> Stream:
+    return await open_stream(NO_DEPLOYMENT, items)
+
+
+async def read_into(batches: list[list[Any]], reader: Stream) -> None:
+    """Append what *reader* returns, and what it hands over while it waits, as the client gets it."""
+    while batch := await reader.next(batches.append):
+        batches.append(batch)
 
 
 async def batches(reader: Stream) -> list[list[Any]]:
-    """All batches of *reader*."""
     found: list[list[Any]] = []
-    while batch := await reader.next():
-        found.append(batch)
+    await read_into(found, reader)
     return found
-
-
-async def read(reader: Stream, count: int) -> list[int]:
-    """At least *count* items of *reader*."""
-    items: list[int] = []
-    while len(items) < count:
-        items += await reader.next()
-    return items
 
 
 class Numbers:
@@ -73,7 +66,7 @@ class Numbers:
 @pytest.mark.parametrize("source", [burst, Numbers])
 def test_all_items_come_in_order_and_some_of_them_together(source: Callable[[], Any]):
     async def work() -> list[list[int]]:
-        return await batches(begun(source()))
+        return await batches(await opened(source()))
 
     found = run(work())
 
@@ -83,11 +76,20 @@ def test_all_items_come_in_order_and_some_of_them_together(source: Callable[[], 
 
 def test_nothing_is_held_back_while_the_next_item_is_waited_for():
     async def work() -> None:
-        gate = asyncio.Event()
-        reader = begun(burst(then=gate.wait))
-        assert await read(reader, BURST) == list(range(BURST))
+        waiting, gate = asyncio.Event(), asyncio.Event()
+
+        async def wait() -> None:
+            waiting.set()
+            await gate.wait()
+
+        found: list[list[int]] = []
+        reading = asyncio.create_task(read_into(found, await opened(burst(then=wait))))
+        await waiting.wait()
+        await asyncio.sleep(0)
+        assert [item for batch in found for item in batch] == list(range(BURST))
         gate.set()
-        assert await batches(reader) == [[BURST]]
+        await reading
+        assert found[-1] == [BURST]
 
     run(work())
 
@@ -101,7 +103,7 @@ def test_a_generator_goes_on_only_when_its_first_items_have_been_taken():
         yield "found"
 
     async def work() -> None:
-        reader = begun(source())
+        reader = await opened(source())
         assert await reader.next() == ["searching"]
         assert not ran
         assert await batches(reader) == [["found"]]
@@ -119,7 +121,7 @@ def test_what_takes_time_without_waiting_is_given_one_by_one():
             yield number
 
     async def work() -> list[list[float]]:
-        return await batches(begun(source()))
+        return await batches(await opened(source()))
 
     assert all(len(batch) == 1 for batch in run(work())[-BURST:])
 
@@ -129,16 +131,17 @@ def test_an_error_comes_after_what_came_before_it():
         raise ValueError("late")
 
     async def work() -> None:
-        reader = begun(burst(then=fails))
-        assert await read(reader, BURST) == list(range(BURST))
+        found: list[list[int]] = []
+        reader = await opened(burst(then=fails))
         with pytest.raises(PipelineError, match="late"):
-            await reader.next()
+            await read_into(found, reader)
+        assert [item for batch in found for item in batch] == list(range(BURST))
+        assert await reader.next() == []
 
     run(work())
 
 
-@pytest.mark.parametrize("reading", [False, True])
-def test_closing_and_cancelling_end_what_is_waited_for(reading: bool):
+def test_cancelling_ends_what_is_waited_for():
     ended = []
 
     async def waits() -> None:
@@ -152,13 +155,13 @@ def test_closing_and_cancelling_end_what_is_waited_for(reading: bool):
             assert inner.cancelled()
 
     async def work() -> None:
-        reader = begun(burst(then=waits))
-        await read(reader, BURST)
-        if reading:
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(reader.next(), 0.01)
-        await reader.aclose()
+        found: list[list[int]] = []
+        reader = await opened(burst(then=waits))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(read_into(found, reader), 0.01)
         assert ended == ["generator", "cleaned up"]
+        assert [item for batch in found for item in batch] == list(range(BURST))
+        await reader.aclose()
 
     run(work())
 
@@ -170,16 +173,20 @@ def test_a_generator_that_will_not_be_cancelled_is_closed_at_its_next_item():
         try:
             async for item in burst():
                 yield item
-            try:
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                yield BURST
+            while True:
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    yield BURST
         finally:
             closed.append(True)
 
     async def work() -> None:
-        reader = begun(stubborn())
-        await read(reader, BURST)
+        found: list[list[int]] = []
+        reader = await opened(stubborn())
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(read_into(found, reader), 0.01)
+        assert not closed
         await reader.aclose()
         assert closed
 
@@ -198,7 +205,7 @@ def test_a_timeout_in_the_generator_is_its_own():
                 yield f"timeout {number}"
 
     async def work() -> list[Any]:
-        return [item for batch in await batches(begun(source())) for item in batch]
+        return [item for batch in await batches(await opened(source())) for item in batch]
 
     assert [item for item in run(work()) if isinstance(item, str)] == ["timeout 0", "timeout 1", "timeout 2"]
 
@@ -218,7 +225,7 @@ def test_others_have_their_turn():
                 await asyncio.sleep(0)
 
         counting = asyncio.create_task(count())
-        reader = begun(endless())
+        reader = await opened(endless())
         while turns < 10:
             await reader.next()
         counting.cancel()
