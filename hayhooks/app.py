@@ -6,7 +6,9 @@ uvicorn ─> CORS ─> request context (id, record, exceptions to responses) ─
 
 import asyncio
 import importlib
+import math
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
@@ -34,12 +36,14 @@ from hayhooks.http.plug_in import PlugIn, lifespans
 from hayhooks.http.switch import Generation, Switch
 from hayhooks.http.types import HTTP_TYPES
 from hayhooks.kernel.admission import Limits
+from hayhooks.kernel.executor import threads_by_deployment
 from hayhooks.kernel.options import KernelOptions
 from hayhooks.kernel.process_hooks import ProcessHooks
 from hayhooks.kernel.reconcile import Reconciler
 from hayhooks.kernel.self_writes import self_writes
 from hayhooks.kernel.state import Change, Snapshot
 from hayhooks.kernel.static import WrapperFactory, check_directory, static_revisions
+from hayhooks.kernel.threads import in_server_thread
 from hayhooks.observability.access_log import AccessLog
 from hayhooks.observability.change_log import log_change
 from hayhooks.observability.log import log
@@ -113,6 +117,8 @@ class Hayhooks(DecoratedStarlette):
         self.metrics = self.switch.metrics = Metrics() if settings.metrics else None
         self.access_log: AccessLog | None = None
         self.owns_process = False  # the process serves nothing else: process-wide effects are allowed
+        self.stop_by = math.inf  # of a monotonic clock: when its graceful time ends, once it stops
+        self.on_stop: Callable[[], None] = lambda: None  # called when it begins to stop, perhaps by a signal handler
         self._on_start: list[OnRequestStart] = []
         self._on_end: list[OnRequestEnd] = [on_end for on_end in (self.metrics, on_request) if on_end is not None]
 
@@ -147,6 +153,13 @@ class Hayhooks(DecoratedStarlette):
             self.access_log = AccessLog()
             self._on_end.append(self.access_log)
 
+    def begin_stop(self) -> None:
+        """Say in ``/readyz`` that the server stops, and let its graceful time run."""
+        self.switch.stopping = True
+        if self.stop_by == math.inf:
+            self.stop_by = time.monotonic() + self.settings.graceful_shutdown_timeout
+            self.on_stop()
+
     @asynccontextmanager
     async def traced(self) -> AsyncIterator[None]:
         """Trace requests in this context if OpenTelemetry's variables ask for it."""
@@ -155,14 +168,14 @@ class Hayhooks(DecoratedStarlette):
             yield
             return
         # Before anything is loaded: threads that import Haystack together can break each other.
-        await asyncio.to_thread(tracing.connect)
+        await in_server_thread(tracing.connect)
         self._on_start.append(tracing.begin)
         self._on_end.append(tracing.end)
         try:
             yield
         finally:
             self._on_start.remove(tracing.begin)
-            await asyncio.to_thread(tracing.close)
+            await in_server_thread(tracing.close)
 
 
 class _Router(Router):
@@ -194,7 +207,8 @@ class _Router(Router):
 async def _lifespan(app: Hayhooks) -> AsyncIterator[None]:
     """Run the deployer and the plug-ins' lifespans while the application is served."""
     settings, loop, metrics = app.settings, asyncio.get_running_loop(), app.metrics
-    await asyncio.to_thread(check_directory, app.root, app.static)
+    app.stop_by = math.inf
+    await in_server_thread(check_directory, app.root, app.static)
     _prepare_process(settings)
     worker_dir = WorkerStateDir.of_environment()
     self_writes.share_with_workers(worker_dir.notes)
@@ -228,18 +242,24 @@ async def _lifespan(app: Hayhooks) -> AsyncIterator[None]:
     )
     shared_metrics = metrics.shared(worker_dir) if metrics is not None else nullcontext()
     async with app.traced():
-        with ProcessHooks(settings.python_path), as_current_app(app), app.keys.followed(), shared_metrics:
+        with (
+            ProcessHooks(settings.python_path),
+            threads_by_deployment(),
+            as_current_app(app),
+            app.keys.followed(),
+            shared_metrics,
+        ):
             app.reconciler.start()
             try:
                 async with lifespans(app.plug_ins, app):
                     try:
                         yield
                     finally:
-                        app.switch.stopping = True
+                        app.begin_stop()
             finally:
-                await asyncio.to_thread(app.reconciler.stop, float(settings.graceful_shutdown_timeout))
+                await in_server_thread(app.reconciler.stop, max(app.stop_by - time.monotonic(), 0.0))
                 if app.access_log is not None:
-                    await asyncio.to_thread(app.access_log.close)
+                    await in_server_thread(app.access_log.close)
 
 
 def _prepare_process(settings: Settings) -> None:

@@ -3,10 +3,9 @@
 Haystack's own ``draw`` is not used: it asks a remote service, and does not escape names.
 """
 
-import asyncio
 import re
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -15,15 +14,15 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from hayhooks.errors import NotFoundError, PipelineError, safe_str
+from hayhooks.http.compute import compute_once
 from hayhooks.http.context import switch_of
 from hayhooks.http.lookup import not_served_error
 from hayhooks.kernel.haystack_hooks import pipelines
 from hayhooks.kernel.state import Deployment, Snapshot
+from hayhooks.kernel.threads import DaemonThreadPool
 from hayhooks.openapi.describe import TEXT, DocumentedRoute, OperationDocs, error_responses, parameter, response_object
 
 _SVG = "image/svg+xml"
-
-_TEXT_KEY, _SVG_KEY = "draw.text", "draw.svg"
 
 # A drawing contains names from the user's code. Whatever a renderer makes of them, a browser runs and loads nothing.
 _HEADERS = {
@@ -34,7 +33,7 @@ _HEADERS = {
 }
 
 # One thread, started on first use: the renderer keeps an engine of some megabytes for each thread that calls it.
-_render_thread = ThreadPoolExecutor(1, thread_name_prefix="draw")
+_render_threads = DaemonThreadPool("draw", limit=1, stuck_after_s=5.0)
 
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
@@ -57,31 +56,25 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
 
 
 async def _mermaid_of(deployment: Deployment) -> str:
-    cache = deployment.runtime.cache
-    if _TEXT_KEY not in cache:
-        try:
-            cache[_TEXT_KEY] = await asyncio.to_thread(mermaid, deployment.wrapper)
-        # The user's components and tools are asked for their names, and may raise anything.
-        except Exception as error:
-            raise PipelineError(f"it cannot be drawn: {safe_str(error)}", traceback="") from error
-    text: str = cache[_TEXT_KEY]
+    try:
+        text = await compute_once(deployment, "draw.text", partial(mermaid, deployment.wrapper))
+    # The user's components and tools are asked for their names, and may raise anything.
+    except Exception as error:
+        raise PipelineError(f"it cannot be drawn: {safe_str(error)}", traceback="") from error
     if not text:
         raise NotFoundError(f"{deployment.name!r} has no Haystack pipeline or agent among its attributes to draw")
     return text
 
 
 async def _svg_of(deployment: Deployment, text: str) -> bytes:
-    cache = deployment.runtime.cache
-    if _SVG_KEY not in cache:
-        try:
-            cache[_SVG_KEY] = await asyncio.get_running_loop().run_in_executor(_render_thread, svg, text)
-        except ImportError:
-            message = "no renderer for SVG is installed: pip install mermaid-render, or ask with ?format=mermaid"
-            raise HTTPException(501, message) from None
-        except ValueError as error:
-            raise HTTPException(501, f"the renderer cannot draw this; ask with ?format=mermaid ({error})") from error
-    image: bytes = cache[_SVG_KEY]
-    return image
+    try:
+        _render_threads.tick()  # a drawing of thousands of components may take long
+        return await compute_once(deployment, "draw.svg", partial(svg, text), _render_threads)
+    except ImportError:
+        message = "no renderer for SVG is installed: pip install mermaid-render, or ask with ?format=mermaid"
+        raise HTTPException(501, message) from None
+    except ValueError as error:
+        raise HTTPException(501, f"the renderer cannot draw this; ask with ?format=mermaid ({error})") from error
 
 
 _DOCS = OperationDocs(

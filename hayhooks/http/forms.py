@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from hayhooks.errors import DisconnectedError, RefusedError
 from hayhooks.http.context import context_of
+from hayhooks.kernel.isolation import SERVER, running_package
 from hayhooks.kernel.operations import Operation
 
 Value = str | UploadFile
@@ -36,7 +37,8 @@ async def form_of(request: Request) -> AsyncIterator[FormData]:
     if content_type(request.headers) == "multipart/form-data":  # other forms are held in memory
         context_of(request.scope).body_limit = ("HAYHOOKS_MAX_UPLOAD_SIZE", settings.max_upload_size)
     try:
-        form = await request.form(max_files=settings.max_upload_files)
+        with running_package(SERVER):  # large files are written in threads: not those that wrappers can take
+            form = await request.form(max_files=settings.max_upload_files)
     except ClientDisconnect:
         raise DisconnectedError("the client went away while it sent a form") from None
     except HTTPException as error:

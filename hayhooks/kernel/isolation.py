@@ -25,9 +25,10 @@ from typing import Any
 
 from hayhooks.kernel.shared_modules import SharedModules
 from hayhooks.kernel.state import Revision, RevisionKind
-from hayhooks.kernel.threads import DaemonThreadPool, Outcome
+from hayhooks.kernel.threads import DaemonThreadPool, Outcome, server_threads
 
 PREFIX = "_hayhooks_"
+SERVER = "hayhooks"  # stands for the package where the server's own code runs, with threads of its own
 _PRIVATE = re.compile(rf"{PREFIX}\w+?_[0-9a-f]{{12}}_\d+\.")
 
 shared_modules = SharedModules()
@@ -43,6 +44,9 @@ _current: ContextVar[str | None] = ContextVar("hayhooks_package", default=None)
 _imports = DaemonThreadPool("import", limit=1, stuck_after_s=20.0)
 _import_thread = threading.local()
 
+# The helpers of all revisions that have been retired: code that they left behind may go on.
+_helpers_of_retired = DaemonThreadPool("retired helper", limit=40)
+
 
 @dataclass(frozen=True, slots=True)
 class _Package:
@@ -53,6 +57,7 @@ class _Package:
     sources: Mapping[str, bytes]  # by path relative to the folder
     siblings: frozenset[str]  # top-level module names in the folder
     builtins: dict[str, Any]  # of its modules, __import__ included
+    helpers: DaemonThreadPool  # run what its code hands to asyncio.to_thread and the like
     shared: dict[str, ModuleType]  # that it was loaded with, by name
 
 
@@ -129,15 +134,16 @@ class _Loader(importlib.abc.SourceLoader):
         super().exec_module(module)
 
 
-def open_package(revision: Revision, after_import: Callable[[], None] = lambda: None) -> str:
-    """Make a private package for *revision*, and return its name."""
+def open_package(revision: Revision, after_import: Callable[[], None] = lambda: None, *, helpers: int = 1) -> str:
+    """Make a private package with up to *helpers* threads for *revision*, and return its name."""
     # after_import is called when code of the package has imported a public module for the first time.
     slug = re.sub(r"\W", "_", revision.name, flags=re.ASCII)
     name = f"{PREFIX}{slug}_{revision.id}_{next(_counter)}"
     code = revision.files.items() if revision.kind is RevisionKind.FOLDER else ()
     sources = {path: file.source for path, file in code if file.source is not None}
     siblings = frozenset(path.partition("/")[0].removesuffix(".py") for path in sources) - {"__init__"}
-    package = _Package(name, revision.path, sources, siblings, {}, {})
+    threads = DaemonThreadPool(f"{revision.name} helper", helpers)
+    package = _Package(name, revision.path, sources, siblings, {}, threads, {})
     package.builtins.update(vars(builtins), __import__=_import_function(package, after_import))
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
@@ -152,7 +158,9 @@ def keep_shared(name: str, shared: Iterable[str]) -> None:
 
 def close_package(name: str) -> None:
     """Forget the package *name*, its modules and loggers; its code can still run."""
-    _finder.packages.pop(name, None)
+    package = _finder.packages.pop(name, None)
+    if package is not None:
+        package.helpers.close()
     registers: tuple[dict[str, Any], ...] = (sys.modules, getattr(logging.Logger.manager, "loggerDict", {}))
     for register in registers:
         for key in [key for key in list(register) if key == name or key.startswith(name + ".")]:
@@ -173,6 +181,17 @@ def current_folder() -> Path | None:
     """Return the folder of the wrapper whose code runs in this context."""
     package = _finder.packages.get(_current.get() or "")
     return package.folder if package else None
+
+
+def helper_threads() -> DaemonThreadPool | None:
+    """Return the threads for what the code in this context hands to others; None: it is the application's."""
+    name = _current.get()
+    if name is None:
+        return None
+    if name == SERVER:
+        return server_threads
+    package = _finder.packages.get(name)
+    return package.helpers if package is not None else _helpers_of_retired
 
 
 @contextmanager

@@ -61,7 +61,7 @@ def load(
     """
     if revision.problem:
         return failure_of(revision, LoadError(revision.problem))
-    package = open_package(revision, after_import=haystack_hooks.patch_from_dict)
+    package = open_package(revision, after_import=haystack_hooks.patch_from_dict, helpers=options.threads)
     try:
         return _load(revision, package, options, transport, build_routes, on_loop)
     # User code may raise anything, SystemExit included; none of it may end the server.

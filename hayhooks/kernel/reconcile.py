@@ -39,7 +39,7 @@ from hayhooks.kernel.state import (
     changes,
     plan,
 )
-from hayhooks.kernel.threads import DaemonThreadPool, run_on
+from hayhooks.kernel.threads import DaemonThreadPool, run_on, server_threads
 from hayhooks.kernel.watch import Watch
 
 _CONCURRENT_LOADS = 4
@@ -48,6 +48,7 @@ _MAX_HOLD_S = 1.0  # a finished load waits no longer than this for its folder to
 _READY_AFTER_S = 30.0  # the server is ready after this long, even if some wrappers are still loading
 _RETRY_AFTER_S = 0.2  # after a fault of ours
 _HOUSEKEEPING_INTERVAL_S = 1.0  # how long a hanging thread may go unnoticed
+_MIN_STOP_S = 1.0  # what the conductor gets to end its turn at the server's stop
 
 
 Publish = Callable[[Snapshot, Callable[[], None]], None]
@@ -143,13 +144,14 @@ class Reconciler:
 
     def stop(self, timeout_s: float) -> None:
         """Stop watching and retire every deployment; wait for *timeout_s* at most."""
+        end = time.monotonic() + timeout_s
         self._stopped.set()
         self.watch.stop()
         self._inbox.put(None)
-        self._thread.join(timeout_s)
+        self._thread.join(max(timeout_s, _MIN_STOP_S))
         self._loader_threads.close()
         self.retirement.add(self.snapshot.deployments.values())
-        if not self.retirement.stop(timeout_s):
+        if not self.retirement.stop(max(end - time.monotonic(), 0.0)):
             log.warning("Stopped with {} deployment(s) not torn down in {:g} s", self.retirement.pending, timeout_s)
 
     def _run(self) -> None:
@@ -279,6 +281,7 @@ class Reconciler:
             self._preloader.tick()
             self._loader_threads.tick()
             replace_stuck_import()
+            server_threads.tick()
             self.retirement.tick()
             ticks = self._receive(self._debounce_s if self._last_scan.pending else _HOUSEKEEPING_INTERVAL_S)
             becomes_ready = self._is_late and not self.snapshot.ready

@@ -1,14 +1,19 @@
 """Threads: daemon thread pools, and outcomes of code in other threads and tasks."""
 
 import asyncio
+import contextvars
 import queue
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from loguru import logger as log
+
+T = TypeVar("T")
 
 Job = Callable[[], None]
 OnLoop = Callable[[Callable[[], Awaitable[Any]]], Any]  # runs a coroutine function on the serving loop, and waits
@@ -69,7 +74,7 @@ class DaemonThreadPool:
 
     def __init__(self, name: str, limit: int, *, stuck_after_s: float = float("inf"), idle_s: float = 10.0) -> None:
         self._name = name
-        self._limit = limit
+        self.limit = limit
         self._stuck_after_s = stuck_after_s
         self._idle_s = idle_s  # an idle thread ends after this time
         # Not a condition around a deque: that costs three times the CPU (benchmark row run-sync).
@@ -88,6 +93,12 @@ class DaemonThreadPool:
             self._idle -= 1
         self._jobs.put(job)
 
+    def call(self, function: Callable[[], T]) -> "Future[T]":
+        """Queue *function*, which may raise anything; the future has its result."""
+        future: Future[T] = Future()
+        self.submit(partial(_settle, future, function))
+        return future
+
     def tick(self) -> None:
         """Start threads in place of stuck ones; call it about once a second."""
         with self._lock:
@@ -105,7 +116,7 @@ class DaemonThreadPool:
     def _start_threads(self, wanted: int) -> None:
         now = time.monotonic()
         counted = self._threads - sum(now - since > self._stuck_after_s for since in self._busy_since.values())
-        for _ in range(min(wanted, self._limit - counted)):
+        for _ in range(min(wanted, self.limit - counted)):
             threading.Thread(target=self._work, name=f"hayhooks {self._name}", daemon=True).start()
             self._threads += 1
             self._idle += 1
@@ -137,3 +148,25 @@ class DaemonThreadPool:
                     self._threads -= 1
                     return
                 self._idle += 1
+
+
+def _settle(future: "Future[T]", function: Callable[[], T]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(function())
+    # It may be user code, and whoever waits gets the error.
+    except BaseException as error:
+        future.set_exception(error)
+        del future  # or the error and the frames of its traceback would be a reference cycle
+
+
+# For the server's own work, such as drawings and API documents. No code of a wrapper gets these threads, and if its
+# classes make such work hang, other threads take their place.
+server_threads = DaemonThreadPool("server", limit=4, stuck_after_s=1.0)
+
+
+async def in_server_thread(function: Callable[..., T], *args: Any) -> T:
+    """Call *function* in a thread of the server, as ``asyncio.to_thread`` does in one that wrappers can take."""
+    call = partial(contextvars.copy_context().run, function, *args)
+    return await asyncio.wrap_future(server_threads.call(call))

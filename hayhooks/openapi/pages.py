@@ -7,20 +7,22 @@ relative URLs: they work behind a proxy's prefix and where the application is mo
 import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version as version_of
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import anyio
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from hayhooks._version import __version__
 from hayhooks.errors import NotFoundError
+from hayhooks.http.compute import compute_once
 from hayhooks.http.context import deployment_of, switch_of
 from hayhooks.kernel.state import Deployment, Snapshot
+from hayhooks.kernel.threads import in_server_thread
 from hayhooks.openapi.describe import (
     JSON,
     DocumentedRoute,
@@ -39,8 +41,6 @@ _POLICY = (
     "font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'self'"
 )
-
-_SCHEMA_KEY = "openapi.schema"  # in the cache of a deployment
 
 _YEAR_S = 365 * 24 * 3600
 
@@ -67,10 +67,8 @@ def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
 
     async def schema(request: Request) -> Response:
         deployment = deployment_of(request.scope)
-        cache = deployment.runtime.cache
-        if _SCHEMA_KEY not in cache:
-            cache[_SCHEMA_KEY] = await asyncio.to_thread(schema_of, deployment)
-        return _respond(request, cache[_SCHEMA_KEY], JSON)
+        body = await compute_once(deployment, "openapi.schema", partial(schema_of, deployment))
+        return _respond(request, body, JSON)
 
     yield DocumentedRoute("/schema", schema, {"GET": lambda: _SCHEMA_DOCS}, listed=False)
 
@@ -91,10 +89,10 @@ class _Bodies:
         fields = {"servers": [{"url": request.scope.get("root_path", "") or "/"}], "security": security}
         async with self._lock:
             if self._document is None:
-                self._document = await asyncio.to_thread(document_of, switch_of(request.scope).live)
+                self._document = await in_server_thread(document_of, switch_of(request.scope).live)
             if media_type not in self._last or self._last[media_type][0] != fields:
                 encode_document = json_body if media_type == JSON else yaml_body
-                self._last[media_type] = fields, await asyncio.to_thread(encode_document, self._document, fields)
+                self._last[media_type] = fields, await in_server_thread(encode_document, self._document, fields)
             return self._last[media_type][1]
 
 
@@ -137,7 +135,7 @@ class _Page:
         if name == "start.js":
             content = self.start.replace("VERSION", _version()).encode()
         else:
-            content = await anyio.Path(_assets(), name).read_bytes()
+            content = await in_server_thread((_assets() / name).read_bytes)
         media_type = "text/css" if name.endswith(".css") else "text/javascript"
         return Response(content, media_type=media_type, headers=headers)
 

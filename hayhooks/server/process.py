@@ -2,11 +2,12 @@
 
 import gc
 import os
+import queue
 import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
 # waits too long beside pipelines that compute. Shorter intervals cost threads more CPU time (docs/performance.md).
 _SWITCH_INTERVAL_S = 0.002
 
-_EXIT_GRACE_S = 2.0  # for threads that wrappers started, after the shutdown
+# After the shutdown, for threads that wrappers started: what is left of the graceful time, within these limits.
+_MIN_EXIT_GRACE_S = 0.5
+_MAX_EXIT_GRACE_S = 2.0
+
+_FORCED_EXIT_S = 3.0  # after the graceful time: the event loop itself may stand in a wrapper's code
 
 
 @contextmanager
@@ -37,21 +42,16 @@ def own_process(app: "Hayhooks") -> "Hayhooks":
 
     - ``gc.freeze`` before the first load: a full collection would stop all requests for long.
     - a shorter switch interval: threads that compute would delay the event loop.
-    - ``os._exit`` after the shutdown: Python would wait for threads that wrappers left running.
+    - ``os._exit`` after the shutdown: Python would wait for threads that wrappers left running. Also when the graceful
+      time is over and the shutdown has not ended, because a wrapper's code holds the event loop.
     """
     lifespan = app.router.lifespan_context
     app.owns_process = True
 
-    def exit_later() -> None:
-        from loguru import logger as log  # noqa: PLC0415 - the command line imports this module, and shall start quickly
-
-        time.sleep(_EXIT_GRACE_S)
-        log.warning("Exited while threads started by wrappers were still running")
-        sys.stdout.flush()
-        os._exit(0)
-
     @asynccontextmanager
     async def lifespan_and_exit(app: "Hayhooks") -> AsyncIterator[None]:
+        end = _Exit()
+        app.on_stop = lambda: end.at(app.stop_by + _FORCED_EXIT_S)
         before = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         try:
@@ -59,7 +59,31 @@ def own_process(app: "Hayhooks") -> "Hayhooks":
                 yield
         finally:
             sys.setswitchinterval(before)
-        threading.Thread(target=exit_later, name="hayhooks exit", daemon=True).start()
+        now = time.monotonic()
+        end.at(now + min(max(app.stop_by - now, _MIN_EXIT_GRACE_S), _MAX_EXIT_GRACE_S))
 
     app.router.lifespan_context = lifespan_and_exit
     return app
+
+
+class _Exit:
+    """Ends the process at a given time, whatever its threads do. Its own thread runs from the start."""
+
+    def __init__(self) -> None:
+        self._times: queue.SimpleQueue[float] = queue.SimpleQueue()  # of a monotonic clock
+        threading.Thread(target=self._run, name="hayhooks exit", daemon=True).start()
+
+    def at(self, time_: float) -> None:
+        """End it at *time_*, of a monotonic clock, or earlier; signal handlers may call this."""
+        self._times.put(time_)  # which is reentrant
+
+    def _run(self) -> None:
+        from loguru import logger as log  # noqa: PLC0415 - the command line imports this module, and shall start quickly
+
+        end = self._times.get()
+        with suppress(queue.Empty):
+            while True:
+                end = min(end, self._times.get(timeout=max(end - time.monotonic(), 0.0)))
+        log.warning("Exited while code of wrappers was still running")
+        sys.stdout.flush()
+        os._exit(0)

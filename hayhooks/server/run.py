@@ -45,7 +45,7 @@ class Server(uvicorn.Server):
 
         uvicorn would raise the signal again after the shutdown: the exit status would be -15.
         """
-        self.config.app.switch.stopping = True  # type: ignore[union-attr]  # serve() passes a Hayhooks
+        self.config.app.begin_stop()  # type: ignore[union-attr]  # serve() passes a Hayhooks
         self.force_exit = self.force_exit or (self.should_exit and sig == signal.SIGINT)
         self.should_exit = True
 
