@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, closing, nullcontext
 from functools import partial
 
 from starlette.middleware.exceptions import ExceptionMiddleware
@@ -43,7 +43,7 @@ from hayhooks.kernel.reconcile import Reconciler
 from hayhooks.kernel.self_writes import self_writes
 from hayhooks.kernel.state import Change, Snapshot
 from hayhooks.kernel.static import WrapperFactory, check_directory, static_revisions
-from hayhooks.kernel.threads import in_server_thread
+from hayhooks.kernel.threads import DaemonThreadPool
 from hayhooks.observability.access_log import AccessLog
 from hayhooks.observability.change_log import log_change
 from hayhooks.observability.log import log
@@ -161,21 +161,21 @@ class Hayhooks(DecoratedStarlette):
             self.on_stop()
 
     @asynccontextmanager
-    async def traced(self) -> AsyncIterator[None]:
+    async def traced(self, threads: DaemonThreadPool) -> AsyncIterator[None]:
         """Trace requests in this context if OpenTelemetry's variables ask for it."""
         tracing = configure_tracing()
         if tracing is None:
             yield
             return
         # Before anything is loaded: threads that import Haystack together can break each other.
-        await in_server_thread(tracing.connect)
+        await threads.run(tracing.connect)
         self._on_start.append(tracing.begin)
         self._on_end.append(tracing.end)
         try:
             yield
         finally:
             self._on_start.remove(tracing.begin)
-            await in_server_thread(tracing.close)
+            await threads.run(tracing.close)
 
 
 class _Router(Router):
@@ -205,10 +205,18 @@ class _Router(Router):
 
 @asynccontextmanager
 async def _lifespan(app: Hayhooks) -> AsyncIterator[None]:
-    """Run the deployer and the plug-ins' lifespans while the application is served."""
-    settings, loop, metrics = app.settings, asyncio.get_running_loop(), app.metrics
+    """Run what an application needs while it is served."""
     app.stop_by = math.inf
-    await in_server_thread(check_directory, app.root, app.static)
+    with closing(DaemonThreadPool("lifespan", limit=1)) as threads:  # no wrapper can take it: the stop needs one
+        await threads.run(check_directory, app.root, app.static)
+        async with app.traced(threads), _deployer(app, threads):
+            yield
+
+
+@asynccontextmanager
+async def _deployer(app: Hayhooks, threads: DaemonThreadPool) -> AsyncIterator[None]:
+    """Run the deployer and the plug-ins' lifespans in this context."""
+    settings, loop, metrics = app.settings, asyncio.get_running_loop(), app.metrics
     _prepare_process(settings)
     worker_dir = WorkerStateDir.of_environment()
     self_writes.share_with_workers(worker_dir.notes)
@@ -241,25 +249,25 @@ async def _lifespan(app: Hayhooks) -> AsyncIterator[None]:
         given=app.static,
     )
     shared_metrics = metrics.shared(worker_dir) if metrics is not None else nullcontext()
-    async with app.traced():
-        with (
-            ProcessHooks(settings.python_path),
-            threads_by_deployment(),
-            as_current_app(app),
-            app.keys.followed(),
-            shared_metrics,
-        ):
-            app.reconciler.start()
-            try:
-                async with lifespans(app.plug_ins, app):
-                    try:
-                        yield
-                    finally:
-                        app.begin_stop()
-            finally:
-                await in_server_thread(app.reconciler.stop, max(app.stop_by - time.monotonic(), 0.0))
-                if app.access_log is not None:
-                    await in_server_thread(app.access_log.close)
+    with (
+        ProcessHooks(settings.python_path),
+        threads_by_deployment(),
+        as_current_app(app),
+        app.keys.followed(),
+        shared_metrics,
+    ):
+        app.reconciler.start()
+        try:
+            async with lifespans(app.plug_ins, app):
+                try:
+                    yield
+                finally:
+                    app.begin_stop()
+        finally:
+            app.begin_stop()  # also where the start has failed
+            await threads.run(app.reconciler.stop, max(app.stop_by - time.monotonic(), 0.0))
+            if app.access_log is not None:
+                await threads.run(app.access_log.close)
 
 
 def _prepare_process(settings: Settings) -> None:

@@ -137,7 +137,12 @@ class Settings(BaseSettings):
         "`HAYHOOKS_ADDITIONAL_PYTHONPATH` means the same.",
     )
     workers: int = Field(1, ge=1, description="Server processes. Each watches the directory for itself.")
-    threads: int = Field(200, ge=1, description="Maximum number of threads that run sync methods of one deployment.")
+    threads: int = Field(
+        200,
+        ge=1,
+        description="Maximum number of threads for sync methods of one deployment, and again for what its code hands "
+        "to `asyncio.to_thread`, `run_in_executor` or anyio.",
+    )
     graceful_shutdown_timeout: int = Field(
         30, ge=0, description="Seconds that in-flight requests get when the server stops."
     )

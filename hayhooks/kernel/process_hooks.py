@@ -7,6 +7,7 @@ from typing import Self
 from hayhooks.kernel.haystack_hooks import patch_from_dict, restore_from_dict
 from hayhooks.kernel.isolation import add_python_path, remove_finder, remove_python_path, stop_import_thread
 from hayhooks.kernel.self_writes import self_writes
+from hayhooks.kernel.threads import server_threads
 
 _lock = threading.Lock()
 _installed: list["ProcessHooks"] = []  # one for each application that runs in this process
@@ -46,6 +47,7 @@ class ProcessHooks:
                 restore_from_dict()
                 remove_finder()
                 stop_import_thread()
+                server_threads.close()
 
     def __enter__(self) -> Self:
         self.install()

@@ -152,7 +152,7 @@ class Reconciler:
         self._loader_threads.close()
         self.retirement.add(self.snapshot.deployments.values())
         if not self.retirement.stop(max(end - time.monotonic(), 0.0)):
-            log.warning("Stopped with {} deployment(s) not torn down in {:g} s", self.retirement.pending, timeout_s)
+            log.warning("Stopped with {} deployment(s) not torn down in time", self.retirement.pending)
 
     def _run(self) -> None:
         scope = EVERYTHING

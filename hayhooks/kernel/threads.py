@@ -99,6 +99,11 @@ class DaemonThreadPool:
         self.submit(partial(_settle, future, function))
         return future
 
+    async def run(self, function: Callable[..., T], *args: Any) -> T:
+        """Call *function* in a thread, in this context, and wait for its result."""
+        call = partial(contextvars.copy_context().run, function, *args)
+        return await asyncio.wrap_future(self.call(call))
+
     def tick(self) -> None:
         """Start threads in place of stuck ones; call it about once a second."""
         with self._lock:
@@ -161,12 +166,6 @@ def _settle(future: "Future[T]", function: Callable[[], T]) -> None:
         del future  # or the error and the frames of its traceback would be a reference cycle
 
 
-# For the server's own work, such as drawings and API documents. No code of a wrapper gets these threads, and if its
-# classes make such work hang, other threads take their place.
+# For the server's own work, such as drawings and API documents. No wrapper can hand work to these threads; where its
+# classes make them hang, others take their place.
 server_threads = DaemonThreadPool("server", limit=4, stuck_after_s=1.0)
-
-
-async def in_server_thread(function: Callable[..., T], *args: Any) -> T:
-    """Call *function* in a thread of the server, as ``asyncio.to_thread`` does in one that wrappers can take."""
-    call = partial(contextvars.copy_context().run, function, *args)
-    return await asyncio.wrap_future(server_threads.call(call))

@@ -28,7 +28,7 @@ from hayhooks.http.lookup import model_not_served_error, wait_for_deployment
 from hayhooks.http.responses import EventStreamResponse, StreamEncoder
 from hayhooks.http.stream import Stream
 from hayhooks.kernel.state import Deployment, Snapshot
-from hayhooks.kernel.threads import in_server_thread
+from hayhooks.kernel.threads import server_threads
 from hayhooks.observability.log import log
 from hayhooks.observability.request_record import record_error
 from hayhooks.openai.delta import Delta
@@ -230,4 +230,4 @@ async def _are_unreadable(messages: list[Any], cause: BaseException | None) -> b
             return type(error) is type(cause) and safe_str(error) == safe_str(cause)
         return False
 
-    return await in_server_thread(lambda: any(map(is_refused, messages)))
+    return await server_threads.run(lambda: any(map(is_refused, messages)))

@@ -22,7 +22,7 @@ from hayhooks.errors import NotFoundError
 from hayhooks.http.compute import compute_once
 from hayhooks.http.context import deployment_of, switch_of
 from hayhooks.kernel.state import Deployment, Snapshot
-from hayhooks.kernel.threads import in_server_thread
+from hayhooks.kernel.threads import server_threads
 from hayhooks.openapi.describe import (
     JSON,
     DocumentedRoute,
@@ -89,10 +89,10 @@ class _Bodies:
         fields = {"servers": [{"url": request.scope.get("root_path", "") or "/"}], "security": security}
         async with self._lock:
             if self._document is None:
-                self._document = await in_server_thread(document_of, switch_of(request.scope).live)
+                self._document = await server_threads.run(document_of, switch_of(request.scope).live)
             if media_type not in self._last or self._last[media_type][0] != fields:
                 encode_document = json_body if media_type == JSON else yaml_body
-                self._last[media_type] = fields, await in_server_thread(encode_document, self._document, fields)
+                self._last[media_type] = fields, await server_threads.run(encode_document, self._document, fields)
             return self._last[media_type][1]
 
 
@@ -135,7 +135,7 @@ class _Page:
         if name == "start.js":
             content = self.start.replace("VERSION", _version()).encode()
         else:
-            content = await in_server_thread((_assets() / name).read_bytes)
+            content = await server_threads.run((_assets() / name).read_bytes)
         media_type = "text/css" if name.endswith(".css") else "text/javascript"
         return Response(content, media_type=media_type, headers=headers)
 

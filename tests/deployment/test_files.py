@@ -111,7 +111,7 @@ def test_the_unit_is_started_when_the_server_is_ready(tmp_path: Path):
         assert late.get("/readyz").status_code == 200
 
 
-def test_a_stop_takes_no_longer_than_the_graceful_time_twice(tmp_path: Path):
+def test_a_stop_takes_little_longer_than_the_graceful_time(tmp_path: Path):
     began = tmp_path / "began"
     replace(tmp_path / "pipelines/stuck/pipeline_wrapper.py", f"BEGAN = {str(began)!r}\n" + STUCK)
     with started(tmp_path, "run", GRACEFUL_SHUTDOWN_TIMEOUT="1") as server:
@@ -119,7 +119,7 @@ def test_a_stop_takes_no_longer_than_the_graceful_time_twice(tmp_path: Path):
         eventually(began.exists)
         assert server.stop() == 0  # it waits for 40 s: the machine may be slow, but this is no 600 s
         request.wait(timeout=10)
-        assert "not torn down in 1 s" in server.output()
+        assert "not torn down in time" in server.output()
 
 
 def test_what_the_dockerfile_copies_exists_and_is_not_ignored():
