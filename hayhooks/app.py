@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, nullcontext
 from functools import partial
+from typing import Any
 
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import Router
@@ -50,6 +51,7 @@ from hayhooks.observability.log import log
 from hayhooks.observability.metrics import Metrics
 from hayhooks.observability.tracing import configure_tracing, warn_if_missing
 from hayhooks.observability.worker_state import WorkerStateDir
+from hayhooks.openapi.document import whole_document
 from hayhooks.settings import Settings
 
 Observe = Callable[[Change], None]
@@ -116,6 +118,7 @@ class Hayhooks(DecoratedStarlette):
         self.keys = ApiKeys(settings)
         self.metrics = self.switch.metrics = Metrics() if settings.metrics else None
         self.access_log: AccessLog | None = None
+        self.openapi_schema: dict[str, Any] | None = None  # where a function in place of `openapi` may keep its result
         self.owns_process = False  # the process serves nothing else: process-wide effects are allowed
         self.stop_by = math.inf  # of a monotonic clock: when its graceful time ends, once it stops
         self.on_stop: Callable[[], None] = lambda: None  # called when it begins to stop, perhaps by a signal handler
@@ -146,6 +149,13 @@ class Hayhooks(DecoratedStarlette):
             expose_headers=settings.cors_expose_headers,
             max_age=settings.cors_max_age,
         )
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document of what is served; assign a function to replace it.
+
+        ``/openapi.json`` and the pages show what the function returns; it may change the result of this one.
+        """
+        return whole_document(self.switch.live, self.settings.root_path, has_keys=self.settings.has_keys)
 
     def log_requests(self) -> None:
         """Write the access log, if it is on; for servers that write none themselves."""
@@ -258,7 +268,7 @@ async def _deployer(app: Hayhooks, threads: DaemonThreadPool) -> AsyncIterator[N
     ):
         app.reconciler.start()
         try:
-            async with lifespans(app.plug_ins, app):
+            async with app.lifespan_of_routers(), lifespans(app.plug_ins, app):
                 try:
                     yield
                 finally:
@@ -293,6 +303,7 @@ class _Publisher:
 
         def swap() -> None:
             self._app.switch.publish(generation)
+            self._app.openapi_schema = None
             if self._app.metrics is not None:
                 self._app.metrics.live(snapshot)
             published()

@@ -20,7 +20,7 @@ from hayhooks.openapi.describe import OPENAI, RESPONSES, SERVER, SHARED, OpenApi
 
 _CACHE_KEY = "openapi.fragment"  # in the cache of a deployment
 
-_HEAD = {
+HEAD = {
     "openapi": "3.1.0",
     "info": {
         "title": "hayhooks",
@@ -67,17 +67,31 @@ def document_of(generation: Generation) -> dict[str, Any]:
     return {"tags": [*tags, *_TAGS], "paths": {**paths, **server.paths}, "components": components}
 
 
-def json_body(document: Mapping[str, Any], fields: Mapping[str, Any]) -> CachedBody:
-    """Encode *document*, with the *fields* that depend on the request, as JSON."""
+def request_fields(root_path: str, *, has_keys: bool) -> dict[str, Any]:
+    """Return the fields of the document that depend on a request's *root_path*, and on the settings."""
+    security: list[dict[str, Any]] = [{"bearerAuth": []}]
+    if not has_keys:
+        security.insert(0, {})
+    return {"servers": [{"url": root_path or "/"}], "security": security}
+
+
+def whole_document(generation: Generation, root_path: str, *, has_keys: bool) -> dict[str, Any]:
+    """Return the document of *generation*, which the caller may change."""
+    fields = request_fields(root_path, has_keys=has_keys)
+    document: dict[str, Any] = from_json(json_body({**HEAD, **fields, **document_of(generation)}).body)
+    return document
+
+
+def json_body(document: Mapping[str, Any]) -> CachedBody:
+    """Encode *document* as JSON."""
     # Not by http.json.encode: fragments hold plain values only, and its walk takes most of the time.
-    return CachedBody(to_json({**_HEAD, **fields, **document}, inf_nan_mode="null"))
+    return CachedBody(to_json(document, inf_nan_mode="null"))
 
 
-def yaml_body(document: Mapping[str, Any], fields: Mapping[str, Any]) -> CachedBody:
-    """Encode the same as YAML; seconds for hundreds of deployments."""
-    text: str = yaml.dump(
-        from_json(json_body(document, fields).body), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120
-    )
+def yaml_body(document: Mapping[str, Any]) -> CachedBody:
+    """Encode *document* as YAML; seconds for hundreds of deployments."""
+    plain = from_json(json_body(document).body)
+    text: str = yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     return CachedBody(text.encode())
 
 

@@ -31,7 +31,15 @@ from hayhooks.openapi.describe import (
     object_schema,
     response_object,
 )
-from hayhooks.openapi.document import CachedBody, document_of, json_body, schema_of, yaml_body
+from hayhooks.openapi.document import (
+    HEAD,
+    CachedBody,
+    document_of,
+    json_body,
+    request_fields,
+    schema_of,
+    yaml_body,
+)
 
 _YAML = "application/yaml"
 
@@ -82,17 +90,17 @@ class _Bodies:
         self._last: dict[str, tuple[dict[str, Any], CachedBody]] = {}  # by media type: the request's fields, the body
 
     async def get(self, request: Request, media_type: str) -> CachedBody:
+        encode_document = json_body if media_type == JSON else yaml_body
+        if "openapi" in vars(request.app):  # the application's own, which may give another one each time
+            return await server_threads.run(lambda: encode_document(request.app.openapi()))
         # The fields that depend on the request; they seldom differ, so one body of each type is kept.
-        security: list[dict[str, Any]] = [{"bearerAuth": []}]
-        if not request.app.settings.has_keys:
-            security.insert(0, {})
-        fields = {"servers": [{"url": request.scope.get("root_path", "") or "/"}], "security": security}
+        fields = request_fields(request.scope.get("root_path", ""), has_keys=request.app.settings.has_keys)
         async with self._lock:
             if self._document is None:
                 self._document = await server_threads.run(document_of, switch_of(request.scope).live)
             if media_type not in self._last or self._last[media_type][0] != fields:
-                encode_document = json_body if media_type == JSON else yaml_body
-                self._last[media_type] = fields, await server_threads.run(encode_document, self._document, fields)
+                document = {**HEAD, **fields, **self._document}
+                self._last[media_type] = fields, await server_threads.run(encode_document, document)
             return self._last[media_type][1]
 
 

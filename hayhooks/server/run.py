@@ -17,16 +17,29 @@ from hayhooks.settings import Settings
 
 
 def run_app(
-    app: Hayhooks | None = None, *, pipelines: Mapping[str, WrapperFactory] | None = None, **settings: Any
+    app: Hayhooks | None = None,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    pipelines: Mapping[str, WrapperFactory] | None = None,
+    **settings: Any,
 ) -> None:
     """Serve until SIGINT or SIGTERM, as ``hayhooks run`` does.
 
     Without *app*, one is made of *pipelines*, as in ``create_app``, and of *settings*, the arguments of ``Settings``.
+    *host* and *port* take precedence over the application's settings.
     Raises StartError, or SystemExit with the reason in the log, if the server cannot start.
     """
-    if app is not None and (pipelines or settings):
+    address = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    if app is None:
+        app = create_app(Settings(**address, **settings), pipelines=pipelines)
+    elif pipelines or settings:
         raise TypeError("run_app: pipelines and settings belong to the application: give them to create_app")
-    app = app or create_app(Settings(**settings), pipelines=pipelines)
+    elif not isinstance(app, Hayhooks):
+        raise TypeError(f"run_app: {type(app).__name__} is not an application of create_app: serve it with uvicorn.run")
+    elif address:
+        checked = Settings(**address)
+        app.settings = app.settings.model_copy(update={name: getattr(checked, name) for name in address})
     check_settings(app.settings)
     app.log_requests()
     serve(app)
