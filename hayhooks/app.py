@@ -47,7 +47,7 @@ from hayhooks.kernel.static import WrapperFactory, check_directory, static_revis
 from hayhooks.kernel.threads import DaemonThreadPool
 from hayhooks.observability.access_log import AccessLog
 from hayhooks.observability.change_log import log_change
-from hayhooks.observability.log import log
+from hayhooks.observability.log import STDERR, log, writer_of
 from hayhooks.observability.metrics import Metrics
 from hayhooks.observability.tracing import configure_tracing, warn_if_missing
 from hayhooks.observability.worker_state import WorkerStateDir
@@ -160,7 +160,7 @@ class Hayhooks(DecoratedStarlette):
     def log_requests(self) -> None:
         """Write the access log, if it is on; for servers that write none themselves."""
         if self.settings.access_log and log.level(self.settings.log).no <= log.level("INFO").no:
-            self.access_log = AccessLog()
+            self.access_log = AccessLog(writer_of(STDERR), self.settings.log_format)
             self._on_end.append(self.access_log)
 
     def begin_stop(self) -> None:

@@ -22,6 +22,7 @@ from hayhooks.cli.options import (
 from hayhooks.cli.output import note
 from hayhooks.cli.pipeline import pipeline
 from hayhooks.errors import StartError
+from hayhooks.kernel.standard_streams import reopen_streams
 from hayhooks.server.process import permanent_imports
 
 
@@ -35,6 +36,7 @@ def main() -> None:
 
     Options can also be set in the environment or in a .env file: HAYHOOKS_PORT=8000 for --port 8000.
     """
+    reopen_streams()  # as with `hayhooks run 2>&-`: descriptor 2 would be the next file or connection
 
 
 main.command_class = AddressCommand

@@ -7,8 +7,6 @@ import asyncio
 import contextvars
 import importlib
 import inspect
-import os
-import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -35,6 +33,7 @@ from hayhooks.kernel.isolation import (
 from hayhooks.kernel.operations import TransportTypes, inspect_method
 from hayhooks.kernel.options import KernelOptions
 from hayhooks.kernel.shared_modules import named_modules
+from hayhooks.kernel.standard_streams import reopen_streams
 from hayhooks.kernel.state import Deployment, DeploymentRuntime, Failure, Revision, RevisionKind
 from hayhooks.kernel.threads import DaemonThreadPool, OnLoop, Outcome
 from hayhooks.toolkit.yaml_wrapper import YAMLPipelineWrapper
@@ -44,7 +43,6 @@ BuildRoutes = Callable[[Deployment], Any]
 
 _CLASS = "PipelineWrapper"
 _HAYSTACK_PACKAGES = ("haystack", "haystack_integrations", "haystack_experimental")
-_STANDARD_STREAMS = {"stdout": 1, "stderr": 2}
 
 
 def load(
@@ -68,7 +66,8 @@ def load(
     except BaseException as error:
         failure = failure_of(revision, error)
     finally:
-        _reopen_streams(revision.name)
+        if reopened := reopen_streams():  # only now: logging to a closed stream would fail
+            log.warning("{}: the wrapper closed {}; reopened", revision.name, " and ".join(reopened))
     haystack_hooks.forget_components(package)
     close_package(package)
     return failure
@@ -239,16 +238,3 @@ def _call_with_timeout(check: Callable[[], Any], timeout_s: float) -> Any:
 
 def _check_timeout(timeout_s: float) -> LoadError:
     return LoadError(f"check() did not finish within {timeout_s:g} s (HAYHOOKS_CHECK_TIMEOUT)")
-
-
-def _reopen_streams(name: str) -> None:
-    """Reopen stdout and stderr if the wrapper closed them: every print would fail."""
-    closed = [stream for stream in _STANDARD_STREAMS if getattr(getattr(sys, stream), "closed", False)]
-    for stream in closed:
-        try:
-            file = os.fdopen(os.dup(_STANDARD_STREAMS[stream]), "w", buffering=1, errors="backslashreplace")
-        except OSError:  # the descriptor is closed too
-            file = open(os.devnull, "w")  # noqa: SIM115 - it stays open
-        setattr(sys, stream, file)
-    if closed:  # only now: logging to a closed stream would fail
-        log.warning("{}: the wrapper closed {}; reopened", name, " and ".join(closed))

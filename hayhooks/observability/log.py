@@ -1,61 +1,74 @@
 """Configure ``log``, the loguru logger of the server and of wrappers."""
 
 import logging
-import os
 import sys
 import traceback as tracebacks
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, TextIO
+from functools import cache
+from typing import Any
 
 from loguru import logger as log
 from pydantic_core import to_json
 
 from hayhooks.errors import sendable
+from hayhooks.observability.log_writer import LogWriter, QueuedStream
 from hayhooks.observability.request_record import current_request
 
-__all__ = ["JSON", "TEXT", "configure_logging", "intercept_stdlib_logging", "log", "output", "printable"]
+__all__ = [
+    "JSON",
+    "STDERR",
+    "STDOUT",
+    "TEXT",
+    "configure_logging",
+    "intercept_stdlib_logging",
+    "log",
+    "printable",
+    "queue_prints",
+    "writer_of",
+]
 
 TEXT, JSON = "text", "json"  # what HAYHOOKS_LOG_FORMAT may be
+STDOUT, STDERR = 1, 2  # descriptors
 
 _FORMAT = "<dim>{time:HH:mm:ss.SSS}</> <level>{level: <7}</> {message}"
 
 
-@dataclass(slots=True)
-class Output:
-    """Stream and format of the access log, which is written without loguru."""
-
-    format: str = TEXT
-    stream: TextIO | None = None  # None before configure_logging: standard error
-
-    def write(self, text: str) -> None:
-        """Write *text*, with its newline; raise OSError or ValueError if it fails."""
-        stream = self.stream or sys.stderr
-        stream.write(text)
-        stream.flush()
+@cache
+def writer_of(descriptor: int) -> LogWriter:
+    """Return the log writer of standard output (1) or standard error (2), which this process has one of."""
+    return LogWriter(descriptor, report=_report_dropped)
 
 
-output = Output()
+def queue_prints() -> None:
+    """Send what wrappers print through the log writers too.
+
+    A print would wait for the reader of the output, and would go into a client's connection after a wrapper has closed
+    descriptor 1 or 2.
+    """
+    sys.stdout, sys.stderr = QueuedStream(writer_of(STDOUT)), QueuedStream(writer_of(STDERR))
 
 
-def configure_logging(level: str, format: str = TEXT, sink: TextIO | None = None) -> None:
-    """Write entries of *level* and above to *sink*, by default standard error.
+def _report_dropped(lines: int) -> None:
+    log.warning("{} lines are missing from the log: its output was not read fast enough", lines)
+
+
+def configure_logging(level: str, format: str = TEXT) -> None:
+    """Write entries of *level* and above to standard error, in a thread.
 
     The standard library's loggers (uvicorn, Haystack) write there too. Loggers that report each step at INFO are
     limited to WARNING, unless *level* is DEBUG or lower. *format* is ``text``, or ``json`` for one object a line.
     """
     log.remove()
-    stream = sink or _standard_error()
+    writer = writer_of(STDERR)  # not loguru's `enqueue`, whose queue has no bound
     if format == JSON:
 
         def write(message: Any) -> None:
-            stream.write(_as_json(message.record) + "\n")
+            writer.write(_as_json(message.record) + "\n")
 
         # Without text of loguru's: `write` formats the record itself.
         log.add(write, level=level, format=lambda _: "", backtrace=False, diagnose=False)
     else:
-        log.add(stream, level=level, format=_FORMAT, backtrace=False, diagnose=False)
-    output.format, output.stream = format, sink or _standard_error()  # a second one: each writes whole lines
+        log.add(writer, level=level, format=_FORMAT, backtrace=False, diagnose=False)
     logging.basicConfig(handlers=[_ToLoguru()], level=logging.INFO, force=True)
     verbose = log.level(level).no <= logging.DEBUG
     logging.getLogger("urllib3.connectionpool").addFilter(_is_not_telemetry)
@@ -119,14 +132,6 @@ def _text(value: Any) -> str:
         return str(value)
     except Exception as error:
         return f"({type(value).__name__}.__str__ raised {type(error).__name__})"
-
-
-def _standard_error() -> TextIO:
-    """Duplicate standard error: a wrapper may close or replace ``sys.stderr``."""
-    try:
-        return os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
-    except OSError:  # it is closed
-        return sys.stderr
 
 
 def _is_not_telemetry(record: logging.LogRecord) -> bool:

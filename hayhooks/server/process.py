@@ -1,5 +1,6 @@
 """Process-wide changes for a process that only serves hayhooks."""
 
+import asyncio
 import gc
 import os
 import queue
@@ -10,6 +11,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from hayhooks.kernel.standard_streams import restore_descriptors
+
 if TYPE_CHECKING:
     from hayhooks.app import Hayhooks
 
@@ -17,10 +20,13 @@ if TYPE_CHECKING:
 # waits too long beside pipelines that compute. Shorter intervals cost threads more CPU time (docs/performance.md).
 _SWITCH_INTERVAL_S = 0.002
 
+_KEEP_INTERVAL_S = 1.0  # how long a standard descriptor that a request has closed may stay closed
+
 # After the shutdown, for threads that wrappers started: what is left of the graceful time, within these limits.
 _MIN_EXIT_GRACE_S = 0.5
 _MAX_EXIT_GRACE_S = 2.0
 
+_LAST_LINES_S = 0.5  # nobody may be reading them
 _FORCED_EXIT_S = 3.0  # after the graceful time: the event loop itself may stand in a wrapper's code
 
 
@@ -42,11 +48,21 @@ def own_process(app: "Hayhooks") -> "Hayhooks":
 
     - ``gc.freeze`` before the first load: a full collection would stop all requests for long.
     - a shorter switch interval: threads that compute would delay the event loop.
+    - prints go through the log writers, and closed standard descriptors are opened again.
     - ``os._exit`` after the shutdown: Python would wait for threads that wrappers left running. Also when the graceful
       time is over and the shutdown has not ended, because a wrapper's code holds the event loop.
     """
+    # The command line imports this module, and shall start quickly.
+    from hayhooks.observability.log import queue_prints  # noqa: PLC0415
+
     lifespan = app.router.lifespan_context
     app.owns_process = True
+    queue_prints()
+
+    async def keep_descriptors() -> None:
+        while True:
+            restore_descriptors()
+            await asyncio.sleep(_KEEP_INTERVAL_S)
 
     @asynccontextmanager
     async def lifespan_and_exit(app: "Hayhooks") -> AsyncIterator[None]:
@@ -54,10 +70,12 @@ def own_process(app: "Hayhooks") -> "Hayhooks":
         app.on_stop = lambda: end.at(app.stop_by + _FORCED_EXIT_S)
         before = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
+        keeping = asyncio.create_task(keep_descriptors())
         try:
             async with lifespan(app):
                 yield
         finally:
+            keeping.cancel()
             sys.setswitchinterval(before)
         now = time.monotonic()
         end.at(now + min(max(app.stop_by - now, _MIN_EXIT_GRACE_S), _MAX_EXIT_GRACE_S))
@@ -78,7 +96,8 @@ class _Exit:
         self._times.put(time_)  # which is reentrant
 
     def _run(self) -> None:
-        from loguru import logger as log  # noqa: PLC0415 - the command line imports this module, and shall start quickly
+        # The command line imports this module, and shall start quickly.
+        from hayhooks.observability.log import STDERR, STDOUT, log, writer_of  # noqa: PLC0415
 
         end = self._times.get()
         with suppress(queue.Empty):
@@ -86,4 +105,6 @@ class _Exit:
                 end = min(end, self._times.get(timeout=max(end - time.monotonic(), 0.0)))
         log.warning("Exited while code of wrappers was still running")
         sys.stdout.flush()
+        for descriptor in (STDOUT, STDERR):
+            writer_of(descriptor).drain(_LAST_LINES_S)
         os._exit(0)

@@ -10,6 +10,7 @@ from http import HTTPStatus
 from typing import Any
 
 from hayhooks.errors import OpenAIError
+from hayhooks.kernel.standard_streams import STANDARD_DESCRIPTORS, take_back
 from hayhooks.observability.log import log
 
 MAX_HEAD_BYTES = 64 * 1024  # request line and headers
@@ -37,9 +38,15 @@ class GracefulClose(asyncio.Protocol):
     _closing = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the context, which no request has changed."""
-        self.outside_request = contextvars.copy_context()
+        """Serve the connection, unless it has the number of a standard descriptor."""
+        self.outside_request = contextvars.copy_context()  # which no request has changed
         super().connection_made(transport)
+        socket = transport.get_extra_info("socket")
+        descriptor = socket.fileno() if socket is not None else None
+        if descriptor in STANDARD_DESCRIPTORS:  # what native code prints would go into it
+            log.error("Closed a connection: user code had closed descriptor {}, its number", descriptor)
+            self.transport.abort()
+            take_back(descriptor)  # which closes the connection: libuv closes none of these numbers
 
     def shutdown(self) -> None:
         """Close the connection after the current request, or a brief wait for one."""

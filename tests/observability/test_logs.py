@@ -1,6 +1,7 @@
 """What a server writes, as text or as JSON: of itself, of wrappers, of other loggers, of requests."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import httpx
 import pytest
 
 from hayhooks.observability.access_log import AccessLog, as_text
-from hayhooks.observability.log import output, printable
+from hayhooks.observability.log import TEXT, printable
+from hayhooks.observability.log_writer import LogWriter
 from hayhooks.observability.request_record import RequestRecord
 from tests.cli.processes import Process, started
 from tests.live_server import eventually, replace
@@ -193,28 +195,43 @@ def record(path: str = "/x", id: str = "1") -> RequestRecord:
     return made
 
 
-def test_what_cannot_be_written_fast_enough_is_dropped_and_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr("hayhooks.observability.access_log._LIMIT", 10)
-    access, told = AccessLog(), []
-    monkeypatch.setattr(
-        "hayhooks.observability.access_log.log.warning", lambda text, *values: told.append(text.format(*values))
-    )
+def test_what_cannot_be_written_fast_enough_is_dropped_and_counted(monkeypatch):
+    monkeypatch.setattr("hayhooks.observability.log_writer._MAX_ITEMS", 10)
+    reader, end = os.pipe()
+    dropped: list[int] = []
+    writer = LogWriter(end, dropped.append)
+    os.close(end)
+    access = AccessLog(writer, TEXT)
+    writer.write("x" * 1_000_000 + "\n")
+    eventually(lambda: not writer._waiting, "the thread to write what nobody reads")
+    for number in range(25):
+        access(record()) if number % 2 else writer.write("a line\n")
+    assert not dropped
+
+    received = bytearray()
+    while received.count(b"\n") < 11:
+        received += os.read(reader, 65536)
+
+    assert eventually(lambda: dropped) == [15]
+    assert received.count(b"\n") == 11
+    os.close(reader)
+
+
+def test_the_lines_that_wait_are_bounded_in_bytes(monkeypatch):
+    monkeypatch.setattr("hayhooks.observability.log_writer._MAX_BYTES", 10_000)
+    reader, end = os.pipe()
+    writer = LogWriter(end, lambda _: None)
+    os.close(end)
+    for _ in range(500):
+        writer.write("x" * 1_000 + "\n")
+    eventually(lambda: writer._dropped > 400)
+    assert writer._size <= 10_000
+    os.close(reader)
+
+
+def test_what_ends_after_the_close_is_written_too(tmp_path):
     with (tmp_path / "log").open("w+") as file:
-        monkeypatch.setattr(output, "stream", file)
-        for _ in range(25):
-            access(record())
-        access.close()
-        file.seek(0)
-        lines = file.read().splitlines()
-
-    assert len(lines) >= 10
-    assert told == [f"{25 - len(lines)} requests are missing from the access log: its output was not read fast enough"]
-
-
-def test_what_ends_after_the_close_is_written_too(tmp_path, monkeypatch):
-    access = AccessLog()
-    with (tmp_path / "log").open("w+") as file:
-        monkeypatch.setattr(output, "stream", file)
+        access = AccessLog(LogWriter(file.fileno(), lambda _: None), TEXT)
         for path in ("/before", "/after"):
             access(record(path))
             access.close()
@@ -222,20 +239,53 @@ def test_what_ends_after_the_close_is_written_too(tmp_path, monkeypatch):
         assert [line.split()[3] for line in (tmp_path / "log").read_text().splitlines()] == ["/before", "/after"]
 
 
-def test_a_stream_that_is_gone_ends_nothing(tmp_path, monkeypatch):
-    access = AccessLog()
-    file = (tmp_path / "log").open("w")
-    file.close()
-    monkeypatch.setattr(output, "stream", file)
-    access(record())
+def test_a_reader_that_is_gone_ends_nothing():
+    """Its pipe is as broken as a disk that is full."""
+    reader, end = os.pipe()
+    dropped: list[int] = []
+    access = AccessLog(writer := LogWriter(end, dropped.append), TEXT)
+    os.close(reader)
+    for _ in range(3):
+        access(record())
+        access.close()
+    assert not dropped
+
+    reader, again = os.pipe()
+    os.dup2(again, writer.fileno())
+    access(record("/after"))
     access.close()
 
-    with (tmp_path / "log").open("w") as again:
-        monkeypatch.setattr(output, "stream", again)
-        access(record("/after"))
-        access.close()
+    assert b"/after" in os.read(reader, 65536)
+    assert dropped == [3]
+    for descriptor in (reader, again, end):
+        os.close(descriptor)
 
-    assert "/after" in (tmp_path / "log").read_text()
+
+def test_a_pipe_that_another_process_has_made_non_blocking_gets_every_line():
+    reader, end = os.pipe()
+    os.set_blocking(end, False)
+    writer = LogWriter(end, lambda _: None)
+    os.close(end)
+    writer.write("x" * 1_000_000 + "\n")
+    received = bytearray()
+    while not received.endswith(b"\n"):
+        received += os.read(reader, 65536)
+    assert len(received) == 1_000_001
+    os.close(reader)
+
+
+def test_a_forked_process_writes_at_once():
+    reader, end = os.pipe()
+    writer = LogWriter(end, lambda _: None)
+    writer.write("of the parent\n")
+    writer.drain()
+    if (child := os.fork()) == 0:
+        writer.write("of the child\n")
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reader, 1000) == b"of the parent\nof the child\n"
+    for descriptor in (reader, end):
+        os.close(descriptor)
 
 
 def test_that_haystack_cannot_send_its_telemetry_is_not_told(tmp_path):
