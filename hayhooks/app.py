@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hayhooks.current_app import as_current_app
 from hayhooks.endpoints import BUILTIN
 from hayhooks.errors import StartError
-from hayhooks.http.access import AccessMiddleware, ApiKeys, log_exposure
+from hayhooks.http.access import AccessMiddleware, ApiKeys, PublicRoute, log_exposure
 from hayhooks.http.decorators import DecoratedStarlette
 from hayhooks.http.dispatch import (
     build_deployment_routes,
@@ -33,7 +33,7 @@ from hayhooks.http.dispatch import (
 from hayhooks.http.exceptions import exception_handlers
 from hayhooks.http.lookup import serving_summary
 from hayhooks.http.middleware import BrowserCorsMiddleware, OnRequestEnd, OnRequestStart, RequestContextMiddleware
-from hayhooks.http.plug_in import PlugIn, lifespans
+from hayhooks.http.plug_in import PlugIn, lifespans, server_routes
 from hayhooks.http.switch import Generation, Switch
 from hayhooks.http.types import HTTP_TYPES
 from hayhooks.kernel.admission import Limits
@@ -134,7 +134,8 @@ class Hayhooks(DecoratedStarlette):
         for cls, args, kwargs in reversed(self.user_middleware):
             app = cls(app, *args, **kwargs)
         settings = self.settings
-        app = AccessMiddleware(app, settings, self.keys)
+        public = [route for route in server_routes(self.plug_ins, Snapshot()) if isinstance(route, PublicRoute)]
+        app = AccessMiddleware(app, settings, self.keys, public)
         body_limit = ("HAYHOOKS_MAX_BODY_SIZE", settings.max_body_size)
         app = RequestContextMiddleware(
             app, self.switch, body_limit, self.exception_handlers, self._on_start, self._on_end

@@ -5,10 +5,11 @@ import hmac
 import ipaddress
 import re
 import threading
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 
 from starlette.datastructures import Headers
+from starlette.routing import Match, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hayhooks.errors import RefusedError, StartError
@@ -26,22 +27,39 @@ _HOST = re.compile(r"([a-z0-9._~%!$&'()*+,;=-]+|\[[^\]]*\])(?::[0-9]+)?", re.IGN
 _KEYS_POLL_S = 0.5  # a changed keys file is read when it was the same at two polls
 
 
+class PublicRoute(Route):
+    """A route that needs no API key: its endpoint tells nothing of the deployments, and what it answers never changes.
+
+    Requests without a key reach it before other middleware and routes.
+    """
+
+
 class AccessMiddleware:
     """Checks Host and API key, and limits bodies; before other middleware and routes."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, keys: "ApiKeys") -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, keys: "ApiKeys", public: Sequence[PublicRoute] = ()) -> None:
         self._app = app
+        self._public = Router(public, redirect_slashes=False)
         self._keys = keys
         self._hosts = None if "*" in settings.allowed_hosts else [host.lower() for host in settings.allowed_hosts]
         self._read_timeout = ReadTimeout(settings.read_timeout)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Pass one request or websocket on, or raise RefusedError."""
+        app = self._app
         if self._keys or self._hosts is not None:
-            self._check(scope)
+            try:
+                self._check(scope)
+            except RefusedError as error:
+                if error.status != 401 or not self._is_public(scope):
+                    raise
+                app = self._public
         if scope["type"] == "http":
             receive = LimitedReceive(scope, receive, self._read_timeout).receive
-        return self._app(scope, receive, send)
+        return app(scope, receive, send)
+
+    def _is_public(self, scope: Scope) -> bool:
+        return any(route.matches(scope)[0] is Match.FULL for route in self._public.routes)
 
     def _check(self, scope: Scope) -> None:
         if scope["type"] == "http":

@@ -29,10 +29,7 @@ HEAD = {
     },
 }
 
-_COMPONENTS = {
-    "responses": RESPONSES,
-    "securitySchemes": {"bearerAuth": {"type": "http", "scheme": "bearer", "description": "One of the API keys."}},
-}
+_BEARER = {"bearerAuth": {"type": "http", "scheme": "bearer", "description": "One of the API keys."}}
 
 _TAGS = (
     {"name": OPENAI, "description": "For OpenAI's clients; pipelines are models."},
@@ -50,7 +47,7 @@ class CachedBody:
         self.etag = f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
 
 
-def document_of(generation: Generation) -> dict[str, Any]:
+def document_of(generation: Generation, *, has_keys: bool) -> dict[str, Any]:
     """Describe all of *generation* that does not depend on the request; seconds for hundreds of new deployments."""
     server = fragment(generation.router.routes)
     tags: list[Schema] = []
@@ -63,22 +60,23 @@ def document_of(generation: Generation) -> dict[str, Any]:
         paths.update(added.paths)
         schemas.update(added.schemas)
     schemas |= {**SHARED, **server.schemas}
-    components = {**_COMPONENTS, "schemas": dict(sorted(schemas.items()))}
-    return {"tags": [*tags, *_TAGS], "paths": {**paths, **server.paths}, "components": components}
+    components: Schema = {"responses": RESPONSES, "schemas": dict(sorted(schemas.items()))}
+    document = {"tags": [*tags, *_TAGS], "paths": {**paths, **server.paths}, "components": components}
+    if has_keys:
+        components["securitySchemes"] = _BEARER
+        document["security"] = [{"bearerAuth": []}]
+    return document
 
 
-def request_fields(root_path: str, *, has_keys: bool) -> dict[str, Any]:
-    """Return the fields of the document that depend on a request's *root_path*, and on the settings."""
-    security: list[dict[str, Any]] = [{"bearerAuth": []}]
-    if not has_keys:
-        security.insert(0, {})
-    return {"servers": [{"url": root_path or "/"}], "security": security}
+def request_fields(root_path: str) -> dict[str, Any]:
+    """Return the fields of the document that depend on a request's *root_path*."""
+    return {"servers": [{"url": root_path or "/"}]}
 
 
 def whole_document(generation: Generation, root_path: str, *, has_keys: bool) -> dict[str, Any]:
     """Return the document of *generation*, which the caller may change."""
-    fields = request_fields(root_path, has_keys=has_keys)
-    document: dict[str, Any] = from_json(json_body({**HEAD, **fields, **document_of(generation)}).body)
+    described = document_of(generation, has_keys=has_keys)
+    document: dict[str, Any] = from_json(json_body({**HEAD, **request_fields(root_path), **described}).body)
     return document
 
 

@@ -1,10 +1,12 @@
 """The API pages: ``/openapi.json`` and ``.yaml`` of the live generation, ``/docs`` and ``/redoc`` to read it.
 
 ``/{name}/schema`` has the JSON schemas of one deployment for programs. The pages load nothing from other hosts and use
-relative URLs: they work behind a proxy's prefix and where the application is mounted.
+relative URLs: they work behind a proxy's prefix and where the application is mounted. They need no API key, but ask
+their reader for one before they ask for the document.
 """
 
 import asyncio
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,10 +17,11 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from hayhooks._version import __version__
 from hayhooks.errors import NotFoundError
+from hayhooks.http.access import PublicRoute
 from hayhooks.http.compute import compute_once
 from hayhooks.http.context import deployment_of, switch_of
 from hayhooks.kernel.state import Deployment, Snapshot
@@ -66,8 +69,8 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
     yield DocumentedRoute("/openapi.json", as_json, {"GET": lambda: _docs("openapi", JSON)})
     yield DocumentedRoute("/openapi.yaml", as_yaml, {"GET": lambda: _docs("openapi_yaml", _YAML)})
     for page in (_SWAGGER, _REDOC):
-        yield Route(page.path, page.html)
-        yield Route(f"{page.path}/{{file}}", page.file)
+        yield PublicRoute(page.path, page.html)
+        yield PublicRoute(f"{page.path}/{{file}}", page.file)
 
 
 def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
@@ -94,10 +97,11 @@ class _Bodies:
         if "openapi" in vars(request.app):  # the application's own, which may give another one each time
             return await server_threads.run(lambda: encode_document(request.app.openapi()))
         # The fields that depend on the request; they seldom differ, so one body of each type is kept.
-        fields = request_fields(request.scope.get("root_path", ""), has_keys=request.app.settings.has_keys)
+        fields = request_fields(request.scope.get("root_path", ""))
         async with self._lock:
             if self._document is None:
-                self._document = await server_threads.run(document_of, switch_of(request.scope).live)
+                describe = partial(document_of, has_keys=request.app.settings.has_keys)
+                self._document = await server_threads.run(describe, switch_of(request.scope).live)
             if media_type not in self._last or self._last[media_type][0] != fields:
                 document = {**HEAD, **fields, **self._document}
                 self._last[media_type] = fields, await server_threads.run(encode_document, document)
@@ -141,11 +145,16 @@ class _Page:
         if name not in self.files:
             raise NotFoundError(f"the page {self.path} has no file {name!r}")
         if name == "start.js":
-            content = self.start.replace("VERSION", _version()).encode()
+            content = (_KEY_SCRIPT + self.start).replace("VERSION", _version()).encode()
         else:
             content = await server_threads.run((_assets() / name).read_bytes)
+            content = _FOREIGN.sub(b"data:,", content)
         media_type = "text/css" if name.endswith(".css") else "text/javascript"
         return Response(content, media_type=media_type, headers=headers)
+
+
+# What ReDoc would ask its maker for: a logo, icons, and a place for telemetry.
+_FOREIGN = re.compile(rb"https://(?:cdn\.redoc(?:\.ly|ly\.com)|otel\.cloud\.redocly\.com)/[^`'\"]*")
 
 
 def _version() -> str:
@@ -164,22 +173,54 @@ def _assets() -> Path:
     return Path(spec.origin).parent
 
 
-# The scripts find the document next to the page.
+# The scripts find the document next to the page. Its reader types the key: it is kept in the page, and nowhere else.
+_KEY_SCRIPT = """\
+const url = new URL("openapi.json", location.href).href;
+const page = document.getElementById("page");
+const headers = {};
+
+function askForKey(message) {
+  page.innerHTML = `<form style="font: 16px sans-serif; margin: 4em auto; width: max-content"><p></p>
+    <label>API key <input type="password" autocomplete="current-password" pattern="[!-~]+" required autofocus></label>
+    <button>Show the API</button></form>`;
+  page.querySelector("p").textContent = message;
+  return new Promise((resolve) => {
+    page.querySelector("form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      resolve(page.querySelector("input").value);
+      page.replaceChildren();
+    });
+  });
+}
+
+for (let message = "This server needs an API key.", answer; ; message = "The API key is not valid.") {
+  answer = await fetch(url, { method: "HEAD", headers });
+  if (answer.status !== 401) break;
+  headers.Authorization = `Bearer ${await askForKey(message)}`;
+}
+
+"""
+
 _SWAGGER = _Page(
     "/docs",
     {
         "swagger_style.css": '<link rel="stylesheet" href="DIR/swagger_style.css?VERSION">',
         "swagger_bundle.js": '<script src="DIR/swagger_bundle.js?VERSION" defer></script>',
-        "start.js": '<script src="DIR/start.js?VERSION" defer></script>',
+        "start.js": '<script type="module" src="DIR/start.js?VERSION"></script>',
     },
     """\
 SwaggerUIBundle({
-  url: new URL("openapi.json", location.href).href,
+  url,
   dom_id: "#page",
   deepLinking: true,
   filter: true,
   validatorUrl: null,
   defaultModelsExpandDepth: 0,
+  requestInterceptor(request) {
+    const isOurs = new URL(request.url, location.href).origin === location.origin;
+    if (isOurs) request.headers = { ...headers, ...request.headers };
+    return request;
+  },
 });
 """,
 )
@@ -190,8 +231,8 @@ _REDOC = _Page(
     """\
 import { init } from "./redoc.js?VERSION";
 
-const options = { disableTelemetry: true };
-init(new URL("openapi.json", location.href).href, options, document.getElementById("page"));
+const answer = await fetch(url, { headers });
+init(await answer.json(), { disableTelemetry: true }, page);
 """,
 )
 

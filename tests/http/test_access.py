@@ -16,6 +16,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -78,14 +80,16 @@ def routes_of(server: LiveServer) -> Iterator[tuple[str, str]]:
 # Keys
 
 
-def test_without_a_key_every_route_but_the_two_probes_is_refused(server: LiveServer):
+def test_without_a_key_every_route_but_the_probes_and_the_pages_is_refused(server: LiveServer):
     routes = set(routes_of(server))
     routes |= {("GET", path) for path in ("/", "/nothing", "/echo", "/docs", "/healthz/", "/healthz/x", "//healthz")}
     routes |= {("POST", "/healthz"), ("OPTIONS", "/status"), ("POST", "/echo/healthz")}
     open_to_all = set()
     for method, path in routes:
         response = httpx.request(method, server.url + path, content=b"{}" if method == "POST" else None)
-        if response.status_code == 200:
+        if path in ("/docs/{file}", "/redoc/{file}") and method in ("GET", "HEAD"):
+            assert response.status_code == 404
+        elif response.status_code == 200:
             open_to_all.add((method, path))
         else:
             assert response.status_code == 401, (method, path)
@@ -93,7 +97,23 @@ def test_without_a_key_every_route_but_the_two_probes_is_refused(server: LiveSer
             assert method == "HEAD" or response.json()["error"]["code"] == "invalid_api_key"
 
     assert len(routes) > 20
-    assert open_to_all == {(method, path) for method in ("GET", "HEAD") for path in ("/healthz", "/readyz")}
+    unguarded = ("/healthz", "/readyz", "/docs", "/redoc")
+    assert open_to_all == {(method, path) for method in ("GET", "HEAD") for path in unguarded}
+
+
+def test_without_a_key_no_route_of_the_application_is_reached_at_the_address_of_a_page(root: Path):
+    app = create_app(Settings(pipelines_dir=root, api_keys=[KEY], _env_file=None))
+    called = []
+
+    @app.get("/docs")
+    async def docs(request: Request) -> PlainTextResponse:
+        called.append(request)
+        return PlainTextResponse("mine")
+
+    with serving(root, app) as server:
+        assert "swagger" in httpx.get(server.url + "/docs").text
+        assert not called
+        assert httpx.get(server.url + "/docs", headers={"Authorization": f"Bearer {KEY}"}).text == "mine"
 
 
 def test_the_refusal_is_what_openais_clients_read_everywhere(server: LiveServer):

@@ -400,11 +400,14 @@ def test_a_slash_at_the_end_of_the_root_path_is_none_of_the_servers(root: Path, 
 
 def test_keys_are_said_to_be_needed_where_they_are(root: Path):
     with serving(root) as server:
-        assert document(server)["security"] == [{}, {"bearerAuth": []}]
+        whole = document(server)
+        assert "security" not in whole
+        assert "securitySchemes" not in whole["components"]
     with serving(root, api_keys=["secret"]) as server:
         headers = {"Authorization": "Bearer secret"}
         whole = server.client.get("/openapi.json", headers=headers).json()
         assert whole["security"] == [{"bearerAuth": []}]
+        assert list(whole["components"]["securitySchemes"]) == ["bearerAuth"]
         assert whole["paths"]["/healthz"]["get"]["security"] == []
         assert "secret" not in str(whole)
 

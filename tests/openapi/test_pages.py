@@ -1,5 +1,6 @@
 """``/docs`` and ``/redoc`` in a real browser, which has no internet."""
 
+import asyncio
 import os
 import re
 import shutil
@@ -12,9 +13,11 @@ from pathlib import Path
 
 import pytest
 from starlette.applications import Starlette
-from starlette.routing import Mount
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+from starlette.routing import Mount, Route
 
-from tests.live_server import LiveServer, also_at
+from tests.live_server import LiveServer, also_at, serving
 from tests.openapi.varied import TYPED, UPLOADS
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -108,6 +111,63 @@ def test_a_browser_shows_the_operations_and_asks_nobody_else(
     for expected in ("/typed/run", "/uploads/run", "/typed/schema", more):
         assert expected in text, (console, text[:2_000])
     assert not [asked for asked in proxy.asked if not BROWSERS_OWN.search(asked)]
+    assert not re.search("Uncaught|violates", console)  # nor tries to
+    assert "Authorize" not in text
+
+
+DRIVE = """
+<!doctype html><iframe id="frame" src="PAGE" width="1400" height="1000"></iframe><pre id="told"></pre>
+<script type="module">
+async function until(find) {
+  for (;;) {
+    const found = find(document.getElementById("frame").contentDocument);
+    if (found) return found;
+    await fetch("/pause"); // the browser's clock is a virtual one: a timer would not wait for what takes time
+  }
+}
+async function type(key) {
+  const form = await until((page) => page.querySelector("form"));
+  told.textContent += form.textContent + "\\n";
+  form.querySelector("input").value = key;
+  form.querySelector("button").click();
+  await until((page) => !form.isConnected);
+}
+await type("wrong");
+await type("secret");
+await until((page) => page.body.textContent.includes("typed"));
+told.textContent += "shown";
+RUN
+</script>
+"""
+
+# What a reader of /docs clicks to call the first operation.
+TRY_IT_OUT = """
+(await until((page) => page.querySelector("[id$=run_typed] button"))).click();
+(await until((page) => page.querySelector(".try-out button"))).click();
+(await until((page) => page.querySelector("button.execute"))).click();
+told.textContent += await until((page) => page.querySelector(".responses-table.live-responses-table")?.innerText);
+"""
+
+
+@pytest.mark.parametrize(("page", "run"), [("docs", TRY_IT_OUT), ("redoc", "")])
+def test_with_keys_a_page_can_be_opened_and_asks_for_one(browser: str, root: Path, tmp_path: Path, page: str, run: str):
+    with serving(root, api_keys=["secret"]) as server, elsewhere() as proxy:
+        server.client.headers["Authorization"] = "Bearer secret"
+        server.serve("typed", TYPED)
+
+        async def pause(request: Request) -> HTMLResponse:
+            await asyncio.sleep(0.02)
+            return HTMLResponse()
+
+        drive = Route("/drive", lambda request: HTMLResponse(DRIVE.replace("PAGE", page).replace("RUN", run)))
+        with also_at(Starlette(routes=[drive, Route("/pause", pause), Mount("/", server.app)])) as url:
+            shown, console = look(browser, f"{url}/drive", tmp_path / "profile", proxy)
+
+    assert "This server needs an API key." in shown, console
+    assert "The API key is not valid." in shown
+    assert "shown" in shown
+    if run:
+        assert "x-hayhooks-revision" in shown, shown[-3000:]
     assert "Uncaught" not in console
 
 
