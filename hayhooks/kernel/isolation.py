@@ -15,7 +15,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.resources.readers import FileReader
@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from hayhooks.kernel.shared_modules import SharedModules
+from hayhooks.kernel.shared_modules import SharedModules, packages_around
 from hayhooks.kernel.state import Revision, RevisionKind
 from hayhooks.kernel.threads import DaemonThreadPool, Outcome, server_threads
 
@@ -153,7 +153,8 @@ def open_package(revision: Revision, after_import: Callable[[], None] = lambda: 
 
 def keep_shared(name: str, shared: Iterable[str]) -> None:
     """Let later imports in the package *name* return the present versions of *shared*."""
-    _finder.packages[name].shared.update({module: sys.modules[module] for module in shared if module in sys.modules})
+    kept = {module for dotted in shared for module in (dotted, *packages_around(dotted))}
+    _finder.packages[name].shared.update({module: sys.modules[module] for module in kept if module in sys.modules})
 
 
 def close_package(name: str) -> None:
@@ -242,7 +243,12 @@ def _import_function(package: _Package | None, after_import: Callable[[], None])
             private = builtins.__import__(f"{package.name}.{name}", globals, locals, fromlist or (), 0)
             return private if fromlist else sys.modules[f"{package.name}.{top}"]
         if package is not None and name in package.shared:  # this revision's version, whatever was imported since
-            return package.shared[name if fromlist else top]
+            module = package.shared[name]
+            for item in fromlist or ():
+                if item != "*" and not hasattr(module, item):
+                    with suppress(ModuleNotFoundError):  # as Python's own: only a missing sub-module is imported late
+                        _import_public(f"{name}.{item}", None, None, (), after_import)
+            return module if fromlist else package.shared[top]
         return _import_public(name, globals, locals, fromlist or (), after_import)
 
     return import_

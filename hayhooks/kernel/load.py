@@ -146,12 +146,14 @@ def _make_wrapper(revision: Revision, package: str) -> BasePipelineWrapper:
         case RevisionKind.FOLDER:
             with shared_modules.renewed(revision.shared):
                 wrapper_class = _wrapper_class(package)
-            keep_shared(package, revision.shared)
+                keep_shared(package, revision.shared)
             wrapper = wrapper_class()
         case RevisionKind.YAML:
             content = revision.files[revision.path.name].source or b""
             dotted = sorted(name for name in named_modules(content) if name.partition(".")[0] in _HAYSTACK_PACKAGES)
-            with shared_modules.renewed(revision.shared):
+            with shared_modules.renewed(revision.shared) as gone:
+                for module in gone:
+                    haystack_hooks.forget_components(module)
                 for module in (
                     "haystack",
                     *(name.rpartition(".")[0] for name in dotted),

@@ -17,9 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from hayhooks.kernel.state import SharedModule, Stamp
+
+T = TypeVar("T")
 
 _IMPORT_TIMEOUT_S = 5.0  # for the shared imports of another load
 _DOTTED = re.compile(rb"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
@@ -72,6 +74,12 @@ def imports_of(node: ast.AST, package: str = "") -> tuple[str, list[str]]:
     return module, [f"{module}.{alias.name}" for alias in node.names]
 
 
+def packages_around(name: str) -> set[str]:
+    """Return the names of the packages that the module *name* is in."""
+    parts = name.split(".")
+    return {".".join(parts[:length]) for length in range(1, len(parts))}
+
+
 class PythonPath:
     """The modules in *roots* that sources import, and their versions. For one thread."""
 
@@ -104,9 +112,9 @@ class PythonPath:
             for module, module_path in sorted(self._reach(names).items()):
                 total = hashlib.blake2b(digest_size=16)
                 for name, path in sorted(self._reach(frozenset({module})).items()):
-                    total.update(os.fsencode(f"{name}\0{path}\0"))
-                    total.update(hashlib.blake2b(self._source(path) or b"", digest_size=16).digest())
-                found[module] = SharedModule(module_path, total.hexdigest())
+                    kind = "package" if path.endswith("/__init__.py") else "module"  # the path differs between machines
+                    total.update(f"{name}\0{kind}\0".encode(errors="surrogateescape") + self._digest(path))
+                found[module] = SharedModule(module_path, self._digest(module_path), total.hexdigest())
             self._found[names] = found
         return found
 
@@ -134,6 +142,9 @@ class PythonPath:
                 if self._source(path) is not None:
                     yield ".".join(parts[:length]), path
                     break
+
+    def _digest(self, path: str) -> bytes:
+        return hashlib.blake2b(self._source(path) or b"", digest_size=16).digest()
 
     def _source(self, path: str) -> bytes | None:
         if path not in self._files:
@@ -167,7 +178,7 @@ class SharedModules(importlib.abc.MetaPathFinder):
             sys.meta_path.insert(sys.meta_path.index(importlib.machinery.PathFinder), self)
 
     def remove(self, roots: Sequence[str]) -> None:
-        """Undo ``add``; modules that have been imported stay."""
+        """Undo ``add``; what was imported from *roots* is gone for the next load."""
         self._roots = [root for root in self._roots if root not in roots]
         for root in self._added_to_path.intersection(roots):
             self._added_to_path.discard(root)
@@ -181,32 +192,78 @@ class SharedModules(importlib.abc.MetaPathFinder):
         return any(os.path.exists(f"{root}/{top}.py") or os.path.isdir(f"{root}/{top}") for root in self._roots)
 
     @contextmanager
-    def renewed(self, wanted: Mapping[str, SharedModule]) -> Iterator[None]:
-        """Import shared modules in the versions *wanted*; after a failure restore others."""
-        if not wanted:
-            yield
+    def renewed(self, wanted: Mapping[str, SharedModule]) -> Iterator[frozenset[str]]:
+        """Import shared modules as they are on disk, in the versions *wanted*; yield the names of those that are gone.
+
+        Modules that are gone or of another version are dropped, and restored if the load fails.
+        """
+        if not wanted and not self._gone():
+            yield frozenset()
             return
         # One load at a time: another must not see a module whose import fails half-way. An import may hang, though.
         acquired = self._import_lock.acquire(timeout=_IMPORT_TIMEOUT_S)
-        dropped: dict[str, tuple[ModuleType, str]] = {}
+        before: dict[str, tuple[ModuleType | None, str | None]] = {}
         try:
-            for name, shared in wanted.items():
-                if self._versions.get(name) != shared.version:  # a broken module is an error even if imported later
-                    compile(Path(shared.path).read_bytes(), shared.path, "exec", dont_inherit=True)
-            for name, shared in wanted.items():
-                version = self._versions.get(name)
-                if version != shared.version and (module := sys.modules.pop(name, None)) is not None:
-                    dropped[name] = (module, version or "")
-                self._versions[name] = shared.version
-            yield
+            changed = {name for name, shared in wanted.items() if self._versions.get(name) != shared.version}
+            for name in changed:  # a broken module is an error even if imported later
+                path = wanted[name].path
+                compile(Path(path).read_bytes(), path, "exec", dont_inherit=True)
+            gone = self._gone()
+            # A package refers to its sub-modules: an old revision keeps the old package with the old ones.
+            dropped = gone.union(changed, *map(packages_around, gone | changed))
+            before = {name: (sys.modules.get(name), self._versions.get(name)) for name in dropped.union(wanted)}
+            for name in dropped:
+                sys.modules.pop(name, None)
+                self._versions.pop(name, None)
+            self._versions.update({name: shared.version for name, shared in wanted.items()})
+            for name in sorted(dropped - gone - changed):
+                old = before[name][0]
+                if old is not None and not _places(old)[0]:  # a package without code: no loader of ours imports it
+                    with suppress(ImportError):
+                        _set_submodules(importlib.import_module(name))
+            yield frozenset(gone)
         except BaseException:
-            for name, (module, version) in dropped.items():
-                if sys.modules.setdefault(name, module) is module:
-                    self._versions[name] = version
+            for name, (module, version) in before.items():
+                _restore(sys.modules, name, module)
+                _restore(self._versions, name, version)
             raise
         finally:
             if acquired:
                 self._import_lock.release()
+
+    def _gone(self) -> set[str]:
+        """Return the imported modules that an import would not find at their places."""
+        shared: set[str] = set()
+        gone: set[str] = set()
+        if not self._roots and not self._versions:
+            return gone
+        modules = dict(sys.modules)
+        for name, module in sorted(modules.items()):  # packages before their modules
+            package = name.rpartition(".")[0]
+            if package in gone:
+                gone.add(name)
+                continue
+            is_ours = _is_ours(module)
+            if package and package not in shared and not is_ours:  # nearly all: they cost no more than this
+                continue
+            origin, places = _places(module)
+            below = self._is_below if package else self._is_directly_below
+            if is_ours or any(map(below, places)):
+                shared.add(name)
+                found = self.find_spec(name, modules[package].__path__ if package else None)
+                if found is not None:
+                    is_there = found.origin == origin
+                else:  # compiled, or a namespace package
+                    is_there = any(map(os.path.exists, places)) and not origin.endswith(".py")
+                if not is_there:
+                    gone.add(name)
+        return gone
+
+    def _is_below(self, place: str) -> bool:
+        return any(place.startswith(root + "/") for root in self._roots)
+
+    def _is_directly_below(self, place: str) -> bool:
+        return os.path.dirname(place) in self._roots
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -214,7 +271,7 @@ class SharedModules(importlib.abc.MetaPathFinder):
         """Find a module in one of the directories or in a package there."""
         name = fullname.rpartition(".")[2]
         for directory in self._roots if path is None else path:
-            if path is not None and not any(directory.startswith(root + "/") for root in self._roots):
+            if path is not None and not self._is_below(directory):
                 continue
             for file, places in (
                 (f"{directory}/{name}/__init__.py", [f"{directory}/{name}"]),
@@ -241,4 +298,37 @@ class _Loader(importlib.machinery.SourceFileLoader):
 
     def exec_module(self, module: ModuleType) -> None:
         module.__dict__["__builtins__"] = self._builtins
+        _set_submodules(module)
         super().exec_module(module)
+
+
+def _is_ours(module: object) -> bool:
+    try:
+        return isinstance(getattr(module, "__loader__", None), _Loader)
+    except Exception:  # anything may stand in sys.modules
+        return False
+
+
+def _places(module: object) -> tuple[str, list[str]]:
+    """Return the origin of *module*, and the directories of a package or else the origin again."""
+    try:
+        spec: Any = getattr(module, "__spec__", None)
+        origin = str(spec.origin or "")
+        return origin, list(spec.submodule_search_locations or [origin])
+    except Exception:  # anything may stand in sys.modules
+        return "", []
+
+
+def _set_submodules(package: ModuleType) -> None:
+    """Set the attributes of *package* that are sub-modules, imported before and not again."""
+    for name in list(sys.modules):
+        parent, _, submodule = name.rpartition(".")
+        if parent == package.__name__:
+            setattr(package, submodule, sys.modules[name])
+
+
+def _restore(mapping: dict[str, T], name: str, value: T | None) -> None:
+    if value is None:
+        mapping.pop(name, None)
+    else:
+        mapping[name] = value

@@ -52,7 +52,8 @@ class SharedModule(NamedTuple):
     """A module of the additional Python path."""
 
     path: str
-    version: str  # digest of the module and of those that it imports
+    digest: bytes  # of its source
+    version: str  # digest of its source and of the shared modules that it imports
 
 
 class RevisionKind(Enum):
@@ -86,12 +87,12 @@ class Revision:
         """List the files that differ from *before*, removed ones included."""
         if before is None:
             return ()
-        ours, theirs = self._digests(), before._digests()
-        return tuple(sorted(path for path in ours.keys() | theirs.keys() if ours.get(path) != theirs.get(path)))
-
-    def _digests(self) -> dict[str, bytes | str]:
-        shared = {module.path: module.version for module in self.shared.values()}
-        return {**shared, **{path: file.digest for path, file in self.files.items()}}
+        files, old_files = ({path: file.digest for path, file in r.files.items()} for r in (self, before))
+        shared, old_shared = ({module.path: module.digest for module in r.shared.values()} for r in (self, before))
+        changed = {path for path in files.keys() | old_files.keys() if files.get(path) != old_files.get(path)}
+        changed |= {path for path in shared.keys() & old_shared.keys() if shared[path] != old_shared[path]}
+        # Another set of shared modules follows from changed imports; only if there are none, files came or went.
+        return tuple(sorted(changed or shared.keys() ^ old_shared.keys()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
