@@ -69,11 +69,12 @@ class LoadError(HayhooksError):
 
 
 class InvalidInputError(HayhooksError):
-    """Invalid arguments of a request; *details* are pydantic's, located below "body"."""
+    """Invalid arguments of a request; *details* are pydantic's of the first of *count* errors, located below "body"."""
 
-    def __init__(self, details: Sequence[Any]) -> None:
-        super().__init__(f"{len(details)} invalid argument(s)")
+    def __init__(self, details: Sequence[Any], count: int) -> None:
+        super().__init__(f"{count} invalid argument(s)")
         self.details = list(details)
+        self.count = count
 
 
 class PipelineError(HayhooksError):

@@ -171,6 +171,12 @@ class Settings(BaseSettings):
         ByteSize(104857600),
         description="Maximum size of a request body, such as `100MiB`. Larger ones get a 413. `0`: no limit.",
     )
+    max_json_values: int = Field(
+        2_000_000,
+        ge=0,
+        description="Maximum number of values in a JSON body; an array, an object or a key counts as 10. "
+        "Larger ones get a 413. `0`: no limit.",
+    )
     max_upload_size: ByteSize = Field(
         ByteSize(1073741824), description="Maximum size of a multipart form, whose files are kept on disk."
     )

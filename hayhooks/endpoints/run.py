@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import anyio
-from pydantic import ValidationError
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -20,11 +19,11 @@ from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
 from hayhooks.errors import InvalidInputError, PipelineError
-from hayhooks.http.body import read_body
 from hayhooks.http.disconnect import cancel_on_disconnect
 from hayhooks.http.forms import FORMS, arguments_of, content_type, form_of
 from hayhooks.http.invoke import invoke
 from hayhooks.http.json import JSONBytesResponse, encode
+from hayhooks.http.request_json import encoding_problem, parse_json, read_json
 from hayhooks.http.responses import EventStreamResponse, ItemEventEncoder, SSEStream, TextStreamResponse
 from hayhooks.http.stream import Stream, open_stream
 from hayhooks.kernel.operations import Operation
@@ -69,9 +68,8 @@ class JSONRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        body = await read_body(receive)
         try:
-            arguments = _parse_json(self._operation, body)
+            arguments = await read_json(scope, receive, partial(_parse_json, self._operation))
         except InvalidInputError:
             if content_type(Headers(scope=scope)) == "multipart/form-data":
                 raise HTTPException(415, f"{scope['path']} takes JSON: it has no parameter for files") from None
@@ -112,10 +110,12 @@ class FormRoute:
 def _parse_json(operation: Operation, body: bytes) -> dict[str, Any]:
     """Return the keyword arguments in *body*; an empty body has none."""
     try:
-        arguments: dict[str, Any] = operation.arguments.validator.validate_json(body or b"{}")
-    except ValidationError as error:
-        raise _invalid_input(error) from None
-    return arguments
+        return operation.validator.validate_json(body or b"{}")
+    except InvalidInputError as error:
+        detail = error.details[0]
+        if detail["type"] == "json_invalid" and (problem := encoding_problem(body)):
+            detail["msg"] = f"Invalid JSON: {problem}"
+        raise
 
 
 @asynccontextmanager
@@ -127,25 +127,10 @@ async def _parse_form(request: Request, operation: Operation) -> AsyncIterator[d
         raise HTTPException(415, f"The body must be multipart/form-data (files: {files}); the request's type is {kind}")
     # curl -d sends JSON with the content type of a form, but no form begins with a brace.
     if kind != "multipart/form-data" and (kind not in FORMS or (await request.body()).lstrip().startswith(b"{")):
-        yield _parse_json(operation, await request.body())
+        yield await parse_json(request.scope, await request.body(), partial(_parse_json, operation))
         return
     async with form_of(request) as form:
-        try:
-            arguments = operation.arguments.validate_python(arguments_of(form, operation))
-        except ValidationError as error:
-            raise _invalid_input(error, include_input=False) from None
-        yield arguments
-
-
-def _invalid_input(error: ValidationError, *, include_input: bool = True) -> InvalidInputError:
-    details = [
-        {**detail, "loc": ["body", *detail["loc"]]}
-        for detail in error.errors(include_url=False, include_context=False, include_input=include_input)
-    ]
-    for detail in details:
-        if detail["type"] == "json_invalid":
-            del detail["input"]  # that is the whole body, and may not even be text
-    return InvalidInputError(details)
+        yield await arguments_of(form, operation)
 
 
 async def _respond(

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hayhooks.errors import RefusedError, StartError
 from hayhooks.http.body import LimitedReceive, ReadTimeout
+from hayhooks.http.content_coding import unpacked
 from hayhooks.http.context import route_path
 from hayhooks.kernel.state import Stamp
 from hayhooks.observability.log import log
@@ -55,7 +56,7 @@ class AccessMiddleware:
                     raise
                 app = self._public
         if scope["type"] == "http":
-            receive = LimitedReceive(scope, receive, self._read_timeout).receive
+            receive = unpacked(scope, LimitedReceive(scope, receive, self._read_timeout).receive)
         return app(scope, receive, send)
 
     def _is_public(self, scope: Scope) -> bool:

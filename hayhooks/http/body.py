@@ -20,10 +20,11 @@ class LimitedReceive:
     # Not Starlette's RequestBodyLimitMiddleware: its 413 has a fixed text, an endpoint cannot raise its limit for
     # uploads, and it is missing in the oldest Starlette that we accept.
 
-    __slots__ = ("_expired", "_receive", "_received", "_scope", "_task", "_timeout")
+    __slots__ = ("_expired", "_headers", "_receive", "_received", "_scope", "_task", "_timeout")
 
     def __init__(self, scope: Scope, receive: Receive, timeout: "ReadTimeout") -> None:
         self._scope = scope  # which must not refer to this in turn: a cycle for each request
+        self._headers = scope["headers"]  # as sent: an unpacked body has others
         self._receive = receive
         self._timeout = timeout
         self._received: int | None = -1  # bytes; -1 before the first message, None after the last
@@ -37,9 +38,9 @@ class LimitedReceive:
             return await self._receive()
         if received < 0:
             received = 0
-            for name, value in self._scope["headers"]:
+            for name, value in self._headers:
                 if name == b"content-length" and value.isdigit():
-                    self._refuse_if_larger(int(value[:20]))  # more digits would only take time
+                    refuse_if_larger(self._scope, int(value[:20]))  # more digits would only take time
         self._task = task = asyncio.current_task()
         self._timeout.add(self)
         try:
@@ -54,7 +55,7 @@ class LimitedReceive:
             self._task = None
         if message["type"] == "http.request":
             received += len(message.get("body", b""))
-            self._refuse_if_larger(received)
+            refuse_if_larger(self._scope, received)
             self._received = received if message.get("more_body", False) else None
         return message
 
@@ -64,10 +65,12 @@ class LimitedReceive:
         if self._task is not None:
             self._task.cancel()
 
-    def _refuse_if_larger(self, size: int) -> None:
-        setting, limit = context_of(self._scope).body_limit
-        if size > limit > 0:
-            raise RefusedError(413, f"The body is larger than the {limit:,} bytes that are allowed ({setting})")
+
+def refuse_if_larger(scope: Scope, size: int) -> None:
+    """Raise RefusedError if a body may not have *size* bytes."""
+    setting, limit = context_of(scope).body_limit
+    if size > limit > 0:
+        raise RefusedError(413, f"The body is larger than the {limit:,} bytes that are allowed ({setting})")
 
 
 class ReadTimeout(SharedTimer[LimitedReceive]):

@@ -106,7 +106,9 @@ async def _on_hayhooks_error(request: Request, error: Exception) -> Response:
             headers = {} if error.retry else {"x-should-retry": "false"}
             return JSONResponse(error.body(), status_code=error.status, headers=headers)
         case InvalidInputError():
-            return Response(encode({"detail": error.details}), status_code=422, media_type="application/json")
+            rest = {"error_count": error.count} if error.count > len(error.details) else {}
+            body = encode({"detail": error.details, **rest})
+            return Response(body, status_code=422, media_type="application/json")
         case NotFoundError():
             return _error_response(request, 404, str(error))
         case UnavailableError():

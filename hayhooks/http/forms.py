@@ -2,24 +2,31 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import anyio
-from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
 
-from hayhooks.errors import DisconnectedError, RefusedError
+from hayhooks.errors import DisconnectedError
 from hayhooks.http.context import context_of
-from hayhooks.kernel.isolation import SERVER, running_package
+from hayhooks.http.multipart import MAX_FIELDS, MAX_FIELDS_SIZE, FormReader, check_field_size, too_many_fields
+from hayhooks.http.request_json import LARGE
 from hayhooks.kernel.operations import Operation
+from hayhooks.kernel.threads import server_threads
+from hayhooks.kernel.validation import Validator
 
 Value = str | UploadFile
 
 FORMS = frozenset({"multipart/form-data", "application/x-www-form-urlencoded"})
+
+_CHARSETS = frozenset({"", "utf-8", "utf8", "us-ascii"})  # browsers send none, scripts in them UTF-8
+_BLOCK = 262_144  # bytes of a multipart form that are parsed at a time
 
 
 def content_type(headers: Headers) -> str:
@@ -31,32 +38,75 @@ def content_type(headers: Headers) -> str:
 async def form_of(request: Request) -> AsyncIterator[FormData]:
     """Read the form in the body of *request*; close its files when the context ends.
 
-    A form that is not valid raises HTTPException 400, one over a limit RefusedError.
+    A form that is not valid raises HTTPException 400 or 415, one over a limit RefusedError.
     """
-    settings = request.app.settings
-    if content_type(request.headers) == "multipart/form-data":  # other forms are held in memory
-        context_of(request.scope).body_limit = ("HAYHOOKS_MAX_UPLOAD_SIZE", settings.max_upload_size)
+    _, parameters = parse_options_header(request.headers.get("content-type"))
+    charset = parameters.get(b"charset", b"").decode("latin-1").lower()
+    if charset not in _CHARSETS:
+        raise HTTPException(415, f"The charset of the form is {charset[:100]!r}; only UTF-8 is accepted")
     try:
-        with running_package(SERVER):  # large files are written in threads: not those that wrappers can take
-            form = await request.form(max_files=settings.max_upload_files)
+        if content_type(request.headers) != "multipart/form-data":
+            yield await _urlencoded(await request.body())
+            return
+        settings = request.app.settings
+        context_of(request.scope).body_limit = ("HAYHOOKS_MAX_UPLOAD_SIZE", settings.max_upload_size)
+        reader = FormReader(parameters.get(b"boundary", b""), settings.max_upload_files)
+        try:
+            yield await _multipart(request, reader)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await server_threads.run(reader.close) if reader.is_on_disk else reader.close()
     except ClientDisconnect:
         raise DisconnectedError("the client went away while it sent a form") from None
-    except HTTPException as error:
-        if error.detail.startswith("Too many files"):
-            message = f"The form has more files than {settings.max_upload_files} (HAYHOOKS_MAX_UPLOAD_FILES)"
-            raise RefusedError(413, message) from None
-        raise
-    except (MultiPartException, ValueError) as error:  # of the boundary or the charset
-        raise HTTPException(400, f"The body is not a valid form: {error}") from error
-    try:
-        yield form
-    finally:
-        with anyio.CancelScope(shield=True):
-            await form.close()
 
 
-def arguments_of(form: FormData, operation: Operation) -> dict[str, Any]:
-    """Return the arguments for *operation* in *form*, text as the method's types."""
+async def _multipart(request: Request, reader: FormReader) -> FormData:
+    block: list[bytes] = []
+    size, is_large = 0, False
+    async for chunk in request.stream():
+        block.append(chunk)
+        size += len(chunk)
+        if size >= _BLOCK:
+            is_large = True
+            await server_threads.run(reader.feed, b"".join(block))
+            block, size = [], 0
+    rest = b"".join(block)
+    if is_large or size > LARGE:
+        return await server_threads.run(reader.finish, rest)
+    return reader.finish(rest)
+
+
+async def _urlencoded(body: bytes) -> FormData:
+    return await server_threads.run(_parse_urlencoded, body) if len(body) > LARGE else _parse_urlencoded(body)
+
+
+def _parse_urlencoded(body: bytes) -> FormData:
+    """Parse as https://url.spec.whatwg.org/#urlencoded-parsing does."""
+    if body.count(b"&") >= MAX_FIELDS:
+        raise too_many_fields()
+    if len(body) > MAX_FIELDS_SIZE:
+        check_field_size(0, len(body))
+    items: list[tuple[str, str | UploadFile]] = []
+    for field in body.split(b"&"):
+        check_field_size(len(field), 0)
+        if field:
+            name, _, value = field.replace(b"+", b" ").partition(b"=")
+            items.append((_unquoted(name), _unquoted(value)))
+    return FormData(items)
+
+
+def _unquoted(text: bytes) -> str:
+    return unquote_to_bytes(text).decode(errors="replace")
+
+
+async def arguments_of(form: FormData, operation: Operation) -> dict[str, Any]:
+    """Return the arguments for *operation* in *form*, text as the method's types; raise InvalidInputError."""
+    size = sum(len(value) for _, value in form.multi_items() if isinstance(value, str))
+    read = partial(_arguments_of, form, operation)
+    return await server_threads.run(read) if size > LARGE else read()
+
+
+def _arguments_of(form: FormData, operation: Operation) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
     for name in dict.fromkeys(form.keys()):
         if name not in operation.parameters and not operation.takes_any:
@@ -65,11 +115,11 @@ def arguments_of(form: FormData, operation: Operation) -> dict[str, Any]:
         values = [v for v in form.getlist(name) if not isinstance(v, UploadFile) or v.filename or v.size]
         for argument in _first_valid(operation.fields.get(name), name, values):
             arguments[name] = argument
-    return arguments
+    return operation.validator.validate_python(arguments)
 
 
-def _first_valid(adapter: TypeAdapter[dict[str, Any]] | None, name: str, values: list[Value]) -> list[Any]:
-    """List the first reading that *adapter* accepts; [] omits the argument."""
+def _first_valid(validator: Validator | None, name: str, values: list[Value]) -> list[Any]:
+    """List the first reading that *validator* accepts; [] omits the argument."""
     if not values:
         return []
     parsed: list[Any] = list(values)
@@ -77,14 +127,13 @@ def _first_valid(adapter: TypeAdapter[dict[str, Any]] | None, name: str, values:
         if isinstance(value, str):
             with suppress(ValueError):
                 parsed[i] = from_json(value)
-    if adapter is None:  # anything is accepted: text stays text, except for JSON objects and arrays
+    if validator is None:  # anything is accepted: text stays text, except for JSON objects and arrays
         read = [json if isinstance(json, dict | list) else value for json, value in zip(parsed, values, strict=True)]
         return [read[0] if len(read) == 1 else read]
     # Text as it is, then as JSON, then as the one item of a list; a repeated field is a list.
     readings: list[Any] = [values[0], parsed[0], values, parsed] if len(values) == 1 else [values, parsed]
     for reading in readings:
-        with suppress(ValidationError):
-            adapter.validate_python({name: reading})
+        if validator.accepts({name: reading}):
             return [reading]
     if values == [""]:
         return []

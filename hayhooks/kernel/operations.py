@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, PydanticSchemaGenerationError, TypeAdapt
 from typing_extensions import TypedDict, is_typeddict
 
 from hayhooks.kernel.schema_types import SchemaTypes, bare_item
+from hayhooks.kernel.validation import Validator
 
 _STREAMS = (Generator, AsyncGenerator, Iterator, AsyncIterator)
 
@@ -34,7 +35,8 @@ class Operation:
     name: str  # the method's
     method: Callable[..., Any]  # bound to the wrapper
     on_loop: bool  # calling it only makes a coroutine or an async generator: no thread is needed
-    arguments: TypeAdapter[dict[str, Any]]  # validates a JSON object to the keyword arguments, typed as annotated
+    arguments: TypeAdapter[dict[str, Any]]  # the keyword arguments, typed as annotated
+    validator: Validator  # of a JSON object to them
     result: TypeAdapter[Any] | None  # of the return annotation; None without one, or for streams
     returns_text: bool  # annotated `-> str`: a ChatMessage stands for its text
     result_kinds: frozenset[ResultKind]  # what its annotation promises, "anything" without one
@@ -42,7 +44,7 @@ class Operation:
     takes_any: bool  # it has **kwargs
     wants_headers: bool  # it has a parameter `headers` of the server's type, which the server fills
     uploads: frozenset[str]  # the parameters that take uploaded files: then the arguments come as a form
-    fields: Mapping[str, TypeAdapter[dict[str, Any]]]  # if they do: one for each parameter that has a type
+    fields: Mapping[str, Validator]  # if they do: one for each parameter that has a type
     summary: str  # the docstring's first line
     description: str  # the rest of it, without the parameters
 
@@ -69,11 +71,13 @@ def inspect_method(method: Callable[..., Any], transport: TransportTypes) -> Ope
     for parameter in inspect.signature(method).parameters.values():
         parameters.add(parameter)
     returned = parameters.hints.get("return", Any)
+    arguments = _arguments_adapter(name, parameters.fields, takes_any=parameters.takes_any)
     return Operation(
         name=name,
         method=method,
         on_loop=inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method),
-        arguments=_arguments_adapter(name, parameters.fields, takes_any=parameters.takes_any),
+        arguments=arguments,
+        validator=Validator(arguments),
         result=_result_adapter(returned, parameters.schema_types, transport),
         returns_text=returned is str,
         result_kinds=_result_kinds(method, returned, transport.results),
@@ -81,7 +85,7 @@ def inspect_method(method: Callable[..., Any], transport: TransportTypes) -> Ope
         takes_any=parameters.takes_any,
         wants_headers=parameters.wants_headers,
         uploads=frozenset(parameters.uploads),
-        fields=parameters.field_adapters() if parameters.uploads else {},
+        fields=parameters.field_validators() if parameters.uploads else {},
         summary=documentation.short_description or "",
         description=documentation.long_description or "",
     )
@@ -139,10 +143,10 @@ class _ParameterSet:
         described: Any = Annotated[self.schema_types.convert(annotation), documented]
         self.fields[name] = Required[described] if required else NotRequired[described]
 
-    def field_adapters(self) -> dict[str, TypeAdapter[dict[str, Any]]]:
-        """Return an adapter for each field that has a type, to try a form's text with."""
+    def field_validators(self) -> dict[str, Validator]:
+        """Return a validator for each field that has a type, to try a form's text with."""
         return {
-            name: _arguments_adapter(self.method, {name: annotation}, takes_any=False)
+            name: Validator(_arguments_adapter(self.method, {name: annotation}, takes_any=False))
             for name, annotation in self.fields.items()
             if self.hints[name] is not Any
         }

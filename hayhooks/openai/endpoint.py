@@ -18,13 +18,13 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from hayhooks.errors import InvalidMessagesError, OpenAIError, PipelineError, safe_str
-from hayhooks.http.body import read_body
 from hayhooks.http.context import switch_of
 from hayhooks.http.disconnect import cancel_on_disconnect
 from hayhooks.http.dispatch import serve_with_lease
 from hayhooks.http.invoke import collect, invoke
 from hayhooks.http.json import JSONBytesResponse, encode_part
 from hayhooks.http.lookup import model_not_served_error, wait_for_deployment
+from hayhooks.http.request_json import encoding_problem, read_json
 from hayhooks.http.responses import EventStreamResponse, StreamEncoder
 from hayhooks.http.stream import Stream
 from hayhooks.kernel.state import Deployment, Snapshot
@@ -155,7 +155,7 @@ class ModelRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        body = self._parse(await read_body(receive))
+        body = await read_json(scope, receive, self._parse)
         model = body.get("model")
         if not isinstance(model, str) or not model:
             raise OpenAIError(400, "'model' must be a string that names a model", param="model")
@@ -175,7 +175,7 @@ class PipelineRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        body = self._parse(await read_body(receive))  # dispatch has taken the lease
+        body = await read_json(scope, receive, self._parse)  # dispatch has taken the lease
         body["model"] = self._deployment.name
         await self._handle(self._deployment, body, scope, receive, send)
 
@@ -185,7 +185,7 @@ def parse_object(content: bytes) -> Body:
     try:
         body = from_json(content, allow_inf_nan=False, cache_strings="keys")
     except ValueError as error:
-        raise OpenAIError(400, f"The body is not valid JSON: {error}") from None
+        raise OpenAIError(400, f"The body is not valid JSON: {encoding_problem(content) or error}") from None
     if not isinstance(body, dict):
         raise OpenAIError(400, "The body must be a JSON object")
     return body

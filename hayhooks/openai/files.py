@@ -31,6 +31,7 @@ from hayhooks.http.lookup import model_not_served_error, wait_for_deployment
 from hayhooks.http.responses import TextStreamResponse
 from hayhooks.http.stream import Stream
 from hayhooks.kernel.state import Deployment, Snapshot
+from hayhooks.kernel.threads import server_threads
 from hayhooks.observability.log import log
 from hayhooks.observability.request_record import record_error
 from hayhooks.openapi.describe import (
@@ -180,8 +181,8 @@ async def _handle(
         }
         # The content is all of the file in memory: it is read only for a method that takes it.
         if "content" in operation.parameters or (operation.takes_any and "file" not in operation.parameters):
-            arguments["content"] = await file.read()
-            await file.seek(0)
+            arguments["content"] = await server_threads.run(file.file.read)
+            file.file.seek(0)
     else:  # file_id in the path; after, limit, order and purpose of a list in the query
         arguments = {**request.query_params, **request.path_params}
         if "limit" in arguments:

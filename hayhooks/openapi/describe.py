@@ -188,9 +188,10 @@ _VALIDATION_ERROR = object_schema(
             type={"type": "string"},
             loc={"type": "array", "items": {"type": ["string", "integer"]}},
             msg={"type": "string"},
-            input={"description": "The invalid value."},
+            input={"description": "The invalid value, or its beginning; missing if the body is large."},
         ),
     },
+    error_count={"type": "integer", "description": "How many errors there are, if `detail` has only the first ones."},
 )
 
 SHARED: Mapping[str, Schema] = {

@@ -1,0 +1,80 @@
+"""JSON of requests: its encoding, its number of values, and parsing large bodies off the event loop."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import TypeVar
+
+from starlette.types import Receive, Scope
+
+from hayhooks.errors import RefusedError
+from hayhooks.http.body import read_body
+from hayhooks.kernel.threads import server_threads
+
+T = TypeVar("T")
+
+LARGE = 65_536  # bytes of a body from which it is parsed in a thread
+
+_COSTLY = 10  # values that an array, an object or a key counts as: it takes that much more time and memory
+_STRING = re.compile(rb'"(?:[^"\\]+|\\.)*+"?', re.DOTALL)  # to the end of the body if it does not end
+
+
+async def read_json(scope: Scope, receive: Receive, parse: Callable[[bytes], T]) -> T:
+    """Read a whole body and *parse* it; raise RefusedError if it has too many values."""
+    return await parse_json(scope, await read_body(receive), parse)
+
+
+async def parse_json(scope: Scope, body: bytes, parse: Callable[[bytes], T]) -> T:
+    """Call *parse* with *body* as UTF-8; in a thread if it is large."""
+    if len(body) <= LARGE:
+        return parse(_as_utf8(body))
+    return await server_threads.run(_parse_large, body, scope["app"].settings.max_json_values, parse)
+
+
+def encoding_problem(body: bytes) -> str:
+    """Say why *body*, which is not valid JSON, is not text; "" if it is."""
+    try:
+        body.decode(json.detect_encoding(body))
+    except UnicodeDecodeError as error:
+        byte = body[error.start]
+        return (
+            f"JSON must be UTF-8, or UTF-16 or UTF-32; the byte {byte:#04x} at {error.start:,} is not {error.encoding}"
+        )
+    return ""
+
+
+def _as_utf8(body: bytes) -> bytes:
+    """Convert UTF-16 and UTF-32, remove a byte order mark; other bytes stay, and are not valid JSON."""
+    if body[:1] in (b"{", b"[", b"") and b"\0" not in body[:4]:
+        return body
+    encoding = json.detect_encoding(body)
+    if encoding == "utf-8":
+        return body
+    try:
+        return body.decode(encoding).encode()
+    except UnicodeDecodeError:
+        return body
+
+
+def _parse_large(body: bytes, max_values: int, parse: Callable[[bytes], T]) -> T:
+    body = _as_utf8(body)
+    # Parsing holds the interpreter's lock to its end, in this thread too: only the number of values limits its time.
+    if max_values and _values(body) > max_values and _has_more_values(body, max_values):
+        message = f"The JSON has more than {max_values:,} values; an array, an object or a key counts as {_COSTLY}"
+        raise RefusedError(413, f"{message} (HAYHOOKS_MAX_JSON_VALUES)")
+    return parse(body)
+
+
+def _has_more_values(body: bytes, limit: int) -> bool:
+    """Whether *body* has more than *limit* values outside of its strings."""
+    values, end = 0, 0
+    for string in _STRING.finditer(body):
+        values += 1 + _values(body[end : string.start()])
+        if values > limit:
+            return True
+        end = string.end()
+    return values + _values(body[end:]) > limit
+
+
+def _values(text: bytes) -> int:
+    return text.count(b",") + _COSTLY * (text.count(b"[") + text.count(b"{") + text.count(b":"))

@@ -1,0 +1,212 @@
+"""Validation: arguments of requests, with bounded errors.
+
+Pydantic keeps an error for each wrong value, 240 bytes and more, until the whole input has been read: a list of a
+million wrong items would take more memory than the list. So an input is first validated up to the first error in each
+collection. Only if there is one, a second validation counts them all and keeps the first hundred.
+"""
+
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from functools import cached_property
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError, SchemaValidator, core_schema, to_json
+
+from hayhooks.errors import InvalidInputError
+
+_MAX_ERRORS = 100  # in one answer
+_MAX_COUNTED = 1_000_000  # further items are not looked at
+_MAX_REPEATED = 65_536  # bytes of an input from which wrong values are repeated
+_MAX_VALUE = 1_024  # bytes of JSON of one wrong value, and characters of one message
+_MAX_KEY = 100  # characters of one part of a location
+_MAX_DETAILS = 60_000  # bytes of JSON of all errors
+
+_Schema = dict[str, Any]
+
+# Schemas of collections, and where those of their items are.
+_ITEMS: Mapping[str, tuple[str, ...]] = {
+    "list": ("items_schema",),
+    "set": ("items_schema",),
+    "frozenset": ("items_schema",),
+    "deque": ("items_schema",),
+    "tuple": ("items_schema",),
+    "generator": ("items_schema",),
+    "dict": ("keys_schema", "values_schema"),
+}
+# Parts of a schema that are values, even if they look like schemas.
+_VALUES = frozenset({"metadata", "default", "serialization", "expected", "cls", "config", "function"})
+
+
+class Validator:
+    """Validates like *adapter*, and raises InvalidInputError with a bounded number of errors."""
+
+    def __init__(self, adapter: TypeAdapter[dict[str, Any]]) -> None:
+        self._adapter = adapter
+        self._first_errors = _validator(adapter, lambda schema: {**schema, "fail_fast": True})
+
+    @cached_property
+    def _counting(self) -> SchemaValidator:
+        return _validator(self._adapter, _count_items)
+
+    def validate_json(self, body: bytes) -> dict[str, Any]:
+        """Return the keyword arguments in *body*, a JSON object."""
+        try:
+            arguments: dict[str, Any] = self._first_errors.validate_json(body)
+        except ValidationError as raised:
+            first = raised
+        else:
+            return arguments
+        # Outside the handler: the errors must not refer to each other.
+        if first.errors(include_url=False, include_context=False, include_input=False)[0]["type"] == "json_invalid":
+            raise _invalid_input(first, 1)
+        error, count = self._errors(first, lambda validator: validator.validate_json(body))
+        raise _invalid_input(error, count, include_input=len(body) <= _MAX_REPEATED)
+
+    def validate_python(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return *arguments*, read from a form, as the method takes them."""
+        try:
+            validated: dict[str, Any] = self._first_errors.validate_python(arguments)
+        except ValidationError as error:
+            first = error
+        else:
+            return validated
+        raise _invalid_input(*self._errors(first, lambda validator: validator.validate_python(arguments)))
+
+    def accepts(self, arguments: dict[str, Any]) -> bool:
+        """Whether *arguments* are valid."""
+        try:
+            self._first_errors.validate_python(arguments)
+        except ValidationError:
+            return False
+        return True
+
+    def _errors(self, first: ValidationError, validate: Callable[[Any], dict[str, Any]]) -> tuple[ValidationError, int]:
+        """Return the errors to show, and how many there are."""
+        tally = _Tally()
+        token = _tally.set(tally)
+        try:
+            validate(self._counting)
+        except ValidationError as error:
+            if tally.count > _MAX_ERRORS:
+                return error, tally.count + error.error_count() - tally.kept
+        finally:
+            _tally.reset(token)
+        if tally.count > _MAX_ERRORS:  # those of one type of a union, and another type does without its items
+            return first, tally.count
+        try:
+            validate(self._adapter.validator)  # few: with the locations that pydantic gives them
+        except ValidationError as error:
+            return error, error.error_count()
+        return first, first.error_count()
+
+
+class _Tally:
+    """Counts the errors of one validation."""
+
+    __slots__ = ("count", "kept")
+
+    def __init__(self) -> None:
+        self.count = 0  # but for those outside of collections
+        self.kept = 0  # of them: in the ValidationError
+
+
+_tally: ContextVar[_Tally] = ContextVar("hayhooks_validation_errors")
+
+
+def item(value: Any, validate: Callable[[Any], Any]) -> Any:
+    """Validate an item of a collection; above the limit its errors are only counted."""
+    # The name stands in the location of an error inside a union.
+    tally = _tally.get()
+    if tally.count >= _MAX_COUNTED:
+        return None
+    kept_before = tally.kept
+    try:
+        return validate(value)
+    except ValidationError as error:
+        kept_inside = tally.kept - kept_before  # by collections inside of this item
+        new = error.error_count() - kept_inside
+        tally.count += new
+        if tally.kept >= _MAX_ERRORS and not kept_inside:
+            return None
+        tally.kept += new
+        raise
+
+
+def _refuse_extra(fields: tuple[Any, dict[str, Any] | None, Any]) -> tuple[Any, None, Any]:
+    """Raise one error for all fields that a model forbids."""
+    values, extra, names = fields
+    if not extra:
+        return values, None, names
+    if (tally := _tally.get(None)) is not None:
+        tally.count += len(extra) - 1
+    shown = ", ".join(repr(_cut(name, _MAX_KEY)) for name in list(extra)[:10])
+    more = f" and {len(extra) - 10:,} more" if len(extra) > 10 else ""
+    # Braces would be placeholders.
+    raise PydanticCustomError("extra_forbidden", "Extra inputs are not permitted: {names}", {"names": shown + more})
+
+
+def _validator(adapter: TypeAdapter[Any], change: Callable[[_Schema], _Schema]) -> SchemaValidator:
+    """Make a validator like that of *adapter*, with *change* applied to every collection, also inside of models."""
+
+    def changed(schema: Any) -> Any:
+        if isinstance(schema, list | tuple):
+            return type(schema)(map(changed, schema))
+        if not isinstance(schema, dict):
+            return schema
+        schema = {key: part if key in _VALUES else changed(part) for key, part in schema.items()}
+        kind = schema.get("type")  # no text where fields are by name, and one of them has this name
+        if isinstance(kind, str) and kind in _ITEMS:
+            return change(schema)
+        if kind == "model" and schema["schema"]["type"] == "model-fields":
+            fields, config = schema["schema"], schema.get("config", {})
+            if fields.get("extra_behavior", config.get("extra_fields_behavior")) == "forbid":
+                open_fields = {**fields, "extra_behavior": "allow"}
+                return {**schema, "schema": core_schema.no_info_after_validator_function(_refuse_extra, open_fields)}
+        return schema
+
+    return SchemaValidator(changed(adapter.core_schema), _use_prebuilt=False)
+
+
+def _count_items(schema: _Schema) -> _Schema:
+    counted = dict(schema)
+    for key in _ITEMS[schema["type"]]:
+        if isinstance(items := schema.get(key), list):
+            counted[key] = [core_schema.no_info_wrap_validator_function(item, each) for each in items]
+        elif items is not None:
+            counted[key] = core_schema.no_info_wrap_validator_function(item, items)
+    return counted
+
+
+def _invalid_input(error: ValidationError, count: int, *, include_input: bool = False) -> InvalidInputError:
+    details: list[dict[str, Any]] = []
+    size = 0
+    for detail in error.errors(include_url=False, include_context=False, include_input=include_input)[:_MAX_ERRORS]:
+        shown: dict[str, Any] = {
+            **detail,
+            "loc": ["body", *(_cut(part, _MAX_KEY) for part in detail["loc"])],
+            "msg": _cut(detail["msg"], _MAX_VALUE),
+        }
+        if detail["type"] == "json_invalid":
+            shown.pop("input", None)  # that is the whole body, and may not even be text
+        elif include_input:
+            shown["input"] = _short(detail["input"])
+        size += len(to_json(shown, inf_nan_mode="null", fallback=repr)) + 1
+        if size > _MAX_DETAILS and details:
+            break
+        details.append(shown)
+    return InvalidInputError(details, count)
+
+
+def _short(value: Any) -> Any:
+    """Return *value*, or the beginning of its JSON as text."""
+    encoded = to_json(value, inf_nan_mode="null", fallback=repr)
+    if len(encoded) <= _MAX_VALUE:
+        return value
+    return _cut(value if isinstance(value, str) else encoded.decode(), _MAX_VALUE - 30)
+
+
+def _cut(part: Any, longest: int) -> Any:
+    if not isinstance(part, str) or len(part) <= longest:
+        return part
+    return f"{part[:longest]}...({len(part) - longest:,} more)"

@@ -1,0 +1,109 @@
+"""JSON that takes much more to read than to send, and JSON in other encodings than UTF-8."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.attacks.measuring import Attacked
+
+MESSAGES = b'"messages": [{"role": "user", "content": "x"}]'
+
+DENSE: dict[str, bytes] = {
+    "lists": b"[" + b"[]," * 7_000_000 + b"[]]",
+    "objects": b"[" + b"{}," * 7_000_000 + b"{}]",
+    "nested lists": b"[" + b"[[[[[[[[[[]]]]]]]]]]," * 1_000_000 + b"[]]",
+    "keys": b"{" + b'"a":0,' * 3_000_000 + b'"a":0}',
+    "numbers": b"[" + b"0," * 10_000_000 + b"0]",
+    "texts": b"[" + b'"",' * 7_000_000 + b'""]',
+    "open lists": b"[" * 20_000_000,
+    "commas": b"," * 20_000_000,
+}
+
+
+def body_of(path: str, value: bytes) -> bytes:
+    return b'{"anything": ' + value + b"}" if path == "/it/run" else b"{" + MESSAGES + b', "metadata": ' + value + b"}"
+
+
+@pytest.mark.parametrize("kind", DENSE)
+@pytest.mark.parametrize("path", ["/it/run", "/it/chat"])
+def test_json_of_too_many_values_is_413_and_leaves_the_loop_free(attacked: Attacked, path: str, kind: str):
+    cost = attacked.cost(lambda: attacked.client.post(path, content=body_of(path, DENSE[kind])))
+
+    assert cost.result.status_code == 413
+    assert "HAYHOOKS_MAX_JSON_VALUES" in cost.result.json()["detail"]
+    cost.check(megabytes=120)
+
+
+ALLOWED: dict[str, bytes] = {
+    "lists": b"[" + b"[]," * 170_000 + b"[]]",
+    "keys": b"{" + b",".join(b'"%d":0' % number for number in range(170_000)) + b"}",
+    "numbers": b"[" + b"0.125," * 1_900_000 + b"0]",
+}
+
+
+@pytest.mark.parametrize("kind", ALLOWED)
+@pytest.mark.parametrize("path", ["/it/run", "/it/chat"])
+def test_the_largest_json_that_is_read_leaves_the_loop_free(attacked: Attacked, path: str, kind: str):
+    cost = attacked.cost(lambda: attacked.client.post(path, content=body_of(path, ALLOWED[kind])))
+
+    assert cost.result.status_code == 200
+    cost.check(megabytes=600)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[,{:" * 5_000_000,  # no values: they are in a text
+        json.dumps([{"a": 1}] * 1_000_000),
+        '"' * 2_000_000,
+        "\\" * 2_000_000,
+        "x" * 50_000_000,
+    ],
+    ids=["signs", "JSON", "quotes", "backslashes", "long"],
+)
+def test_what_is_inside_of_a_text_is_not_counted(attacked: Attacked, text: str):
+    body = json.dumps({"text": text}).encode()
+    cost = attacked.cost(lambda: attacked.client.post("/it/run", content=body))
+
+    assert cost.result.json() == {"result": [0, len(text)]}
+    cost.check(megabytes=600)
+
+
+@pytest.mark.parametrize("end", [b'"' + b'\\"' * 5_000_000, b'"' + b"\\" * 9_999_999, b'"' * 9_999_999])
+def test_a_text_that_does_not_end_costs_no_more(attacked: Attacked, end: bytes):
+    body = b'{"anything": [' + b"[]," * 500_000 + end
+    cost = attacked.cost(lambda: attacked.client.post("/it/run", content=body))
+
+    assert cost.result.status_code in (413, 422)
+    cost.check(megabytes=600)
+
+
+ENCODINGS = ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("length", [10, 100_000])
+def test_json_in_any_unicode_is_read(attacked: Attacked, encoding: str, length: int):
+    text = "\u20ac\U0001f600" * (length // 2)
+    for path, value in {"/it/run": {"text": text}, "/upload/run": {"text": text}}.items():
+        answer = attacked.client.post(path, content=json.dumps(value, ensure_ascii=False).encode(encoding))
+        assert answer.status_code == 200, answer.text
+    for path in ("/it/chat", "/v1/chat/completions"):
+        chat: dict[str, Any] = {"model": "it", "messages": [{"role": "user", "content": text}]}
+        answer = attacked.client.post(path, content=json.dumps(chat, ensure_ascii=False).encode(encoding))
+        assert answer.json()["choices"][0]["message"]["content"] == "1"
+
+
+@pytest.mark.parametrize(
+    "body",
+    ['{"text": "caf\u00e9"}'.encode("latin-1"), b'\xff\xfe{\x00"\x00\x00\xd8', b"\x00\x00\xfe\xff\x00\x11\x00\x00"],
+    ids=["latin-1", "half a UTF-16", "no UTF-32"],
+)
+def test_json_in_another_encoding_is_told_so(attacked: Attacked, body: bytes):
+    run = attacked.client.post("/it/run", content=body)
+    chat = attacked.client.post("/it/chat", content=body)
+
+    assert (run.status_code, chat.status_code) == (422, 400)
+    assert "JSON must be UTF-8" in run.json()["detail"][0]["msg"]
+    assert "JSON must be UTF-8" in chat.json()["error"]["message"]
