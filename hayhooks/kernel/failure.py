@@ -2,6 +2,7 @@
 
 import importlib
 import linecache
+import re
 import time
 import traceback as tracebacks
 from pathlib import Path
@@ -9,10 +10,12 @@ from pathlib import Path
 from hayhooks.errors import LoadError, Place, safe_str, sendable
 from hayhooks.kernel.import_hints import import_hint
 from hayhooks.kernel.isolation import with_public_names
-from hayhooks.kernel.state import Failure, Revision
+from hayhooks.kernel.state import Failure, Revision, RevisionKind
 
 # Source files whose frames users need not see: hayhooks and the import machinery.
 _INTERNAL = (str(Path(__file__).parent.parent), str(Path(importlib.__file__).parent), "<frozen importlib")
+
+_KEY_MISSING = "None of the following authentication environment variables are set:"  # Haystack's ValueError
 
 
 def failure_of(revision: Revision, error: BaseException) -> Failure:
@@ -24,7 +27,7 @@ def failure_of(revision: Revision, error: BaseException) -> Failure:
             details = tracebacks.TracebackException.from_exception(error)
             _drop_internal_frames(details)
             error = LoadError(
-                reason,
+                f"{reason}{_component(error)}",
                 traceback=with_public_names("".join(details.format())),
                 place=_place(error, str(revision.path)),
                 hint=_hint(error, revision),
@@ -60,7 +63,26 @@ def _place(error: BaseException, folder: str) -> Place | None:
     return None
 
 
+def _component(error: BaseException) -> str:
+    """Return in which of Haystack's components *error* was raised, to end the reason with; "" if in none."""
+    selves = [frame.f_locals.get("self") for frame, _ in tracebacks.walk_tb(error.__traceback__)]
+    components = [this for this in selves if "__haystack_input__" in getattr(this, "__dict__", {})]
+    if not components:
+        return ""
+    innermost = components[-1]
+    name = type(innermost).__name__
+    named = next((each for each in reversed(components) if "__component_name__" in vars(each)), None)  # in a pipeline
+    if named is None:
+        return f", in {name}"
+    place = f"component {named.__component_name__!r}"
+    return f", in {place} ({name})" if named is innermost else f", in {name} in {place}"
+
+
 def _hint(error: BaseException, revision: Revision) -> str:
     if isinstance(error, OSError) and Path(str(error.filename)).name == ".haystack":  # Haystack makes it on import
         return "HAYSTACK_TELEMETRY_ENABLED=false, or HOME=a directory that can be written to"
+    if _KEY_MISSING in (message := safe_str(error)):
+        variables = " or ".join(re.findall(r"'(\w+)'", message.partition(_KEY_MISSING)[2]))
+        otherwise = ", or `warm_up = False` in the wrapper to load it without"
+        return f"set {variables}{'' if revision.kind is RevisionKind.YAML else otherwise}"
     return import_hint(error, revision)

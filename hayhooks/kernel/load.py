@@ -116,11 +116,12 @@ def _load(
             listed = ", ".join(OPERATIONS[:4])
             raise LoadError(f"{type(wrapper).__name__} implements none of {listed}: it could not answer any request")
         operations = {name: inspect_method(method, transport) for name, method in implemented.items()}
-        for warm_up in haystack_hooks.lifecycle_methods(wrapper, "warm_up"):
-            warm_up()
-        if any(operation.on_loop for operation in operations.values()):
-            for warm_up_async in haystack_hooks.lifecycle_methods(wrapper, "warm_up_async"):
-                on_loop(warm_up_async)
+        if wrapper.warm_up is not False:
+            for warm_up in haystack_hooks.lifecycle_methods(wrapper, "warm_up"):
+                warm_up()
+            if any(operation.on_loop for operation in operations.values()):
+                for warm_up_async in haystack_hooks.lifecycle_methods(wrapper, "warm_up_async"):
+                    on_loop(warm_up_async)
         _check(wrapper, options.check_s, on_loop)
     deployment = Deployment(
         revision=revision,

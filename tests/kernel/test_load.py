@@ -282,6 +282,72 @@ def test_pipelines_are_warmed_up_before_they_serve_and_closed_after(server: Live
     eventually(lambda: log.read_text() == "setup warm teardown close ")
 
 
+KEYLESS = """
+from haystack import Pipeline, component
+from haystack.components.agents import Agent
+from haystack.components.generators.chat import OpenAIChatGenerator
+
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    OPTION
+
+    def setup(self):
+        self.pipeline = Pipeline()
+        self.pipeline.add_component("llm", PART)
+
+    def run_api(self):
+        return "no key is needed"
+
+    async def run_chat_completion_async(self, model, messages, body):
+        return await self.pipeline.run_async({"llm": {"messages": "hi"}})
+"""
+
+
+@pytest.mark.parametrize(
+    ("part", "where"),
+    [
+        ("OpenAIChatGenerator()", "component 'llm' (OpenAIChatGenerator)"),
+        ("Agent(chat_generator=OpenAIChatGenerator())", "OpenAIChatGenerator in component 'llm'"),
+    ],
+)
+def test_a_missing_api_key_names_the_component_and_the_variable(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch, part: str, where: str
+):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    keyless = KEYLESS.replace("PART", part)
+    server.write("keyless", keyless.replace("OPTION", ""))
+    error = eventually(lambda: server.state("keyless")["error"], "the failure")
+    assert error.startswith(
+        "ValueError: None of the following authentication environment variables are set: "
+        f"('OPENAI_API_KEY',), in {where}\n"
+    )
+    assert "hint: set OPENAI_API_KEY, or `warm_up = False` in the wrapper to load it without\n" in error
+
+    server.serve("keyless", keyless.replace("OPTION", "warm_up = False"))
+    assert server.run("keyless") == "no key is needed"
+    chat = server.client.post("/keyless/chat", json={"messages": [{"role": "user", "content": "hi"}]})
+    assert (chat.status_code, "OPENAI_API_KEY" in chat.json()["error"]["message"]) == (500, True)
+
+
+def test_a_missing_api_key_of_a_yaml_names_the_variable(server: LiveServer, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    part = "haystack.components.generators.chat.openai.OpenAIChatGenerator"
+    replace(server.root / "keyless.yml", f"components:\n  llm:\n    type: {part}\n    init_parameters: {{}}\n")
+    error = eventually(lambda: server.state("keyless")["error"], "the failure")
+
+    assert "in component 'llm' (OpenAIChatGenerator)\n" in error
+    assert "hint: set OPENAI_API_KEY\n" in error
+
+
+def test_a_wrapper_with_a_method_warm_up_is_warmed_up(server: LiveServer):
+    own = ECHO + "\n    def warm_up(self):\n        raise ValueError('nobody calls it')\n"
+    server.serve("own", own, answer="fine ")
+
+    assert server.run("own", text="x") == "fine x"
+
+
 def test_a_module_reads_the_files_beside_it(server: LiveServer):
     head = "import pkgutil\nfrom importlib import resources\nfrom pathlib import Path\n"
     run = (
