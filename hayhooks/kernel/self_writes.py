@@ -164,6 +164,11 @@ class SelfWrites:
             self._hook_added = True
             sys.addaudithook(self._on_audit_event)
 
+    def forget_in_child(self) -> None:
+        """Record nothing in a forked child, where another thread may have held the lock."""
+        self._lock = threading.RLock()
+        self._listening = False
+
     def uninstall_audit_hook(self) -> None:
         """Stop recording writes."""
         self._listening = False
@@ -194,6 +199,8 @@ class SelfWrites:
 
 
 self_writes = SelfWrites()  # one for the process, as the audit hook
+
+os.register_at_fork(after_in_child=self_writes.forget_in_child)  # for good: Python cannot undo it
 
 
 def is_process_alive(pid: int) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import os
 import queue
 import threading
 import time
@@ -10,6 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from loguru import logger as log
 
@@ -63,6 +65,10 @@ def run_on(loop: asyncio.AbstractEventLoop, function: Callable[[], Awaitable[Any
     return asyncio.run_coroutine_threadsafe(Outcome.awaited(call()), loop).result().unwrap()
 
 
+# All pools: a forked child has none of their threads.
+_pools: "WeakSet[DaemonThreadPool]" = WeakSet()
+
+
 class DaemonThreadPool:
     """Runs at most *limit* jobs at a time in daemon threads, started on demand.
 
@@ -84,6 +90,7 @@ class DaemonThreadPool:
         self._idle = 0  # idle threads minus queued jobs; negative when jobs wait
         self._busy_since: dict[int, float] = {}  # by thread; only with a finite stuck_after_s
         self._closed = False
+        _pools.add(self)
 
     def submit(self, job: Job) -> None:
         """Queue *job*, which must not raise; jobs start in the order of submission."""
@@ -118,6 +125,12 @@ class DaemonThreadPool:
                 self._threads -= 1  # already now: a thread that is about to end must not count towards the limit
             self._idle = min(self._idle, 0)
 
+    def forget_threads(self) -> None:
+        """Begin anew in a forked child: the threads, the jobs and whoever held the lock are its parent's."""
+        self._jobs, self._lock, self._busy_since = queue.SimpleQueue(), threading.Lock(), {}
+        self._threads = self._idle = 0
+        self._closed = False
+
     def _start_threads(self, wanted: int) -> None:
         now = time.monotonic()
         counted = self._threads - sum(now - since > self._stuck_after_s for since in self._busy_since.values())
@@ -127,9 +140,10 @@ class DaemonThreadPool:
             self._idle += 1
 
     def _work(self) -> None:
+        jobs = self._jobs
         while True:
             try:
-                job = self._jobs.get(timeout=self._idle_s)
+                job = jobs.get(timeout=self._idle_s)
             except queue.Empty:
                 with self._lock:
                     if self._idle <= 0:  # a job for this thread has been counted, and is about to be queued
@@ -147,6 +161,8 @@ class DaemonThreadPool:
             except BaseException:  # a fault of ours; the thread, and the count of threads, must survive it
                 log.exception("A job of {} failed", threading.current_thread().name)
             del job  # or its referents would live until the next job
+            if jobs is not self._jobs:  # the job has forked, and returned in the child too: it ends with this thread
+                return
             with self._lock:
                 self._busy_since.pop(threading.get_ident(), None)
                 if self._closed and self._idle >= 0:
@@ -165,6 +181,13 @@ def _settle(future: "Future[T]", function: Callable[[], T]) -> None:
         future.set_exception(error)
         del future  # or the error and the frames of its traceback would be a reference cycle
 
+
+def _forget_threads() -> None:
+    for pool in list(_pools):
+        pool.forget_threads()
+
+
+os.register_at_fork(after_in_child=_forget_threads)  # for good: Python cannot undo it
 
 # For the server's own work, such as drawings and API documents. No wrapper can hand work to these threads; where its
 # classes make them hang, others take their place.

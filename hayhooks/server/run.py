@@ -11,6 +11,7 @@ import uvicorn
 from hayhooks.app import Hayhooks, create_app
 from hayhooks.kernel.static import WrapperFactory
 from hayhooks.server.config import server_options
+from hayhooks.server.forks import ServedPorts
 from hayhooks.server.preflight import check_settings
 from hayhooks.server.protocol import stop_listening
 from hayhooks.settings import Settings
@@ -62,7 +63,14 @@ class Server(uvicorn.Server):
         self.force_exit = self.force_exit or (self.should_exit and sig == signal.SIGINT)
         self.should_exit = True
 
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        """Start as uvicorn does; children that wrappers fork keep none of the sockets."""
+        await super().startup(sockets)
+        if self.started:
+            self._served = ServedPorts(listener for server in self.servers for listener in server.sockets)
+
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Accept queued connections, then shut down as uvicorn does."""
         await stop_listening(self.servers)
         await super().shutdown(sockets)
+        self._served.forget()
