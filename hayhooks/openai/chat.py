@@ -18,8 +18,9 @@ from hayhooks.errors import OpenAIError, safe_str
 from hayhooks.http.json import encode_part, encode_texts
 from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.openai import schemas
+from hayhooks.openai.bridge import CHAT_METHODS, TO_RESPONSES, Body
 from hayhooks.openai.delta import Delta, DeltaAccumulator, PendingCall
-from hayhooks.openai.endpoint import AnswerEncoder, Body, OpenAIEndpoint, check_content, check_stream, parse_object
+from hayhooks.openai.endpoint import AnswerEncoder, OpenAIEndpoint, check_content, check_stream, parse_object
 from hayhooks.openai.normalize import completion_of, plain_texts, to_delta
 
 DONE = b"data: [DONE]\n\n"
@@ -61,7 +62,8 @@ async def handle(deployment: Deployment, body: Body, scope: Scope, receive: Rece
 class ChatCompletionEncoder(AnswerEncoder):
     """Encode one answer as a ``chat.completion`` object, or as its chunks.
 
-    With *include_usage* a stream ends with the token counts, null if they are not known.
+    With *include_usage* a stream ends with the token counts. They are 0 if nobody has counted: clients read them
+    without asking whether they are there.
     """
 
     def __init__(self, model: str, *, include_usage: bool = False) -> None:
@@ -74,7 +76,9 @@ class ChatCompletionEncoder(AnswerEncoder):
     def ready_object(self, item: Any) -> dict[str, Any] | None:
         """Return *item* if it is a whole chat completion, with missing fields added."""
         completion = completion_of(item)
-        return completion and {**self._head("chat.completion"), "usage": None, **completion}
+        if completion is None:
+            return None
+        return {**self._head("chat.completion"), **completion, "usage": completion.get("usage") or _usage({})}
 
     def answer_object(self, deltas: Iterable[Delta]) -> dict[str, Any]:
         """Return the ``chat.completion`` object that *deltas* add up to."""
@@ -157,10 +161,8 @@ def _tool_call(call: PendingCall) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
-def _usage(counts: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _usage(counts: Mapping[str, Any]) -> dict[str, Any]:
     """Name *counts* as chat completions do; some providers use the names of Responses."""
-    if counts is None:
-        return None
     prompt = counts.get("prompt_tokens", counts.get("input_tokens", 0))
     completion = counts.get("completion_tokens", counts.get("output_tokens", 0))
     usage = {
@@ -182,9 +184,10 @@ _CHAT = OpenAIEndpoint(
     short_path="/chat",
     title="chat completions",
     short_name="chat",
-    methods=("run_chat_completion_async", "run_chat_completion"),
+    methods=CHAT_METHODS,
     field="messages",
     argument="messages",
+    bridge=TO_RESPONSES,
     docs=schemas.CHAT,
     parse=parse,
     handle=handle,

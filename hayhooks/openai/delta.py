@@ -104,12 +104,12 @@ class DeltaAccumulator:
         return "tool_calls" if self._calls else "stop"
 
     @property
-    def usage(self) -> dict[str, Any] | None:
-        """Sum of the token counts of all models and steps; None if there are none."""
+    def usage(self) -> dict[str, Any]:
+        """Sum of the token counts of all models and steps; empty if nobody has counted."""
         total: dict[str, Any] = {}
         for usage in self._usages.values():
             total = _sum(total, usage)
-        return total or None
+        return total
 
     def _extend(self, delta: CallDelta, source: tuple[Any, Any] | None) -> None:
         # Some models repeat id and name in every delta, and some give all calls the index 0. So another id or name

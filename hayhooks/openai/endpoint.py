@@ -27,16 +27,17 @@ from hayhooks.http.lookup import model_not_served_error, wait_for_deployment
 from hayhooks.http.request_json import encoding_problem, read_json
 from hayhooks.http.responses import EventStreamResponse, StreamEncoder
 from hayhooks.http.stream import Stream
+from hayhooks.kernel.operations import Operation
 from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.kernel.threads import server_threads
 from hayhooks.observability.log import log
 from hayhooks.observability.request_record import record_error
+from hayhooks.openai.bridge import Body, Bridge
 from hayhooks.openai.delta import Delta
 from hayhooks.openai.normalize import to_delta
 from hayhooks.openai.schemas import docs_by_model, docs_of_pipeline
 from hayhooks.openapi.describe import DocumentedRoute, OperationDocs
 
-Body = dict[str, Any]  # of a request; every field as the client sent it
 Parse = Callable[[bytes], Body]
 Handle = Callable[[Deployment, Body, Scope, Receive, Send], Awaitable[None]]
 
@@ -74,6 +75,7 @@ class OpenAIEndpoint:
     methods: tuple[str, ...]  # of wrappers, the preferred one first
     field: str  # of the body: the messages
     argument: str  # of the method: the messages
+    bridge: Bridge  # to wrappers without the methods
     docs: OperationDocs  # of the path on which the body names the model
     parse: Parse  # checks the body; raises OpenAIError
     handle: Handle
@@ -83,14 +85,15 @@ class OpenAIEndpoint:
 
         def docs() -> OperationDocs:
             deployments = snapshot.deployments.values()
-            models = (deployment.name for deployment in deployments if deployment.operation(*self.methods))
+            methods = (*self.methods, *self.bridge.methods)
+            models = (deployment.name for deployment in deployments if deployment.operation(*methods))
             return docs_by_model(self.docs, next(models, "my_pipeline"))
 
         yield Route(self.path, ModelRoute(self.parse, self.handle), methods=["POST"])
         yield DocumentedRoute(f"/v1{self.path}", ModelRoute(self.parse, self.handle), {"POST": docs})
 
     def deployment_routes(self, deployment: Deployment) -> Iterator[BaseRoute]:
-        """Serve the path of one deployment; 501 if the wrapper has none of the methods."""
+        """Serve the path of one deployment; it is shown if the wrapper has the methods itself."""
         operation = deployment.operation(*self.methods)
         docs = partial(docs_of_pipeline, self.docs, self.short_name, operation) if operation else None
         route = PipelineRoute(deployment, self.parse, self.handle)
@@ -105,26 +108,23 @@ class OpenAIEndpoint:
         scope: Scope,
         receive: Receive,
     ) -> Response:
-        """Call the wrapper's method with *messages*; return the response to send.
+        """Call the wrapper's method with *messages*, or one of the other API; return the response to send.
 
         Raises:
-            OpenAIError: 501 without such a method, 400 for unreadable messages, else 500.
+            OpenAIError: 501 without any such method, 400 for unreadable messages, else 500.
         """
-        operation = deployment.operation(*self.methods)
-        if operation is None:
-            message = f"The pipeline {deployment.name!r} does not implement {self.title} ({' or '.join(self.methods)})"
-            raise OpenAIError(501, message, param="model", code="not_implemented", retry=False)
-        arguments = operation.accepted({"model": deployment.name, self.argument: messages, "body": body})
+        is_streamed = bool(body["stream"])  # read first: the wrapper may change its body
+        operation, messages, arguments = self._call(deployment, body, messages)
         if operation.wants_headers:
             arguments["headers"] = Headers(scope=scope)
 
         async def answer() -> Response:
             result = await invoke(deployment, operation, arguments)
             if isinstance(result, Response):
-                return result
+                return self._passed_through(result, operation)
             stream = result if isinstance(result, Stream) else Stream([result])
             encoder = new_encoder()
-            if not body.get("stream"):
+            if not is_streamed:
                 return JSONBytesResponse(encoder.whole(await collect(stream)))
             try:
                 for item in stream.first[:1]:
@@ -144,6 +144,25 @@ class OpenAIEndpoint:
             record_error(error)
             log.opt(exception=error.__cause__ or error).error("{}: {} failed: {}", deployment.name, self.title, error)
             raise OpenAIError(500, str(error), type="server_error", retry=False) from error
+
+    def _call(
+        self, deployment: Deployment, body: Body, messages: list[Any]
+    ) -> tuple[Operation, list[Any], dict[str, Any]]:
+        """Return the method to call, the messages in its form, and its arguments."""
+        operation, argument = deployment.operation(*self.methods), self.argument
+        if operation is None and (operation := deployment.operation(*self.bridge.methods)):
+            body, argument = self.bridge.translate(body), self.bridge.argument
+            messages = body[self.bridge.field]
+        if operation is None:
+            message = f"The pipeline {deployment.name!r} does not implement {self.title} ({' or '.join(self.methods)})"
+            raise OpenAIError(501, message, param="model", code="not_implemented", retry=False)
+        return operation, messages, operation.accepted({"model": deployment.name, argument: messages, "body": body})
+
+    def _passed_through(self, response: Response, operation: Operation) -> Response:
+        if operation.name not in self.methods and response.status_code < 400:
+            message = f"{operation.name} sends an answer of its own, which cannot become one of {self.title}"
+            raise PipelineError(message, traceback="")
+        return response
 
 
 class ModelRoute:
@@ -204,8 +223,8 @@ def check_content(message: dict[str, Any], param: str) -> None:
 
 
 def check_stream(body: Body) -> None:
-    """Check the types of the fields that ask for a stream."""
-    if not isinstance(body.get("stream"), bool | None):
+    """Check the types of the fields that ask for a stream; ``stream`` is false if the client did not send it."""
+    if not isinstance(body.setdefault("stream", False), bool | None):
         raise OpenAIError(400, "'stream' must be true, false or null", param="stream")
     if not isinstance(body.get("stream_options"), dict | None):
         raise OpenAIError(400, "'stream_options' must be an object or null", param="stream_options")

@@ -9,6 +9,7 @@ from starlette.routing import BaseRoute, Route
 
 from hayhooks.errors import OpenAIError
 from hayhooks.kernel.state import Deployment, Snapshot
+from hayhooks.openai.bridge import CHAT_METHODS, RESPONSE_METHODS
 from hayhooks.openapi.describe import (
     JSON,
     OPENAI,
@@ -21,12 +22,10 @@ from hayhooks.openapi.describe import (
     response_object,
 )
 
-_METHODS = ("run_chat_completion", "run_chat_completion_async", "run_response", "run_response_async")
-
 
 def is_model(deployment: Deployment) -> bool:
     """Whether *deployment* can chat or respond."""
-    return deployment.operation(*_METHODS) is not None
+    return deployment.operation(*CHAT_METHODS, *RESPONSE_METHODS) is not None
 
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:

@@ -19,8 +19,9 @@ from hayhooks.errors import OpenAIError, safe_str
 from hayhooks.http.json import encode_part
 from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.openai import schemas
+from hayhooks.openai.bridge import RESPONSE_METHODS, TO_CHAT, Body
 from hayhooks.openai.delta import Delta, DeltaAccumulator
-from hayhooks.openai.endpoint import AnswerEncoder, Body, OpenAIEndpoint, check_content, check_stream, parse_object
+from hayhooks.openai.endpoint import AnswerEncoder, OpenAIEndpoint, check_content, check_stream, parse_object
 from hayhooks.openai.normalize import response_of, to_delta
 
 
@@ -117,7 +118,9 @@ class ResponsesEncoder(AnswerEncoder):
     def ready_object(self, item: Any) -> dict[str, Any] | None:
         """Return *item* if it is a whole response, with missing fields added."""
         response = response_of(item)
-        return response and {**self._response("completed"), **response}
+        if response is None:
+            return None
+        return {**self._response("completed"), **response, "usage": response.get("usage") or _usage({})}
 
     def answer_object(self, deltas: Iterable[Delta]) -> dict[str, Any]:
         """Return the ``response`` object that *deltas* add up to."""
@@ -246,7 +249,7 @@ class ResponsesEncoder(AnswerEncoder):
             "model": self._model,
             "output": self._output,
             **self._repeated,
-            "usage": _usage(self._accumulator.usage),
+            "usage": _usage(self._accumulator.usage) if status in ("completed", "incomplete") else None,
         }
 
     def _event(self, name: str, /, **fields: Any) -> bytes:
@@ -272,10 +275,8 @@ def _repeated(value: Any, types: type | tuple[type, ...], other: Any) -> Any:
     return value if isinstance(value, types) else other
 
 
-def _usage(counts: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _usage(counts: Mapping[str, Any]) -> dict[str, Any]:
     """Name *counts* as Responses does; most providers name them as chat completions."""
-    if counts is None:
-        return None
     inputs = counts.get("input_tokens", counts.get("prompt_tokens", 0))
     outputs = counts.get("output_tokens", counts.get("completion_tokens", 0))
     input_details = counts.get("input_tokens_details") or counts.get("prompt_tokens_details") or {}
@@ -294,9 +295,10 @@ _RESPONSES = OpenAIEndpoint(
     short_path="/responses",
     title="responses",
     short_name="respond",
-    methods=("run_response_async", "run_response"),
+    methods=RESPONSE_METHODS,
     field="input",
     argument="input_items",
+    bridge=TO_CHAT,
     docs=schemas.RESPONSES,
     parse=parse,
     handle=handle,

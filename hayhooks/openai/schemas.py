@@ -67,7 +67,7 @@ def _answer(kind: str, created: str, token_counts: tuple[str, str], required: li
         **{created: {"type": "integer", "description": "Unix seconds."}},
         model={"type": "string"},
         **fields,
-        usage={"anyOf": [usage, {"type": "null"}]},
+        usage=usage,
     )
 
 

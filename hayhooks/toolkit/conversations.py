@@ -73,6 +73,21 @@ def items_of_messages(messages: Iterable[Any]) -> list[Dict]:
     return items
 
 
+def stored_reference(body: Mapping[str, Any]) -> str | None:
+    """Return the field in the *body* of a response that refers to something stored, None without such a field.
+
+    References to reasoning do not count: an answer can be given without it.
+    """
+    fields = (field for field in ("previous_response_id", "conversation") if body.get(field))
+    items = body["input"] if isinstance(body["input"], list) else []
+    references = (
+        f"input[{index}]"
+        for index, item in enumerate(items)
+        if get(item, "type") == "item_reference" and not str(get(item, "id")).startswith("rs_")
+    )
+    return next(fields, None) or next(references, None)
+
+
 def tool_calls(message: Any) -> Iterator[Dict]:
     """Yield id and function of the calls of an assistant's *message*, also in the form that preceded ``tool_calls``."""
     calls = get(message, "tool_calls")

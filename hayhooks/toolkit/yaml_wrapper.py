@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from hayhooks.toolkit.conversations import messages_of_items
+from hayhooks.errors import InvalidMessagesError
+from hayhooks.toolkit.conversations import messages_of_items, stored_reference
 from hayhooks.toolkit.messages import require_chat_messages, require_user_text
 from hayhooks.toolkit.streaming import async_streaming_generator, streaming_generator
 from hayhooks.toolkit.yaml_pipeline import Interface, build
@@ -99,6 +100,10 @@ def _methods(pipeline: "Pipeline", interface: Interface) -> dict[str, Callable[.
         return run_chat_completion(messages)
 
     def run_response(input_items: list[dict[str, Any]], body: dict[str, Any]) -> Any:
+        if field := stored_reference(body):
+            raise InvalidMessagesError(
+                f"'{field}' refers to a response that is not stored: send the whole conversation"
+            )
         return run_chat_completion(messages_of_items(input_items, body.get("instructions")))
 
     async def run_response_async(input_items: list[dict[str, Any]], body: dict[str, Any]) -> Any:

@@ -17,7 +17,7 @@ from tests.live_server import LiveServer, serving
 WRAPPER = """
 from haystack.dataclasses import ChatMessage
 
-from hayhooks import BasePipelineWrapper, get_last_user_message
+from hayhooks import BasePipelineWrapper, chat_messages_from_openai_response, get_last_user_message
 
 
 class PipelineWrapper(BasePipelineWrapper):
@@ -31,8 +31,15 @@ class PipelineWrapper(BasePipelineWrapper):
 
     async def run_response_async(self, model, input_items, body):
         yield get_last_user_message(input_items) or ""
+        yield str(chat_messages_from_openai_response(input_items, body.get("instructions")))
         yield str(body)
 """
+# By name: with the methods of both APIs, and of each alone.
+WRAPPERS = {
+    "it": WRAPPER,
+    "chats": WRAPPER.replace("def run_response_async", "def unused"),
+    "responds": WRAPPER.replace("def run_chat_completion", "def unused"),
+}
 
 USER = {"role": "user", "content": "a"}
 
@@ -67,11 +74,18 @@ items = st.fixed_dictionaries(
 )
 conversations = st.lists(mostly(items), min_size=1, max_size=3)
 bodies = st.fixed_dictionaries(
-    {"model": mostly(st.just("it")), "messages": mostly(conversations), "input": mostly(conversations | st.text())},
+    {
+        "model": mostly(st.sampled_from(list(WRAPPERS))),
+        "messages": mostly(conversations),
+        "input": mostly(conversations | st.text()),
+    },
     optional={
         "stream": mostly(st.booleans()),
         "stream_options": mostly(st.just({"include_usage": True})),
         "temperature": anything,
+        "instructions": mostly(st.text()),
+        "response_format": anything,
+        "tool_choice": anything,
         "tools": anything,
         "metadata": anything,
         "text": anything,
@@ -84,19 +98,25 @@ bodies = st.fixed_dictionaries(
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     root: Path = tmp_path_factory.mktemp("pipelines")
     with serving(root) as server:
-        server.serve("it", WRAPPER)
+        for name, wrapper in WRAPPERS.items():
+            server.serve(name, wrapper)
         yield server
+
+
+names = st.none() | st.sampled_from(list(WRAPPERS))  # of the deployment whose own path is asked
 
 
 # No deadline, and no example database: neither the machine's speed nor what other runs found may decide.
 @settings(max_examples=250, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-@given(body=mostly(bodies), path=st.sampled_from(["/v1/chat/completions", "/v1/responses"]), own=st.booleans())
-@example(body={"model": "it", "messages": [USER, USER], "stream": True}, path="/v1/chat/completions", own=False)
-@example(body={"model": "it", "input": [USER], "stream": True}, path="/v1/responses", own=True)
+@given(body=mostly(bodies), path=st.sampled_from(["/v1/chat/completions", "/v1/responses"]), own=names)
+@example(body={"model": "it", "messages": [USER, USER], "stream": True}, path="/v1/chat/completions", own=None)
+@example(body={"model": "it", "input": [USER], "stream": True}, path="/v1/responses", own="it")
+@example(body={"model": "responds", "messages": [USER, USER], "stream": True}, path="/v1/chat/completions", own=None)
+@example(body={"model": "chats", "input": [USER], "stream": True}, path="/v1/responses", own=None)
 @pytest.mark.slow
-def test_any_body_gets_a_well_formed_answer_or_error(server: LiveServer, body: Any, path: str, own: bool):
+def test_any_body_gets_a_well_formed_answer_or_error(server: LiveServer, body: Any, path: str, own: str | None):
     if own:
-        path = {"/v1/chat/completions": "/it/chat", "/v1/responses": "/it/responses"}[path]
+        path = {"/v1/chat/completions": f"/{own}/chat", "/v1/responses": f"/{own}/responses"}[path]
     response = server.client.post(path, content=json.dumps(body).encode(), timeout=10)
 
     if response.status_code == 200:

@@ -46,6 +46,7 @@ def content(chunks: list[Any]) -> str:
     return "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
 
 
+NO_COUNTS = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 KINDS = {
     "def returns a string": SYNC + "return 'one two three'",
     "def returns a ChatMessage": SYNC + "return ChatMessage.from_assistant('one two three')",
@@ -78,7 +79,7 @@ def test_every_kind_of_method_answers_whole_and_streamed(server: LiveServer, kin
     (choice,) = whole["choices"]
     assert choice["message"] == {"role": "assistant", "content": "one two three"}
     assert (choice["finish_reason"], choice["index"]) == ("stop", 0)
-    assert (whole["object"], whole["model"], whole["usage"]) == ("chat.completion", "it", None)
+    assert (whole["object"], whole["model"], whole["usage"]) == ("chat.completion", "it", NO_COUNTS)
 
     chunks = events(ask(server, stream=True).text)
     assert content(chunks) == "one two three"
@@ -131,6 +132,20 @@ def test_what_the_client_sends_reaches_the_wrapper_unchanged(server: LiveServer)
     response = server.client.post("/v1/chat/completions", json=body, headers={"Authorization": "Bearer any"})
 
     assert json.loads(response.json()["choices"][0]["message"]["content"]) == body
+
+
+def test_stream_is_in_the_body_whether_the_client_sends_it_or_not(server: LiveServer):
+    serve(server, SYNC + "return json.dumps(body['stream'])")
+
+    assert ask(server).json()["choices"][0]["message"]["content"] == "false"
+    assert ask(server, stream=None).json()["choices"][0]["message"]["content"] == "null"
+    assert content(events(ask(server, stream=True).text)) == "true"
+
+
+def test_a_wrapper_that_changes_its_body_does_not_change_the_kind_of_answer(server: LiveServer):
+    serve(server, SYNC + "del body['stream']\n    return 'a'")
+
+    assert content(events(ask(server, stream=True).text)) == "a"
 
 
 CALLS = """yield StreamingChunk('', index=0, tool_calls=[ToolCallDelta(0, 'add', '{"a": 1, ', 'c1')])
@@ -222,12 +237,16 @@ def test_usage_is_told_where_it_is_asked_for(server: LiveServer):
     assert not any("usage" in chunk for chunk in chunks)
 
 
-def test_usage_that_is_not_known_is_null(server: LiveServer):
-    serve(server, SYNC + "yield 'a'")
+@pytest.mark.parametrize(
+    "answer", ["'a'", "{'content': 'a'}", "{'choices': [{'message': {'content': 'a'}}], 'usage': None}"]
+)
+def test_usage_that_nobody_told_is_zeros(server: LiveServer, answer: str):
+    """Clients read ``usage.total_tokens`` without asking whether there is a usage."""
+    serve(server, SYNC + f"yield {answer}")
 
-    assert ask(server).json()["usage"] is None
+    assert ask(server).json()["usage"] == NO_COUNTS
     last = events(ask(server, stream=True, stream_options={"include_usage": True}).text)[-1]
-    assert (last["choices"], last["usage"]) == ([], None)
+    assert (last["choices"], last["usage"]) == ([], NO_COUNTS)
 
 
 @pytest.mark.parametrize(

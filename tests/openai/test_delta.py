@@ -224,7 +224,7 @@ def usage(prompt: int, completion: int, **more: Any) -> StreamingChunk:
 
 
 def test_usage_is_the_last_of_each_model_and_step_summed_up():
-    assert tally("a").usage is None
+    assert tally("a").usage == {}
     assert tally(usage(1, 1), usage(1, 5)).usage == {
         "prompt_tokens": 1,
         "completion_tokens": 5,

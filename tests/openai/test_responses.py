@@ -133,7 +133,7 @@ def test_input_text_becomes_a_user_message(server: LiveServer):
         (items, items),
     ):
         text = ask(server, input=given, unknown={"x": 1}).json()["output"][0]["content"][0]["text"]
-        assert json.loads(text) == [expected, {"model": "it", "input": given, "unknown": {"x": 1}}]
+        assert json.loads(text) == [expected, {"model": "it", "input": given, "unknown": {"x": 1}, "stream": False}]
 
 
 def test_the_response_repeats_what_was_asked_for(server: LiveServer):
@@ -251,6 +251,16 @@ def test_usage_is_that_of_the_chunks(server: LiveServer, counts: dict[str, Any],
         assert (usage["input_tokens"], usage["output_tokens"], usage["total_tokens"]) == (3, 2, 5)
         assert usage["input_tokens_details"]["cached_tokens"] == details[0]
         assert usage["output_tokens_details"]["reasoning_tokens"] == details[1]
+
+
+def test_usage_that_nobody_told_is_zeros(server: LiveServer):
+    """Clients read ``usage.total_tokens`` without asking whether there is a usage."""
+    serve(server, SYNC + "yield 'a'")
+
+    created, *_, completed = events(server)
+    assert created["response"]["usage"] is None
+    for usage in (whole(server)["usage"], completed["response"]["usage"]):
+        assert (usage["input_tokens"], usage["output_tokens"], usage["total_tokens"]) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(("reason", "told"), [("length", "max_output_tokens"), ("content_filter", "content_filter")])
