@@ -32,7 +32,7 @@ class Bridge:
 def chat_body(body: Body) -> Body:
     """Translate the body of a response to that of a chat completion."""
     if param := stored_reference(body):
-        message = f"'{param}' refers to a response that is not stored: send the whole conversation, with 'store': false"
+        message = f"'{param}' refers to what is not stored here: send the whole conversation, with 'store': false"
         raise OpenAIError(400, message, param=param)
     text, reasoning = _mapping(body.get("text")), _mapping(body.get("reasoning"))
     tools = [nested for tool in _list(body.get("tools")) if (nested := _nested(tool))]

@@ -1,4 +1,4 @@
-"""OpenAI Responses: ``/v1/responses`` and ``/{name}/responses``. None is stored.
+"""OpenAI Responses: ``/v1/responses`` and ``/{name}/responses``. None is stored, but see ``RecentItems``.
 
 routes -> ``parse`` -> ``handle`` -> the wrapper -> ``ResponsesEncoder``. The shapes are those of
 https://platform.openai.com/docs/api-reference/responses, the events those of -streaming there.
@@ -23,6 +23,7 @@ from hayhooks.openai.bridge import RESPONSE_METHODS, TO_CHAT, Body
 from hayhooks.openai.delta import Delta, DeltaAccumulator
 from hayhooks.openai.endpoint import AnswerEncoder, OpenAIEndpoint, check_content, check_stream, parse_object
 from hayhooks.openai.normalize import response_of, to_delta
+from hayhooks.openai.recent_items import RecentItems
 
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
@@ -57,6 +58,8 @@ async def handle(deployment: Deployment, body: Body, scope: Scope, receive: Rece
     items = body["input"]
     if isinstance(items, str):
         items = [{"type": "message", "role": "user", "content": items}]
+    else:
+        body["input"] = items = _RECENT_ITEMS.resolve(items)
     new_encoder = partial(ResponsesEncoder, deployment.name, body)
     response = await _RESPONSES.respond(deployment, body, items, new_encoder, scope, receive)
     await response(scope, receive, send)
@@ -109,6 +112,7 @@ class ResponsesEncoder(AnswerEncoder):
     def __init__(self, model: str, body: Mapping[str, Any]) -> None:
         self._head = {"id": f"resp_{uuid.uuid4().hex}", "object": "response", "created_at": int(time.time())}
         self._model = model
+        self._is_kept = body.get("store") is not False
         self._repeated = {name: _repeated(body.get(name), types, other) for name, types, other in _REPEATED}
         self._output: list[dict[str, Any]] = []  # the items that are complete
         self._open: _Item | None = None
@@ -228,6 +232,8 @@ class ResponsesEncoder(AnswerEncoder):
             ]
         if not calls and not any(item["type"] == "message" for item in self._output):
             events += [*self._begin_item("message"), *self._close("completed")]
+        if self._is_kept:
+            _RECENT_ITEMS.keep(self._output)
         return events
 
     def _position(self, item: _Item) -> dict[str, Any]:
@@ -290,6 +296,7 @@ def _usage(counts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+_RECENT_ITEMS = RecentItems(max_bytes=16 * 2**20)
 _RESPONSES = OpenAIEndpoint(
     path="/responses",
     short_path="/responses",

@@ -102,7 +102,7 @@ def _methods(pipeline: "Pipeline", interface: Interface) -> dict[str, Callable[.
     def run_response(input_items: list[dict[str, Any]], body: dict[str, Any]) -> Any:
         if field := stored_reference(body):
             raise InvalidMessagesError(
-                f"'{field}' refers to a response that is not stored: send the whole conversation"
+                f"'{field}' refers to what is not stored here: send the whole conversation, with 'store': false"
             )
         return run_chat_completion(messages_of_items(input_items, body.get("instructions")))
 

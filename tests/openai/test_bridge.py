@@ -286,6 +286,23 @@ def test_what_refers_to_a_stored_response_is_refused(server: LiveServer, body: d
     assert RESPONSES.ask(server, input=reasoning).status_code == 200
 
 
+@pytest.mark.parametrize("own", [CHAT, RESPONSES], ids=["chat", "responses"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_reference_to_a_recent_item_is_the_item(server: LiveServer, own: Api, stream: bool):
+    """As the AI SDK sends them, unless it is told not to."""
+    serve(server, own, "yield 'An answer' if len(ARGUMENT) == 1 else json.dumps(ARGUMENT[1])")
+    answer = RESPONSES.ask(server, stream=stream)
+    first = json.loads(answer.text.split("data: ")[-1])["response"] if stream else answer.json()
+    reference = {"type": "item_reference", "id": first["output"][0]["id"]}
+    items = [{"role": "user", "content": "x"}, reference, {"role": "user", "content": "y"}]
+    second = RESPONSES.ask(server, input=items).raise_for_status().json()
+
+    assert "An answer" in RESPONSES.text(second)
+    unstored = RESPONSES.ask(server, store=False).json()["output"][0]
+    refused = RESPONSES.ask(server, input=[{"type": "item_reference", "id": unstored["id"]}] * 2)
+    assert refused.status_code == 400 if own is CHAT else unstored["id"] in RESPONSES.text(refused.json())
+
+
 @OTHER
 @pytest.mark.parametrize("stream", [False, True])
 def test_errors_have_the_form_of_the_api_that_was_asked(server: LiveServer, own: Api, asked: Api, stream: bool):
