@@ -15,6 +15,7 @@ import click
 import httpx
 
 from hayhooks.cli.client import NoAnswerError, Server
+from hayhooks.cli.options import refuse_long
 from hayhooks.cli.output import CommandError, note, progress, say_json
 from hayhooks.settings import Settings
 
@@ -41,6 +42,7 @@ class _BrokenOffError(Exception):
 
 def run(settings: Settings, name: str, call: CallOptions) -> int:
     """Call the pipeline *name* and print its result; one that has no ``/run`` is asked in a chat."""
+    refuse_long(name)
     arguments = {}
     for argument in call.arguments:
         key, equals, value = argument.partition("=")

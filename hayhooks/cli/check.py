@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from hayhooks.cli.options import refuse_long
 from hayhooks.cli.output import note, progress, say, say_deployment, say_json
 from hayhooks.settings import Settings
 
@@ -24,6 +25,7 @@ Finding = dict[str, Any]
 
 def check(settings: Settings, path: Path, *, name: str, timeout_s: float, as_json: bool) -> int:
     """Print the result of loading *path* as *name*; return 1 if it does not load."""
+    refuse_long(name)
     with progress(f"Loading {path.name}"):
         finding = check_in_process(settings, path, name=name, timeout_s=timeout_s)
     if as_json:

@@ -12,7 +12,7 @@ import click
 
 from hayhooks.cli import check, copytree
 from hayhooks.cli.client import Server, Unreachable, find_server
-from hayhooks.cli.options import advice
+from hayhooks.cli.options import advice, refuse_long
 from hayhooks.cli.output import CommandError, note, progress, say
 from hayhooks.cli.staging import PendingChange, PipelinesDirectory, StagingDir, reporting_os_errors
 from hayhooks.cli.wait import say_unreachable, show_result, wait_until_loaded, wait_until_released
@@ -62,7 +62,7 @@ def deploy_files(settings: Settings, source: Path, *, name: str, as_link: bool, 
 def deploy_yaml(settings: Settings, source: Path, *, name: str, description: str | None, options: DeployOptions) -> int:
     """Deploy a copy of a YAML file; return 1 if the server cannot load it."""
     source = source.absolute()
-    name = usable_name(name)
+    name = usable_name(name, suffix=".yml")
     directory = PipelinesDirectory(settings.pipelines_dir)
     existing = [path for path in directory.entries(name) if path.suffix in YAML_SUFFIXES]
     target = existing[0] if existing else directory.root / f"{name}.yml"
@@ -86,6 +86,7 @@ def deploy_yaml(settings: Settings, source: Path, *, name: str, description: str
 def undeploy(settings: Settings, name: str, *, purge: bool, timeout_s: float) -> int:
     """Remove a deployment, and wait until the server has released it."""
     _refuse_path(name)
+    refuse_long(name)
     directory = PipelinesDirectory(settings.pipelines_dir)
     directory.clear_abandoned()
     path = _deployed(directory, name)
@@ -108,12 +109,13 @@ def undeploy(settings: Settings, name: str, *, purge: bool, timeout_s: float) ->
     return 0
 
 
-def usable_name(name: str, hint: str = " (-n NAME)") -> str:
-    """Return *name*, or exit with an error that ends in *hint* if it is not valid."""
+def usable_name(name: str, hint: str = " (-n NAME)", *, suffix: str = "") -> str:
+    """Return *name*, or exit with an error that ends in *hint* if no folder, or file with *suffix*, can have it."""
     from hayhooks.endpoints import BUILTIN  # noqa: PLC0415 - imports Starlette, which `undeploy` does not need
     from hayhooks.http.dispatch import reserved_names  # noqa: PLC0415 - as above
 
     _refuse_path(name)
+    refuse_long(name, suffix)
     if name.startswith("_") or is_ignored(name):
         raise click.UsageError(f"The server ignores the name {name!r}: use another name{hint}")
     if name.endswith((*YAML_SUFFIXES, ".py")):

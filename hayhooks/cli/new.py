@@ -17,11 +17,11 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 def new(settings: Settings, name: str, *, template: str, timeout_s: float) -> int:
     """Create a deployment from a template; return 1 if the server cannot load it."""
-    name = usable_name(name, hint="")
+    source = TEMPLATES / template
+    name = usable_name(name, hint="", suffix="" if source.is_dir() else ".yml")
     directory = PipelinesDirectory(settings.pipelines_dir)
     if existing := directory.entries(name):
         raise CommandError(f"{existing[0]} already exists: use another name")
-    source = TEMPLATES / template
     filename = name if source.is_dir() else f"{name}.yml"
     with directory.staging() as staging:
         made = staging.new / filename

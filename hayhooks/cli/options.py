@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from hayhooks.cli.output import CommandError
+
 if TYPE_CHECKING:
     from hayhooks.settings import Settings
+
+_MAX_FILENAME_BYTES = 255  # of every file system that Linux and macOS have
 
 Command = Callable[..., Any]
 
@@ -67,6 +71,13 @@ def advice(command: str, *, with_directory: bool = False) -> str:
     given = [name for name in names if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     options = "".join(f" --{name.replace('_', '-')} {shlex.quote(str(context.params[name]))}" for name in given)
     return f"hayhooks {command}{options}"
+
+
+def refuse_long(name: str, suffix: str = "") -> None:
+    """Exit with an error if no folder, or file with *suffix*, can have this *name*."""
+    size, limit = len(os.fsencode(name)), _MAX_FILENAME_BYTES - len(suffix)
+    if size > limit:
+        raise CommandError(f"The name {name[:20]!r}... has {size} bytes: use one of at most {limit}")
 
 
 def settings_of(options: dict[str, Any]) -> "Settings":

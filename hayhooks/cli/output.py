@@ -25,7 +25,12 @@ class CommandError(click.ClickException):
     """A command that failed: one line, exit status 1."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(_printable(" ".join(message.split())))
+
+
+def _printable(text: str) -> str:
+    """Return *text* with the bytes of file names that are no text as escapes."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def say(*parts: Cell, err: bool = False) -> None:
@@ -34,7 +39,7 @@ def say(*parts: Cell, err: bool = False) -> None:
         part if isinstance(part, str) else click.style(part[0], **_STYLES.get(part[1], {"fg": part[1]}))
         for part in parts
     ]
-    click.echo("".join(styled), err=err, color=False if os.environ.get("NO_COLOR") else None)
+    click.echo(_printable("".join(styled)), err=err, color=False if os.environ.get("NO_COLOR") else None)
 
 
 def note(*parts: Cell) -> None:
@@ -54,7 +59,7 @@ def state_cell(state: str) -> Cell:
 
 def say_json(value: Any) -> None:
     """Print *value* for scripts."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    click.echo(_printable(json.dumps(value, indent=2, ensure_ascii=False)))
 
 
 def say_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
@@ -68,14 +73,18 @@ def say_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
         for column in columns:
             table.add_column(column, overflow="fold")
         for row in rows:
-            table.add_row(*(Text(cell) if isinstance(cell, str) else Text(*cell) for cell in row))
+            table.add_row(*(Text(_printable(text), style) for text, style in map(_styled, row)))
         Console(highlight=False).print(table)
         return
-    lines = [list(columns), *([cell if isinstance(cell, str) else cell[0] for cell in row] for row in rows)]
+    lines = [list(columns), *([_printable(_styled(cell)[0]) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         click.echo("  ".join(cells).rstrip())
+
+
+def _styled(cell: Cell) -> tuple[str, str]:
+    return (cell, "") if isinstance(cell, str) else cell
 
 
 class ProgressBar:

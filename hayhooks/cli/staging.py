@@ -20,6 +20,7 @@ from hayhooks.cli.output import CommandError
 from hayhooks.kernel.discovery import YAML_SUFFIXES, identity_of
 
 _STAGING_PREFIX = ".hayhooks-"
+_MAX_TRASHED_BYTES = 230  # of a name, so that the time and a number fit behind it
 
 
 class PipelinesDirectory:
@@ -61,7 +62,8 @@ class PipelinesDirectory:
         """Move *path* to the trash folder beside the directory; return its new path."""
         root = Path(os.path.realpath(self.root))
         trash = root.parent / f".{root.name}-trash"
-        name = f"{path.name}-{datetime.now().astimezone():%Y%m%dT%H%M%S}"
+        kept = os.fsencode(path.name)[:_MAX_TRASHED_BYTES].decode(errors="ignore")
+        name = f"{kept}-{datetime.now().astimezone():%Y%m%dT%H%M%S}"
         otherwise = f"move {path} away yourself, or delete it with --purge"
         with reporting_os_errors(f"Cannot move it to the trash folder {trash} ({otherwise})"), _held(self.root):
             trash.mkdir(exist_ok=True)
