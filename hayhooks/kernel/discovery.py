@@ -7,7 +7,10 @@ import os
 import re
 import stat
 from collections.abc import Collection
+from functools import lru_cache
 from pathlib import Path
+
+from hayhooks.toolkit.yaml_source import is_meant_as_pipeline
 
 WRAPPER_FILE = "pipeline_wrapper.py"  # makes a folder a deployment
 YAML_SUFFIXES = (".yml", ".yaml")  # make a file a deployment
@@ -59,8 +62,11 @@ def name_problem(name: str, reserved: Collection[str]) -> str:
     return ""
 
 
-def entry_problem(path: Path) -> str | None:
-    """Return the problem of the entry *path*: "" for a deployment, None for other files."""
+def entry_problem(path: Path, *, is_expected: bool = False) -> str | None:
+    """Return the problem of the entry *path*: "" for a deployment, None for other files.
+
+    A YAML file is a deployment if it *is_expected* to be one, or has the components of a pipeline.
+    """
     mode = _mode(path)
     if stat.S_ISDIR(mode):
         wrapper_mode = _mode(f"{path}/{WRAPPER_FILE}")
@@ -70,7 +76,7 @@ def entry_problem(path: Path) -> str | None:
     if not stat.S_ISREG(mode):
         return None
     if path.suffix in YAML_SUFFIXES:
-        return ""
+        return "" if is_expected or _is_pipeline(path) else None
     if path.suffix == ".py":
         try:
             is_meant = b"class PipelineWrapper" in path.read_bytes()
@@ -81,6 +87,20 @@ def entry_problem(path: Path) -> str | None:
     if is_meant:
         return f"{path.name} is a file where a folder should be: move it to {path.stem}/{WRAPPER_FILE}"
     return None
+
+
+def _is_pipeline(path: Path) -> bool:
+    try:
+        status = path.stat()
+        stamp = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        return _is_pipeline_as_of(path, stamp)
+    except OSError:  # the scan reports that
+        return True
+
+
+@lru_cache(maxsize=1_000)
+def _is_pipeline_as_of(path: Path, stamp: tuple[int, ...]) -> bool:
+    return is_meant_as_pipeline(path.read_bytes())
 
 
 def entries_named(root: Path, names: Collection[str]) -> dict[str, Path]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from loguru import logger as log
 
-from hayhooks.kernel.discovery import candidates, identity_of, name_problem, real_path
+from hayhooks.kernel.discovery import YAML_SUFFIXES, candidates, identity_of, name_problem, real_path
 from hayhooks.kernel.self_writes import self_writes
 from hayhooks.kernel.shared_modules import PythonPath, imported_names, named_modules
 from hayhooks.kernel.stat_tree import (
@@ -120,7 +120,8 @@ class Scanner:
         known = self._tracked.keys() | self._other_dirs.keys()
         for name, entries in listing.items():
             if scope.everything or name in scope.names or name in self._pending or name not in known:
-                self._observe(name, [self._root / entry for entry in sorted(entries)], now)
+                paths = [self._root / entry for entry in sorted(entries)]
+                self._observe(name, paths, now, is_asked_for=self._only is not None)
         for name in known - listing.keys():
             self._other_dirs.pop(name, None)
             self._mark_absent(name, now)
@@ -130,7 +131,7 @@ class Scanner:
     def read_one(self, name: str, path: Path, now: float) -> Revision | None:
         """Read *path* as the deployment *name*; None if it is none, or still changing."""
         self._python_path.look()
-        self._observe(name, [path], now)
+        self._observe(name, [path], now, is_asked_for=True)
         tracked = self._tracked.get(name)
         return tracked.revision if tracked and tracked.is_read else None
 
@@ -143,22 +144,20 @@ class Scanner:
         tracked = self._tracked.get(name)
         return tracked.changed_at if tracked else self._scanned_at
 
-    def _observe(self, name: str, paths: Sequence[Path], now: float) -> None:
+    def _observe(self, name: str, paths: Sequence[Path], now: float, *, is_asked_for: bool) -> None:
         """Stat the entries of *name*, and read them once they are stable."""
-        tree = stat_tree(
-            name,
-            paths,
-            f"{paths[0]}: the name {name!r} is taken by a pipeline given in code: rename this one"
-            if name in self._taken
-            else name_problem(name, self._reserved),
-        )
+        tracked = self._tracked.get(name)
+        problem = name_problem(name, self._reserved)
+        if name in self._taken:
+            problem = f"{paths[0]}: the name {name!r} is taken by a pipeline given in code: rename this one"
+        # What was a pipeline is a failure without its components: the last revision keeps serving.
+        known = tracked.tree.path if tracked is not None and tracked.tree.kind is RevisionKind.YAML else None
+        tree = stat_tree(name, paths, problem, expected=paths[0] if is_asked_for and len(paths) == 1 else known)
         if not tree.is_deployment:
-            if self._other_dirs.get(name) != tree.directories:
-                self._other_dirs[name], self._last = tree.directories, None
+            self._remember_other(name, paths, tree.directories)
             self._mark_absent(name, now)
             return
         self._other_dirs.pop(name, None)
-        tracked = self._tracked.get(name)
         if tracked is not None:
             tree = self._with_shared(tree, tracked.imports)
         if tracked is None:
@@ -178,6 +177,15 @@ class Scanner:
             self._read(name, tracked, now)
         if tracked.is_read:
             self._pending.discard(name)
+
+    def _remember_other(self, name: str, paths: Sequence[Path], directories: Directories) -> None:
+        """Keep what must be watched of entries that are not a deployment."""
+        if self._other_dirs.get(name) == directories:
+            return
+        self._other_dirs[name], self._last = directories, None
+        for path in paths:
+            if path.suffix in YAML_SUFFIXES:
+                log.debug("{} is ignored: it has no key `components`, as a pipeline has", path)
 
     def _mark_absent(self, name: str, now: float) -> None:
         tracked = self._tracked.get(name)

@@ -59,9 +59,10 @@ class TreeStat:
         return {path: stamp if is_code(path, self.kind) else None for path, stamp in self.stamps.items()}
 
 
-def stat_tree(name: str, paths: Sequence[Path], name_problem: str) -> TreeStat:
-    """Stat all files of the entries *paths*, which claim *name*."""
-    claims = [(path, problem) for path in paths if (problem := entry_problem(path)) is not None]
+def stat_tree(name: str, paths: Sequence[Path], name_problem: str, expected: Path | None = None) -> TreeStat:
+    """Stat all files of the entries *paths*, which claim *name*; *expected* is a deployment, whatever it contains."""
+    problems = [(path, entry_problem(path, is_expected=path == expected)) for path in paths]
+    claims = [(path, problem) for path, problem in problems if problem is not None]
     if not claims:
         return TreeStat(paths[0], directories=_directories_among(paths), is_deployment=False)
     path, problem = claims[0]

@@ -1,5 +1,6 @@
 """Parse a YAML pipeline and remember line numbers, so that every error names its key and line."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,6 +12,10 @@ from hayhooks.errors import LoadError, Place
 
 _MAX_LINE_CHARACTERS = 200  # of the source line in an error
 _MAX_VALUES = 200_000  # after alias expansion: a few lines of aliases can expand to millions
+
+_MAX_HEAD = 2**20  # bytes, in which a pipeline has its components
+_QUICK_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # its errors do not say enough for people
+_COMPONENTS_KEY = re.compile(rb"""^(\{\s*)?["']?components["']?\s*:""", re.MULTILINE)
 
 _SECTIONS = {
     "components": dict,
@@ -164,6 +169,20 @@ class YamlSource:
             if not isinstance(component.get("init_parameters"), dict | None):
                 message = f"component {name!r}: init_parameters must be {_TYPE_NAMES[dict]}"
                 raise self.error(message, *path, "init_parameters")
+
+
+def is_meant_as_pipeline(content: bytes) -> bool:
+    """Whether the YAML *content* has the key ``components`` at its top level, or one that is misspelled.
+
+    OpenAPI documents have it too, and are none.
+    """
+    try:
+        root = yaml.compose(content[:_MAX_HEAD], Loader=_QUICK_LOADER)
+    except (yaml.YAMLError, ValueError, RecursionError):  # a pipeline in the making, perhaps
+        return _COMPONENTS_KEY.search(content) is not None
+    pairs = root.value if isinstance(root, yaml.MappingNode) else ()
+    keys = {key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode)}
+    return "openapi" not in keys and any(get_close_matches("components", keys, n=1, cutoff=0.85))
 
 
 def closest(name: Any, names: Iterable[str]) -> str:

@@ -75,6 +75,12 @@ def test_dev_serves_one_pipeline_in_yaml_by_its_path(tmp_path):
         assert "  >   13 │   question: promt.question" in lines
 
 
+def test_dev_says_of_a_file_without_components_that_it_is_no_pipeline(tmp_path):
+    replace(tmp_path / "many/compose.yml", "services: {}\n")
+    with started(tmp_path, "dev", "many/compose.yml") as server:
+        server.prints("not a pipeline: expected the key components")
+
+
 def test_dev_refuses_a_file_that_is_none(tmp_path):
     replace(tmp_path / "notes.txt", "")
     done = hayhooks("dev", "notes.txt", cwd=tmp_path)

@@ -1,7 +1,7 @@
 import json
 
 from tests.cli.processes import hayhooks
-from tests.live_server import ECHO
+from tests.live_server import ECHO, replace
 from tests.network import free_port
 
 
@@ -31,6 +31,17 @@ def test_stale_or_failed_is_exit_status_2(server, port, tmp_path):
 
     assert result.returncode == 2
     assert result.stdout.splitlines()[1].endswith(f"ModuleNotFoundError: No module named '{long_name}'")
+
+
+def test_other_yaml_files_are_no_failures(server, port, tmp_path):
+    replace(server.root / "docker-compose.yml", "services: {}\n")
+    replace(server.root / "config.yaml", "debug: true\n")
+    server.serve("echo", answer="1")
+
+    result = hayhooks("status", "--port", port, cwd=tmp_path)
+
+    assert result.returncode == 0
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["name", "echo"]
 
 
 def test_json_is_what_the_server_says(server, port, tmp_path):

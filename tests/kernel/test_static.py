@@ -113,7 +113,7 @@ def test_what_claims_the_name_later_is_a_failure_and_takes_nothing_away(root: Pa
     path = root / ("one/pipeline_wrapper.py" if kind == "folder" else "one.yml")
     with serving(root, app_of(root, {"one": Given})) as server:
         assert server.run("one") == "given"
-        replace(path, "ANSWER = 'folder'\n" + ECHO)
+        replace(path, "ANSWER = 'folder'\n" + ECHO if kind == "folder" else ASK)
         error = eventually(lambda: server.state("one")["error"])
         assert error.endswith("the name 'one' is taken by a pipeline given in code: rename this one")
         assert server.state("one")["state"] == "stale"
@@ -207,7 +207,7 @@ run_app(pipelines={"one": Given}, port=PORT)
 
 @pytest.mark.parametrize("claim", ["one/pipeline_wrapper.py", "one.yml", "one.yaml"])
 def test_a_name_that_the_directory_has_too_stops_the_start_in_one_line(tmp_path: Path, claim: str):
-    replace(tmp_path / "pipelines" / claim, "ANSWER = ''\n" + ECHO)
+    replace(tmp_path / "pipelines" / claim, "ANSWER = ''\n" + ECHO if claim.endswith(".py") else ASK)
     (tmp_path / "script.py").write_text(SCRIPT.replace("PORT", str(free_port())))
     done = subprocess.run(
         [sys.executable, "script.py"],

@@ -96,10 +96,64 @@ def test_hidden_files_drafts_and_leavings_are_none(server: LiveServer, filename:
     assert len(server.status()["deployments"]) == 1
 
 
-def test_a_yaml_that_is_no_pipeline_says_what_one_has(server: LiveServer):
-    replace(server.root / "docker-compose.yml", "services:\n  web:\n    image: nginx\n")
+OTHERS: dict[str, str | bytes] = {
+    "docker-compose.yml": "services:\n  web:\n    image: nginx\n",
+    "config.yaml": "database:\n  components: [a, b]\n",
+    "list.yml": "- 1\n",
+    "empty.yml": "",
+    "many.yml": "kind: Service\n---\nkind: Deployment\n",
+    "openapi.yaml": "openapi: 3.1.0\ncomponents:\n  schemas: {}\n",
+    "action.yml": "name: x\ninputs: {}\noutputs: {}\nruns: {using: composite}\n",
+    "broken.yml": "services: [\n",
+    "tagged.yml": "secret: !vault |\n  abc\n",
+    "latin.yml": b"name: caf\xe9\n",
+}
 
-    assert "not a pipeline: expected the key components" in failure(server, "docker-compose")
+
+def test_a_yaml_without_components_is_ignored_and_logged_once(server: LiveServer, logged: list[str]):
+    for filename, content in OTHERS.items():
+        (server.root / filename).write_bytes(content if isinstance(content, bytes) else content.encode())
+    serve(server, "double.yml", DOUBLE)
+    serve(server, "again.yml", DOUBLE)
+
+    assert [entry["name"] for entry in server.status()["deployments"]] == ["again", "double"]
+    for filename in OTHERS:
+        lines = [line for line in logged if str(server.root / filename) in line]
+        assert lines == [f"DEBUG {server.root / filename} is ignored: it has no key `components`, as a pipeline has"]
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (DOUBLE.replace("components:", "component:"), "not a pipeline: expected the key components"),
+        (DOUBLE.replace("components:", "Components:"), "not a pipeline: expected the key components"),
+        ("components: {\n", "invalid YAML"),
+        ('{"components": {"a": [}}', "invalid YAML"),
+        ("# a comment\n'components' : x\n- y\n", "invalid YAML"),
+    ],
+)
+def test_a_yaml_that_is_meant_as_a_pipeline_is_a_failure(server: LiveServer, content: str, error: str):
+    replace(server.root / "meant.yml", content)
+
+    assert error in failure(server, "meant")
+
+
+def test_a_pipeline_that_loses_its_components_keeps_serving(server: LiveServer):
+    serve(server, "double.yml", DOUBLE)
+    for content in ("", "services: {}\n"):
+        replace(server.root / "double.yml", content)
+        assert "not a pipeline: expected the key components" in failure(server, "double")
+        assert server.run("double", value=3) == {"double": {"value": 6}, "triple": {"value": 6}}
+    serve(server, "double.yml", CHAIN)
+
+
+def test_a_folder_beside_a_yaml_of_its_name_that_is_none_is_served(server: LiveServer):
+    replace(server.root / "chat.yml", "settings: {}\n")
+    server.serve("chat", answer="fine ")
+    replace(server.root / "chat.yml", "settings: {more: 1}\n")
+    server.serve("chat", answer="still fine ")
+
+    assert server.run("chat", text="x") == "still fine x"
 
 
 @pytest.mark.parametrize("name", ["status", "docs"])
