@@ -52,6 +52,9 @@ class Place:
     line: int  # from 1
     source: str  # that line, stripped; "" when it cannot be read
 
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.source}".removesuffix(": ")
+
 
 class StartError(HayhooksError):
     """A setting or an application's argument prevents the start; one line says why."""

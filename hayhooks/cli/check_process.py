@@ -21,6 +21,7 @@ from hayhooks.http.dispatch import build_deployment_routes, reserved_names
 from hayhooks.http.types import HTTP_TYPES
 from hayhooks.kernel.load import load, unload
 from hayhooks.kernel.options import KernelOptions
+from hayhooks.kernel.phases import Phases
 from hayhooks.kernel.process_hooks import ProcessHooks
 from hayhooks.kernel.scan import Scanner
 from hayhooks.kernel.state import Deployment, Failure, Revision
@@ -45,7 +46,7 @@ def main() -> None:
     log.add(lambda entry: warned.append(entry.record["message"]), level="WARNING", format="{message}")
     loop = asyncio.new_event_loop()  # stands for the serving loop
     threading.Thread(target=loop.run_forever, daemon=True).start()
-    on_loop = partial(run_on, loop)
+    on_loop, phases = partial(run_on, loop), Phases()
     ProcessHooks(settings.python_path).install()
     outcome = load(
         _revision(name, Path(path), settings),
@@ -53,11 +54,12 @@ def main() -> None:
         transport=HTTP_TYPES,
         build_routes=partial(build_deployment_routes, plug_ins=BUILTIN),
         on_loop=on_loop,
+        phases=phases,
     )
     with open(int(out), "w", encoding="utf-8") as file:
         file.write(json.dumps({**_finding(outcome), "warnings": warned}) + "\n")
     if isinstance(outcome, Deployment):
-        unload(outcome, on_loop)
+        unload(outcome, on_loop, phases)
     sys.stdout.flush()
     os._exit(0)
 

@@ -108,6 +108,8 @@ def _notes(body: dict[str, Any]) -> Iterator[str]:
     if differing := differing_workers(body):
         listed = ", ".join(f"{worker['pid']}: {worker['revision']}" for worker in differing)
         yield f"The workers do not serve the same revisions ({listed})"
+    for loading in body.get("loading", []):
+        yield f"{loading['name']} {loading['revision']} has been loading for {_age(loading['since'])}: {loading['why']}"
     for retired in body.get("retired", []):
         age = _age(retired["since"])
         yield f"{retired['name']} {retired['revision']} was replaced {age} ago and is still alive: {retired['why']}"

@@ -85,7 +85,8 @@ def _live_status(switch: Switch) -> dict[str, Any]:
             "poll_interval_ms": round(watching.poll_interval_s * 1000),
             "problem": watching.problem or None,
         },
-        "retired": [asdict(retired) for retired in kernel.retirement.living()] if kernel else [],
+        "loading": [asdict(unfinished) for unfinished in kernel.loading()] if kernel else [],
+        "retired": [asdict(unfinished) for unfinished in kernel.retired()] if kernel else [],
     }
 
 
@@ -133,6 +134,13 @@ _SCHEMAS = {
         },
         **_DEPLOYMENT,
     ),
+    "Unfinished": object_schema(
+        ["name", "revision", "since", "why"],
+        name={"type": "string"},
+        revision={"type": "string"},
+        since={"type": "number", "description": "Unix seconds."},
+        why={"type": "string", "description": "What of it runs and at which line, its requests, or what refers to it."},
+    ),
     "ServerStatus": object_schema(
         ["status", "pipelines", "generation", "revision", "deployments"],
         status={"const": "Up!"},
@@ -155,7 +163,12 @@ _SCHEMAS = {
             "items": {"type": "string"},
             "description": "The directories of shared modules.",
         },
-        retired={"type": "array", "items": {"type": "object"}},
+        loading={"type": "array", "items": ref("Unfinished"), "description": "The revisions that are being loaded."},
+        retired={
+            "type": "array",
+            "items": ref("Unfinished"),
+            "description": "Replaced and removed revisions of which something still runs or is in memory.",
+        },
         workers={},
     ),
 }

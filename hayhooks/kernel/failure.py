@@ -1,7 +1,6 @@
 """Failure: the error of a load as text. An exception would keep the modules alive."""
 
 import importlib
-import linecache
 import re
 import time
 import traceback as tracebacks
@@ -10,6 +9,7 @@ from pathlib import Path
 from hayhooks.errors import LoadError, Place, safe_str, sendable
 from hayhooks.kernel.import_hints import import_hint
 from hayhooks.kernel.isolation import with_public_names
+from hayhooks.kernel.places import innermost_place
 from hayhooks.kernel.state import Failure, Revision, RevisionKind
 
 # Source files whose frames users need not see: hayhooks and the import machinery.
@@ -29,7 +29,7 @@ def failure_of(revision: Revision, error: BaseException) -> Failure:
             error = LoadError(
                 f"{reason}{_component(error)}",
                 traceback=with_public_names("".join(details.format())),
-                place=_place(error, str(revision.path)),
+                place=_place(error, revision),
                 hint=_hint(error, revision),
             )
         # The user's own error classes may raise from any attribute: then only the frames can be shown.
@@ -52,15 +52,14 @@ def _drop_internal_frames(traceback: tracebacks.TracebackException) -> None:
             _drop_internal_frames(origin)
 
 
-def _place(error: BaseException, folder: str) -> Place | None:
-    """Return the innermost place in *folder*, or a syntax error's own."""
-    if isinstance(error, SyntaxError) and error.filename and error.filename.startswith(folder):
-        return Place(error.filename, error.lineno or 1, (error.text or "").strip())
-    for frame in reversed(tracebacks.extract_tb(error.__traceback__)):
-        if frame.filename.startswith(folder):
-            linecache.checkcache(frame.filename)
-            return Place(frame.filename, frame.lineno or 1, (frame.line or "").strip())
-    return None
+def _place(error: BaseException, revision: Revision) -> Place | None:
+    """Return the innermost place in the user's code, or a syntax error's own."""
+    if isinstance(error, SyntaxError) and error.filename:
+        place = innermost_place(revision, [(error.filename, error.lineno or 1)])
+        if place is not None:
+            return place
+    frames = reversed(tracebacks.extract_tb(error.__traceback__))
+    return innermost_place(revision, ((frame.filename, frame.lineno or 1) for frame in frames))
 
 
 def _component(error: BaseException) -> str:

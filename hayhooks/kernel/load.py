@@ -32,6 +32,7 @@ from hayhooks.kernel.isolation import (
 )
 from hayhooks.kernel.operations import TransportTypes, inspect_method
 from hayhooks.kernel.options import KernelOptions
+from hayhooks.kernel.phases import Phase, Phases
 from hayhooks.kernel.shared_modules import named_modules
 from hayhooks.kernel.standard_streams import reopen_streams
 from hayhooks.kernel.state import Deployment, DeploymentRuntime, Failure, Revision, RevisionKind
@@ -52,16 +53,18 @@ def load(
     transport: TransportTypes,
     build_routes: BuildRoutes,
     on_loop: OnLoop,
+    phases: Phases,
 ) -> Deployment | Failure:
     """Make a deployment of exactly the bytes that were scanned as *revision*.
 
     An error of *build_routes* makes it a failure too. *on_loop* is for Haystack's async clients and the like.
+    What runs meanwhile is in *phases*.
     """
     if revision.problem:
         return failure_of(revision, LoadError(revision.problem))
     package = open_package(revision, after_import=haystack_hooks.patch_from_dict, helpers=options.threads)
     try:
-        return _load(revision, package, options, transport, build_routes, on_loop)
+        return _load(revision, package, options, transport, build_routes, on_loop, phases)
     # User code may raise anything, SystemExit included; none of it may end the server.
     except BaseException as error:
         failure = failure_of(revision, error)
@@ -73,22 +76,22 @@ def load(
     return failure
 
 
-def unload(deployment: Deployment, on_loop: OnLoop) -> None:
+def unload(deployment: Deployment, on_loop: OnLoop, phases: Phases) -> None:
     """Tear down the wrapper, close its pipelines and forget its modules."""
-    with running_package(deployment.package):
+    revision = deployment.revision
+    with running_package(deployment.package), phases.begin(revision, "teardown()") as running:
         steps: list[tuple[str, Callable[[], Any]]] = [("teardown()", deployment.wrapper.teardown)]
         if any(operation.on_loop for operation in deployment.operations.values()):
             closings = haystack_hooks.lifecycle_methods(deployment.wrapper, "close_async")
-            steps += [("close_async()", partial(on_loop, close)) for close in closings]
+            steps += [("close_async()", partial(_await_phase, close, running, phases, on_loop)) for close in closings]
         steps += [("close()", close) for close in haystack_hooks.lifecycle_methods(deployment.wrapper, "close")]
         for step_name, step in steps:
+            running.enter(step_name)
             try:
                 step()
             # User code may raise anything; the other steps must run all the same.
             except BaseException:
-                log.opt(exception=True).warning(
-                    "{}: {} of revision {} failed", deployment.name, step_name, deployment.revision.id
-                )
+                log.opt(exception=True).warning("{}: {} of revision {} failed", deployment.name, step_name, revision.id)
     deployment.runtime.threads.close()
     haystack_hooks.forget_components(deployment.package)
     close_package(deployment.package)
@@ -101,11 +104,13 @@ def _load(
     transport: TransportTypes,
     build_routes: BuildRoutes,
     on_loop: OnLoop,
+    phases: Phases,
 ) -> Deployment:
     began = time.perf_counter()
-    with running_package(package):
+    with running_package(package), phases.begin(revision, "import") as running:
         haystack_hooks.patch_from_dict()
-        wrapper = _make_wrapper(revision, package)
+        wrapper = _make_wrapper(revision, package, running)
+        running.enter("description of its methods")
         limits = options.limits.of(wrapper)
         implemented = {  # methods that differ from the base class's: the wrapper class or setup has defined them
             name: method
@@ -117,12 +122,15 @@ def _load(
             raise LoadError(f"{type(wrapper).__name__} implements none of {listed}: it could not answer any request")
         operations = {name: inspect_method(method, transport) for name, method in implemented.items()}
         if wrapper.warm_up is not False:
+            running.enter("warm_up()")
             for warm_up in haystack_hooks.lifecycle_methods(wrapper, "warm_up"):
                 warm_up()
             if any(operation.on_loop for operation in operations.values()):
+                running.enter("warm_up_async()")
                 for warm_up_async in haystack_hooks.lifecycle_methods(wrapper, "warm_up_async"):
-                    on_loop(warm_up_async)
-        _check(wrapper, options.check_s, on_loop)
+                    _await_phase(warm_up_async, running, phases, on_loop)
+        running.enter("check()")
+        _check(wrapper, options.check_s, running, phases, on_loop)
     deployment = Deployment(
         revision=revision,
         package=package,
@@ -140,7 +148,7 @@ def _load(
     return replace(deployment, endpoints=build_routes(deployment))
 
 
-def _make_wrapper(revision: Revision, package: str) -> BasePipelineWrapper:
+def _make_wrapper(revision: Revision, package: str, running: Phase) -> BasePipelineWrapper:
     """Make the wrapper of *revision* and run its ``setup``."""
     wrapper: BasePipelineWrapper
     match revision.kind:
@@ -176,6 +184,7 @@ def _make_wrapper(revision: Revision, package: str) -> BasePipelineWrapper:
         raise LoadError(f"setup() of {name} is async: make it a plain method (it runs in a thread of its own)")
     if isinstance(wrapper, YAMLPipelineWrapper) and revision.kind is not RevisionKind.YAML:
         import_public("haystack", haystack_hooks.patch_from_dict)
+    running.enter("setup()")
     wrapper.setup()
     return wrapper
 
@@ -197,7 +206,11 @@ def _wrapper_class(package: str) -> type[BasePipelineWrapper]:
     raise LoadError(f"{module.__file__} has no class {_CLASS}: {hint}")
 
 
-def _check(wrapper: BasePipelineWrapper, timeout_s: float, on_loop: OnLoop) -> None:
+def _await_phase(method: Callable[[], Awaitable[Any]], running: Phase, phases: Phases, on_loop: OnLoop) -> None:
+    on_loop(lambda: phases.await_(running.revision, running.name, method()))
+
+
+def _check(wrapper: BasePipelineWrapper, timeout_s: float, running: Phase, phases: Phases, on_loop: OnLoop) -> None:
     check = wrapper.check
     if type(wrapper).check is BasePipelineWrapper.check:
         return
@@ -207,30 +220,35 @@ def _check(wrapper: BasePipelineWrapper, timeout_s: float, on_loop: OnLoop) -> N
         return
     if inspect.isgeneratorfunction(check) or inspect.isasyncgenfunction(check):
         raise LoadError("check() is a generator, so none of it would run: remove the yield")
+
+    def call() -> Any:
+        with phases.begin(running.revision, "check()"):
+            return check()
+
+    async def await_with_timeout(awaitable: Awaitable[Any]) -> Any:
+        # Not asyncio.timeout, which waits for the end of an awaitable that ignores the cancellation.
+        awaited = phases.await_(running.revision, "check()", awaitable)
+        task = asyncio.create_task(Outcome.awaited(awaited))
+        done, _ = await asyncio.wait({task}, timeout=timeout_s)
+        if not done:
+            task.cancel()
+            raise _check_timeout(timeout_s)
+        return task.result().unwrap()
+
     if inspect.iscoroutinefunction(check):
-        result = on_loop(lambda: _await_with_timeout(check(), timeout_s))
+        result = on_loop(lambda: await_with_timeout(check()))
     else:
-        result = _call_with_timeout(check, timeout_s)
+        result = _call_with_timeout(call, timeout_s)
         if inspect.isawaitable(result):
-            result = on_loop(partial(_await_with_timeout, result, timeout_s))
+            result = on_loop(partial(await_with_timeout, result))
     if result is False:
         raise LoadError("check() returned False: the revision reports that it does not work")
 
 
-async def _await_with_timeout(awaitable: Awaitable[Any], timeout_s: float) -> Any:
-    # Not asyncio.timeout, which waits for the end of an awaitable that ignores the cancellation.
-    task = asyncio.create_task(Outcome.awaited(awaitable))
-    done, _ = await asyncio.wait({task}, timeout=timeout_s)
-    if not done:
-        task.cancel()
-        raise _check_timeout(timeout_s)
-    return task.result().unwrap()
-
-
-def _call_with_timeout(check: Callable[[], Any], timeout_s: float) -> Any:
-    """Call *check* in a thread, which is abandoned after the timeout."""
+def _call_with_timeout(function: Callable[[], Any], timeout_s: float) -> Any:
+    """Call *function* in a thread, which is abandoned after the timeout."""
     outcomes: list[Outcome] = []
-    call = partial(contextvars.copy_context().run, check)
+    call = partial(contextvars.copy_context().run, function)
     thread = threading.Thread(target=lambda: outcomes.append(Outcome.of(call)), name="hayhooks check", daemon=True)
     thread.start()
     thread.join(timeout_s)

@@ -24,6 +24,7 @@ from hayhooks.kernel.isolation import replace_stuck_import
 from hayhooks.kernel.load import BuildRoutes, load, unload
 from hayhooks.kernel.operations import TransportTypes
 from hayhooks.kernel.options import KernelOptions
+from hayhooks.kernel.phases import Phase, Phases
 from hayhooks.kernel.preload import Preloader
 from hayhooks.kernel.retire import Retirement
 from hayhooks.kernel.scan import EVERYTHING, Scanner, ScanResult, ScanScope
@@ -35,6 +36,7 @@ from hayhooks.kernel.state import (
     Revision,
     RevisionKind,
     Snapshot,
+    Unfinished,
     advance,
     changes,
     plan,
@@ -47,6 +49,8 @@ _LOAD_STUCK_AFTER_S = 1.0  # a load that takes longer no longer counts as one of
 _MAX_HOLD_S = 1.0  # a finished load waits no longer than this for its folder to be stable
 _READY_AFTER_S = 30.0  # the server is ready after this long, even if some wrappers are still loading
 _RETRY_AFTER_S = 0.2  # after a fault of ours
+_SLOW_S = 10.0  # a part of a load that takes longer is logged
+_IN_VAIN_S = 3.0  # so is user code that goes on for longer than this though nobody waits for it
 _HOUSEKEEPING_INTERVAL_S = 1.0  # how long a hanging thread may go unnoticed
 _MIN_STOP_S = 1.0  # what the conductor gets to end its turn at the server's stop
 
@@ -96,11 +100,15 @@ class Reconciler:
     ) -> None:
         self.snapshot = Snapshot()
         on_loop = partial(run_on, loop)
-        self.retirement = Retirement(partial(unload, on_loop=on_loop), loop=loop, drain_s=options.drain_s)
+        self._phases = phases = Phases()
+        unload_ = partial(unload, on_loop=on_loop, phases=phases)
+        self.retirement = Retirement(unload_, loop=loop, drain_s=options.drain_s, phases=phases)
         self._root = root
         self._publish = publish
         self._observe = observe
-        self._load = partial(load, options=options, transport=transport, build_routes=build_routes, on_loop=on_loop)
+        self._load = partial(
+            load, options=options, transport=transport, build_routes=build_routes, on_loop=on_loop, phases=phases
+        )
         self._debounce_s = options.debounce_ms / 1000
         self._scanner = Scanner(
             root,
@@ -115,6 +123,7 @@ class Reconciler:
         self.watch = Watch(self._inbox.put, poll_interval_s=options.poll_interval_ms / 1000, events=options.events)
         self._preloader = Preloader(freeze=options.freeze)
         self._loader_threads = DaemonThreadPool("load", _CONCURRENT_LOADS, stuck_after_s=_LOAD_STUCK_AFTER_S)
+        self._reported: set[tuple[Phase, bool]] = set()  # phases that hang, and whether in vain
         self._jobs: dict[str, _LoadJob] = {}  # by name; one that is superseded or cancelled leaves at once
         self._last_scan = ScanResult({}, {}, {}, {}, pending=True, problem="")  # the last one
         self._given = {revision.name: revision for revision in given}
@@ -141,6 +150,41 @@ class Reconciler:
     def found(self, name: str) -> Revision | None:
         """Return the revision of *name* that was read last, deployed or not."""
         return self._last_scan.revisions.get(name)
+
+    def loading(self) -> list[Unfinished]:
+        """List the loads that are not finished, with what runs of each."""
+        return [
+            Unfinished(job.revision.name, job.revision.id, job.since, self._phases.describe(job.revision) or "waits")
+            for job in self._jobs.copy().values()
+            if job.outcome is None
+        ]
+
+    def retired(self) -> list[Unfinished]:
+        """List what is left of replaced and removed revisions, the oldest first."""
+        left = [
+            Unfinished(phase.revision.name, phase.revision.id, phase.since, str(phase))
+            for phase in self._left_behind()
+            if not self.retirement.holds(phase.revision)
+        ]
+        return sorted((*left, *self.retirement.living()), key=lambda retired: retired.since)
+
+    def _left_behind(self) -> list[Phase]:
+        """List the phases that run though nobody waits for them any more."""
+        wanted = [job.revision for job in self._jobs.copy().values() if job.outcome is None]
+        return [phase for phase in self._phases.running() if not any(phase.revision is r for r in wanted)]
+
+    def _report_hanging(self) -> None:
+        """Log once of each phase that takes long, and once if it goes on in vain."""
+        running, left_behind = self._phases.running(), self._left_behind()
+        hanging = {
+            (phase, phase in left_behind)
+            for phase in running
+            if time.time() - phase.since > (_IN_VAIN_S if phase in left_behind else _SLOW_S)
+        }
+        for phase, is_in_vain in hanging - self._reported:
+            what = "is not wanted any more, and still runs" if is_in_vain else "is still being loaded, and runs"
+            log.warning("{}: revision {} {} {}", phase.revision.name, phase.revision.id, what, phase)
+        self._reported = hanging
 
     def stop(self, timeout_s: float) -> None:
         """Stop watching and retire every deployment; wait for *timeout_s* at most."""
@@ -283,6 +327,7 @@ class Reconciler:
             replace_stuck_import()
             server_threads.tick()
             self.retirement.tick()
+            self._report_hanging()
             ticks = self._receive(self._debounce_s if self._last_scan.pending else _HOUSEKEEPING_INTERVAL_S)
             becomes_ready = self._is_late and not self.snapshot.ready
             names = {name for name, job in self._jobs.items() if job.outcome is not None}

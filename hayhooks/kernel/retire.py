@@ -15,7 +15,8 @@ from types import FrameType
 from loguru import logger as log
 
 from hayhooks.errors import DrainedError
-from hayhooks.kernel.state import Deployment, Retired
+from hayhooks.kernel.phases import Phases
+from hayhooks.kernel.state import Deployment, Revision, Unfinished
 from hayhooks.kernel.threads import DaemonThreadPool
 
 _RECANCEL_AFTER_S = 5.0  # a request that goes on after it was cancelled is cancelled again
@@ -44,16 +45,16 @@ class _Drain:
     is_expired: bool = False
     is_tearing_down: bool = False
 
-    def retired(self) -> Retired:
+    def retired(self, phases: Phases) -> Unfinished:
         revision = self.deployment.revision
         if self.is_tearing_down:
-            return Retired(revision.name, revision.id, self.since, "teardown")
+            return Unfinished(revision.name, revision.id, self.since, phases.describe(revision) or "teardown")
         leases = self.deployment.runtime.leases.held
         threads = [lease.thread for lease in leases if lease.thread]
         requests = len(leases) - len(threads)
         parts = [f"{requests} request{'s' * (requests != 1)}"] if requests else []
         parts += [f"{method} in {n} thread{'s' * (n != 1)}" for method, n in sorted(Counter(threads).items())]
-        return Retired(revision.name, revision.id, self.since, ", ".join(parts) or "teardown")
+        return Unfinished(revision.name, revision.id, self.since, ", ".join(parts) or "teardown")
 
 
 @dataclass(slots=True, eq=False)
@@ -61,7 +62,7 @@ class _TornDown:
     """A deployment after its teardown."""
 
     wrapper: "weakref.ref[typing.Any]"
-    retired: Retired  # why: "" until a collection has not freed the wrapper
+    retired: Unfinished  # why: "" until a collection has not freed the wrapper
 
 
 class Retirement:
@@ -71,11 +72,17 @@ class Retirement:
     """
 
     def __init__(
-        self, unload: Callable[[Deployment], None], *, loop: asyncio.AbstractEventLoop, drain_s: float
+        self,
+        unload: Callable[[Deployment], None],
+        *,
+        loop: asyncio.AbstractEventLoop,
+        drain_s: float,
+        phases: Phases,
     ) -> None:
         self._unload = unload
         self._loop = loop
         self._drain_s = drain_s
+        self._phases = phases
         self._threads = DaemonThreadPool("retire", limit=2, stuck_after_s=1.0)
         self._changed = threading.Condition()  # guards all below
         self._drains: list[_Drain] = []
@@ -92,12 +99,17 @@ class Retirement:
         """How many deployments still have requests, or are being torn down."""
         return len(self._drains)
 
-    def living(self) -> list[Retired]:
+    def living(self) -> list[Unfinished]:
         """List the retired deployments that are still in memory, the oldest first."""
         with self._changed:
-            draining = [drain.retired() for drain in self._drains]
+            draining = [drain.retired(self._phases) for drain in self._drains]
             kept = [torn.retired for torn in self._torn_down if torn.retired.why and torn.wrapper() is not None]
         return sorted((*kept, *draining), key=lambda retired: retired.since)
+
+    def holds(self, revision: Revision) -> bool:
+        """Whether a deployment of *revision* still has requests, or is being torn down."""
+        with self._changed:
+            return any(drain.deployment.revision is revision for drain in self._drains)
 
     def add(self, deployments: Iterable[Deployment]) -> None:
         """Tear each of *deployments*, which no router has, down when its last lease ends."""
@@ -116,7 +128,7 @@ class Retirement:
         for drain in expired:
             leases = drain.deployment.runtime.leases.held
             if leases and not drain.is_expired:
-                retired = drain.retired()
+                retired = drain.retired(self._phases)
                 message = "{}: revision {} still has {} after {:g} s: cancelling"
                 log.warning(message, retired.name, retired.revision, retired.why, self._drain_s)
             for lease in leases:
@@ -147,7 +159,7 @@ class Retirement:
 
     def _retire(self, drain: _Drain) -> None:
         drain.is_tearing_down = True
-        retired = replace(drain.retired(), why="")
+        retired = replace(drain.retired(self._phases), why="")
         try:
             self._unload(drain.deployment)
         except Exception:  # a fault of ours; it must not keep the server from stopping

@@ -151,13 +151,13 @@ class Loading:
 
 
 @dataclass(frozen=True, slots=True)
-class Retired:
-    """A deployment that was replaced or removed and is still in memory."""
+class Unfinished:
+    """A revision that is being loaded, or that was replaced or removed and has not gone yet."""
 
     name: str
     revision: str
     since: float  # Unix seconds
-    why: str  # its requests and threads, "teardown", or what refers to it
+    why: str  # what of it runs, and at which line; its requests; or what refers to it
 
 
 @dataclass(frozen=True, slots=True)

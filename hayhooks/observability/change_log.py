@@ -28,7 +28,7 @@ def failure_text(failure: Failure) -> str:
     """Format *failure* for people: reason, place in their code, hint and traceback."""
     lines = [failure.reason]
     if failure.place is not None:
-        lines.append(f"at {failure.place.file}:{failure.place.line}: {failure.place.source}".rstrip(": "))
+        lines.append(f"at {failure.place}")
     if failure.hint:
         lines.append(f"hint: {failure.hint}")
     if failure.traceback:
