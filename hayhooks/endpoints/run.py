@@ -173,11 +173,13 @@ def _docs(deployment: Deployment, operation: Operation, *, name: str = "run", wr
     }
     kinds = by_kind if "anything" in operation.result_kinds else operation.result_kinds
     content = {type_: schema for kind in by_kind if kind in kinds for type_, schema in by_kind[kind].items()}
+    body = _request_content(operation, request_object) if operation.uploads else {JSON: request}
     return OperationDocs(
         name=name,
         summary=operation.summary or f"Run {deployment.name}",
         description=operation.description,
-        body=_request_content(operation, request_object) if operation.uploads else {JSON: request},
+        body=body,
+        encoding=_form_encoding(body[FORM]) if FORM in body else {},
         body_required=bool(request_object.get("required")),
         answers=pipeline_responses(response_object("What the pipeline returns", content), 404, 415, 422),
         schemas=components,
@@ -186,18 +188,43 @@ def _docs(deployment: Deployment, operation: Operation, *, name: str = "run", wr
 
 def _request_content(operation: Operation, schema: Schema) -> dict[str, Schema]:
     """Return the content types for files: a form, and JSON if no file is required."""
-    required = set(schema.get("required", ()))
-    fields, form_fields = schema["properties"], {}
-    for name in operation.uploads:
-        # Forms have no null; and a required list of files cannot be empty in them.
-        field = fields[name]
-        options = [option for option in field.get("anyOf", ()) if option != {"type": "null"}]
-        if len(options) == 1:
-            field = {**{key: value for key, value in field.items() if key not in ("anyOf", "default")}, **options[0]}
-        is_list = name in required and field.get("type") == "array"
-        form_fields[name] = {**field, "minItems": 1} if is_list else field
-    content = {FORM: {**schema, "properties": {**fields, **form_fields}}}
+    required, fields = set(schema.get("required", ())), schema["properties"]
+    form_fields = {name: _form_field(field) for name, field in fields.items()}
+    for name in operation.uploads & required:
+        if form_fields[name].get("type") == "array":
+            form_fields[name]["minItems"] = 1  # forms have no empty list
+    content = {FORM: {**schema, "properties": form_fields}}
     if not operation.uploads & required:
         others = {name: field for name, field in fields.items() if name not in operation.uploads}
         content[JSON] = {**schema, "properties": others}
     return content
+
+
+def _form_field(field: Schema) -> Schema:
+    """Return the schema of a form's *field*. Forms have no null, and API pages send what is given as an example.
+
+    So lists, and texts that may be left out, have an empty example, for which nothing is sent.
+    """
+    options = [option for option in field.get("anyOf", ()) if option != {"type": "null"}]
+    kinds = options or [field]
+    is_list = any(kind.get("type") == "array" for kind in kinds)
+    is_file = any(kind.get("format") == "binary" for kind in kinds)
+    may_be_text = field.get("default", "") is None and any(map(_is_any_text, kinds))
+    if not (is_list or is_file or may_be_text):
+        return field
+    form_field = {key: value for key, value in field.items() if key != "anyOf" and (key, value) != ("default", None)}
+    if options:
+        form_field |= options[0] if len(options) == 1 else {"anyOf": options}
+    return form_field if is_file else {"examples": [[] if is_list else ""], **form_field}
+
+
+def _is_any_text(schema: Schema) -> bool:
+    """Whether *schema* accepts any text, "null" and "" too."""
+    restrictions = ("$ref", "allOf", "anyOf", "const", "enum", "format", "minLength", "oneOf", "pattern")
+    return schema.get("type", "string") == "string" and not any(key in schema for key in restrictions)
+
+
+def _form_encoding(schema: Schema) -> dict[str, Schema]:
+    """Return how a form with *schema* is sent: each item of a list as a field of its own."""
+    lists = [name for name, field in schema["properties"].items() if field.get("type") == "array"]
+    return {name: {"style": "form", "explode": True} for name in lists}

@@ -39,6 +39,7 @@ class OperationDocs:
     parameters: tuple[Schema, ...] = ()
     body: Mapping[str, Schema] = field(default_factory=dict)  # by content type; empty: no body
     body_required: bool = True
+    encoding: Mapping[str, Schema] = field(default_factory=dict)  # of a form's fields
     schemas: Mapping[str, Schema] = field(default_factory=dict)  # the components that the others refer to
     needs_key: bool = True  # where the server has API keys
 
@@ -109,7 +110,9 @@ def _operation(docs: OperationDocs, deployment: str) -> Schema:
     if docs.parameters:
         operation["parameters"] = list(docs.parameters)
     if docs.body:
-        content = {kind: {"schema": schema} for kind, schema in docs.body.items()}
+        content: dict[str, Schema] = {kind: {"schema": schema} for kind, schema in docs.body.items()}
+        if docs.encoding:
+            content[FORM]["encoding"] = dict(docs.encoding)
         operation["requestBody"] = {"required": docs.body_required, "content": content}
     if not docs.needs_key:
         operation["security"] = []

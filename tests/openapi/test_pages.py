@@ -1,6 +1,7 @@
 """``/docs`` and ``/redoc`` in a real browser, which has no internet."""
 
 import asyncio
+import json
 import os
 import re
 import shutil
@@ -125,6 +126,12 @@ async function until(find) {
     await fetch("/pause"); // the browser's clock is a virtual one: a timer would not wait for what takes time
   }
 }
+STEPS
+</script>
+"""
+
+# What a reader does who is asked for a key.
+TYPE_KEYS = """
 async function type(key) {
   const form = await until((page) => page.querySelector("form"));
   told.textContent += form.textContent + "\\n";
@@ -136,8 +143,6 @@ await type("wrong");
 await type("secret");
 await until((page) => page.body.textContent.includes("typed"));
 told.textContent += "shown";
-RUN
-</script>
 """
 
 # What a reader of /docs clicks to call the first operation.
@@ -149,19 +154,84 @@ told.textContent += await until((page) => page.querySelector(".responses-table.l
 """
 
 
+# What a reader does who fills in some fields of a form, and leaves the others as they are.
+FILL_IN = """
+(await until((page) => page.querySelector("[id$=run_it] button"))).click();
+(await until((page) => page.querySelector(".try-out button"))).click();
+const execute = await until((page) => page.querySelector("button.execute"));
+const { File, DataTransfer, Event, FocusEvent, HTMLInputElement } = frame.contentWindow;
+async function fill(name, value) {
+  const row = () => frame.contentDocument.querySelector(`[data-property-name=${name}]`);
+  const inputs = () => [...row().querySelectorAll("input:not([type=checkbox])")];
+  const count = inputs().length;
+  row().querySelector(".json-schema-form-item-add").click();
+  const input = await until(() => inputs()[count]);
+  if (input.type === "file") {
+    const transfer = new DataTransfer();
+    transfer.items.add(new File([value], value));
+    input.files = transfer.files;
+  } else {
+    Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value").set.call(input, value);
+    input.dispatchEvent(new Event("input", { bubbles: true }));
+  }
+  input.dispatchEvent(new Event("change", { bubbles: true }));
+  input.dispatchEvent(new FocusEvent("focusout", { bubbles: true })); // else Swagger waits for more letters
+}
+for (const [name, value] of [["files", "one"], ["files", "two"], ["tags", "a"], ["tags", "b, c"], ["pages", "7"]])
+  await fill(name, value);
+execute.click();
+told.textContent += (await until((page) => page.querySelector(".live-responses-table .highlight-code"))).innerText;
+"""
+
+FORM = """
+from starlette.datastructures import UploadFile
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        pass
+
+    def run_api(self, files: list[UploadFile], tags: list[str] = ["none"], pages: list[int] | None = None,
+                left: list[str] = ["left"], others: list[UploadFile] = [], cover: UploadFile | None = None,
+                options: dict | None = None, name: str | None = None, anything=None):
+        told = [tags, pages, left, options, name or None, anything or None]
+        return [[file.filename for file in files], *told, len(others), cover is None]
+"""
+
+
+def test_a_form_sends_lists_item_by_item_and_nothing_for_what_is_left_as_it_is(
+    browser: str, server: LiveServer, tmp_path: Path
+):
+    server.serve("it", FORM)
+
+    shown, console = driven(browser, server, "docs", FILL_IN, tmp_path)
+
+    answer = re.search(r'\{\s*"result".*\}', shown, re.DOTALL)
+    assert answer is not None, (console, shown[-3000:])
+    expected = [["one", "two"], ["a", "b, c"], [7], ["left"], None, None, None, 0, True]
+    assert json.loads(answer[0]) == {"result": expected}
+
+
+def driven(browser: str, server: LiveServer, page: str, steps: str, tmp_path: Path) -> tuple[str, str]:
+    """What is shown, and what the browser said, after *steps* on *page*."""
+
+    async def pause(request: Request) -> HTMLResponse:
+        await asyncio.sleep(0.02)
+        return HTMLResponse()
+
+    drive = Route("/drive", lambda request: HTMLResponse(DRIVE.replace("PAGE", page).replace("STEPS", steps)))
+    app = Starlette(routes=[drive, Route("/pause", pause), Mount("/", server.app)])
+    with elsewhere() as proxy, also_at(app) as url:
+        return look(browser, f"{url}/drive", tmp_path / "profile", proxy)
+
+
 @pytest.mark.parametrize(("page", "run"), [("docs", TRY_IT_OUT), ("redoc", "")])
 def test_with_keys_a_page_can_be_opened_and_asks_for_one(browser: str, root: Path, tmp_path: Path, page: str, run: str):
-    with serving(root, api_keys=["secret"]) as server, elsewhere() as proxy:
+    with serving(root, api_keys=["secret"]) as server:
         server.client.headers["Authorization"] = "Bearer secret"
         server.serve("typed", TYPED)
-
-        async def pause(request: Request) -> HTMLResponse:
-            await asyncio.sleep(0.02)
-            return HTMLResponse()
-
-        drive = Route("/drive", lambda request: HTMLResponse(DRIVE.replace("PAGE", page).replace("RUN", run)))
-        with also_at(Starlette(routes=[drive, Route("/pause", pause), Mount("/", server.app)])) as url:
-            shown, console = look(browser, f"{url}/drive", tmp_path / "profile", proxy)
+        shown, console = driven(browser, server, page, TYPE_KEYS + run, tmp_path)
 
     assert "This server needs an API key." in shown, console
     assert "The API key is not valid." in shown
