@@ -184,6 +184,9 @@ class Settings(BaseSettings):
     read_timeout: int = Field(
         30, ge=1, description="Seconds to wait for a request's headers, and for more data of its body."
     )
+    write_timeout: int = Field(
+        30, ge=1, description="Seconds after which a client that takes no more data of its response is disconnected."
+    )
     api_keys: Annotated[list[str], NoDecode, BeforeValidator(_parse_keys)] = Field(
         [], repr=False, description="API keys; each request must carry one. An empty list allows every request."
     )

@@ -8,11 +8,36 @@ from typing import Any
 import uvicorn
 
 from hayhooks.observability.log import log
-from hayhooks.server.protocol import MAX_HEAD_BYTES
+from hayhooks.server.protocol import MAX_HEAD_BYTES, StalledClients
 from hayhooks.settings import Settings
 
 # uvicorn versions whose httptools protocol `fast_protocol.py` extends: tests/server/test_protocol.py passes with them.
 FAST_UVICORN_VERSIONS = ("0.53", "0.54")
+
+
+class ServerConfig(uvicorn.Config):
+    """uvicorn's configuration, with a limit on TLS handshakes: *timeout_keep_alive*, which is ``read_timeout``."""
+
+    def get_loop_factory(self) -> Callable[[], asyncio.AbstractEventLoop] | None:
+        """Return what makes the event loop."""
+        factory = super().get_loop_factory()
+        return partial(_tls_loop, factory, self.timeout_keep_alive) if self.is_ssl else factory
+
+
+def _tls_loop(
+    factory: Callable[[], asyncio.AbstractEventLoop] | None, handshake_timeout_s: float
+) -> asyncio.AbstractEventLoop:
+    # uvicorn has no option for it, and its workers make their servers themselves.
+    loop = (factory or asyncio.new_event_loop)()
+    create_server: Any = loop.create_server
+
+    def create_server_with_limit(*args: Any, ssl: Any = None, **options: Any) -> Any:
+        if ssl is not None:
+            options.setdefault("ssl_handshake_timeout", handshake_timeout_s)
+        return create_server(*args, ssl=ssl, **options)
+
+    loop.create_server = create_server_with_limit  # type: ignore[method-assign]
+    return loop
 
 
 def server_options(settings: Settings) -> dict[str, Any]:
@@ -35,11 +60,16 @@ def server_options(settings: Settings) -> dict[str, Any]:
 
 
 def _http_protocol(settings: Settings) -> Callable[..., asyncio.Protocol]:
-    version = uvicorn.__version__
+    version, stalled_clients = uvicorn.__version__, StalledClients(settings.write_timeout)
     if settings.fast_protocol and version.rpartition(".")[0] in FAST_UVICORN_VERSIONS:
         from hayhooks.server.fast_protocol import FastHttpProtocol, PendingHeads  # noqa: PLC0415 - only these versions
 
-        return partial(FastHttpProtocol, read_timeout_s=settings.read_timeout, pending_heads=PendingHeads())
+        return partial(
+            FastHttpProtocol,
+            read_timeout_s=settings.read_timeout,
+            pending_heads=PendingHeads(),
+            stalled_clients=stalled_clients,
+        )
     if settings.fast_protocol:
         log.warning(
             "uvicorn {} is not among the versions of the fast HTTP protocol ({}): serving with uvicorn's h11 protocol. "
@@ -50,7 +80,7 @@ def _http_protocol(settings: Settings) -> Callable[..., asyncio.Protocol]:
         )
     from hayhooks.server.plain_protocol import PlainHttpProtocol  # noqa: PLC0415 - row start: 12 ms, rarely used
 
-    return PlainHttpProtocol
+    return partial(PlainHttpProtocol, stalled_clients=stalled_clients)
 
 
 def _websocket_protocol(**context: Any) -> asyncio.Protocol:

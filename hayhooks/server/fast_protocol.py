@@ -6,10 +6,12 @@ writes head and body apart, tests every header, and sets a timer after every res
 """
 
 import asyncio
+from collections import deque
 from typing import Any, ClassVar
 from urllib.parse import unquote
 
 import httptools
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import (
     HEADER_RE,
     HEADER_VALUE_RE,
@@ -24,6 +26,10 @@ Headers = list[tuple[bytes, bytes]]
 
 _MAX_HEADERS = 256
 
+# The parser takes data in slices of this size. A slice that ends a request may hold many more of a few bytes, and each
+# of them takes some kilobytes.
+_MAX_SLICE_BYTES = 2048
+
 # A client that sends a long body reads no response before its end, and finds none if it is cut off. After the response
 # up to this many bytes of the body are discarded.
 _MAX_DISCARDED_BYTES = 16 * 1024 * 1024
@@ -35,25 +41,43 @@ _MAX_CACHED_LINE_BYTES = 200  # a wrapper may send back what a client chose
 _MAX_COPIED_BYTES = 64 * 1024  # a larger body is written by itself, not joined with its head
 
 
-class _HeadTooLargeError(Exception):
-    """Ends the parsing of a request."""
+class _RequestRefusedError(Exception):
+    """Ends the parsing of a request, with the status and message of the response."""
+
+
+class _Trailers:
+    """Drops the trailers of a chunked body, where the parser's callback appends headers."""
+
+    def append(self, header: tuple[bytes, bytes]) -> None:
+        pass
+
+
+_TRAILERS: Any = _Trailers()
 
 
 class FastHttpProtocol(GracefulClose, HttpToolsProtocol):
     """One client connection; the server's connections share *pending_heads*.
 
     *read_timeout_s* limits the wait for a request's headers, from the connection or the previous response on.
+    While a response is due, nothing that follows its request is parsed, and at most one piece of it is read.
     """
+
+    cycle: Any  # of the request parsed last; None before the first one
+    headers: Any  # _TRAILERS after a head is complete
+    parser: Any  # None after the connection is lost or became a websocket
+    pipeline: "deque[tuple[_Cycle, Any]]"  # type: ignore[assignment]  # requests in one slice with that before them
 
     def __init__(self, *args: Any, read_timeout_s: float, pending_heads: "PendingHeads", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._read_timeout_s = read_timeout_s
         self._pending_heads = pending_heads
+        self._running: _Cycle | None = None  # the request whose response comes next
+        self._ahead = b""  # unparsed
+        self._refusal: tuple[int, str] | None = None  # of a request that waits for the responses before it
         self._waiting_since: float | None = None  # for request headers; None while a request is in progress
-        self._received_bytes = 0  # since then
-        self._discarding = False  # they begin with the rest of a body that nobody reads
+        self._parsed_bytes = 0  # in a row that were no body: of headers, trailers, chunk sizes
+        self._discarded_bytes = 0  # of a body that nobody reads
         self._timer: asyncio.TimerHandle | None = None
-        self._refusal: tuple[int, str] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the connection's one timer."""
@@ -62,33 +86,46 @@ class FastHttpProtocol(GracefulClose, HttpToolsProtocol):
         self._timer = self.loop.call_later(self._read_timeout_s, self._check_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timer."""
+        """Stop the timer, and tell the application."""
         self._stop_timer()
+        self._disconnect_running()
+        self.pipeline.clear()
+        self._ahead = b""
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self, *event: Any) -> None:
         """Stop the timer: the websocket protocol has its own."""
         self._stop_timer()
+        self.parser = None
         super().handle_websocket_upgrade(*event)
 
     def data_received(self, data: bytes) -> None:
-        """Parse *data*; limit the bytes before a request's headers are complete."""
-        self._received_bytes += len(data)
-        super().data_received(data)
-        limit = _MAX_DISCARDED_BYTES if self._discarding else MAX_HEAD_BYTES
-        if self._waiting_since is not None and self._received_bytes > limit:
-            self._close(431, f"Request headers too large: more than {MAX_HEAD_BYTES:,} bytes")
+        """Parse *data*, or keep it for after the response that is due."""
+        if self._ahead or self._is_response_due():
+            self._hold(data)
+        elif len(data) <= _MAX_SLICE_BYTES:
+            self._parse(data)
+        else:
+            self._parse_in_slices(data)
+        if self._closing and self.cycle is not None:
+            self.end_keep_alive()
+
+    def end_keep_alive(self) -> None:
+        """Close the connection after the last request that has been read, whose response says so."""
+        if not self._ahead:
+            super().end_keep_alive()
 
     def on_headers_complete(self) -> None:
         """Start the request: uvicorn's method, with our limits and our cycle."""
         self._check_head()
+        self._parsed_bytes = 0
         self._waiting_since = None
         scope, http_version = self.scope, self.parser.get_http_version()
         scope["method"] = self.parser.get_method().decode("ascii")
         if http_version != "1.1":
             scope["http_version"] = http_version
-        if self.parser.should_upgrade() and self._should_upgrade():
-            return
+        if self.parser.should_upgrade():
+            return  # _on_upgrade goes on
         url = httptools.parse_url(self.url)
         path = url.path.decode("ascii")
         scope["path"] = self.root_path + (unquote(path) if "%" in path else path)
@@ -110,44 +147,167 @@ class FastHttpProtocol(GracefulClose, HttpToolsProtocol):
         )
         cycle.pending_heads = self._pending_heads
         self.scope = NO_SCOPE
+        self.headers = _TRAILERS
         if previous is None or previous.response_complete:
+            self._running = cycle
             self._start_asgi_task(cycle, self.app)
-        else:  # pipelined
-            self.flow.pause_reading()
+        else:  # pipelined, in one slice with the request before it
             self.pipeline.appendleft((cycle, self.app))
 
-    def on_response_complete(self) -> None:
-        """Start a pipelined request, or wait for the next one's headers."""
-        discarding = self.cycle.more_body
-        if self.pipeline:
-            self.outside_request.run(super().on_response_complete)
-        else:  # without uvicorn's keep-alive timer: ours runs
-            self.server_state.total_requests += 1
-            if self.flow.read_paused and not self.transport.is_closing():
-                self.outside_request.run(self.flow.resume_reading)
-        if self.cycle.response_complete:
-            self._waiting_since = self.loop.time()
-            self._received_bytes, self._discarding = 0, discarding
+    def on_body(self, body: bytes) -> None:
+        """Give *body* to the request, or discard it after the response."""
+        self._parsed_bytes = 0
+        cycle = self.cycle
+        if cycle.response_complete:
+            self._discarded_bytes += len(body)
+            if self._discarded_bytes > _MAX_DISCARDED_BYTES:
+                self.transport.close()
+            return
+        cycle.body += body
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.message_event.set()
 
-    def send_400_response(self, msg: str) -> None:
-        """Refuse a request that is malformed or too large."""
-        if self._refusal is None:
-            super().send_400_response(msg)
-        else:
+    def on_message_complete(self) -> None:
+        """End the request's body."""
+        self._parsed_bytes = 0
+        cycle = self.cycle
+        if cycle is not None and cycle.more_body:  # else it is an upgrade, which has no cycle
+            cycle.more_body = False
+            cycle.message_event.set()
+
+    def on_response_complete(self) -> None:
+        """Start the request that has been read ahead, or wait for the next one's headers."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if not self.pipeline:
+            self._waiting_since = self.loop.time()
+            self._discarded_bytes = 0
+        if self.pipeline or self.flow.read_paused:
+            self.outside_request.run(self._read_on)
+
+    def _read_on(self) -> None:
+        """Go on with what was held or pipelined while a response was due."""
+        if self.pipeline:
+            self._running, app = self.pipeline.pop()
+            self._start_asgi_task(self._running, app)
+            if self._is_response_due():
+                return
+        elif self._refusal is not None:
             self.respond_and_close(*self._refusal)
+            return
+        self.flow.release()
+        if self._ahead:
+            ahead, self._ahead = self._ahead, b""
+            self.data_received(ahead)
+            if self._closing:
+                self.shutdown()
+
+    def _parse_in_slices(self, data: bytes) -> None:
+        """Parse *data* up to the end of a request, but for a slice: small requests take much memory."""
+        view = memoryview(data)
+        while view and self.parser is not None and not self.transport.is_closing():
+            if self._ahead or self._is_response_due():
+                self._hold(view)
+                return
+            self._parse(view[:_MAX_SLICE_BYTES])
+            view = view[_MAX_SLICE_BYTES:]
+
+    def _parse(self, data: bytes | memoryview) -> None:
+        self._parsed_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+            if self._parsed_bytes > _MAX_SLICE_BYTES:
+                self._check_unfinished()
+        except httptools.HttpParserUpgrade as upgrade:
+            self._on_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            refused = error.__context__
+            if isinstance(refused, _RequestRefusedError):
+                self._refuse(*refused.args)
+            else:
+                self._refuse(400, f"Invalid HTTP request: {error}")
+        except _RequestRefusedError as refused:
+            self._refuse(*refused.args)
 
     def _check_head(self) -> None:
-        if self._received_bytes > MAX_HEAD_BYTES:  # the body may be part of it
+        """Refuse a complete head that is too large."""
+        if self._parsed_bytes > MAX_HEAD_BYTES:  # a part of the body may be among them
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if size > MAX_HEAD_BYTES:
-                self._refusal = (
-                    431,
-                    f"Request headers too large: {size:,} bytes; at most {MAX_HEAD_BYTES:,} are allowed",
-                )
-                raise _HeadTooLargeError
+                message = f"Request headers too large: {size:,} bytes; at most {MAX_HEAD_BYTES:,} are allowed"
+                raise _RequestRefusedError(431, message)
         if len(self.headers) > _MAX_HEADERS:
-            self._refusal = 431, f"Too many request headers: {len(self.headers):,}; at most {_MAX_HEADERS} are allowed"
-            raise _HeadTooLargeError
+            message = f"Too many request headers: {len(self.headers):,}; at most {_MAX_HEADERS} are allowed"
+            raise _RequestRefusedError(431, message)
+
+    def _check_unfinished(self) -> None:
+        """Refuse a head, trailers or a chunk's size that are too large before they are complete."""
+        if self._parsed_bytes > MAX_HEAD_BYTES:
+            raise _RequestRefusedError(431, f"Request headers too large: more than {MAX_HEAD_BYTES:,} bytes")
+        if self._is_in_head():
+            self._check_head()
+
+    def _on_upgrade(self, rest: bytes | memoryview) -> None:
+        """Go on after a head with ``Upgrade``, after which the parser expects no body; *rest* came after it."""
+        headers, websocket = self.headers, self._should_upgrade()
+        if self.scope["method"] == "CONNECT":
+            self._refuse(501, "CONNECT is not supported")
+        elif websocket and not self._is_response_due():
+            self.handle_websocket_upgrade()
+        else:
+            kept = [header for header in headers if websocket or header[0] != b"upgrade"]
+            line = b"%b %b HTTP/%b\r\n" % (
+                self.scope["method"].encode(),
+                self.url,
+                self.scope["http_version"].encode(),
+            )
+            head = b"".join([line, *(b"%b: %b\r\n" % header for header in kept), b"\r\n"])
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+            if websocket:
+                self._hold(head + rest)
+                return
+            self._parse(head)
+            if self.parser is not None and not self.transport.is_closing():
+                self.cycle.scope["headers"] = headers
+                self._parse(rest)
+
+    def _refuse(self, status: int, message: str) -> None:
+        """Respond with an error after the responses that are due, and close the connection."""
+        running = self._running
+        if self.transport.is_closing():
+            return
+        if self._is_response_due():
+            if self.pipeline and self.cycle.more_body:  # it is this one that is refused
+                self.pipeline.popleft()
+            self._refusal = status, message
+            self.flow.hold()
+            return
+        if running is not None and running.response_started and not running.response_complete:
+            self.transport.close()  # only a cut connection tells the client
+        else:
+            self.respond_and_close(status, message)
+        self._disconnect_running()
+
+    def _hold(self, data: bytes | memoryview) -> None:
+        self._ahead += data
+        self.flow.hold()
+
+    def _is_response_due(self) -> bool:
+        """Tell whether a whole request has been parsed whose response is not complete."""
+        running = self._running
+        return running is not None and not running.more_body and not running.response_complete
+
+    def _is_in_head(self) -> bool:
+        return self.headers is not None and self.headers is not _TRAILERS
+
+    def _disconnect_running(self) -> None:
+        running = self._running
+        if running is not None and not running.response_complete:
+            running.disconnected = True
+            running.message_event.set()
 
     def _check_timeout(self) -> None:
         wait_s = self._read_timeout_s
@@ -155,18 +315,15 @@ class FastHttpProtocol(GracefulClose, HttpToolsProtocol):
             wait_s += self._waiting_since - self.loop.time()
         if wait_s > 0:
             self._timer = self.loop.call_later(wait_s, self._check_timeout)
-            return
-        self._close(408, f"Request headers were not complete within {self._read_timeout_s:g} s (HAYHOOKS_READ_TIMEOUT)")
+        elif self._is_in_head():
+            message = f"Request headers were not complete within {self._read_timeout_s:g} s (HAYHOOKS_READ_TIMEOUT)"
+            self._refuse(408, message)
+        else:
+            self.transport.close()  # nobody waits for a response
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-
-    def _close(self, status: int, message: str) -> None:
-        if self._discarding or not self._received_bytes:
-            self.transport.close()  # nobody waits for a response
-        elif not self.transport.is_closing():
-            self.respond_and_close(status, message)
 
 
 class PendingHeads:
@@ -194,6 +351,7 @@ class _Cycle(RequestResponseCycle):
     """One request and its response: one write for head and body, cached header lines."""
 
     pending_heads: PendingHeads
+    _all_sent = False
     _head = b""  # held back for the body; only if its length is known
     _lines: ClassVar[dict[tuple[bytes, bytes], bytes]] = {}  # of headers that have passed the tests
     _server_lines: ClassVar[tuple[Headers, bytes]] = ([], b"")  # uvicorn's own headers change once a second
@@ -204,13 +362,25 @@ class _Cycle(RequestResponseCycle):
         if self.disconnected:
             return
         expected = "http.response.body" if self.response_started else "http.response.start"
-        if message["type"] != expected or self.response_complete:
-            wanted = "nothing more" if self.response_complete else repr(expected)
+        if message["type"] != expected or self._all_sent:
+            wanted = "nothing more" if self._all_sent else repr(expected)
             raise RuntimeError(f"ASGI message {message['type']!r} sent where the server expects {wanted}")
-        if self.response_started:
-            self._write_body(message.get("body", b""), more=message.get("more_body", False))
-        else:
+        if not self.response_started:
             self._start(message["status"], message.get("headers", ()))
+            return
+        more = message.get("more_body", False)
+        self._write_body(message.get("body", b""), more=more)
+        if more:
+            return
+        self._all_sent = True
+        if self.flow.write_paused:  # a request lasts to its last byte
+            await self.flow.drain()
+        self.response_complete = True
+        self.scope = NO_SCOPE
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
 
     def flush(self) -> None:
         head, self._head = self._head, b""
@@ -285,13 +455,5 @@ class _Cycle(RequestResponseCycle):
             self.transport.write(head)
             head = b""
         self.transport.write(head + body)
-        if more:
-            return
-        if self.expected_content_length:
+        if self.expected_content_length and not more:
             raise RuntimeError("The response's content is shorter than its Content-Length")
-        self.response_complete = True
-        self.scope = NO_SCOPE
-        self.message_event.set()
-        if not self.keep_alive:
-            self.transport.close()
-        self.on_response()

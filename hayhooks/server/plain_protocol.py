@@ -1,12 +1,37 @@
-"""The plain HTTP protocol: uvicorn's h11 protocol with a graceful close."""
+"""The plain HTTP protocol: uvicorn's h11 protocol with a graceful and a forced close."""
 
+import asyncio
+from typing import Any
+
+import h11
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from hayhooks.server.protocol import NO_SCOPE, GracefulClose
+from hayhooks.server.protocol import NO_SCOPE, Flow, GracefulClose
 
 
 class PlainHttpProtocol(GracefulClose, H11Protocol):
-    """uvicorn's h11 protocol, which limits request heads and ignores unknown upgrades."""
+    """uvicorn's h11 protocol, which limits the bytes of request heads and trailers and ignores unknown upgrades."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection."""
+        super().connection_made(transport)
+        self.app: Any = _DrainAtEnd(self.app, self.flow)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse *data*, or keep it for after the response that is due."""
+        super().data_received(data)
+        if self.conn.their_state is h11.DONE and self.conn.trailing_data[0]:
+            self.flow.hold()
+
+    def on_response_complete(self) -> None:
+        """Start the request that has been read ahead, or wait for the next one."""
+        self.scope = self.cycle.scope = NO_SCOPE
+        self.outside_request.run(self._read_on)
+
+    def _read_on(self) -> None:
+        self.flow.release()
+        super().on_response_complete()
 
     def end_keep_alive(self) -> None:
         """Close the connection after the current response, and say so in its headers."""
@@ -14,7 +39,28 @@ class PlainHttpProtocol(GracefulClose, H11Protocol):
             self.cycle.default_headers = [*self.cycle.default_headers, (b"connection", b"close")]
         super().end_keep_alive()
 
-    def on_response_complete(self) -> None:
-        """Start a pipelined request, or wait for the next one."""
-        self.scope = self.cycle.scope = NO_SCOPE
-        self.outside_request.run(super().on_response_complete)
+    def send_400_response(self, msg: str) -> None:
+        """Refuse a malformed request, unless its response has begun: then only a cut connection tells the client."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self.respond_and_close(400, msg)
+        else:
+            self.transport.close()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+
+
+class _DrainAtEnd:
+    """Lets a request of *app* last until the client has taken its response."""
+
+    def __init__(self, app: Any, flow: Flow) -> None:
+        self._app: ASGIApp = app
+        self._flow = flow
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_and_drain(message: Message) -> None:
+            await send(message)
+            if self._flow.write_paused and message["type"] == "http.response.body" and not message.get("more_body"):
+                await self._flow.drain()
+
+        await self._app(scope, receive, send_and_drain)

@@ -1,13 +1,18 @@
-"""What both HTTP protocols share: a graceful close, and nothing kept of finished requests."""
+"""What both HTTP protocols share: a graceful and a forced close, and nothing kept of finished requests."""
 
 import asyncio
 import contextvars
 import json
 import select
+import socket
+import struct
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
+
+from uvicorn.protocols.http.flow_control import FlowControl
 
 from hayhooks.errors import OpenAIError
 from hayhooks.kernel.standard_streams import STANDARD_DESCRIPTORS, take_back
@@ -18,31 +23,150 @@ MAX_HEAD_BYTES = 64 * 1024  # request line and headers
 # Of a connection without a request. The scope of the last one would keep its generation alive while the client is idle.
 NO_SCOPE: Any = {}
 
+_SWEEP_S = 1.0  # between two looks at all connections
+_ACKED_BYTES = struct.Struct("120xQ")  # tcpi_bytes_acked of Linux's struct tcp_info
+_DEPARTED = getattr(select, "POLLRDHUP", 0)  # Linux; elsewhere only a reset is noticed
+
 _LAST_REQUEST_S = 0.5  # an idle connection may bring one more request for this long
 _ACCEPT_GRACE_S = 0.5  # connections queued at the listener are accepted for at most this long
 _ACCEPT_ITERATIONS = 10  # loop iterations until an accepted socket has a protocol object; with a margin
+
+
+class Flow(FlowControl):
+    """uvicorn's flow control; a held connection is not read, and a cancelled send ends its connection."""
+
+    _held = False
+
+    def hold(self) -> None:
+        """Read nothing until ``release``, whatever the application receives."""
+        self._held = True
+        self.pause_reading()
+
+    def release(self) -> None:
+        """Read again."""
+        self._held = False
+        self.resume_reading()
+
+    def resume_reading(self) -> None:
+        """Read again, unless held."""
+        if not self._held:
+            super().resume_reading()
+
+    async def drain(self) -> None:
+        """Wait until the client has taken most of what was sent."""
+        try:
+            await super().drain()
+        except asyncio.CancelledError:  # by a timeout: what is unsent would wait for the client without limit
+            reset(self._transport)
+            raise
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """End a connection at once, with what is unsent in the server and in the system."""
+    with suppress(OSError):
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
+class StalledClients:
+    """Ends connections by force, whose clients no longer take part; shared by a server's connections.
+
+    - A client that takes nothing of a response for *write_timeout_s*.
+    - A client that has left while its connection is not read: nothing else tells.
+    - A client of TLS that does not answer when the server closes the connection.
+    """
+
+    def __init__(self, write_timeout_s: float) -> None:
+        self._write_timeout_s = write_timeout_s
+        self._period_s = min(_SWEEP_S, write_timeout_s / 4)
+        self._connections: set[Any] = set()
+        self._is_sweeping = False
+        self._unsent: dict[Any, tuple[int, float]] = {}  # by connection: the progress, and when it was noticed
+        self._closing: set[Any] = set()
+
+    def watch(self, connections: set[Any]) -> None:
+        """Begin to look at *connections* from time to time, until there are none."""
+        if not self._is_sweeping:
+            self._is_sweeping = True
+            self._connections = connections
+            asyncio.get_running_loop().call_later(self._period_s, self._sweep)
+
+    def _sweep(self) -> None:
+        now = time.monotonic()
+        unsent: dict[Any, tuple[int, float]] = {}
+        closing: set[Any] = set()
+        for connection in tuple(self._connections):
+            transport = connection.transport
+            if size := transport.get_write_buffer_size():
+                progress = _progress(transport, size)
+                before, since = self._unsent.get(connection, (progress, now))
+                if progress != before:
+                    since = now
+                if now - since < self._write_timeout_s:
+                    unsent[connection] = progress, since
+                    continue
+                reason = f"it took no data for {self._write_timeout_s:g} s (HAYHOOKS_WRITE_TIMEOUT)"
+                log.info("Closed the connection of {}: {}", connection.client and connection.client[0], reason)
+                reset(transport)
+            elif transport.is_closing():
+                if connection in self._closing:
+                    transport.abort()
+                closing.add(connection)
+            elif not transport.is_reading() and _has_left(transport):
+                transport.abort()
+        self._unsent, self._closing = unsent, closing
+        self._is_sweeping = False
+        if self._connections:
+            self.watch(self._connections)
+
+
+def _progress(transport: asyncio.Transport, unsent: int) -> int:
+    """Return a number that changes when the client takes data."""
+    # The system takes data in large pieces: with a slow client the unsent bytes may be the same for a minute.
+    connection = transport.get_extra_info("socket")
+    try:
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED_BYTES.size)
+        (acked,) = _ACKED_BYTES.unpack(info)
+    except (AttributeError, OSError, struct.error):  # not Linux, or no TCP
+        acked = 0
+    return acked or unsent
+
+
+def _has_left(transport: asyncio.Transport) -> bool:
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), _DEPARTED)
+    return bool(poll.poll(0))
 
 
 class GracefulClose(asyncio.Protocol):
     """Mixin for uvicorn's protocols: at shutdown a connection serves one last request.
 
     uvicorn closes idle connections at once: a client could not know whether its next request was processed.
+    Connections of one server share *stalled_clients*.
     """
 
     client: tuple[str, int] | None
     connections: set[Any]
     cycle: Any
+    flow: Any
     loop: asyncio.AbstractEventLoop
+    scope: Any
     transport: asyncio.Transport
     outside_request: contextvars.Context  # what starts in a request's context, a timer or a task, keeps its variables
     _closing = False
+
+    def __init__(self, *args: Any, stalled_clients: StalledClients, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._stalled_clients = stalled_clients
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Serve the connection, unless it has the number of a standard descriptor."""
         self.outside_request = contextvars.copy_context()  # which no request has changed
         super().connection_made(transport)
-        socket = transport.get_extra_info("socket")
-        descriptor = socket.fileno() if socket is not None else None
+        self.flow = Flow(self.transport)
+        self._stalled_clients.watch(self.connections)
+        connection = transport.get_extra_info("socket")
+        descriptor = connection.fileno() if connection is not None else None
         if descriptor in STANDARD_DESCRIPTORS:  # what native code prints would go into it
             log.error("Closed a connection: user code had closed descriptor {}, its number", descriptor)
             self.transport.abort()
@@ -67,9 +191,21 @@ class GracefulClose(asyncio.Protocol):
         """Close the connection after the current response, which says so."""
         self.cycle.keep_alive = False
 
+    def _should_upgrade(self) -> bool:
+        """Tell whether the request asks for a websocket; any other upgrade is ignored (RFC 9110, 7.8)."""
+        return (
+            self.scope["method"] == "GET"
+            and self.scope["http_version"] == "1.1"
+            and not any(
+                name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+                for name, value in self.scope["headers"]
+            )
+            and super()._should_upgrade()  # type: ignore[misc]  # the protocol that this is mixed into has it
+        )
+
     def handle_websocket_upgrade(self, *event: Any) -> None:
         """Hand the connection to the websocket protocol, unless the handshake is invalid."""
-        super().handle_websocket_upgrade(*event)  # type: ignore[misc]  # the protocol that this is mixed into has it
+        super().handle_websocket_upgrade(*event)  # type: ignore[misc]  # as above
         protocol: Any = self.transport.get_protocol()
         # Without a handshake the websocket protocol would send nothing and block the shutdown.
         if not getattr(protocol, "handshake_initiated", True):

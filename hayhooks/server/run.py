@@ -10,7 +10,7 @@ import uvicorn
 
 from hayhooks.app import Hayhooks, create_app
 from hayhooks.kernel.static import WrapperFactory
-from hayhooks.server.config import server_options
+from hayhooks.server.config import ServerConfig, server_options
 from hayhooks.server.forks import ServedPorts
 from hayhooks.server.preflight import check_settings
 from hayhooks.server.protocol import stop_listening
@@ -48,7 +48,7 @@ def run_app(
 
 def serve(app: Hayhooks) -> None:
     """Serve *app*, whose settings have been checked, until SIGINT or SIGTERM."""
-    Server(uvicorn.Config(app, **server_options(app.settings))).run()
+    Server(ServerConfig(app, **server_options(app.settings))).run()
 
 
 class Server(uvicorn.Server):

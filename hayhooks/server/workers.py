@@ -13,7 +13,7 @@ from hayhooks.http.access import log_exposure
 from hayhooks.observability.log import configure_logging
 from hayhooks.observability.tracing import warn_if_missing
 from hayhooks.observability.worker_state import WorkerStateDir
-from hayhooks.server.config import server_options
+from hayhooks.server.config import ServerConfig, server_options
 from hayhooks.server.process import own_process
 from hayhooks.settings import Settings
 
@@ -30,7 +30,7 @@ def serve_workers(settings: Settings) -> None:
     os.environ.update(settings.environment())  # inherited by the workers
     with TemporaryDirectory(prefix="hayhooks-") as directory:
         WorkerStateDir.announce(Path(directory))
-        config = uvicorn.Config(
+        config = ServerConfig(
             "hayhooks.server.workers:worker",
             factory=True,
             workers=settings.workers,

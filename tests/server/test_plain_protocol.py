@@ -75,7 +75,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 
 def test_the_setting_chooses_the_protocol(server: LiveServer):
-    assert server_options(server.app.settings)["http"] is PlainHttpProtocol
+    assert server_options(server.app.settings)["http"].func is PlainHttpProtocol
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_other_versions_of_uvicorn_use_h11(
     monkeypatch.setattr(uvicorn, "__version__", version)
     options = server_options(Settings(pipelines_dir=tmp_path, fast_protocol=True, _env_file=None))
 
-    assert (options["http"] is PlainHttpProtocol) == is_plain
+    assert (options["http"].func is PlainHttpProtocol) == is_plain
     assert sum(f"uvicorn {version} is not among" in line for line in logged) == is_plain
 
 

@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hayhooks.server.fast_protocol import FastHttpProtocol, PendingHeads
 from hayhooks.server.plain_protocol import PlainHttpProtocol
+from hayhooks.server.protocol import StalledClients
 from tests.live_server import eventually
 from tests.network import connected
 
@@ -100,9 +101,13 @@ def serving_by(protocol: Any) -> Iterator[int]:
         thread.join(timeout=30)
 
 
+STALLED_CLIENTS = StalledClients(write_timeout_s=30)
 PROTOCOLS = {
-    "fast": (partial(FastHttpProtocol, read_timeout_s=30, pending_heads=PendingHeads()), HttpToolsProtocol),
-    "h11": (PlainHttpProtocol, H11Protocol),
+    "fast": (
+        partial(FastHttpProtocol, read_timeout_s=30, pending_heads=PendingHeads(), stalled_clients=STALLED_CLIENTS),
+        HttpToolsProtocol,
+    ),
+    "h11": (partial(PlainHttpProtocol, stalled_clients=STALLED_CLIENTS), H11Protocol),
 }
 
 

@@ -1,0 +1,64 @@
+"""TLS: the handshake has a limit, and no client that is silent delays the stop."""
+
+import socket
+import ssl
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from tests.attacks.wire import Responses, get
+from tests.cli.processes import started
+from tests.live_server import ECHO, replace
+from tests.network import connected
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def tls(authority: trustme.CA, tmp_path: Path) -> dict[str, Any]:
+    """The settings of a server with TLS."""
+    issued = authority.issue_cert("127.0.0.1")
+    issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    replace(tmp_path / "pipelines/echo/pipeline_wrapper.py", "ANSWER = 'echo '\n" + ECHO)
+    return {"SSL_CERTFILE": str(tmp_path / "server.pem")}
+
+
+@pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01", b"GET"])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_handshake_that_is_not_completed_is_ended(tmp_path: Path, tls: dict[str, Any], sent: bytes, workers: str):
+    with (
+        started(tmp_path, "run", cafile=tmp_path / "ca.pem", READ_TIMEOUT="1", WORKERS=workers, **tls) as server,
+        connected(server.port) as connection,
+    ):
+        connection.sendall(sent)
+        begun = time.monotonic()
+        assert connection.recv(1 << 16) in (b"",) or sent == b"GET"  # that is answered by an alert
+        assert time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize("protocol", ["fast", "plain"])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_idle_connections_do_not_delay_the_stop(tmp_path: Path, tls: dict[str, Any], protocol: str, workers: str):
+    """One that was used, one that was not, and one in the handshake; none of them answers the end of TLS."""
+    context = ssl.create_default_context(cafile=tmp_path / "ca.pem")
+    settings: dict[str, Any] = {"FAST_PROTOCOL": str(protocol == "fast"), "WORKERS": workers, **tls}
+    with (
+        started(tmp_path, "run", cafile=tmp_path / "ca.pem", **settings) as server,
+        connected(server.port) as raw,
+        connected(server.port),
+        context.wrap_socket(socket.create_connection(("127.0.0.1", server.port)), server_hostname="127.0.0.1") as used,
+        context.wrap_socket(socket.create_connection(("127.0.0.1", server.port)), server_hostname="127.0.0.1"),
+    ):
+        used.sendall(get("/healthz"))
+        assert Responses(used).next()[0] == 200
+        raw.sendall(b"\x16\x03\x01")
+        begun = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - begun < 12
