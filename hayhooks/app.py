@@ -40,6 +40,7 @@ from hayhooks.kernel.admission import Limits
 from hayhooks.kernel.executor import threads_by_deployment
 from hayhooks.kernel.options import KernelOptions
 from hayhooks.kernel.process_hooks import ProcessHooks
+from hayhooks.kernel.quarantine import Quarantine
 from hayhooks.kernel.reconcile import Reconciler
 from hayhooks.kernel.self_writes import self_writes
 from hayhooks.kernel.state import Change, Snapshot
@@ -119,6 +120,8 @@ class Hayhooks(DecoratedStarlette):
         self.metrics = self.switch.metrics = Metrics() if settings.metrics else None
         self.access_log: AccessLog | None = None
         self.openapi_schema: dict[str, Any] | None = None  # where a function in place of `openapi` may keep its result
+        self.quarantine = Quarantine()  # what a supervisor says of deployments that end its workers
+        self.worker_state = WorkerStateDir.of_environment()
         self.owns_process = False  # the process serves nothing else: process-wide effects are allowed
         self.stop_by = math.inf  # of a monotonic clock: when its graceful time ends, once it stops
         self.on_stop: Callable[[], None] = lambda: None  # called when it begins to stop, perhaps by a signal handler
@@ -229,7 +232,7 @@ async def _deployer(app: Hayhooks, threads: DaemonThreadPool) -> AsyncIterator[N
     """Run the deployer and the plug-ins' lifespans in this context."""
     settings, loop, metrics = app.settings, asyncio.get_running_loop(), app.metrics
     _prepare_process(settings)
-    worker_dir = WorkerStateDir.of_environment()
+    worker_dir = app.worker_state
     self_writes.share_with_workers(worker_dir.notes)
     if worker_dir.directory is None:  # the process that started several workers logs this itself
         log_exposure(settings)
@@ -258,6 +261,7 @@ async def _deployer(app: Hayhooks, threads: DaemonThreadPool) -> AsyncIterator[N
         loop=loop,
         reserved=reserved_names(app.plug_ins),
         given=app.static,
+        quarantine=app.quarantine,
     )
     shared_metrics = metrics.shared(worker_dir) if metrics is not None else nullcontext()
     with (

@@ -20,8 +20,7 @@ def run(settings: Settings) -> int:
     make_directory(settings)
     export_env_file()
     if settings.workers > 1:
-        serve_workers(settings)
-        return 0
+        return serve_workers(settings)
     app = create_app(settings)
     app.log_requests()
     serve(own_process(app))

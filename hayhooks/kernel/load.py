@@ -19,7 +19,7 @@ from loguru import logger as log
 
 from hayhooks.errors import LoadError
 from hayhooks.kernel import haystack_hooks
-from hayhooks.kernel.admission import Slots
+from hayhooks.kernel.admission import Leases, Slots
 from hayhooks.kernel.discovery import WRAPPER_FILE
 from hayhooks.kernel.failure import failure_of
 from hayhooks.kernel.isolation import (
@@ -54,6 +54,7 @@ def load(
     build_routes: BuildRoutes,
     on_loop: OnLoop,
     phases: Phases,
+    leases: Leases | None = None,
 ) -> Deployment | Failure:
     """Make a deployment of exactly the bytes that were scanned as *revision*.
 
@@ -64,7 +65,7 @@ def load(
         return failure_of(revision, LoadError(revision.problem))
     package = open_package(revision, after_import=haystack_hooks.patch_from_dict, helpers=options.threads)
     try:
-        return _load(revision, package, options, transport, build_routes, on_loop, phases)
+        return _load(revision, package, options, transport, build_routes, on_loop, phases, leases or Leases())
     # User code may raise anything, SystemExit included; none of it may end the server.
     except BaseException as error:
         failure = failure_of(revision, error)
@@ -105,6 +106,7 @@ def _load(
     build_routes: BuildRoutes,
     on_loop: OnLoop,
     phases: Phases,
+    leases: Leases,
 ) -> Deployment:
     began = time.perf_counter()
     with running_package(package), phases.begin(revision, "import") as running:
@@ -141,6 +143,7 @@ def _load(
         load_ms=(time.perf_counter() - began) * 1000,
         runtime=DeploymentRuntime(
             threads=DaemonThreadPool(revision.name, options.threads),
+            leases=leases,
             slots=Slots(revision.name, limits.concurrency, limits.queue_size) if limits.concurrency else None,
         ),
         timeout_s=limits.timeout_s,

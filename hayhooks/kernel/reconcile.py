@@ -26,6 +26,7 @@ from hayhooks.kernel.operations import TransportTypes
 from hayhooks.kernel.options import KernelOptions
 from hayhooks.kernel.phases import Phase, Phases
 from hayhooks.kernel.preload import Preloader
+from hayhooks.kernel.quarantine import Quarantine
 from hayhooks.kernel.retire import Retirement
 from hayhooks.kernel.scan import EVERYTHING, Scanner, ScanResult, ScanScope
 from hayhooks.kernel.state import (
@@ -41,11 +42,12 @@ from hayhooks.kernel.state import (
     changes,
     plan,
 )
-from hayhooks.kernel.threads import DaemonThreadPool, run_on, server_threads
+from hayhooks.kernel.threads import DaemonThreadPool, OnLoop, run_on, server_threads
 from hayhooks.kernel.watch import Watch
 
 _CONCURRENT_LOADS = 4
 _LOAD_STUCK_AFTER_S = 1.0  # a load that takes longer no longer counts as one of them
+_SUSPECT_STUCK_AFTER_S = 10.0  # the same, where the process has died of one of those that were loading
 _MAX_HOLD_S = 1.0  # a finished load waits no longer than this for its folder to be stable
 _READY_AFTER_S = 30.0  # the server is ready after this long, even if some wrappers are still loading
 _RETRY_AFTER_S = 0.2  # after a fault of ours
@@ -97,11 +99,13 @@ class Reconciler:
         loop: asyncio.AbstractEventLoop,
         reserved: Collection[str] = (),
         given: Collection[Revision] = (),
+        quarantine: Quarantine | None = None,
     ) -> None:
         self.snapshot = Snapshot()
         on_loop = partial(run_on, loop)
         self._phases = phases = Phases()
-        unload_ = partial(unload, on_loop=on_loop, phases=phases)
+        self._quarantine = quarantine or Quarantine()
+        unload_ = partial(self._unload, on_loop=on_loop, phases=phases)
         self.retirement = Retirement(unload_, loop=loop, drain_s=options.drain_s, phases=phases)
         self._root = root
         self._publish = publish
@@ -124,6 +128,7 @@ class Reconciler:
         self._preloader = Preloader(freeze=options.freeze)
         self._loader_threads = DaemonThreadPool("load", _CONCURRENT_LOADS, stuck_after_s=_LOAD_STUCK_AFTER_S)
         self._reported: set[tuple[Phase, bool]] = set()  # phases that hang, and whether in vain
+        self._suspect_threads = DaemonThreadPool("load alone", 1, stuck_after_s=_SUSPECT_STUCK_AFTER_S)
         self._jobs: dict[str, _LoadJob] = {}  # by name; one that is superseded or cancelled leaves at once
         self._last_scan = ScanResult({}, {}, {}, {}, pending=True, problem="")  # the last one
         self._given = {revision.name: revision for revision in given}
@@ -194,6 +199,7 @@ class Reconciler:
         self._inbox.put(None)
         self._thread.join(max(timeout_s, _MIN_STOP_S))
         self._loader_threads.close()
+        self._suspect_threads.close()
         self.retirement.add(self.snapshot.deployments.values())
         if not self.retirement.stop(max(end - time.monotonic(), 0.0)):
             log.warning("Stopped with {} deployment(s) not torn down in time", self.retirement.pending)
@@ -221,7 +227,7 @@ class Reconciler:
         # one load at a time.
         claimed = scan.revisions.keys() & self.snapshot.deployments.keys()
         given = {name: revision for name, revision in self._given.items() if name not in claimed}
-        revisions = {**scan.revisions, **given}
+        revisions = {name: self._quarantine.refused(revision) for name, revision in {**scan.revisions, **given}.items()}
         todo = plan(self.snapshot, self._loading(), revisions)
         for name in (*todo.forget, *todo.remove):
             self._cancel(name)
@@ -265,17 +271,28 @@ class Reconciler:
         def run() -> None:  # in a loader thread
             if job.is_cancelled or self._stopped.is_set():
                 return
+            leases = self._quarantine.leases_of(revision)
             try:
-                outcome = self._load(revision)
+                with self._quarantine.loading(leases):
+                    outcome = self._load(revision, leases=leases)
             except BaseException as error:  # a fault of ours: the name must not be loading for ever
                 reason = f"hayhooks failed to load it ({type(error).__name__}: {safe_str(error)})"
                 traceback = sendable("".join(tracebacks.format_tb(error.__traceback__)))
                 outcome = Failure(revision, reason, traceback, None, "", time.time())
+            if isinstance(outcome, Failure):
+                self._quarantine.forget(leases)
             self._inbox.put(_Finished(job, outcome))
             if self._stopped.is_set() and isinstance(outcome, Deployment):  # nobody reads the inbox any more
                 self.retirement.add([outcome])
 
-        self._preloader.when_done(partial(self._loader_threads.submit, run))
+        threads = self._suspect_threads if self._quarantine.is_suspect(revision) else self._loader_threads
+        self._preloader.when_done(partial(threads.submit, run))
+
+    def _unload(self, deployment: Deployment, on_loop: OnLoop, phases: Phases) -> None:
+        leases = deployment.runtime.leases
+        with self._quarantine.loading(leases):
+            unload(deployment, on_loop, phases)
+        self._quarantine.forget(leases)
 
     def _publishable(self, revisions: Mapping[str, Revision]) -> dict[str, Deployment | Failure]:
         # A wrapper may have read data that changed during its load. So an outcome waits while its folder is changing,
@@ -324,6 +341,7 @@ class Reconciler:
         while True:
             self._preloader.tick()
             self._loader_threads.tick()
+            self._suspect_threads.tick()
             replace_stuck_import()
             server_threads.tick()
             self.retirement.tick()

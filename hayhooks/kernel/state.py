@@ -76,6 +76,7 @@ class Revision:
     shared: Mapping[str, SharedModule] = field(default_factory=dict, repr=False)  # imported shared modules, by name
     kind: RevisionKind = RevisionKind.FOLDER
     make: Callable[[], Any] | None = field(default=None, repr=False)  # makes the wrapper; only for RevisionKind.CODE
+    replaces: str = ""  # the fingerprint of the revision in whose place this is: it must not serve any more
     identity: tuple[int, int] = field(default=(0, 0), compare=False)  # device and inode of the folder or file
 
     @property
@@ -249,6 +250,8 @@ def advance(
             failures.pop(name, None)
         else:
             failures[name] = outcome
+            if name in deployments and deployments[name].revision.fingerprint == outcome.revision.replaces:
+                del deployments[name]
     for name in forget:
         failures.pop(name, None)
     for name in remove:

@@ -19,6 +19,7 @@ class WorkerStateDir:
 
     def __init__(self, directory: Path | None) -> None:
         self.directory = directory
+        self._facts: dict[str, Any] = {}  # posted last
 
     @classmethod
     def of_environment(cls) -> "WorkerStateDir":
@@ -34,12 +35,21 @@ class WorkerStateDir:
     @staticmethod
     def announce(directory: Path) -> None:
         """Pass *directory* to workers started from now on."""
-        (directory / "notes").mkdir()
+        directory.mkdir(mode=0o700, exist_ok=True)
+        if directory.stat().st_uid != os.geteuid():
+            raise PermissionError(f"{directory} belongs to another user")
+        (directory / "notes").mkdir(exist_ok=True)
         os.environ[_VARIABLE] = str(directory)
 
     def post(self, facts: dict[str, Any]) -> None:
         """Publish this worker's *facts*, in place of its earlier ones."""
+        self._facts = facts
         self._write(str(os.getpid()), json.dumps(facts))
+
+    def renew(self) -> None:
+        """Publish this worker's facts again if a cleaner of temporary files has removed them."""
+        if self.directory is not None and self._facts and not (self.directory / str(os.getpid())).exists():
+            self.post(self._facts)
 
     def read(self, mine: dict[str, Any]) -> list[dict[str, Any]]:
         """Return the facts of each living worker, by process id; *mine* are this one's."""
@@ -64,6 +74,8 @@ class WorkerStateDir:
             return
         draft = self.directory / f".{name}.{threading.get_ident()}"
         try:
+            if not self.directory.is_dir():  # a cleaner of temporary files has removed it
+                self.announce(self.directory)
             draft.write_text(text)
             draft.replace(self.directory / name)
         except OSError as error:

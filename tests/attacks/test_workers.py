@@ -1,0 +1,250 @@
+"""Wrappers, users and cleaners that end, hang or confuse worker processes."""
+
+import os
+import re
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from hayhooks.kernel.quarantine import Deaths
+from tests.cli.processes import Process, started
+from tests.live_server import ECHO, eventually, replace
+
+KILLER = """
+import ctypes
+import os
+import signal
+
+from hayhooks import BasePipelineWrapper
+
+
+def die():
+    if HOW == "status":
+        os._exit(3)
+    if HOW == "signal":
+        os.kill(os.getpid(), signal.SIGKILL)
+    ctypes.string_at(0)
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        if WHEN == "setup":
+            die()
+
+    def run_api(self) -> str:
+        die()
+        return "alive"
+"""
+
+DEAF = """
+import signal
+import time
+
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        pass
+
+    async def run_api_async(self, path: str) -> str:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        open(path, "w").close()
+        time.sleep(600)
+"""
+
+
+def write_killer(tmp_path: Path, name: str = "killer", **constants: str) -> None:
+    head = "".join(f"{constant.upper()} = {value!r}\n" for constant, value in constants.items())
+    replace(tmp_path / f"pipelines/{name}/pipeline_wrapper.py", head + KILLER)
+
+
+def write_echo(tmp_path: Path, name: str = "echo") -> None:
+    replace(tmp_path / f"pipelines/{name}/pipeline_wrapper.py", "ANSWER = 'here'\n" + ECHO)
+
+
+def states(server: Process) -> dict[str, tuple[str, str]]:
+    found = server.get("/status").json()["deployments"]
+    return {entry["name"]: (entry["state"], str(entry["error"])) for entry in found}
+
+
+def pids(server: Process) -> set[int]:
+    return {worker["pid"] for worker in server.get("/status").json()["workers"]}
+
+
+@contextmanager
+def asked(server: Process) -> Iterator[list[str]]:
+    """Somebody who asks another deployment all the time, again after an error; what came instead of its answer."""
+    wrong: list[str] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.wait(0.02):
+            try:
+                response = httpx.post(server.url + "/echo/run", json={}, timeout=20)
+            except httpx.HTTPError:  # its worker has been ended in between
+                continue
+            if response.json() != {"result": "here"}:
+                wrong.append(response.text)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield wrong
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("how", ["status", "signal", "fault"])
+@pytest.mark.slow
+def test_a_deployment_whose_requests_end_the_process_is_quarantined(tmp_path: Path, how: str):
+    write_echo(tmp_path)
+    write_killer(tmp_path, how=how, when="run")
+    with started(tmp_path, "run", "--workers", "2") as server:
+        eventually(lambda: len(pids(server)) == 2, "two workers")
+        with asked(server) as wrong:
+
+            def is_quarantined() -> bool:
+                response = server.post("/killer/run", {})
+                return response.status_code == 503 and "ended the process" in response.text
+
+            eventually(is_quarantined, "the killer to be quarantined", 60)
+            eventually(lambda: all(states(server)["killer"][0] == "failed" for _ in range(6)))
+        assert not wrong
+        assert states(server)["echo"][0] == "serving"
+        state, error = states(server)["killer"]
+        assert state == "failed"
+        assert re.match("ended the process [3-6] times", error)  # more than 3 where another was always at work too
+
+        write_killer(tmp_path, how=how, when="never")  # another revision gets its chance
+        eventually(lambda: states(server)["killer"][0] == "serving", "the new revision", 30)
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize("how", ["status", "fault"])
+@pytest.mark.slow
+def test_a_deployment_whose_setup_ends_the_process_is_quarantined_and_no_other(tmp_path: Path, how: str):
+    write_echo(tmp_path)
+    for number in range(3):
+        write_echo(tmp_path, f"a{number}")
+    write_killer(tmp_path, how=how, when="setup")
+    with started(tmp_path, "run", "--workers", "2") as server:
+        eventually(lambda: states(server)["killer"][0] == "failed", "the killer to be quarantined", 60)
+        eventually(lambda: len(states(server)) == 5)
+        assert "ended the process" in states(server)["killer"][1]
+        eventually(lambda: {state for name, (state, _) in states(server).items() if name != "killer"} == {"serving"})
+
+        write_killer(tmp_path, how=how, when="never")
+        eventually(lambda: states(server)["killer"][0] == "serving", "the new revision", 30)
+        assert server.stop() == 0
+
+
+@pytest.mark.slow
+def test_a_save_that_ends_the_process_is_quarantined_in_a_running_server(tmp_path: Path):
+    write_echo(tmp_path)
+    write_killer(tmp_path, how="status", when="never")
+    with started(tmp_path, "run", "--workers", "2") as server:
+        eventually(lambda: len(pids(server)) == 2, "two workers")
+        write_killer(tmp_path, how="status", when="setup")
+        eventually(lambda: states(server)["killer"][0] == "failed", "the killer to be quarantined", 60)
+        eventually(lambda: server.post("/echo/run", {}).json() == {"result": "here"})
+        assert server.stop() == 0
+
+
+def test_workers_end_when_their_supervisor_is_killed(tmp_path: Path):
+    write_echo(tmp_path)
+    with started(tmp_path, "run", "--workers", "2") as server:
+        workers = eventually(lambda: len(found := pids(server)) == 2 and found, "two workers")
+        server.process.kill()
+        server.process.wait()
+        assert isinstance(workers, set)
+        eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), "the workers to end", 30)
+        with pytest.raises(httpx.ConnectError):
+            server.get("/healthz")
+
+
+@pytest.mark.slow
+def test_a_worker_that_ignores_sigterm_is_killed(tmp_path: Path):
+    replace(tmp_path / "pipelines/deaf/pipeline_wrapper.py", DEAF)
+    gate = tmp_path / "gate"
+    with started(tmp_path, "run", "--workers", "2", GRACEFUL_SHUTDOWN_TIMEOUT="1") as server:
+        asking = threading.Thread(target=_ask_and_be_cut, args=(server, gate))
+        asking.start()
+        eventually(gate.exists)
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 20
+        asking.join()
+        assert "did not stop within the graceful time" in server.output()
+
+
+def _ask_and_be_cut(server: Process, gate: Path) -> None:
+    try:
+        httpx.post(server.url + "/deaf/run", json={"path": str(gate)}, timeout=60)
+    except httpx.HTTPError:
+        return
+
+
+def test_the_shared_directory_is_made_anew(tmp_path: Path):
+    write_echo(tmp_path)
+    (tmp_path / "temporary").mkdir()
+    os.environ["TMPDIR"] = str(tmp_path / "temporary")
+    try:
+        with started(tmp_path, "run", "--workers", "2") as server:
+            before = eventually(lambda: len(found := pids(server)) == 2 and found, "two workers")
+            (directory,) = (tmp_path / "temporary").glob("hayhooks-*")
+            shutil.rmtree(directory)
+            eventually(lambda: pids(server) == before, "both workers to be listed again")
+            assert directory.stat().st_mode & 0o777 == 0o700
+            eventually(lambda: "hayhooks_workers 2" in server.get("/metrics").text)
+            assert server.stop() == 0
+        assert not list((tmp_path / "temporary").glob("hayhooks-*"))
+    finally:
+        del os.environ["TMPDIR"]
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_again_and_again_is_replaced_after_a_growing_pause(tmp_path: Path):
+    write_echo(tmp_path)
+    with started(tmp_path, "run", "--workers", "2") as server:
+        eventually(lambda: len(pids(server)) == 2, "two workers")
+        steady = min(pids(server))
+        with asked(server) as wrong:
+            for _ in range(3):
+                (victim,) = eventually(lambda: len(found := pids(server)) == 2 and found - {steady})
+                os.kill(victim, signal.SIGKILL)
+                eventually(lambda victim=victim: victim not in pids(server))
+        assert not wrong
+        assert steady in pids(server)
+        output = server.output()
+        assert [f"replaced in {pause} s" in output for pause in ("0", "0.5", "1")] == [True] * 3
+        assert server.stop() == 0
+
+
+def test_the_guilty_one_is_in_more_deaths_than_any_other():
+    killer, busy, other = (("killer", "1"), ("busy", "2"), ("other", "3"))
+    deaths = Deaths()
+    assert not deaths.add(frozenset({killer, busy}))
+    assert not deaths.add(frozenset({killer, busy}))
+    assert not deaths.add(frozenset({killer, busy}))  # which of them?
+    assert deaths.verdicts.suspects == {killer, busy}
+    assert deaths.add(frozenset({killer, other})) == [killer]
+    assert deaths.verdicts.quarantined == {killer: 4}
+    assert not deaths.verdicts.suspects  # the killer explains all four
+    assert not deaths.add(frozenset())
+
+
+def test_those_that_cannot_be_told_apart_are_quarantined_together():
+    both = frozenset({("one", "1"), ("two", "2")})
+    deaths = Deaths()
+    for _ in range(5):
+        assert not deaths.add(both)
+    assert deaths.add(both) == sorted(both)
