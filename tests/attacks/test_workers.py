@@ -219,9 +219,10 @@ def test_a_worker_that_dies_again_and_again_is_replaced_after_a_growing_pause(tm
         steady = min(pids(server))
         with asked(server) as wrong:
             for _ in range(3):
-                (victim,) = eventually(lambda: len(found := pids(server)) == 2 and found - {steady})
+                eventually(lambda: len(pids(server)) == 2, "two workers")
+                (victim,) = pids(server) - {steady}
                 os.kill(victim, signal.SIGKILL)
-                eventually(lambda victim=victim: victim not in pids(server))
+                eventually(lambda: len(pids(server)) == 1, "its death to be noticed")
         assert not wrong
         assert steady in pids(server)
         output = server.output()
