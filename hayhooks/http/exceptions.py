@@ -1,7 +1,8 @@
 """Exceptions to responses: every error of the application becomes a response."""
 
 import inspect
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -28,6 +29,10 @@ from hayhooks.observability.log import log, printable
 from hayhooks.observability.request_record import record_error
 
 _FINAL_STATUSES = range(200, 600)
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110
+_NOT_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_MAX_DIGITS = 20
+_OFTEN = frozenset({b"content-length", b"content-type"})  # names that need no test
 _PHRASES: Mapping[int, str] = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -48,8 +53,7 @@ def exception_handlers(*, show_tracebacks: bool) -> dict[Any, ExceptionHandler]:
 
     async def on_http_exception(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        if error.status_code not in _FINAL_STATUSES:
-            raise ValueError(f"HTTPException has status {error.status_code!r}: use 200 to 599") from error
+        checked_status(error.status_code, ())
         if error.status_code in (204, 304):
             return Response(status_code=error.status_code, headers=error.headers)
         return _error_response(request, error.status_code, error.detail, error.headers)
@@ -72,8 +76,10 @@ async def response_to(
         handler = next((handlers[cls] for cls in type(error).__mro__ if cls in handlers), None)
     if handler is not None:
         try:
-            response = handler(request, error)  # type: ignore[arg-type]  # also a handler of websockets, by its type
-            return await response if inspect.isawaitable(response) else response  # type: ignore[return-value]
+            made: Any = handler(request, error)  # type: ignore[arg-type]  # also a handler of websockets, by its type
+            response: Response = await made if inspect.isawaitable(made) else made
+            checked_status(response.status_code, response.raw_headers)
+            return response
         # A wrapper's error may hold what is not JSON, or not a header; and the handler may be the user's.
         except Exception as failed:
             error = failed
@@ -86,6 +92,29 @@ async def response_to(
         return _error_response(request, 503, str(error), {"Retry-After": "1"})
     log.opt(exception=error).error("{} failed (request {})", where, printable(request_id))
     return JSONResponse({"detail": "Internal server error", "request_id": request_id}, status_code=500)
+
+
+def checked_status(status: Any, headers: Iterable[tuple[bytes, bytes]]) -> int:
+    """Return *status*; raise ValueError if a response cannot begin like this.
+
+    The server would notice that too: when no other response can be sent.
+    """
+    if not isinstance(status, int) or status not in _FINAL_STATUSES:
+        raise ValueError(f"The response has the status {status!r}: use 200 to 599")
+    for name, value in headers:
+        if name not in _OFTEN:
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"The response has a header named {_cut(name)}, which is no name of a header")
+            name = name.lower()
+        if not value.isalnum() and _NOT_IN_VALUE.search(value):
+            raise ValueError(f"The response's header {_cut(name)} has a control character: {_cut(value)}")
+        if name == b"content-length" and not (value.isdigit() and len(value) < _MAX_DIGITS):
+            raise ValueError(f"The response's header {_cut(name)} is no number: {_cut(value)}")
+    return status
+
+
+def _cut(text: bytes) -> str:
+    return repr(text[:100].decode("latin-1"))
 
 
 async def deny_websocket(error: RefusedError | NotFoundError, scope: Scope, receive: Receive, send: Send) -> None:

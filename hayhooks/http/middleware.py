@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, 
 
 from hayhooks.errors import DisconnectedError, NotFoundError, RefusedError
 from hayhooks.http.context import BodyLimit, RequestContext, add_early_header, early_headers, set_context
-from hayhooks.http.exceptions import deny_websocket, response_to
+from hayhooks.http.exceptions import checked_status, deny_websocket, response_to
 from hayhooks.http.switch import Switch
 from hayhooks.observability.log import log, printable
 from hayhooks.observability.request_record import RequestRecord, current_request, record_error
@@ -67,7 +67,7 @@ class RequestContextMiddleware:
 
         def send_with_headers(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
-                record.status = message["status"]
+                record.status = checked_status(message["status"], message.get("headers", ()))
                 message["headers"] = [*message.get("headers", ()), *headers]
             else:
                 record.size += len(message.get("body", b""))
