@@ -40,6 +40,11 @@ def sendable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def shortened(text: str, longest: int = 100) -> str:
+    """Return *text*, or its beginning and how much of it is missing."""
+    return text if len(text) <= longest else f"{text[:longest]}...({len(text) - longest:,} more)"
+
+
 class HayhooksError(Exception):
     """The base class; ``str()`` is a message for the user."""
 

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from hayhooks.errors import NotFoundError, PipelineError, safe_str
+from hayhooks.errors import NotFoundError, PipelineError, safe_str, shortened
 from hayhooks.http.compute import compute_once
 from hayhooks.http.context import switch_of
 from hayhooks.http.lookup import not_served_error
@@ -43,7 +43,7 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
         name = request.path_params["name"]
         wanted = request.query_params.get("format")
         if wanted not in (None, "mermaid", "svg"):
-            raise HTTPException(400, f"'format' must be 'mermaid' or 'svg', not {wanted!r}")
+            raise HTTPException(400, f"'format' must be 'mermaid' or 'svg', not {shortened(wanted)!r}")
         deployment = snapshot.deployments.get(name)
         if deployment is None:
             raise not_served_error(switch_of(request.scope).live.snapshot, name)

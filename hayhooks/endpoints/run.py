@@ -18,7 +18,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
-from hayhooks.errors import InvalidInputError, PipelineError
+from hayhooks.errors import InvalidInputError, PipelineError, shortened
 from hayhooks.http.disconnect import cancel_on_disconnect
 from hayhooks.http.forms import FORMS, arguments_of, content_type, form_of
 from hayhooks.http.invoke import invoke
@@ -124,7 +124,8 @@ async def _parse_form(request: Request, operation: Operation) -> AsyncIterator[d
     kind = content_type(request.headers)
     if kind not in FORMS and kind and "json" not in kind:
         files = ", ".join(sorted(operation.uploads))
-        raise HTTPException(415, f"The body must be multipart/form-data (files: {files}); the request's type is {kind}")
+        message = f"The body must be multipart/form-data (files: {files}); the request's type is {shortened(kind)}"
+        raise HTTPException(415, message)
     # curl -d sends JSON with the content type of a form, but no form begins with a brace.
     if kind != "multipart/form-data" and (kind not in FORMS or (await request.body()).lstrip().startswith(b"{")):
         yield await parse_json(request.scope, await request.body(), partial(_parse_json, operation))

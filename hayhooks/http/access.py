@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 from starlette.routing import Match, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from hayhooks.errors import RefusedError, StartError
+from hayhooks.errors import RefusedError, StartError, shortened
 from hayhooks.http.body import LimitedReceive, ReadTimeout
 from hayhooks.http.content_coding import unpacked
 from hayhooks.http.context import route_path
@@ -73,7 +73,9 @@ class AccessMiddleware:
             match = _HOST.fullmatch(headers.get("host", ""))
             host = match[1].lower() if match else ""
             if not any(host == name or (name.startswith("*.") and host.endswith(name[1:])) for name in self._hosts):
-                raise RefusedError(400, f"Host {headers.get('host', '')!r} is not allowed (HAYHOOKS_ALLOWED_HOSTS)")
+                raise RefusedError(
+                    400, f"Host {shortened(headers.get('host', ''))!r} is not allowed (HAYHOOKS_ALLOWED_HOSTS)"
+                )
         if not self._keys:
             return
         authorization = headers.getlist("authorization")

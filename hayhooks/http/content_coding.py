@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.types import Message, Receive, Scope
 
-from hayhooks.errors import RefusedError
+from hayhooks.errors import RefusedError, shortened
 from hayhooks.http.body import refuse_if_larger
 
 _BLOCK = 65_536  # bytes that are unpacked at a time
@@ -70,7 +70,7 @@ class _Unpacker:
         known = _codings()
         if coding not in known:
             names = ", ".join(name for name in known if name != "x-gzip")
-            message = f"The body's Content-Encoding is {coding[:100]!r}; accepted are {names}, or none"
+            message = f"The body's Content-Encoding is {shortened(coding)!r}; accepted are {names}, or none"
             raise RefusedError(415, message, headers={"Accept-Encoding": names, "Connection": "close"})
         self._coding = coding
         self._new_stream, self._errors = known[coding]

@@ -9,7 +9,7 @@ from functools import partial
 from starlette.routing import BaseRoute, Match, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from hayhooks.errors import NotFoundError, TimedOutError, UnavailableError
+from hayhooks.errors import NotFoundError, TimedOutError, UnavailableError, shortened
 from hayhooks.http.context import context_of, record_pipeline, route_path, switch_of
 from hayhooks.http.lookup import exists, not_served_error
 from hayhooks.http.plug_in import PlugIn, deployment_routes, server_routes
@@ -31,11 +31,11 @@ def build_generation(snapshot: Snapshot, plug_ins: Sequence[PlugIn]) -> Generati
     async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
         switch, path = switch_of(scope), route_path(scope)
         if scope["type"] != "http":
-            raise NotFoundError(f"no websocket is served at {path}")
+            raise NotFoundError(f"no websocket is served at {shortened(path)}")
         name = path[1:].partition("/")[0]
         live = await switch.wait_until_known(name)
         if not name or (name in server_names and not exists(live, name)):
-            raise NotFoundError(f"nothing is served at {path}; /status lists what is, /docs shows it")
+            raise NotFoundError(f"nothing is served at {shortened(path)}; /status lists what is, /docs shows it")
         if name in live.deployments:  # it was loaded while the request waited
             await dispatch(scope, receive, send)
             return
@@ -91,7 +91,7 @@ def build_deployment_routes(deployment: Deployment, plug_ins: Sequence[PlugIn]) 
 
     async def no_such_endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         path = route_path(scope) or "/"
-        raise NotFoundError(f"{deployment.name!r} has no endpoint {path}; it has {', '.join(paths)}")
+        raise NotFoundError(f"{deployment.name!r} has no endpoint {shortened(path)}; it has {', '.join(paths)}")
 
     return Endpoints(
         router=Router(routes, redirect_slashes=False, default=no_such_endpoint),

@@ -84,7 +84,7 @@ async def response_to(
         except Exception as failed:
             error = failed
     record_error(error)
-    where = f"{request.method} {printable(request.url.path)}"
+    where = f"{printable(request.method, 20)} {printable(request.url.path)}"
     if isinstance(error, ExpiredError):
         log.warning("{} was cancelled: {}", where, error)
         if isinstance(error, TimedOutError):  # an SDK would repeat it twice

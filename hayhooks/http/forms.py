@@ -13,7 +13,7 @@ from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
-from hayhooks.errors import DisconnectedError
+from hayhooks.errors import DisconnectedError, shortened
 from hayhooks.http.context import context_of
 from hayhooks.http.multipart import MAX_FIELDS, MAX_FIELDS_SIZE, FormReader, check_field_size, too_many_fields
 from hayhooks.http.request_json import LARGE
@@ -43,7 +43,7 @@ async def form_of(request: Request) -> AsyncIterator[FormData]:
     _, parameters = parse_options_header(request.headers.get("content-type"))
     charset = parameters.get(b"charset", b"").decode("latin-1").lower()
     if charset not in _CHARSETS:
-        raise HTTPException(415, f"The charset of the form is {charset[:100]!r}; only UTF-8 is accepted")
+        raise HTTPException(415, f"The charset of the form is {shortened(charset)!r}; only UTF-8 is accepted")
     try:
         if content_type(request.headers) != "multipart/form-data":
             yield await _urlencoded(await request.body())

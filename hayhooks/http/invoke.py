@@ -6,6 +6,8 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any
 
+from starlette.exceptions import HTTPException
+
 from hayhooks.http.stream import Stream, open_stream
 from hayhooks.http.user_code import call_soon, is_control_flow, pipeline_error, run_in_thread
 from hayhooks.kernel.admission import Slots, current_lease
@@ -22,6 +24,8 @@ async def invoke(deployment: Deployment, operation: Operation, arguments: dict[s
 
     An error of the wrapper is raised as PipelineError, but its ``HTTPException`` as it is.
     """
+    if operation.takes_any and operation.receiver in arguments:
+        raise HTTPException(400, f"No argument can be called {operation.receiver!r}: the method's wrapper is")
     if deployment.runtime.slots is not None:
         await _take_slot(deployment.runtime.slots)
     enter_package(deployment.package)

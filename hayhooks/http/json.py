@@ -1,6 +1,7 @@
 """JSON: encode the results of wrappers, and send them."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -8,11 +9,14 @@ from pydantic_core import PydanticSerializationError, PydanticSerializationUnexp
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from hayhooks.errors import safe_str, shortened
 from hayhooks.kernel.operations import Operation
 from hayhooks.kernel.schema_types import haystack_to_dict
 from hayhooks.toolkit.inputs import is_haystack_data
 
 _CONTENT_TYPE = (b"content-type", b"application/json")
+_MAX_DEPTH = 250  # pydantic's limit is 255
+_MAX_PLACE = 200  # characters
 _LEAVES = frozenset({str, int, float, bool, type(None)})
 # Characters that end a line for Python's `splitlines`, which clients split streams with: in UTF-8, and escaped.
 _LINE_ENDS = tuple((end.encode(), f"\\u{ord(end):04x}".encode()) for end in "\x85\u2028\u2029")
@@ -21,7 +25,7 @@ _LINE_ENDS = tuple((end.encode(), f"\\u{ord(end):04x}".encode()) for end in "\x8
 def encode(value: Any, operation: Operation | None = None) -> bytes:
     """Encode *value* by *operation*'s return annotation, if it fits.
 
-    Raises TypeError, with the name of the type, for a value that cannot be JSON.
+    Raises TypeError, with the place in *value* and the reason, for one that cannot be JSON.
     """
     try:
         if type(value) is str and (operation is None or operation.result is None or operation.returns_text):
@@ -35,10 +39,44 @@ def encode(value: Any, operation: Operation | None = None) -> bytes:
             except (PydanticSerializationUnexpectedValue, PydanticSerializationError):
                 pass  # the annotation does not fit: the value counts
         return to_json(_plain(value), fallback=_fallback, inf_nan_mode="null")  # JSON has no NaN
-    except PydanticSerializationError as error:
-        raise TypeError(str(error)) from error
-    except ValueError as error:  # text that is not Unicode, a structure that contains itself
-        raise TypeError(f"the result cannot be encoded as JSON: {error}") from error
+    # Text that is not Unicode, a type that is not JSON's, a structure that is too deep or contains itself.
+    except (PydanticSerializationError, ValueError, RecursionError) as error:
+        raise TypeError(f"the result cannot be encoded as JSON: {_fault(value) or error}") from error
+
+
+def _fault(value: Any) -> str:
+    """Say what in *value* cannot be encoded, and where; "" if nothing is found."""
+    # The containers around the present item: what each is called in the one before, its id, and what is left of it.
+    containers = [("", 0, iter([("result", value)]))]
+
+    def place() -> str:
+        return shortened("".join(called for called, _, _ in containers) + name, _MAX_PLACE)
+
+    while containers:
+        name, item = next(containers[-1][2], ("", None))
+        if not name:
+            containers.pop()
+        elif isinstance(item, dict | list | tuple) or (is_dataclass(item) and not isinstance(item, type)):
+            if any(container == id(item) for _, container, _ in containers):
+                return f"{place()} contains itself"
+            if len(containers) > _MAX_DEPTH:
+                return f"{place()} is nested too deeply, in {_MAX_DEPTH} others"
+            containers.append((name, id(item), _items(item)))
+        else:
+            try:
+                to_json(item, fallback=_fallback, inf_nan_mode="null")
+            except Exception as error:  # the item may be of a class of the user's
+                return f"{place()}: {safe_str(error).removeprefix('Error serializing to JSON: ')}"
+    return ""
+
+
+def _items(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield how each item of *value*, a container or dataclass, is written after it, and the item."""
+    if isinstance(value, dict):
+        return ((f"[{key!r}]", item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ((f"[{index}]", item) for index, item in enumerate(value))
+    return ((f".{field.name}", getattr(value, field.name, None)) for field in fields(value))
 
 
 def _plain(value: Any) -> Any:
@@ -73,7 +111,7 @@ def encode_part(value: Any) -> bytes:
         try:
             # Half a surrogate pair, which UTF-8 cannot encode, becomes an escape.
             return json.dumps(value, allow_nan=False).encode()
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RecursionError):
             raise TypeError(str(error)) from error
     return on_one_line(data)
 

@@ -19,6 +19,7 @@ from hayhooks.observability.log import log, printable
 from hayhooks.observability.request_record import RequestRecord, current_request, record_error
 
 _REQUEST_ID = b"x-request-id"
+_MAX_ID_BYTES = 200
 
 OnRequestStart = Callable[[RequestRecord, Scope], None]
 OnRequestEnd = Callable[[RequestRecord], None]
@@ -101,9 +102,9 @@ class RequestContextMiddleware:
                 on_end(record)
 
     def _begin(self, scope: Scope) -> RequestRecord:
-        """Start the record of a request, under the client's id or a new one."""
+        """Start the record of a request, under the client's id, unless that is too long, or a new one."""
         for name, value in scope["headers"]:
-            if name == _REQUEST_ID and value:
+            if name == _REQUEST_ID and 0 < len(value) <= _MAX_ID_BYTES:
                 request_id = bytes(value).decode("latin-1")
                 break
         else:

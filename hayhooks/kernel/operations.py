@@ -42,6 +42,7 @@ class Operation:
     result_kinds: frozenset[ResultKind]  # what its annotation promises, "anything" without one
     parameters: frozenset[str]  # every keyword that the method takes
     takes_any: bool  # it has **kwargs
+    receiver: str  # the parameter that is the wrapper, so that no argument can have this name; "" if any can
     wants_headers: bool  # it has a parameter `headers` of the server's type, which the server fills
     uploads: frozenset[str]  # the parameters that take uploaded files: then the arguments come as a form
     fields: Mapping[str, Validator]  # if they do: one for each parameter that has a type
@@ -83,6 +84,7 @@ def inspect_method(method: Callable[..., Any], transport: TransportTypes) -> Ope
         result_kinds=_result_kinds(method, returned, transport.results),
         parameters=frozenset(parameters.fields),
         takes_any=parameters.takes_any,
+        receiver=_receiver(method),
         wants_headers=parameters.wants_headers,
         uploads=frozenset(parameters.uploads),
         fields=parameters.field_validators() if parameters.uploads else {},
@@ -150,6 +152,13 @@ class _ParameterSet:
             for name, annotation in self.fields.items()
             if self.hints[name] is not Any
         }
+
+
+def _receiver(method: Callable[..., Any]) -> str:
+    """Return the name of the parameter that *method* is bound to, if an argument of this name would clash."""
+    function = getattr(method, "__func__", None)
+    first = next(iter(inspect.signature(function).parameters.values()), None) if function is not None else None
+    return first.name if first is not None and first.kind is first.POSITIONAL_OR_KEYWORD else ""
 
 
 def _type_hints(method: Callable[..., Any]) -> dict[str, Any]:

@@ -13,13 +13,12 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError, SchemaValidator, core_schema, to_json
 
-from hayhooks.errors import InvalidInputError
+from hayhooks.errors import InvalidInputError, shortened
 
 _MAX_ERRORS = 100  # in one answer
 _MAX_COUNTED = 1_000_000  # further items are not looked at
 _MAX_REPEATED = 65_536  # bytes of an input from which wrong values are repeated
 _MAX_VALUE = 1_024  # bytes of JSON of one wrong value, and characters of one message
-_MAX_KEY = 100  # characters of one part of a location
 _MAX_DETAILS = 60_000  # bytes of JSON of all errors
 
 _Schema = dict[str, Any]
@@ -140,7 +139,7 @@ def _refuse_extra(fields: tuple[Any, dict[str, Any] | None, Any]) -> tuple[Any, 
         return values, None, names
     if (tally := _tally.get(None)) is not None:
         tally.count += len(extra) - 1
-    shown = ", ".join(repr(_cut(name, _MAX_KEY)) for name in list(extra)[:10])
+    shown = ", ".join(repr(shortened(name)) for name in list(extra)[:10])
     more = f" and {len(extra) - 10:,} more" if len(extra) > 10 else ""
     # Braces would be placeholders.
     raise PydanticCustomError("extra_forbidden", "Extra inputs are not permitted: {names}", {"names": shown + more})
@@ -184,8 +183,8 @@ def _invalid_input(error: ValidationError, count: int, *, include_input: bool = 
     for detail in error.errors(include_url=False, include_context=False, include_input=include_input)[:_MAX_ERRORS]:
         shown: dict[str, Any] = {
             **detail,
-            "loc": ["body", *(_cut(part, _MAX_KEY) for part in detail["loc"])],
-            "msg": _cut(detail["msg"], _MAX_VALUE),
+            "loc": ["body", *(shortened(part) if isinstance(part, str) else part for part in detail["loc"])],
+            "msg": shortened(detail["msg"], _MAX_VALUE),
         }
         if detail["type"] == "json_invalid":
             shown.pop("input", None)  # that is the whole body, and may not even be text
@@ -203,10 +202,4 @@ def _short(value: Any) -> Any:
     encoded = to_json(value, inf_nan_mode="null", fallback=repr)
     if len(encoded) <= _MAX_VALUE:
         return value
-    return _cut(value if isinstance(value, str) else encoded.decode(), _MAX_VALUE - 30)
-
-
-def _cut(part: Any, longest: int) -> Any:
-    if not isinstance(part, str) or len(part) <= longest:
-        return part
-    return f"{part[:longest]}...({len(part) - longest:,} more)"
+    return shortened(value if isinstance(value, str) else encoded.decode(), _MAX_VALUE - 30)

@@ -38,7 +38,7 @@ def as_text(record: RequestRecord) -> str:
     return (
         f"{clock}.{ms:03} INFO    {record.method} {printable(record.path)} {record.status} {how} "
         f"{record.took_s * 1000:.0f} ms{chunks}{failed}{who if record.pipeline else ''}  {record.size} bytes"
-        f"  id={printable(record.id, 200)}  {record.client}\n"
+        f"  id={printable(record.id, 200)}  {printable(record.client)}\n"
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from loguru import logger as log
 from pydantic_core import to_json
 
-from hayhooks.errors import sendable
+from hayhooks.errors import sendable, shortened
 from hayhooks.observability.log_writer import LogWriter, QueuedStream
 from hayhooks.observability.request_record import current_request
 
@@ -72,6 +72,7 @@ def configure_logging(level: str, format: str = TEXT) -> None:
     logging.basicConfig(handlers=[_ToLoguru()], level=logging.INFO, force=True)
     verbose = log.level(level).no <= logging.DEBUG
     logging.getLogger("urllib3.connectionpool").addFilter(_is_not_telemetry)
+    logging.getLogger("uvicorn.error").addFilter(_hide_query)
     for chatty in ("haystack", "watchfiles", "httpx"):
         logging.getLogger(chatty).setLevel(logging.DEBUG if verbose else logging.WARNING)
 
@@ -90,8 +91,7 @@ def printable(text: str, longest: int = 1_000) -> str:
     >>> printable("/a b\n\x1b[31m")
     '/a\\x20b\\n\\x1b[31m'
     """
-    if len(text) > longest:
-        text = f"{text[:longest]}...({len(text) - longest} more)"
+    text = shortened(text, longest)
     if text.isprintable() and text.isascii() and " " not in text:
         return text
     escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
@@ -118,13 +118,18 @@ def _as_json(record: Any) -> str:
     return encoded(entry | {name: value for name, value in record["extra"].items() if name not in entry})
 
 
+# Characters that JSON allows, but some readers of lines, and terminals, take for the end of a line or a command.
+_ESCAPES = {code: f"\\u{code:04x}" for code in (*range(0x80, 0xA0), 0x2028, 0x2029)}
+
+
 def encoded(entry: dict[str, Any]) -> str:
     """Return *entry* as one line of JSON, whatever values it has."""
     try:
-        return to_json(entry, fallback=_text, inf_nan_mode="null").decode()
+        line = to_json(entry, fallback=_text, inf_nan_mode="null").decode()
     # Bound values are the user's: serializing them may raise anything.
     except Exception:
-        return to_json({name: sendable(_text(value)) for name, value in entry.items()}).decode()
+        line = to_json({name: sendable(_text(value)) for name, value in entry.items()}).decode()
+    return line if line.isascii() else line.translate(_ESCAPES)
 
 
 def _text(value: Any) -> str:
@@ -137,6 +142,14 @@ def _text(value: Any) -> str:
 def _is_not_telemetry(record: logging.LogRecord) -> bool:
     """Drop warnings about Haystack's telemetry: offline, each pipeline run logs some."""
     return "posthog.com" not in record.getMessage()
+
+
+def _hide_query(record: logging.LogRecord) -> bool:
+    """Remove the query from uvicorn's lines on websockets, where it may be a secret; escape path and address."""
+    if "WebSocket %s" in str(record.msg) and isinstance(record.args, tuple) and len(record.args) > 1:
+        client, path, *more = record.args
+        record.args = (printable(str(client), 100), printable(str(path).partition("?")[0]), *more)
+    return True
 
 
 class _ToLoguru(logging.Handler):

@@ -4,7 +4,11 @@ import time
 from contextvars import ContextVar
 from typing import Any
 
-from hayhooks.errors import PipelineError, safe_str
+from hayhooks.errors import PipelineError, safe_str, shortened
+
+_MAX_METHOD = 20  # characters
+_MAX_PATH = 1_000
+_MAX_CLIENT = 100
 
 
 class PipelineCounters:
@@ -45,9 +49,10 @@ class RequestRecord:
     def __init__(self, method: str, path: str, client: str, id: str) -> None:
         self._started_at = time.perf_counter()
         self.id = id  # the client's `X-Request-Id`, or one of ours
-        self.method = method
-        self.path = path  # without the query, which may hold secrets
-        self.client = client  # its address; "" if it has none, as behind a Unix socket
+        # Thousands of records may wait to be logged, so what clients choose is short.
+        self.method = method[:_MAX_METHOD]
+        self.path = shortened(path, _MAX_PATH)  # without the query, which may hold secrets
+        self.client = client[:_MAX_CLIENT]  # its address, or what X-Forwarded-For says; "" behind a Unix socket
 
     def streamed(self, chunks: int) -> None:
         """Count *chunks* more items as sent."""

@@ -20,7 +20,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from hayhooks.errors import OpenAIError, PipelineError
+from hayhooks.errors import OpenAIError, PipelineError, shortened
 from hayhooks.http.context import switch_of
 from hayhooks.http.disconnect import cancel_on_disconnect
 from hayhooks.http.dispatch import serve_with_lease
@@ -49,6 +49,7 @@ from hayhooks.openapi.describe import (
 )
 
 _UPLOAD = "run_file_upload"
+_MAX_DIGITS = 18  # of a number in a query
 
 # Path, then HTTP method -> the wrapper's.
 _PATHS: Mapping[str, Mapping[str, str]] = {
@@ -106,7 +107,7 @@ class FilesRoute:
                 if not isinstance(form.get("file"), UploadFile):
                     message = "'file' must be a file, in a form of type multipart/form-data"
                     if content_type(request.headers) != "multipart/form-data":
-                        message += f"; the request's type is {content_type(request.headers) or 'missing'}"
+                        message += f"; the request's type is {shortened(content_type(request.headers)) or 'missing'}"
                     raise OpenAIError(400, message, param="file")
                 for name in ("purpose", "model"):
                     if not isinstance(form.get(name, ""), str):
@@ -114,13 +115,24 @@ class FilesRoute:
                 if not form.get("purpose"):
                     message = "'purpose' is required: what the file is for, as 'user_data'"
                     raise OpenAIError(400, message, param="purpose")
+            model = _model_of(request, form, self._deployment)
             if self._deployment is not None:  # dispatch has taken the lease
                 await _handle(self._deployment, method, form, scope, receive, send)
             else:
-                model = form.get("model") or request.query_params.get("model")
                 deployment = await _find_deployment(scope, method, model)
                 handle = partial(_handle, deployment, method, form)
                 await serve_with_lease(deployment, handle, scope, receive, send)
+
+
+def _model_of(request: Request, form: FormData, deployment: Deployment | None) -> Any:
+    """Return the model that the request names; raise OpenAIError if it names several."""
+    named = [deployment.name] if deployment is not None else []
+    named += [str(model) for model in (*form.getlist("model"), *request.query_params.getlist("model")) if model]
+    for model in named:
+        if model != named[0]:
+            where = f"the path names {named[0]!r}" if deployment is not None else f"it is also {shortened(named[0])!r}"
+            raise OpenAIError(400, f"'model' is {shortened(model)!r}, but {where}", param="model")
+    return named[0] if named else None
 
 
 async def _refuse_if_none_can(request: Request, method: str, deployment: Deployment | None) -> None:
@@ -184,10 +196,11 @@ async def _handle(
             arguments["content"] = await server_threads.run(file.file.read)
             file.file.seek(0)
     else:  # file_id in the path; after, limit, order and purpose of a list in the query
-        arguments = {**request.query_params, **request.path_params}
+        arguments = {**request.query_params, **request.path_params, "model": deployment.name}
         if "limit" in arguments:
-            if not arguments["limit"].isdecimal():
-                raise OpenAIError(400, "'limit' must be a number", param="limit")
+            if not arguments["limit"].isdecimal() or len(arguments["limit"]) > _MAX_DIGITS:
+                message = f"'limit' must be a number of at most {_MAX_DIGITS} digits"
+                raise OpenAIError(400, message, param="limit")
             arguments["limit"] = int(arguments["limit"])
     arguments = operation.accepted({"model": deployment.name, **arguments})
     if operation.wants_headers:
@@ -208,7 +221,7 @@ async def _response(method: str, result: Any, form: FormData, request: Request) 
     if method == "run_file_delete" and (result is None or result is True):
         result = {"id": file_id, "object": "file", "deleted": True}
     if file_id is not None and (result is None or result is False):
-        raise OpenAIError(404, f"No such file: {file_id!r}", param="file_id", code="file_not_found")
+        raise OpenAIError(404, f"No such file: {shortened(file_id)!r}", param="file_id", code="file_not_found")
     if method == "run_file_content":
         return await _content_response(result)
     try:

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Route
 
-from hayhooks.errors import OpenAIError
+from hayhooks.http.lookup import model_not_found_error
 from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.openai.bridge import CHAT_METHODS, RESPONSE_METHODS
 from hayhooks.openapi.describe import (
@@ -39,8 +39,7 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
         name = request.path_params["name"]
         deployment = snapshot.deployments.get(name)
         if deployment is None or not is_model(deployment):
-            message = f"The model {name!r} does not exist"
-            raise OpenAIError(404, message, param="model", code="model_not_found")
+            raise model_not_found_error(name)
         return JSONResponse(_model(deployment))
 
     yield Route("/models", list_models)

@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from hayhooks._version import __version__
-from hayhooks.errors import NotFoundError
+from hayhooks.errors import NotFoundError, shortened
 from hayhooks.http.access import PublicRoute
 from hayhooks.http.compute import compute_once
 from hayhooks.http.context import deployment_of, switch_of
@@ -143,7 +143,7 @@ class _Page:
         name = request.path_params["file"]
         headers = {"Cache-Control": f"public, max-age={_YEAR_S}, immutable", **_SAFE}
         if name not in self.files:
-            raise NotFoundError(f"the page {self.path} has no file {name!r}")
+            raise NotFoundError(f"the page {self.path} has no file {shortened(name)!r}")
         if name == "start.js":
             content = (_KEY_SCRIPT + self.start).replace("VERSION", _version()).encode()
         else:

@@ -8,6 +8,8 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from hayhooks.observability.access_log import AccessLog, as_text
 from hayhooks.observability.log import TEXT, printable
@@ -169,6 +171,42 @@ def test_nobody_can_write_a_line_that_is_not_theirs(tmp_path):
         assert not any("Deployed fake" in line for line in server.output().splitlines())
 
 
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_headers_of_a_client_are_escaped_and_short_in_every_line(tmp_path, format):
+    """Also X-Forwarded-For, which uvicorn takes for the address, and whatever JSON leaves as it is."""
+    deploy(tmp_path)
+    forged = "1.2.3.4 12:00 ERROR forged \x9b31m \x85 forged".encode("latin-1")
+    headers = [(b"X-Forwarded-For", forged + b"x" * 30_000), (b"X-Request-Id", b"y" * 30_000)]
+    with started(tmp_path, "run", LOG_FORMAT=format) as server:
+        path = "/talks%C2%85%E2%80%A8forged" + "z" * 5_000
+        answer = httpx.get(server.url + path, headers=headers, timeout=10)
+        assert answer.status_code == 404
+        failed = httpx.post(server.url + "/talks/run", json={"text": "fail"}, headers=headers, timeout=10)
+        assert len(failed.headers["X-Request-Id"]) < 100  # one of ours
+        ids = {response.headers["X-Request-Id"] for response in (answer, failed)}
+        eventually(lambda: sum("1.2.3.4" in line for line in server.output().splitlines()) >= len(ids))
+
+        lines = server.output().splitlines()
+        assert not any(line.lstrip().startswith("forged") for line in lines)
+        assert not any("\x9b" in line for line in lines)
+        assert all(len(line) < 3_000 for line in lines if "1.2.3.4" in line)
+        assert format == "text" or all(json.loads(line) for line in lines)
+        assert server.stop() == 0
+
+
+def test_the_query_of_a_websocket_is_not_logged(tmp_path):
+    with started(tmp_path, "run") as server:
+        for path in ("/nothing?key=secret", "/x%1b[31m%0aforged?secret"):
+            with pytest.raises(InvalidStatus), connect(server.url.replace("http", "ws") + path):
+                raise AssertionError("it was let in")
+        eventually(lambda: 'WebSocket /nothing" 404' in server.output())
+        eventually(lambda: r"WebSocket /x" in server.output())
+
+        assert "secret" not in server.output()
+        assert "\x1b" not in server.output()
+        assert not any(line.startswith("forged") for line in server.output().splitlines())
+
+
 @pytest.mark.parametrize("settings", [{"ACCESS_LOG": "false"}, {"LOG": "WARNING"}])
 def test_requests_are_not_told_where_nobody_wants_it(tmp_path, settings):
     with started(tmp_path, "run", **settings) as server:
@@ -312,5 +350,5 @@ def test_a_part_of_a_line_is_printable_and_short():
     assert printable("/plain-1.2_~%") == "/plain-1.2_~%"
     assert printable("/é") == "/é"
     assert printable("a b\n\x1b\u2028") == r"a\x20b\n\x1b\u2028"
-    assert printable("x" * 2_000) == "x" * 1_000 + "...(1000\\x20more)"
+    assert printable("x" * 2_000) == "x" * 1_000 + "...(1,000\\x20more)"
     assert len(as_text(record("/" + "x" * 60_000, "y" * 60_000))) < 1_500
