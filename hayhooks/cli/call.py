@@ -265,7 +265,7 @@ def _content_type(response: httpx.Response) -> str:
 
 
 def _events(content: Iterable[bytes]) -> Iterator[str]:
-    """Yield the data of each server-sent event in *content*, but those for a UI; one of type ``error`` is the last."""
+    """Yield the data of each server-sent event in *content*; one of type ``error`` is the last."""
     kind, data = "", list[str]()
     for line in _lines(codecs.iterdecode(content, "utf-8-sig", errors="replace")):
         field, _, value = line.partition(":")
@@ -277,7 +277,7 @@ def _events(content: Iterable[bytes]) -> Iterator[str]:
         elif not line:
             if kind == "error":
                 raise _BrokenOffError(_message("\n".join(data)))
-            if data and kind != "event":
+            if data:
                 yield "\n".join(data)
             kind, data = "", []
 

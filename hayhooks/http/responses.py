@@ -128,7 +128,7 @@ class ItemEventEncoder:
         return b""
 
     def write(self, batch: list[Any]) -> Iterator[bytes]:
-        """Return an event for each item with text, and a named one for each UI event."""
+        """Return an event for each item that has text."""
         return map(_item_event, batch)
 
     def finish(self) -> bytes:
@@ -250,14 +250,11 @@ def format_event(data: bytes) -> bytes:
 
 def _item_event(item: Any) -> bytes:
     text = as_text(item)
-    if not text:
-        event = ui_event(item)
-        return b"event: event\n" + format_event(encode(event)) if event else b""
     if not text.isascii() and (escaped := on_one_line(text)) != text:
         with suppress(ValueError):
             from_json(text)  # as JSON it stays JSON
             text = escaped
-    return format_event(text)
+    return format_event(text) if text else b""
 
 
 def as_text(item: Any) -> bytes:

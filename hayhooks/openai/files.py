@@ -291,7 +291,12 @@ _FORM = object_schema(
     ["file", "purpose"],
     file={"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"},
     purpose={"type": "string", "minLength": 1, "examples": ["user_data"], "description": "What the file is for."},
-    model={"type": "string", "description": "The pipeline that stores it, where several store files."},
+    # API pages send the example unless it is empty.
+    model={
+        "type": "string",
+        "description": "The pipeline that stores it, where several store files.",
+        "examples": [""],
+    },
 )
 
 _MODEL = parameter("model", "The pipeline that stores them, where several store files.", "query")
