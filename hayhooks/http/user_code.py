@@ -74,9 +74,17 @@ def pipeline_error(error: BaseException) -> PipelineError:
         traceback = "".join(tracebacks.format_exception(error))
     except BaseException:  # it is of the user's own making, down to its attributes
         traceback = "".join(tracebacks.format_tb(error.__traceback__))
-    return PipelineError(
-        with_public_names(safe_str(error)) or type(error).__name__, traceback=sendable(with_public_names(traceback))
-    )
+    return PipelineError(with_public_names(_headline(error)), traceback=sendable(with_public_names(traceback)))
+
+
+def _headline(error: BaseException) -> str:
+    """Return type and message of *error*, as the last line of a traceback."""
+    message = safe_str(error)
+    if type(error) is RuntimeError and isinstance(error.__cause__, _NOT_RAISABLE):
+        carried = type(error.__cause__).__name__
+        if message.startswith(carried):  # by _raisable
+            return message
+    return f"{type(error).__name__}: {message}".removesuffix(": ")
 
 
 def _raisable(error: BaseException) -> BaseException:

@@ -27,6 +27,7 @@ from hayhooks.http.lookup import model_not_served_error, wait_for_deployment
 from hayhooks.http.request_json import encoding_problem, read_json
 from hayhooks.http.responses import EventStreamResponse, StreamEncoder
 from hayhooks.http.stream import Stream
+from hayhooks.http.user_code import pipeline_error
 from hayhooks.kernel.operations import Operation
 from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.kernel.threads import server_threads
@@ -53,7 +54,7 @@ class AnswerEncoder(StreamEncoder):
         except PipelineError:
             raise
         except Exception as error:  # an item may raise anything when it is read, and hold what JSON cannot
-            raise PipelineError(safe_str(error), traceback="") from error
+            raise pipeline_error(error) from error
 
     @abstractmethod
     def ready_object(self, item: Any) -> dict[str, Any] | None:

@@ -125,7 +125,7 @@ def test_run_uploads_files_and_those_of_directories(server, port, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["kinds", "-p", "kind=none"], 1, "Pipeline execution failed: no such kind (500)"),
+        (["kinds", "-p", "kind=none"], 1, "Pipeline execution failed: ValueError: no such kind (500)"),
         (["kinds"], 1, "kind: Field required"),
         (["kinds", "-p", "kind=5"], 1, "to send text write -p 'kind=\"5\"'"),
         (["kind", "-p", "kind=5"], 1, "there is no pipeline 'kind'; did you mean 'kinds'?"),

@@ -153,9 +153,29 @@ def test_whatever_a_pipeline_raises_is_500(server: LiveServer, kind: str, define
 
     assert response.status_code == 500
     assert set(response.json()) == {"detail"}
-    assert response.json()["detail"].startswith("Pipeline execution failed: ")
-    if not (kind == "StopIteration" and "async" in define):  # of that Python itself makes another error
-        assert "it broke" in response.json()["detail"]
+    name = "ValueError" if kind == "an exception" else kind
+    expected = f"{name}: it broke"
+    if kind == "StopIteration" and "async" in define:  # of that Python itself makes another error
+        expected = "RuntimeError: coroutine raised StopIteration"
+    if kind != "CancelledError" or "async" not in define:  # which takes the message away
+        assert response.json()["detail"] == f"Pipeline execution failed: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("run", "headline"),
+    [
+        ("return {}['boost']", "KeyError: 'boost'"),
+        ("raise ValueError", "ValueError"),
+        ("assert False", "AssertionError"),
+        ("yield 1 / 0", "ZeroDivisionError: division by zero"),
+        ("class MyError(Exception): pass\n        raise MyError('mine')", "MyError: mine"),
+    ],
+)
+def test_an_exception_keeps_its_type(server: LiveServer, logged: list[str], run: str, headline: str):
+    response = post(server, f"def run_api(self):\n        {run}")
+
+    assert response.json() == {"detail": f"Pipeline execution failed: {headline}"}
+    assert [line for line in logged if line.startswith(f"ERROR /it/run failed: {headline}")]
     server.serve("it", method("def run_api(self): return 'alive'"))
     assert server.run("it") == "alive"
 
