@@ -222,6 +222,7 @@ async def _lifespan(app: Hayhooks) -> AsyncIterator[None]:
     """Run what an application needs while it is served."""
     app.stop_by = math.inf
     with closing(DaemonThreadPool("lifespan", limit=1)) as threads:  # no wrapper can take it: the stop needs one
+        threads.keep_thread()
         await threads.run(check_directory, app.root, app.static)
         async with app.traced(threads), _deployer(app, threads):
             yield

@@ -94,7 +94,7 @@ class PipelineError(HayhooksError):
 
 
 class UnavailableError(HayhooksError):
-    """A deployment cannot serve now: it failed to load, is being loaded, or is full."""
+    """A deployment cannot serve now: it failed to load, is being loaded, is full, or gets no thread."""
 
 
 class DisconnectedError(Exception):

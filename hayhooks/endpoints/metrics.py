@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
@@ -10,6 +9,7 @@ from starlette.routing import BaseRoute
 from hayhooks.errors import NotFoundError
 from hayhooks.http.context import switch_of
 from hayhooks.kernel.state import Snapshot
+from hayhooks.kernel.threads import server_threads
 from hayhooks.observability.worker_state import WorkerStateDir
 from hayhooks.openapi.describe import TEXT, DocumentedRoute, OperationDocs, error_responses, response_object
 
@@ -28,8 +28,8 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
 
             return expose(kept, worker_dir, request.headers.get("accept", ""))
 
-        # In a thread outside the pool that requests use: with 1,000 pipelines this takes a second.
-        body, content_type = await to_thread.run_sync(exposed, limiter=kept.scrape_limiter)
+        async with kept.scrape_lock:  # with 1,000 pipelines this takes a second
+            body, content_type = await server_threads.run(exposed)
         return Response(body, headers={"Content-Type": content_type})
 
     yield DocumentedRoute("/metrics", metrics, {"GET": lambda: _DOCS})

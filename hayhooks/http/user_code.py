@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException, WebSocketException
 
-from hayhooks.errors import PipelineError, safe_str, sendable
+from hayhooks.errors import PipelineError, UnavailableError, safe_str, sendable
 from hayhooks.kernel.admission import Lease, current_lease
 from hayhooks.kernel.isolation import with_public_names
 from hayhooks.kernel.state import Deployment
@@ -49,7 +49,13 @@ def run_in_thread(
             outcome.error = _raisable(outcome.error)
         done(outcome)
 
-    deployment.runtime.threads.submit(job)
+    try:
+        deployment.runtime.threads.submit(job)
+    except UnavailableError:
+        if slot is not None:
+            slot.give_back()
+        leases.give_back(lease)
+        raise
 
 
 def call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
@@ -61,11 +67,11 @@ def call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> 
 
 
 def is_control_flow(error: BaseException) -> bool:
-    """Whether *error* cancels this task or is the response: no fault of the wrapper."""
+    """Whether *error* cancels this task, is the response, or a lack of threads: no fault of the wrapper."""
     if isinstance(error, asyncio.CancelledError):
         task = asyncio.current_task()
         return task is not None and task.cancelling() > 0  # else the wrapper itself raised it
-    return isinstance(error, HTTPException | WebSocketException)
+    return isinstance(error, HTTPException | WebSocketException | UnavailableError)
 
 
 def pipeline_error(error: BaseException) -> PipelineError:

@@ -25,10 +25,9 @@ from typing import Any
 
 from hayhooks.kernel.shared_modules import SharedModules, packages_around
 from hayhooks.kernel.state import Revision, RevisionKind
-from hayhooks.kernel.threads import DaemonThreadPool, Outcome, server_threads
+from hayhooks.kernel.threads import DaemonThreadPool, Outcome
 
 PREFIX = "_hayhooks_"
-SERVER = "hayhooks"  # stands for the package where the server's own code runs, with threads of its own
 _PRIVATE = re.compile(rf"{PREFIX}\w+?_[0-9a-f]{{12}}_\d+\.")
 
 shared_modules = SharedModules()
@@ -189,8 +188,6 @@ def helper_threads() -> DaemonThreadPool | None:
     name = _current.get()
     if name is None:
         return None
-    if name == SERVER:
-        return server_threads
     package = _finder.packages.get(name)
     return package.helpers if package is not None else _helpers_of_retired
 
@@ -312,6 +309,11 @@ def remove_finder() -> None:
     """Import no private packages any more, until one is opened."""
     if _finder in sys.meta_path:
         sys.meta_path.remove(_finder)
+
+
+def keep_import_thread() -> None:
+    """Start the import thread: later there may be none."""
+    _imports.keep_thread()
 
 
 def stop_import_thread() -> None:

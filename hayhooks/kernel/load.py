@@ -7,9 +7,9 @@ import asyncio
 import contextvars
 import importlib
 import inspect
-import threading
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import wait
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -39,6 +39,8 @@ from hayhooks.kernel.state import Deployment, DeploymentRuntime, Failure, Revisi
 from hayhooks.kernel.threads import DaemonThreadPool, OnLoop, Outcome
 from hayhooks.toolkit.yaml_wrapper import YAMLPipelineWrapper
 from hayhooks.wrapper import OPERATIONS, BasePipelineWrapper
+
+check_threads = DaemonThreadPool("check", limit=4, stuck_after_s=1.0)
 
 BuildRoutes = Callable[[Deployment], Any]
 
@@ -250,14 +252,11 @@ def _check(wrapper: BasePipelineWrapper, timeout_s: float, running: Phase, phase
 
 def _call_with_timeout(function: Callable[[], Any], timeout_s: float) -> Any:
     """Call *function* in a thread, which is abandoned after the timeout."""
-    outcomes: list[Outcome] = []
-    call = partial(contextvars.copy_context().run, function)
-    thread = threading.Thread(target=lambda: outcomes.append(Outcome.of(call)), name="hayhooks check", daemon=True)
-    thread.start()
-    thread.join(timeout_s)
-    if thread.is_alive():
+    future = check_threads.call(partial(contextvars.copy_context().run, function))
+    done, _ = wait([future], timeout_s)
+    if not done:
         raise _check_timeout(timeout_s)
-    return outcomes.pop().unwrap()
+    return future.result()
 
 
 def _check_timeout(timeout_s: float) -> LoadError:

@@ -45,7 +45,11 @@ class Preloader:
             if self._done or self._started_at is not None:
                 return
             self._started_at = time.monotonic()
-        threading.Thread(target=self._preload, args=(tuple(revisions),), name="hayhooks preload", daemon=True).start()
+        thread = threading.Thread(target=self._preload, args=(tuple(revisions),), name="hayhooks preload", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the system starts no more threads
+            self._finish()
 
     def tick(self) -> None:
         """Continue without the preload if it is stuck; call it about once a second."""

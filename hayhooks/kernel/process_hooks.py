@@ -5,7 +5,13 @@ from collections.abc import Sequence
 from typing import Self
 
 from hayhooks.kernel.haystack_hooks import patch_from_dict, restore_from_dict
-from hayhooks.kernel.isolation import add_python_path, remove_finder, remove_python_path, stop_import_thread
+from hayhooks.kernel.isolation import (
+    add_python_path,
+    keep_import_thread,
+    remove_finder,
+    remove_python_path,
+    stop_import_thread,
+)
 from hayhooks.kernel.self_writes import self_writes
 from hayhooks.kernel.threads import server_threads
 
@@ -29,9 +35,11 @@ class ProcessHooks:
         self.python_path = tuple(python_path)
 
     def install(self) -> None:
-        """Install all of it."""
+        """Install all of it. Raises UnavailableError if there are no threads."""
         with _lock:
             _installed.append(self)
+            keep_import_thread()
+            server_threads.keep_thread()
             self_writes.install_audit_hook()
             add_python_path(self.python_path, after_import=patch_from_dict)
             patch_from_dict()

@@ -21,7 +21,7 @@ from loguru import logger as log
 from hayhooks.errors import safe_str, sendable
 from hayhooks.kernel.discovery import deployment_name, real_path
 from hayhooks.kernel.isolation import replace_stuck_import
-from hayhooks.kernel.load import BuildRoutes, load, unload
+from hayhooks.kernel.load import BuildRoutes, check_threads, load, unload
 from hayhooks.kernel.operations import TransportTypes
 from hayhooks.kernel.options import KernelOptions
 from hayhooks.kernel.phases import Phase, Phases
@@ -137,8 +137,11 @@ class Reconciler:
         self._thread = threading.Thread(target=self._run, name="hayhooks reconcile", daemon=True)
 
     def start(self) -> None:
-        """Begin to watch and to load."""
+        """Begin to watch and to load. Raises UnavailableError or RuntimeError without threads."""
         self._began_at = time.monotonic()
+        self.retirement.start()
+        for threads in (self._loader_threads, self._suspect_threads, check_threads):
+            threads.keep_thread()
         self.watch.start()
         self._thread.start()
 
@@ -200,6 +203,7 @@ class Reconciler:
         self._thread.join(max(timeout_s, _MIN_STOP_S))
         self._loader_threads.close()
         self._suspect_threads.close()
+        check_threads.close()
         self.retirement.add(self.snapshot.deployments.values())
         if not self.retirement.stop(max(end - time.monotonic(), 0.0)):
             log.warning("Stopped with {} deployment(s) not torn down in time", self.retirement.pending)
@@ -342,6 +346,7 @@ class Reconciler:
             self._preloader.tick()
             self._loader_threads.tick()
             self._suspect_threads.tick()
+            check_threads.tick()
             replace_stuck_import()
             server_threads.tick()
             self.retirement.tick()

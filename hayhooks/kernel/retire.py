@@ -8,13 +8,14 @@ import typing
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from types import FrameType
 
 from loguru import logger as log
 
-from hayhooks.errors import DrainedError
+from hayhooks.errors import DrainedError, UnavailableError
 from hayhooks.kernel.phases import Phases
 from hayhooks.kernel.state import Deployment, Revision, Unfinished
 from hayhooks.kernel.threads import DaemonThreadPool
@@ -84,6 +85,7 @@ class Retirement:
         self._drain_s = drain_s
         self._phases = phases
         self._threads = DaemonThreadPool("retire", limit=2, stuck_after_s=1.0)
+        self._collector = DaemonThreadPool("collect", limit=1, stuck_after_s=10.0)
         self._changed = threading.Condition()  # guards all below
         self._drains: list[_Drain] = []
         self._torn_down: list[_TornDown] = []
@@ -93,6 +95,11 @@ class Retirement:
         self._collect_by: float | None = None  # None: no collection is due
         self._look_again_at = float("inf")
         self._look_again_after_s = _LOOK_AGAIN_AFTER_S
+
+    def start(self) -> None:
+        """Take the threads that it needs: later there may be none. Raises UnavailableError."""
+        self._threads.keep_thread()
+        self._collector.keep_thread()
 
     @property
     def pending(self) -> int:
@@ -135,6 +142,7 @@ class Retirement:
                 self._loop.call_soon_threadsafe(lease.expire, DrainedError)
             drain.is_expired, drain.expires_at = True, now + _RECANCEL_AFTER_S
         self._threads.tick()
+        self._collector.tick()
         if now >= self._look_again_at:
             self._look_again_at = float("inf")
             self.collect_soon()
@@ -155,6 +163,7 @@ class Retirement:
                 self._changed.wait(min(left_s, 1.0))
                 self._threads.tick()
         self._threads.close()
+        self._collector.close()
         return not self._drains
 
     def _retire(self, drain: _Drain) -> None:
@@ -178,7 +187,8 @@ class Retirement:
             is_first = self._collect_by is None
             self._collect_by = self._collect_by or max(now + _COLLECT_AFTER_AT_MOST_S, self._collect_not_before)
         if is_first:
-            threading.Thread(target=self._collect, name="hayhooks collect", daemon=True).start()
+            with suppress(UnavailableError):  # only after the stop
+                self._collector.submit(self._collect)
 
     def _collect(self) -> None:
         # Classes and modules are cycles, which nothing else frees.

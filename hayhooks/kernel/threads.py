@@ -15,9 +15,14 @@ from weakref import WeakSet
 
 from loguru import logger as log
 
+from hayhooks.errors import UnavailableError
+
 T = TypeVar("T")
 
 Job = Callable[[], None]
+
+NO_THREAD = "The system starts no more threads (ulimit -u, pids.max, memory)"
+
 OnLoop = Callable[[Callable[[], Awaitable[Any]]], Any]  # runs a coroutine function on the serving loop, and waits
 
 
@@ -73,6 +78,7 @@ class DaemonThreadPool:
     """Runs at most *limit* jobs at a time in daemon threads, started on demand.
 
     A job that runs longer than *stuck_after_s* no longer counts towards *limit*: ``tick`` starts a thread in its place.
+    Where the system starts no more threads, jobs wait for those that there are.
     """
 
     # Not ThreadPoolExecutor: the interpreter joins its threads at exit, so a pipeline that hangs would keep the server
@@ -87,16 +93,30 @@ class DaemonThreadPool:
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()  # None: one thread may end
         self._lock = threading.Lock()  # guards everything below
         self._threads = 0
+        self._kept = 0  # of them, however long they are idle
         self._idle = 0  # idle threads minus queued jobs; negative when jobs wait
         self._busy_since: dict[int, float] = {}  # by thread; only with a finite stuck_after_s
         self._closed = False
+        self._lacks_threads = False  # the system did not start the last one
         _pools.add(self)
 
+    def keep_thread(self) -> None:
+        """Have one thread until ``close``; then ``submit`` cannot fail. Raises UnavailableError."""
+        with self._lock:
+            self._closed, self._kept = False, 1
+            if not self._threads:
+                self._start_threads(1)
+            self._require_thread()
+
     def submit(self, job: Job) -> None:
-        """Queue *job*, which must not raise; jobs start in the order of submission."""
+        """Queue *job*, which must not raise; jobs start in the order of submission.
+
+        Raises UnavailableError, and forgets the job, if there is no thread and none can be started.
+        """
         with self._lock:
             if self._idle <= 0:
                 self._start_threads(1 - self._idle)
+                self._require_thread()
             self._idle -= 1
         self._jobs.put(job)
 
@@ -119,7 +139,7 @@ class DaemonThreadPool:
     def close(self) -> None:
         """Let every thread end after its present job; jobs submitted later still run."""
         with self._lock:
-            self._closed = True
+            self._closed, self._kept = True, 0
             for _ in range(self._idle):
                 self._jobs.put(None)
                 self._threads -= 1  # already now: a thread that is about to end must not count towards the limit
@@ -128,16 +148,27 @@ class DaemonThreadPool:
     def forget_threads(self) -> None:
         """Begin anew in a forked child: the threads, the jobs and whoever held the lock are its parent's."""
         self._jobs, self._lock, self._busy_since = queue.SimpleQueue(), threading.Lock(), {}
-        self._threads = self._idle = 0
+        self._threads = self._kept = self._idle = 0
         self._closed = False
 
     def _start_threads(self, wanted: int) -> None:
         now = time.monotonic()
         counted = self._threads - sum(now - since > self._stuck_after_s for since in self._busy_since.values())
         for _ in range(min(wanted, self.limit - counted)):
-            threading.Thread(target=self._work, name=f"hayhooks {self._name}", daemon=True).start()
+            try:
+                threading.Thread(target=self._work, name=f"hayhooks {self._name}", daemon=True).start()
+            except RuntimeError:  # of the system: later calls try again
+                if not self._lacks_threads:
+                    log.warning("{}: jobs of {!r} wait for the threads that there are", NO_THREAD, self._name)
+                self._lacks_threads = True
+                return
+            self._lacks_threads = False
             self._threads += 1
             self._idle += 1
+
+    def _require_thread(self) -> None:
+        if not self._threads:
+            raise UnavailableError(NO_THREAD)
 
     def _work(self) -> None:
         jobs = self._jobs
@@ -146,7 +177,8 @@ class DaemonThreadPool:
                 job = jobs.get(timeout=self._idle_s)
             except queue.Empty:
                 with self._lock:
-                    if self._idle <= 0:  # a job for this thread has been counted, and is about to be queued
+                    # The first: a job for this thread has been counted, and is about to be queued.
+                    if self._idle <= 0 or self._threads <= self._kept:
                         continue
                     self._idle -= 1
                     self._threads -= 1

@@ -5,14 +5,16 @@ every poll interval, less often where full scans take long.
 """
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from loguru import logger as log
-from watchfiles._rust_notify import RustNotify
+
+from hayhooks.kernel.inotify import Inotify
 
 _EVENT_STEP_MS = 10  # a burst of events must pause for this long before it is reported: the least that a save costs
 _MAX_BURST_MS = 400  # a burst of events is reported after this long, even if it goes on
@@ -95,19 +97,9 @@ class Watch:
 
     def _watch(self, directories: list[str]) -> None:
         """Report changes in *directories* until others are to be watched."""
-        # The library's documented backend and not its watch(): only here we know when the watch has begun.
-        before = _inotify_watches()
-        with RustNotify(
-            directories,
-            debug=False,
-            force_polling=False,
-            poll_delay_ms=0,
-            recursive=False,
-            ignore_permission_denied=True,
-        ) as backend:
-            ours = [count for descriptor, count in _inotify_watches().items() if before.get(descriptor) != count]
-            # The backend silently skips directories when the system has no watches left.
-            wanted, watched, problem = len(directories), max(ours, default=len(directories)), ""
+        with _backend(directories) as backend:
+            # Directories are skipped when the system has no watches left.
+            wanted, watched, problem = len(directories), getattr(backend, "watched", len(directories)), ""
             if watched < wanted:
                 problem = f"only {watched} of {wanted} directories can be watched, see fs.inotify.max_user_watches"
             if problem and not self.state.problem:
@@ -141,11 +133,18 @@ class Watch:
             self._tick(frozenset())
 
 
-def _inotify_watches() -> dict[str, int]:
-    """Count the watches of each inotify descriptor of this process."""
-    watches = {}
-    with suppress(OSError):
-        for descriptor in os.listdir("/proc/self/fdinfo"):
-            with suppress(OSError), open(f"/proc/self/fdinfo/{descriptor}") as lines:  # it may be closed meanwhile
-                watches[descriptor] = sum(line.startswith("inotify wd") for line in lines)
-    return {descriptor: count for descriptor, count in watches.items() if count}
+def _backend(directories: list[str]) -> Any:
+    if sys.platform == "linux":
+        return Inotify(directories)
+    else:  # noqa: RET505 - else type checkers on Linux find what follows unreachable
+        # The library's documented backend and not its watch(): only here we know when the watch has begun.
+        from watchfiles._rust_notify import RustNotify  # noqa: PLC0415 - row start: 79 ms, not needed on Linux
+
+        return RustNotify(
+            directories,
+            debug=False,
+            force_polling=False,
+            poll_delay_ms=0,
+            recursive=False,
+            ignore_permission_denied=True,
+        )

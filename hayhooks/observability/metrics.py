@@ -4,6 +4,7 @@ Requests only add to plain attributes, on the event loop; ``/metrics`` builds th
 prometheus-client's own multi-process mode cannot drop the series of removed pipelines.
 """
 
+import asyncio
 import json
 import threading
 from bisect import bisect_left
@@ -11,8 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, NamedTuple
-
-from anyio import CapacityLimiter
 
 from hayhooks.errors import sendable
 from hayhooks.kernel.state import Change, Deployment, Failure, Snapshot
@@ -86,9 +85,9 @@ class Metrics:
         self._events = 0  # increases with every count
 
     @cached_property
-    def scrape_limiter(self) -> CapacityLimiter:
-        """Runs one scrape at a time, in a thread outside the pool that requests use."""
-        return CapacityLimiter(1)
+    def scrape_lock(self) -> asyncio.Lock:
+        """Held by the one scrape that runs."""
+        return asyncio.Lock()
 
     def of(self, name: str) -> PipelineCounters | None:
         """Return the counters of the pipeline *name*; None if it has just been removed."""

@@ -6,6 +6,7 @@
 import os
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from opentelemetry import propagate, trace
@@ -97,8 +98,9 @@ class Tracing:
         if self._ours:
             # In a daemon thread: an exporter retries for long when its collector is away.
             thread = threading.Thread(target=self._provider.shutdown, name="hayhooks traces", daemon=True)
-            thread.start()
-            thread.join(_FLUSH_S)
+            with suppress(RuntimeError):  # the system starts no more threads
+                thread.start()
+                thread.join(_FLUSH_S)
 
 
 def provider() -> TracerProvider:

@@ -54,6 +54,8 @@ def serve(app: Hayhooks) -> None:
 class Server(uvicorn.Server):
     """uvicorn's server; it accepts queued connections first, and survives the signal."""
 
+    _is_over = False
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin the shutdown, which ``/readyz`` reports; a second SIGINT forces it.
 
@@ -62,6 +64,14 @@ class Server(uvicorn.Server):
         self.config.app.begin_stop()  # type: ignore[union-attr]  # serve() passes a Hayhooks
         self.force_exit = self.force_exit or (self.should_exit and sig == signal.SIGINT)
         self.should_exit = True
+
+    def run(self, sockets: list[socket] | None = None) -> None:
+        """Serve until a signal."""
+        try:
+            super().run(sockets)
+        except RuntimeError:  # asyncio ends the default executor in a new thread, and the system may start none
+            if not self._is_over:
+                raise
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         """Start as uvicorn does; children that wrappers fork keep none of the sockets."""
@@ -74,3 +84,4 @@ class Server(uvicorn.Server):
         await stop_listening(self.servers)
         await super().shutdown(sockets)
         self._served.forget()
+        self._is_over = True

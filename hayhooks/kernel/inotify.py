@@ -1,0 +1,103 @@
+"""Inotify: change events of directories, on Linux.
+
+watchfiles starts a thread for each watch, and where the system starts none it aborts the process: a panic while
+another one unwinds. Here the kernel is asked in the caller's thread.
+"""
+
+import ctypes
+import errno
+import os
+import select
+import struct
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from typing import Self
+
+_CHANGES = 0x002 | 0x004 | 0x040 | 0x080 | 0x100 | 0x200  # of content, metadata; moved from, to; created, deleted
+_OF_ITSELF = 0x400 | 0x800  # the directory was deleted, moved
+_OVERFLOW, _IGNORED = 0x4000, 0x8000  # events were lost; a watch has ended
+_EVENT = struct.Struct("iIII")  # watch, what happened, number of a rename, bytes of the name that follows
+
+_BUFFER_BYTES = 64 * 1024
+_WAKE_MS = 20  # how long `stop` may go unnoticed
+
+EVERYTHING = (0, "")  # a change of nobody knows what: events were lost
+
+
+class Inotify:
+    """Watches *directories*, but none below them, with the interface of watchfiles' ``RustNotify``.
+
+    Raises FileNotFoundError if one of them is not there, and OSError if the system has no inotify instance left.
+    Directories that cannot be read, or exceed the system's limit, are left out: see ``watched``.
+    """
+
+    def __init__(self, directories: Iterable[str]) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._descriptor = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        if self._descriptor < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        self._paths: dict[int, set[str]] = {}  # by watch; a directory may be mounted in two places
+        try:
+            for directory in directories:
+                watch = libc.inotify_add_watch(self._descriptor, os.fsencode(directory), _CHANGES | _OF_ITSELF)
+                if watch >= 0:
+                    self._paths.setdefault(watch, set()).add(directory)
+                elif ctypes.get_errno() not in (errno.EACCES, errno.ENOSPC):
+                    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), directory)
+        except BaseException:
+            self.close()
+            raise
+        self._poll = select.poll()
+        self._poll.register(self._descriptor, select.POLLIN)
+
+    @property
+    def watched(self) -> int:
+        """How many directories raise events."""
+        return sum(map(len, self._paths.values()))
+
+    def watch(
+        self, max_burst_ms: int, step_ms: int, timeout_ms: int, stop: threading.Event
+    ) -> "set[tuple[int, str]] | str":
+        """Wait for changes, until none comes for *step_ms* or they have come for *max_burst_ms*.
+
+        Returns their paths, each with a number that means nothing, or a word why there are none.
+        """
+        changes: set[tuple[int, str]] = set()
+        end = time.monotonic() + timeout_ms / 1000
+        while True:
+            left_ms = (end - time.monotonic()) * 1000
+            if self._poll.poll(max(min(step_ms if changes else _WAKE_MS, left_ms), 0)):
+                if not changes:
+                    end = time.monotonic() + max_burst_ms / 1000
+                changes.update(self._read())
+            elif changes:
+                return changes
+            if time.monotonic() >= end:
+                return changes or "timeout"
+            if stop.is_set():
+                return changes or "stop"
+
+    def close(self) -> None:
+        """End all watches."""
+        os.close(self._descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _read(self) -> Iterator[tuple[int, str]]:
+        events, start = os.read(self._descriptor, _BUFFER_BYTES), 0
+        while start < len(events):
+            watch, what, _, length = _EVENT.unpack_from(events, start)
+            start += _EVENT.size
+            name = os.fsdecode(events[start : start + length].rstrip(b"\0"))
+            start += length
+            if what & _OVERFLOW:
+                yield EVERYTHING
+            for directory in self._paths.get(watch, ()):
+                yield 0, f"{directory}/{name}" if name else directory
+            if what & _IGNORED:
+                self._paths.pop(watch, None)
