@@ -70,6 +70,9 @@ def _show_change(console: Console, change: Change) -> None:
             endpoints = "  ".join(f"POST {path}" for path in deployment.endpoints.paths)
             details = ", ".join(change.files) if change.files else endpoints
             console.print(_line("✓", "green", change.name, f"{deployment.revision.id}  {took}  {details}"))
+        case Failure() as failure if change.same_as:
+            rest = f"as {change.same_as}" + (f"; revision {serving.revision.id} keeps serving" if serving else "")
+            console.print(_line("✗", "red", change.name, f"{failure.revision.id}  {rest}"))
         case Failure() as failure:
             console.print(_line("✗", "red", change.name, f"{failure.revision.id}  {', '.join(change.files)}".rstrip()))
             console.print(Text(f"  {failure.reason}", style="red"))

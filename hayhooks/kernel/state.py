@@ -194,6 +194,7 @@ class Change:
     serving: Deployment | None  # what serves the name now
     files: tuple[str, ...] = ()  # that differ from what was deployed or failed before
     took_ms: float = 0.0  # from when the scan first saw the change to its publication
+    same_as: str = ""  # the name of another failure, already told, with the same error in a shared module
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,13 +273,25 @@ def advance(
 
 def changes(before: Snapshot, after: Snapshot) -> Iterator[Change]:
     """Yield the changes of deployments and failures, in name order."""
+    told = {_shared_error(failure): name for name, failure in before.failures.items()}
     for name in sorted({*before.deployments, *before.failures, *after.deployments, *after.failures}):
         old, new = before.deployments.get(name), after.deployments.get(name)
         old_failure, failure = before.failures.get(name), after.failures.get(name)
         if failure is not None and failure is not old_failure:
             last = old_failure or old
-            yield Change(name, failure, new, failure.revision.changed_since(last.revision if last else None))
+            files = failure.revision.changed_since(last.revision if last else None)
+            error = _shared_error(failure)
+            first = told.setdefault(error, name) if error else name
+            yield Change(name, failure, new, files, same_as=first if first != name else "")
         elif new is not old:
             yield Change(name, new, new, new.revision.changed_since(old.revision if old else None) if new else ())
         elif old_failure is not None and failure is None:
             yield Change(name, None, new)
+
+
+def _shared_error(failure: Failure) -> tuple[str, Place, bytes] | None:
+    """Return what is equal for the failures of all who import the same broken shared module."""
+    if failure.place is None:
+        return None
+    shared = [module for module in failure.revision.shared.values() if module.path == failure.place.file]
+    return (failure.reason, failure.place, shared[0].digest) if shared else None

@@ -15,7 +15,10 @@ def log_change(change: Change) -> None:
             still = f"; revision {change.serving.revision.id} keeps serving" if change.serving else ""
             logger = logger.bind(event="failed", revision=failure.revision.id, took_ms=round(change.took_ms, 1))
             logger = logger.bind(serving=change.serving.revision.id if change.serving else None)
-            logger.error("Failed to load {} {}{}\n{}", change.name, failure.revision.id, still, failure_text(failure))
+            text = f"\n{failure_text(failure)}"
+            if change.same_as and failure.place:
+                text = f": as {change.same_as}, {failure.place.file}:{failure.place.line}"
+            logger.error("Failed to load {} {}{}{}", change.name, failure.revision.id, still, text)
         case None if change.serving is None:
             logger.bind(event="undeployed").info("Undeployed {}", change.name)
         case None:

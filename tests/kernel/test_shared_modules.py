@@ -303,6 +303,26 @@ def test_only_files_that_somebody_touched_are_changed(server, library, module):
     assert server.app.reconciler.found("user").changed_since(before) == (str(library / f"{module}_deep.py"),)
 
 
+@pytest.mark.parametrize("broken", ["import {m}_deep\n\nANSWER = \n", "import {m}_deep\n\n1 / 0\n"])
+def test_an_error_is_shown_once_with_its_line_in_the_shared_module(server, library, module, logged, broken):
+    replace(library / f"{module}.py", f"from {module}_deep import ANSWER")
+    replace(library / f"{module}_deep.py", "ANSWER = 1")
+    for name in ("one", "two", "three"):
+        server.serve(name, IMPORTER.format(statement=f"from {module} import ANSWER", expression="ANSWER"))
+
+    for attempt in range(2):  # the same error, told again after another save
+        logged.clear()
+        replace(library / f"{module}_deep.py", broken.format(m="os" if attempt else "sys").replace("_deep", ""))
+        server.eventually(lambda: sum("ERROR Failed to load" in entry for entry in logged) == 3)
+
+        entries = [entry for entry in logged if "ERROR Failed to load" in entry]
+        place = f"{library / module}_deep.py:3"
+        assert sum(f"at {place}: " in entry for entry in entries) == 1
+        assert sum(entry.endswith(place) and ": as " in entry for entry in entries) == 2
+        assert all("keeps serving" in entry for entry in entries)
+        assert [server.run(name) for name in ("one", "two", "three")] == [1, 1, 1]
+
+
 def test_a_touch_reloads_nothing(server, library, module):
     file = library / f"{module}.py"
     replace(file, "ANSWER = 'a'")
