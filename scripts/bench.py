@@ -484,7 +484,7 @@ def _run_time(command: list[Any], bench: Bench) -> Measure:
 
 @row("memory")
 def memory(bench: Bench) -> list[Figure]:
-    """Measure resident memory: without deployments, per deployment, per open stream and per ended stream."""
+    """Measure resident memory: without deployments, per deployment, per open and ended stream, and after reloads."""
     figures: list[Figure] = []
 
     def add(title: str, label: str, unit: str, value: float) -> None:
@@ -495,6 +495,7 @@ def memory(bench: Bench) -> list[Figure]:
         few, many = (_memory_of_deployments(bench, command, count) for count in (1, bench.options.deployments))
         add("resident, nothing deployed", label, "MB", idle)
         add("a trivial deployment", label, "KB", (many - few) / max(bench.options.deployments - 1, 1) * 1024)
+        add("kept of 100 reloads of 5 MB", label, "MB", _memory_of_reloads(bench, command))
     # Fresh servers: one that has served many requests can reuse their memory.
     root = bench.directory / "memory-streams"
     servers.write_wrappers(root, with_haystack=False)
@@ -521,6 +522,20 @@ def _memory_of_deployments(bench: Bench, command: Path, count: int) -> float:
     with servers.hayhooks(command, root, log, str(command)) as server:
         servers.all_served(server, root, log)
         return server.resident_mb() or 0.0
+
+
+def _memory_of_reloads(bench: Bench, command: Path, reloads: int = 100) -> float:
+    """Return the MB that *reloads* leave, after a few that warm up."""
+    root, log = bench.directory / "memory-reloads", bench.log("memory-reloads")
+    root.mkdir(exist_ok=True)
+    with servers.hayhooks(command, root, log, str(command)) as server:
+        resident = []
+        for versions in (range(3), range(3, 3 + reloads)):
+            for version in versions:
+                servers.reload_large(server, root, log, version)
+            time.sleep(3.0)  # the old revisions are torn down, and collected
+            resident.append(server.resident_mb() or 0.0)
+    return resident[1] - resident[0]
 
 
 def _memory_of_streams(bench: Bench, server: Server, streams: int = 200) -> tuple[float, float]:

@@ -57,6 +57,10 @@ SETUPS = {"run_pipeline": "self.pipeline = work.prompting()", "chat_pipeline": "
 TRIVIAL = """async def run_api_async(self, text: str, times: int = 1) -> str:
     return text.upper() + "!" * times"""
 
+# What is reloaded again and again.
+LARGE = """self.held = bytearray(5_000_000)
+        self.held[::4096] = b"x" * len(self.held[::4096])"""
+
 # The longest time between two turns of a task: wall-clock time, and CPU time of the event loop's thread.
 PROBE = """async def run_api_async(self, seconds: float) -> list[float]:
     longest = working = 0.0
@@ -90,6 +94,19 @@ def write_many(root: Path, count: int) -> None:
     for number in range(count):
         write_wrapper(root / f"many{number}", TRIVIAL)
     write_wrapper(root / "probe", PROBE)
+
+
+def reload_large(server: "Server", root: Path, log: Path, version: int) -> None:
+    """Overwrite a wrapper that holds 5 MB, and wait until the new one serves."""
+    before = revision_of(server)
+    write_wrapper(root / "large", TRIVIAL, f"{LARGE}  # {version}")
+    wait_for(lambda: revision_of(server) not in (before, None), server, log)
+
+
+def revision_of(server: "Server") -> str | None:
+    """Return the revision that serves the name `large`."""
+    status = get(server.url, "/status/large")
+    return status and status["revision"]
 
 
 @dataclass(frozen=True, slots=True)
