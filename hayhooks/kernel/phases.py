@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from hayhooks.errors import Place
-from hayhooks.kernel.places import innermost_place
+from hayhooks.kernel.places import innermost_place, outward
 from hayhooks.kernel.state import Revision
 
 
@@ -35,7 +35,7 @@ class Phase:
     @property
     def place(self) -> Place | None:
         """The innermost line of the user's code that runs now."""
-        frames = _frames_of(self._awaitable) if self._awaitable else _outward(sys._current_frames().get(self._thread))
+        frames = _frames_of(self._awaitable) if self._awaitable else outward(sys._current_frames().get(self._thread))
         return innermost_place(self.revision, ((frame.f_code.co_filename, frame.f_lineno) for frame in frames))
 
     def __str__(self) -> str:
@@ -76,12 +76,6 @@ class Phases:
     def describe(self, revision: Revision) -> str:
         """Return what of *revision* runs, with its line if that can be seen; "" for nothing."""
         return next((str(phase) for phase in self.running() if phase.revision is revision), "")
-
-
-def _outward(frame: FrameType | None) -> Iterator[FrameType]:
-    while frame is not None:
-        yield frame
-        frame = frame.f_back
 
 
 def _frames_of(awaitable: Any) -> Iterator[FrameType]:

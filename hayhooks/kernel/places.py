@@ -1,7 +1,8 @@
-"""Places: where in the user's code something is."""
+"""Places: where in the user's code a thread or an error is."""
 
 import linecache
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from types import FrameType
 
 from hayhooks.errors import Place
 from hayhooks.kernel.state import Revision
@@ -22,3 +23,10 @@ def innermost_place(revision: Revision, lines: Iterable[tuple[str, int]]) -> Pla
         linecache.checkcache(file)
         return Place(file, number, linecache.getline(file, number).strip())
     return None
+
+
+def outward(frame: FrameType | None) -> Iterator[FrameType]:
+    """Yield *frame* and those that called it."""
+    while frame is not None:
+        yield frame
+        frame = frame.f_back

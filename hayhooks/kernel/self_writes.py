@@ -10,14 +10,15 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
-from hayhooks.kernel.discovery import real_path
+from hayhooks.kernel.discovery import is_ignored, real_path
 from hayhooks.kernel.isolation import current_folder
+from hayhooks.kernel.places import outward
 from hayhooks.kernel.state import Stamp
 
 _WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -42,6 +43,7 @@ class _WrittenFile:
     stamp: Stamp | None = None  # as of the last scan
     closed: bool = False  # this is the state it was closed in: a further change is somebody else's
     calls: dict[int, _CallSite] = field(default_factory=dict)  # the last call of each thread that announced a write
+    announced: int = 0  # how many writes have been announced
 
 
 class WorkerNotes:
@@ -68,11 +70,15 @@ class WorkerNotes:
             return
         self._published.add(path)
 
-    def retract(self, path: str) -> None:
-        """Remove the note on *path*, and those of dead workers."""
+    def withdraw(self, path: str) -> None:
+        """Remove the note on *path*, if there is one of this worker."""
         if self._directory is not None and path in self._published:
             (self._own(self._directory) / _note_name(path)).unlink(missing_ok=True)
             self._published.discard(path)
+
+    def retract(self, path: str) -> None:
+        """Remove the note on *path*, and those of dead workers."""
+        self.withdraw(path)
         for worker in self._others():
             if not is_process_alive(int(worker.name)):
                 (worker / _note_name(path)).unlink(missing_ok=True)
@@ -83,15 +89,17 @@ class WorkerNotes:
 
     def of_others(self) -> Iterator[tuple[str, str]]:
         """Yield the folder and the path of each note of the other workers."""
+        before, self._read = self._read, {}
         for worker in self._others():
             for name in _names_in(worker):
-                if name not in self._read:
+                if name not in before:
                     try:
                         folder, path = (worker / name).read_bytes().split(b"\0")
                     except FileNotFoundError:  # retracted meanwhile
                         continue
-                    self._read[name] = os.fsdecode(folder), os.fsdecode(path)
-                yield self._read[name]
+                    before[name] = os.fsdecode(folder), os.fsdecode(path)
+                self._read[name] = before[name]
+                yield before[name]
 
     def _others(self) -> list[Path]:
         if self._directory is None:
@@ -151,6 +159,28 @@ class SelfWrites:
             file.stamp = stamp
             return True
 
+    def forget_removed(self, folder: str, paths: Iterable[str]) -> None:
+        """Forget those of *paths*, written in *folder*, that do not exist and are not being created."""
+        removed = {path: self._announced(folder, path) for path in paths if not os.path.lexists(path)}
+        if not removed:
+            return
+        stacks = (outward(frame) for frame in sys._current_frames().values())
+        calls = {_CallSite.of(frame) for stack in stacks for frame in stack}
+        for path, announced in removed.items():
+            with self._lock:
+                file = self._written.get(folder, {}).get(path)
+                if file is None or not calls.isdisjoint(file.calls.values()):
+                    continue
+                # A write that was announced before the look at the stacks, and is in none, has created the file by now.
+                if file.announced == announced and not os.path.lexists(path):
+                    del self._written[folder][path]
+                    self._notes.withdraw(path)
+
+    def _announced(self, folder: str, path: str) -> int:
+        with self._lock:
+            file = self._written.get(folder, {}).get(path)
+            return file.announced if file is not None else 0
+
     def forget(self, folder: str) -> None:
         """Forget the files of the wrapper in *folder*, which is gone."""
         with self._lock:
@@ -190,9 +220,12 @@ class SelfWrites:
             if not f"{directory}/".startswith(f"{real_folder}/"):
                 continue
             path = f"{directory}/{name}"
+            if any(map(is_ignored, path.removeprefix(f"{real_folder}/").split("/"))):  # the scan does not see it
+                continue
             with self._lock:
                 file = self._written.setdefault(real_folder, {}).setdefault(path, _WrittenFile())
                 file.by_this_worker, file.closed = True, False
+                file.announced += 1
                 if (caller := sys._getframe().f_back) is not None:
                     file.calls[threading.get_ident()] = _CallSite.of(caller)
                 self._notes.publish(real_folder, path)
@@ -231,10 +264,7 @@ def _is_being_opened(file: _WrittenFile) -> bool:
     # Linux truncates a file before it lists it among the open ones, and a busy machine may pause in between.
     stacks = sys._current_frames() if file.calls else {}
     for thread, call in list(file.calls.items()):
-        frame = stacks.get(thread)
-        while frame is not None and _CallSite.of(frame) != call:
-            frame = frame.f_back
-        if frame is None:
+        if call not in map(_CallSite.of, outward(stacks.get(thread))):
             del file.calls[thread]
     return bool(file.calls)
 

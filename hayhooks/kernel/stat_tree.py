@@ -110,6 +110,7 @@ class _Walk:
         identity = identity_of(folder)
         self._folder = cached_realpath(str(folder), identity)
         self._written = self_writes.written_in(self._folder)
+        self._unseen = set(self._written)
         self._visited: set[tuple[int, int]] = set()
         links = self._visit("", str(folder), identity, _MAX_FILES)
         while links:
@@ -121,6 +122,7 @@ class _Walk:
                 links += self._visit(prefix, directory, identity_of(directory), len(stamps) + _MAX_LINKED_FILES)
             except _TooManyFilesError:
                 self.stamps, self.directories = stamps, directories
+        self_writes.forget_removed(self._folder, self._unseen)
 
     def _visit(self, prefix: str, top: str, top_identity: tuple[int, int], max_files: int) -> list[tuple[str, str]]:
         """Visit *top* and all below it; return the links to directories."""
@@ -162,6 +164,7 @@ class _Walk:
         if not stat.S_ISREG(status.st_mode):
             return
         stamp = Stamp.of(status)
+        self._unseen.discard(path)
         if path in self._written and self_writes.is_self_written(self._folder, path, stamp):
             self.self_written.add(relative)
             if not relative.endswith(".py"):

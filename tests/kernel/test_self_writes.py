@@ -78,6 +78,29 @@ def test_what_others_write_there_is_a_change(server: LiveServer, tmp_path: Path)
     server.eventually(lambda: loads.read_text() == "xxx")
 
 
+CHURN = {
+    "removed": "path = HERE / name; path.write_text('x'); path.unlink()",
+    "renamed": "path = HERE / name; path.write_text('x'); path.rename(HERE / 'last.json')",
+    "removed with its folder": "(HERE / name).mkdir(); (HERE / name / 'x').write_text('x'); shutil.rmtree(HERE / name)",
+    "hidden": "(HERE / f'.{name}').write_text('x')",
+}
+
+
+@pytest.mark.parametrize("write", CHURN.values(), ids=CHURN)
+def test_names_of_files_that_it_removed_are_forgotten(server: LiveServer, tmp_path: Path, write: str):
+    loads = tmp_path / "loads"
+    churn = f"import shutil\n        for n in range(300):\n            name = f'{{n}}.txt'; {write}"
+    server.serve("writer", LOGBOOK.format(in_setup="pass", in_run=churn), answer=1, loads=str(loads))
+    folder = real_path(server.root / "writer")
+
+    for _ in range(3):
+        assert server.run("writer") == 1
+        server.eventually(lambda: len(self_writes.written_in(folder)) <= 1)
+    look_around(server)
+
+    assert loads.read_text() == "x"
+
+
 def test_a_file_that_was_there_costs_one_load_more(server: LiveServer, tmp_path: Path):
     loads = tmp_path / "loads"
     source = LOGBOOK.format(in_setup="append('own.txt')", in_run="append('own.txt')")
