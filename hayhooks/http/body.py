@@ -82,11 +82,11 @@ class ReadTimeout(SharedTimer[LimitedReceive]):
 
 async def read_body(receive: Receive) -> bytes:
     """Read a whole body; raise ClientDisconnect if the client leaves before its end."""
-    chunks: list[bytes] = []
+    body = bytearray()  # not a list of parts, each of which may be one byte
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
-        chunks.append(message.get("body", b""))
+        body += message.get("body", b"")
         if not message.get("more_body", False):
-            return b"".join(chunks)
+            return bytes(body)

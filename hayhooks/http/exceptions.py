@@ -101,15 +101,20 @@ def checked_status(status: Any, headers: Iterable[tuple[bytes, bytes]]) -> int:
     """
     if not isinstance(status, int) or status not in _FINAL_STATUSES:
         raise ValueError(f"The response has the status {status!r}: use 200 to 599")
+    lengths = 0
     for name, value in headers:
         if name not in _OFTEN:
             if not _NAME.fullmatch(name):
                 raise ValueError(f"The response has a header named {_cut(name)}, which is no name of a header")
             name = name.lower()
+            if name == b"transfer-encoding" and value.lower() != b"chunked":
+                raise ValueError(f"The response's header {_cut(name)} is {_cut(value)}: only chunked can be sent")
         if not value.isalnum() and _NOT_IN_VALUE.search(value):
             raise ValueError(f"The response's header {_cut(name)} has a control character: {_cut(value)}")
-        if name == b"content-length" and not (value.isdigit() and len(value) < _MAX_DIGITS):
-            raise ValueError(f"The response's header {_cut(name)} is no number: {_cut(value)}")
+        if name == b"content-length":
+            lengths += 1
+            if lengths > 1 or not value.isdigit() or len(value) > _MAX_DIGITS:
+                raise ValueError(f"The response's header {_cut(name)} is not one number: {_cut(value)}")
     return status
 
 

@@ -22,7 +22,7 @@ def attacked_by_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attack
     wrapper.write_text(source("attacked"))
     (folder / "pipelines/upload").mkdir()
     (folder / "pipelines/upload/pipeline_wrapper.py").write_text(source("attacked_files"))
-    with started(folder, "run", log_level="WARNING") as process:
+    with started(folder, "run", LOG="WARNING", MAX_BODY_SIZE="32MiB") as process:
         attacked = Attacked(process, folder / "pipelines")
         with attacked.client:
             eventually(lambda: len(attacked.client.get("/status").json()["pipelines"]) == 2)

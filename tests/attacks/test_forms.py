@@ -89,8 +89,8 @@ ENCODED: dict[str, tuple[bytes, int]] = {
     "empty fields": (b"=&" * 10_000_000, 413),
     "a large field": (b"text=" + b"%41" * 700_000, 413),
     "many large fields": (b"&".join(b"f%d=%s" % (n, b"x" * 1_000_000) for n in range(20)), 413),
-    "escapes": (b"&".join(b"f%d=%s" % (n, b"%41" * 340_000) for n in range(15)), 200),
-    "plus signs": (b"&".join(b"f%d=%s" % (n, b"+" * 1_000_000) for n in range(15)), 200),
+    "escapes": (b"&".join(b"f%d=%s" % (n, b"%41" * 340_000) for n in range(5)), 200),
+    "plus signs": (b"&".join(b"f%d=%s" % (n, b"+" * 1_000_000) for n in range(5)), 200),
     "no UTF-8": (b"text=%ff%fe", 200),
 }
 
@@ -106,14 +106,14 @@ def test_a_urlencoded_form_leaves_the_loop_free(attacked: Attacked, kind: str):
 
 
 def test_json_in_fields_leaves_the_loop_free(attacked: Attacked):
-    content = form(part(f"f{number}", b"[" + b"[]," * 300_000 + b"[]]") for number in range(10))
+    content = form(part(f"f{number}", b"[" + b"[]," * 300_000 + b"[]]") for number in range(4))
     cost = attacked.cost(lambda: post(attacked, content))
 
     assert cost.result.status_code == 200
     cost.check(megabytes=400)
 
 
-@pytest.mark.parametrize(("count", "size"), [(100, MEBIBYTE - 1), (1_000, 5_000), (3, 30 * MEBIBYTE)])
+@pytest.mark.parametrize(("count", "size"), [(30, MEBIBYTE - 1), (1_000, 5_000), (2, 12 * MEBIBYTE)])
 def test_files_are_on_disk_together_if_they_are_large_together(attacked: Attacked, count: int, size: int):
     quiet = post(attacked, form([part("files", b"x", "a")])).json()["result"][2]
 
@@ -127,7 +127,7 @@ def test_files_are_on_disk_together_if_they_are_large_together(attacked: Attacke
 
     assert cost.result.json()["result"][:2] == [size, ["0.txt"]]
     assert cost.result.json()["result"][2] <= quiet + 5  # descriptors
-    cost.check(megabytes=size // MEBIBYTE + 20)
+    cost.check(megabytes=size // MEBIBYTE + 12)
     eventually(lambda: not [path for path in Path(tempfile.gettempdir()).glob("tmp*") if path.stat().st_size == size])
 
 

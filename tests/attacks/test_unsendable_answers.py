@@ -24,6 +24,7 @@ HEADERS = {
     "a colon in a name": {"X:A": "a"},
     "no name": {"": "a"},
     "a length that is none": {"Content-Length": "many"},
+    "a coding": {"Transfer-Encoding": "gzip"},
     "CRLF in the type": {"Content-Type": "text/plain\\r\\nX-A: b"},
 }
 STATUSES = {"0": 0, "999": 999, "600": 600, "100": 100, "101": 101, "103": 103, "199": 199, "-200": -200, "1000": 1000}
@@ -47,6 +48,8 @@ def made(how, kind):
         return JSONResponse({}, status, headers)
     if how == "stream":
         return StreamingResponse(iter(["x"]), status, headers)
+    if how == "lengths":
+        return Raw(status, [(b"content-length", b"1"), (b"Content-Length", b"2")])
     if how == "raw":
         return Raw(status, [(name.encode(), value.encode()) for name, value in headers.items()])
     raise HTTPException(status, "x", headers)
@@ -77,6 +80,7 @@ HEADERS = [
     "a colon in a name",
     "no name",
     "a length that is none",
+    "a coding",
     "CRLF in the type",
 ]
 STATUSES = ["0", "999", "600", "100", "101", "103", "199", "-200", "1000"]
@@ -110,6 +114,10 @@ def test_it_is_a_logged_500_and_the_connection_serves_on(server: LiveServer, pat
         assert [line for line in logged if id in line and "The response" in line], kind
         assert server.run("it", how="well", kind="") == "well"
     assert 'status="499"' not in server.client.get("/metrics").text
+
+
+def test_two_lengths_are_a_500(server: LiveServer):
+    assert asked(server, "/it/run", "lengths", "").status_code == 500
 
 
 def test_what_can_be_sent_is_sent_as_it_is(server: LiveServer):
