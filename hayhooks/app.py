@@ -150,6 +150,7 @@ class Hayhooks(DecoratedStarlette):
             allow_methods=settings.cors_allow_methods,
             allow_headers=settings.cors_allow_headers,
             allow_credentials=settings.cors_allow_credentials,
+            allow_private_network=settings.cors_allow_private_network,
             expose_headers=settings.cors_expose_headers,
             max_age=settings.cors_max_age,
         )

@@ -251,6 +251,11 @@ class Settings(BaseSettings):
     cors_allow_methods: TextList = Field(["*"], description="Methods that browsers may use.")
     cors_allow_headers: TextList = Field(["*"], description="Request headers that browsers may send.")
     cors_allow_credentials: bool = Field(False, description="Let browsers send cookies.")
+    cors_allow_private_network: bool = Field(
+        False,
+        description="Let public websites call this server in a private network: "
+        "answer the preflights of Private Network Access.",
+    )
     cors_expose_headers: TextList = Field([], description="Response headers that scripts in browsers may read.")
     cors_max_age: int = Field(600, ge=0, description="Seconds for which browsers may cache a preflight response.")
 

@@ -25,6 +25,7 @@ NAMES = {
     "CORS_ALLOW_METHODS": ("GET, POST", "cors_allow_methods", ["GET", "POST"]),
     "CORS_ALLOW_HEADERS": ("X-A", "cors_allow_headers", ["X-A"]),
     "CORS_ALLOW_CREDENTIALS": ("true", "cors_allow_credentials", True),
+    "CORS_ALLOW_PRIVATE_NETWORK": ("true", "cors_allow_private_network", True),
     "CORS_ALLOW_ORIGIN_REGEX": (".*", "cors_allow_origin_regex", ".*"),
     "CORS_EXPOSE_HEADERS": ("X-A,X-B", "cors_expose_headers", ["X-A", "X-B"]),
     "CORS_MAX_AGE": ("10", "cors_max_age", 10),

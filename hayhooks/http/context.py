@@ -1,12 +1,15 @@
 """Request context: data of a request in its ASGI scope, under one key."""
 
+import re
+
 from starlette.types import Scope
 
-from hayhooks.http.switch import Switch
+from hayhooks.http.switch import Generation, Switch
 from hayhooks.kernel.state import Deployment
 from hayhooks.observability.request_record import RequestRecord, current_request
 
 _KEY = "hayhooks"
+_SLASHES = re.compile("/{2,}")
 _EARLY_HEADERS = "hayhooks.headers"  # response headers of layers outside the request context
 
 BodyLimit = tuple[str, int]  # the setting that limits the body, and how many bytes it allows; 0: any number
@@ -64,6 +67,30 @@ def route_path(scope: Scope) -> str:
     root_path: str = scope.get("root_path", "")
     below = path.removeprefix(root_path)
     return below if below.startswith("/") or not below else path
+
+
+def normal_path(path: str) -> str:
+    """Return *path* without doubled slashes, and without one at its end."""
+    return _SLASHES.sub("/", path).rstrip("/") or "/"
+
+
+def set_route_path(scope: Scope, path: str) -> None:
+    """Let the request be for *path* below the application's root path."""
+    scope["path"] = scope.get("root_path", "") + path
+
+
+def drop_repeated_root_path(scope: Scope, live: Generation) -> None:
+    """Drop the root path from a path that has it twice: the server puts it in front, and not every proxy strips it.
+
+    A deployment that has the same name keeps its paths, unless they name something else that is served.
+    """
+    root_path, path = scope["root_path"], route_path(scope)
+    if path != root_path and not path.startswith(root_path + "/"):
+        return
+    shorter = path.removeprefix(root_path) or "/"
+    name, shorter_name = path.split("/")[1], shorter.split("/")[1]
+    if name not in live.snapshot.deployments or shorter_name in live.snapshot.deployments or shorter_name in live.names:
+        set_route_path(scope, shorter)
 
 
 def record_pipeline(scope: Scope, name: str) -> RequestRecord:

@@ -6,11 +6,12 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from starlette.responses import RedirectResponse
 from starlette.routing import BaseRoute, Match, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hayhooks.errors import NotFoundError, TimedOutError, UnavailableError, shortened
-from hayhooks.http.context import context_of, record_pipeline, route_path, switch_of
+from hayhooks.http.context import context_of, normal_path, record_pipeline, route_path, set_route_path, switch_of
 from hayhooks.http.lookup import exists, not_served_error
 from hayhooks.http.plug_in import PlugIn, deployment_routes, server_routes
 from hayhooks.http.switch import Generation
@@ -30,12 +31,21 @@ def build_generation(snapshot: Snapshot, plug_ins: Sequence[PlugIn]) -> Generati
 
     async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
         switch, path = switch_of(scope), route_path(scope)
+        if (normal := normal_path(path)) != path:
+            set_route_path(scope, normal)
+            await scope["app"].router(scope, receive, send)
+            return
+        if redirect := _with_slash(scope, path):
+            await redirect(scope, receive, send)
+            return
+        root_path = scope.get("root_path", "")
         if scope["type"] != "http":
-            raise NotFoundError(f"no websocket is served at {shortened(path)}")
+            raise NotFoundError(f"no websocket is served at {root_path}{shortened(path)}")
         name = path[1:].partition("/")[0]
         live = await switch.wait_until_known(name)
         if not name or (name in server_names and not exists(live, name)):
-            raise NotFoundError(f"nothing is served at {shortened(path)}; /status lists what is, /docs shows it")
+            there = f"{root_path}/status lists what is, {root_path}/docs shows it"
+            raise NotFoundError(f"nothing is served at {root_path}{shortened(path)}; {there}")
         if name in live.deployments:  # it was loaded while the request waited
             await dispatch(scope, receive, send)
             return
@@ -43,7 +53,16 @@ def build_generation(snapshot: Snapshot, plug_ins: Sequence[PlugIn]) -> Generati
             record_pipeline(scope, name)
         raise not_served_error(live, name)
 
-    return Generation(snapshot, Router(routes, redirect_slashes=False, default=not_found), paths)
+    return Generation(snapshot, Router(routes, redirect_slashes=False, default=not_found), paths, server_names)
+
+
+def _with_slash(scope: Scope, path: str) -> RedirectResponse | None:
+    """Redirect to *path* with a slash at its end if the user's routes have that, as a mounted directory does."""
+    longer = {**scope, "path": f"{scope.get('root_path', '')}{path}/"}
+    if scope["type"] != "http" or all(route.matches(longer)[0] is Match.NONE for route in scope["app"].router.routes):
+        return None
+    query = scope.get("query_string", b"").decode("latin-1")
+    return RedirectResponse(longer["path"] + (f"?{query}" if query else ""))
 
 
 def next_generation(live: Generation | None, snapshot: Snapshot, plug_ins: Sequence[PlugIn]) -> Generation:
@@ -71,9 +90,11 @@ class Endpoints:
 
     def app_at(self, path: str, scope: Scope) -> ASGIApp:
         """Return the app for *path*, the part of the URL path after ``/{name}``."""
-        route = self.exact.get("" if path == "/" else path)  # /{name}/ is /{name}
+        route = self.exact.get(path)
         if route is None:
-            return self.router
+            route = self.exact.get(normal_path(path).removesuffix("/"))
+            if route is None:
+                return self.router
         scope["route"], scope["endpoint"] = route, route.endpoint
         return route.handle
 
@@ -91,10 +112,18 @@ def build_deployment_routes(deployment: Deployment, plug_ins: Sequence[PlugIn]) 
 
     async def no_such_endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         path = route_path(scope) or "/"
-        raise NotFoundError(f"{deployment.name!r} has no endpoint {shortened(path)}; it has {', '.join(paths)}")
+        if (normal := normal_path(path)) != path:
+            set_route_path(scope, normal)
+            await router(scope, receive, send)
+            return
+        root_path = scope["app_root_path"]
+        there = ", ".join(root_path + path for path in paths)
+        raise NotFoundError(f"{deployment.name!r} has no endpoint {shortened(path)}; it has {there}")
+
+    router = Router(routes, redirect_slashes=False, default=no_such_endpoint)
 
     return Endpoints(
-        router=Router(routes, redirect_slashes=False, default=no_such_endpoint),
+        router=router,
         exact={route.path: route for route in plain if "{" not in route.path and uses[route.path] == 1},
         paths=paths,
         header=(b"x-hayhooks-revision", deployment.revision.id.encode()),

@@ -6,13 +6,22 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
 
 from hayhooks.errors import DisconnectedError, NotFoundError, RefusedError
-from hayhooks.http.context import BodyLimit, RequestContext, add_early_header, early_headers, set_context
+from hayhooks.http.context import (
+    BodyLimit,
+    RequestContext,
+    add_early_header,
+    drop_repeated_root_path,
+    early_headers,
+    set_context,
+)
 from hayhooks.http.exceptions import checked_status, deny_websocket, response_to
 from hayhooks.http.switch import Switch
 from hayhooks.observability.log import log, printable
@@ -51,6 +60,8 @@ class RequestContextMiddleware:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one request, or one websocket."""
+        if scope.get("root_path"):
+            drop_repeated_root_path(scope, self._switch.live)
         serve = self._serve_request if scope["type"] == "http" else self._serve_websocket
         return serve(scope, receive, send)
 
@@ -119,6 +130,13 @@ class RequestContextMiddleware:
 
 class BrowserCorsMiddleware(CORSMiddleware):
     """CORS for requests with Origin; others get only ``Vary: Origin``, for caches."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """Answer a preflight; local networks are what private networks were renamed to."""
+        response = super().preflight_response(request_headers)
+        if "access-control-request-local-network" in request_headers and self.allow_private_network:
+            response.headers["Access-Control-Allow-Local-Network"] = "true"
+        return response
 
     # Starlette's class parses the headers of every request: without this, benchmark row run-async falls.
 

@@ -18,6 +18,7 @@ class Generation:
     snapshot: Snapshot
     router: Router
     paths: frozenset[str]  # of the router's routes
+    names: frozenset[str]  # their first segments
 
 
 class Switch:

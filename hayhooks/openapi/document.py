@@ -70,7 +70,8 @@ def document_of(generation: Generation, *, has_keys: bool) -> dict[str, Any]:
 
 def request_fields(root_path: str) -> dict[str, Any]:
     """Return the fields of the document that depend on a request's *root_path*."""
-    return {"servers": [{"url": root_path or "/"}]}
+    # Without one OpenAPI's default holds: of a server "/" and a path "/echo/run" tools make "//echo/run".
+    return {"servers": [{"url": root_path}]} if root_path else {}
 
 
 def whole_document(generation: Generation, root_path: str, *, has_keys: bool) -> dict[str, Any]:

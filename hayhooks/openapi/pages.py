@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute
 
 from hayhooks._version import __version__
@@ -128,7 +128,10 @@ class _Page:
     start: str
 
     async def html(self, request: Request) -> Response:
-        """Answer with the page."""
+        """Answer with the page, at a path without slashes at its end: its links are relative."""
+        raw_path = request.scope.get("raw_path", b"")
+        if slashes := len(raw_path) - len(raw_path.rstrip(b"/")):
+            return RedirectResponse("../" * slashes + self.path[1:])
         tags = "".join(self.files.values()).replace("DIR", self.path[1:]).replace("VERSION", _version())
         body = (
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>hayhooks API</title>'

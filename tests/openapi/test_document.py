@@ -387,7 +387,7 @@ def test_the_server_is_below_the_root_path_and_the_mount(tmp_path: Path):
     root = tmp_path / "pipelines"
     root.mkdir()
     with serving(root) as server:
-        assert document(server)["servers"] == [{"url": "/"}]
+        assert "servers" not in document(server)  # tools join "/" and "/echo/run" to "//echo/run"
         app = Starlette(routes=[Mount("/ai", server.app)])
         with also_at(app, "/proxy") as url:
             assert httpx.get(f"{url}/ai/openapi.json").json()["servers"] == [{"url": "/proxy/ai"}]
