@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from hayhooks.errors import RefusedError, StartError, shortened
 from hayhooks.http.body import LimitedReceive, ReadTimeout
 from hayhooks.http.content_coding import unpacked
-from hayhooks.http.context import normal_path, route_path
+from hayhooks.http.context import route_path
 from hayhooks.kernel.state import Stamp
 from hayhooks.observability.log import log
 from hayhooks.settings import Settings
@@ -64,7 +64,7 @@ class AccessMiddleware:
 
     def _check(self, scope: Scope) -> None:
         if scope["type"] == "http":
-            if scope["method"] in ("GET", "HEAD") and normal_path(route_path(scope)) in _PROBES:
+            if scope["method"] in ("GET", "HEAD") and route_path(scope) in _PROBES:
                 return
         elif scope["type"] != "websocket":
             return
