@@ -20,10 +20,13 @@ import struct
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+import click
 
 import hayhooks.cli.new  # noqa: F401 - before the forks
 from hayhooks.cli import main as command_line
@@ -79,6 +82,9 @@ def main() -> None:
     os.environ.update({f"HAYHOOKS_{name}": value for name, value in spec.settings.items()})
     os.environ["HAYHOOKS_PIPELINES_DIR"] = spec.root
     usable_name("imports-what-it-needs")
+    reset(spec)
+    with suppress(click.ClickException):  # once here, so that no child needs to fill the caches of libraries again
+        command_line(["pipeline", "undeploy", "no-such-name"], standalone_mode=False)
     if spec.without_exchange:
         forbid_renameat2()
     gc.freeze()  # or each child would look through, and so copy, all that was imported
@@ -106,8 +112,10 @@ def run(command: list[str], killer: "Killer | None" = None) -> int | None:
             os.dup2(sink, descriptor)
         if killer is not None:
             sys.addaudithook(killer.hear)
-            sys.settrace(killer.trace)
-        command_line(command, prog_name="hayhooks")
+        try:
+            command_line(command, prog_name="hayhooks")
+        except SystemExit as exit_:
+            os._exit(int(exit_.code or 0))  # to tear the interpreter down takes longer than the command
     _, status = os.waitpid(child, 0)
     return None if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status)
 
@@ -135,6 +143,8 @@ class Killer:
         self.functions = functions
 
     def hear(self, event: str, arguments: Any) -> None:
+        if event == "fcntl.flock":  # before anything is moved; tracing from the beginning would take twice the time
+            sys.settrace(self.trace)
         if event.startswith(CALLS) and not (event == "open" and arguments[1] in ("r", "rb")):
             self.step(sys._getframe(1))
 

@@ -22,9 +22,10 @@ from hayhooks import Settings, create_app
 from hayhooks.cli import main as command_line
 from hayhooks.cli.deploy import with_description
 from hayhooks.cli.staging import PipelinesDirectory
+from tests.cli import processes
+from tests.cli.commands import hayhooks, pipeline
 from tests.cli.killing import contents
 from tests.cli.processes import HAYHOOKS, environment, started
-from tests.cli.processes import hayhooks as run_hayhooks
 from tests.faults.traffic import BYSTANDER, Traffic
 from tests.faults.traffic import write as write_version
 from tests.live_server import ECHO, eventually, replace, serving
@@ -47,9 +48,9 @@ def wrapper(folder: Path, answer: str, code: str = ECHO) -> Path:
     return folder
 
 
-def pipeline(*arguments: str | Path, cwd: Path, port: str = "1", **settings: str) -> subprocess.CompletedProcess[str]:
-    """A command on the directory, asking a server at *port*; where none is meant nobody listens."""
-    return run_hayhooks("pipeline", *map(str, arguments), cwd=cwd, PORT=port, **settings)
+def in_a_process(*arguments: str | Path, cwd: Path, port: str = "1") -> subprocess.CompletedProcess[str]:
+    """``pipeline`` in a process of its own, for what runs beside something else."""
+    return processes.hayhooks("pipeline", *map(str, arguments), cwd=cwd, PORT=port)
 
 
 def listed(root: Path) -> list[str]:
@@ -400,7 +401,7 @@ def test_two_at_once_do_not_hurt_each_other(server, port, root, tmp_path):
     with ThreadPoolExecutor() as pool:
         results = list(
             pool.map(
-                lambda source: pipeline(
+                lambda source: in_a_process(
                     "deploy-files", source, "-n", "echo", "-o", "--no-check", cwd=tmp_path, port=port
                 ),
                 sources,
@@ -420,7 +421,9 @@ def test_two_new_ones_at_once_make_one(root, tmp_path):
     sources = [wrapper(tmp_path / f"mine/{number}", str(number)) for number in range(4)]
     with ThreadPoolExecutor() as pool:
         results = list(
-            pool.map(lambda source: pipeline("deploy-files", source, "-n", "echo", "--no-check", cwd=tmp_path), sources)
+            pool.map(
+                lambda source: in_a_process("deploy-files", source, "-n", "echo", "--no-check", cwd=tmp_path), sources
+            )
         )
 
     assert sorted(done.returncode for done in results) == [0, 1, 1, 1]
@@ -509,7 +512,7 @@ def test_undeploy_waits_for_what_is_still_answered(server, port, tmp_path):
     with server.in_background("/slow/run", {}) as request:
         eventually(lambda: (tmp_path / "gate.began").exists())
         with ThreadPoolExecutor(1) as pool:
-            undeploying = pool.submit(pipeline, "undeploy", "slow", cwd=tmp_path, port=port)
+            undeploying = pool.submit(in_a_process, "undeploy", "slow", cwd=tmp_path, port=port)
             server.eventually(lambda: not server.status()["pipelines"])
             assert not undeploying.done()
             gate.touch()
@@ -675,10 +678,16 @@ def test_a_server_that_wants_to_be_called_by_a_name_is(root, source, tmp_path, a
     assert "POST /echo/run" in named.stdout
 
 
+def _serving_echo(tmp_path: Path, port: str) -> subprocess.CompletedProcess[str]:
+    asked = hayhooks("status", "--json", cwd=tmp_path, PORT=port, API_KEYS="secret,other")
+    assert json.loads(asked.stdout)["pipelines"] == ["echo"]
+    return asked
+
+
 def _ask_with_and_without_a_key(port: str, source: Path, tmp_path: Path) -> None:
-    refused = run_hayhooks("status", cwd=tmp_path, PORT=port)
+    refused = hayhooks("status", cwd=tmp_path, PORT=port)
     deployed = pipeline("deploy-files", source, cwd=tmp_path, port=port)
-    asked = run_hayhooks("status", "--json", cwd=tmp_path, PORT=port, API_KEYS="secret,other")
+    asked = eventually(lambda: _serving_echo(tmp_path, port), "the server to load it")
     called = pipeline("run", "echo", cwd=tmp_path, port=port, API_KEYS="secret")
 
     assert (refused.returncode, deployed.returncode, asked.returncode, called.returncode) == (1, 0, 0, 0)
@@ -686,7 +695,6 @@ def _ask_with_and_without_a_key(port: str, source: Path, tmp_path: Path) -> None
     assert "requires an API key: set HAYHOOKS_API_KEYS" in deployed.stderr
     assert "The server could not be asked for the result." in deployed.stdout
     assert "next start" not in deployed.stdout
-    assert json.loads(asked.stdout)["pipelines"] == ["echo"]
     assert "secret" not in refused.stderr + asked.stderr
 
 
@@ -773,10 +781,10 @@ def test_only_the_servers_own_certificate_is_trusted(root, source, tmp_path):
 
     served = pipeline("deploy-files", source, cwd=tmp_path, port=port, SSL_CERTFILE="ours.pem")
     called = pipeline("run", "echo", cwd=tmp_path, port=port, SSL_CERTFILE="ours.pem")
-    others = run_hayhooks("status", cwd=tmp_path, PORT=port, SSL_CERTFILE="theirs.pem")
-    unknown = run_hayhooks("status", cwd=tmp_path, PORT=port, USE_HTTPS="true")
-    unverified = run_hayhooks("status", cwd=tmp_path, PORT=port, USE_HTTPS="true", DISABLE_SSL="true")
-    missing = run_hayhooks("status", cwd=tmp_path, PORT=port, SSL_CERTFILE="nowhere.pem")
+    others = hayhooks("status", cwd=tmp_path, PORT=port, SSL_CERTFILE="theirs.pem")
+    unknown = hayhooks("status", cwd=tmp_path, PORT=port, USE_HTTPS="true")
+    unverified = hayhooks("status", cwd=tmp_path, PORT=port, USE_HTTPS="true", DISABLE_SSL="true")
+    missing = hayhooks("status", cwd=tmp_path, PORT=port, SSL_CERTFILE="nowhere.pem")
     running.should_exit = True
     thread.join(30)
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_deploy import listed, pipeline
+from tests.cli.commands import pipeline
+from tests.cli.test_deploy import listed
 
 TEXT = """# mine
 components:

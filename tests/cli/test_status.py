@@ -1,6 +1,6 @@
 import json
 
-from tests.cli.processes import hayhooks
+from tests.cli.commands import hayhooks
 from tests.live_server import ECHO, replace
 from tests.network import free_port
 
