@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hayhooks.current_app import as_current_app
 from hayhooks.endpoints import BUILTIN
-from hayhooks.errors import StartError
+from hayhooks.errors import HayhooksError
 from hayhooks.http.access import AccessMiddleware, ApiKeys, PublicRoute, log_exposure
 from hayhooks.http.decorators import DecoratedStarlette
 from hayhooks.http.dispatch import (
@@ -45,7 +45,7 @@ from hayhooks.kernel.reconcile import Reconciler
 from hayhooks.kernel.self_writes import self_writes
 from hayhooks.kernel.state import Change, Snapshot
 from hayhooks.kernel.static import WrapperFactory, check_directory, static_revisions
-from hayhooks.kernel.threads import DaemonThreadPool
+from hayhooks.kernel.threads import NO_THREAD, DaemonThreadPool
 from hayhooks.observability.access_log import AccessLog
 from hayhooks.observability.change_log import log_change
 from hayhooks.observability.log import STDERR, log, writer_of
@@ -194,7 +194,7 @@ class Hayhooks(DecoratedStarlette):
 
 
 class _Router(Router):
-    """The user's routes; a StartError at the start is reported without its traceback."""
+    """The user's routes; an error of ours at the start is reported without a traceback."""
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:  # type: ignore[override]  # as awaitable as Starlette's coroutine
         if self.routes or scope["type"] == "lifespan":
@@ -213,8 +213,11 @@ class _Router(Router):
         try:
             await super().lifespan(scope, receive, hold_failure)
         except BaseException as error:
+            reason = str(error) if isinstance(error, HayhooksError) else ""
+            if isinstance(error, RuntimeError) and "start new thread" in str(error):  # Python's words
+                reason = NO_THREAD
             for message in failed:
-                await send({**message, "message": str(error)} if isinstance(error, StartError) else message)
+                await send({**message, "message": reason} if reason else message)
             raise
 
 

@@ -109,6 +109,8 @@ class LogWriter:
                         thread.start()
                     except RuntimeError:  # there is no thread left: the next line tries again
                         self._awake = False
+                        atexit.unregister(self._write_waiting)
+                        atexit.register(self._write_waiting)
                         return
                     self._thread = thread
                     atexit.register(self.drain)

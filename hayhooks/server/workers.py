@@ -32,6 +32,7 @@ from hayhooks.server.run import Server
 from hayhooks.settings import Settings
 
 _LOOK_S = 0.5  # between two looks at the workers
+_JOIN_S = 0.02  # between two looks whether one has ended
 _NO_ANSWER_S = 30.0  # a `setup` may hold the interpreter lock for a while; a worker that hangs is replaced
 _START_S = 30.0  # for a worker that takes over at SIGHUP
 _KILL_AFTER_S = 5.0  # after the graceful time, in which a worker ends itself (server/process.py)
@@ -143,7 +144,9 @@ class _Worker:
 
     def join(self, until: float) -> None:
         """Wait for its end, and kill it at *until*, of a monotonic clock."""
-        self.process.join(max(until - time.monotonic(), 0.0))
+        # Not with process.join, which waits for the end of a pipe: a child that a wrapper forked may hold it.
+        while self.process.is_alive() and time.monotonic() < until:
+            time.sleep(_JOIN_S)
         if self.process.is_alive():
             log.warning("Worker {} did not stop within the graceful time: killed", self.process.pid)
             self.process.kill()

@@ -63,13 +63,20 @@ ASYNC = """
 """
 
 
-@pytest.fixture(params=[SYNC, ASYNC], ids=["sync", "async"])
+@pytest.fixture(
+    params=[
+        pytest.param((SYNC, 1), id="sync"),
+        pytest.param((ASYNC, 1), id="async"),
+        pytest.param((SYNC, 2), id="workers", marks=pytest.mark.slow),
+    ]
+)
 def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Process]:
+    method, workers = request.param
     gate = tmp_path / "gate"
-    wrapper = f"GATE = {str(gate)!r}\n{FORKER}{request.param}"
+    wrapper = f"GATE = {str(gate)!r}\n{FORKER}{method}"
     replace(tmp_path / "pipelines/forker/pipeline_wrapper.py", wrapper)
     try:
-        with started(tmp_path, "run") as server:
+        with started(tmp_path, "run", "--workers", str(workers)) as server:
             yield server
     finally:
         gate.touch()

@@ -15,7 +15,7 @@ import pytest
 
 from hayhooks.errors import UnavailableError
 from hayhooks.kernel.threads import DaemonThreadPool
-from tests.cli.processes import HAYHOOKS, Process, started
+from tests.cli.processes import HAYHOOKS, Process, environment, started
 from tests.live_server import ECHO, LiveServer, eventually, replace, serving
 
 SYNC = """
@@ -240,3 +240,21 @@ def test_prlimit_takes_nothing_down(limited: Process, tmp_path: Path):
     began = time.monotonic()
     assert limited.stop(signal.SIGTERM) == 0
     assert time.monotonic() - began < 15  # of 30 s that requests in progress would get
+
+
+@pytest.mark.slow
+def test_a_start_without_threads_fails_in_one_line(tmp_path: Path):
+    if os.getuid() == 0 and USER == ["env"]:
+        pytest.skip("root has no such limit")
+    result = subprocess.run(
+        [*USER, "prlimit", "--nproc=1", HAYHOOKS, "run", "--port", "0"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode != 0
+    assert "starts no more threads" in result.stderr
+    assert "Traceback" not in result.stderr

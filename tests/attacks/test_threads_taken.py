@@ -276,6 +276,17 @@ def test_sigterm_ends_the_process_whatever_sleeps_in_threads(tmp_path: Path, ask
 
 
 @pytest.mark.slow
+def test_sigterm_ends_the_process_whatever_a_teardown_does(tmp_path: Path):
+    wrapper = SLEEPER + "\n    def teardown(self):\n        time.sleep(300)\n"
+    for name in ("one", "two", "three"):
+        replace(tmp_path / f"pipelines/{name}/pipeline_wrapper.py", wrapper)
+    with started(tmp_path, "run", GRACEFUL_SHUTDOWN_TIMEOUT="1") as server:
+        began = time.monotonic()
+        assert server.stop() == 0
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.slow
 def test_sigterm_ends_a_process_whose_event_loop_stands(tmp_path: Path):
     replace(tmp_path / "pipelines/blocker/pipeline_wrapper.py", BLOCKER)
     with started(tmp_path, "run", GRACEFUL_SHUTDOWN_TIMEOUT="1") as server:
