@@ -35,7 +35,7 @@ from hayhooks.observability.log import log
 from hayhooks.observability.request_record import record_error
 from hayhooks.openai.bridge import Body, Bridge
 from hayhooks.openai.delta import Delta
-from hayhooks.openai.normalize import to_delta
+from hayhooks.openai.normalize import to_delta, unusable_error
 from hayhooks.openai.schemas import docs_by_model, docs_of_pipeline
 from hayhooks.openapi.describe import DocumentedRoute, OperationDocs
 
@@ -123,6 +123,8 @@ class OpenAIEndpoint:
             result = await invoke(deployment, operation, arguments)
             if isinstance(result, Response):
                 return self._passed_through(result, operation)
+            if result is None:
+                raise unusable_error(result)
             stream = result if isinstance(result, Stream) else Stream([result])
             encoder = new_encoder()
             if not is_streamed:

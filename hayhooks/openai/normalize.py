@@ -17,9 +17,9 @@ _TEXT_PARTS = frozenset({"text", "output_text", "refusal", None})  # types of th
 
 
 def to_delta(item: Any) -> Delta:
-    """Convert a string, Haystack's or OpenAI's object, or an event for the UI."""
-    if isinstance(item, str):
-        return Delta(item)
+    """Convert a string, Haystack's or OpenAI's object, or an event for the UI; None adds nothing."""
+    if isinstance(item, str) or item is None:
+        return Delta(item or "")
     for cls in type(item).__mro__:
         if read := _HAYSTACK_READERS.get(cls.__name__):
             return read(item)
@@ -36,7 +36,12 @@ def to_delta(item: Any) -> Delta:
         return _choice_delta(plain)
     if isinstance(content := getattr(item, "content", None), str):
         return Delta(content)
-    raise PipelineError(
+    raise unusable_error(item)
+
+
+def unusable_error(item: Any) -> PipelineError:
+    """Return the error for an *item* that is no part of an answer."""
+    return PipelineError(
         f"an answer cannot be made of a {type(item).__module__}.{type(item).__name__}: return or yield str, "
         "StreamingChunk, ChatMessage, PipelineEvent or an object with the shape of an OpenAI message or chunk",
         traceback="",

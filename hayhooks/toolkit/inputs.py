@@ -59,21 +59,23 @@ def build_from_dict(cls: Any, value: dict[str, Any]) -> Any:
         if cls.__name__ == "ChatMessage" and isinstance(value.get("content"), str | None):
             return cls.from_openai_dict_format(value)
         if cls.__name__ == "ByteStream":
-            value = {**value, "data": _bytes(value.get("data"))}
+            value = _byte_stream(value)
         elif cls.__name__ == "Document" and isinstance(blob := value.get("blob"), dict):
-            value = {**value, "blob": {**blob, "data": _bytes(blob.get("data"))}}
+            value = {**value, "blob": _byte_stream(blob)}
         return cls.from_dict(value)
     except Exception as error:  # for a dict that does not fit, from_dict raises any type: KeyError, TypeError ...
         raise ValueError(f"not a {cls.__name__}: {type(error).__name__}: {error}") from error
 
 
-def _bytes(data: Any) -> bytes:
-    """Return the bytes of a ByteStream's *data*: a text, or the integers that Haystack writes."""
-    if isinstance(data, str):
-        return data.encode()
-    if not isinstance(data, list | bytes):  # of an integer, bytes() makes so many zeros
+def _byte_stream(value: dict[str, Any]) -> dict[str, Any]:
+    """Check the fields of a ByteStream; its data are a text, or the integers that Haystack writes."""
+    data, meta = value.get("data"), value.get("meta") or {}
+    if not isinstance(data, str | list | bytes):  # of an integer, bytes() makes so many zeros
         raise TypeError("data must be a text or a list of bytes")
-    return bytes(data)
+    # Converters decode with it; these two are no character sets, and take minutes for a megabyte.
+    if str(meta.get("encoding")).lower() in ("punycode", "idna"):
+        raise ValueError(f"the encoding {meta['encoding']!r} is not accepted")
+    return {**value, "data": data.encode() if isinstance(data, str) else bytes(data), "meta": meta}
 
 
 def _is_by_component(data: Mapping[str, Any], inputs: Mapping[str, Mapping[str, Any]]) -> bool:

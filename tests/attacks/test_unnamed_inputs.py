@@ -223,6 +223,15 @@ def test_the_schema_shows_what_can_be_sent(server: LiveServer):
     assert shown["read.ReadInputs"] == {"anything", "profile"}
 
 
+def test_content_does_not_choose_a_codec_that_takes_minutes(server: LiveServer):
+    for encoding in ("punycode", "PUNYCODE", "idna"):
+        source = {"data": "a" * 1_000_000, "meta": {"encoding": encoding}}
+        response = server.client.post("/convert", json={"conv": {"sources": [source]}})
+        assert (response.status_code, response.json()["detail"][0]["loc"]) == (422, ["body", "conv", "sources", 0])
+    latin = {"data": [233], "meta": {"encoding": "latin-1"}}
+    assert server.run("convert", conv={"sources": [latin]})["conv"]["documents"][0]["content"] == "é"
+
+
 def test_a_number_is_no_content(server: LiveServer):
     """``bytes(n)`` would be n zeros."""
     values: list[Any] = [10**12, [256], [-1], None, {}]

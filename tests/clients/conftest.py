@@ -9,6 +9,8 @@ from tests.live_server import LiveServer, replace, serving
 from tests.wrappers import source
 
 MODELS = {name: source(f"client_{name}") for name in ("words", "tools", "thinker", "failing", "midway", "keeper")}
+# It has the methods of one API alone.
+MODELS["chats"] = MODELS["words"].partition("    async def run_response_async")[0]
 WEATHER = {
     "type": "function",
     "function": {

@@ -87,10 +87,11 @@ def test_langchain(base_url: str):
     assert answered.content == "It is sunny."
 
 
-def test_langchain_over_responses(base_url: str):
+@pytest.mark.parametrize("model", ["words", "chats"])
+def test_langchain_over_responses(base_url: str, model: str):
     from langchain_openai import ChatOpenAI  # noqa: PLC0415
 
-    chat: Any = ChatOpenAI(base_url=base_url, api_key="not needed", model="words", use_responses_api=True)
+    chat: Any = ChatOpenAI(base_url=base_url, api_key="not needed", model=model, use_responses_api=True)
     assert chat.invoke("hello").text == SAID
     assert "".join(chunk.text for chunk in chat.stream("hello")) == SAID
 

@@ -37,7 +37,7 @@ class PipelineWrapper(BasePipelineWrapper):
 # By name: with the methods of both APIs, and of each alone.
 WRAPPERS = {
     "it": WRAPPER,
-    "chats": WRAPPER.replace("def run_response_async", "def unused"),
+    "talks": WRAPPER.replace("def run_response_async", "def unused"),
     "responds": WRAPPER.replace("def run_chat_completion", "def unused"),
 }
 
@@ -112,7 +112,7 @@ names = st.none() | st.sampled_from(list(WRAPPERS))  # of the deployment whose o
 @example(body={"model": "it", "messages": [USER, USER], "stream": True}, path="/v1/chat/completions", own=None)
 @example(body={"model": "it", "input": [USER], "stream": True}, path="/v1/responses", own="it")
 @example(body={"model": "responds", "messages": [USER, USER], "stream": True}, path="/v1/chat/completions", own=None)
-@example(body={"model": "chats", "input": [USER], "stream": True}, path="/v1/responses", own=None)
+@example(body={"model": "talks", "input": [USER], "stream": True}, path="/v1/responses", own=None)
 @pytest.mark.slow
 def test_any_body_gets_a_well_formed_answer_or_error(server: LiveServer, body: Any, path: str, own: str | None):
     if own:

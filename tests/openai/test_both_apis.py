@@ -101,6 +101,18 @@ def test_a_wrappers_own_bug_while_it_reads_messages_is_a_logged_500(
     assert read in line
 
 
+@APIS
+def test_none_adds_nothing(server: LiveServer, api: Api):
+    serve(server, api.sync + "yield None\n    yield 'a'\n    yield None")
+
+    assert api.text(api.ask(server).json()) == "a"
+    assert "error" not in [json.loads(line[6:]).keys() for line in _data(api.ask(server, stream=True).text)][-1]
+
+
+def _data(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("data: {")]
+
+
 UNREADABLE = """
 from hayhooks import chat_messages_from_openai
 
