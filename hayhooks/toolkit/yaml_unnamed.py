@@ -9,12 +9,13 @@ import inspect
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BeforeValidator
 from pydantic.json_schema import SkipJsonSchema
+from typing_extensions import is_typeddict
 
 from hayhooks.toolkit import yaml_types
 from hayhooks.toolkit.inputs import is_haystack_data
@@ -49,10 +50,11 @@ class UnnamedSockets:
         match self._use(component, name, type_, frozenset()):
             case "code":
                 return _refusing(f"{subject} would be executed")
-            case "path" if (inline := _inline_type(type_)) is not None:
-                return Annotated[inline, BeforeValidator(partial(_refuse_paths, subject))]
             case "path":
-                return _refusing(f"{subject} would be the path of a file of the server")
+                inline = _inline_type(type_)
+                if inline is None:
+                    return _refusing(f"{subject} would be the path of a file of the server")
+                request_type = Annotated[inline, BeforeValidator(partial(_refuse_paths, subject))]
         if self._path_keys:
             return Annotated[request_type, BeforeValidator(partial(_refuse_keys, subject, self._path_keys))]
         return request_type
@@ -81,25 +83,29 @@ def _path_key(component: Any) -> str | None:
     return str(key) if key and not getattr(component, "root_path", None) else None
 
 
-def _may_be_path(type_: Any) -> bool:
-    """Whether a path, or a ``ByteStream`` in whose place components take paths, is part of *type_*."""
+def _may_be_path(type_: Any, within: frozenset[Any] = frozenset()) -> bool:
+    """Whether a path, or a ``ByteStream`` in whose place components take paths, is part of *type_*.
+
+    *within* are the classes around it, one of which it may be.
+    """
     type_ = getattr(type_, "__supertype__", None) or getattr(type_, "__value__", type_)  # NewType, `type X = ...`
-    if any(map(_may_be_path, get_args(type_))):
+    if any(_may_be_path(argument, within) for argument in get_args(type_)):
         return True
-    if not isinstance(type_, type):
+    if not isinstance(type_, type) or type_ in within:
         return False
     if issubclass(type_, os.PathLike) or type_.__name__ == "ByteStream":
         return True
-    if is_haystack_data(type_) or not (is_dataclass(type_) or hasattr(type_, "__annotations__")):
+    is_data = is_dataclass(type_) or hasattr(type_, "model_fields") or is_typeddict(type_)
+    if not is_data or is_haystack_data(type_):
         return False
-    return any(map(_may_be_path, _field_types(type_)))
+    return any(_may_be_path(field, within | {type_}) for field in _field_types(type_))
 
 
 def _field_types(cls: type) -> list[Any]:
     try:
         return list(get_type_hints(cls).values())
     except Exception:  # evaluating annotations runs user code
-        return [field.type for field in fields(cls)] if is_dataclass(cls) else []
+        return [os.PathLike]  # unknown: take no chances
 
 
 def _inline_type(type_: Any) -> Any | None:

@@ -28,6 +28,11 @@ class Job:
     place: Path
 
 
+@dataclass
+class Tree:
+    children: "list[Tree]"
+
+
 @component
 class Read:
     @component.output_types(text=str)
@@ -41,6 +46,7 @@ class Read:
         file_paths: list[str] | None = None,
         anything: list[Document] | list[ByteStream] | None = None,
         profile: str = "",
+        tree: Tree | None = None,
     ):
         given = next((value for value in (like, new, job, by_name, any_path, file_paths) if value is not None), None)
         return {"text": profile if given is None else open(given).read()}
@@ -85,6 +91,7 @@ PIPELINES = {
   conv: {type: haystack.components.converters.txt.TextFileToDocument}""",
     "pictures": """
   join: {type: haystack.components.joiners.document_joiner.DocumentJoiner, init_parameters: {}}
+  conv: {type: haystack.components.converters.txt.TextFileToDocument}
   show:
     type: reading.Show
     init_parameters: {file_path_meta_field: place}""",
@@ -93,7 +100,7 @@ PIPELINES = {
 
 CONNECTIONS = {
     "join": [("first.value", "second.value"), ("second.value", "conv.sources")],
-    "pictures": [("join.documents", "show.documents")],
+    "pictures": [("conv.documents", "join.documents"), ("join.documents", "show.documents")],
 }
 
 
@@ -183,19 +190,25 @@ def test_variables_of_a_template_may_have_any_name(server: LiveServer):
     assert server.run("prompt", prompt={"path": "here", "pattern": "x"}) == {"prompt": {"prompt": "here and x"}}
 
 
-@pytest.mark.parametrize(
-    "document",
-    [
-        {"content": "x", "meta": {"place": "/etc/hostname"}},
-        {"content": "x", "place": "/etc/hostname"},
-    ],
-    ids=["meta", "flat"],
-)
-def test_a_document_does_not_lead_a_component_to_a_file(server: LiveServer, document: dict[str, Any]):
-    """The component reads the file that a document's metadata name, wherever in the pipeline the document enters."""
-    reason = refused(server, "pictures", {"join": {"documents": [[document]]}}, "join", "documents")
+META = {"place": "/etc/hostname"}
 
-    assert "'place'" in reason
+
+@pytest.mark.parametrize(
+    ("component", "inputs", "socket"),
+    [
+        ("join", {"documents": [[{"content": "x", "meta": META}]]}, "documents"),
+        ("join", {"documents": [[{"content": "x", **META}]]}, "documents"),
+        ("conv", {"sources": [{"data": "x"}], "meta": META}, "meta"),
+        ("conv", {"sources": [{"data": "x", "meta": META}]}, "sources"),
+    ],
+)
+def test_a_document_does_not_lead_a_component_to_a_file(
+    server: LiveServer, component: str, inputs: dict[str, Any], socket: str
+):
+    """A component reads the file that a document's metadata name, wherever in the pipeline they enter."""
+    body = {"conv": {"sources": []}, component: inputs}
+
+    assert "'place'" in refused(server, "pictures", body, component, socket)
 
 
 def test_every_type_with_a_path_is_refused(server: LiveServer, secret: Path):
@@ -220,7 +233,7 @@ def test_the_schema_shows_what_can_be_sent(server: LiveServer):
 
     assert shown["convert.ConvInputs"] == {"sources", "meta"}
     assert shown["prompt.PromptInputs"] == {"path", "pattern", "template_variables"}
-    assert shown["read.ReadInputs"] == {"anything", "profile"}
+    assert shown["read.ReadInputs"] == {"anything", "profile", "tree"}
 
 
 def test_content_does_not_choose_a_codec_that_takes_minutes(server: LiveServer):
@@ -238,6 +251,7 @@ def test_a_number_is_no_content(server: LiveServer):
     for data in values:
         response: httpx.Response = server.client.post("/convert", json={"conv": {"sources": [{"data": data}]}})
         assert response.status_code == 422, response.text
-        body = {"join": {"documents": [[{"content": "x", "blob": {"data": data}}]]}}
+        blob = {"content": "x", "blob": {"data": data}}
+        body = {"conv": {"sources": []}, "join": {"documents": [[blob]]}}
         response = server.client.post("/pictures", json=body)
         assert response.status_code == 422, response.text

@@ -84,8 +84,6 @@ bodies = st.fixed_dictionaries(
         "stream_options": mostly(st.just({"include_usage": True})),
         "temperature": anything,
         "instructions": mostly(st.text()),
-        "response_format": anything,
-        "tool_choice": anything,
         "tools": anything,
         "metadata": anything,
         "text": anything,
