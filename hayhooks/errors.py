@@ -16,10 +16,14 @@ HayhooksError
  └── OpenAIError          any of these, to a client of OpenAI's API          -> OpenAI's error object
 """
 
+import importlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
+_OUR_FILES = (os.path.dirname(__file__) + os.sep, os.path.dirname(importlib.__file__) + os.sep, "<frozen importlib")
 _MAX_CHARACTERS = 10_000  # of an error's text
 
 
@@ -43,6 +47,30 @@ def sendable(text: str) -> str:
 def shortened(text: str, longest: int = 100) -> str:
     """Return *text*, or its beginning and how much of it is missing."""
     return text if len(text) <= longest else f"{text[:longest]}...({len(text) - longest:,} more)"
+
+
+def fold(error: BaseException, *, keeps_ours: bool = True) -> None:
+    """Drop the frames of hayhooks, and of imports, from the tracebacks of *error* and of its causes.
+
+    A traceback of such frames alone stays if *keeps_ours*: it shows a bug of ours.
+    """
+    found = [error]
+    for each in found:  # it grows
+        each.__traceback__ = _folded(each.__traceback__) or (each.__traceback__ if keeps_ours else None)
+        causes = [each.__cause__, each.__context__, *(each.exceptions if isinstance(each, BaseExceptionGroup) else ())]
+        found += [cause for cause in causes if cause is not None and all(cause is not known for known in found)]
+
+
+def _folded(traceback: TracebackType | None) -> TracebackType | None:
+    frames: list[TracebackType] = []
+    while traceback is not None:
+        if not traceback.tb_frame.f_code.co_filename.startswith(_OUR_FILES):
+            frames.append(traceback)
+        traceback = traceback.tb_next
+    folded: TracebackType | None = None
+    for frame in reversed(frames):
+        folded = TracebackType(folded, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
+    return folded
 
 
 class HayhooksError(Exception):

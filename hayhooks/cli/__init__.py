@@ -76,8 +76,11 @@ def run(reload: bool, **options: Any) -> None:
 
 @main.command()
 @click.argument("path", type=click.Path(exists=True, path_type=Path), required=False)
+@click.option(
+    "--tracebacks", is_flag=True, help="Print the traceback of each error too, not just the place in your code."
+)
 @_serving_options
-def dev(path: Path | None, **options: Any) -> None:
+def dev(path: Path | None, tracebacks: bool, **options: Any) -> None:
     """Serve during development, and print the result of every save.
 
     PATH is one wrapper's folder, one YAML pipeline, or a directory of them (default: the pipelines directory).
@@ -85,7 +88,7 @@ def dev(path: Path | None, **options: Any) -> None:
     with permanent_imports():
         from hayhooks.cli.dev import dev  # noqa: PLC0415 - imports the whole server
     try:
-        sys.exit(dev(settings_of(options), path))
+        sys.exit(dev(settings_of(options), path, tracebacks=tracebacks))
     except StartError as error:
         raise click.ClickException(str(error)) from None
 

@@ -4,6 +4,7 @@ import linecache
 import logging
 from functools import partial
 from pathlib import Path
+from traceback import format_exception
 from typing import Any
 
 import click
@@ -15,6 +16,8 @@ from hayhooks.app import create_app
 from hayhooks.cli.run import make_directory, warn_of_unknown
 from hayhooks.errors import Place
 from hayhooks.kernel.discovery import WRAPPER_FILE, YAML_SUFFIXES
+from hayhooks.kernel.isolation import with_public_names
+from hayhooks.kernel.places import own_place
 from hayhooks.kernel.state import Change, Deployment, Failure
 from hayhooks.observability.log import configure_logging, log, printable
 from hayhooks.observability.request_record import RequestRecord
@@ -26,7 +29,7 @@ from hayhooks.settings import Settings, export_env_file
 _CONTEXT_LINES = 2  # around the one that failed
 
 
-def dev(settings: Settings, path: Path | None) -> int:
+def dev(settings: Settings, path: Path | None, *, tracebacks: bool) -> int:
     """Serve one deployment or a directory of them, and print each change and request."""
     check_settings(settings)
     console = Console(highlight=False, soft_wrap=True)  # lines are never cut
@@ -39,14 +42,18 @@ def dev(settings: Settings, path: Path | None) -> int:
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # the banner has the address
     make_directory(settings)
     log.remove()
-    log.add(partial(_show_entry, console), level=settings.log, format="{message}", backtrace=False, diagnose=False)
+    show_entry = partial(_show_entry, console, tracebacks)
+    log.add(show_entry, level=settings.log, format=lambda _: "{message}", backtrace=False, diagnose=False)
     warn_of_unknown()
     export_env_file()
     url = f"http{'s' if settings.ssl_certfile else ''}://{settings.host}:{settings.port}{settings.root_path}"
     console.print(f"[bold]hayhooks dev[/] {__version__}  watching [bold]{path or settings.pipelines_dir}[/]")
     console.print(f"  {url}/docs   {url}/status   {url}/v1   (Ctrl+C stops)")
     app = create_app(
-        settings, observe=partial(_show_change, console), on_request=partial(_show_request, console), only=only
+        settings,
+        observe=partial(_show_change, console, tracebacks),
+        on_request=partial(_show_request, console),
+        only=only,
     )
     serve(own_process(app))
     console.print("[dim]Stopped.[/]")
@@ -62,7 +69,7 @@ def _single_name(path: Path) -> str | None:
     return path.stem
 
 
-def _show_change(console: Console, change: Change) -> None:
+def _show_change(console: Console, tracebacks: bool, change: Change) -> None:
     serving = change.serving
     match change.outcome:
         case Deployment() as deployment:
@@ -76,12 +83,11 @@ def _show_change(console: Console, change: Change) -> None:
         case Failure() as failure:
             console.print(_line("✗", "red", change.name, f"{failure.revision.id}  {', '.join(change.files)}".rstrip()))
             console.print(Text(f"  {failure.reason}", style="red"))
-            if place := failure.place:
-                console.print(Text(f"  {place.file}:{place.line}", style="bold"))
-                for line in _source_frame(place):
-                    console.print(line)
+            _show_place(console, failure.place)
             if failure.hint:
                 console.print(Text(f"  hint: {failure.hint}", style="cyan"))
+            if tracebacks:
+                _show_traceback(console, failure.traceback)
             if serving is not None:
                 console.print(Text(f"  revision {serving.revision.id} keeps serving", style="yellow"))
         case None if serving is None:
@@ -90,23 +96,36 @@ def _show_change(console: Console, change: Change) -> None:
             console.print(_line("✓", "green", change.name, f"{serving.revision.id}  serves again"))
 
 
-def _source_frame(place: Place) -> list[Text]:
+def _show_place(console: Console, place: Place | None) -> None:
+    """Print a place in the user's code, and the lines around it."""
+    if place is None:
+        return
+    console.print(Text(f"  {place.file}:{place.line}", style="bold"))
     linecache.checkcache(place.file)
     lines = linecache.getlines(place.file)
     first = max(place.line - _CONTEXT_LINES, 1)
-    shown = enumerate(lines[first - 1 : place.line + _CONTEXT_LINES], first)
-    return [
-        Text(
-            f"  {'>' if number == place.line else ' '} {number:>4} │ {line.rstrip()}",
-            style="" if number == place.line else "dim",
-        )
-        for number, line in shown
-    ]
+    for number, line in enumerate(lines[first - 1 : place.line + _CONTEXT_LINES], first):
+        mark, style = (">", "") if number == place.line else (" ", "dim")
+        console.print(Text(f"  {mark} {number:>4} │ {line.rstrip()}", style=style))
 
 
-def _show_entry(console: Console, message: Any) -> None:
-    style = {"ERROR": "red", "WARNING": "yellow"}.get(message.record["level"].name, "")
-    console.print(Text(f"  {message.rstrip()}", style=style))
+def _show_traceback(console: Console, traceback: str) -> None:
+    for line in traceback.splitlines():
+        console.print(Text(f"  {line}", style="dim"))
+
+
+def _show_entry(console: Console, tracebacks: bool, message: Any) -> None:
+    """Print an entry of the log: one with an exception as a failing load."""
+    record, exception = message.record, message.record["exception"]
+    style = {"ERROR": "red", "WARNING": "yellow"}.get(record["level"].name, "")
+    if exception is None or exception.value is None:
+        console.print(Text(f"  {record['message']}", style=style))
+        return
+    console.print(Text(f"✗ {' '.join(record['message'].split())}", style=style))
+    place = own_place(exception.value)
+    _show_place(console, place)
+    if tracebacks or place is None:  # without a place the bug is probably not the user's
+        _show_traceback(console, with_public_names("".join(format_exception(exception.value))))
 
 
 def _show_request(console: Console, record: RequestRecord) -> None:

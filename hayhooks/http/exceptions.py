@@ -26,7 +26,7 @@ from hayhooks.errors import (
 from hayhooks.http.context import route_path
 from hayhooks.http.json import encode
 from hayhooks.observability.log import log, printable
-from hayhooks.observability.request_record import record_error
+from hayhooks.observability.request_record import RequestRecord, record_error
 
 _FINAL_STATUSES = range(200, 600)
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110
@@ -120,6 +120,14 @@ def checked_status(status: Any, headers: Iterable[tuple[bytes, bytes]]) -> int:
 
 def _cut(text: bytes) -> str:
     return repr(text[:100].decode("latin-1"))
+
+
+def log_cut_response(error: BaseException, record: RequestRecord) -> None:
+    """Log *error*, raised after the response of *record* began: the server cuts the connection."""
+    origin = record_error(error)
+    subject = record.pipeline or f"{record.method} {printable(record.path)}"
+    log.opt(exception=origin).error("{}: the answer failed in mid-stream: {}", subject, record.error)
+    record.is_logged = True
 
 
 async def deny_websocket(error: RefusedError | NotFoundError, scope: Scope, receive: Receive, send: Send) -> None:

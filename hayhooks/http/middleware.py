@@ -22,10 +22,10 @@ from hayhooks.http.context import (
     early_headers,
     set_context,
 )
-from hayhooks.http.exceptions import checked_status, deny_websocket, response_to
+from hayhooks.http.exceptions import checked_status, deny_websocket, log_cut_response, response_to
 from hayhooks.http.switch import Switch
 from hayhooks.observability.log import log, printable
-from hayhooks.observability.request_record import RequestRecord, current_request, record_error
+from hayhooks.observability.request_record import RequestRecord, current_request
 
 _REQUEST_ID = b"x-request-id"
 _MAX_ID_BYTES = 200
@@ -101,7 +101,7 @@ class RequestContextMiddleware:
         # A wrapper's own response may raise anything, SystemExit included.
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             if record.status:  # the response has begun: only a cut connection tells the client
-                record_error(error)
+                log_cut_response(error, record)
                 await asyncio.sleep(0)  # the fast protocol may hold its head back to the end of the turn
                 raise
             response = await response_to(error, Request(scope), record.id, self._handlers)

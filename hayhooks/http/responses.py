@@ -236,7 +236,7 @@ class _EncodedBody:
     def _report(self, error: Exception) -> None:
         record_error(error)
         message = "{}: the answer failed in mid-stream: {}"
-        log.opt(exception=error).error(message, current_request.get().pipeline, safe_str(error))
+        log.opt(exception=error.__cause__ or error).error(message, current_request.get().pipeline, safe_str(error))
 
 
 def _ping_comment() -> ServerSentEvent:

@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException, WebSocketException
 
-from hayhooks.errors import PipelineError, UnavailableError, safe_str, sendable
+from hayhooks.errors import PipelineError, UnavailableError, fold, safe_str, sendable
 from hayhooks.kernel.admission import Lease, current_lease
 from hayhooks.kernel.isolation import with_public_names
 from hayhooks.kernel.state import Deployment
@@ -77,6 +77,7 @@ def is_control_flow(error: BaseException) -> bool:
 def pipeline_error(error: BaseException) -> PipelineError:
     """Describe *error*, raised by the wrapper, with the names that its author knows."""
     try:
+        fold(error)
         traceback = "".join(tracebacks.format_exception(error))
     except BaseException:  # it is of the user's own making, down to its attributes
         traceback = "".join(tracebacks.format_tb(error.__traceback__))

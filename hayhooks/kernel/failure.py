@@ -1,19 +1,15 @@
 """Failure: the error of a load as text. An exception would keep the modules alive."""
 
-import importlib
 import re
 import time
 import traceback as tracebacks
 from pathlib import Path
 
-from hayhooks.errors import LoadError, Place, safe_str, sendable
+from hayhooks.errors import LoadError, Place, fold, safe_str, sendable
 from hayhooks.kernel.import_hints import import_hint
 from hayhooks.kernel.isolation import with_public_names
 from hayhooks.kernel.places import innermost_place
 from hayhooks.kernel.state import Failure, Revision, RevisionKind
-
-# Source files whose frames users need not see: hayhooks and the import machinery.
-_INTERNAL = (str(Path(__file__).parent.parent), str(Path(importlib.__file__).parent), "<frozen importlib")
 
 _KEY_MISSING = "None of the following authentication environment variables are set:"  # Haystack's ValueError
 
@@ -24,11 +20,10 @@ def failure_of(revision: Revision, error: BaseException) -> Failure:
         message = " ".join(safe_str(error).split()) or "(no message)"
         reason = f"{type(error).__name__}: {with_public_names(message)}"
         try:
-            details = tracebacks.TracebackException.from_exception(error)
-            _drop_internal_frames(details)
+            fold(error, keeps_ours=False)
             error = LoadError(
                 f"{reason}{_component(error)}",
-                traceback=with_public_names("".join(details.format())),
+                traceback=with_public_names("".join(tracebacks.format_exception(error))),
                 place=_place(error, revision),
                 hint=_hint(error, revision),
             )
@@ -41,15 +36,6 @@ def failure_of(revision: Revision, error: BaseException) -> Failure:
     place = error.place and Place(sendable(error.place.file), error.place.line, sendable(error.place.source))
     traceback, hint = sendable(error.traceback), sendable(error.hint)
     return Failure(revision, sendable(with_public_names(error.reason)), traceback, place, hint, time.time())
-
-
-def _drop_internal_frames(traceback: tracebacks.TracebackException) -> None:
-    traceback.stack = tracebacks.StackSummary.from_list(
-        [frame for frame in traceback.stack if not frame.filename.startswith(_INTERNAL)]
-    )
-    for origin in (traceback.__cause__, traceback.__context__):
-        if origin is not None:
-            _drop_internal_frames(origin)
 
 
 def _place(error: BaseException, revision: Revision) -> Place | None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from loguru import logger as log
 
-from hayhooks.errors import LoadError
+from hayhooks.errors import LoadError, fold
 from hayhooks.kernel import haystack_hooks
 from hayhooks.kernel.admission import Leases, Slots
 from hayhooks.kernel.discovery import WRAPPER_FILE
@@ -93,8 +93,11 @@ def unload(deployment: Deployment, on_loop: OnLoop, phases: Phases) -> None:
             try:
                 step()
             # User code may raise anything; the other steps must run all the same.
-            except BaseException:
-                log.opt(exception=True).warning("{}: {} of revision {} failed", deployment.name, step_name, revision.id)
+            except BaseException as error:
+                fold(error)
+                log.opt(exception=error).warning(
+                    "{}: {} of revision {} failed", deployment.name, step_name, revision.id
+                )
     deployment.runtime.threads.close()
     haystack_hooks.forget_components(deployment.package)
     close_package(deployment.package)

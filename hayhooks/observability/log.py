@@ -73,6 +73,7 @@ def configure_logging(level: str, format: str = TEXT) -> None:
     verbose = log.level(level).no <= logging.DEBUG
     logging.getLogger("urllib3.connectionpool").addFilter(_is_not_telemetry)
     logging.getLogger("uvicorn.error").addFilter(_hide_query)
+    logging.getLogger("uvicorn.error").addFilter(_is_not_logged)
     for chatty in ("haystack", "watchfiles", "httpx"):
         logging.getLogger(chatty).setLevel(logging.DEBUG if verbose else logging.WARNING)
 
@@ -137,6 +138,12 @@ def _text(value: Any) -> str:
         return str(value)
     except Exception as error:
         return f"({type(value).__name__}.__str__ raised {type(error).__name__})"
+
+
+def _is_not_logged(record: logging.LogRecord) -> bool:
+    """Drop uvicorn's report of an error that cut a response and that is logged already."""
+    request = current_request.get(None)
+    return not record.exc_info or request is None or not request.is_logged
 
 
 def _is_not_telemetry(record: logging.LogRecord) -> bool:

@@ -41,6 +41,7 @@ class RequestRecord:
     chunks = 0  # items that the wrapper has streamed so far
     cancelled = False  # the client went away, or the server stopped, before the last byte
     error = ""  # the exception that spoiled the response, also in mid-stream, after the status
+    is_logged = False  # that error, so that the server need not log it again
     span: Any = None  # while it is traced
     trace_id = ""  # 32 hex digits
     ended_at = 0.0  # Unix seconds
@@ -72,11 +73,12 @@ class RequestRecord:
 current_request: ContextVar[RequestRecord] = ContextVar("hayhooks_request")  # that runs in this context
 
 
-def record_error(error: BaseException) -> None:
-    """Note *error*, or its cause, in the current request's record."""
+def record_error(error: BaseException) -> BaseException:
+    """Note *error*, or its cause, in the current request's record; return what was noted."""
+    if isinstance(error.__cause__, PipelineError):  # Starlette wraps errors after the status
+        error = error.__cause__
+    origin = error.__cause__ or error if isinstance(error, PipelineError) else error
     record: Any = current_request.get(None)
     if record is not None:
-        if isinstance(error.__cause__, PipelineError):  # Starlette wraps errors after the status
-            error = error.__cause__
-        origin = error.__cause__ or error if isinstance(error, PipelineError) else error
         record.error = f"{type(origin).__name__}: {safe_str(origin)}".removesuffix(": ")
+    return origin

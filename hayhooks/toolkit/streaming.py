@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from loguru import logger as log
 
+from hayhooks.errors import fold
 from hayhooks.toolkit.channel import ConsumerGoneError, TaskChunkReader, ThreadChunkReader, settled
 from hayhooks.toolkit.dispatcher import CallbackDispatcher, outputs
 from hayhooks.toolkit.target import StreamTarget, is_sync_only, stream_target, user_callback
@@ -272,6 +273,7 @@ async def _end(pipeline: asyncio.Task[Any]) -> None:
 
 def _log_failure(pipeline: asyncio.Task[Any]) -> None:
     if not pipeline.cancelled() and (error := pipeline.exception()):
+        fold(error)
         log.opt(exception=error).error("A pipeline failed after its stream had been closed: {}", error)
 
 
@@ -280,6 +282,7 @@ def _outputs(call: Callable[[], Any]) -> list[Any]:
         return outputs(call())
     # A failing callback must not spoil the answer.
     except Exception as error:
+        fold(error)
         log.opt(exception=error).error("A callback of a stream failed: {}", error)
         return []
 
@@ -288,5 +291,6 @@ async def _outputs_async(call: Callable[[], Any]) -> list[Any]:
     try:
         return outputs(await settled(call()))
     except Exception as error:  # as above
+        fold(error)
         log.opt(exception=error).error("A callback of a stream failed: {}", error)
         return []

@@ -1,4 +1,8 @@
+import contextlib
 import re
+
+import httpx
+import pytest
 
 from tests.cli.processes import hayhooks, started
 from tests.live_server import ECHO, eventually, replace
@@ -38,6 +42,104 @@ def test_dev_tells_what_becomes_of_every_save(tmp_path):
         wrapper.unlink()
         server.prints("- echo  removed")
         assert server.stop() == 0
+
+
+BOOST = """
+from haystack import Pipeline, component
+
+from hayhooks import BasePipelineWrapper, streaming_generator
+
+
+@component
+class Booster:
+    @component.output_types(value=int)
+    def run(self, by: dict):
+        return {"value": by["boost"]}
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        self.pipeline = Pipeline()
+        self.pipeline.add_component("booster", Booster())
+
+    def run_api(self, where: str):
+        match where:
+            case "wrapper":
+                return {}["boost"]
+            case "component":
+                return self.pipeline.run({"booster": {"by": {}}})
+            case "stream":
+                return self.pieces()
+
+    def run_chat_completion(self, model, messages, body):
+        raise ValueError("no " + model)
+
+    def pieces(self):
+        yield "a"
+        raise ValueError("after a")
+"""
+
+
+def _line_of(text: str) -> int:
+    return BOOST.splitlines().index(text) + 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "headline", "source"),
+    [
+        ("/boost/run", {"where": "wrapper"}, "✗ /boost/run failed: KeyError: 'boost'", 'return {}["boost"]'),
+        (
+            "/boost/run",
+            {"where": "component"},
+            "✗ /boost/run failed: PipelineRuntimeError: The following component failed to run: Component name: ",
+            'return {"value": by["boost"]}',
+        ),
+        (
+            "/boost/run",
+            {"where": "stream"},
+            "✗ boost: the answer failed in mid-stream: ValueError: after a",
+            'raise ValueError("after a")',
+        ),
+        (
+            "/boost/chat",
+            {"messages": [{"role": "user", "content": "x"}]},
+            "✗ boost: chat completions failed: ValueError: no boost",
+            'raise ValueError("no " + model)',
+        ),
+    ],
+)
+def test_dev_shows_a_failing_request_as_a_failing_load(tmp_path, path, body, headline, source):
+    wrapper = tmp_path / "pipelines/boost/pipeline_wrapper.py"
+    replace(wrapper, BOOST)
+    with started(tmp_path, "dev") as server:
+        with contextlib.suppress(httpx.HTTPError):
+            server.post(path, body)
+        server.prints(f"→ POST {path}")
+        lines = server.output().splitlines()
+        first = next((number for number, line in enumerate(lines) if line.startswith(headline)), None)
+        assert first is not None, server.output()
+        assert sum(line.startswith("✗") for line in lines) == 1
+        number = next(number for number, line in enumerate(BOOST.splitlines(), 1) if line.strip() == source)
+        assert lines[first + 1] == f"  {wrapper}:{number}"
+        assert f"  > {number:>4} │ {BOOST.splitlines()[number - 1]}" in lines[first + 2 : first + 7]
+        assert "Traceback" not in server.output()
+
+
+def test_dev_shows_tracebacks_that_begin_in_the_users_code(tmp_path):
+    wrapper = tmp_path / "pipelines/boost/pipeline_wrapper.py"
+    replace(wrapper, BOOST)
+    with started(tmp_path, "dev", "--tracebacks") as server:
+        server.post("/boost/run", {"where": "component"})
+        server.prints("→ POST /boost/run")
+        output = server.output()
+        assert "Traceback (most recent call last):" in output
+        assert "in run_api" in output
+        assert "haystack/core/pipeline" in output
+        assert "hayhooks/http" not in output
+
+        replace(wrapper, "def broken():\n    import nothing_of_this_name\n\n\nbroken()\n")
+        server.prints("keeps serving")
+        assert "in broken" in server.output()
 
 
 def test_dev_serves_one_folder_by_its_path(tmp_path):

@@ -1,5 +1,6 @@
 """What a server writes, as text or as JSON: of itself, of wrappers, of other loggers, of requests."""
 
+import io
 import json
 import os
 import re
@@ -12,11 +13,11 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from hayhooks.observability.access_log import AccessLog, as_text
-from hayhooks.observability.log import TEXT, printable
+from hayhooks.observability.log import TEXT, log, printable
 from hayhooks.observability.log_writer import LogWriter
 from hayhooks.observability.request_record import RequestRecord
 from tests.cli.processes import Process, started
-from tests.live_server import eventually, replace
+from tests.live_server import LiveServer, eventually, replace
 
 TALKS = """
 import logging
@@ -352,3 +353,44 @@ def test_a_part_of_a_line_is_printable_and_short():
     assert printable("a b\n\x1b\u2028") == r"a\x20b\n\x1b\u2028"
     assert printable("x" * 2_000) == "x" * 1_000 + "...(1,000\\x20more)"
     assert len(as_text(record("/" + "x" * 60_000, "y" * 60_000))) < 1_500
+
+
+CHAINED = """
+from haystack import Pipeline
+from haystack.components.builders import PromptBuilder
+
+from hayhooks import BasePipelineWrapper, streaming_generator
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        self.pipeline = Pipeline()
+        self.pipeline.add_component("prompt", PromptBuilder("{{ x }}"))
+
+    def DEFINE(self):
+        try:
+            streaming_generator(self.pipeline)
+        except ValueError as error:
+            raise LookupError("no stream") from error
+"""
+
+
+@pytest.mark.parametrize("define", ["run_api", "run_chat_completion"])
+def test_a_failing_request_is_logged_without_frames_of_ours(shared_server: LiveServer, define: str):
+    server = shared_server
+    parameters = "self" if define == "run_api" else "self, model, messages, body"
+    server.serve("chained", CHAINED.replace("DEFINE(self)", f"{define}({parameters})"))
+    stream = io.StringIO()
+    sink = log.add(stream, level="ERROR", format="{message}", backtrace=False, diagnose=False)
+    try:
+        path, body = ("run", {}) if define == "run_api" else ("chat", {"messages": [{"role": "user", "content": "x"}]})
+        server.client.post(f"/chained/{path}", json=body)
+        server.eventually(stream.getvalue)
+    finally:
+        log.remove(sink)
+    text = stream.getvalue()
+
+    assert "LookupError: no stream" in text.splitlines()[0]
+    assert text.count("Traceback (most recent call last):") == 2
+    assert text.count(f"in {define}") == 2
+    assert f"{os.sep}hayhooks{os.sep}" not in text.replace(str(server.root), "")
