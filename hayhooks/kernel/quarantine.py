@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from hayhooks.kernel.admission import Lease, Leases
-from hayhooks.kernel.state import Revision
+from hayhooks.kernel.state import Deployment, Revision
 
 IDLE, SERVING, LOADING = range(3)  # states of a mark; LOADING is a teardown too
 
@@ -59,6 +59,7 @@ class Verdicts:
 
     quarantined: Mapping[Key, int] = field(default_factory=dict)  # and in how many deaths
     suspects: frozenset[Key] = frozenset()  # loaded one at a time: the next death tells which it is
+    held: frozenset[Key] = frozenset()  # suspects that another worker loads first, while this one serves the others
 
 
 class Quarantine:
@@ -98,15 +99,20 @@ class Quarantine:
             with self._lock:
                 self._free.append(leases.offset)
 
-    def refused(self, revision: Revision) -> Revision:
-        """Return *revision*, or the one in its place that says why it is not loaded."""
-        deaths = self.verdicts.quarantined.get((revision.name, revision.fingerprint))
-        if deaths is None:
+    def refused(self, revision: Revision, serving: Deployment | None) -> Revision:
+        """Return *revision*, or the one in its place that says why it is not loaded; *serving* serves its name."""
+        key = (revision.name, revision.fingerprint)
+        deaths = self.verdicts.quarantined.get(key)
+        if deaths is not None:
+            why, mark = "it is loaded again when it changes, or after a restart", "quarantined"
+        elif key in self.verdicts.held and (serving is None or serving.revision.fingerprint != revision.fingerprint):
+            deaths, why, mark = 1, "another worker loads it first", "held"
+        else:
             return revision
         return replace(
             revision,
-            fingerprint=f"{revision.fingerprint}-quarantined",
-            problem=f"ended the process {deaths} times; it is loaded again when it changes, or after a restart",
+            fingerprint=f"{revision.fingerprint}-{mark}",
+            problem=f"ended the process {deaths} times; {why}" if deaths > 1 else f"may have ended the process; {why}",
             replaces=revision.fingerprint,
         )
 
@@ -138,11 +144,11 @@ class Deaths:
         return guilty
 
 
-def at_work(table: Table) -> frozenset[Key]:
-    """Return the revisions whose code ran in the worker of *table*."""
+def at_work(table: Table, *states: int) -> frozenset[Key]:
+    """Return the revisions whose code runs, or ran, in the worker of *table*; with *states* only those."""
     keys = set()
     for offset in range(0, TABLE_SIZE, _RECORD):
-        if table[offset] != IDLE:
+        if table[offset] in (states or (SERVING, LOADING)):
             fingerprint, _, name = os.fsdecode(bytes(table[offset + 1 : offset + _RECORD]).rstrip(b"\0")).partition(" ")
             keys.add((name, fingerprint))
     return frozenset(keys)

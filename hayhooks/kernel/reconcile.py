@@ -231,7 +231,11 @@ class Reconciler:
         # one load at a time.
         claimed = scan.revisions.keys() & self.snapshot.deployments.keys()
         given = {name: revision for name, revision in self._given.items() if name not in claimed}
-        revisions = {name: self._quarantine.refused(revision) for name, revision in {**scan.revisions, **given}.items()}
+        deployed = self.snapshot.deployments
+        revisions = {
+            name: self._quarantine.refused(revision, deployed.get(name))
+            for name, revision in {**scan.revisions, **given}.items()
+        }
         todo = plan(self.snapshot, self._loading(), revisions)
         for name in (*todo.forget, *todo.remove):
             self._cancel(name)

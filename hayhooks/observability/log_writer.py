@@ -8,11 +8,13 @@ import fcntl
 import io
 import locale
 import os
+import queue
 import select
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 _COLLECT_S = 0.05  # records wait this long for others: fewer writes (benchmark row run-async)
@@ -43,10 +45,11 @@ class LogWriter:
         self._waiting: deque[bytes | tuple[Format, Any]] = deque()
         self._size = 0  # bytes of the lines in the queue
         self._dropped = 0
-        self._lock = threading.Lock()  # guards the two numbers above and the start of the thread
-        self._awake = False  # the thread has been woken; cheaper to read than its event
-        self._wake = threading.Event()
-        self._hurry = threading.Event()  # a line is in the queue, which must not wait for others
+        # Both are reentrant: a destructor or a signal handler may print while its thread is in here.
+        self._lock = threading.RLock()  # guards the two numbers above and the start of the thread
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()  # gets an item when there is something to write
+        self._awake = False  # the thread has been woken, or will be
+        self._hurried = False  # the same for a line, which does not wait for others
         self._thread: threading.Thread | None = None
         self._is_busy = False  # the thread has taken from the queue what it has not written yet
         self._has_thread = True  # False in a forked child: it may end at any moment, and has no event loop of ours
@@ -65,11 +68,11 @@ class LogWriter:
                 return
             self._size += len(data)
             self._waiting.append(data)
-        if self._has_thread:
-            self._hurry.set()
-            self._wake_thread()
-        else:
+        if not self._has_thread:
             self._write_waiting()
+        elif not self._hurried:
+            self._hurried = True
+            self._wake_thread()
 
     def write_later(self, format: Format, record: Any) -> None:
         """Queue *record*, which the thread formats; for the event loop, which pays little for it."""
@@ -79,6 +82,7 @@ class LogWriter:
             return
         self._waiting.append((format, record))
         if not self._awake:
+            self._awake = True
             self._wake_thread()
 
     def flush(self) -> None:
@@ -95,12 +99,12 @@ class LogWriter:
     def drain(self, timeout_s: float = _END_S) -> None:
         """Wait until all lines so far are written; for *timeout_s* at most."""
         end = time.monotonic() + timeout_s
-        self._hurry.set()
+        self._hurried = True
+        self._wake.put(None)
         while self._thread is not None and (self._waiting or self._is_busy) and time.monotonic() < end:
             time.sleep(0.002)
 
     def _wake_thread(self) -> None:
-        self._awake = True
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
@@ -108,22 +112,22 @@ class LogWriter:
                     try:
                         thread.start()
                     except RuntimeError:  # there is no thread left: the next line tries again
-                        self._awake = False
+                        self._awake = self._hurried = False
                         atexit.unregister(self._write_waiting)
                         atexit.register(self._write_waiting)
                         return
                     self._thread = thread
                     atexit.register(self.drain)
-        self._wake.set()
+        self._wake.put(None)
 
     def _run(self) -> None:
         while True:
-            self._wake.wait()
-            self._hurry.wait(_COLLECT_S)
+            self._wake.get()
+            if not self._hurried:
+                with suppress(queue.Empty):
+                    self._wake.get(timeout=_COLLECT_S)
             self._is_busy = True
-            self._wake.clear()
-            self._hurry.clear()
-            self._awake = False
+            self._awake = self._hurried = False
             try:
                 self._write_waiting()
             except Exception:  # a sink that a wrapper has added may refuse the report; the thread must survive it
@@ -174,7 +178,7 @@ class LogWriter:
         return True
 
     def _write_at_once(self) -> None:
-        self._lock = threading.Lock()  # another thread may have held it
+        self._lock = threading.RLock()  # another thread may have held it
         self._waiting.clear()  # the parent writes these
         self._size = 0
         self._has_thread = False

@@ -11,6 +11,7 @@ import threading
 import time
 from contextlib import suppress
 from ctypes import c_ubyte
+from dataclasses import replace
 from multiprocessing import allow_connection_pickling, get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any
 from hayhooks.app import Hayhooks, create_app
 from hayhooks.errors import safe_str
 from hayhooks.http.access import log_exposure
-from hayhooks.kernel.quarantine import TABLE_SIZE, Deaths, Quarantine, Verdicts, at_work
+from hayhooks.kernel.quarantine import LOADING, TABLE_SIZE, Deaths, Quarantine, Verdicts, at_work
 from hayhooks.observability.log import configure_logging, log
 from hayhooks.observability.tracing import warn_if_missing
 from hayhooks.observability.worker_state import WorkerStateDir
@@ -36,6 +37,7 @@ _JOIN_S = 0.02  # between two looks whether one has ended
 _NO_ANSWER_S = 30.0  # a `setup` may hold the interpreter lock for a while; a worker that hangs is replaced
 _START_S = 30.0  # for a worker that takes over at SIGHUP
 _KILL_AFTER_S = 5.0  # after the graceful time, in which a worker ends itself (server/process.py)
+_TRIAL_S = 5.0  # for which the first worker must live with suspects until the others load them
 _STABLE_S = 60.0  # a worker that lived for this long is replaced at once
 _FIRST_PAUSE_S = 0.5  # before the second worker in a row that dies earlier is replaced; doubled each time
 _LONGEST_PAUSE_S = 30.0
@@ -176,7 +178,7 @@ class _Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
             signal.signal(number, self._on_signal)
         log.info("Started supervisor [{}] of {} workers", os.getpid(), self._settings.workers)
-        self._workers = [self._start() for _ in range(self._settings.workers)]
+        self._workers = [self._start(index) for index in range(self._settings.workers)]
         while not self._stopping:
             time.sleep(_LOOK_S)
             self._obey_signals()
@@ -198,21 +200,34 @@ class _Supervisor:
                 case signal.SIGHUP:
                     self._renew()
                 case signal.SIGTTIN:
-                    self._workers.append(self._start())
+                    self._workers.append(self._start(len(self._workers)))
                 case signal.SIGTTOU if len(self._workers) > 1:
                     self._stop([self._workers.pop()])
 
-    def _start(self, early_deaths: int = 0) -> _Worker:
-        return _Worker(self._listener, self._deaths.verdicts, early_deaths)
+    def _start(self, index: int, early_deaths: int = 0) -> _Worker:
+        return _Worker(self._listener, self._verdicts(index), early_deaths)
+
+    def _verdicts(self, index: int) -> Verdicts:
+        """Return the verdicts for the worker at *index*: the first one tries suspects, and the others hold them."""
+        verdicts = self._deaths.verdicts
+        if index == 0 or not verdicts.suspects or self._has_passed_trial(self._workers[0]):
+            return verdicts
+        return replace(verdicts, held=verdicts.suspects)
+
+    def _has_passed_trial(self, worker: _Worker) -> bool:
+        if worker.replace_at is not None or not worker.has_started or time.monotonic() - worker.since < _TRIAL_S:
+            return False
+        loading = at_work(memoryview(worker.table).cast("B"), LOADING)
+        return loading.isdisjoint(self._deaths.verdicts.suspects)
 
     def _look_after_workers(self) -> None:
         for index, worker in enumerate(self._workers):
             if worker.replace_at is not None:
                 if time.monotonic() >= worker.replace_at:
-                    self._workers[index] = self._start(worker.early_deaths)
+                    self._workers[index] = self._start(index, worker.early_deaths)
                 continue
             is_alive = worker.process.is_alive()
-            worker.ask(self._deaths.verdicts)
+            worker.ask(self._verdicts(index))
             self._has_started |= worker.has_started
             if is_alive and worker.hangs:
                 log.error("Worker {} does not answer for {:g} s: killed", worker.process.pid, _NO_ANSWER_S)
@@ -252,11 +267,11 @@ class _Supervisor:
     def _renew(self) -> None:
         """Replace each worker by a new one, which serves before the old one stops."""
         for index, old in enumerate(self._workers):
-            new = self._start()
+            new = self._start(index)
             end = time.monotonic() + _START_S
             while not new.has_started and time.monotonic() < end and new.process.is_alive() and not self._stopping:
                 time.sleep(_LOOK_S / 5)
-                new.ask(self._deaths.verdicts)
+                new.ask(self._verdicts(index))
             if not new.has_started:
                 self._stop([new])
                 if not self._stopping:

@@ -313,6 +313,22 @@ def test_a_pipe_that_another_process_has_made_non_blocking_gets_every_line():
     os.close(reader)
 
 
+def test_a_destructor_may_print_while_its_thread_logs():
+    class Noisy:
+        def __del__(self) -> None:
+            writer.write("collected\n")
+
+    reader, end = os.pipe()
+    writer = LogWriter(end, lambda _: None)
+    noisy = Noisy()
+    with writer._lock:  # as in the middle of a call
+        del noisy
+    writer.drain()
+    assert os.read(reader, 1000) == b"collected\n"
+    for descriptor in (reader, end):
+        os.close(descriptor)
+
+
 def test_a_forked_process_writes_at_once():
     reader, end = os.pipe()
     writer = LogWriter(end, lambda _: None)
