@@ -37,7 +37,7 @@ from hayhooks.http.plug_in import PlugIn, lifespans, server_routes
 from hayhooks.http.switch import Generation, Switch
 from hayhooks.http.types import HTTP_TYPES
 from hayhooks.kernel.admission import Limits
-from hayhooks.kernel.executor import threads_by_deployment
+from hayhooks.kernel.executor import start_resolver, threads_by_deployment
 from hayhooks.kernel.options import KernelOptions
 from hayhooks.kernel.process_hooks import ProcessHooks
 from hayhooks.kernel.quarantine import Quarantine
@@ -227,6 +227,7 @@ async def _lifespan(app: Hayhooks) -> AsyncIterator[None]:
     app.stop_by = math.inf
     with closing(DaemonThreadPool("lifespan", limit=1)) as threads:  # no wrapper can take it: the stop needs one
         threads.keep_thread()
+        await start_resolver()
         await threads.run(check_directory, app.root, app.static)
         async with app.traced(threads), _deployer(app, threads):
             yield

@@ -6,9 +6,10 @@ in their caller's context, and each deployment has threads of its own, see ``hel
 """
 
 import asyncio
+import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -18,7 +19,22 @@ import anyio
 from anyio import to_thread
 
 from hayhooks.kernel.isolation import helper_threads
-from hayhooks.kernel.threads import DaemonThreadPool
+from hayhooks.kernel.threads import DaemonThreadPool, require_threads
+
+_RESOLVER_THREADS = 4  # unless UV_THREADPOOL_SIZE says otherwise
+
+
+async def start_resolver() -> None:
+    """Have uvloop start its threads, which look up host names. Raises UnavailableError if there are too few.
+
+    It starts them when a wrapper's code first connects to a host, and aborts the process if it cannot.
+    """
+    loop = asyncio.get_running_loop()
+    if type(loop).__module__.partition(".")[0] != "uvloop":
+        return
+    require_threads(_RESOLVER_THREADS)
+    with suppress(OSError):
+        await loop.getaddrinfo("no number", None, flags=socket.AI_NUMERICHOST)  # fails without asking anybody
 
 
 @contextmanager

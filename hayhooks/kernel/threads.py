@@ -203,6 +203,22 @@ class DaemonThreadPool:
                 self._idle += 1
 
 
+def require_threads(count: int) -> None:
+    """Raise UnavailableError if the system would not start *count* threads now."""
+    over = threading.Event()
+    threads = [threading.Thread(target=over.wait, daemon=True) for _ in range(count)]
+    try:
+        for thread in threads:
+            thread.start()
+    except RuntimeError:
+        raise UnavailableError(NO_THREAD) from None
+    finally:
+        over.set()
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
+
+
 def _settle(future: "Future[T]", function: Callable[[], T]) -> None:
     if not future.set_running_or_notify_cancel():
         return

@@ -89,6 +89,20 @@ class PipelineWrapper(BasePipelineWrapper):
         Path(TORN_DOWN).touch()
 """
 
+RESOLVER = """
+import asyncio
+
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        pass
+
+    async def run_api_async(self) -> bool:
+        return bool(await asyncio.get_running_loop().getaddrinfo("localhost", 80))
+"""
+
 CHAT = {"model": "sync", "messages": [{"role": "user", "content": "x"}], "input": "x"}
 
 
@@ -221,6 +235,7 @@ def limited(tmp_path: Path) -> Iterator[Process]:
             pytest.skip("no other user here")
         command = [*user, *command]
     replace(tmp_path / "pipelines/echo/pipeline_wrapper.py", "ANSWER = 'here '\n" + ECHO)
+    replace(tmp_path / "pipelines/resolver/pipeline_wrapper.py", RESOLVER)
     with started(tmp_path, *command[1:], executable=command[0], POLL_INTERVAL_MS="200") as server:
         yield server
 
@@ -228,6 +243,7 @@ def limited(tmp_path: Path) -> Iterator[Process]:
 @pytest.mark.slow
 def test_prlimit_takes_nothing_down(limited: Process, tmp_path: Path):
     subprocess.run([*USER, "prlimit", "--pid", str(limited.process.pid), "--nproc=1"], check=True)
+    assert limited.post("/resolver/run", {}).json() == {"result": True}
     for number in range(3):
         name = f"new{number}"
         replace(tmp_path / f"pipelines/{name}/pipeline_wrapper.py", "NUMBER = 1\nTORN_DOWN = '/dev/null'\n" + ASYNC)
