@@ -1,10 +1,12 @@
 """JSON: encode the results of wrappers, and send them."""
 
+import inspect
 import json
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, PydanticSerializationUnexpectedValue, to_json
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -23,9 +25,9 @@ _LINE_ENDS = tuple((end.encode(), f"\\u{ord(end):04x}".encode()) for end in "\x8
 
 
 def encode(value: Any, operation: Operation | None = None) -> bytes:
-    """Encode *value* by *operation*'s return annotation, if it fits.
+    """Encode *value* by *operation*'s return annotation.
 
-    Raises TypeError, with the place in *value* and the reason, for one that cannot be JSON.
+    Raises TypeError, with the place in *value* and the reason, for one that cannot be JSON or is not as annotated.
     """
     try:
         if type(value) is str and (operation is None or operation.result is None or operation.returns_text):
@@ -34,10 +36,12 @@ def encode(value: Any, operation: Operation | None = None) -> bytes:
             # A ChatMessage from a method annotated `-> str` is its text.
             if operation.returns_text and is_haystack_data(type(value)) and hasattr(value, "text"):
                 value = value.text
+            if value is None:  # pydantic writes it whatever the type
+                return _converted(value, operation)
             try:
                 return operation.result.serializer.to_json(value, warnings="error")
             except (PydanticSerializationUnexpectedValue, PydanticSerializationError):
-                pass  # the annotation does not fit: the value counts
+                return _converted(value, operation)
         return to_json(_plain(value), fallback=_fallback, inf_nan_mode="null")  # JSON has no NaN
     # Text that is not Unicode, a type that is not JSON's, a structure that is too deep or contains itself.
     except (PydanticSerializationError, ValueError, RecursionError) as error:
@@ -77,6 +81,23 @@ def _items(value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, list | tuple):
         return ((f"[{index}]", item) for index, item in enumerate(value))
     return ((f".{field.name}", getattr(value, field.name, None)) for field in fields(value))
+
+
+def _converted(value: Any, operation: Operation) -> bytes:
+    """Encode *value*, of another type than annotated, if its JSON is what the annotation allows."""
+    assert operation.result is not None
+    data = to_json(_plain(value), fallback=_fallback, inf_nan_mode="null")
+    try:
+        fitting = operation.result.validate_json(data)
+    except ValidationError as error:
+        detail = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = "".join(f"[{part!r}]" for part in detail["loc"])
+        annotation = inspect.formatannotation(inspect.signature(operation.method).return_annotation)
+        raise TypeError(
+            f"{operation.name}() returned a {type(value).__name__}, which its annotation `-> {annotation}` does not "
+            f"allow: {place + ': ' if place else ''}{detail['msg']}"
+        ) from None
+    return operation.result.serializer.to_json(fitting)
 
 
 def _plain(value: Any) -> Any:

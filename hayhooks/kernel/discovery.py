@@ -3,6 +3,7 @@
 The helpers on paths here work while somebody else replaces files.
 """
 
+import difflib
 import os
 import re
 import stat
@@ -101,6 +102,25 @@ def _is_pipeline(path: Path) -> bool:
 @lru_cache(maxsize=1_000)
 def _is_pipeline_as_of(path: Path, stamp: tuple[int, ...]) -> bool:
     return is_meant_as_pipeline(path.read_bytes())
+
+
+def missing_wrapper_problem(folder: Path) -> str | None:
+    """Say what is missing in *folder* if it has Python files but no wrapper; None if it has none."""
+    if not folder.is_dir():
+        return None
+    files = [file for file in sorted(os.listdir(folder)) if not is_ignored(file)]
+    below = [file for file in files if (folder / file / WRAPPER_FILE).is_file()]
+    scripts = [file for file in files if file.lower().endswith(".py") and file != "__init__.py"]
+    if not scripts and not below:
+        return None
+    close = difflib.get_close_matches(WRAPPER_FILE, files, n=1, cutoff=0.7) or [
+        f"{name}/{WRAPPER_FILE}" for name in below
+    ]
+    meant = f" (did you mean {close[0]}?)" if close else ""
+    return (
+        f"{folder} holds Python files, but no {WRAPPER_FILE}{meant}: it is not deployed. "
+        "If it is no pipeline, begin its name with _ or move it out of the directory"
+    )
 
 
 def entries_named(root: Path, names: Collection[str]) -> dict[str, Path]:

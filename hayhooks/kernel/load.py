@@ -5,10 +5,11 @@ The steps are: make the wrapper, run its ``setup``, warm up its pipelines, descr
 
 import asyncio
 import contextvars
+import difflib
 import importlib
 import inspect
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import wait
 from contextlib import suppress
 from dataclasses import replace
@@ -45,6 +46,7 @@ check_threads = DaemonThreadPool("check", limit=4, stuck_after_s=1.0)
 BuildRoutes = Callable[[Deployment], Any]
 
 _CLASS = "PipelineWrapper"
+_MISSPELLED = 0.85  # how much alike two names are, from 0 to 1
 _HAYSTACK_PACKAGES = ("haystack", "haystack_integrations", "haystack_experimental")
 
 
@@ -124,9 +126,16 @@ def _load(
             for name in OPERATIONS
             if getattr(method := getattr(wrapper, name), "__func__", None) is not getattr(BasePipelineWrapper, name)
         }
+        misspelled = _misspelled(wrapper, implemented)
         if not implemented:
             listed = ", ".join(OPERATIONS[:4])
-            raise LoadError(f"{type(wrapper).__name__} implements none of {listed}: it could not answer any request")
+            meant = "".join(f"; did you mean {right}() by {name}()?" for name, right in misspelled.items())
+            raise LoadError(
+                f"{type(wrapper).__name__} implements none of {listed}: it could not answer any request{meant}"
+            )
+        for name, right in misspelled.items():
+            message = "{}: nothing calls {}() of {}: did you mean {}()?"
+            log.warning(message, revision.name, name, type(wrapper).__name__, right)
         operations = {name: inspect_method(method, transport) for name, method in implemented.items()}
         if wrapper.warm_up is not False:
             running.enter("warm_up()")
@@ -212,6 +221,21 @@ def _wrapper_class(package: str) -> type[BasePipelineWrapper]:
     ]
     hint = f"rename {others[0]} to {_CLASS}" if others else f"define {base}"
     raise LoadError(f"{module.__file__} has no class {_CLASS}: {hint}")
+
+
+def _misspelled(wrapper: BasePipelineWrapper, implemented: Collection[str]) -> dict[str, str]:
+    """Return the methods of *wrapper* with nearly the name of one that it does not implement, and that name."""
+    wrapper_class = type(wrapper)
+    hooks = [name for name in ("check", "teardown") if name not in vars(wrapper_class)]
+    missing = [*(name for name in OPERATIONS if name not in implemented), *hooks]
+    own = {name for base in wrapper_class.__mro__ if base.__module__ == wrapper_class.__module__ for name in vars(base)}
+    names = sorted(name for name in own if not hasattr(BasePipelineWrapper, name) and callable(getattr(wrapper, name)))
+    close = {
+        name: difflib.get_close_matches(name, missing, n=1, cutoff=_MISSPELLED)
+        for name in names
+        if not name.endswith("_sync")  # what it calls from an async one, probably
+    }
+    return {name: matches[0] for name, matches in close.items() if matches}
 
 
 def _await_phase(method: Callable[[], Awaitable[Any]], running: Phase, phases: Phases, on_loop: OnLoop) -> None:

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NotRequired, Required, Union, Unpack
 
 import docstring_parser
-from pydantic import ConfigDict, Field, PydanticSchemaGenerationError, TypeAdapter
-from typing_extensions import TypedDict, is_typeddict
+from pydantic import ConfigDict, Field, TypeAdapter
+from typing_extensions import is_typeddict
 
+from hayhooks.kernel.annotations import arguments_adapter, evaluated_annotations, refuse_what_is_not_json
 from hayhooks.kernel.schema_types import SchemaTypes, bare_item
 from hayhooks.kernel.validation import Validator
 
+_FROM_JSON = frozenset({"run_api", "run_api_async"})  # whose arguments requests send as they are annotated
 _STREAMS = (Generator, AsyncGenerator, Iterator, AsyncIterator)
 
 ResultKind = Literal["value", "stream", "events", "response", "anything"]
@@ -58,21 +60,33 @@ def inspect_method(method: Callable[..., Any], transport: TransportTypes) -> Ope
     """Describe the bound *method*.
 
     A parameter without annotation takes any JSON, one named ``files`` uploaded files. ``**kwargs`` takes all other
-    fields, ``**kwargs: Unpack[...]`` those of a TypedDict. TypeError: JSON cannot express a parameter's type.
+    fields, ``**kwargs: Unpack[...]`` those of a TypedDict. TypeError: no request could
+    fill a parameter, or what it is annotated with is not known.
     """
     name = method.__name__
+    takes_json = name in _FROM_JSON
     documentation = docstring_parser.parse(inspect.cleandoc(method.__doc__ or ""))  # not an inherited one
     parameters = _ParameterSet(
         method=name,
-        hints=_type_hints(method),
+        hints=evaluated_annotations(method, strict=takes_json),
         descriptions={parameter.arg_name.lstrip("*"): parameter.description for parameter in documentation.params},
         transport=transport,
         schema_types=SchemaTypes(transport.upload),
     )
     for parameter in inspect.signature(method).parameters.values():
-        parameters.add(parameter)
+        try:
+            parameters.add(parameter)
+        except TypeError:
+            raise
+        except Exception as error:  # no type, but a value
+            message = f"{type(error).__name__}: {error}"
+            raise TypeError(
+                f"{name}(): the annotation of parameter {parameter.name!r} cannot be used: {message}"
+            ) from error
     returned = parameters.hints.get("return", Any)
-    arguments = _arguments_adapter(name, parameters.fields, takes_any=parameters.takes_any)
+    arguments = arguments_adapter(name, parameters.fields, takes_any=parameters.takes_any)
+    if takes_json:
+        refuse_what_is_not_json(name, arguments, parameters.fields)
     return Operation(
         name=name,
         method=method,
@@ -148,7 +162,7 @@ class _ParameterSet:
     def field_validators(self) -> dict[str, Validator]:
         """Return a validator for each field that has a type, to try a form's text with."""
         return {
-            name: Validator(_arguments_adapter(self.method, {name: annotation}, takes_any=False))
+            name: Validator(arguments_adapter(self.method, {name: annotation}, takes_any=False))
             for name, annotation in self.fields.items()
             if self.hints[name] is not Any
         }
@@ -159,33 +173,6 @@ def _receiver(method: Callable[..., Any]) -> str:
     function = getattr(method, "__func__", None)
     first = next(iter(inspect.signature(function).parameters.values()), None) if function is not None else None
     return first.name if first is not None and first.kind is first.POSITIONAL_OR_KEYWORD else ""
-
-
-def _type_hints(method: Callable[..., Any]) -> dict[str, Any]:
-    """Evaluate the annotations; one imported for type checkers only means any JSON."""
-    try:
-        return typing.get_type_hints(method, include_extras=True)
-    except Exception:  # evaluating annotations runs user code
-        hints: dict[str, Any] = {}
-        namespace = getattr(method, "__globals__", {})
-        for name, annotation in method.__annotations__.items():
-            try:
-                hints[name] = eval(annotation, namespace) if isinstance(annotation, str) else annotation  # noqa: S307 - as get_type_hints does
-            except Exception:  # noqa: S112 - see the docstring
-                continue
-        return hints
-
-
-def _arguments_adapter(method: str, fields: dict[str, Any], *, takes_any: bool) -> TypeAdapter[dict[str, Any]]:
-    # A TypedDict instead of a model: it allows any parameter name ("schema", "copy", "_id"), and validation returns
-    # the keyword arguments themselves.
-    make: Any = TypedDict  # made at run time, which type checkers cannot follow
-    arguments = make("".join(part.capitalize() for part in method.split("_")) + "Request", fields)
-    arguments.__pydantic_config__ = ConfigDict(extra="allow" if takes_any else "ignore", arbitrary_types_allowed=True)
-    try:
-        return TypeAdapter(arguments)
-    except PydanticSchemaGenerationError as error:
-        raise TypeError(f"{method}(): {error.message}") from error
 
 
 def _result_adapter(annotation: Any, schema_types: SchemaTypes, transport: TransportTypes) -> TypeAdapter[Any] | None:

@@ -6,6 +6,7 @@ does for the removal grace after the folder has gone (``rm -r`` followed by ``cp
 """
 
 import hashlib
+import math
 import os
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -14,7 +15,14 @@ from pathlib import Path
 
 from loguru import logger as log
 
-from hayhooks.kernel.discovery import YAML_SUFFIXES, candidates, identity_of, name_problem, real_path
+from hayhooks.kernel.discovery import (
+    YAML_SUFFIXES,
+    candidates,
+    identity_of,
+    missing_wrapper_problem,
+    name_problem,
+    real_path,
+)
 from hayhooks.kernel.self_writes import self_writes
 from hayhooks.kernel.shared_modules import PythonPath, imported_names, named_modules
 from hayhooks.kernel.stat_tree import (
@@ -29,6 +37,7 @@ from hayhooks.kernel.stat_tree import (
 from hayhooks.kernel.state import File, Revision, RevisionKind, Stamp
 
 _MAX_DIGEST_BYTES = 16 * 2**20  # of a data file: the stamp of a larger one stands for its content
+_COMPLETE_AFTER_S = 2.0  # a folder that has not changed for so long is not being copied
 _STABLE_AT_START_S = 2.0  # at the first scan, what changed longer ago than this is not being copied just now
 
 # Folders in which data keeps changing: other processes write it, or the wrapper does so unseen.
@@ -99,6 +108,7 @@ class Scanner:
         self._removal_grace_s = removal_grace_s
         self._tracked: dict[str, _Tracked] = {}
         self._other_dirs: dict[str, Directories] = {}  # of folders that are not deployments, by name: they may become
+        self._strange: dict[str, tuple[int, float]] = {}  # those folders' times of change, and since when; inf: told
         self._pending: set[str] = set()
         self._scanned_at = 0.0
         self._is_first_scan = True
@@ -124,6 +134,7 @@ class Scanner:
                 self._observe(name, paths, now, is_asked_for=self._only is not None)
         for name in known - listing.keys():
             self._other_dirs.pop(name, None)
+            self._strange.pop(name, None)
             self._mark_absent(name, now)
         self._is_first_scan = False
         return self._result("")
@@ -154,6 +165,7 @@ class Scanner:
         known = tracked.tree.path if tracked is not None and tracked.tree.kind is RevisionKind.YAML else None
         tree = stat_tree(name, paths, problem, expected=paths[0] if is_asked_for and len(paths) == 1 else known)
         if not tree.is_deployment:
+            self._look_for_python(name, paths[0], now)
             self._remember_other(name, paths, tree.directories)
             self._mark_absent(name, now)
             return
@@ -186,6 +198,20 @@ class Scanner:
         for path in paths:
             if path.suffix in YAML_SUFFIXES:
                 log.debug("{} is ignored: it has no key `components`, as a pipeline has", path)
+
+    def _look_for_python(self, name: str, folder: Path, now: float) -> None:
+        """Warn once of a *folder* that is no deployment, but has Python files and looks complete."""
+        try:
+            changed_ns = os.stat(folder).st_mtime_ns
+            known_ns, since = self._strange.get(name, (0, 0.0))
+            if changed_ns != known_ns:
+                self._strange[name] = changed_ns, now
+            elif now - since >= _COMPLETE_AFTER_S:
+                self._strange[name] = changed_ns, math.inf
+                if problem := missing_wrapper_problem(folder):
+                    log.warning("{}", problem)
+        except OSError:  # removed meanwhile
+            return
 
     def _mark_absent(self, name: str, now: float) -> None:
         tracked = self._tracked.get(name)

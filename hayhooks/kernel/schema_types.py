@@ -89,7 +89,9 @@ class SchemaTypes:
                 return self._upload_annotation
             if is_typeddict(annotation):
                 return annotation if annotation in within else self._typed_dict(annotation, within | {annotation})
-            return _by_dict(annotation) if is_haystack_data(annotation) else annotation
+            # Others have from_dict too: that of a Pipeline, a Tool or a Secret runs or reads what the client names.
+            is_data = is_haystack_data(annotation) and annotation.__module__.startswith("haystack.dataclasses")
+            return _by_dict(annotation) if is_data else annotation
         if origin is typing.Literal or not arguments:
             return annotation
         if origin is Annotated:

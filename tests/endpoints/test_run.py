@@ -95,8 +95,10 @@ def events(lines: Iterable[str]) -> Iterator[str]:
         ("def run_api(self) -> str: return ChatMessage.from_assistant('text')", {}, "text"),
         ("def run_api(self) -> Model: return Model(number=1)", {}, {"number": 1}),
         ("def run_api(self) -> list[Point]: return [Point(1)]", {}, [{"x": 1, "y": 0}]),
-        ("def run_api(self) -> int: return 'not so strict'", {}, "not so strict"),
-        ("def run_api(self) -> str: return None", {}, None),
+        ("def run_api(self) -> Model: return {'number': 1}", {}, {"number": 1}),
+        ("def run_api(self) -> int: return '5'", {}, 5),
+        ("def run_api(self) -> int | None: return None", {}, None),
+        ("def run_api(self) -> list[float]: import numpy; return numpy.arange(2)", {}, [0, 1]),
         ("def run_api(self): return {'replies': [ChatMessage.from_user('hi')]}", {},
          {"replies": [{"role": "user", "meta": {}, "name": None, "content": [{"text": "hi"}]}]}),
         ("def run_api(self): import numpy; return [numpy.float64(1.5), numpy.arange(2)]", {}, [1.5, [0, 1]]),
@@ -110,6 +112,27 @@ def test_arguments_and_results_are_what_the_annotations_say(server: LiveServer, 
     response = server.client.post("/it/run", json=arguments, headers={"x-mine": "yes"})
 
     assert response.json() == {"result": result}
+
+
+@pytest.mark.parametrize(
+    ("definition", "told"),
+    [
+        ("def run_api(self) -> int: return 'five'", "returned a str, which its annotation `-> int` does not allow"),
+        ("def run_api(self) -> int: return None", "returned a NoneType, which its annotation `-> int` does not allow"),
+        ("def run_api(self) -> str: return {'replies': []}", "returned a dict, which its annotation `-> str`"),
+        ("def run_api(self) -> list[int]: return [1, 'two']", "`-> list[int]` does not allow: [1]: Input should be"),
+        ("def run_api(self) -> Model: return {'number': 'x'}", "does not allow: ['number']: Input should be"),
+        ("def run_api(self) -> 'int': return object()", "a builtins.object cannot be encoded as JSON"),
+        ("async def run_api_async(self) -> bool: return 'perhaps'", "run_api_async() returned a str"),
+    ],
+)
+def test_a_result_that_contradicts_its_annotation_is_a_500(server: LiveServer, definition: str, told: str):
+    server.serve("it", method(definition))
+    response = server.client.post("/it/run", json={})
+
+    assert response.status_code == 500
+    assert response.json()["detail"].startswith("Pipeline execution failed: ")
+    assert told in response.json()["detail"]
 
 
 @pytest.mark.parametrize(

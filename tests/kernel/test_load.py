@@ -174,6 +174,36 @@ BROKEN = {
         "parameter 'text' is positional-only",
         None,
     ),
+    "unknown type": (
+        BARE.replace("run_api(self", "run_api(self, text: 'Strr' = 1"),
+        "run_api(): the annotation of parameter 'text', Strr, cannot be resolved: NameError: name 'Strr'",
+        None,
+    ),
+    "unknown type in a list": (
+        BARE.replace("run_api(self", "run_api(self, a: int, texts: list['Strr']"),
+        "the annotation of parameter 'texts', list['Strr'], cannot be resolved",
+        None,
+    ),
+    "unknown result": (
+        BARE.replace("run_api(self)", "run_api(self) -> 'Strr'"),
+        "run_api(): the annotation of the result, Strr, cannot be resolved",
+        None,
+    ),
+    "no JSON": (
+        "from haystack import Pipeline\n" + BARE.replace("run_api(self", "run_api(self, text: str, pipeline: Pipeline"),
+        "run_api(): parameter 'pipeline' cannot be taken from JSON",
+        None,
+    ),
+    "no JSON in a list": (
+        "import threading\n" + BARE.replace("run_api(self", "run_api(self, locks: list[threading.Event] = []"),
+        "run_api(): parameter 'locks' cannot be taken from JSON",
+        None,
+    ),
+    "a value as annotation": (
+        BARE.replace("run_api(self", "run_api(self, text: str, count: 5"),
+        "run_api(): the annotation of parameter 'count' cannot be used",
+        None,
+    ),
 }
 
 
@@ -372,3 +402,19 @@ def test_an_additional_path_gives_shared_modules(tmp_path: Path, root: Path):
             assert server.run("chat") == "shared"
     finally:
         sys.path[:] = before
+
+
+def test_a_misspelled_method_is_told(server: LiveServer, logged: list[str]):
+    misspelled = "def run_chat_completions(self, model, messages, body): ...\n\n    def run_api(self"
+    helper = "def run_api_sync(self): ...\n\n    def check_words(self): ...\n\n    def chek(self): ...\n\n    "
+    server.serve(
+        "it", ECHO.replace("def run_api(self", helper + misspelled).replace("def run_chat_completion(", "def a(")
+    )
+    told = [entry for entry in logged if "did you mean" in entry]
+    assert [entry.partition("nothing calls ")[2] for entry in told] == [
+        "chek() of PipelineWrapper: did you mean check()?",
+        "run_chat_completions() of PipelineWrapper: did you mean run_chat_completion()?",
+    ]
+    server.write("it", BARE.replace("SETUP", "pass").replace("run_api", "run_apis").replace("RUN", "pass"))
+    state = server.eventually(lambda: (s := server.state("it"))["state"] == "stale" and s)
+    assert "did you mean run_api() by run_apis()?" in state["error"]

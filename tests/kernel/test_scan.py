@@ -6,7 +6,7 @@ import pytest
 
 from hayhooks.kernel.scan import EVERYTHING, Scanner, ScanScope
 from hayhooks.kernel.state import RevisionKind
-from tests.live_server import eventually
+from tests.live_server import eventually, replace
 
 WRAPPER = "class PipelineWrapper: ..."
 
@@ -299,3 +299,25 @@ def test_old_folders_are_read_at_once_at_the_start(looker):
 
     looker.write("other/pipeline_wrapper.py").touch()
     assert list(looker.look().revisions) == ["chat"]
+
+
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        ("pipeline_wraper.py", "(did you mean pipeline_wraper.py?)"),
+        ("pipeline-wrapper.py", "(did you mean pipeline-wrapper.py?)"),
+        ("Pipeline_Wrapper.PY", "(did you mean Pipeline_Wrapper.PY?)"),
+        ("src/pipeline_wrapper.py", "(did you mean src/pipeline_wrapper.py?)"),
+        ("main.py", "but no pipeline_wrapper.py: it is not deployed"),
+        ("notes.md", ""),
+        ("__init__.py", ""),
+    ],
+)
+def test_a_folder_with_python_files_but_no_wrapper_is_told_once(root: Path, logged: list[str], file: str, told: str):
+    replace(root / "chat" / file, "")
+    scanner = Scanner(root, debounce_s=0, removal_grace_s=0)
+    for now in range(10):
+        scanner.scan(float(now), EVERYTHING)
+
+    assert [entry for entry in logged if "chat" in entry] == [entry for entry in logged if told and told in entry]
+    assert len(logged) == bool(told)
