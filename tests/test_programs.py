@@ -66,6 +66,28 @@ def test_a_request_alone_is_given_as_before(app: Hayhooks, root: Path, annotatio
         assert server.client.get("/mine/x").json() == {"name": "x"}
 
 
+def test_what_a_request_alone_fills_needs_no_fastapi(app: Hayhooks, root: Path):
+    def logged(function: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
+
+        return call
+
+    @app.get("/defaults")
+    def defaults(request, flag=True):
+        return [request.url.path, flag]
+
+    namespace: dict[str, Any] = {}
+    exec("from __future__ import annotations\ndef unknown(request: types.Request): return request.url.path", namespace)
+    app.get("/variadic")(logged(lambda request: request.url.path))
+    app.get("/unknown")(namespace["unknown"])
+
+    with serving(root, app) as server:
+        assert server.client.get("/defaults").json() == ["/defaults", True]
+        assert server.client.get("/variadic").json() == "/variadic"
+        assert server.client.get("/unknown").json() == "/unknown"
+
+
 def test_errors_of_fastapis_routes_are_answered_as_all_others(app: Hayhooks, root: Path):
     class MineError(Exception):
         pass
@@ -256,7 +278,8 @@ def test_the_openapi_document_may_be_replaced(app: Hayhooks, root: Path):
         if app.openapi_schema is None:
             schema = original()
             schema["info"]["title"] = "mine"
-            schema["components"]["securitySchemes"]["ApiKey"] = {"type": "apiKey", "in": "header", "name": "X-Key"}
+            key = {"type": "apiKey", "in": "header", "name": "X-Key"}
+            schema["components"].setdefault("securitySchemes", {})["ApiKey"] = key
             app.openapi_schema = schema
         return app.openapi_schema
 

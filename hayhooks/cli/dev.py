@@ -2,9 +2,12 @@
 
 import linecache
 import logging
+import os
+import site
+import sysconfig
 from functools import partial
 from pathlib import Path
-from traceback import format_exception
+from traceback import extract_tb, format_exception
 from typing import Any
 
 import click
@@ -14,10 +17,9 @@ from rich.text import Text
 from hayhooks._version import __version__
 from hayhooks.app import create_app
 from hayhooks.cli.run import make_directory, warn_of_unknown
-from hayhooks.errors import Place
+from hayhooks.errors import Place, safe_str
 from hayhooks.kernel.discovery import WRAPPER_FILE, YAML_SUFFIXES
 from hayhooks.kernel.isolation import with_public_names
-from hayhooks.kernel.places import own_place
 from hayhooks.kernel.state import Change, Deployment, Failure
 from hayhooks.observability.log import configure_logging, log, printable
 from hayhooks.observability.request_record import RequestRecord
@@ -26,6 +28,12 @@ from hayhooks.server.process import own_process
 from hayhooks.server.run import serve
 from hayhooks.settings import Settings, export_env_file
 
+_INSTALLED = (  # directories of code that is not the user's
+    str(Path(__file__).parent.parent) + os.sep,
+    *{sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")},
+    *(path + os.sep for path in site.getsitepackages()),
+    "<",
+)
 _CONTEXT_LINES = 2  # around the one that failed
 
 
@@ -122,10 +130,25 @@ def _show_entry(console: Console, tracebacks: bool, message: Any) -> None:
         console.print(Text(f"  {record['message']}", style=style))
         return
     console.print(Text(f"✗ {' '.join(record['message'].split())}", style=style))
-    place = own_place(exception.value)
+    headline = f"{type(exception.value).__name__}: {safe_str(exception.value)}".removesuffix(": ")
+    if headline not in record["message"]:
+        console.print(Text(f"  {' '.join(headline.split())}", style=style))
+    place = _own_place(exception.value)
     _show_place(console, place)
     if tracebacks or place is None:  # without a place the bug is probably not the user's
         _show_traceback(console, with_public_names("".join(format_exception(exception.value))))
+
+
+def _own_place(error: BaseException) -> Place | None:
+    """Return the innermost place outside installed packages in which *error*, or first its cause, was raised."""
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None and all(cause is not known for known in chain):
+        chain.append(cause)
+    for each in reversed(chain):
+        for frame in reversed(extract_tb(each.__traceback__)):
+            if not frame.filename.startswith(_INSTALLED):
+                return Place(frame.filename, frame.lineno or 1, (frame.line or "").strip())
+    return None
 
 
 def _show_request(console: Console, record: RequestRecord) -> None:

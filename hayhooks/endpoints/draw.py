@@ -60,7 +60,7 @@ async def _mermaid_of(deployment: Deployment) -> str:
         text = await compute_once(deployment, "draw.text", partial(mermaid, deployment.wrapper))
     # The user's components and tools are asked for their names, and may raise anything.
     except Exception as error:
-        raise PipelineError(f"it cannot be drawn: {safe_str(error)}", traceback="") from error
+        raise PipelineError(f"it cannot be drawn: {type(error).__name__}: {safe_str(error)}", traceback="") from error
     if not text:
         raise NotFoundError(f"{deployment.name!r} has no Haystack pipeline or agent among its attributes to draw")
     return text

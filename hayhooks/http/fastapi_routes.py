@@ -60,32 +60,41 @@ class _Route(BaseRoute):
 
 
 def needs_fastapi(path: str, function: Callable[..., Any]) -> bool:
-    """Whether *function* for *path* has other parameters than one request.
+    """Whether *function* for *path* has parameters that a request alone does not fill.
 
     Raises TypeError if it has, and FastAPI is not installed.
     """
-    parameters = list(inspect.signature(function).parameters.values())
-    try:
-        hints = typing.get_type_hints(function)
-    except Exception:  # a name that is not there at run time, or an object without annotations
-        hints = {parameter.name: parameter.annotation for parameter in parameters}
+    signature = inspect.signature(function)
+    parameters = [
+        each for each in signature.parameters.values() if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+    ]
     if not parameters:
         return False
-    if len(parameters) == 1 and parameters[0].kind in (
-        parameters[0].POSITIONAL_OR_KEYWORD,
-        parameters[0].POSITIONAL_ONLY,
+    first, *others = parameters
+    if _takes_request(first, path, function) and all(
+        each.default is not each.empty and each.annotation is each.empty for each in others
     ):
-        hint = hints.get(parameters[0].name, parameters[0].empty)
-        if isinstance(hint, type) and issubclass(hint, HTTPConnection):
-            return False
-        if hint is parameters[0].empty and parameters[0].name not in compile_path(path)[2]:
-            return False
-    described = f"{getattr(function, '__name__', function)}{inspect.signature(function)}"
+        return False
     require_fastapi(
-        f"{path}: {described} has parameters that FastAPI would fill",
+        f"{path}: {getattr(function, '__name__', function)}{signature} has parameters that FastAPI would fill",
         "take one parameter, request, and read request.path_params, request.query_params or await request.json()",
     )
     return True
+
+
+def _takes_request(parameter: inspect.Parameter, path: str, function: Callable[..., Any]) -> bool:
+    """Whether *parameter* is annotated as a request, or neither annotated nor in *path*."""
+    if parameter.kind is parameter.KEYWORD_ONLY:
+        return False
+    if parameter.annotation is parameter.empty:
+        return parameter.name not in compile_path(path)[2]
+    try:
+        hint = typing.get_type_hints(function).get(parameter.name, parameter.annotation)
+    except Exception:  # a name that only type checkers import, or an object without hints of its own
+        hint = parameter.annotation
+    if isinstance(hint, str):
+        return hint.rpartition(".")[2] == "Request"
+    return isinstance(hint, type) and issubclass(hint, HTTPConnection)
 
 
 def require_fastapi(problem: str, otherwise: str) -> None:

@@ -1,24 +1,11 @@
 """Places: where in the user's code a thread or an error is."""
 
 import linecache
-import os
-import site
-import sysconfig
-import traceback as tracebacks
 from collections.abc import Iterable, Iterator
 from types import FrameType
 
 from hayhooks.errors import Place
 from hayhooks.kernel.state import Revision
-
-_INSTALLED = tuple(
-    {
-        os.path.dirname(os.path.dirname(__file__)) + os.sep,
-        *(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-        *(path + os.sep for path in site.getsitepackages()),
-        "<",
-    }
-)
 
 
 def innermost_place(revision: Revision, lines: Iterable[tuple[str, int]]) -> Place | None:
@@ -43,15 +30,3 @@ def outward(frame: FrameType | None) -> Iterator[FrameType]:
     while frame is not None:
         yield frame
         frame = frame.f_back
-
-
-def own_place(error: BaseException) -> Place | None:
-    """Return the innermost place outside installed packages in which *error*, or first its cause, was raised."""
-    chain = [error]
-    while (cause := chain[-1].__cause__) is not None and cause not in chain:
-        chain.append(cause)
-    for each in reversed(chain):
-        for frame in reversed(tracebacks.extract_tb(each.__traceback__)):
-            if not frame.filename.startswith(_INSTALLED):
-                return Place(frame.filename, frame.lineno or 1, (frame.line or "").strip())
-    return None

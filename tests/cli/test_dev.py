@@ -80,10 +80,6 @@ class PipelineWrapper(BasePipelineWrapper):
 """
 
 
-def _line_of(text: str) -> int:
-    return BOOST.splitlines().index(text) + 1
-
-
 @pytest.mark.parametrize(
     ("path", "body", "headline", "source"),
     [
@@ -123,6 +119,17 @@ def test_dev_shows_a_failing_request_as_a_failing_load(tmp_path, path, body, hea
         assert lines[first + 1] == f"  {wrapper}:{number}"
         assert f"  > {number:>4} │ {BOOST.splitlines()[number - 1]}" in lines[first + 2 : first + 7]
         assert "Traceback" not in server.output()
+
+
+def test_dev_shows_a_failing_teardown_with_its_type(tmp_path):
+    wrapper = tmp_path / "pipelines/boost/pipeline_wrapper.py"
+    replace(wrapper, BOOST + "\n    def teardown(self):\n        {}['mine']\n")
+    with started(tmp_path, "dev") as server:
+        server.prints("✓ boost")
+        wrapper.unlink()
+        server.prints("teardown() of revision")
+        server.prints(f"  {wrapper}:{len(BOOST.splitlines()) + 3}\n")
+        assert "\n  KeyError: 'mine'\n" in server.output()
 
 
 def test_dev_shows_tracebacks_that_begin_in_the_users_code(tmp_path):

@@ -242,7 +242,7 @@ def test_a_toolset_that_raises_is_told_of_and_is_the_pipelines_fault(server: Liv
     answer = server.client.get("/draw/breaks")
 
     assert answer.status_code == 500
-    assert answer.json() == {"detail": "Pipeline execution failed: it cannot be drawn: no tools today"}
+    assert answer.json() == {"detail": "Pipeline execution failed: it cannot be drawn: RuntimeError: no tools today"}
 
 
 def test_an_agent_inside_a_pipeline_shows_its_tools():
