@@ -8,6 +8,7 @@ collection. Only if there is one, a second validation counts them all and keeps 
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import cached_property
+from operator import methodcaller
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -50,27 +51,21 @@ class Validator:
 
     def validate_json(self, body: bytes) -> dict[str, Any]:
         """Return the keyword arguments in *body*, a JSON object."""
+        # Each error is unbound at the end of its handler: it would be a cycle with the frames of its traceback.
         try:
             arguments: dict[str, Any] = self._first_errors.validate_json(body)
-        except ValidationError as raised:
-            first = raised
-        else:
-            return arguments
-        # Outside the handler: the errors must not refer to each other.
-        if first.errors(include_url=False, include_context=False, include_input=False)[0]["type"] == "json_invalid":
-            raise _invalid_input(first, 1)
-        error, count = self._errors(first, lambda validator: validator.validate_json(body))
-        raise _invalid_input(error, count, include_input=len(body) <= _MAX_REPEATED)
+        except ValidationError as error:
+            again = methodcaller("validate_json", body)
+            raise self._error(error, again, include_input=len(body) <= _MAX_REPEATED) from None
+        return arguments
 
     def validate_python(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return *arguments*, read from a form, as the method takes them."""
         try:
             validated: dict[str, Any] = self._first_errors.validate_python(arguments)
         except ValidationError as error:
-            first = error
-        else:
-            return validated
-        raise _invalid_input(*self._errors(first, lambda validator: validator.validate_python(arguments)))
+            raise self._error(error, methodcaller("validate_python", arguments)) from None
+        return validated
 
     def accepts(self, arguments: dict[str, Any]) -> bool:
         """Whether *arguments* are valid."""
@@ -80,24 +75,28 @@ class Validator:
             return False
         return True
 
-    def _errors(self, first: ValidationError, validate: Callable[[Any], dict[str, Any]]) -> tuple[ValidationError, int]:
-        """Return the errors to show, and how many there are."""
+    def _error(
+        self, first: ValidationError, again: Callable[[Any], Any], *, include_input: bool = False
+    ) -> InvalidInputError:
+        """Count the errors of which *first* has one of each collection, and choose those to show."""
+        if _is_no_json(first):
+            return _invalid_input(first, 1)
         tally = _Tally()
         token = _tally.set(tally)
         try:
-            validate(self._counting)
+            again(self._counting)
         except ValidationError as error:
             if tally.count > _MAX_ERRORS:
-                return error, tally.count + error.error_count() - tally.kept
+                return _invalid_input(error, tally.count + error.error_count() - tally.kept, include_input)
         finally:
             _tally.reset(token)
         if tally.count > _MAX_ERRORS:  # those of one type of a union, and another type does without its items
-            return first, tally.count
+            return _invalid_input(first, tally.count, include_input)
         try:
-            validate(self._adapter.validator)  # few: with the locations that pydantic gives them
+            again(self._adapter.validator)  # few: with the locations that pydantic gives them
         except ValidationError as error:
-            return error, error.error_count()
-        return first, first.error_count()
+            return _invalid_input(error, error.error_count(), include_input)
+        return _invalid_input(first, first.error_count(), include_input)
 
 
 class _Tally:
@@ -177,7 +176,12 @@ def _count_items(schema: _Schema) -> _Schema:
     return counted
 
 
-def _invalid_input(error: ValidationError, count: int, *, include_input: bool = False) -> InvalidInputError:
+def _is_no_json(error: ValidationError) -> bool:
+    detail = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return detail["type"] == "json_invalid"
+
+
+def _invalid_input(error: ValidationError, count: int, include_input: bool = False) -> InvalidInputError:
     details: list[dict[str, Any]] = []
     size = 0
     for detail in error.errors(include_url=False, include_context=False, include_input=include_input)[:_MAX_ERRORS]:
