@@ -27,10 +27,10 @@ _RESOLVER_THREADS = 4  # unless UV_THREADPOOL_SIZE says otherwise
 async def start_resolver() -> None:
     """Have uvloop start its threads, which look up host names. Raises UnavailableError if there are too few.
 
-    It starts them when a wrapper's code first connects to a host, and aborts the process if it cannot.
+    It starts them when code first connects to a host by name, and aborts the process if it cannot.
     """
     loop = asyncio.get_running_loop()
-    if type(loop).__module__.partition(".")[0] != "uvloop":
+    if not _is_uvloop(loop):
         return
     require_threads(_RESOLVER_THREADS)
     with suppress(OSError):
@@ -45,12 +45,36 @@ def threads_by_deployment() -> Iterator[None]:
     loop.set_default_executor(DeploymentExecutor(before))
     limiter = to_thread.current_default_thread_limiter()
     _set_limiter(DeploymentLimiter(limiter))
+    # uvloop looks host names up in four threads of its own, for all; asyncio's own loop uses the executor.
+    lookup = vars(loop).get("getaddrinfo")
+    if _is_uvloop(loop):
+        loop.getaddrinfo = partial(_getaddrinfo, loop)  # type: ignore[method-assign]  # of this loop alone
     try:
         yield
     finally:
+        vars(loop).pop("getaddrinfo", None)
+        if lookup is not None:
+            loop.getaddrinfo = lookup  # type: ignore[method-assign]
         _set_limiter(limiter)
         if isinstance(before, ThreadPoolExecutor):  # ours stays otherwise: without deployments it is an ordinary one
             loop.set_default_executor(before)
+
+
+def _is_uvloop(loop: asyncio.AbstractEventLoop) -> bool:
+    return type(loop).__module__.partition(".")[0] == "uvloop"
+
+
+async def _getaddrinfo(
+    loop: asyncio.AbstractEventLoop,
+    host: Any,
+    port: Any,
+    *,
+    family: int = 0,
+    type: int = 0,
+    proto: int = 0,
+    flags: int = 0,
+) -> Any:
+    return await loop.run_in_executor(None, socket.getaddrinfo, host, port, family, type, proto, flags)
 
 
 def _set_limiter(limiter: anyio.CapacityLimiter) -> None:

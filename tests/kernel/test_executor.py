@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+import uvloop
 from anyio import to_thread
 
 from hayhooks.kernel.executor import threads_by_deployment
@@ -104,3 +106,16 @@ def test_the_code_of_a_retired_revision_shares_threads_with_others_of_its_kind(p
             assert await asyncio.create_task(to_thread.run_sync(int), context=context) == 0
 
     asyncio.run(main())
+
+
+def test_uvloop_looks_host_names_up_in_threads_of_the_deployment(package: str):
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with threads_by_deployment():
+            with running_package(package):
+                assert await loop.getaddrinfo("localhost", 80, type=socket.SOCK_STREAM)
+            assert any(thread.name == "hayhooks it helper" for thread in threading.enumerate())
+        assert "getaddrinfo" not in vars(loop)
+        assert await loop.getaddrinfo("localhost", 80)
+
+    uvloop.run(main())
