@@ -104,7 +104,7 @@ class Quarantine:
         key = (revision.name, revision.fingerprint)
         deaths = self.verdicts.quarantined.get(key)
         if deaths is not None:
-            why, mark = "it is loaded again when it changes, or after a restart", "quarantined"
+            why, mark = "it is loaded again when it changes, or after SIGHUP", "quarantined"
         elif key in self.verdicts.held and (serving is None or serving.revision.fingerprint != revision.fingerprint):
             deaths, why, mark = 1, "another worker loads it first", "held"
         else:

@@ -265,7 +265,8 @@ class _Supervisor:
             log.error("{} {} ended the process {} times: it is not loaded again", name, fingerprint[:12], deaths)
 
     def _renew(self) -> None:
-        """Replace each worker by a new one, which serves before the old one stops."""
+        """Replace each worker by a new one, which serves before the old one stops, and forget past deaths."""
+        self._deaths = Deaths()
         for index, old in enumerate(self._workers):
             new = self._start(index)
             end = time.monotonic() + _START_S

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -14,8 +15,9 @@ import httpx
 import pytest
 
 from hayhooks.kernel.quarantine import Deaths
-from tests.cli.processes import Process, started
+from tests.cli.processes import HAYHOOKS, Process, environment, started
 from tests.live_server import ECHO, eventually, replace
+from tests.network import free_port
 
 KILLER = """
 import ctypes
@@ -159,6 +161,24 @@ def test_a_save_that_ends_the_process_is_quarantined_in_a_running_server(tmp_pat
             eventually(lambda: "times" in states(server)["killer"][1], "the killer to be quarantined", 60)
         assert not wrong
         assert server.stop() == 0
+
+
+@pytest.mark.slow
+def test_workers_that_cannot_start_stop_the_server(tmp_path: Path):
+    """The keys can be read once only: by the supervisor, which checks the settings, and not by a worker."""
+    (tmp_path / "pipelines").mkdir()
+    command = f"HAYHOOKS_API_KEYS_FILE=<(echo key) exec {HAYHOOKS} run --workers 2 --port {free_port()}"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert "The worker cannot start: StartError: HAYHOOKS_API_KEYS_FILE=" in done.stderr
 
 
 def test_workers_end_when_their_supervisor_is_killed(tmp_path: Path):

@@ -172,7 +172,7 @@ def test_threads_that_a_wrapper_leaves_behind_do_not_keep_the_process(tmp_path, 
     replace(tmp_path / "pipelines/clinging/pipeline_wrapper.py", CLINGING.replace("START", start))
     with started(tmp_path, "run", "--workers", workers) as server:
         assert server.stop() == 0
-        assert workers == "2" or "Exited while threads started by wrappers were still running" in server.output()
+        assert workers == "2" or "Exited while code of wrappers was still running" in server.output()
 
 
 def test_every_worker_serves_what_lies_there(tmp_path):
