@@ -142,8 +142,10 @@ def _show_entry(console: Console, tracebacks: bool, message: Any) -> None:
 def _own_place(error: BaseException) -> Place | None:
     """Return the innermost place outside installed packages in which *error*, or first its cause, was raised."""
     chain = [error]
-    while (cause := chain[-1].__cause__) is not None and all(cause is not known for known in chain):
-        chain.append(cause)
+    for each in chain:  # it grows
+        cause = each.exceptions[0] if isinstance(each, BaseExceptionGroup) else each.__cause__
+        if cause is not None and all(cause is not known for known in chain):
+            chain.append(cause)
     for each in reversed(chain):
         for frame in reversed(extract_tb(each.__traceback__)):
             if not frame.filename.startswith(_INSTALLED):

@@ -91,6 +91,8 @@ def _headline(error: BaseException) -> str:
         carried = type(error.__cause__).__name__
         if message.startswith(carried):  # by _raisable
             return message
+    if isinstance(error, BaseExceptionGroup):  # its own message says only how many it has
+        message += f": {_headline(error.exceptions[0])}"
     return f"{type(error).__name__}: {message}".removesuffix(": ")
 
 

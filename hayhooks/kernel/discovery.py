@@ -99,7 +99,7 @@ def _is_pipeline(path: Path) -> bool:
         return True
 
 
-@lru_cache(maxsize=1_000)
+@lru_cache(maxsize=20_000)
 def _is_pipeline_as_of(path: Path, stamp: tuple[int, ...]) -> bool:
     return is_meant_as_pipeline(path.read_bytes())
 

@@ -22,6 +22,7 @@ from hayhooks.kernel.discovery import is_ignored
 from hayhooks.kernel.import_names import DISTRIBUTIONS, INTEGRATIONS, MOVED, REPLACED, STANDARD_LIBRARY
 from hayhooks.kernel.isolation import PREFIX
 from hayhooks.kernel.state import Revision
+from hayhooks.toolkit.yaml_source import closest
 
 _PATH_SETTING = "HAYHOOKS_ADDITIONAL_PYTHON_PATH"
 _LEVELS_UP = 3  # from the pipelines directory, to look for a module of the user's own
@@ -50,6 +51,8 @@ def import_hint(error: BaseException, revision: Revision) -> str:
             return _hint(match["module"] or match["owner"], match["name"] or match["attribute"], each, text, revision)
         if isinstance(each, ModuleNotFoundError) and each.name:
             return _hint(each.name, "", each, text, revision)
+        if isinstance(each, ImportError) and "beyond top-level package" in safe_str(each):
+            return _beyond_hint(_statement(each, "from"), revision)
     component = _HAYSTACK_COMPONENT.search(text)  # of a pipeline in YAML
     return _haystack_hint(component[0]) if component else ""
 
@@ -104,12 +107,31 @@ def _distribution_hint(module: str, statement: str, revision: Revision) -> str:
         return f"{installed} is installed, without {module}"
     requirements = revision.path / "requirements.txt" if "requirements.txt" in revision.files else None
     if not known:
-        near = next((path for path in _near(revision.path) if _holds(path, top)), None)
-        if near is not None:
+        if (near := _near_with(top, revision)) is not None:
             return f"add {near} to {_PATH_SETTING}: `{top}` is there"
+        siblings = {path.partition("/")[0].removesuffix(".py") for path in revision.files if path.endswith(".py")}
+        if close := closest(top, siblings):
+            return f"did you mean `{close}`, which is beside the wrapper?"
         install = f"pip install -r {requirements}" if requirements else f"install the package that provides `{top}`"
         return f"{install}; if `{top}` is your own, add its directory to {_PATH_SETTING}"
     return f"pip install -r {requirements}" if requirements else f"pip install {known}"
+
+
+def _beyond_hint(statement: str, revision: Revision) -> str:
+    """Say how to import what *statement* imports from outside the wrapper's folder."""
+    found = re.search(r"from\s+\.+\s*([\w.]*)\s+import\W+(\w+)", statement)
+    if found is None:
+        return ""
+    module, name = found.groups()
+    top = module.partition(".")[0] or name
+    near = _near_with(top, revision) or "its directory"
+    again = f"from {module} import {name}" if module else f"import {name}"
+    return f"a wrapper's package ends at its folder: add {near} to {_PATH_SETTING}, and `{again}`"
+
+
+def _near_with(top: str, revision: Revision) -> Path | None:
+    """Return the directory near *revision* that has the module *top*."""
+    return next((path for path in _near(revision.path) if _holds(path, top)), None)
 
 
 def _statement(error: BaseException, top: str) -> str:

@@ -190,6 +190,10 @@ def test_whatever_a_pipeline_raises_is_500(server: LiveServer, kind: str, define
         ("return {}['boost']", "KeyError: 'boost'"),
         ("raise ValueError", "ValueError"),
         ("assert False", "AssertionError"),
+        (
+            "raise ExceptionGroup('two', [KeyError('boost'), ValueError()])",
+            "ExceptionGroup: two (2 sub-exceptions): KeyError: 'boost'",
+        ),
         ("yield 1 / 0", "ZeroDivisionError: division by zero"),
         ("class MyError(Exception): pass\n        raise MyError('mine')", "MyError: mine"),
     ],

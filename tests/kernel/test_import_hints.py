@@ -189,6 +189,30 @@ def test_a_module_of_the_users_own_is_found_near_the_wrapper(tmp_path: Path, fil
     assert hint == f"add {tmp_path / directory} to HAYHOOKS_ADDITIONAL_PYTHON_PATH: `{top}` is there"
 
 
+def test_a_file_beside_the_wrapper_with_about_that_name_is_meant(root: Path):
+    replace(root / "chat/pipeline_wrapper.py", "from helpr import x")
+
+    hint = failure(root / "chat/pipeline_wrapper.py", frozenset({"helper.py", "pipeline_wrapper.py"}))
+    assert hint == "did you mean `helper`, which is beside the wrapper?"
+
+
+@pytest.mark.parametrize(
+    ("statement", "again"),
+    [("from ..common import x", "from common import x"), ("from .. import common", "import common")],
+)
+def test_what_is_above_the_wrapper_is_not_in_its_package(
+    shared_server: LiveServer, tmp_path: Path, statement: str, again: str
+):
+    replace(shared_server.root / "common.py", "x = 1")
+    shared_server.write("beyond", f"{statement}\n" + ECHO)
+    error = eventually(lambda: shared_server.state("beyond")["error"], "a failure")
+
+    assert (
+        f"hint: a wrapper's package ends at its folder: add {shared_server.root} to HAYHOOKS_ADDITIONAL_PYTHON_PATH, "
+        f"and `{again}`\n"
+    ) in error
+
+
 def test_nothing_above_the_project_is_looked_at(tmp_path: Path):
     replace(tmp_path / "common_of_others.py", "x = 1")
     replace(tmp_path / "project/pyproject.toml", "")
