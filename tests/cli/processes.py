@@ -47,6 +47,10 @@ class Process:
         self._output = output
         self._verify = verify
 
+    def client(self) -> httpx.Client:
+        """A client that keeps its connection."""
+        return httpx.Client(base_url=self.url, timeout=10, verify=self._verify)
+
     def get(self, path: str) -> httpx.Response:
         return httpx.get(self.url + path, timeout=10, verify=self._verify)
 
@@ -95,7 +99,8 @@ def started(
         )
     server = Process(process, port, output, ssl.create_default_context(cafile=cafile) if cafile else True)
     try:
-        eventually(lambda: server.get("/readyz").status_code == ready, f"/readyz to be {ready}", 60)
+        with server.client() as client:  # which is made once: to make one takes longer than to ask
+            eventually(lambda: client.get("/readyz").status_code == ready, f"/readyz to be {ready}", 60)
         yield server
     finally:
         if process.poll() is None:

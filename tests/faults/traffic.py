@@ -76,8 +76,9 @@ class Traffic:
     @contextmanager
     def flowing(self) -> Iterator["Traffic"]:
         """Ask until the block ends, then tell whether all was well."""
-        asks = (self._run, self._chat, self._bystander, self._lists)
-        threads = [threading.Thread(target=self._ask, args=(ask,)) for ask in asks]
+        # The pauses leave the processor to what is tested; a list of many deployments takes long to make and to read.
+        asks = {self._run: 0.005, self._chat: 0.005, self._bystander: 0.01, self._lists: 0.05}
+        threads = [threading.Thread(target=self._ask, args=(ask, pause_s)) for ask, pause_s in asks.items()]
         for thread in threads:
             thread.start()
         try:
@@ -89,9 +90,9 @@ class Traffic:
                 thread.join(timeout=30)
         assert not self.wrong, self.wrong[:5]
 
-    def _ask(self, ask: Callable[[httpx.Client], None]) -> None:
+    def _ask(self, ask: Callable[[httpx.Client], None], pause_s: float) -> None:
         with httpx.Client(base_url=self.server.url, timeout=30) as client:
-            while not self._stop.wait(0.002):
+            while not self._stop.wait(pause_s):
                 try:
                     ask(client)
                 except (httpx.HTTPError, AssertionError, LookupError, ValueError) as error:
