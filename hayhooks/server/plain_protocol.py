@@ -20,6 +20,9 @@ class PlainHttpProtocol(GracefulClose, H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse *data*, or keep it for after the response that is due."""
+        if self.conn.their_state is h11.MUST_CLOSE:  # h11 would refuse the request before it
+            self.flow.hold()
+            return
         super().data_received(data)
         if self.conn.their_state is h11.DONE and self.conn.trailing_data[0]:
             self.flow.hold()

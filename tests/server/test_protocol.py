@@ -86,9 +86,10 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @contextmanager
-def serving_by(protocol: Any) -> Iterator[int]:
+def serving_by(protocol: Any, app: Any = application) -> Iterator[int]:
+    """Serve *app* with *protocol*; yields the port."""
     config = uvicorn.Config(
-        application, http=protocol, host="127.0.0.1", port=0, lifespan="off", log_config=None, access_log=False
+        app, http=protocol, host="127.0.0.1", port=0, lifespan="off", log_config=None, access_log=False
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
