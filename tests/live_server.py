@@ -56,7 +56,9 @@ class LiveServer:
         self.root = root
         self.url = url
         self.port = int(url.rpartition(":")[2])
-        self.client = httpx.Client(base_url=url, timeout=30)
+        # The client drops an idle connection before the server does: at the same moment a request would be lost.
+        limits = httpx.Limits(keepalive_expiry=min(5.0, app.settings.read_timeout / 2))
+        self.client = httpx.Client(base_url=url, timeout=30, limits=limits)
 
     def connected(self, *, timeout_s: float = 30, receive_buffer: int = 0) -> AbstractContextManager[socket.socket]:
         """A raw connection; see ``tests.network.connected``."""
