@@ -239,7 +239,7 @@ async def _deployer(app: Hayhooks, threads: DaemonThreadPool) -> AsyncIterator[N
     settings, loop, metrics = app.settings, asyncio.get_running_loop(), app.metrics
     _prepare_process(settings)
     worker_dir = app.worker_state
-    self_writes.share_with_workers(worker_dir.notes)
+    self_writes.share_notes(is_first=worker_dir.directory is None)
     if worker_dir.directory is None:  # the process that started several workers logs this itself
         log_exposure(settings)
         warn_if_missing()

@@ -126,7 +126,7 @@ class Scanner:
         if self._only is not None:
             listing = {name: entries for name, entries in listing.items() if name == self._only}
         self._python_path.look()
-        self_writes.read_other_workers()
+        self_writes.read_other_processes()
         known = self._tracked.keys() | self._other_dirs.keys()
         for name, entries in listing.items():
             if scope.everything or name in scope.names or name in self._pending or name not in known:

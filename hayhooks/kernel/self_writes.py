@@ -1,14 +1,16 @@
 """Self-writes: files that a wrapper writes into its own folder do not reload it.
 
 An audit hook sees every file that is opened for writing, and the context tells whether a wrapper's code opens it.
-Workers that serve the same directory leave each other notes. A worker leaves a note before the write, and retracts it
-when it sees a change that it has not made. So a change without any worker's note is somebody else's.
+Workers, and servers of one directory, leave each other notes in the temporary directory. A process leaves a note before
+the write, and retracts it when it sees a change that it has not made. So a change without a note is somebody else's.
 """
 
 import hashlib
 import os
 import shutil
+import stat
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +24,7 @@ from hayhooks.kernel.places import outward
 from hayhooks.kernel.state import Stamp
 
 _WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-_MAX_NOTES = 2_000  # of one worker
+_MAX_NOTES = 2_000  # of one process
 
 
 class _CallSite(NamedTuple):
@@ -39,22 +41,27 @@ class _CallSite(NamedTuple):
 
 @dataclass(slots=True)
 class _WrittenFile:
-    by_this_worker: bool = False  # its present state; False: another worker's
+    by_this_process: bool = False  # its present state; False: another process's
     stamp: Stamp | None = None  # as of the last scan
     closed: bool = False  # this is the state it was closed in: a further change is somebody else's
     calls: dict[int, _CallSite] = field(default_factory=dict)  # the last call of each thread that announced a write
     announced: int = 0  # how many writes have been announced
 
 
-class WorkerNotes:
-    """Notes on written files, which workers leave each other in a directory."""
+class ProcessNotes:
+    """Notes on written files, which the processes that serve for one user leave each other in a directory.
 
-    def __init__(self, directory: Path | None = None) -> None:
-        self._directory = directory  # where each worker has a directory of its own; None without other workers
+    *is_first*: no other process of this server runs, and the notes of dead ones of any server are removed.
+    """
+
+    def __init__(self, directory: Path | None = None, *, is_first: bool = False) -> None:
+        self._directory = directory  # where each process has a directory of its own; None: no notes
         self._published: set[str] = set()
         self._read: dict[str, tuple[str, str]] = {}  # folder and path, by the name of the note
         if directory is not None:
-            shutil.rmtree(self._own(directory), ignore_errors=True)  # of a dead worker that had the same process id
+            dead = [other for other in self._others() if is_first and not is_process_alive(int(other.name))]
+            for notes in (self._own(directory), *dead):  # its own: of a dead process that had the same id
+                shutil.rmtree(notes, ignore_errors=True)
 
     def publish(self, folder: str, path: str) -> None:
         """Leave a note that the wrapper in *folder* writes *path*."""
@@ -63,39 +70,39 @@ class WorkerNotes:
         note = self._own(self._directory) / _note_name(path)
         draft = note.with_name(f".{note.name}")
         try:
-            note.parent.mkdir(exist_ok=True)
+            note.parent.mkdir(parents=True, exist_ok=True)
             draft.write_bytes(os.fsencode(folder) + b"\0" + os.fsencode(path))
             draft.replace(note)
-        except OSError:  # the directory is gone: the server is stopping
+        except OSError:  # a full or read-only disk: other processes load what this one writes
             return
         self._published.add(path)
 
     def withdraw(self, path: str) -> None:
-        """Remove the note on *path*, if there is one of this worker."""
+        """Remove the note on *path*, if there is one of this process."""
         if self._directory is not None and path in self._published:
             (self._own(self._directory) / _note_name(path)).unlink(missing_ok=True)
             self._published.discard(path)
 
     def retract(self, path: str) -> None:
-        """Remove the note on *path*, and those of dead workers."""
+        """Remove the note on *path*, and those of dead processes."""
         self.withdraw(path)
-        for worker in self._others():
-            if not is_process_alive(int(worker.name)):
-                (worker / _note_name(path)).unlink(missing_ok=True)
+        for process in self._others():
+            if not is_process_alive(int(process.name)):
+                (process / _note_name(path)).unlink(missing_ok=True)
 
     def is_noted_elsewhere(self, path: str) -> bool:
-        """Whether another worker has a note on *path*."""
-        return any((worker / _note_name(path)).exists() for worker in self._others())
+        """Whether another process has a note on *path*."""
+        return any((process / _note_name(path)).exists() for process in self._others())
 
     def of_others(self) -> Iterator[tuple[str, str]]:
-        """Yield the folder and the path of each note of the other workers."""
+        """Yield the folder and the path of each note of the other processes."""
         before, self._read = self._read, {}
-        for worker in self._others():
-            for name in _names_in(worker):
+        for process in self._others():
+            for name in _names_in(process):
                 if name not in before:
                     try:
-                        folder, path = (worker / name).read_bytes().split(b"\0")
-                    except FileNotFoundError:  # retracted meanwhile
+                        folder, path = (process / name).read_bytes().split(b"\0")
+                    except (OSError, ValueError):  # retracted meanwhile
                         continue
                     before[name] = os.fsdecode(folder), os.fsdecode(path)
                 self._read[name] = before[name]
@@ -104,7 +111,8 @@ class WorkerNotes:
     def _others(self) -> list[Path]:
         if self._directory is None:
             return []
-        return [self._directory / name for name in _names_in(self._directory) if name != str(os.getpid())]
+        others = (name for name in _names_in(self._directory) if name.isdecimal() and name != str(os.getpid()))
+        return [self._directory / name for name in others]
 
     @staticmethod
     def _own(directory: Path) -> Path:
@@ -117,16 +125,16 @@ class SelfWrites:
     def __init__(self) -> None:
         self._lock = threading.RLock()  # a garbage collection may run a __del__ that writes, here too
         self._written: dict[str, dict[str, _WrittenFile]] = {}  # by real path of the folder, then of the file
-        self._notes = WorkerNotes()
+        self._notes = ProcessNotes()
         self._listening = False
         self._hook_added = False
 
-    def share_with_workers(self, directory: Path | None) -> None:
-        """Exchange notes with the other workers in *directory*; None: there are none."""
-        self._notes = WorkerNotes(directory)
+    def share_notes(self, *, is_first: bool) -> None:
+        """Exchange notes with other workers and servers; see ``ProcessNotes``."""
+        self._notes = ProcessNotes(_notes_directory(), is_first=is_first)
 
-    def read_other_workers(self) -> None:
-        """Take over the notes of the other workers."""
+    def read_other_processes(self) -> None:
+        """Take over the notes of the other workers and servers."""
         for folder, path in self._notes.of_others():
             with self._lock:
                 self._written.setdefault(folder, {}).setdefault(path, _WrittenFile())
@@ -142,14 +150,14 @@ class SelfWrites:
             file = self._written.get(folder, {}).get(path)
             if file is None:
                 return False
-            if file.by_this_worker:
+            if file.by_this_process:
                 is_changed = file.closed and file.stamp != stamp and not _is_open(path)
             else:
                 is_changed = file.stamp not in (None, stamp)
             if is_changed:
-                file.by_this_worker = False
+                file.by_this_process = False
                 self._notes.retract(path)
-            if not file.by_this_worker and not self._notes.is_noted_elsewhere(path):
+            if not file.by_this_process and not self._notes.is_noted_elsewhere(path):
                 del self._written[folder][path]
                 return False
             unchanged = file.closed and file.stamp == stamp
@@ -224,7 +232,7 @@ class SelfWrites:
                 continue
             with self._lock:
                 file = self._written.setdefault(real_folder, {}).setdefault(path, _WrittenFile())
-                file.by_this_worker, file.closed = True, False
+                file.by_this_process, file.closed = True, False
                 file.announced += 1
                 if (caller := sys._getframe().f_back) is not None:
                     file.calls[threading.get_ident()] = _CallSite.of(caller)
@@ -234,6 +242,18 @@ class SelfWrites:
 self_writes = SelfWrites()  # one for the process, as the audit hook
 
 os.register_at_fork(after_in_child=self_writes.forget_in_child)  # for good: Python cannot undo it
+
+
+def _notes_directory() -> Path | None:
+    """Return the directory of all notes, in one that only this user can write to; None if there is none."""
+    directory = Path(tempfile.gettempdir()) / f"hayhooks-{os.geteuid()}"
+    try:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        status = os.lstat(directory)
+    except OSError:
+        return None
+    is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022
+    return directory / "notes" if is_ours else None
 
 
 def is_process_alive(pid: int) -> bool:
@@ -287,7 +307,7 @@ def _is_open(path: str) -> bool:
 def _names_in(directory: Path) -> list[str]:
     try:
         return [name for name in os.listdir(directory) if not name.startswith(".")]
-    except FileNotFoundError:  # the directory is gone: the server is stopping
+    except OSError:  # no process has left a note there
         return []
 
 

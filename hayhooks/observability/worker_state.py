@@ -27,18 +27,12 @@ class WorkerStateDir:
         directory = os.environ.get(_VARIABLE)
         return cls(Path(directory) if directory else None)
 
-    @property
-    def notes(self) -> Path | None:
-        """The directory of the notes about self-writes."""
-        return self.directory and self.directory / "notes"
-
     @staticmethod
     def announce(directory: Path) -> None:
         """Pass *directory* to workers started from now on."""
         directory.mkdir(mode=0o700, exist_ok=True)
         if directory.stat().st_uid != os.geteuid():
             raise PermissionError(f"{directory} belongs to another user")
-        (directory / "notes").mkdir(exist_ok=True)
         os.environ[_VARIABLE] = str(directory)
 
     def post(self, facts: dict[str, Any]) -> None:
