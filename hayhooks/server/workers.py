@@ -24,6 +24,7 @@ from hayhooks.app import Hayhooks, create_app
 from hayhooks.errors import safe_str
 from hayhooks.http.access import log_exposure
 from hayhooks.kernel.quarantine import LOADING, TABLE_SIZE, Deaths, Quarantine, Verdicts, at_work
+from hayhooks.kernel.self_writes import self_writes
 from hayhooks.observability.log import configure_logging, log
 from hayhooks.observability.tracing import warn_if_missing
 from hayhooks.observability.worker_state import WorkerStateDir
@@ -56,6 +57,7 @@ def serve_workers(settings: Settings) -> int:
     os.environ.update(settings.environment())  # inherited by the workers
     with TemporaryDirectory(prefix="hayhooks-", ignore_cleanup_errors=True) as directory:
         WorkerStateDir.announce(Path(directory))
+        self_writes.share_notes(is_first=True)  # for no wrapper, but without those of dead processes
         listener = ServerConfig("", **server_options(settings)).bind_socket()
         return _Supervisor(settings, listener).run()
 
