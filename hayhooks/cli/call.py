@@ -172,7 +172,9 @@ def _value(text: str) -> Any:
 
 def _can_only_chat(server: Server, name: str) -> bool:
     endpoints = (server.state(name) or {}).get("endpoints", ())
-    return f"/{name}/run" not in endpoints and f"/{name}/chat" in endpoints
+    # What implements the Responses API alone answers chats too, without a mention of that.
+    can_chat = f"/{name}/chat" in endpoints or f"/{name}/responses" in endpoints
+    return can_chat and f"/{name}/run" not in endpoints
 
 
 def _chat_body(name: str, arguments: Mapping[str, str], call: CallOptions) -> dict[str, Any]:
@@ -216,7 +218,7 @@ def _print_answer(response: httpx.Response, call: CallOptions) -> None:
             _print(f"{data}\n")
     elif kind == "application/json":
         response.read()
-        body = response.json()
+        body = _value(response.text)
         result = body["result"] if isinstance(body, dict) and body.keys() == {"result"} else body
         if isinstance(result, str):
             _print(f"{result}\n")
@@ -241,10 +243,10 @@ def _print_chat(response: httpx.Response, call: CallOptions) -> None:
         for data in _events(response.iter_bytes()):
             if data == "[DONE]":
                 break
-            chunk = json.loads(data)
-            if "error" in chunk:
+            chunk = _value(data)
+            if not isinstance(chunk, dict) or "error" in chunk:
                 raise _BrokenOffError(_message(data))
-            for choice in chunk["choices"]:
+            for choice in chunk.get("choices", ()):
                 _print(choice["delta"].get("content") or "")
                 for tool_call in choice["delta"].get("tool_calls") or ():
                     note((f"The pipeline asks for {json.dumps(tool_call['function'])}", "dim"))

@@ -3,6 +3,7 @@
 import json
 import os
 import ssl
+import stat
 from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -165,15 +166,25 @@ def find_server(root: Path, settings: Settings) -> Server | Unreachable:
 def with_python_path_of_server(settings: Settings) -> Settings:
     """Return *settings* with the directories of shared modules of the server that serves the pipelines directory.
 
-    They stay as they are where no server runs, or where its directories are not here: it may be in a container.
+    They stay as they are where no server runs, or where its directories are not here, as with one in a container, or
+    belong to strangers: anybody on this machine may listen at the address.
     """
     server = find_server(settings.pipelines_dir.absolute(), settings)
     if isinstance(server, Unreachable):
         return settings
     directories = server.status().get("additional_python_path")
-    if directories is None or not all(map(os.path.isdir, directories)):
+    owners = {0, os.geteuid(), os.stat(settings.pipelines_dir).st_uid}
+    if directories is None or not all(_is_directory_of(owners, directory) for directory in directories):
         return settings
     return settings.model_copy(update={"additional_python_path": os.pathsep.join(directories)})
+
+
+def _is_directory_of(owners: set[int], path: str) -> bool:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid in owners
 
 
 def differing_workers(status: dict[str, Any]) -> list[dict[str, Any]]:

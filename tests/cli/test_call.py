@@ -42,6 +42,8 @@ class PipelineWrapper(BasePipelineWrapper):
                 return (part for part in ("a", "b"))
             case "events":
                 return SSEStream(part for part in ("a", "b"))
+            case "no JSON":
+                return Response("[1, é", media_type="application/json")
             case "binary":
                 return Response(bytes(range(256)), media_type="application/octet-stream")
         raise ValueError("no such kind")
@@ -64,10 +66,16 @@ def test_run_prints_texts_as_they_are_and_the_rest_as_json(server, port, tmp_pat
     server.serve("kinds", KINDS)
     outputs = {
         kind: pipeline("run", "kinds", "-p", f"kind={kind}", cwd=tmp_path, port=port).stdout
-        for kind in ("text", "list", "stream", "events")
+        for kind in ("text", "list", "stream", "events", "no JSON")
     }
 
-    assert outputs == {"text": "é\n", "list": '[\n  1,\n  "é"\n]\n', "stream": "ab", "events": "a\nb\n"}
+    assert outputs == {
+        "text": "é\n",
+        "list": '[\n  1,\n  "é"\n]\n',
+        "stream": "ab",
+        "events": "a\nb\n",
+        "no JSON": "[1, é\n",
+    }
 
 
 def test_run_writes_what_is_no_text_to_a_pipe_or_a_file(server, port, tmp_path):
@@ -227,6 +235,18 @@ def test_run_with_a_file_for_what_takes_none_is_told(server, port, tmp_path):
     assert "did you mean 'takes'?" in unknown.stderr
 
 
+RESPONDS = """
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        pass
+
+    def run_response(self, model, input_items, body):
+        return f"You said {input_items[-1]['content']}" if isinstance(input_items, list) else f"You said {input_items}"
+"""
+
 CHATS = """
 from hayhooks import BasePipelineWrapper
 
@@ -245,6 +265,14 @@ class PipelineWrapper(BasePipelineWrapper):
         yield "half "
         raise ValueError("no more")
 """
+
+
+def test_run_asks_what_can_only_respond(server, port, tmp_path):
+    server.serve("responds", RESPONDS)
+
+    for stream in ((), ("--stream",)):
+        done = pipeline("run", "responds", "-p", "message=hi", *stream, cwd=tmp_path, port=port)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "You said hi\n", "")
 
 
 @pytest.mark.parametrize("stream", [(), ("--stream",)])
