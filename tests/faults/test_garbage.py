@@ -1,17 +1,20 @@
 """What a request leaves behind goes at once, and not when a collection finds it: those hold up all other requests."""
 
 import gc
+import gzip
 import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
 import pytest
 
 from hayhooks.http.body import LimitedReceive
 from hayhooks.http.disconnect import _DisconnectWatcher
+from hayhooks.http.multipart import FormReader
 from hayhooks.http.responses import EventStreamResponse, TextStreamResponse
 from hayhooks.http.stream import Stream
 from hayhooks.kernel.admission import Lease, Slot
@@ -102,6 +105,7 @@ def seen_garbage() -> Iterator[list[object]]:
 OURS = (
     BoundedChannel,
     EventStreamResponse,
+    FormReader,
     Lease,
     LimitedReceive,
     RequestRecord,
@@ -163,6 +167,46 @@ TIMED_OUT: dict[str, tuple[str, dict[str, object], str]] = {
 @pytest.mark.parametrize("wrapper", [WRAPPER, ASYNC], ids=["sync", "async"])
 def test_a_request_that_is_told_to_end_leaves_no_cycle(server: LiveServer, wrapper: str, asked: str) -> None:
     leaves_no_cycle(server, wrapper.replace("request_timeout = 60", "request_timeout = 0.25"), *TIMED_OUT[asked])
+
+
+FORMS = """
+from starlette.datastructures import UploadFile
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        pass
+
+    def run_api(self, files: list[UploadFile] | None = None, number: int = 0, text: str = ""):
+        return sum(len(file.file.read()) for file in files or ())
+"""
+LARGE = 2_000_000
+SENT: dict[str, tuple[dict[str, Any], int]] = {  # and the status of the answer
+    "small files": ({"files": [("files", b"x")] * 3}, 200),
+    "large files": ({"files": [("files", b"x" * LARGE)] * 3}, 200),
+    "wrong": ({"files": [("files", b"x")], "data": {"number": "x"}}, 422),
+    "cut off": ({"content": b"--b\r\n", "headers": {"content-type": "multipart/form-data; boundary=b"}}, 400),
+    "too large": ({"data": {"text": "x" * LARGE}}, 413),
+    "packed": ({"content": gzip.compress(b"{}"), "headers": {"content-encoding": "gzip"}}, 200),
+    "not packed": ({"content": b"{}", "headers": {"content-encoding": "gzip"}}, 400),
+    "large JSON": ({"json": {"text": "x" * LARGE}}, 200),
+    "large wrong JSON": ({"json": {"number": "x" * LARGE}}, 422),
+}
+
+
+@pytest.mark.parametrize("kind", SENT)
+def test_a_form_or_a_large_body_leaves_no_cycle(server: LiveServer, kind: str) -> None:
+    sent, status = SENT[kind]
+    server.serve("it", FORMS)
+    server.client.post("/it/run", **sent)
+
+    with seen_garbage() as garbage:
+        answers = [server.client.post("/it/run", **sent).status_code for _ in range(3)]
+        server.eventually(lambda: server.app.switch.live.snapshot.deployments["it"].runtime.leases.held == ())
+
+    assert answers == [status] * 3
+    assert Counter(type(thing) for thing in garbage if isinstance(thing, OURS)) == Counter()
 
 
 def leaves_no_cycle(server: LiveServer, wrapper: str, path: str, body: dict[str, object], expected: str) -> None:
