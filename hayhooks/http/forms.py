@@ -107,12 +107,16 @@ async def arguments_of(form: FormData, operation: Operation) -> dict[str, Any]:
 
 
 def _arguments_of(form: FormData, operation: Operation) -> dict[str, Any]:
-    arguments: dict[str, Any] = {}
-    for name in dict.fromkeys(form.keys()):
+    by_name: dict[str, list[Value]] = {}
+    for name, value in form.multi_items():
         if name not in operation.parameters and not operation.takes_any:
             continue
+        values = by_name.setdefault(name, [])
         # A browser sends an empty file without a name for a file input that was left empty.
-        values = [v for v in form.getlist(name) if not isinstance(v, UploadFile) or v.filename or v.size]
+        if not isinstance(value, UploadFile) or value.filename or value.size:
+            values.append(value)
+    arguments: dict[str, Any] = {}
+    for name, values in by_name.items():
         for argument in _first_valid(operation.fields.get(name), name, values):
             arguments[name] = argument
     return operation.validator.validate_python(arguments)

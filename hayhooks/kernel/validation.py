@@ -12,7 +12,7 @@ from operator import methodcaller
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import PydanticCustomError, SchemaValidator, core_schema, to_json
+from pydantic_core import PydanticCustomError, SchemaError, SchemaValidator, core_schema, to_json
 
 from hayhooks.errors import InvalidInputError, shortened
 
@@ -46,7 +46,7 @@ class Validator:
         self._first_errors = _validator(adapter, lambda schema: {**schema, "fail_fast": True})
 
     @cached_property
-    def _counting(self) -> SchemaValidator:
+    def _counting(self) -> Any:
         return _validator(self._adapter, _count_items)
 
     def validate_json(self, body: bytes) -> dict[str, Any]:
@@ -131,20 +131,38 @@ def item(value: Any, validate: Callable[[Any], Any]) -> Any:
         raise
 
 
-def _refuse_extra(fields: tuple[Any, dict[str, Any] | None, Any]) -> tuple[Any, None, Any]:
-    """Raise one error for all fields that a model forbids."""
-    values, extra, names = fields
-    if not extra:
-        return values, None, names
-    if (tally := _tally.get(None)) is not None:
-        tally.count += len(extra) - 1
-    shown = ", ".join(repr(shortened(name)) for name in list(extra)[:10])
-    more = f" and {len(extra) - 10:,} more" if len(extra) > 10 else ""
-    # Braces would be placeholders.
-    raise PydanticCustomError("extra_forbidden", "Extra inputs are not permitted: {names}", {"names": shown + more})
+def _without_extra(fields: _Schema, config: Mapping[str, Any]) -> _Schema:
+    """Return the schema of *fields* with one error for all other fields, if it forbids them."""
+    if fields.get("extra_behavior", config.get("extra_fields_behavior")) != "forbid":
+        return fields
+    kind, known = fields["type"], fields["fields"]
+    by_name = {field["name"]: field for field in known} if kind == "dataclass-args" else known
+    if kind != "model-fields" and any("validation_alias" in field for field in by_name.values()):
+        return fields  # a field and another of its name could not be told apart
+
+    def refuse_extra(validated: Any) -> Any:
+        match kind:
+            case "model-fields":
+                extra = list(validated[1] or ())
+            case "dataclass-args":
+                extra = [name for name in validated[0] if name not in by_name]
+            case _:
+                extra = [name for name in validated if name not in by_name]
+        if not extra:
+            return (validated[0], None, validated[2]) if kind == "model-fields" else validated
+        if (tally := _tally.get(None)) is not None:
+            tally.count += len(extra) - 1
+        more = f" and {len(extra) - 10:,} more" if len(extra) > 10 else ""
+        shown = ", ".join(repr(shortened(name)) for name in extra[:10]) + more
+        # In the text itself, braces would be placeholders.
+        raise PydanticCustomError("extra_forbidden", "Extra inputs are not permitted: {names}", {"names": shown})
+
+    inner = {**fields, "extra_behavior": "allow"}
+    reference = inner.pop("ref", None)  # of the whole
+    return dict(core_schema.no_info_after_validator_function(refuse_extra, inner, ref=reference))
 
 
-def _validator(adapter: TypeAdapter[Any], change: Callable[[_Schema], _Schema]) -> SchemaValidator:
+def _validator(adapter: TypeAdapter[Any], change: Callable[[_Schema], _Schema]) -> Any:
     """Make a validator like that of *adapter*, with *change* applied to every collection, also inside of models."""
 
     def changed(schema: Any) -> Any:
@@ -156,14 +174,16 @@ def _validator(adapter: TypeAdapter[Any], change: Callable[[_Schema], _Schema]) 
         kind = schema.get("type")  # no text where fields are by name, and one of them has this name
         if isinstance(kind, str) and kind in _ITEMS:
             return change(schema)
-        if kind == "model" and schema["schema"]["type"] == "model-fields":
-            fields, config = schema["schema"], schema.get("config", {})
-            if fields.get("extra_behavior", config.get("extra_fields_behavior")) == "forbid":
-                open_fields = {**fields, "extra_behavior": "allow"}
-                return {**schema, "schema": core_schema.no_info_after_validator_function(_refuse_extra, open_fields)}
+        if kind in ("model", "dataclass") and schema["schema"]["type"] in ("model-fields", "dataclass-args"):
+            return {**schema, "schema": _without_extra(schema["schema"], schema.get("config") or {})}
+        if kind == "typed-dict":
+            return _without_extra(schema, schema.get("config") or {})
         return schema
 
-    return SchemaValidator(changed(adapter.core_schema), _use_prebuilt=False)
+    try:
+        return SchemaValidator(changed(adapter.core_schema), _use_prebuilt=False)
+    except SchemaError:  # a later pydantic's schemas have another form: every error counts
+        return adapter.validator
 
 
 def _count_items(schema: _Schema) -> _Schema:

@@ -23,6 +23,8 @@ WRONG: dict[str, tuple[bytes, int, int]] = {
     "values of a dict": (b'{"by_name": {' + b",".join(b'"%d":""' % n for n in range(FEW)) + b"}}", FEW, 100),
     "one key, again and again": (repeated(b'{"by_name": {', b'"a":""', FEW, b"}}"), FEW, 100),
     "forbidden fields": (b'{"closed": {' + b",".join(b'"%d":0' % n for n in range(FEW)) + b"}}", FEW, 1),
+    "of a dataclass": (b'{"data": {' + b",".join(b'"%d":0' % n for n in range(FEW)) + b"}}", FEW, 1),
+    "of a dict": (b'{"dicts": [{' + b",".join(b'"%d":0' % n for n in range(FEW)) + b"}]}", FEW, 1),
     "lists in lists": (repeated(b'{"nested": [', b'[[""]]', FEW // 2), FEW // 2, 100),
     "a union": (repeated(b'{"either": [', b'""', FEW), FEW, 100),
     "a set": (repeated(b'{"unique": [', b'""', FEW), FEW, 100),
@@ -97,6 +99,14 @@ def test_a_hundred_long_values_are_not_all_repeated(attacked: Attacked):
     assert len(answer.content) <= 65_536
     assert answer.json()["error_count"] == 73
     assert 30 < len(answer.json()["detail"]) < 73
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"closed": {"a": 1}}, {"data": {"a": 1}}, {"dicts": [{"a": 1}, {}]}, {"closed": {}, "data": {}, "dicts": []}],
+)
+def test_what_has_no_other_fields_is_valid(attacked: Attacked, body: Any):
+    assert attacked.client.post("/it/run", json=body).status_code == 200
 
 
 @pytest.mark.parametrize("name", ["numbers", "other"])

@@ -1,6 +1,8 @@
 """Arguments of many types, and answers that tell how much came."""
 
 from pydantic import BaseModel, ConfigDict
+from pydantic.dataclasses import dataclass
+from typing_extensions import TypedDict
 
 from hayhooks import BasePipelineWrapper
 
@@ -11,6 +13,21 @@ class Closed(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     a: int = 0
+
+
+@dataclass(config=ConfigDict(extra="forbid"))
+class ClosedData:
+    """Has no other fields either."""
+
+    a: int = 0
+
+
+class ClosedDict(TypedDict, total=False):
+    """Nor has this."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    a: int
 
 
 class Tree(BaseModel):
@@ -32,6 +49,8 @@ class PipelineWrapper(BasePipelineWrapper):
         trees: list[Tree] | None = None,
         by_name: dict[str, int] | None = None,
         closed: Closed | None = None,
+        data: ClosedData | None = None,
+        dicts: list[ClosedDict] | None = None,
         nested: list[list[list[int]]] | None = None,
         either: list[int] | str = "",
         unique: set[int] | None = None,
