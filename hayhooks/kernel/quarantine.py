@@ -1,16 +1,19 @@
 """Quarantine: which code of deployments runs in each worker process, and which of it ends the processes.
 
 A worker marks the code that runs in memory that it shares with its supervisor, which reads it when the worker has died.
-A revision that was at work in three deaths, and in more of them than any other, is not loaded again.
+Faults and ``os._exit`` leave the stack of their thread too, which names one deployment. A revision that was at work in
+three deaths, and in more of them than any other, is not loaded again.
 """
 
 import os
+import re
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from hayhooks.kernel.admission import Lease, Leases
 from hayhooks.kernel.state import Deployment, Revision
@@ -18,7 +21,7 @@ from hayhooks.kernel.state import Deployment, Revision
 IDLE, SERVING, LOADING = range(3)  # states of a mark; LOADING is a teardown too
 
 _DEATHS = 3  # of processes, after which a revision is not loaded again
-_TIED_DEATHS = 6  # after which all of those are not loaded that were at work in equally many deaths
+_FRAME = re.compile(r'^  File "(.+)", line \d+ in ', re.MULTILINE)  # as faulthandler writes it
 _FORGET_S = 600.0  # a death counts for this long
 
 _RECORD = 320  # bytes: state, fingerprint (hex digits), space, name; filled up with zeros
@@ -58,7 +61,7 @@ class Verdicts:
     """What the supervisor tells its workers of revisions that were at work when workers died."""
 
     quarantined: Mapping[Key, int] = field(default_factory=dict)  # and in how many deaths
-    suspects: frozenset[Key] = frozenset()  # loaded one at a time: the next death tells which it is
+    suspects: frozenset[Key] = frozenset()  # were being loaded; they are loaded one at a time: one death tells which
     held: frozenset[Key] = frozenset()  # suspects that another worker loads first, while this one serves the others
 
 
@@ -97,6 +100,8 @@ class Quarantine:
         """Give back the record of *leases*: the deployment is gone, or has never been."""
         if isinstance(leases, MarkedLeases):
             with self._lock:
+                if self._table is not None:
+                    self._table[leases.offset : leases.offset + _RECORD] = bytes(_RECORD)
                 self._free.append(leases.offset)
 
     def refused(self, revision: Revision, serving: Deployment | None) -> Revision:
@@ -117,7 +122,7 @@ class Quarantine:
         )
 
     def is_suspect(self, revision: Revision) -> bool:
-        """Whether *revision* was at work when a worker died."""
+        """Whether *revision* was being loaded when a worker died."""
         return (revision.name, revision.fingerprint) in self.verdicts.suspects
 
 
@@ -126,29 +131,46 @@ class Deaths:
 
     def __init__(self) -> None:
         self.verdicts = Verdicts()
-        self._recent: list[tuple[float, frozenset[Key]]] = []  # when, and what was at work
+        self._recent: list[tuple[float, frozenset[Key], frozenset[Key]]] = []  # when, blamed, of these loading
 
-    def add(self, at_work: frozenset[Key]) -> list[Key]:
-        """Note a death; return the revisions that are quarantined by it."""
+    def add(self, blamed: frozenset[Key], loading: frozenset[Key] = frozenset()) -> list[Key]:
+        """Note a death of *blamed*, some of which were *loading*; return the revisions that are quarantined by it."""
         now = time.monotonic()
         known = self.verdicts.quarantined
-        self._recent = [death for death in (*self._recent, (now, at_work)) if now - death[0] < _FORGET_S]
-        counts = Counter(key for _, keys in self._recent for key in keys if key not in known)
+        recent = [death for death in (*self._recent, (now, blamed, loading)) if now - death[0] < _FORGET_S]
+        counts = Counter(key for _, keys, _ in recent for key in keys if key not in known)
         most = max(counts.values(), default=0)
-        leading = sorted(key for key, count in counts.items() if count == most)
-        guilty = leading if most >= (_DEATHS if len(leading) == 1 else _TIED_DEATHS) else []
+        leading = [key for key, count in counts.items() if count == most]
+        # Those that were at work equally often cannot be told apart: most of them are only busy.
+        guilty = leading if most >= _DEATHS and len(leading) == 1 else []
         # A death that is explained says nothing of the others that were at work.
-        self._recent = [(when, keys) for when, keys in self._recent if not keys.intersection(guilty)]
-        suspects = frozenset(key for _, keys in self._recent for key in keys)
+        self._recent = [death for death in recent if not death[1].intersection(guilty)]
+        suspects = frozenset(key for _, _, keys in self._recent for key in keys)
         self.verdicts = Verdicts({**known, **dict.fromkeys(guilty, most)}, suspects)
         return guilty
 
 
 def at_work(table: Table, *states: int) -> frozenset[Key]:
     """Return the revisions whose code runs, or ran, in the worker of *table*; with *states* only those."""
-    keys = set()
+    return frozenset(key for state, key in _records(table) if state in (states or (SERVING, LOADING)))
+
+
+def at_fault(table: Table, stack: str, root: Path) -> frozenset[Key]:
+    """Return those whose code ended the worker of *table*, to judge by a *stack* with the innermost frame first.
+
+    Its files are below the pipelines directory *root*. Without such a file it is whatever was at work.
+    """
+    for file in _FRAME.findall(stack):
+        if not (path := Path(file)).is_relative_to(root):
+            continue
+        name = path.relative_to(root).parts[0]
+        if found := frozenset(key for _, key in _records(table) if key[0] == name):
+            return found & at_work(table) or found
+    return at_work(table)
+
+
+def _records(table: Table) -> Iterator[tuple[int, Key]]:
     for offset in range(0, TABLE_SIZE, _RECORD):
-        if table[offset] in (states or (SERVING, LOADING)):
+        if table[offset + 1]:
             fingerprint, _, name = os.fsdecode(bytes(table[offset + 1 : offset + _RECORD]).rstrip(b"\0")).partition(" ")
-            keys.add((name, fingerprint))
-    return frozenset(keys)
+            yield table[offset], (name, fingerprint)

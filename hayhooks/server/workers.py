@@ -4,6 +4,7 @@ Supervisor and worker talk through a pipe, twice a second: whether the worker se
 quarantined. Its end tells a worker that the supervisor is gone, whatever ended it.
 """
 
+import faulthandler
 import os
 import signal
 import sys
@@ -18,12 +19,12 @@ from pathlib import Path
 from socket import socket
 from tempfile import TemporaryDirectory
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from hayhooks.app import Hayhooks, create_app
 from hayhooks.errors import safe_str
 from hayhooks.http.access import log_exposure
-from hayhooks.kernel.quarantine import LOADING, TABLE_SIZE, Deaths, Quarantine, Verdicts, at_work
+from hayhooks.kernel.quarantine import LOADING, TABLE_SIZE, Deaths, Quarantine, Verdicts, at_fault, at_work
 from hayhooks.kernel.self_writes import self_writes
 from hayhooks.observability.log import configure_logging, log
 from hayhooks.observability.tracing import warn_if_missing
@@ -44,6 +45,9 @@ _FIRST_PAUSE_S = 0.5  # before the second worker in a row that dies earlier is r
 _LONGEST_PAUSE_S = 30.0
 _START_FAILURE = 3  # exit status, as uvicorn's
 
+_STACK = "stack-"  # and the process id: the file in which a worker leaves the stack that ended it
+_MAX_STACK = 10_000  # characters in the log
+
 _FAILED = "failed"  # a worker's message: it could not start
 
 _spawn = get_context("spawn")
@@ -59,7 +63,7 @@ def serve_workers(settings: Settings) -> int:
         WorkerStateDir.announce(Path(directory))
         self_writes.share_notes(is_first=True)  # for no wrapper, but without those of dead processes
         listener = ServerConfig("", **server_options(settings)).bind_socket()
-        return _Supervisor(settings, listener).run()
+        return _Supervisor(settings, listener, Path(directory)).run()
 
 
 def work(listener: socket, connection: Connection, table: Any, verdicts: Verdicts) -> None:
@@ -69,6 +73,7 @@ def work(listener: socket, connection: Connection, table: Any, verdicts: Verdict
         settings = Settings()
         configure_logging(settings.log, settings.log_format)
         app = create_app(settings)
+        _leave_stack(WorkerStateDir.of_environment())
         app.quarantine = Quarantine(memoryview(table).cast("B"), verdicts)
         app.log_requests()
         link.app = app
@@ -82,6 +87,22 @@ def work(listener: socket, connection: Connection, table: Any, verdicts: Verdict
             connection.send(_FAILED)
             sys.exit(_START_FAILURE)
         raise
+
+
+def _leave_stack(state: WorkerStateDir) -> None:
+    """Write the stack of the thread that ends this process, by a fault or ``os._exit``, for the supervisor."""
+    assert state.directory is not None
+    file = open(state.directory / f"{_STACK}{os.getpid()}", "w")  # noqa: SIM115 - faulthandler keeps it
+    faulthandler.enable(file, all_threads=False)
+    os.register_at_fork(after_in_child=faulthandler.disable)
+    exit_, process = os._exit, os.getpid()
+
+    def leave_stack_and_exit(status: int) -> NoReturn:
+        if os.getpid() == process:  # not a forked child
+            faulthandler.dump_traceback(file, all_threads=False)
+        exit_(status)
+
+    os._exit = leave_stack_and_exit
 
 
 class _Link:
@@ -165,8 +186,9 @@ class _Supervisor:
     without limit for one that ignores SIGTERM.
     """
 
-    def __init__(self, settings: Settings, listener: socket) -> None:
+    def __init__(self, settings: Settings, listener: socket, directory: Path) -> None:
         self._settings = settings
+        self._directory = directory  # which the workers share
         self._listener = listener
         self._deaths = Deaths()
         self._workers: list[_Worker] = []
@@ -247,8 +269,10 @@ class _Supervisor:
             log.error("Worker {} could not start, so no other will: stopping", worker.process.pid)
             self._stopping, self._status = True, _START_FAILURE
             return
-        running = at_work(memoryview(worker.table).cast("B"))
-        guilty = self._deaths.add(running)
+        stack = self._stack_of(worker)
+        table = memoryview(worker.table).cast("B")
+        blamed = at_fault(table, stack, self._settings.pipelines_dir.absolute())
+        guilty = self._deaths.add(blamed, blamed & at_work(table, LOADING))
         is_early = time.monotonic() - worker.since < _STABLE_S
         worker.early_deaths = worker.early_deaths + 1 if is_early and not guilty else 0
         pause_s = (
@@ -256,15 +280,26 @@ class _Supervisor:
         )
         worker.replace_at = time.monotonic() + pause_s
         log.error(
-            "Worker {} ended {}, while code of {} ran; it is replaced in {:g} s",
+            "Worker {} ended {}, while code of {} ran; it is replaced in {:g} s{}",
             worker.process.pid,
             how,
-            ", ".join(sorted({name for name, _ in running})) or "no deployment",
+            ", ".join(sorted({name for name, _ in blamed})) or "no deployment",
             pause_s,
+            f"\n{stack}" if stack else "",
         )
         for name, fingerprint in guilty:
             deaths = self._deaths.verdicts.quarantined[name, fingerprint]
             log.error("{} {} ended the process {} times: it is not loaded again", name, fingerprint[:12], deaths)
+
+    def _stack_of(self, worker: _Worker) -> str:
+        """Read the stack that *worker* has left, and remove it."""
+        file = self._directory / f"{_STACK}{worker.process.pid}"
+        try:
+            stack = file.read_text(errors="backslashreplace")
+            file.unlink()
+        except OSError:  # a cleaner has removed it
+            return ""
+        return stack[:_MAX_STACK].rstrip()
 
     def _renew(self) -> None:
         """Replace each worker by a new one, which serves before the old one stops, and forget past deaths."""
