@@ -68,7 +68,7 @@ def configure_logging(level: str, format: str = TEXT) -> None:
         # Without text of loguru's: `write` formats the record itself.
         log.add(write, level=level, format=lambda _: "", backtrace=False, diagnose=False)
     else:
-        log.add(writer, level=level, format=_FORMAT, backtrace=False, diagnose=False)
+        log.add(_PublicNames(writer), level=level, format=_FORMAT, backtrace=False, diagnose=False)
     logging.basicConfig(handlers=[_ToLoguru()], level=logging.INFO, force=True)
     verbose = log.level(level).no <= logging.DEBUG
     logging.getLogger("urllib3.connectionpool").addFilter(_is_not_telemetry)
@@ -115,7 +115,7 @@ def _as_json(record: Any) -> str:
             lines = tracebacks.format_exception(*record["exception"])
         except Exception:  # formatting an exception of the user's may raise
             lines = tracebacks.format_tb(record["exception"][2])
-        entry["exception"] = sendable("".join(lines))
+        entry["exception"] = sendable(_with_public_names("".join(lines)))
     return encoded(entry | {name: value for name, value in record["extra"].items() if name not in entry})
 
 
@@ -157,6 +157,27 @@ def _hide_query(record: logging.LogRecord) -> bool:
         client, path, *more = record.args
         record.args = (printable(str(client), 100), printable(str(path).partition("?")[0]), *more)
     return True
+
+
+class _PublicNames:
+    """Writes entries whose tracebacks name the modules of wrappers as their authors do."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        self._writer = writer
+
+    def write(self, message: Any) -> None:
+        """Write a message of loguru's."""
+        self._writer.write(_with_public_names(message) if message.record["exception"] else message)
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal, which shows colors."""
+        return self._writer.isatty()
+
+
+def _with_public_names(text: str) -> str:
+    from hayhooks.kernel.isolation import with_public_names  # noqa: PLC0415 - for `from hayhooks import log` alone
+
+    return with_public_names(text)
 
 
 class _ToLoguru(logging.Handler):

@@ -17,7 +17,7 @@ from hayhooks.observability.log import TEXT, log, printable
 from hayhooks.observability.log_writer import LogWriter
 from hayhooks.observability.request_record import RequestRecord
 from tests.cli.processes import Process, started
-from tests.live_server import LiveServer, eventually, replace
+from tests.live_server import ECHO, LiveServer, eventually, replace
 
 TALKS = """
 import logging
@@ -410,3 +410,14 @@ def test_a_failing_request_is_logged_without_frames_of_ours(shared_server: LiveS
     assert text.count("Traceback (most recent call last):") == 2
     assert text.count(f"in {define}") == 2
     assert f"{os.sep}hayhooks{os.sep}" not in text.replace(str(server.root), "")
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_a_logged_exception_has_the_name_that_its_author_knows(tmp_path: Path, format: str):
+    head, _, _ = ECHO.partition("    def run_api(")
+    own = f"class MyError(Exception):\n    pass\n\n\n{head}    def run_api(self):\n        raise MyError('mine')\n"
+    replace(tmp_path / "pipelines/own/pipeline_wrapper.py", own)
+    with started(tmp_path, "run", LOG_FORMAT=format) as server:
+        server.post("/own/run", {})
+        server.prints("pipeline_wrapper.MyError: mine")
+        assert "_hayhooks_" not in server.output()
