@@ -226,6 +226,15 @@ def _is_any_text(schema: Schema) -> bool:
 
 
 def _form_encoding(schema: Schema) -> dict[str, Schema]:
-    """Return how a form with *schema* is sent: each item of a list as a field of its own."""
-    lists = [name for name, field in schema["properties"].items() if field.get("type") == "array"]
-    return {name: {"style": "form", "explode": True} for name in lists}
+    """Return how a form with *schema* is sent: each item of a list as a field of its own.
+
+    Lists of objects are left out, which that style would take apart into their fields.
+    """
+    lists = {name: field["items"] for name, field in schema["properties"].items() if "items" in field}
+    return {name: {"style": "form", "explode": True} for name, items in lists.items() if _is_scalar(items)}
+
+
+def _is_scalar(schema: Schema) -> bool:
+    if "$ref" in schema or schema.get("type") in ("array", "object"):
+        return False
+    return all(map(_is_scalar, schema.get("anyOf", ())))

@@ -136,6 +136,9 @@ def _first_valid(validator: Validator | None, name: str, values: list[Value]) ->
         return [read[0] if len(read) == 1 else read]
     # Text as it is, then as JSON, then as the one item of a list; a repeated field is a list.
     readings: list[Any] = [values[0], parsed[0], values, parsed] if len(values) == 1 else [values, parsed]
+    if isinstance(parsed[0], str) and parsed[0].lstrip().startswith("{"):  # Swagger's UI joins objects with commas
+        with suppress(ValueError):
+            readings.append(from_json(f"[{parsed[0]}]"))
     for reading in readings:
         if validator.accepts({name: reading}):
             return [reading]

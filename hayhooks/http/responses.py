@@ -18,7 +18,7 @@ from hayhooks.http.json import encode, on_one_line
 from hayhooks.http.stream import Stream
 from hayhooks.observability.log import log
 from hayhooks.observability.request_record import current_request, record_error
-from hayhooks.toolkit.events import ui_event
+from hayhooks.toolkit.events import PipelineEvent
 
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
@@ -264,4 +264,4 @@ def as_text(item: Any) -> bytes:
         return content.encode(errors="replace")
     if isinstance(content, bytes | bytearray):
         return bytes(content)
-    return b"" if item is None or ui_event(item) else encode(item)
+    return b"" if item is None or isinstance(item, PipelineEvent) else encode(item)

@@ -64,7 +64,7 @@ def response_body(body: Body) -> Body:
         tool_choice=_flat_choice(body.get("tool_choice")) if tools else None,
         text={name: value for name, value in text.items() if value is not None} or None,
         reasoning={"effort": effort} if effort is not None else None,
-        max_output_tokens=body.get("max_completion_tokens", body.get("max_tokens")),
+        max_output_tokens=body.get("max_completion_tokens") or body.get("max_tokens"),
         store=False,
     )
 
@@ -90,8 +90,8 @@ def _joined(body: Body, left_out: frozenset[str], **fields: Any) -> Body:
     return kept | {name: value for name, value in fields.items() if value is not None}
 
 
-# Tools, the choice among them, and the format of the answer: chat completions nest what Responses has flat. Tools that
-# OpenAI's server would run itself, such as its web search, are left out.
+# Tools, the choice among them, and the format of the answer: chat completions nest what Responses has flat. Functions
+# alone are translated: the other tools, such as a web search, are those that OpenAI's server runs itself.
 
 
 def _nested(tool: Any) -> Body | None:

@@ -9,7 +9,6 @@ from typing import Any
 
 from hayhooks.errors import PipelineError
 from hayhooks.openai.delta import FINISH_REASONS, CallDelta, Delta
-from hayhooks.toolkit.events import ui_event
 
 # Why a response is incomplete: the reason in Responses -> chat completions' finish reason.
 _INCOMPLETE = {"max_output_tokens": "length", "content_filter": "content_filter"}
@@ -120,7 +119,9 @@ def _event(item: Any) -> Mapping[str, Any] | None:
     """Return *item* as an event for the UI if it has a type and data."""
     if isinstance(item, Mapping):
         return item if isinstance(item.get("type"), str) and "data" in item and "choices" not in item else None
-    return ui_event(item)
+    if isinstance(getattr(item, "type", None), str) and hasattr(item, "data"):
+        return {"type": item.type, "data": item.data}
+    return None
 
 
 def _plain(item: Any) -> dict[str, Any] | None:

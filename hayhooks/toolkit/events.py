@@ -57,13 +57,6 @@ class PipelineEvent:
     to_event_dict = to_dict  # the original's second name
 
 
-def ui_event(item: Any) -> dict[str, Any] | None:
-    """Return *item* as JSON if it is an object with a type and data, such as ``PipelineEvent``."""
-    if isinstance(getattr(item, "type", None), str) and hasattr(item, "data"):
-        return {"type": item.type, "data": item.data}
-    return None
-
-
 def create_status_event(description: str, done: bool = False, hidden: bool = False) -> PipelineEvent:
     """Replace the progress line above the answer; *done* stops its animation, *hidden* removes it."""
     return PipelineEvent("status", StatusEventData(description, done, hidden))

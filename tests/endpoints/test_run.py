@@ -284,7 +284,7 @@ STREAMED = """(x for x in [
         "a", None, "", create_status_event("Searching"), StreamingChunk("b"), StreamingChunk(""),
         StreamingChunk("", reasoning=ReasoningContent("hm"), index=0, start=True),
         StreamingChunk("", tool_calls=[ToolCallDelta(index=0, tool_name="add", arguments="{}")], index=0, start=True),
-        b"", {"x": None}, "c",
+        b"", {"x": None}, {"type": "row", "data": {}}, "c",
     ])"""
 STREAM_HEAD = """
 from haystack.dataclasses import ReasoningContent, StreamingChunk, ToolCallDelta
@@ -297,13 +297,13 @@ def test_a_text_stream_is_text_alone(server: LiveServer, form: str):
     """UI events, None, reasoning and tool calls are no text; a dict of the wrapper's own is sent as JSON."""
     response = post(server, form.replace("{0}", STREAMED), head=STREAM_HEAD)
 
-    assert response.text == 'ab{"x":null}c'
+    assert response.text == 'ab{"x":null}{"type":"row","data":{}}c'
 
 
 def test_an_sse_stream_has_no_empty_event(server: LiveServer):
     response = post(server, f"def run_api(self): return SSEStream({STREAMED})", head=STREAM_HEAD)
 
-    assert list(events(response.text.split("\n"))) == ["a", "b", '{"x":null}', "c"]
+    assert list(events(response.text.split("\n"))) == ["a", "b", '{"x":null}', '{"type":"row","data":{}}', "c"]
 
 
 def test_a_stream_that_raises_at_once_is_500_and_later_is_cut(server: LiveServer):

@@ -159,10 +159,10 @@ FILL_IN = """
 (await until((page) => page.querySelector("[id$=run_it] button"))).click();
 (await until((page) => page.querySelector(".try-out button"))).click();
 const execute = await until((page) => page.querySelector("button.execute"));
-const { File, DataTransfer, Event, FocusEvent, HTMLInputElement } = frame.contentWindow;
+const { File, DataTransfer, Event, FocusEvent, HTMLInputElement, HTMLTextAreaElement } = frame.contentWindow;
 async function fill(name, value) {
   const row = () => frame.contentDocument.querySelector(`[data-property-name=${name}]`);
-  const inputs = () => [...row().querySelectorAll("input:not([type=checkbox])")];
+  const inputs = () => [...row().querySelectorAll("input:not([type=checkbox]), textarea")];
   const count = inputs().length;
   row().querySelector(".json-schema-form-item-add").click();
   const input = await until(() => inputs()[count]);
@@ -171,13 +171,15 @@ async function fill(name, value) {
     transfer.items.add(new File([value], value));
     input.files = transfer.files;
   } else {
-    Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value").set.call(input, value);
+    const prototype = input.tagName === "TEXTAREA" ? HTMLTextAreaElement.prototype : HTMLInputElement.prototype;
+    Object.getOwnPropertyDescriptor(prototype, "value").set.call(input, value);
     input.dispatchEvent(new Event("input", { bubbles: true }));
   }
   input.dispatchEvent(new Event("change", { bubbles: true }));
   input.dispatchEvent(new FocusEvent("focusout", { bubbles: true })); // else Swagger waits for more letters
 }
-for (const [name, value] of [["files", "one"], ["files", "two"], ["tags", "a"], ["tags", "b, c"], ["pages", "7"]])
+for (const [name, value] of [["files", "one"], ["files", "two"], ["tags", "a"], ["tags", "b, c"], ["pages", "7"],
+                             ["points", '{"x": 1}'], ["points", '{"x": 2}']])
   await fill(name, value);
 execute.click();
 told.textContent += (await until((page) => page.querySelector(".live-responses-table .highlight-code"))).innerText;
@@ -193,9 +195,10 @@ class PipelineWrapper(BasePipelineWrapper):
         pass
 
     def run_api(self, files: list[UploadFile], tags: list[str] = ["none"], pages: list[int] | None = None,
+                points: list[dict] = [],
                 left: list[str] = ["left"], others: list[UploadFile] = [], cover: UploadFile | None = None,
                 options: dict | None = None, name: str | None = None, anything=None):
-        told = [tags, pages, left, options, name or None, anything or None]
+        told = [tags, pages, points, left, options, name or None, anything or None]
         return [[file.filename for file in files], *told, len(others), cover is None]
 """
 
@@ -209,7 +212,7 @@ def test_a_form_sends_lists_item_by_item_and_nothing_for_what_is_left_as_it_is(
 
     answer = re.search(r'\{\s*"result".*\}', shown, re.DOTALL)
     assert answer is not None, (console, shown[-3000:])
-    expected = [["one", "two"], ["a", "b, c"], [7], ["left"], None, None, None, 0, True]
+    expected = [["one", "two"], ["a", "b, c"], [7], [{"x": 1}, {"x": 2}], ["left"], None, None, None, 0, True]
     assert json.loads(answer[0]) == {"result": expected}
 
 
