@@ -95,7 +95,12 @@ class _Bodies:
     async def get(self, request: Request, media_type: str) -> CachedBody:
         encode_document = json_body if media_type == JSON else yaml_body
         if "openapi" in vars(request.app):  # the application's own, which may give another one each time
-            return await server_threads.run(lambda: encode_document(request.app.openapi()))
+            switch = switch_of(request.scope)
+            live = switch.live
+            body = await server_threads.run(lambda: encode_document(request.app.openapi()))
+            if switch.live is not live:  # what the function keeps may describe the generation before
+                request.app.openapi_schema = None
+            return body
         # The fields that depend on the request; they seldom differ, so one body of each type is kept.
         fields = request_fields(request.scope.get("root_path", ""))
         async with self._lock:
