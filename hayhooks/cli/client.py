@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
-from urllib.request import HTTPRedirectHandler, HTTPSHandler, ProxyHandler, Request, build_opener
+from urllib.request import (
+    HTTPDefaultErrorHandler,
+    HTTPErrorProcessor,
+    HTTPHandler,
+    HTTPSHandler,
+    OpenerDirector,
+    Request,
+)
 
 from hayhooks.settings import Settings
 
@@ -106,8 +113,7 @@ class Server:
         url = self.url + path
         try:
             request = Request(url, headers=self.headers())  # noqa: S310 - the scheme is ours
-            https = HTTPSHandler(context=self.tls_context())
-            with build_opener(_NoProxy(), _NoRedirect, https).open(request, timeout=_TIMEOUT_S) as response:
+            with _opener(self.tls_context()).open(request, timeout=_TIMEOUT_S) as response:
                 return _json_object(response.read())
         except HTTPError as error:
             if error.code in (401, 403):
@@ -132,18 +138,14 @@ class Server:
             raise kind(f"No answer from {url}: {reason}. {advice}") from None
 
 
-class _NoProxy(ProxyHandler):
-    """Uses no proxy of the environment: the key is for our server alone."""
-
-    def __init__(self) -> None:
-        super().__init__({})
-
-
-class _NoRedirect(HTTPRedirectHandler):
-    """Follows no redirect, for the same reason."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
+def _opener(context: ssl.SSLContext | None) -> OpenerDirector:
+    """Return an opener without proxies and redirects: the key is for our server alone."""
+    opener = OpenerDirector()
+    for handler in (HTTPHandler(), HTTPDefaultErrorHandler(), HTTPErrorProcessor()):
+        opener.add_handler(handler)
+    if context is not None:
+        opener.add_handler(HTTPSHandler(context=context))
+    return opener
 
 
 def find_server(root: Path, settings: Settings) -> Server | Unreachable:
