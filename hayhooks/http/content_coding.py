@@ -11,22 +11,22 @@ from starlette.types import Message, Receive, Scope
 from hayhooks.errors import RefusedError, shortened
 from hayhooks.http.body import refuse_if_larger
 
-_BLOCK = 65_536  # bytes that are unpacked at a time
+_SLICE = 4_096  # packed bytes at a time: what follows a frame in them is copied
+_BLOCK = 65_536  # unpacked bytes at a time
 _ZSTD_WINDOW_LOG = 23  # 8 MiB of memory, all that RFC 9659 allows in HTTP
 
 
 def unpacked(scope: Scope, receive: Receive) -> Receive:
     """Return a ``receive`` of the unpacked body, and change the headers; *receive* itself if it is not packed."""
-    for name, value in scope["headers"]:
-        if name == b"content-encoding":
-            codings = [coding.strip() for coding in value.decode("latin-1").lower().split(",")]
-            codings = [coding for coding in codings if coding not in ("", "identity")]
-            if codings:
-                # Whoever reads the headers after this reads the unpacked body.
-                gone = (b"content-encoding", b"content-length")
-                scope["headers"] = [header for header in scope["headers"] if header[0] not in gone]
-                return _UnpackedReceive(scope, receive, ", ".join(codings)).receive
-    return receive
+    values = [value.decode("latin-1").lower() for name, value in scope["headers"] if name == b"content-encoding"]
+    if not values:
+        return receive
+    codings = [coding.strip() for coding in ",".join(values).split(",")]
+    codings = [coding for coding in codings if coding not in ("", "identity")]
+    # Whoever reads the headers after this reads the unpacked body.
+    gone = (b"content-encoding", b"content-length") if codings else (b"content-encoding",)
+    scope["headers"] = [header for header in scope["headers"] if header[0] not in gone]
+    return _UnpackedReceive(scope, receive, ", ".join(codings)).receive if codings else receive
 
 
 class _UnpackedReceive:
@@ -36,7 +36,7 @@ class _UnpackedReceive:
         self._scope = scope
         self._receive = receive
         self._coding = coding
-        self._unpacker: _Unpacker | None = None  # before the first message
+        self._unpacker: _Unpacker | None = None  # before the first byte
         self._received = 0  # unpacked bytes
         self._more = True  # packed data is to come
         self._ended = False
@@ -45,22 +45,26 @@ class _UnpackedReceive:
         """Receive one message, as ASGI's ``receive``; raise RefusedError for what cannot be unpacked."""
         if self._ended:
             return await self._receive()
-        if self._unpacker is None:  # an endpoint that does not read the body does not mind
-            self._unpacker = _Unpacker(self._coding)
-        while not (block := self._unpacker.take()):
-            if not self._more:
-                self._unpacker.check_end()
+        while True:
+            if self._unpacker is not None and self._unpacker.has_more:
+                await asyncio.sleep(0)  # a message of a few bytes may hold many blocks
+                if block := self._unpacker.take():
+                    self._received += len(block)
+                    refuse_if_larger(self._scope, self._received)
+                    return {"type": "http.request", "body": block, "more_body": True}
+            elif self._more:
+                message = await self._receive()
+                if message["type"] != "http.request":
+                    return message
+                if data := message.get("body", b""):
+                    self._unpacker = self._unpacker or _Unpacker(self._coding)
+                    self._unpacker.feed(data)
+                self._more = message.get("more_body", False)
+            else:
+                if self._unpacker is not None:
+                    self._unpacker.check_end()
                 self._ended = True
                 return {"type": "http.request", "body": b"", "more_body": False}
-            message = await self._receive()
-            if message["type"] != "http.request":
-                return message
-            self._unpacker.feed(message.get("body", b""))
-            self._more = message.get("more_body", False)
-        self._received += len(block)
-        refuse_if_larger(self._scope, self._received)
-        await asyncio.sleep(0)  # a message of a few bytes may hold many blocks
-        return {"type": "http.request", "body": block, "more_body": True}
 
 
 class _Unpacker:
@@ -75,30 +79,36 @@ class _Unpacker:
         self._coding = coding
         self._new_stream, self._errors = known[coding]
         self._stream: Any = None  # zlib's or zstd's object, inside of a frame
-        self._packed = b""
+        self._packed = memoryview(b"")
+        self._slice = b""  # before it
+        self._is_full = False  # the last block, so that the stream may hold more
+
+    @property
+    def has_more(self) -> bool:
+        """Whether ``take`` can go on without more packed data."""
+        return bool(self._slice or self._packed or self._is_full)
 
     def feed(self, data: bytes) -> None:
-        """Add packed *data*."""
-        self._packed += data
+        """Set the next packed *data*, when there is no more."""
+        self._packed = memoryview(data)
 
     def take(self) -> bytes:
-        """Return the next block; b"" if more packed data is needed for it."""
-        while self._packed or self._stream is not None:
-            packed = self._packed
+        """Unpack the next bytes; b"" if they have no content."""
+        if not self._slice:
+            self._slice, self._packed = bytes(self._packed[:_SLICE]), self._packed[_SLICE:]
+        block = b""
+        while not block and (self._slice or self._is_full):
             try:
                 if self._stream is None:
-                    self._stream = self._new_stream(packed)
-                block: bytes = self._stream.decompress(packed, _BLOCK)
+                    self._stream = self._new_stream(self._slice)
+                block = self._stream.decompress(self._slice, _BLOCK)
             except self._errors as error:
                 raise self._invalid(str(error)) from None
-            self._packed = getattr(self._stream, "unconsumed_tail", b"")  # zstd keeps it
+            self._slice = getattr(self._stream, "unconsumed_tail", b"")  # zstd keeps it
             if self._stream.eof:
-                self._packed, self._stream = self._stream.unused_data, None
-            elif not block:
-                return b""
-            if block:
-                return block
-        return b""
+                self._slice, self._stream = self._stream.unused_data, None
+            self._is_full = len(block) == _BLOCK and self._stream is not None
+        return block
 
     def check_end(self) -> None:
         """Raise RefusedError if the last frame is not complete."""
@@ -125,7 +135,7 @@ def _codings() -> Mapping[str, tuple[_NewStream, type[Exception]]]:
 
     def deflate(packed: bytes) -> Any:
         # RFC 9110 means zlib's format, but some clients send it without zlib's head.
-        has_head = packed[0] & 0x0F == zlib.DEFLATED and int.from_bytes(packed[:2]) % 31 == 0
+        has_head = packed[0] & 0x0F == zlib.DEFLATED and (len(packed) < 2 or int.from_bytes(packed[:2]) % 31 == 0)
         return zlib.decompressobj(zlib.MAX_WBITS if has_head else -zlib.MAX_WBITS)
 
     options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}

@@ -68,6 +68,20 @@ def test_another_coding_is_415_and_names_those_that_are_accepted(attacked: Attac
     assert len(answer.content) < 1_000
 
 
+def test_two_headers_are_two_codings(attacked: Attacked):
+    headers = [("content-encoding", "gzip"), ("content-encoding", "identity"), ("content-encoding", "zstd")]
+    answer = attacked.client.post("/it/run", content=gzip.compress(BODY), headers=headers)
+
+    assert (answer.status_code, "'gzip, zstd'" in answer.json()["detail"]) == (415, True)
+    answer = attacked.client.post("/it/run", content=gzip.compress(BODY), headers=headers[:2])
+    assert answer.json() == {"result": [2, 200_000]}
+
+
+@pytest.mark.parametrize("path", ["/status", "/healthz", "/v1/models", "/docs"])
+def test_a_request_without_a_body_may_name_any_coding(attacked: Attacked, path: str):
+    assert attacked.client.get(path, headers={"content-encoding": "br"}).status_code == 200
+
+
 @pytest.mark.parametrize("kind", ["gzip", "deflate", "zstd"])
 @pytest.mark.parametrize("cut", [1, 4, 20, 100])
 def test_a_body_that_is_not_what_it_says_is_400(attacked: Attacked, kind: str, cut: int):
@@ -97,6 +111,26 @@ def test_frames_without_content_cost_no_more_than_their_bytes(attacked: Attacked
 
     assert cost.result.status_code == 200
     cost.check(megabytes=30)
+
+
+@pytest.mark.parametrize("kind", ["gzip", "deflate", "deflate without a head", "zstd"])
+def test_a_body_may_arrive_byte_by_byte(attacked: Attacked, kind: str):
+    coding, pack = PACK[kind]
+    packed = pack(b'{"numbers": [1, 2, 3]}')
+    parts = (packed[index : index + 1] for index in range(len(packed)))
+    answer = attacked.client.post("/it/run", content=parts, headers={"content-encoding": coding})
+
+    assert answer.json() == {"result": [3, 0]}
+
+
+@pytest.mark.parametrize("kind", ["gzip", "deflate", "zstd"])
+@pytest.mark.parametrize("size", [65_534, 65_535, 65_536, 65_537, 131_072, 4_096])
+def test_no_byte_is_lost_at_the_end_of_a_block(attacked: Attacked, kind: str, size: int):
+    coding, pack = PACK[kind]
+    for text in ("x" * size, random.Random(size).randbytes(size // 2).hex()):
+        body = json.dumps({"text": text[: size - len('{"text": ""}')]}).encode()
+        answer = post(attacked, "/it/run", coding, pack(body))
+        assert answer.json() == {"result": [0, len(body) - len('{"text": ""}')]}
 
 
 def test_a_window_that_would_take_much_memory_is_refused(attacked: Attacked):
