@@ -80,6 +80,7 @@ def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
             summary=operation.summary or docs.summary,
             description=operation.description,
             parameters=tuple(parameter for parameter in docs.parameters if parameter is not _MODEL),
+            body={FORM: _FORM_WITHOUT_MODEL} if docs.body else {},  # the path names the model
         )
 
     for path, methods in _PATHS.items():
@@ -298,6 +299,11 @@ _FORM = object_schema(
         "examples": [""],
     },
 )
+
+_FORM_WITHOUT_MODEL = {
+    **_FORM,
+    "properties": {name: field for name, field in _FORM["properties"].items() if name != "model"},
+}
 
 _MODEL = parameter("model", "The pipeline that stores them, where several store files.", "query")
 _FILE_ID = parameter("file_id", "The file's id.")
