@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import threading
@@ -138,7 +137,7 @@ def test_a_deployment_whose_requests_end_the_process_is_quarantined(tmp_path: Pa
             eventually(is_quarantined, "the killer to be quarantined", 60)
             eventually(lambda: all(states(server)["killer"][0] == "failed" for _ in range(6)))
         assert not wrong
-        assert states(server)["echo"][0] == "serving"
+        eventually(lambda: states(server)["echo"][0] == "serving")  # a new worker may still be loading
         state, error = states(server)["killer"]
         assert state == "failed"
         assert re.match("ended the process [3-6] times", error)  # more than 3 where another was always at work too
@@ -204,7 +203,7 @@ def test_one_that_is_always_at_work_is_not_suspected(tmp_path: Path, how: str):
         try:
             eventually(lambda: server.post("/killer/run", {}).status_code == 503, "the killer to be quarantined", 60)
             eventually(lambda: "ended the process 3 times" in states(server)["killer"][1])
-            assert {state for _ in range(6) for state, _ in [states(server)["busy"]]} == {"serving"}
+            assert {states(server)["busy"][0] for _ in range(6)} <= {"serving", "loading"}
         finally:
             stop.set()
             for listener in listeners:
@@ -272,13 +271,13 @@ def test_the_shared_directory_is_made_anew(tmp_path: Path):
     try:
         with started(tmp_path, "run", "--workers", "2") as server:
             before = eventually(lambda: len(found := pids(server)) == 2 and found, "two workers")
-            (directory,) = (tmp_path / "temporary").glob("hayhooks-*")
-            shutil.rmtree(directory)
+            (directory,) = (tmp_path / "temporary").glob("hayhooks-????????")
+            directory.rename(tmp_path / "removed")  # in one step: workers write into it
             eventually(lambda: pids(server) == before, "both workers to be listed again")
             assert directory.stat().st_mode & 0o777 == 0o700
             eventually(lambda: "hayhooks_workers 2" in server.get("/metrics").text)
             assert server.stop() == 0
-        assert not list((tmp_path / "temporary").glob("hayhooks-*"))
+        assert not list((tmp_path / "temporary").glob("hayhooks-????????"))
     finally:
         del os.environ["TMPDIR"]
 
