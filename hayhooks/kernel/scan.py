@@ -229,7 +229,7 @@ class Scanner:
     def _with_shared(self, tree: TreeStat, imports: frozenset[str]) -> TreeStat:
         shared = self._python_path.modules(imports)
         if not shared:
-            return tree
+            return replace(tree, shared={}) if tree.shared else tree
         places = {os.path.dirname(module.path) for module in shared.values()}
         identities = {place: identity_of(place) for place in places}
         visited = {cached_realpath(place, identity): identity for place, identity in identities.items()}

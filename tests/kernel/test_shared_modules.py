@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hayhooks.kernel.scan import Scanner
+from hayhooks.kernel.scan import EVERYTHING, Scanner
 from hayhooks.kernel.shared_modules import imported_names
 from tests.live_server import LiveServer, replace, serving
 
@@ -321,6 +321,20 @@ def test_an_error_is_shown_once_with_its_line_in_the_shared_module(server, libra
         assert sum(entry.endswith(place) and ": as " in entry for entry in entries) == 2
         assert all("keeps serving" in entry for entry in entries)
         assert [server.run(name) for name in ("one", "two", "three")] == [1, 1, 1]
+
+
+def test_to_import_it_no_more_is_one_new_revision(root, library, module):
+    replace(library / f"{module}.py", "ANSWER = 1")
+    scanner = Scanner(root, python_path=[str(library)], debounce_s=0, removal_grace_s=0)
+    ids = []
+    for now, statement in enumerate([f"import {module}", "", "", ""]):
+        wrapper = IMPORTER.format(statement=statement, expression="2")
+        if now < 2:
+            replace(root / "user/pipeline_wrapper.py", wrapper)
+        ids.append(scanner.scan(float(now), EVERYTHING).revisions["user"].id)
+
+    assert ids[0] != ids[1]
+    assert len(set(ids[1:])) == 1
 
 
 def test_a_touch_reloads_nothing(server, library, module):
