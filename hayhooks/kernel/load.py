@@ -228,8 +228,9 @@ def _misspelled(wrapper: BasePipelineWrapper, implemented: Collection[str]) -> d
     wrapper_class = type(wrapper)
     hooks = [name for name in ("check", "teardown") if name not in vars(wrapper_class)]
     missing = [*(name for name in OPERATIONS if name not in implemented), *hooks]
-    own = {name for base in wrapper_class.__mro__ if base.__module__ == wrapper_class.__module__ for name in vars(base)}
-    names = sorted(name for name in own if not hasattr(BasePipelineWrapper, name) and callable(getattr(wrapper, name)))
+    own = [base for base in wrapper_class.__mro__ if base.__module__ == wrapper_class.__module__]
+    methods = {name for base in own for name, value in vars(base).items() if callable(value)}
+    names = sorted(name for name in methods if not hasattr(BasePipelineWrapper, name))
     close = {
         name: difflib.get_close_matches(name, missing, n=1, cutoff=_MISSPELLED)
         for name in names
