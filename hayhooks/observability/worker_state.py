@@ -5,6 +5,7 @@ import os
 import secrets
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ class WorkerStateDir:
         workers = {os.getpid(): mine}
         for file in self.directory.glob("[0-9]*") if self.directory is not None else ():
             if (pid := int(file.name)) not in workers and is_process_alive(pid):
-                workers[pid] = json.loads(file.read_text())
+                with suppress(FileNotFoundError):  # a cleaner of temporary files removes it at this moment
+                    workers[pid] = json.loads(file.read_text())
         return [{"pid": pid, **facts} for pid, facts in sorted(workers.items())]
 
     def post_as(self, kind: str, text: str) -> None:
@@ -61,7 +63,11 @@ class WorkerStateDir:
         """Yield the *kind* texts of other workers, each with whether its worker lives."""
         for file in self.directory.glob(f"{kind}-*") if self.directory is not None else ():
             if file.name != _mine(kind):
-                yield is_process_alive(int(file.name.split("-")[1])), file.read_text()
+                try:
+                    text = file.read_text()
+                except FileNotFoundError:  # as above
+                    continue
+                yield is_process_alive(int(file.name.split("-")[1])), text
 
     def _write(self, name: str, text: str) -> None:
         if self.directory is None:

@@ -92,6 +92,7 @@ def work(listener: socket, connection: Connection, table: Any, verdicts: Verdict
 def _leave_stack(state: WorkerStateDir) -> None:
     """Write the stack of the thread that ends this process, by a fault or ``os._exit``, for the supervisor."""
     assert state.directory is not None
+    state.announce(state.directory)  # a cleaner of temporary files may have removed it
     file = open(state.directory / f"{_STACK}{os.getpid()}", "w")  # noqa: SIM115 - faulthandler keeps it
     faulthandler.enable(file, all_threads=False)
     os.register_at_fork(after_in_child=faulthandler.disable)

@@ -270,12 +270,17 @@ def test_the_shared_directory_is_made_anew(tmp_path: Path):
     os.environ["TMPDIR"] = str(tmp_path / "temporary")
     try:
         with started(tmp_path, "run", "--workers", "2") as server:
-            before = eventually(lambda: len(found := pids(server)) == 2 and found, "two workers")
+            eventually(lambda: len(pids(server)) == 2, "two workers")
+            before = pids(server)
             (directory,) = (tmp_path / "temporary").glob("hayhooks-????????")
             directory.rename(tmp_path / "removed")  # in one step: workers write into it
             eventually(lambda: pids(server) == before, "both workers to be listed again")
             assert directory.stat().st_mode & 0o777 == 0o700
             eventually(lambda: "hayhooks_workers 2" in server.get("/metrics").text)
+            for worker in before:  # the last ones who could make it anew
+                os.kill(worker, signal.SIGKILL)
+            directory.rename(tmp_path / "removed again")
+            eventually(lambda: len(pids(server)) == 2 and pids(server).isdisjoint(before), "new workers", 60)
             assert server.stop() == 0
         assert not list((tmp_path / "temporary").glob("hayhooks-????????"))
     finally:
