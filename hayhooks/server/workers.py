@@ -118,16 +118,20 @@ class _Link:
     def _run(self) -> None:
         with suppress(EOFError, OSError):
             while True:
-                verdicts = self._connection.recv()
-                if self.app is not None:
-                    self.app.quarantine.verdicts = verdicts
-                    self.app.worker_state.renew()
+                self._obey(self._connection.recv())
                 self._connection.send(self.server is not None and self.server.started)
         log.warning("The supervisor of the workers has ended: this worker stops")
         os.kill(os.getpid(), signal.SIGTERM)
         graceful_s = self.app.settings.graceful_shutdown_timeout if self.app is not None else 0
         time.sleep(graceful_s + _KILL_AFTER_S)
         os.kill(os.getpid(), signal.SIGKILL)
+
+    def _obey(self, verdicts: Verdicts) -> None:
+        if self.app is None:
+            return
+        self.app.quarantine.verdicts = verdicts
+        with suppress(OSError):  # the directory is not there, or not ours: that is no end of the supervisor
+            self.app.worker_state.renew()
 
 
 class _Worker:
