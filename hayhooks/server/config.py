@@ -73,7 +73,7 @@ def _http_protocol(settings: Settings) -> Callable[..., asyncio.Protocol]:
     if settings.fast_protocol:
         log.warning(
             "uvicorn {} is not among the versions of the fast HTTP protocol ({}): serving with uvicorn's h11 protocol. "
-            "It is slower, sets no time limit on request headers, does not limit their number, "
+            "It is slower, does not limit the number of request headers, "
             "and reads on without limit after a response that did not wait for the whole body",
             version,
             ", ".join(f"{version}.x" for version in FAST_UVICORN_VERSIONS),

@@ -11,12 +11,28 @@ from hayhooks.server.protocol import NO_SCOPE, Flow, GracefulClose
 
 
 class PlainHttpProtocol(GracefulClose, H11Protocol):
-    """uvicorn's h11 protocol, which limits the bytes of request heads and trailers and ignores unknown upgrades."""
+    """uvicorn's h11 protocol, which limits the bytes of request heads and trailers and ignores unknown upgrades.
+
+    uvicorn limits the time of an idle connection, this class that of an incomplete head.
+    """
+
+    _head_timer: asyncio.TimerHandle | None = None  # runs while a head is incomplete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the connection."""
+        """Start to wait for a request."""
         super().connection_made(transport)
         self.app: Any = _DrainAtEnd(self.app, self.flow)
+        self._limit_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the timer."""
+        self._unlimit_head()
+        super().connection_lost(exc)
+
+    def handle_websocket_upgrade(self, *event: Any) -> None:
+        """Stop the timer: the websocket protocol has its own."""
+        self._unlimit_head()
+        super().handle_websocket_upgrade(*event)
 
     def data_received(self, data: bytes) -> None:
         """Parse *data*, or keep it for after the response that is due."""
@@ -24,6 +40,10 @@ class PlainHttpProtocol(GracefulClose, H11Protocol):
             self.flow.hold()
             return
         super().data_received(data)
+        if self.conn.their_state is h11.IDLE:
+            self._limit_head()
+        else:
+            self._unlimit_head()
         if self.conn.their_state is h11.DONE and self.conn.trailing_data[0]:
             self.flow.hold()
 
@@ -31,6 +51,24 @@ class PlainHttpProtocol(GracefulClose, H11Protocol):
         """Start the request that has been read ahead, or wait for the next one."""
         self.scope = self.cycle.scope = NO_SCOPE
         self.outside_request.run(self._read_on)
+
+    def _limit_head(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.timeout_keep_alive, self._end_head)
+
+    def _unlimit_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _end_head(self) -> None:
+        if self.transport.is_closing():
+            return
+        if self.conn.trailing_data[0]:
+            message = f"Request headers were not complete within {self.timeout_keep_alive:g} s (HAYHOOKS_READ_TIMEOUT)"
+            self.respond_and_close(408, message)
+        else:
+            self.transport.close()  # nobody waits for a response
 
     def _read_on(self) -> None:
         self.flow.release()

@@ -2,10 +2,13 @@
 
 import asyncio
 import contextvars
+import fcntl
 import json
 import select
 import socket
 import struct
+import sys
+import termios
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -92,12 +95,20 @@ class StalledClients:
             asyncio.get_running_loop().call_later(self._period_s, self._sweep)
 
     def _sweep(self) -> None:
+        try:
+            self._end_stalled()
+        finally:
+            self._is_sweeping = False
+            if self._connections:
+                self.watch(self._connections)
+
+    def _end_stalled(self) -> None:
         now = time.monotonic()
         unsent: dict[Any, tuple[int, float]] = {}
         closing: set[Any] = set()
         for connection in tuple(self._connections):
             transport = connection.transport
-            if size := transport.get_write_buffer_size():
+            if size := _unsent_bytes(transport):
                 progress = _progress(transport, size)
                 before, since = self._unsent.get(connection, (progress, now))
                 if progress != before:
@@ -115,9 +126,16 @@ class StalledClients:
             elif not transport.is_reading() and _has_left(transport):
                 transport.abort()
         self._unsent, self._closing = unsent, closing
-        self._is_sweeping = False
-        if self._connections:
-            self.watch(self._connections)
+
+
+def _unsent_bytes(transport: asyncio.Transport) -> int:
+    unsent = transport.get_write_buffer_size()
+    if not unsent and transport.get_extra_info("sslcontext") is not None:
+        # With TLS the transport below holds what is unsent, and does not tell; the system's buffer is not empty then.
+        with suppress(OSError):
+            queued = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+            unsent = int.from_bytes(queued, sys.byteorder)
+    return unsent
 
 
 def _progress(transport: asyncio.Transport, unsent: int) -> int:

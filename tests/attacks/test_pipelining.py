@@ -2,6 +2,8 @@
 
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from starlette.requests import Request
@@ -138,3 +140,22 @@ def test_a_handshake_with_a_body_is_a_plain_request(server: LiveServer, method: 
         connection.sendall(request + get("/healthz"))
         responses = Responses(connection)
         assert [responses.next()[0] for _ in range(2)] == [405 if method == "GET" else 200, 200]
+
+
+@PROTOCOLS
+def test_what_was_pipelined_before_the_server_stops_is_answered(protocol: str, tmp_path: Path):
+    """The fast protocol answers all, the plain one the request that runs; the last answer says that it is."""
+    with wired(tmp_path, protocol) as wire, wire.connected() as connection:
+        connection.sendall(post("/waits/run", b'{"number": 1}'))
+        eventually(lambda: wire.told("begun", 1))
+        connection.sendall(get("/healthz") * 50)
+        wire.process.process.terminate()
+        eventually(lambda: "Shutting down" in wire.logged())
+        wire.gate.touch()
+        received = b""
+        with suppress(ConnectionResetError):
+            while data := connection.recv(65536):
+                received += data
+        answers = received.split(b"HTTP/1.1 200 OK")[1:]
+        assert len(answers) == (51 if protocol == "fast" else 1)
+        assert [b"connection: close" in answer.lower() for answer in answers] == [False] * (len(answers) - 1) + [True]

@@ -3,15 +3,17 @@
 import socket
 import ssl
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
 
-from tests.attacks.wire import Responses, get
+from tests.attacks.test_slow_readers import is_reset
+from tests.attacks.wire import Responses, get, post
 from tests.cli.processes import started
-from tests.live_server import ECHO, replace
+from tests.live_server import ECHO, eventually, replace
 from tests.network import connected
 
 
@@ -41,6 +43,35 @@ def test_a_handshake_that_is_not_completed_is_ended(tmp_path: Path, tls: dict[st
         begun = time.monotonic()
         assert connection.recv(1 << 16) in (b"",) or sent == b"GET"  # that is answered by an alert
         assert time.monotonic() - begun < 10
+
+
+LARGE = """
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        pass
+
+    def run_api(self) -> str:
+        return "x" * 20_000_000
+"""
+
+
+@pytest.mark.parametrize("protocol", ["fast", "plain"])
+@pytest.mark.parametrize("headers", [[], ["Connection: close"]])
+def test_a_client_that_does_not_read_is_ended(tmp_path: Path, tls: dict[str, Any], protocol: str, headers: list[str]):
+    context = ssl.create_default_context(cafile=tmp_path / "ca.pem")
+    replace(tmp_path / "pipelines/large/pipeline_wrapper.py", LARGE)
+    settings: dict[str, Any] = {"FAST_PROTOCOL": str(protocol == "fast"), "WRITE_TIMEOUT": "1", **tls}
+    with (
+        started(tmp_path, "run", cafile=tmp_path / "ca.pem", **settings) as server,
+        connected(server.port, receive_buffer=4096) as raw,
+        context.wrap_socket(raw, server_hostname="127.0.0.1") as connection,
+    ):
+        eventually(lambda: len(server.get("/status").json()["pipelines"]) == 2)
+        connection.sendall(post("/large/run", b"{}", *headers))
+        eventually(partial(is_reset, connection), "the connection to be ended")
 
 
 @pytest.mark.parametrize("protocol", ["fast", "plain"])

@@ -36,13 +36,16 @@ from tests.faults.test_slow_clients import (  # noqa: F401 - as above
     sends_until_cut,
     test_a_body_that_keeps_coming_may_take_longer_than_the_limit,
     test_a_body_that_pauses_for_too_long_is_a_408_that_names_the_limit,
+    test_a_connection_on_which_nothing_comes_is_closed,
     test_a_connection_that_is_used_outlives_the_limit,
     test_a_websocket_is_not_ended_by_the_limit,
     test_an_answer_may_take_longer_than_the_limit,
     test_an_upload_that_pauses_for_too_long_is_a_408,
     test_connection_survives_an_early_answer,
+    test_headers_byte_by_byte_are_ended,
     test_headers_for_ever_are_ended_by_their_size,
     test_many_bodies_that_pause_are_each_ended_in_their_time,
+    test_the_second_request_of_a_connection_is_bounded_as_the_first,
 )
 from tests.live_server import ECHO, LiveServer, SharedServer, eventually, replace, serving
 from tests.openai.test_both_apis import (  # noqa: F401 - as above
