@@ -198,20 +198,17 @@ HANDSHAKE = {
     "Sec-WebSocket-Version": "13",
 }
 NO_HANDSHAKES = {
-    "another method": ("POST", {}, b"{}"),
-    "a body": ("GET", {}, b"{}"),
-    "too many headers": ("GET", {f"X-{number}": "x" for number in range(200)}, b""),
-    "too long a header": ("GET", {"X-Long": "x" * 20_000}, b""),
+    "too many headers": {f"X-{number}": "x" for number in range(200)},
+    "too long a header": {"X-Long": "x" * 20_000},
 }
 
 
 @pytest.mark.parametrize("kind", NO_HANDSHAKES)
 def test_what_is_no_handshake_is_refused_and_its_connection_closed(server: LiveServer, kind: str):
-    method, headers, body = NO_HANDSHAKES[kind]
-    lines = [f"{name}: {value}" for name, value in {**HANDSHAKE, **headers, "Content-Length": len(body)}.items()]
+    lines = [f"{name}: {value}" for name, value in {**HANDSHAKE, **NO_HANDSHAKES[kind]}.items()]
 
     with server.connected(timeout_s=10) as connection:
-        connection.sendall("\r\n".join([f"{method} /x HTTP/1.1", *lines, "", ""]).encode() + body)
+        connection.sendall("\r\n".join(["GET /x HTTP/1.1", *lines, "", ""]).encode())
         answer = b"".join(iter(partial(connection.recv, 65_536), b""))
 
     assert answer.startswith(b"HTTP/1.1 400 ")
