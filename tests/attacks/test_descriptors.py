@@ -80,7 +80,7 @@ def _all_of(connection: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("closed", ["2>&-", "1>&-", "0<&- 1>&- 2>&-"])
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_it_serves_when_started_without_standard_descriptors(tmp_path: Path, closed: str, workers: str):
     replace(tmp_path / "pipelines/closes/pipeline_wrapper.py", f"WHEN = 'never'\n{CLOSES}")
     port = free_port()
