@@ -45,16 +45,14 @@ def threads_by_deployment() -> Iterator[None]:
     loop.set_default_executor(DeploymentExecutor(before))
     limiter = to_thread.current_default_thread_limiter()
     _set_limiter(DeploymentLimiter(limiter))
-    # uvloop looks host names up in four threads of its own, for all; asyncio's own loop uses the executor.
-    lookup = vars(loop).get("getaddrinfo")
     if _is_uvloop(loop):
+        # uvloop looks host names up in four threads of its own, for all; asyncio's own loop uses the executor.
         loop.getaddrinfo = partial(_getaddrinfo, loop)  # type: ignore[method-assign]  # of this loop alone
     try:
         yield
     finally:
-        vars(loop).pop("getaddrinfo", None)
-        if lookup is not None:
-            loop.getaddrinfo = lookup  # type: ignore[method-assign]
+        if _is_uvloop(loop):
+            vars(loop).pop("getaddrinfo", None)
         _set_limiter(limiter)
         if isinstance(before, ThreadPoolExecutor):  # ours stays otherwise: without deployments it is an ordinary one
             loop.set_default_executor(before)

@@ -6,6 +6,7 @@ would hold the port when the server has ended, and clients would wait for the en
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import stat
@@ -16,6 +17,7 @@ from typing import Any
 
 import uvicorn
 
+_TCP = (socket.AF_INET, socket.AF_INET6)
 _DEFAULT_HANDLERS: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 
 
@@ -47,32 +49,39 @@ def _leave_servers() -> None:
     served, _served[:] = list(_served), []
     if not served:
         return
-    null = os.open(os.devnull, os.O_RDWR)
-    for descriptor in _sockets_at(frozenset[int]().union(*(each.ports for each in served))):
-        # Not closed: the child's copy of the event loop may use the number, which could be another file by then.
-        os.dup2(null, descriptor, inheritable=False)
-    os.close(null)
     for number, default in _DEFAULT_HANDLERS.items():
         if isinstance(getattr(signal.getsignal(number), "__self__", None), uvicorn.Server):
             signal.signal(number, default)
             signal.set_wakeup_fd(-1)  # else signals of the child would wake the parent's event loop
     for each in served:
         each.leave()
+    for descriptor in _sockets_at(frozenset[int]().union(*(each.ports for each in served))):
+        os.close(descriptor)
+        with suppress(OSError):
+            # The child's copy of the event loop may use the number, which must not become another file.
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != descriptor:
+                os.dup2(null, descriptor, inheritable=False)
+                os.close(null)
 
 
 def _sockets_at(ports: frozenset[int]) -> Iterator[int]:
     """Yield the descriptors that are TCP sockets of *ports*: listening ones, and those of clients."""
-    for name in os.listdir("/dev/fd"):  # on Linux and macOS
-        descriptor = int(name)
+    try:
+        descriptors: Iterable[int] = [int(name) for name in os.listdir("/dev/fd")]  # on Linux and macOS
+    except OSError:  # no descriptor is left to look with
+        descriptors = range(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    for descriptor in descriptors:
         with suppress(OSError):
             if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
                 continue
             connection = socket.socket(fileno=descriptor)
             try:
-                if connection.family in (socket.AF_INET, socket.AF_INET6) and connection.getsockname()[1] in ports:
-                    yield descriptor
+                is_served = connection.family in _TCP and connection.getsockname()[1] in ports
             finally:
                 connection.detach()
+            if is_served:
+                yield descriptor
 
 
 os.register_at_fork(after_in_child=_leave_servers)  # for good; it does nothing where nothing is served

@@ -62,6 +62,28 @@ ASYNC = """
         return fork(how)
 """
 
+WITHOUT_DESCRIPTORS = """
+    async def run_api_async(self, how: str) -> int:
+        import resource
+
+        opened = []
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, limits[1]))
+        try:
+            while True:
+                opened.append(os.open(os.devnull, os.O_RDONLY))
+        except OSError:
+            child = os.fork()
+            if child == 0:
+                wait()
+                os._exit(0)
+            return child
+        finally:
+            for descriptor in opened:
+                os.close(descriptor)
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+"""
+
 
 @pytest.fixture(
     params=[
@@ -108,6 +130,21 @@ def test_a_child_keeps_no_connection_no_port_and_no_signal_handler(server: Proce
         assert idle.recv(65536) == b""
     with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", server.port), timeout=30):
         pass
+
+
+def test_a_child_of_a_process_without_descriptors_keeps_no_connection(tmp_path: Path):
+    gate = tmp_path / "gate"
+    wrapper = f"GATE = {str(gate)!r}\n{FORKER}{WITHOUT_DESCRIPTORS}"
+    replace(tmp_path / "pipelines/forker/pipeline_wrapper.py", wrapper)
+    with started(tmp_path, "run") as server:
+        try:
+            child = server.post("/forker/run", {"how": "os.fork"}).json()["result"]
+            assert Path(f"/proc/{child}").exists()
+            assert server.stop() == 0
+            with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", server.port)):
+                pass
+        finally:
+            gate.touch()
 
 
 def test_a_child_that_returns_as_its_parent_does_ends(server: Process):
