@@ -18,9 +18,14 @@ _ZSTD_WINDOW_LOG = 23  # 8 MiB of memory, all that RFC 9659 allows in HTTP
 
 def unpacked(scope: Scope, receive: Receive) -> Receive:
     """Return a ``receive`` of the unpacked body, and change the headers; *receive* itself if it is not packed."""
+    for name, _ in scope["headers"]:
+        if name == b"content-encoding":
+            return _unpacked(scope, receive)
+    return receive
+
+
+def _unpacked(scope: Scope, receive: Receive) -> Receive:
     values = [value.decode("latin-1").lower() for name, value in scope["headers"] if name == b"content-encoding"]
-    if not values:
-        return receive
     codings = [coding.strip() for coding in ",".join(values).split(",")]
     codings = [coding for coding in codings if coding not in ("", "identity")]
     # Whoever reads the headers after this reads the unpacked body.

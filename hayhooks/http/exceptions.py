@@ -28,9 +28,9 @@ from hayhooks.http.json import encode
 from hayhooks.observability.log import log, printable
 from hayhooks.observability.request_record import RequestRecord, record_error
 
-_FINAL_STATUSES = range(200, 600)
-_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110
-_NOT_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_FINAL_STATUSES = frozenset(range(200, 600))
+_is_name = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch  # a token of RFC 9110
+_find_control = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
 _MAX_DIGITS = 20
 _OFTEN = frozenset({b"content-length", b"content-type"})  # names that need no test
 _PHRASES: Mapping[int, str] = {status.value: status.phrase for status in HTTPStatus}
@@ -99,23 +99,23 @@ def checked_status(status: Any, headers: Iterable[tuple[bytes, bytes]]) -> int:
 
     The server would notice that too: when no other response can be sent.
     """
-    if not isinstance(status, int) or status not in _FINAL_STATUSES:
+    if status not in _FINAL_STATUSES:
         raise ValueError(f"The response has the status {status!r}: use 200 to 599")
     lengths = 0
     for name, value in headers:
         if name not in _OFTEN:
-            if not _NAME.fullmatch(name):
+            if not _is_name(name):
                 raise ValueError(f"The response has a header named {_cut(name)}, which is no name of a header")
             name = name.lower()
             if name == b"transfer-encoding" and value.lower() != b"chunked":
                 raise ValueError(f"The response's header {_cut(name)} is {_cut(value)}: only chunked can be sent")
-        if not value.isalnum() and _NOT_IN_VALUE.search(value):
+        if not value.isalnum() and _find_control(value):
             raise ValueError(f"The response's header {_cut(name)} has a control character: {_cut(value)}")
         if name == b"content-length":
             lengths += 1
             if lengths > 1 or not value.isdigit() or len(value) > _MAX_DIGITS:
                 raise ValueError(f"The response's header {_cut(name)} is not one number: {_cut(value)}")
-    return status
+    return int(status)
 
 
 def _cut(text: bytes) -> str:

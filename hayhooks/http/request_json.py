@@ -48,7 +48,7 @@ def encoding_problem(body: bytes) -> str:
 
 def _as_utf8(body: bytes) -> bytes:
     """Convert UTF-16 and UTF-32, remove a byte order mark; other bytes stay, and are not valid JSON."""
-    if body[:1] in (b"{", b"[", b"") and b"\0" not in body[:4]:
+    if body.startswith(b'{"'):  # the usual case
         return body
     encoding = json.detect_encoding(body)
     if encoding == "utf-8":

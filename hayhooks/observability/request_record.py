@@ -50,10 +50,14 @@ class RequestRecord:
     def __init__(self, method: str, path: str, client: str, id: str) -> None:
         self._started_at = time.perf_counter()
         self.id = id  # the client's `X-Request-Id`, or one of ours
+        self.method = method
+        self.path = path  # without the query, which may hold secrets
+        self.client = client  # its address, or what X-Forwarded-For says; "" behind a Unix socket
         # Thousands of records may wait to be logged, so what clients choose is short.
-        self.method = method[:_MAX_METHOD]
-        self.path = shortened(path, _MAX_PATH)  # without the query, which may hold secrets
-        self.client = client[:_MAX_CLIENT]  # its address, or what X-Forwarded-For says; "" behind a Unix socket
+        if len(path) > _MAX_PATH or len(client) > _MAX_CLIENT or len(method) > _MAX_METHOD:
+            self.method = shortened(method, _MAX_METHOD)
+            self.path = shortened(path, _MAX_PATH)
+            self.client = shortened(client, _MAX_CLIENT)
 
     def streamed(self, chunks: int) -> None:
         """Count *chunks* more items as sent."""
