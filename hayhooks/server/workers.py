@@ -43,6 +43,7 @@ _TRIAL_S = 5.0  # for which the first worker must live with suspects until the o
 _STABLE_S = 60.0  # a worker that lived for this long is replaced at once
 _FIRST_PAUSE_S = 0.5  # before the second worker in a row that dies earlier is replaced; doubled each time
 _LONGEST_PAUSE_S = 30.0
+_RETRY_S = 1.0  # after the system has started no process
 _START_FAILURE = 3  # exit status, as uvicorn's
 
 _STACK = "stack-"  # and the process id: the file in which a worker leaves the stack that ended it
@@ -229,12 +230,21 @@ class _Supervisor:
                 case signal.SIGHUP:
                     self._renew()
                 case signal.SIGTTIN:
-                    self._workers.append(self._start(len(self._workers)))
+                    if (new := self._try_start(len(self._workers))) is not None:
+                        self._workers.append(new)
                 case signal.SIGTTOU if len(self._workers) > 1:
                     self._stop([self._workers.pop()])
 
     def _start(self, index: int, early_deaths: int = 0) -> _Worker:
         return _Worker(self._listener, self._verdicts(index), early_deaths)
+
+    def _try_start(self, index: int, early_deaths: int = 0) -> _Worker | None:
+        """Start a worker; None if the system starts no more processes, which must not end the supervisor."""
+        try:
+            return self._start(index, early_deaths)
+        except OSError as error:
+            log.error("The system starts no worker (ulimit -u, pids.max, memory): {}", error)
+            return None
 
     def _verdicts(self, index: int) -> Verdicts:
         """Return the verdicts for the worker at *index*: the first one tries suspects, and the others hold them."""
@@ -253,7 +263,9 @@ class _Supervisor:
         for index, worker in enumerate(self._workers):
             if worker.replace_at is not None:
                 if time.monotonic() >= worker.replace_at:
-                    self._workers[index] = self._start(index, worker.early_deaths)
+                    new = self._try_start(index, worker.early_deaths)
+                    worker.replace_at += _RETRY_S
+                    self._workers[index] = new or worker
                 continue
             is_alive = worker.process.is_alive()
             worker.ask(self._verdicts(index))
@@ -310,7 +322,9 @@ class _Supervisor:
         """Replace each worker by a new one, which serves before the old one stops, and forget past deaths."""
         self._deaths = Deaths()
         for index, old in enumerate(self._workers):
-            new = self._start(index)
+            new = self._try_start(index)
+            if new is None:
+                return
             end = time.monotonic() + _START_S
             while not new.has_started and time.monotonic() < end and new.process.is_alive() and not self._stopping:
                 time.sleep(_LOOK_S / 5)

@@ -1,6 +1,7 @@
 """The system starts no more threads: what needs a new one is refused, nothing is lost, and it passes."""
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -221,44 +222,59 @@ AS_OTHER = ["setpriv", "--reuid=54321", "--clear-groups", "--inh-caps=+dac_overr
 USER = AS_OTHER if os.getuid() == 0 and shutil.which("setpriv") else ["env"]
 
 
-@pytest.fixture
-def limited(tmp_path: Path) -> Iterator[Process]:
+@contextmanager
+def limited(tmp_path: Path, *options: str) -> Iterator[Process]:
     """A server that can be denied new threads by the system, so of a user that is not root."""
-    command = [HAYHOOKS, "run"]
-    if os.getuid() == 0:
-        # The limit does not hold for root; this user may read all that root may.
-        user = [
-            "setpriv",
-            "--reuid=54321",
-            "--clear-groups",
-            "--inh-caps=+dac_override",
-            "--ambient-caps=+dac_override",
-        ]
-        if shutil.which("setpriv") is None or subprocess.run([*user, "true"], check=False).returncode:
-            pytest.skip("no other user here")
-        command = [*user, *command]
+    if shutil.which("prlimit") is None or subprocess.run([*USER, "true"], check=False).returncode:
+        pytest.skip("no prlimit, or no other user, here")
+    command = [*USER, HAYHOOKS, "run", *options]
     replace(tmp_path / "pipelines/echo/pipeline_wrapper.py", "ANSWER = 'here '\n" + ECHO)
     replace(tmp_path / "pipelines/resolver/pipeline_wrapper.py", RESOLVER)
     with started(tmp_path, *command[1:], executable=command[0], POLL_INTERVAL_MS="200") as server:
         yield server
 
 
-@pytest.mark.slow
-def test_prlimit_takes_nothing_down(limited: Process, tmp_path: Path):
-    subprocess.run([*USER, "prlimit", "--pid", str(limited.process.pid), "--nproc=1"], check=True)
-    assert limited.post("/resolver/run", {}).json() == {"result": "refused"}
-    for number in range(3):
-        name = f"new{number}"
-        replace(tmp_path / f"pipelines/{name}/pipeline_wrapper.py", "NUMBER = 1\nTORN_DOWN = '/dev/null'\n" + ASYNC)
-        eventually(lambda name=name: limited.post(f"/{name}/run", {}).json() == {"result": 1})  # type: ignore[misc]
-    shutil.rmtree(tmp_path / "pipelines/new0")
-    eventually(lambda: limited.post("/new0/run", {}).status_code == 404)
-    assert limited.post("/echo/run", {"text": "x"}).status_code in (200, 503)
-    assert limited.get("/status").json()["watching"]["by"] == "events"
+def limit(server: Process, threads: str) -> None:
+    """Set the limit of *server*, and of what it starts."""
+    subprocess.run([*USER, "prlimit", "--pid", str(server.process.pid), f"--nproc={threads}:"], check=True)
 
-    began = time.monotonic()
-    assert limited.stop(signal.SIGTERM) == 0
-    assert time.monotonic() - began < 15  # of 30 s that requests in progress would get
+
+@pytest.mark.slow
+def test_prlimit_takes_nothing_down(tmp_path: Path):
+    with limited(tmp_path) as server:
+        limit(server, "1")
+        assert server.post("/resolver/run", {}).json() == {"result": "refused"}
+        for number in range(3):
+            name = f"new{number}"
+            replace(tmp_path / f"pipelines/{name}/pipeline_wrapper.py", "NUMBER = 1\nTORN_DOWN = '/dev/null'\n" + ASYNC)
+            eventually(lambda name=name: server.post(f"/{name}/run", {}).json() == {"result": 1})  # type: ignore[misc]
+        shutil.rmtree(tmp_path / "pipelines/new0")
+        eventually(lambda: server.post("/new0/run", {}).status_code == 404)
+        assert server.post("/echo/run", {"text": "x"}).status_code in (200, 503)
+        assert server.get("/status").json()["watching"]["by"] == "events"
+
+        began = time.monotonic()
+        assert server.stop(signal.SIGTERM) == 0
+        assert time.monotonic() - began < 15  # of 30 s that requests in progress would get
+
+
+@pytest.mark.slow
+def test_a_supervisor_that_can_start_no_worker_tries_again(tmp_path: Path):
+    hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    with limited(tmp_path, "--workers", "2") as server:
+        limit(server, "1")
+        first, second = sorted(worker["pid"] for worker in server.get("/status").json()["workers"])
+        subprocess.run([*USER, "kill", "-9", str(first)], check=True)
+        server.prints("The system starts no worker")
+        assert server.get("/readyz").status_code == 200  # by the other one
+
+        limit(server, "unlimited" if hard == resource.RLIM_INFINITY else str(hard))
+        eventually(
+            lambda: {second} < {worker["pid"] for worker in server.get("/status").json()["workers"]} - {first},
+            "another worker",
+            60,
+        )
+        assert server.stop() == 0
 
 
 @pytest.mark.slow
