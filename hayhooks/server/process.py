@@ -1,6 +1,5 @@
 """Process-wide changes for a process that only serves hayhooks."""
 
-import asyncio
 import ctypes
 import gc
 import os
@@ -58,6 +57,8 @@ def own_process(app: "Hayhooks") -> "Hayhooks":
       time is over and the shutdown has not ended, because a wrapper's code holds the event loop.
     """
     # The command line imports this module, and shall start quickly.
+    import asyncio  # noqa: PLC0415
+
     from hayhooks.observability.log import queue_prints  # noqa: PLC0415
 
     lifespan = app.router.lifespan_context
