@@ -33,7 +33,8 @@ from hayhooks.cli import main
 try:
     main()
 except SystemExit:
-    heavy = {{"haystack", "starlette", "uvicorn", "httpx", "watchfiles", "asyncio"}} & set(sys.modules)
+    heavy = {{"haystack", "starlette", "uvicorn", "httpx", "watchfiles"}} & set(sys.modules)
+    heavy |= {{"asyncio"}} & set(sys.modules) if "--help" in sys.argv else set()
     sys.exit(f"imported {{heavy}}" if heavy else 0)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
