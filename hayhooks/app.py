@@ -259,6 +259,7 @@ async def _deployer(app: Hayhooks, threads: DaemonThreadPool) -> AsyncIterator[N
             check_s=settings.check_timeout,
             events=settings.watch_events,
             freeze=app.owns_process,
+            trim=app.owns_process,
         ),
         publish=publisher.publish,
         build_routes=partial(build_deployment_routes, plug_ins=app.plug_ins),

@@ -21,3 +21,4 @@ class KernelOptions:
     check_s: float = 30.0  # a wrapper's `check` may take this long
     events: bool = True  # use the file system's change events, not polling alone
     freeze: bool = False  # exclude imported modules from garbage collections; only in a process of our own
+    trim: bool = False  # return memory to the system after garbage collections; only in a process of our own

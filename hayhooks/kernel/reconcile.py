@@ -106,7 +106,7 @@ class Reconciler:
         self._phases = phases = Phases()
         self._quarantine = quarantine or Quarantine()
         unload_ = partial(self._unload, on_loop=on_loop, phases=phases)
-        self.retirement = Retirement(unload_, loop=loop, drain_s=options.drain_s, phases=phases)
+        self.retirement = Retirement(unload_, loop=loop, drain_s=options.drain_s, phases=phases, trim=options.trim)
         self._root = root
         self._publish = publish
         self._observe = observe

@@ -1,7 +1,9 @@
 """Retire: tear down replaced deployments after their last request; free memory."""
 
 import asyncio
+import ctypes
 import gc
+import sys
 import threading
 import time
 import typing
@@ -79,11 +81,15 @@ class Retirement:
         loop: asyncio.AbstractEventLoop,
         drain_s: float,
         phases: Phases,
+        trim: bool,
     ) -> None:
         self._unload = unload
         self._loop = loop
         self._drain_s = drain_s
         self._phases = phases
+        # glibc keeps freed blocks in its heap, which stays large as long as anything above them lives: 100 reloads of
+        # 5 MB left 75 MB. This looks through the heap, in milliseconds. Other C libraries have no such function.
+        self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if trim and sys.platform == "linux" else None
         self._threads = DaemonThreadPool("retire", limit=2, stuck_after_s=1.0)
         self._collector = DaemonThreadPool("collect", limit=1, stuck_after_s=10.0)
         self._changed = threading.Condition()  # guards all below
@@ -205,6 +211,8 @@ class Retirement:
             clear_cache()
         began = time.monotonic()
         gc.collect()
+        if self._trim is not None:
+            self._trim(0)
         self._collect_not_before = time.monotonic() + (time.monotonic() - began) / _MAX_COLLECT_SHARE
         self._look_again_after_s = min(2 * self._look_again_after_s, _LOOK_AGAIN_AFTER_AT_MOST_S)
         for torn in torn_down:

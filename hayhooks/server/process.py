@@ -1,6 +1,5 @@
 """Process-wide changes for a process that only serves hayhooks."""
 
-import ctypes
 import gc
 import os
 import queue
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
 # How long a thread may hold the interpreter while others wait for it. With Python's default of 5 ms the event loop
 # waits too long beside pipelines that compute. Shorter intervals cost threads more CPU time (docs/performance.md).
 _SWITCH_INTERVAL_S = 0.002
-
-_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
-_MMAP_THRESHOLD_BYTES = 128 * 1024  # glibc's own, before it is raised
 
 _KEEP_INTERVAL_S = 1.0  # how long a standard descriptor that a request has closed may stay closed
 
@@ -50,7 +46,7 @@ def own_process(app: "Hayhooks") -> "Hayhooks":
     """Let *app* change the whole process while it is served, and end it afterwards.
 
     - ``gc.freeze`` before the first load: a full collection would stop all requests for long.
-    - a fixed threshold of glibc's ``malloc``: what a reload frees goes back to the system.
+    - ``malloc_trim`` after reloads: glibc would keep most of what they free.
     - a shorter switch interval: threads that compute would delay the event loop.
     - prints go through the log writers, and closed standard descriptors are opened again.
     - ``os._exit`` after the shutdown: Python would wait for threads that wrappers left running. Also when the graceful
@@ -63,7 +59,6 @@ def own_process(app: "Hayhooks") -> "Hayhooks":
 
     lifespan = app.router.lifespan_context
     app.owns_process = True
-    _return_freed_memory()
     queue_prints()
 
     async def keep_descriptors() -> None:
@@ -115,13 +110,3 @@ class _Exit:
         for descriptor in (STDOUT, STDERR):
             writer_of(descriptor).drain(_LAST_LINES_S)
         os._exit(0)
-
-
-def _return_freed_memory() -> None:
-    """Have glibc return large blocks to the system when they are freed."""
-    # glibc raises its threshold when a large block is freed, up to 32 MB. Later blocks lie in the heap, which stays
-    # large as long as anything above them lives: 100 reloads of a wrapper that holds 5 MB left 60 to 90 MB.
-    if sys.platform == "linux" and "MALLOC_MMAP_THRESHOLD_" not in os.environ:
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:  # other C libraries have none
-            mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
