@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from hayhooks.server.protocol import MAX_HEAD_BYTES, NO_SCOPE, GracefulClose
+from hayhooks.server.protocol import MAX_HEAD_BYTES, NO_SCOPE, TLS_PIECE_BYTES, GracefulClose, pieces_of
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -368,11 +368,15 @@ class _Cycle(RequestResponseCycle):
         if not self.response_started:
             self._start(message["status"], message.get("headers", ()))
             return
-        more = message.get("more_body", False)
-        self._write_body(message.get("body", b""), more=more)
+        body, more = message.get("body", b""), message.get("more_body", False)
         if more:
+            self._write_body(body, more=True)
             return
         self._all_sent = True
+        if len(body) > TLS_PIECE_BYTES and self.scope["scheme"] == "https":
+            await self._write_pieces(body)
+        else:
+            self._write_body(body, more=False)
         if self.flow.write_paused:  # a request lasts to its last byte
             await self.flow.drain()
         self.response_complete = True
@@ -381,6 +385,16 @@ class _Cycle(RequestResponseCycle):
         if not self.keep_alive:
             self.transport.close()
         self.on_response()
+
+    async def _write_pieces(self, body: bytes) -> None:
+        *pieces, last = pieces_of(body)
+        for piece in pieces:
+            self._write_body(piece, more=True)
+            if self.flow.write_paused:
+                await self.flow.drain()
+            if self.disconnected:
+                return
+        self._write_body(last, more=False)
 
     def flush(self) -> None:
         head, self._head = self._head, b""

@@ -7,7 +7,7 @@ import h11
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from hayhooks.server.protocol import NO_SCOPE, Flow, GracefulClose
+from hayhooks.server.protocol import NO_SCOPE, TLS_PIECE_BYTES, Flow, GracefulClose, pieces_of
 
 
 class PlainHttpProtocol(GracefulClose, H11Protocol):
@@ -100,8 +100,16 @@ class _DrainAtEnd:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_and_drain(message: Message) -> None:
-            await send(message)
-            if self._flow.write_paused and message["type"] == "http.response.body" and not message.get("more_body"):
+            if message["type"] != "http.response.body" or message.get("more_body"):
+                await send(message)
+                return
+            body = message.get("body", b"")
+            if len(body) > TLS_PIECE_BYTES and scope["scheme"] == "https":
+                *pieces, body = pieces_of(body)
+                for piece in pieces:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": body, "more_body": False})
+            if self._flow.write_paused:
                 await self._flow.drain()
 
         await self._app(scope, receive, send_and_drain)

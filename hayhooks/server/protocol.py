@@ -10,7 +10,7 @@ import struct
 import sys
 import termios
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
@@ -25,6 +25,9 @@ MAX_HEAD_BYTES = 64 * 1024  # request line and headers
 
 # Of a connection without a request. The scope of the last one would keep its generation alive while the client is idle.
 NO_SCOPE: Any = {}
+
+# The transport of TLS takes a body of any size at once. Only between two writes it tells that the client takes nothing.
+TLS_PIECE_BYTES = 256 * 1024
 
 _SWEEP_S = 1.0  # between two looks at all connections
 _ACKED_BYTES = struct.Struct("120xQ")  # tcpi_bytes_acked of Linux's struct tcp_info
@@ -62,6 +65,12 @@ class Flow(FlowControl):
         except asyncio.CancelledError:  # by a timeout: what is unsent would wait for the client without limit
             reset(self._transport)
             raise
+
+
+def pieces_of(body: bytes) -> Iterator[bytes]:
+    """Cut *body* into the pieces in which it is written with TLS."""
+    view = memoryview(body)
+    return (bytes(view[start : start + TLS_PIECE_BYTES]) for start in range(0, len(view), TLS_PIECE_BYTES))
 
 
 def reset(transport: asyncio.Transport) -> None:

@@ -60,10 +60,13 @@ class PipelineWrapper(BasePipelineWrapper):
 
 @pytest.mark.parametrize("protocol", ["fast", "plain"])
 @pytest.mark.parametrize("headers", [[], ["Connection: close"]])
-def test_a_client_that_does_not_read_is_ended(tmp_path: Path, tls: dict[str, Any], protocol: str, headers: list[str]):
+@pytest.mark.parametrize("limit", ["WRITE_TIMEOUT", "REQUEST_TIMEOUT"])
+def test_a_client_that_does_not_read_is_ended(
+    tmp_path: Path, tls: dict[str, Any], protocol: str, headers: list[str], limit: str
+):
     context = ssl.create_default_context(cafile=tmp_path / "ca.pem")
     replace(tmp_path / "pipelines/large/pipeline_wrapper.py", LARGE)
-    settings: dict[str, Any] = {"FAST_PROTOCOL": str(protocol == "fast"), "WRITE_TIMEOUT": "1", **tls}
+    settings: dict[str, Any] = {"FAST_PROTOCOL": str(protocol == "fast"), limit: "1", **tls}
     with (
         started(tmp_path, "run", cafile=tmp_path / "ca.pem", **settings) as server,
         connected(server.port, receive_buffer=4096) as raw,
