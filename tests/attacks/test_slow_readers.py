@@ -93,7 +93,7 @@ UNREAD = {
     "events": post("/streams/run", b'{"kind": "sse"}'),
     "an async stream": post("/streams/run", b'{"kind": "async"}'),
     "a chat": post("/v1/chat/completions", CHAT),
-    "many small answers": get("/status") * 10_000,
+    "many answers": get("/openapi.json") * 1000,
     "a websocket": handshake("/socket"),
 }
 
