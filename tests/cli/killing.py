@@ -1,8 +1,8 @@
 """Run a command again and again, and kill it with SIGKILL one step later each time; say what it leaves behind.
 
 ``python -m tests.cli.killing SPEC``: *SPEC* is JSON, see ``Spec``; a line of JSON comes out for each kill. A step is a
-call that Python audits, of files, folders and locks, and each line of the module whose calls it does not see: between
-two of these the directory stays as it is.
+call that Python audits and that may change files, folders or locks, and each line of the functions whose calls it does
+not see: between two of these the directory stays as it is.
 
 It is a process of its own, for it forks: that is only safe in one without threads.
 """
@@ -33,7 +33,10 @@ from hayhooks.cli import main as command_line
 from hayhooks.cli.deploy import usable_name
 
 UNSEEN = "hayhooks/cli/atomic.py"
-CALLS = ("open", "os.", "shutil.", "fcntl.", "tempfile.")
+SYNCS = ("sync", "sync_tree")  # functions of that module which change nothing that a process can see
+CALLS = ("open", "os.", "fcntl.")
+READS = ("os.scandir", "os.listdir", "os.walk", "os.listxattr", "os.getxattr", "os.chdir", "os.putenv", "os.unsetenv")
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
 @dataclass
@@ -145,11 +148,12 @@ class Killer:
     def hear(self, event: str, arguments: Any) -> None:
         if event == "fcntl.flock":  # before anything is moved; tracing from the beginning would take twice the time
             sys.settrace(self.trace)
-        if event.startswith(CALLS) and not (event == "open" and arguments[1] in ("r", "rb")):
+        if event.startswith(CALLS) and event not in READS and not (event == "open" and not arguments[2] & WRITING):
             self.step(sys._getframe(1))
 
     def trace(self, frame: FrameType, event: str, argument: Any) -> Any:
-        return self.line if frame.f_code.co_filename.endswith(UNSEEN) else None
+        code = frame.f_code
+        return self.line if code.co_filename.endswith(UNSEEN) and code.co_name not in SYNCS else None
 
     def line(self, frame: FrameType, event: str, argument: Any) -> Any:
         self.step(frame)
