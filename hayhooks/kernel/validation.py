@@ -32,7 +32,7 @@ _ITEMS: Mapping[str, tuple[str, ...]] = {
     "deque": ("items_schema",),
     "tuple": ("items_schema",),
     "generator": ("items_schema",),
-    "dict": ("keys_schema", "values_schema"),
+    **dict.fromkeys(("dict", "frozendict", "ordered-dict", "counter"), ("keys_schema", "values_schema")),
 }
 # Parts of a schema that are values, even if they look like schemas.
 _VALUES = frozenset({"metadata", "default", "serialization", "expected", "cls", "config", "function"})

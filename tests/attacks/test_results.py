@@ -79,7 +79,7 @@ def server(shared_server: LiveServer) -> LiveServer:
     return shared_server
 
 
-@pytest.mark.parametrize("annotation", ["", "-> dict", "-> list[dict]"])
+@pytest.mark.parametrize("annotation", ["", "-> dict | list"])
 def test_a_result_that_is_no_json_is_a_500_that_names_the_place(server: LiveServer, annotation: str):
     server.serve("it", RESULTS.replace("ANNOTATION", annotation))
     for kind, place in PLACES.items():
