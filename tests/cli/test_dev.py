@@ -4,7 +4,8 @@ import re
 import httpx
 import pytest
 
-from tests.cli.processes import hayhooks, started
+from tests.cli.commands import hayhooks
+from tests.cli.processes import started
 from tests.live_server import ECHO, eventually, replace
 from tests.pipelines import ASK
 
@@ -192,7 +193,7 @@ def test_dev_says_of_a_file_without_components_that_it_is_no_pipeline(tmp_path):
 
 def test_dev_refuses_a_file_that_is_none(tmp_path):
     replace(tmp_path / "notes.txt", "")
-    done = hayhooks("dev", "notes.txt", cwd=tmp_path)
+    done = hayhooks("dev", "notes.txt", cwd=tmp_path, PORT="0")
 
     assert done.returncode == 2
     assert "notes.txt is neither a directory nor a YAML pipeline (*.yml, *.yaml)" in " ".join(done.stderr.split())

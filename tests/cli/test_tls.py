@@ -81,7 +81,7 @@ def test_it_serves_tls_with_a_key_that_has_a_password_and_both_in_one_file(
         assert "sesame" not in it.output()
 
     for password in ("", "wrong"):
-        refused = in_a_process("run", cwd=tmp_path, SSL_CERTFILE=str(certfile), SSL_KEYFILE_PASSWORD=password)
+        refused = in_a_process("run", cwd=tmp_path, PORT="0", SSL_CERTFILE=str(certfile), SSL_KEYFILE_PASSWORD=password)
         assert refused.returncode == 1
         assert "HAYHOOKS_SSL_KEYFILE_PASSWORD is wrong or missing" in refused.stderr
 
@@ -127,7 +127,7 @@ def _stopped_with_one_line(result: subprocess.CompletedProcess[str], reason: str
 @pytest.mark.parametrize("command", [["run"], ["run", "--workers", "2"], ["dev"]])
 def test_keys_that_cannot_be_read_stop_the_start_with_one_line(tmp_path: Path, command: list[str]):
     call = hayhooks if command == ["dev"] else in_a_process
-    result = call(*command, cwd=tmp_path, API_KEYS_FILE="nowhere")
+    result = call(*command, cwd=tmp_path, API_KEYS_FILE="nowhere", PORT="0")
 
     assert (result.returncode, result.stderr) == (
         1,
