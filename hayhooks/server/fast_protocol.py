@@ -269,8 +269,9 @@ class FastHttpProtocol(GracefulClose, HttpToolsProtocol):
             if websocket:
                 self._hold(head + rest)
                 return
+            previous = self.cycle
             self._parse(head)
-            if self.parser is not None and not self.transport.is_closing():
+            if self.cycle is not previous:  # else it is refused
                 self.cycle.scope["headers"] = headers
                 self._parse(rest)
 

@@ -70,6 +70,18 @@ def test_upgrades_behind_other_requests_and_on_old_versions_are_ignored(wire: Wi
     assert exchange(wire.port, old)[0][0] == 200
 
 
+@pytest.mark.parametrize("protocol", ["fast"], scope="module")
+def test_an_upgrade_that_is_refused_changes_nothing_of_the_request_before_it(wire: Wire):
+    """The target without a path is refused when the response before it is complete."""
+    refused = post("http://x", SMUGGLED, *upgrading("h2c"))
+    with wire.connected() as connection:
+        connection.sendall(post("/echo/run", b'{"text": "hi"}') + refused)
+        responses = Responses(connection)
+        assert responses.next() == (200, b'{"result":"echo hi"}')
+        assert responses.next()[0] == 400
+        assert responses.ended()
+
+
 @PROTOCOLS
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "GET", "HEAD"])
 def test_any_method_with_an_upgrade_and_a_body_keeps_its_connection_in_step(wire: Wire, method: str):
