@@ -246,7 +246,7 @@ def _print_chat(response: httpx.Response, call: CallOptions) -> None:
             chunk = _value(data)
             if not isinstance(chunk, dict) or "error" in chunk:
                 raise _BrokenOffError(_message(data))
-            for choice in chunk.get("choices", ()):
+            for choice in chunk.get("choices") or ():
                 _print(choice["delta"].get("content") or "")
                 for tool_call in choice["delta"].get("tool_calls") or ():
                     note((f"The pipeline asks for {json.dumps(tool_call['function'])}", "dim"))
@@ -255,11 +255,16 @@ def _print_chat(response: httpx.Response, call: CallOptions) -> None:
         _print("\n")
     else:
         response.read()
-        message = response.json()["choices"][0]["message"]
-        if isinstance(message.get("content"), str):
-            _print(f"{message['content']}\n")
+        answer = _value(response.text)
+        try:
+            answer = answer["choices"][0]["message"]
+            answer = answer["content"] or answer  # calls have no text
+        except (TypeError, LookupError):  # a response of the wrapper's own
+            pass
+        if isinstance(answer, str):
+            _print(f"{answer}\n")
         else:
-            say_json(message)
+            say_json(answer)
 
 
 def _content_type(response: httpx.Response) -> str:

@@ -248,6 +248,7 @@ class PipelineWrapper(BasePipelineWrapper):
 """
 
 CHATS = """
+from starlette.responses import JSONResponse
 from hayhooks import BasePipelineWrapper
 
 
@@ -258,6 +259,8 @@ class PipelineWrapper(BasePipelineWrapper):
     def run_chat_completion(self, model, messages, body):
         if messages[-1]["content"] == "break":
             return self.breaks()
+        if messages[-1]["content"] == "own":
+            return JSONResponse(["mine"])
         words = [message["content"] for message in messages] + [str(body.get("temperature"))]
         return (word + " " for word in words) if body["stream"] else " ".join(words)
 
@@ -286,6 +289,7 @@ def test_run_asks_what_can_only_chat(server, port, tmp_path, stream):
     conversation = 'messages=[{"role": "user", "content": "so"}]'
     assert run("-p", "message=5") == (0, "5 None\n", "")
     assert run("-p", conversation, "-p", "message=on", "-p", "temperature=0.5") == (0, "so on 0.5\n", "")
+    assert stream or run("-p", "message=own") == (0, '[\n  "mine"\n]\n', "")
     status, _, error = run("-p", "text=hi")
     assert (status, error.count("-p message=TEXT")) == (2, 1)
     status, out, error = run("-p", "message=break")
