@@ -76,6 +76,7 @@ class FastHttpProtocol(GracefulClose, HttpToolsProtocol):
         self._refusal: tuple[int, str] | None = None  # of a request that waits for the responses before it
         self._waiting_since: float | None = None  # for request headers; None while a request is in progress
         self._parsed_bytes = 0  # in a row that were no body: of headers, trailers, chunk sizes
+        self._body_bytes = 0  # of the request parsed last
         self._discarded_bytes = 0  # of a body that nobody reads
         self._timer: asyncio.TimerHandle | None = None
 
@@ -146,6 +147,7 @@ class FastHttpProtocol(GracefulClose, HttpToolsProtocol):
             on_response=self.on_response_complete,
         )
         cycle.pending_heads = self._pending_heads
+        self._body_bytes = 0
         self.scope = NO_SCOPE
         self.headers = _TRAILERS
         if previous is None or previous.response_complete:
@@ -157,6 +159,7 @@ class FastHttpProtocol(GracefulClose, HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Give *body* to the request, or discard it after the response."""
         self._parsed_bytes = 0
+        self._body_bytes += len(body)
         cycle = self.cycle
         if cycle.response_complete:
             self._discarded_bytes += len(body)
@@ -211,8 +214,18 @@ class FastHttpProtocol(GracefulClose, HttpToolsProtocol):
             if self._ahead or self._is_response_due():
                 self._hold(view)
                 return
-            self._parse(view[:_MAX_SLICE_BYTES])
-            view = view[_MAX_SLICE_BYTES:]
+            size = max(self._announced_bytes(), _MAX_SLICE_BYTES)
+            self._parse(view[:size])
+            view = view[size:]
+
+    def _announced_bytes(self) -> int:
+        """Return how many bytes the body of the current request still has; 0 if that is not known."""
+        cycle = self.cycle
+        if cycle is not None and cycle.more_body:
+            for name, value in cycle.scope.get("headers", ()):
+                if name == b"content-length":
+                    return int(value) - self._body_bytes
+        return 0
 
     def _parse(self, data: bytes | memoryview) -> None:
         self._parsed_bytes += len(data)
