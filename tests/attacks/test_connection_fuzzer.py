@@ -354,7 +354,7 @@ def test_what_the_application_sees_and_the_client_gets_is_what_was_sent(machine:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=100 if os.environ.get("CI") else 25,
+            max_examples=400 if os.environ.get("CI") else 25,
             stateful_step_count=15,
             deadline=None,
             suppress_health_check=list(HealthCheck),
