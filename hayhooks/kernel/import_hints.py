@@ -113,7 +113,7 @@ def _distribution_hint(module: str, statement: str, revision: Revision) -> str:
         if close := closest(top, siblings):
             return f"did you mean `{close}`, which is beside the wrapper?"
         install = f"pip install -r {requirements}" if requirements else f"install the package that provides `{top}`"
-        return f"{install}; if `{top}` is your own, add its directory to {_PATH_SETTING}"
+        return f"{install}; if `{top}` is your own, put it beside the wrapper, or add its directory to {_PATH_SETTING}"
     return f"pip install -r {requirements}" if requirements else f"pip install {known}"
 
 

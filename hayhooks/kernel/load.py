@@ -128,8 +128,8 @@ def _load(
         }
         misspelled = _misspelled(wrapper, implemented)
         if not implemented:
-            listed = ", ".join(OPERATIONS[:4])
-            meant = "".join(f"; did you mean {right}() by {name}()?" for name, right in misspelled.items())
+            listed = ", ".join(OPERATIONS[:6])
+            meant = "".join(f"; did you mean {right}() instead of {name}()?" for name, right in misspelled.items())
             raise LoadError(
                 f"{type(wrapper).__name__} implements none of {listed}: it could not answer any request{meant}"
             )

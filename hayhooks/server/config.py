@@ -11,7 +11,8 @@ from hayhooks.observability.log import log
 from hayhooks.server.protocol import MAX_HEAD_BYTES, StalledClients
 from hayhooks.settings import Settings
 
-# uvicorn versions whose httptools protocol `fast_protocol.py` extends: tests/server/test_protocol.py passes with them.
+# uvicorn versions whose httptools protocol `fast_protocol.py` and `fast_cycle.py` extend: those that
+# tests/server/test_protocol.py passes with.
 FAST_UVICORN_VERSIONS = ("0.53", "0.54")
 
 
@@ -62,7 +63,8 @@ def server_options(settings: Settings) -> dict[str, Any]:
 def _http_protocol(settings: Settings) -> Callable[..., asyncio.Protocol]:
     version, stalled_clients = uvicorn.__version__, StalledClients(settings.write_timeout)
     if settings.fast_protocol and version.rpartition(".")[0] in FAST_UVICORN_VERSIONS:
-        from hayhooks.server.fast_protocol import FastHttpProtocol, PendingHeads  # noqa: PLC0415 - only these versions
+        from hayhooks.server.fast_cycle import PendingHeads  # noqa: PLC0415 - only these versions
+        from hayhooks.server.fast_protocol import FastHttpProtocol  # noqa: PLC0415 - as above
 
         return partial(
             FastHttpProtocol,

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from starlette.types import Receive, Scope, Send
 
-from hayhooks.server.fast_protocol import FastHttpProtocol, PendingHeads
+from hayhooks.server.fast_cycle import PendingHeads
+from hayhooks.server.fast_protocol import FastHttpProtocol
 from hayhooks.server.plain_protocol import PlainHttpProtocol
 from hayhooks.server.protocol import StalledClients
 from tests.live_server import eventually

@@ -34,7 +34,8 @@ BROKEN = "import nothing_of_this_name\n"
 
 HINT = (
     "install the package that provides `nothing_of_this_name`; "
-    "if `nothing_of_this_name` is your own, add its directory to HAYHOOKS_ADDITIONAL_PYTHON_PATH"
+    "if `nothing_of_this_name` is your own, put it beside the wrapper, "
+    "or add its directory to HAYHOOKS_ADDITIONAL_PYTHON_PATH"
 )
 
 

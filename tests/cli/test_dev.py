@@ -11,7 +11,8 @@ from tests.pipelines import ASK
 
 HINT = (
     "install the package that provides `nothing_of_this_name`; "
-    "if `nothing_of_this_name` is your own, add its directory to HAYHOOKS_ADDITIONAL_PYTHON_PATH"
+    "if `nothing_of_this_name` is your own, put it beside the wrapper, "
+    "or add its directory to HAYHOOKS_ADDITIONAL_PYTHON_PATH"
 )
 
 

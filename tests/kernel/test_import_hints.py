@@ -14,7 +14,7 @@ from hayhooks.kernel.state import Revision
 from tests.live_server import ECHO, LiveServer, eventually, replace
 
 INTEGRATION = "from haystack_integrations."
-OWN = "if `{0}` is your own, add its directory to HAYHOOKS_ADDITIONAL_PYTHON_PATH"
+OWN = "if `{0}` is your own, put it beside the wrapper, or add its directory to HAYHOOKS_ADDITIONAL_PYTHON_PATH"
 UNKNOWN = "install the package that provides `{0}`; " + OWN
 
 # The import, and its hint. What is installed here is raised as if it was not.

@@ -417,4 +417,4 @@ def test_a_misspelled_method_is_told(server: LiveServer, logged: list[str]):
     ]
     server.write("it", BARE.replace("SETUP", "pass").replace("run_api", "run_apis").replace("RUN", "pass"))
     state = server.eventually(lambda: (s := server.state("it"))["state"] == "stale" and s)
-    assert "did you mean run_api() by run_apis()?" in state["error"]
+    assert "did you mean run_api() instead of run_apis()?" in state["error"]

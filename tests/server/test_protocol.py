@@ -13,7 +13,8 @@ from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from hayhooks.server.fast_protocol import FastHttpProtocol, PendingHeads
+from hayhooks.server.fast_cycle import PendingHeads
+from hayhooks.server.fast_protocol import FastHttpProtocol
 from hayhooks.server.plain_protocol import PlainHttpProtocol
 from hayhooks.server.protocol import StalledClients
 from tests.live_server import eventually
