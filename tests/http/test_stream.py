@@ -141,11 +141,23 @@ def test_an_error_comes_after_what_came_before_it():
     run(work())
 
 
+async def cancelled_once(waiting: asyncio.Event, found: list[list[int]], reader: Stream) -> None:
+    """Read until the generator waits, then cancel the reading."""
+    reading = asyncio.create_task(read_into(found, reader))
+    await waiting.wait()
+    await asyncio.sleep(0)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+
+
 def test_cancelling_ends_what_is_waited_for():
     ended = []
+    waiting = asyncio.Event()
 
     async def waits() -> None:
         inner = asyncio.create_task(asyncio.Event().wait())
+        waiting.set()
         try:
             await inner
         finally:
@@ -157,8 +169,7 @@ def test_cancelling_ends_what_is_waited_for():
     async def work() -> None:
         found: list[list[int]] = []
         reader = await opened(burst(then=waits))
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(read_into(found, reader), 0.01)
+        await cancelled_once(waiting, found, reader)
         assert ended == ["generator", "cleaned up"]
         assert [item for batch in found for item in batch] == list(range(BURST))
         await reader.aclose()
@@ -168,11 +179,13 @@ def test_cancelling_ends_what_is_waited_for():
 
 def test_a_generator_that_will_not_be_cancelled_is_closed_at_its_next_item():
     closed = []
+    waiting = asyncio.Event()
 
     async def stubborn() -> AsyncGenerator[int, None]:
         try:
             async for item in burst():
                 yield item
+            waiting.set()
             while True:
                 try:
                     await asyncio.Event().wait()
@@ -184,8 +197,7 @@ def test_a_generator_that_will_not_be_cancelled_is_closed_at_its_next_item():
     async def work() -> None:
         found: list[list[int]] = []
         reader = await opened(stubborn())
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(read_into(found, reader), 0.01)
+        await cancelled_once(waiting, found, reader)
         assert not closed
         await reader.aclose()
         assert closed
