@@ -97,9 +97,11 @@ class _TaskStream(Stream):
         return batch
 
     async def _read(self, on_wait: OnWait | None) -> None:
-        loop = asyncio.get_running_loop()
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
         began_at = asked_at = perf_counter()
         async for item in self._items:
+            if task is not None and task.cancelling():  # the wrapper has suppressed it
+                raise asyncio.CancelledError
             now = perf_counter()
             self._in_a_row = self._in_a_row + 1 if now - asked_at < _BURST_GAP_S else 0
             self._ready.append(item)
@@ -110,9 +112,6 @@ class _TaskStream(Stream):
             asked_at = now
         else:
             self._end = Outcome()
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():  # the wrapper has suppressed it
-            raise asyncio.CancelledError
 
     async def aclose(self) -> None:
         self._end = Outcome()  # an error and the frames that it refers to are a cycle
