@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import inspect
 import logging
+import os
 import pickle
 import subprocess
 import sys
@@ -290,13 +291,17 @@ def test_the_registry_follows_what_is_served(server: LiveServer):
     server.eventually(lambda: not registry.get_names(), "the name to go")
 
 
-def test_without_a_server_the_registry_is_empty(monkeypatch, tmp_path):
-    """Where nothing runs the registry is empty and settings are the environments."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HAYHOOKS_PORT", "2345")
+def test_without_a_server_the_registry_is_empty(tmp_path):
+    """Where nothing runs the registry is empty and settings are the environment's."""
+    code = """
+from hayhooks.server.pipelines.registry import registry
+from hayhooks.settings import settings
 
-    assert importlib.import_module("hayhooks.server.pipelines.registry").registry.get_names() == []
-    assert importlib.import_module("hayhooks.settings").settings.port == 2345
+assert registry.get_names() == []
+assert settings.port == 2345
+"""
+    environment = {**os.environ, "HAYHOOKS_PORT": "2345"}
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=tmp_path, env=environment).returncode == 0
 
 
 def test_an_operation_that_fails_is_traced_with_its_error(monkeypatch):

@@ -258,12 +258,18 @@ def test_prlimit_takes_nothing_down(tmp_path: Path):
         assert time.monotonic() - began < 15  # of 30 s that requests in progress would get
 
 
+def both_workers(server: Process) -> list[int]:
+    """The ids of the two workers, empty until both have said that they serve."""
+    found = sorted(worker["pid"] for worker in server.get("/status").json()["workers"])
+    return found if len(found) == 2 else []
+
+
 @pytest.mark.slow
 def test_a_supervisor_that_can_start_no_worker_tries_again(tmp_path: Path):
     hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
     with limited(tmp_path, "--workers", "2") as server:
+        first, second = eventually(lambda: both_workers(server), "both workers")
         limit(server, "1")
-        first, second = sorted(worker["pid"] for worker in server.get("/status").json()["workers"])
         subprocess.run([*USER, "kill", "-9", str(first)], check=True)
         server.prints("The system starts no worker")
         assert server.get("/readyz").status_code == 200  # by the other one
