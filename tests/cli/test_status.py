@@ -46,6 +46,7 @@ def test_other_yaml_files_are_no_failures(server, port, tmp_path):
 
 def test_json_is_what_the_server_says(server, port, tmp_path):
     server.serve("echo", answer="1")
+    server.eventually(lambda: server.status()["watching"]["directories"] == 2, "the new folder to be watched")
 
     result = hayhooks("status", "--json", "--port", port, cwd=tmp_path)
 
