@@ -29,7 +29,7 @@ def test_all_workers_serve_the_same_and_one_that_dies_is_replaced(tmp_path: Path
         eventually(lambda: agree(server), "three workers that serve the same", 60)
         first = workers(server)[0]["revision"]
         write(tmp_path / "pipelines/app", 11)
-        eventually(lambda: agree(server) and workers(server)[0]["revision"] != first)
+        eventually(lambda: workers(server)[0]["revision"] != first and agree(server))
         answers = [server.post("/app/run", {}).json()["result"] for _ in range(10)]
         assert answers == [[11, 11, 11]] * 10
 
