@@ -1,55 +1,12 @@
 """API keys reach the own server and nobody else: no proxy of the environment, no address that it redirects to."""
 
-import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 
 from tests.cli.commands import hayhooks, pipeline
 from tests.live_server import ECHO, LiveServer, replace
+from tests.network import stranger
 
 KEY = "sesame"
-
-
-class Stranger:
-    """Listens, notes what it is sent, and answers *answer*."""
-
-    def __init__(self, answer: bytes) -> None:
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self._answer = answer
-        self.port = self._socket.getsockname()[1]
-        self.heard: list[bytes] = []
-
-    def run(self) -> None:
-        """Until it is closed."""
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return
-            with connection:
-                self.heard.append(connection.recv(65536))
-                connection.sendall(self._answer)
-
-    def close(self) -> None:
-        """Wake ``run``."""
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-
-
-@contextmanager
-def stranger(answer: bytes = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n") -> Iterator[Stranger]:
-    """A stranger in a thread."""
-    heard = Stranger(answer)
-    thread = threading.Thread(target=heard.run, daemon=True)
-    thread.start()
-    try:
-        yield heard
-    finally:
-        heard.close()
-        thread.join(timeout=10)
 
 
 @pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy"])

@@ -5,11 +5,7 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +15,7 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Mount, Route
 
 from tests.live_server import LiveServer, also_at, serving
+from tests.network import Stranger, stranger
 from tests.openapi.varied import TYPED, UPLOADS
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -38,43 +35,7 @@ def browser() -> str:
     return found or pytest.skip("no Chromium on this machine: apt-get install chromium")
 
 
-class Elsewhere:
-    """A proxy for every host but the one that is tested; it serves nothing and notes what was asked for."""
-
-    def __init__(self) -> None:
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self._socket.getsockname()[1]
-        self.asked: list[str] = []
-
-    def run(self) -> None:
-        """Until it is closed."""
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return
-            with connection:
-                self.asked.append(connection.recv(65536).decode("latin-1").partition("\r\n")[0])
-
-    def close(self) -> None:
-        """Wake ``run``."""
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-
-
-@contextmanager
-def elsewhere() -> Iterator[Elsewhere]:
-    proxy = Elsewhere()
-    thread = threading.Thread(target=proxy.run, daemon=True)
-    thread.start()
-    try:
-        yield proxy
-    finally:
-        proxy.close()
-        thread.join(timeout=10)
-
-
-def look(browser: str, url: str, profile: Path, proxy: Elsewhere) -> tuple[str, str]:
+def look(browser: str, url: str, profile: Path, proxy: Stranger) -> tuple[str, str]:
     """The page at *url* as it is after its scripts have run, and what the browser said."""
     done = subprocess.run(
         [
@@ -105,13 +66,14 @@ def test_a_browser_shows_the_operations_and_asks_nobody_else(
     server.serve("uploads", UPLOADS)
     app = Starlette(routes=[Mount(prefix or "/", server.app)])
 
-    with elsewhere() as proxy, also_at(app) as url:
+    with stranger(answer=b"") as proxy, also_at(app) as url:
         shown, console = look(browser, f"{url}{prefix}/{page}", tmp_path / "profile", proxy)
 
     text = re.sub(r"<[^>]*>|\u200b", "", shown)
     for expected in ("/typed/run", "/uploads/run", "/typed/schema", more):
         assert expected in text, (console, text[:2_000])
-    assert not [asked for asked in proxy.asked if not BROWSERS_OWN.search(asked)]
+    asked = [heard.decode("latin-1").partition("\r\n")[0] for heard in proxy.heard]
+    assert not [line for line in asked if not BROWSERS_OWN.search(line)]
     assert not re.search("Uncaught|violates", console)  # nor tries to
     assert "Authorize" not in text
 
@@ -225,7 +187,7 @@ def driven(browser: str, server: LiveServer, page: str, steps: str, tmp_path: Pa
 
     drive = Route("/drive", lambda request: HTMLResponse(DRIVE.replace("PAGE", page).replace("STEPS", steps)))
     app = Starlette(routes=[drive, Route("/pause", pause), Mount("/", server.app)])
-    with elsewhere() as proxy, also_at(app) as url:
+    with stranger(answer=b"") as proxy, also_at(app) as url:
         return look(browser, f"{url}/drive", tmp_path / "profile", proxy)
 
 
