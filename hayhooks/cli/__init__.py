@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from hayhooks._version import __version__
-from hayhooks.cli.completion import completion
+from hayhooks.cli.completion import completion, deployed_names
 from hayhooks.cli.options import (
     AddressCommand,
     Command,
@@ -118,6 +118,34 @@ def config(as_json: bool, **options: Any) -> None:
     with permanent_imports():
         from hayhooks.cli.config import config  # noqa: PLC0415 - imports the settings
     sys.exit(config(settings_of(options), {name for name, value in options.items() if value is not None}, as_json))
+
+
+@main.command()
+@click.argument("name", required=False, shell_complete=deployed_names)
+@click.option("--url", help="Talk to the server at this address: its root, or the base URL that ends with /v1.")
+@click.option("--api-key", help="Key for the server (default: the first of HAYHOOKS_API_KEYS).")
+@click.option("--system", default="", help="System message.")
+@click.option(
+    "--history",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path(click.get_app_dir("hayhooks")) / "chat_history",
+    show_default=True,
+    help="File of the lines that you typed.",
+)
+@click.option(
+    "--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), help="Seconds to wait for more data."
+)
+@server_options
+def chat(name: str | None, **options: Any) -> None:
+    """Chat with NAME in the terminal.
+
+    NAME is a deployment of the running server, or a model of another server with the OpenAI API (--url). In a pipe each
+    line is a message, and only the answers are printed to stdout.
+    """
+    with permanent_imports():
+        from hayhooks.cli.chat import ChatOptions, chat  # noqa: PLC0415 - imports httpx
+    chosen = ChatOptions(**{key: options.pop(key) for key in ChatOptions.__slots__})
+    sys.exit(chat(settings_of(options), name, chosen))
 
 
 main.add_command(pipeline)

@@ -1,10 +1,8 @@
 """``hayhooks pipeline run``: call a pipeline of the running server, and print its answer."""
 
-import codecs
 import json
-import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +15,8 @@ import httpx
 from hayhooks.cli.client import NoAnswerError, Server
 from hayhooks.cli.options import refuse_long
 from hayhooks.cli.output import CommandError, note, progress, say_json
+from hayhooks.cli.server_sent_events import BrokenOffError, error_message, events, json_or_text
 from hayhooks.settings import Settings
-
-_LINE_END = re.compile(r"\r\n|\n|\r(?!\Z)")  # a CR at the end of what has arrived may be half of a CRLF
 
 Upload = tuple[str, Path]  # the field of the form, "" if it is not given; the file or directory
 
@@ -34,10 +31,6 @@ class CallOptions:
     stream: bool
     output: Path | None
     timeout_s: float | None
-
-
-class _BrokenOffError(Exception):
-    """The answer ended before its end; ``str()`` is the reason."""
 
 
 def run(settings: Settings, name: str, call: CallOptions) -> int:
@@ -101,7 +94,7 @@ def _posted(
             yield response
         except httpx.TimeoutException:
             reason = f"nothing came for {call.timeout_s:g} s (--timeout)"
-        except (httpx.HTTPError, _BrokenOffError) as error:
+        except (httpx.HTTPError, BrokenOffError) as error:
             reason = str(error) or type(error).__name__
         if reason:
             if sys.stdout.isatty():
@@ -150,7 +143,7 @@ def _is_file(schema: Mapping[str, Any]) -> bool:
 def _body(arguments: Mapping[str, str], files: Sequence[Upload]) -> Iterator[dict[str, Any]]:
     """Yield httpx's arguments for the body: JSON, or a form with the files open."""
     if not files:
-        yield {"json": {key: _value(text) for key, text in arguments.items()}}
+        yield {"json": {key: json_or_text(text) for key, text in arguments.items()}}
         return
     with ExitStack() as stack:
         parts: list[tuple[str, tuple[str, IO[bytes]]]] = []
@@ -162,14 +155,6 @@ def _body(arguments: Mapping[str, str], files: Sequence[Upload]) -> Iterator[dic
         yield {"data": arguments, "files": parts}
 
 
-def _value(text: str) -> Any:
-    """Return the JSON value in *text*, or *text* itself if it is none."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
 def _can_only_chat(server: Server, name: str) -> bool:
     endpoints = (server.state(name) or {}).get("endpoints", ())
     # What implements the Responses API alone answers chats too, without a mention of that.
@@ -179,7 +164,7 @@ def _can_only_chat(server: Server, name: str) -> bool:
 
 def _chat_body(name: str, arguments: Mapping[str, str], call: CallOptions) -> dict[str, Any]:
     """Return a chat completion's body: the arguments are its fields, ``message`` stands for the user's one message."""
-    values = {key: _value(text) for key, text in arguments.items() if key != "message"}
+    values = {key: json_or_text(text) for key, text in arguments.items() if key != "message"}
     if "message" in arguments:
         values["messages"] = [*values.get("messages", ()), {"role": "user", "content": arguments["message"]}]
     elif "messages" not in values:
@@ -214,11 +199,11 @@ def _print_answer(response: httpx.Response, call: CallOptions) -> None:
     if call.output is not None:
         _write(response, call.output)
     elif kind == "text/event-stream":
-        for data in _events(response.iter_bytes()):
+        for data in events(response.iter_bytes()):
             _print(f"{data}\n")
     elif kind == "application/json":
         response.read()
-        body = _value(response.text)
+        body = json_or_text(response.text)
         result = body["result"] if isinstance(body, dict) and body.keys() == {"result"} else body
         if isinstance(result, str):
             _print(f"{result}\n")
@@ -240,22 +225,22 @@ def _print_chat(response: httpx.Response, call: CallOptions) -> None:
     if call.output is not None:
         _write(response, call.output)
     elif _content_type(response) == "text/event-stream":
-        for data in _events(response.iter_bytes()):
+        for data in events(response.iter_bytes()):
             if data == "[DONE]":
                 break
-            chunk = _value(data)
+            chunk = json_or_text(data)
             if not isinstance(chunk, dict) or "error" in chunk:
-                raise _BrokenOffError(_message(data))
+                raise BrokenOffError(error_message(data))
             for choice in chunk.get("choices") or ():
                 _print(choice["delta"].get("content") or "")
                 for tool_call in choice["delta"].get("tool_calls") or ():
                     note((f"The pipeline asks for {json.dumps(tool_call['function'])}", "dim"))
         else:
-            raise _BrokenOffError("its end is missing")
+            raise BrokenOffError("its end is missing")
         _print("\n")
     else:
         response.read()
-        answer = _value(response.text)
+        answer = json_or_text(response.text)
         try:
             answer = answer["choices"][0]["message"]
             answer = answer["content"] or answer  # calls have no text
@@ -269,41 +254,6 @@ def _print_chat(response: httpx.Response, call: CallOptions) -> None:
 
 def _content_type(response: httpx.Response) -> str:
     return str(response.headers.get("content-type", "")).partition(";")[0]
-
-
-def _events(content: Iterable[bytes]) -> Iterator[str]:
-    """Yield the data of each server-sent event in *content*; one of type ``error`` is the last."""
-    kind, data = "", list[str]()
-    for line in _lines(codecs.iterdecode(content, "utf-8-sig", errors="replace")):
-        field, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if field == "data":
-            data.append(value)
-        elif field == "event":
-            kind = value
-        elif not line:
-            if kind == "error":
-                raise _BrokenOffError(_message("\n".join(data)))
-            if data:
-                yield "\n".join(data)
-            kind, data = "", []
-
-
-def _lines(texts: Iterable[str]) -> Iterator[str]:
-    """Split *texts* as the standard of server-sent events does: after CR, LF or CRLF, and nowhere else."""
-    rest = ""
-    for text in texts:
-        *lines, rest = _LINE_END.split(rest + text)
-        yield from lines
-    if rest.endswith("\r"):
-        yield rest.removesuffix("\r")
-
-
-def _message(data: str) -> str:
-    """Return the message in an error event's *data*: ``{"error": message}`` or ``{"error": {"message": message}}``."""
-    error = _value(data)
-    error = error.get("error", error) if isinstance(error, dict) else data
-    return str(error.get("message", error) if isinstance(error, dict) else error)
 
 
 def _write(response: httpx.Response, path: Path) -> None:

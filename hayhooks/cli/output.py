@@ -5,6 +5,7 @@ Coloured in a terminal, plain in a pipe. Rich is imported only where it draws, s
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 Cell = str | tuple[str, str]  # text, or text and its style
 
+_NOT_PRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _STATES = {"serving": "green", "stale": "yellow", "failed": "red", "loading": "cyan"}
 _STYLES: dict[str, dict[str, Any]] = {"": {}, "bold": {"bold": True}, "dim": {"dim": True}}
 
@@ -25,21 +27,26 @@ class CommandError(click.ClickException):
     """A command that failed: one line, exit status 1."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(_printable(" ".join(message.split())))
+        super().__init__(printable(" ".join(message.split())))
 
 
-def _printable(text: str) -> str:
-    """Return *text* with the bytes of file names that are no text as escapes."""
-    return text.encode(errors="backslashreplace").decode()
+def printable(text: str) -> str:
+    """Return *text* with escapes for control characters, but for line ends and tabs, and for bytes that are no text.
+
+    A terminal would obey the ones, and cannot be sent the others.
+    """
+    if text.isprintable():
+        return text
+    return _NOT_PRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def say(*parts: Cell, err: bool = False) -> None:
     """Print a line of one or more parts."""
     styled = [
-        part if isinstance(part, str) else click.style(part[0], **_STYLES.get(part[1], {"fg": part[1]}))
-        for part in parts
+        click.style(printable(text), **_STYLES.get(style, {"fg": style})) if style else printable(text)
+        for text, style in map(_styled, parts)
     ]
-    click.echo(_printable("".join(styled)), err=err, color=False if os.environ.get("NO_COLOR") else None)
+    click.echo("".join(styled), err=err, color=False if os.environ.get("NO_COLOR") else None)
 
 
 def note(*parts: Cell) -> None:
@@ -59,7 +66,7 @@ def state_cell(state: str) -> Cell:
 
 def say_json(value: Any) -> None:
     """Print *value* for scripts."""
-    click.echo(_printable(json.dumps(value, indent=2, ensure_ascii=False)))
+    click.echo(printable(json.dumps(value, indent=2, ensure_ascii=False)))
 
 
 def say_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
@@ -73,10 +80,10 @@ def say_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
         for column in columns:
             table.add_column(column, overflow="fold")
         for row in rows:
-            table.add_row(*(Text(_printable(text), style) for text, style in map(_styled, row)))
+            table.add_row(*(Text(printable(text), style) for text, style in map(_styled, row)))
         Console(highlight=False).print(table)
         return
-    lines = [list(columns), *([_printable(_styled(cell)[0]) for cell in row] for row in rows)]
+    lines = [list(columns), *([printable(_styled(cell)[0]) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))

@@ -5,8 +5,10 @@ What needs a process of its own (signals, limits, several at a time, what is imp
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -14,12 +16,13 @@ from hayhooks.cli import main
 from tests.cli.processes import environment
 
 
-def hayhooks(*arguments: str | Path, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+def hayhooks(*arguments: str | Path, cwd: Path, stdin: str = "", **settings: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; an exception that would be a traceback fails the test."""
     command = [str(argument) for argument in arguments]
     with (
         TemporaryFile("w+", encoding="utf-8") as out,
         TemporaryFile("w+", encoding="utf-8") as err,
+        _standard_input(stdin),
         _surroundings(cwd, environment(**settings)),
     ):
         with redirect_stdout(out), redirect_stderr(err):
@@ -36,6 +39,16 @@ def hayhooks(*arguments: str | Path, cwd: Path, **settings: str) -> subprocess.C
 def pipeline(*arguments: str | Path, cwd: Path, port: str = "1", **settings: str) -> subprocess.CompletedProcess[str]:
     """A command on the directory, asking a server at *port*; where none is meant nobody listens."""
     return hayhooks("pipeline", *arguments, cwd=cwd, PORT=port, **settings)
+
+
+@contextmanager
+def _standard_input(text: str) -> Iterator[None]:
+    """Let *text* be what comes through the pipe."""
+    before, sys.stdin = sys.stdin, StringIO(text)
+    try:
+        yield
+    finally:
+        sys.stdin = before
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from hayhooks.cli.call import _events as events
+from hayhooks.cli.server_sent_events import events
 from tests.cli.commands import hayhooks, pipeline
 from tests.cli.processes import HAYHOOKS, environment
 from tests.live_server import eventually, replace

@@ -1,0 +1,216 @@
+"""``hayhooks chat``: in a pipe, in a terminal, and with other servers."""
+
+import json
+import stat
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import pytest
+
+from tests.cli.commands import hayhooks
+from tests.cli.terminal import in_terminal
+from tests.wrappers import source
+
+WAITS = """
+import asyncio
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        pass
+
+    async def run_chat_completion_async(self, model, messages, body):
+        yield "a part"
+        if len(messages) == 1:
+            await asyncio.sleep(60)
+"""
+
+
+def ask(*arguments, stdin, cwd, port="1", **settings):
+    """Chat through pipes."""
+    return hayhooks("chat", *arguments, cwd=cwd, stdin=stdin, PORT=port, **settings)
+
+
+@pytest.fixture
+def thinker(server):
+    server.serve("thinker", source("thinks_aloud"))
+    return server
+
+
+def test_in_a_pipe_each_line_is_a_message_and_stdout_has_the_answers_alone(thinker, port, tmp_path):
+    done = ask(stdin="Hello\nAnd you?\n", cwd=tmp_path, port=port)
+
+    assert (done.returncode, done.stdout) == (0, "Hello: 1\nAnd you?: 3\n")
+    assert done.stderr.splitlines()[:4] == [
+        "· Searching",
+        "· thought for 0.0 s, 3 words (/reasoning prints them)",
+        "! Look!",
+        "[1] handbook.md (p. 3)",
+    ]
+
+
+def test_commands_work_in_a_pipe_too(thinker, port, tmp_path):
+    lines = ["/system Be brief", "one", '"""two', 'lines"""', "/save talk.json", "/save talk.md", "/clear", "three"]
+    done = ask("thinker", stdin="\n".join([*lines, "/retry", "/reasoning", "/quit", "four"]), cwd=tmp_path, port=port)
+
+    assert done.stdout == "one: 2\ntwo\nlines: 4\nthree: 2\nthree: 2\n"
+    assert done.stderr.endswith("It is simple.\n")
+    assert json.loads((tmp_path / "talk.json").read_text()) == {
+        "model": "thinker",
+        "system": "Be brief",
+        "messages": [
+            {"role": "user", "content": "one"},
+            {"role": "assistant", "content": "one: 2"},
+            {"role": "user", "content": "two\nlines"},
+            {"role": "assistant", "content": "two\nlines: 4"},
+        ],
+    }
+    assert (tmp_path / "talk.md").read_text().startswith("# thinker\n\n## system\n\nBe brief\n\n## user\n\none\n\n")
+
+
+def test_a_saved_conversation_goes_on(thinker, port, tmp_path):
+    ask(stdin="one\n/save talk.json\n", cwd=tmp_path, port=port)
+    done = ask(stdin="/load talk.json\ntwo\n", cwd=tmp_path, port=port)
+
+    assert done.stdout == "two: 3\n"
+
+
+def test_the_results_of_tools_are_the_next_lines(server, port, tmp_path):
+    server.serve("weather", source("asks_weather"))
+    done = ask(stdin="How is it?\nsunny\n", cwd=tmp_path, port=port)
+
+    assert done.stdout == "It is sunny.\n"
+    assert '→ weather({"city": "Paris"})' in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("fail", r"The answer of thinker broke off: ValueError: no \x1b[31m way"),
+        ("/modle", "There is no /modle: did you mean /model?"),
+        ("/save", "/save FILE: the name of the file is missing"),
+        ("/save no/such/folder", "Cannot write no/such/folder: No such file or directory"),
+        ("/load no.json", "Cannot read no.json: No such file or directory"),
+        ("/load odd.json", "odd.json is no conversation that /save has written as JSON"),
+        ("/retry", "There is no question yet"),
+        ("/reasoning of", "/reasoning of: expected on, off, or nothing"),
+        ("/model thinkr", "The server has no model 'thinkr': did you mean thinker?"),
+    ],
+)
+def test_an_error_ends_a_pipe_with_status_1(thinker, port, tmp_path, line, what):
+    (tmp_path / "odd.json").write_text('{"messages": ["text"]}')
+    done = ask(stdin=f"{line}\nmore\n", cwd=tmp_path, port=port)
+
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, f"Error: {what}")
+    assert "more" not in done.stdout
+
+
+def test_a_model_must_be_chosen_where_there_are_several(thinker, port, tmp_path):
+    thinker.serve("weather", source("asks_weather"))
+
+    assert "has 2 models: name one of thinker, weather" in ask(stdin="hi\n", cwd=tmp_path, port=port).stderr
+    assert "did you mean thinker?" in ask("thinkr", stdin="hi\n", cwd=tmp_path, port=port).stderr
+
+
+def test_without_a_server_it_says_how_to_start_one(tmp_path):
+    assert "Is `hayhooks run` running there?" in ask(stdin="hi\n", cwd=tmp_path).stderr
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:1416", "ftp://127.0.0.1", "http://", "http://a:b", "http://[::1"])
+def test_an_address_that_is_none_is_refused(tmp_path, url):
+    done = ask("--url", url, stdin="hi\n", cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert "expected the address of a server, as http://127.0.0.1:1416" in done.stderr
+
+
+def test_in_a_terminal_errors_do_not_end_it_and_the_history_is_kept(thinker, port, tmp_path):
+    history = tmp_path / "state/history"
+    with in_terminal("chat", "--history", history, cwd=tmp_path, PORT=port) as terminal:
+        seen = terminal.shows("/help lists the commands")
+        terminal.type("Hello")
+        seen = terminal.shows("Hello: 1", seen)
+        seen = terminal.shows("[1] handbook.md (p. 3)", seen)
+        terminal.type("fail")
+        seen = terminal.shows(r"broke off: ValueError: no \x1b[31m way", seen)
+        terminal.type("/reasoning on")
+        terminal.type("Again")
+        seen = terminal.shows("It is simple.", seen)
+        seen = terminal.shows("Again: 5", seen)
+        terminal.type("\x04", end="")
+
+        assert terminal.wait() == 0
+    assert history.read_text().split("\n")[:3] == ["Hello", "fail", "/reasoning on"]
+    assert stat.S_IMODE(history.stat().st_mode) == 0o600
+
+
+def test_ctrl_c_stops_an_answer_and_its_part_stays_in_the_conversation(server, port, tmp_path):
+    server.serve("waits", WAITS)
+    with in_terminal("chat", "--history", tmp_path / "history", cwd=tmp_path, PORT=port) as terminal:
+        terminal.shows("/help lists")
+        terminal.type("Hello")
+        seen = terminal.shows("a part")
+        terminal.type("\x03", end="")
+        seen = terminal.shows("stopped", seen)
+        terminal.type("Hello again")
+        terminal.shows("a part", seen)
+        terminal.type("/quit")
+
+        assert terminal.wait() == 0
+
+
+class _Other(BaseHTTPRequestHandler):
+    """A server with the OpenAI API that does not stream and does not list its models."""
+
+    def do_GET(self):
+        self.send_error(404)
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        answer = f"{self.path} {self.headers['Authorization']}"
+        body = json.dumps({"choices": [{"message": {"content": answer}, "finish_reason": "stop"}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@contextmanager
+def other_server():
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Other) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+
+
+def test_any_server_of_the_openai_api_will_do(tmp_path):
+    with other_server() as url:
+        answers = [
+            ask("gpt", *arguments, stdin="hi\n", cwd=tmp_path, API_KEYS="ours").stdout
+            for arguments in (["--url", url], ["--url", f"{url}/some/v1/"], ["--url", url, "--api-key", "theirs"])
+        ]
+
+    assert answers == [
+        "/v1/chat/completions Bearer ours\n",
+        "/some/v1/chat/completions Bearer ours\n",
+        "/v1/chat/completions Bearer theirs\n",
+    ]
+
+
+def test_a_key_of_ours_goes_to_another_machine_with_https_only(tmp_path, monkeypatch):
+    """The proxy is asked for http too where it is obeyed, so that it would see the key."""
+    with other_server() as url:
+        for scheme in ("http", "https", "all"):
+            monkeypatch.setenv(f"{scheme}_proxy", url)
+        done = ask("gpt", "--url", "http://hayhooks.invalid", stdin="hi\n", cwd=tmp_path, API_KEYS="ours")
+
+    assert done.returncode == 1
+    assert "No answer from http://hayhooks.invalid/v1" in done.stderr
