@@ -135,18 +135,18 @@ class _Chat:
         self._shows_reasoning = False
         self._last = Answer()
         self._commands: dict[str, tuple[str, Callable[[str], None]]] = {
-            "/model": ("/model [NAME]        name the models, or change to NAME", self._change_model),
-            "/system": ("/system [TEXT]       set the system message; without TEXT remove it", self._set_system),
-            "/retry": ("/retry               ask the last question again, as after a save", self._retry),
+            "/model": ("/model [NAME]        name the models, or change to NAME", self.model),
+            "/system": ("/system [TEXT]       set the system message; without TEXT remove it", self.system),
+            "/retry": ("/retry               ask the last question again, as after a save", self.retry),
             "/reasoning": (
                 "/reasoning [on|off]  print the reasoning of the last answer; of all from now on",
-                self._reason,
+                self.reasoning,
             ),
-            "/clear": ("/clear               begin a new conversation", self._clear),
-            "/save": ("/save FILE           write the conversation as JSON, or as Markdown to FILE.md", self._save),
-            "/load": ("/load FILE           go on with a conversation that was saved as JSON", self._load),
-            "/help": ('/help                print this; """ begins and ends a message of several lines', self._help),
-            "/quit": ("/quit                end; so does Ctrl+D. Ctrl+C stops an answer", self._quit),
+            "/clear": ("/clear               begin a new conversation", self.clear),
+            "/save": ("/save FILE           write the conversation as JSON, or as Markdown to FILE.md", self.save),
+            "/load": ("/load FILE           go on with a conversation that was saved as JSON", self.load),
+            "/help": ('/help                print this; """ begins and ends a message of several lines', self.help),
+            "/quit": ("/quit                end; so does Ctrl+D. Ctrl+C stops an answer", self.quit),
         }
 
     def run(self) -> int:
@@ -209,17 +209,19 @@ class _Chat:
             text = self._lines.read(f"result of {call['function']['name']}> ")
             yield {"role": "tool", "tool_call_id": call["id"], "content": text}
 
-    def _change_model(self, name: str) -> None:
+    # Commands, each with the rest of its line as argument.
+
+    def model(self, name: str) -> None:
         names = self._client.models()
         if name:
             self._model = _known(name, names)
         for each in sorted({*names, self._model}):
             note("* " if each == self._model else "  ", (each, "bold" if each == self._model else ""))
 
-    def _set_system(self, text: str) -> None:
+    def system(self, text: str) -> None:
         self._system = text
 
-    def _retry(self, _: str) -> None:
+    def retry(self, _: str) -> None:
         last = next((i for i, message in reversed([*enumerate(self._messages)]) if message["role"] == "user"), None)
         if last is None:
             raise CommandError("There is no question yet")
@@ -227,7 +229,7 @@ class _Chat:
         del self._messages[last:]
         self._ask(question)
 
-    def _reason(self, switch: str) -> None:
+    def reasoning(self, switch: str) -> None:
         if switch in ("on", "off"):
             self._shows_reasoning = switch == "on"
         elif switch:
@@ -235,20 +237,18 @@ class _Chat:
         else:
             note((self._last.reasoning or "The last answer has no reasoning.", "dim"))
 
-    def _clear(self, _: str) -> None:
+    def clear(self, _: str) -> None:
         self._messages.clear()
 
-    def _save(self, file: str) -> None:
+    def save(self, file: str) -> None:
         path = _path(file, "/save")
+        conversation = {"model": self._model, "system": self._system, "messages": self._messages}
+        as_json = json.dumps(conversation, indent=2, ensure_ascii=False) + "\n"
         try:
-            path.write_text(self._as_markdown() if path.suffix == ".md" else self._as_json(), encoding="utf-8")
+            path.write_text(self._as_markdown() if path.suffix == ".md" else as_json, encoding="utf-8")
         except OSError as error:
             raise CommandError(f"Cannot write {path}: {error.strerror}") from None
         note((f"Wrote {len(self._messages)} messages to {path}", "dim"))
-
-    def _as_json(self) -> str:
-        conversation = {"model": self._model, "system": self._system, "messages": self._messages}
-        return json.dumps(conversation, indent=2, ensure_ascii=False) + "\n"
 
     def _as_markdown(self) -> str:
         titled = [("system", self._system)] if self._system else []
@@ -259,7 +259,7 @@ class _Chat:
             titled.append((message["role"], f"{message['content'] or ''}{calls}".strip()))
         return f"# {self._model}\n\n" + "\n\n".join(f"## {role}\n\n{text}" for role, text in titled) + "\n"
 
-    def _load(self, file: str) -> None:
+    def load(self, file: str) -> None:
         path = _path(file, "/load")
         try:
             saved = json_or_text(path.read_text(encoding="utf-8"))
@@ -272,11 +272,11 @@ class _Chat:
         self._messages = messages
         note((f"Read {len(messages)} messages from {path}", "dim"))
 
-    def _help(self, _: str) -> None:
+    def help(self, _: str) -> None:
         for usage, _function in self._commands.values():
             say(usage)
 
-    def _quit(self, _: str) -> None:
+    def quit(self, _: str) -> None:
         raise _Quit
 
 
