@@ -52,7 +52,6 @@ MODULES = {
     "hayhooks.server.utils.base_pipeline_wrapper": {"hayhooks.wrapper": "BasePipelineWrapper"},
     "hayhooks.server.utils.yaml_pipeline_wrapper": {"hayhooks.toolkit.yaml_wrapper": "YAMLPipelineWrapper"},
     "hayhooks.server.utils.haystack_compat": {"haystack": "Pipeline AsyncPipeline=Pipeline"},
-    "hayhooks.testing.components": {"hayhooks.toolkit.testing": "Hello"},
 }
 
 _PACKAGES = {module.rsplit(".", depth)[0] for module in MODULES for depth in (1, 2)} - {"hayhooks"}

@@ -200,6 +200,19 @@ def test_the_upload_is_taken(server, tmp_path: Path, monkeypatch: pytest.MonkeyP
     }
 
 
+def test_the_first_wrapper_passes_its_test(tmp_path: Path):
+    folder = tmp_path / "pipelines/shout"
+    folder.mkdir(parents=True)
+    wrapper = next(block for block in blocks("python") if "PromptBuilder" in block)
+    (folder / "pipeline_wrapper.py").write_text(wrapper)
+    (folder / "test_shout.py").write_text(blocks("python", DOCS / "testing.md")[0])
+    command = [sys.executable, "-m", "pytest", "-q", "pipelines/shout"]
+
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert "2 passed" in result.stdout, result.stdout + result.stderr
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_python_blocks_are_python(page: Path):
     for block in blocks("python", page):

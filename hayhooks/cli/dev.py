@@ -18,7 +18,7 @@ from hayhooks._version import __version__
 from hayhooks.app import create_app
 from hayhooks.cli.run import make_directory, warn_of_unknown
 from hayhooks.errors import Place, safe_str
-from hayhooks.kernel.discovery import WRAPPER_FILE, YAML_SUFFIXES
+from hayhooks.kernel.discovery import single_name
 from hayhooks.kernel.isolation import with_public_names
 from hayhooks.kernel.state import Change, Deployment, Failure
 from hayhooks.observability.log import configure_logging, log, printable
@@ -44,7 +44,9 @@ def dev(settings: Settings, path: Path | None, *, tracebacks: bool) -> int:
     only = None
     if path is not None:
         path = path.absolute()
-        only = _single_name(path)
+        only = single_name(path)
+        if only is None and not path.is_dir():
+            raise click.UsageError(f"{path} is neither a directory nor a YAML pipeline (*.yml, *.yaml)")
         settings = settings.model_copy(update={"pipelines_dir": path.parent if only else path})
     configure_logging(settings.log)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # the banner has the address
@@ -66,15 +68,6 @@ def dev(settings: Settings, path: Path | None, *, tracebacks: bool) -> int:
     serve(own_process(app))
     console.print("[dim]Stopped.[/]")
     return 0
-
-
-def _single_name(path: Path) -> str | None:
-    """Return the name of the deployment at *path*; None for a directory of them."""
-    if path.is_dir():
-        return path.name if (path / WRAPPER_FILE).is_file() else None
-    if path.suffix not in YAML_SUFFIXES:
-        raise click.UsageError(f"{path} is neither a directory nor a YAML pipeline (*.yml, *.yaml)")
-    return path.stem
 
 
 def _show_change(console: Console, tracebacks: bool, change: Change) -> None:

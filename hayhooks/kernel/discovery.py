@@ -63,6 +63,13 @@ def name_problem(name: str, reserved: Collection[str]) -> str:
     return ""
 
 
+def single_name(path: Path) -> str | None:
+    """Return the name of the deployment at *path*; None for a directory of them, and for other files."""
+    if path.is_dir():
+        return path.name if (path / WRAPPER_FILE).is_file() else None
+    return path.stem if path.suffix in YAML_SUFFIXES else None
+
+
 def entry_problem(path: Path, *, is_expected: bool = False) -> str | None:
     """Return the problem of the entry *path*: "" for a deployment, None for other files.
 

@@ -1,0 +1,419 @@
+"""``hayhooks.testing.client``: what the test of a wrapper uses."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+from openai import AsyncOpenAI
+from openai.types.chat import ChatCompletionUserMessageParam
+
+import hayhooks.testing
+from hayhooks import create_app
+from hayhooks.errors import LoadError
+from hayhooks.wrapper import BasePipelineWrapper
+from tests.live_server import replace
+
+HEAD = """
+import os
+from collections.abc import Iterator
+from hayhooks import BasePipelineWrapper
+from hayhooks.events import create_status_event
+from hayhooks.open_webui import create_source_event
+from starlette.datastructures import UploadFile
+"""
+ANSWERS = (
+    HEAD
+    + """
+from .table import ANSWER
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        import table
+
+        assert table.ANSWER is ANSWER
+        self.closed = False
+
+    def run_api(self, text: str, times: int = 1) -> str:
+        if text == "raise":
+            return self.look_up({}, text)
+        return ANSWER + text * times
+
+    def look_up(self, table, key):
+        return table[key]
+
+    def run_chat_completion(self, model, messages, body):
+        yield create_status_event("Searching")
+        yield "Hello "
+        if messages[-1]["content"] == "raise":
+            self.look_up({}, "late")
+        yield create_source_event({"document": ["a"]})
+        yield body.get("name", "you")
+"""
+)
+
+
+@pytest.fixture
+def answers(root: Path) -> Path:
+    replace(root / "answers/table.py", "ANSWER = '42 '")
+    replace(root / "answers/pipeline_wrapper.py", ANSWERS)
+    return root / "answers"
+
+
+def test_a_folder_is_served_in_this_process(answers: Path):
+    with hayhooks.testing.client(answers) as client:
+        assert client.name == "answers"
+        assert client.run(text="x", times=2) == "42 xx"
+        assert client.post("/answers/run", json={"text": "y"}).json() == {"result": "42 y"}
+        assert client.get("/status").json()["pipelines"] == ["answers"]
+        assert client.app.switch.live.snapshot.deployments["answers"].wrapper.closed is False
+        url = client.url
+
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{url}/status")
+
+
+def test_a_chat_is_the_same_streamed_and_whole(answers: Path):
+    with hayhooks.testing.client(str(answers)) as client:
+        whole = client.chat("Who?", name="Anna")
+        streamed = client.chat([{"role": "user", "content": "Who?"}], stream=True, name="Anna")
+
+    assert (whole.text, str(streamed)) == ("Hello Anna", "Hello Anna")
+    assert (whole.finish_reason, streamed.finish_reason) == ("stop", "stop")
+    assert [event["type"] for event in streamed.events] == ["status", "source"]
+    assert streamed.sources == [{"document": ["a"]}]
+    assert streamed.usage is not None
+    assert (whole.chunks, len(streamed.chunks) > 3) == ([], True)
+
+
+def test_tool_calls_are_the_same_streamed_and_whole(root: Path):
+    replace(
+        root / "it/pipeline_wrapper.py",
+        HEAD
+        + """
+from haystack.dataclasses import StreamingChunk, ToolCallDelta
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self): ...
+
+    def run_chat_completion(self, model, messages, body):
+        for index, name in enumerate(["left", "right"]):
+            yield StreamingChunk("", index=index, tool_calls=[ToolCallDelta(index, name, '{"a"', id=f"call_{index}")])
+            yield StreamingChunk("", index=index, tool_calls=[ToolCallDelta(index, None, ": 1}")])
+""",
+    )
+    with hayhooks.testing.client(root / "it") as client:
+        whole, streamed = client.chat("x"), client.chat("x", stream=True)
+
+    assert [call["function"] for call in whole.tool_calls] == [
+        {"name": "left", "arguments": '{"a": 1}'},
+        {"name": "right", "arguments": '{"a": 1}'},
+    ]
+    assert streamed.tool_calls == whole.tool_calls
+    assert (streamed.finish_reason, whole.finish_reason) == ("tool_calls", "tool_calls")
+
+
+def test_what_a_wrapper_raises_is_the_cause(answers: Path):
+    with hayhooks.testing.client(answers) as client:
+        for ask in (
+            lambda: client.run(text="raise"),
+            lambda: client.chat("raise"),
+            lambda: client.chat("raise", stream=True),
+        ):
+            with pytest.raises(httpx.HTTPStatusError, match="KeyError: '") as raised:
+                ask()
+            cause = raised.value.__cause__
+            assert isinstance(cause, KeyError)
+            assert cause.__traceback__ is not None
+            assert cause.__traceback__.tb_frame.f_code.co_filename == str(answers / "pipeline_wrapper.py")
+
+
+def test_a_refused_request_says_why(answers: Path):
+    with hayhooks.testing.client(answers) as client:
+        with pytest.raises(httpx.HTTPStatusError, match=r"POST /answers/run: 422: .*'times'.*valid integer") as raised:
+            client.run(text="x", times="many")
+        with pytest.raises(httpx.HTTPStatusError, match=r"404: .*'other'"):
+            client.chat("x", model="other", stream=True)
+
+    assert raised.value.response.status_code == 422
+    assert raised.value.__cause__ is None
+
+
+def test_uploads_are_paths_files_and_pairs(root: Path, tmp_path: Path):
+    replace(
+        root / "it/pipeline_wrapper.py",
+        HEAD
+        + """
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self): ...
+
+    async def run_api_async(self, files: list[UploadFile], meta: dict, title: str) -> dict:
+        return {"meta": meta, "title": title} | {file.filename: (await file.read()).decode() for file in files}
+""",
+    )
+    (tmp_path / "a.txt").write_text("one")
+    (tmp_path / "b.txt").write_text("two")
+    with hayhooks.testing.client(root / "it") as client, (tmp_path / "b.txt").open("rb") as opened:
+        answer = client.run(files=[tmp_path / "a.txt", opened, ("c.txt", b"three")], meta={"x": [1]}, title="2")
+
+    assert answer == {"meta": {"x": [1]}, "title": "2", "a.txt": "one", "b.txt": "two", "c.txt": "three"}
+
+
+def test_the_text_of_a_stream_is_returned(root: Path):
+    replace(
+        root / "it/pipeline_wrapper.py",
+        HEAD
+        + """
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self): ...
+
+    def run_api(self) -> Iterator[str]:
+        yield from "abc"
+""",
+    )
+    with hayhooks.testing.client(root / "it") as client:
+        assert client.run() == "abc"
+
+
+def test_a_stream_arrives_while_it_is_made_and_ends_with_its_client(root: Path):
+    replace(
+        root / "it/pipeline_wrapper.py",
+        HEAD
+        + """
+import asyncio
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        self.is_closed = False
+
+    async def run_api_async(self):
+        try:
+            yield "first"
+            await asyncio.sleep(600)
+        finally:
+            self.is_closed = True
+""",
+    )
+    with hayhooks.testing.client(root / "it") as client:
+        wrapper = client.app.switch.live.snapshot.deployments["it"].wrapper
+        with client.stream("POST", "/it/run", json={}) as response:
+            assert next(response.iter_text()) == "first"
+    assert wrapper.is_closed
+
+
+def test_a_yaml_pipeline_is_served(root: Path):
+    replace(
+        root / "say.yml",
+        """
+components:
+  prompt:
+    type: haystack.components.builders.prompt_builder.PromptBuilder
+    init_parameters: {template: "Say {{ text }}", required_variables: [text]}
+connections: []
+inputs: {text: prompt.text}
+outputs: {answer: prompt.prompt}
+""",
+    )
+    with hayhooks.testing.client(root / "say.yml") as client:
+        assert client.run(text="it")["prompt"]["prompt"] == "Say it"
+
+
+def test_a_directory_is_served_whole(answers: Path, root: Path):
+    replace(root / "other/pipeline_wrapper.py", ANSWERS)
+    replace(root / "other/table.py", "ANSWER = '43 '")
+    with hayhooks.testing.client(root) as client:
+        assert client.name == ""
+        assert client.run("answers", text="x") == "42 x"
+        assert client.run("other", text="x") == "43 x"
+        assert client.chat("x", model="other").text == "Hello you"
+        with pytest.raises(ValueError, match="say which pipeline is meant: answers, other"):
+            client.run(text="x")
+
+
+def test_an_application_is_served(root: Path):
+    class Wrapper(BasePipelineWrapper):
+        def setup(self) -> None: ...
+
+        def run_api(self, text: str) -> str:
+            return text
+
+    app = create_app(hayhooks.Settings(pipelines_dir=root, _env_file=None), pipelines={"given": Wrapper})
+
+    @app.get("/ping")
+    def ping() -> str:
+        return "pong"
+
+    with hayhooks.testing.client(app) as client:
+        assert client.run(text="x") == "x"
+        assert "pong" in client.get("/ping").text
+
+
+def test_two_clients_serve_at_a_time(answers: Path, tmp_path: Path):
+    replace(tmp_path / "more/answers/pipeline_wrapper.py", ANSWERS)
+    replace(tmp_path / "more/answers/table.py", "ANSWER = '43 '")
+    with (
+        hayhooks.testing.client(answers) as one,
+        hayhooks.testing.client(tmp_path / "more/answers") as other,
+    ):
+        assert (one.run(text="x"), other.run(text="x")) == ("42 x", "43 x")
+    with hayhooks.testing.client(answers) as again:
+        assert again.run(text="x") == "42 x"
+
+
+def test_every_client_of_openai_can_ask(answers: Path):
+    async def ask() -> str:
+        async with AsyncOpenAI(base_url=f"{client.url}/v1", api_key="-") as asking:
+            stream = await asking.chat.completions.create(model="answers", messages=[question], stream=True)
+            return "".join([choice.delta.content or "" async for chunk in stream for choice in chunk.choices])
+
+    question: ChatCompletionUserMessageParam = {"role": "user", "content": "Who?"}
+    with hayhooks.testing.client(answers) as client:
+        answer = client.openai.chat.completions.create(model=client.name, messages=[question])
+        assert answer.choices[0].message.content == "Hello you"
+        assert asyncio.run(ask()) == "Hello you"
+        assert [model.id for model in client.openai.models.list()] == ["answers"]
+
+
+def test_a_load_that_fails_raises_with_reason_file_line_and_hint(answers: Path, root: Path):
+    path = answers / "table.py"
+    replace(path, "import trafilatura")
+    with pytest.raises(LoadError, match=r"answers does not load: ModuleNotFoundError.*trafilatura") as raised:
+        hayhooks.testing.client(answers).__enter__()
+
+    assert raised.value.place is not None
+    assert (raised.value.place.file, raised.value.place.line) == (str(path), 1)
+    assert raised.value.__notes__ == [f"at {path}:1: import trafilatura", "hint: pip install trafilatura"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "hayhooks testing"]
+
+    replace(root / "other/pipeline_wrapper.py", "1 / 0")
+    with (
+        pytest.raises(ExceptionGroup, match="2 of 2 pipelines do not load") as several,
+        hayhooks.testing.client(root),
+    ):
+        pass
+    assert [str(error).partition(" ")[0] for error in several.value.exceptions] == ["answers", "other"]
+
+
+def test_pytest_shows_what_is_wrong_and_nothing_of_ours(answers: Path, tmp_path: Path):
+    replace(answers / "test_answers.py", TESTS)
+    replace(tmp_path / "broken/pipeline_wrapper.py", "import trafilatura")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(answers)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+
+    assert "4 failed, 1 passed" in done.stdout, done.stdout + done.stderr
+    shown = [line for line in done.stdout.splitlines() if line.startswith(("E  ", ">  "))]
+    assert [line.strip("E> ") for line in shown if line.strip("E> ")] == [
+        "client.run(text='x', times='many')",
+        "httpx.HTTPStatusError: POST /answers/run: 422: [{'type': 'int_parsing', 'loc': ['body', 'times'], 'msg': "
+        "'Input should be a valid integer, unable to parse string as an integer', 'input': 'many'}]",
+        "return self.look_up({}, text)",
+        "return table[key]",
+        "KeyError: 'raise'",
+        "client.run(text='raise')",
+        "httpx.HTTPStatusError: POST /answers/run: 500: Pipeline execution failed: KeyError: 'raise'",
+        "with hayhooks.testing.client('broken'):",
+        "hayhooks.errors.LoadError: broken does not load: ModuleNotFoundError: No module named 'trafilatura'",
+        f"at {tmp_path}/broken/pipeline_wrapper.py:1: import trafilatura",
+        "hint: pip install trafilatura",
+        "assert client.chat('Who?').text == 'Hello'",
+        "AssertionError: assert 'Hello you' == 'Hello'",
+        "- Hello",
+        "+ Hello you",
+    ]
+
+
+TESTS = """
+from pathlib import Path
+
+import hayhooks.testing
+import pytest
+
+
+@pytest.fixture(scope="module")
+def client():
+    with hayhooks.testing.client(Path(__file__).parent) as client:
+        yield client
+
+def test_it_answers(client):
+    assert client.run(text="x") == "42 x"
+
+def test_422(client):
+    client.run(text='x', times='many')
+
+def test_500(client):
+    client.run(text='raise')
+
+def test_load():
+    with hayhooks.testing.client('broken'):
+        pass
+
+def test_chat(client):
+    assert client.chat('Who?').text == 'Hello'
+"""
+
+
+@pytest.mark.parametrize(
+    ("files", "target", "message"),
+    [
+        ({}, "missing", "missing does not exist"),
+        ({"it/notes.md": ""}, "it", r"it has no wrapper \(NAME/pipeline_wrapper.py\) and no YAML pipeline"),
+        ({"it/pipeline_wraper.py": ""}, "it", r"did you mean pipeline_wraper.py\?"),
+        ({"notes.md": ""}, "notes.md", "neither a directory nor a YAML pipeline"),
+    ],
+)
+def test_a_wrong_path_says_what_is_accepted(root: Path, files: dict[str, str], target: str, message: str):
+    for name, content in files.items():
+        replace(root / name, content)
+    if target == "it":
+        (root / "it/data").mkdir()
+    with pytest.raises(FileNotFoundError, match=message), hayhooks.testing.client(root / target):
+        pass
+
+
+def test_a_load_that_does_not_end_says_where_it_is(root: Path):
+    replace(
+        root / "it/pipeline_wrapper.py",
+        HEAD
+        + """
+import threading
+
+waits = threading.Event()
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        waits.wait(10)
+""",
+    )
+    with (
+        pytest.raises(TimeoutError, match=r"not loaded after 0.5 s: it .*setup\(\).*pipeline_wrapper.py:\d+"),
+        hayhooks.testing.client(root / "it", timeout_s=0.5, graceful_shutdown_timeout=0),
+    ):
+        pass
+
+
+def test_a_client_must_be_entered(answers: Path):
+    with pytest.raises(RuntimeError, match="nothing is served yet"):
+        hayhooks.testing.client(answers).get("/status")
+
+
+def test_settings_of_the_environment_hold_but_those_of_the_address(
+    answers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    replace(tmp_path / ".env", "HAYHOOKS_ADDITIONAL_PYTHON_PATH=shared\nHAYHOOKS_API_KEYS=secret\nCITY=Ghent\n")
+    replace(tmp_path / "shared/common_words.py", "import os\nANSWER = os.environ['CITY']\n")
+    replace(answers / "table.py", "from common_words import ANSWER")
+    with hayhooks.testing.client(answers) as client:
+        assert client.run(text="!") == "Ghent!"
+    assert "CITY" not in os.environ
+    with hayhooks.testing.client(answers, api_keys=["k"]) as client:
+        assert client.get("/models").status_code == 401
+        assert client.get("/models", headers={"Authorization": "Bearer k"}).status_code == 200
