@@ -3,23 +3,34 @@
 import errno
 import json
 import os
-import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, ByteSize, Field, ValidationError
+from pydantic import AliasChoices, ByteSize, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 
 from hayhooks.current_app import current_app
+from hayhooks.setting_types import (
+    LOG_LEVELS,
+    HostList,
+    KeyList,
+    LogFormat,
+    LogLevel,
+    OptionalPath,
+    OptionalText,
+    Pattern,
+    RootPath,
+    TextList,
+    read_keys,
+)
 
 PREFIX = "HAYHOOKS_"
 ENV_FILE_VARIABLE = PREFIX + "ENV_FILE"
@@ -30,83 +41,9 @@ _ENCODING = "utf-8-sig"  # of the environment file; some editors begin it with a
 _MASK = "***"
 _MAX_SHOWN = 200  # characters of a wrong value
 
-_KEY = re.compile(r"[!-~]+")
-_HOST = re.compile(r"(\*\.)?[^*:/\s]+|\[[0-9a-fA-F:.]+\]")  # a name, *.name for its subdomains, or an IPv6 address
-
-
-def _split(value: Any) -> Any:
-    """Parse a list given as JSON or separated by commas."""
-    if not isinstance(value, str):
-        return value
-    if value.lstrip().startswith(("[", "{")):
-        return json.loads(value)  # pydantic rejects an object
-    return [part.strip() for part in value.split(",") if part.strip()]
-
-
-def _parse_keys(value: Any) -> Any:
-    keys = _split(value)
-    if isinstance(value, str) and not keys and value.strip() != "[]":
-        # An empty variable is more likely a mistake than a wish to open the server.
-        raise ValueError("it is empty: set a key, or unset the variable to allow every request")
-    if isinstance(keys, list):
-        _check_keys(keys)
-    return keys
-
-
-def _check_keys(keys: list[Any]) -> None:
-    if not all(isinstance(key, str) and _KEY.fullmatch(key) for key in keys):
-        raise ValueError("a key must consist of visible ASCII characters, without spaces")
-
-
-def _check_hosts(hosts: list[str]) -> list[str]:
-    if not hosts:
-        raise ValueError("it is empty: name at least one host, or * for any")
-    for host in hosts:
-        if host != "*" and not _HOST.fullmatch(host):
-            raise ValueError(f"{host!r} must be a name without port, such as www.example.com, *.example.com or *")
-    return hosts
-
-
-def read_keys(file: Path) -> list[str]:
-    """Read API keys, one a line, and # comments; raise OSError or ValueError."""
-    lines = [line.strip() for line in file.read_text("utf-8-sig").splitlines()]
-    keys = [line for line in lines if line and not line.startswith("#")]
-    if not keys:
-        raise ValueError("it holds no key")
-    _check_keys(keys)
-    return keys
-
-
-def _upper(value: Any) -> Any:
-    return value.upper() if isinstance(value, str) else value
-
-
-def _lower(value: Any) -> Any:
-    return value.lower() if isinstance(value, str) else value
-
-
-def _check_regex(value: str | None) -> str | None:
-    if value is not None:
-        try:
-            re.compile(value)
-        except re.error as error:
-            raise ValueError(str(error)) from None
-    return value
-
-
-def _check_root_path(value: str) -> str:
-    if value and not value.startswith("/"):
-        raise ValueError("it does not begin with a slash")
-    return value.rstrip("/")
-
 
 def _aliases(*names: str) -> AliasChoices:
     return AliasChoices(*(PREFIX + name for name in names))
-
-
-EmptyAsNone = BeforeValidator(lambda value: None if value == "" else value)
-TextList = Annotated[list[str], NoDecode, BeforeValidator(_split)]
-LogLevel = Literal["TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL"]
 
 
 class Settings(BaseSettings):
@@ -127,9 +64,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on. `0.0.0.0` listens on all.")
     port: int = Field(1416, ge=0, le=65535, description="Port to listen on. `0` takes any free port.")
     pipelines_dir: Path = Field(Path("pipelines"), description="The pipelines directory.")
-    root_path: Annotated[str, AfterValidator(_check_root_path)] = Field(
-        "", description="Path prefix under which a proxy serves hayhooks, such as `/hayhooks`."
-    )
+    root_path: RootPath = Field("", description="Path prefix under which a proxy serves hayhooks, such as `/hayhooks`.")
     additional_python_path: str = Field(
         "",
         validation_alias=_aliases("ADDITIONAL_PYTHON_PATH", "ADDITIONAL_PYTHONPATH"),
@@ -187,24 +122,18 @@ class Settings(BaseSettings):
     write_timeout: int = Field(
         30, ge=1, description="Seconds after which a client that takes no more data of its response is disconnected."
     )
-    api_keys: Annotated[list[str], NoDecode, BeforeValidator(_parse_keys)] = Field(
+    api_keys: KeyList = Field(
         [], repr=False, description="API keys; each request must carry one. An empty list allows every request."
     )
-    api_keys_file: Annotated[Path | None, EmptyAsNone] = Field(
+    api_keys_file: OptionalPath = Field(
         None, description="File with API keys, one a line. It is read again when it changes."
     )
-    allowed_hosts: Annotated[TextList, AfterValidator(_check_hosts)] = Field(
-        ["*"], description="Accepted values of the `Host` header, such as `*.example.com`."
-    )
-    ssl_certfile: Annotated[Path | None, EmptyAsNone] = Field(
-        None, description="Certificate chain (PEM). Setting it turns TLS on."
-    )
-    ssl_keyfile: Annotated[Path | None, EmptyAsNone] = Field(
+    allowed_hosts: HostList = Field(["*"], description="Accepted values of the `Host` header, such as `*.example.com`.")
+    ssl_certfile: OptionalPath = Field(None, description="Certificate chain (PEM). Setting it turns TLS on.")
+    ssl_keyfile: OptionalPath = Field(
         None, description="Private key of the certificate (PEM), if it is in a file of its own."
     )
-    ssl_keyfile_password: Annotated[str | None, EmptyAsNone] = Field(
-        None, repr=False, description="Password of the private key."
-    )
+    ssl_keyfile_password: OptionalText = Field(None, repr=False, description="Password of the private key.")
     fast_protocol: bool = Field(
         True,
         description="Use the fast HTTP protocol with uvicorn versions that it is tested with. "
@@ -229,14 +158,12 @@ class Settings(BaseSettings):
         description="Components whose chunks `streaming_generator` yields: `all`, or names. "
         "Default: the last one that streams.",
     )
-    log: Annotated[LogLevel, BeforeValidator(_upper)] = Field(
+    log: LogLevel = Field(
         "INFO",
         validation_alias=_aliases("LOG", "LOG_LEVEL"),
         description="Log level. `HAYHOOKS_LOG_LEVEL` means the same.",
     )
-    log_format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] = Field(
-        "text", description="Log format: `text`, or `json` for one object a line."
-    )
+    log_format: LogFormat = Field("text", description="Log format: `text`, or `json` for one object a line.")
     access_log: bool = Field(True, description="Log one line for each request.")
     metrics: bool = Field(True, description="Serve `/metrics`.")
     use_https: bool = Field(
@@ -245,9 +172,7 @@ class Settings(BaseSettings):
     )
     disable_ssl: bool = Field(False, description="CLI commands do not verify the server's certificate.")
     cors_allow_origins: TextList = Field(["*"], description="Origins that browsers may send requests from.")
-    cors_allow_origin_regex: Annotated[str | None, EmptyAsNone, AfterValidator(_check_regex)] = Field(
-        None, description="Regular expression for further allowed origins."
-    )
+    cors_allow_origin_regex: Pattern = Field(None, description="Regular expression for further allowed origins.")
     cors_allow_methods: TextList = Field(["*"], description="Methods that browsers may use.")
     cors_allow_headers: TextList = Field(["*"], description="Request headers that browsers may send.")
     cors_allow_credentials: bool = Field(False, description="Let browsers send cookies.")
@@ -325,7 +250,7 @@ def plain_log_level(variables: Mapping[str, str | None]) -> str | None:
     """Return the log level in ``LOG`` or ``LOG_LEVEL``; another value there is of another program."""
     values = {name.upper(): value for name, value in variables.items()}
     levels = ((values.get(name) or "").upper() for name in ("LOG", "LOG_LEVEL"))
-    return next((level for level in levels if level in get_args(LogLevel)), None)
+    return next((level for level in levels if level in LOG_LEVELS), None)
 
 
 def problems(error: ValidationError) -> list[str]:

@@ -118,20 +118,14 @@ def _with_fields(server: Server, name: str, files: Sequence[Upload]) -> list[Upl
     """Give files without a field the one that *name* has for files."""
     if all(field for field, _ in files):
         return list(files)
-    fields = _upload_fields(server.schema(name) or {}, f"/{name}/run")
+    operations = (server.schema(name) or {}).get("operations", ())
+    requests = [operation["request"] for operation in operations if operation["path"] == f"/{name}/run"]
+    form = requests[0].get("multipart/form-data", {}) if requests else {}
+    fields = [field for field, schema in form.get("properties", {}).items() if _is_file(schema)]
     if len(fields) > 1:
         raise click.UsageError(f"{name!r} takes files in {' and '.join(fields)}: name one, -f {fields[0]}=FILE")
     only = fields[0] if fields else "files"  # where it takes none, the server says so
     return [(field or only, path) for field, path in files]
-
-
-def _upload_fields(schemas: Mapping[str, Any], path: str) -> list[str]:
-    """Return the fields for files of the operation at *path*."""
-    for operation in schemas.get("operations", ()):
-        if operation["path"] == path:
-            form = operation["request"].get("multipart/form-data", {})
-            return [field for field, schema in form.get("properties", {}).items() if _is_file(schema)]
-    return []
 
 
 def _is_file(schema: Mapping[str, Any]) -> bool:

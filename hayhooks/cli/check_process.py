@@ -36,7 +36,12 @@ _UNCHANGED_TIMEOUT_S = 10.0  # for the folder to be unchanged for the debounce t
 def main() -> None:
     """Load, write the finding, unload, and end the process with its threads."""
     name, path, out, lifeline = sys.argv[1:]
-    threading.Thread(target=_end_with_parent, args=(int(lifeline),), daemon=True).start()
+
+    def end_with_parent() -> None:
+        os.read(int(lifeline), 1)  # returns when the parent has ended
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
     warned: list[str] = []
     settings = Settings()
     export_env_file()
@@ -106,8 +111,3 @@ def _finding(outcome: Deployment | Failure) -> dict[str, Any]:
         "models": [outcome.name] if is_model(outcome) else [],
         "load_ms": round(outcome.load_ms, 1),
     }
-
-
-def _end_with_parent(lifeline: int) -> None:
-    os.read(lifeline, 1)  # returns when the parent has ended
-    os._exit(1)

@@ -96,7 +96,16 @@ class Server:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
             return context
         certificate = self.settings.ssl_certfile
-        return ssl.create_default_context() if certificate is None else _context_trusting(certificate)
+        if certificate is None:
+            return ssl.create_default_context()
+        try:  # only the first certificate in the file is trusted, whoever signed it for which name
+            first, end, _ = certificate.read_text().partition("-----END CERTIFICATE-----")
+            context = ssl.create_default_context(cadata=first[first.find("-----BEGIN") :] + end)
+        except (OSError, ValueError) as error:
+            raise NoAnswerError(f"HAYHOOKS_SSL_CERTFILE={certificate}: cannot be used: {error}") from None
+        context.check_hostname = False  # commands use the address
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # it need not be self-signed
+        return context
 
     @property
     def _address(self) -> str:
@@ -175,36 +184,22 @@ def with_python_path_of_server(settings: Settings) -> Settings:
     if isinstance(server, Unreachable):
         return settings
     directories = server.status().get("additional_python_path")
+    if directories is None:
+        return settings
     owners = {0, os.geteuid(), os.stat(settings.pipelines_dir).st_uid}
-    if directories is None or not all(_is_directory_of(owners, directory) for directory in directories):
+    try:
+        statuses = [os.stat(directory) for directory in directories]
+    except OSError:
+        return settings
+    if not all(stat.S_ISDIR(status.st_mode) and status.st_uid in owners for status in statuses):
         return settings
     return settings.model_copy(update={"additional_python_path": os.pathsep.join(directories)})
-
-
-def _is_directory_of(owners: set[int], path: str) -> bool:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return False
-    return stat.S_ISDIR(status.st_mode) and status.st_uid in owners
 
 
 def differing_workers(status: dict[str, Any]) -> list[dict[str, Any]]:
     """Return all workers in a body of ``/status`` if they serve different revisions."""
     workers: list[dict[str, Any]] = status.get("workers", [])
     return workers if len({worker["revision"] for worker in workers}) > 1 else []
-
-
-def _context_trusting(certificate: Path) -> ssl.SSLContext:
-    """Trust only the first certificate in the file, whoever signed it for which name."""
-    try:
-        first, end, _ = certificate.read_text().partition("-----END CERTIFICATE-----")
-        context = ssl.create_default_context(cadata=first[first.find("-----BEGIN") :] + end)
-    except (OSError, ValueError) as error:
-        raise NoAnswerError(f"HAYHOOKS_SSL_CERTFILE={certificate}: cannot be used: {error}") from None
-    context.check_hostname = False  # commands use the address
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # it need not be self-signed
-    return context
 
 
 def _json_object(content: bytes) -> dict[str, Any] | None:

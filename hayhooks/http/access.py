@@ -52,15 +52,12 @@ class AccessMiddleware:
             try:
                 self._check(scope)
             except RefusedError as error:
-                if error.status != 401 or not self._is_public(scope):
+                if error.status != 401 or all(r.matches(scope)[0] is not Match.FULL for r in self._public.routes):
                     raise
                 app = self._public
         if scope["type"] == "http":
             receive = unpacked(scope, LimitedReceive(scope, receive, self._read_timeout).receive)
         return app(scope, receive, send)
-
-    def _is_public(self, scope: Scope) -> bool:
-        return any(route.matches(scope)[0] is Match.FULL for route in self._public.routes)
 
     def _check(self, scope: Scope) -> None:
         if scope["type"] == "http":

@@ -35,10 +35,14 @@ def build_generation(snapshot: Snapshot, plug_ins: Sequence[PlugIn]) -> Generati
             set_route_path(scope, normal)
             await scope["app"].router(scope, receive, send)
             return
-        if redirect := _with_slash(scope, path):
+        root_path = scope.get("root_path", "")
+        longer = {**scope, "path": f"{root_path}{path}/"}
+        users = scope["app"].router.routes if scope["type"] == "http" else ()
+        if any(route.matches(longer)[0] is not Match.NONE for route in users):  # as a mounted directory does
+            query = scope.get("query_string", b"").decode("latin-1")
+            redirect = RedirectResponse(longer["path"] + (f"?{query}" if query else ""))
             await redirect(scope, receive, send)
             return
-        root_path = scope.get("root_path", "")
         if scope["type"] != "http":
             raise NotFoundError(f"no websocket is served at {root_path}{shortened(path)}")
         name = path[1:].partition("/")[0]
@@ -54,15 +58,6 @@ def build_generation(snapshot: Snapshot, plug_ins: Sequence[PlugIn]) -> Generati
         raise not_served_error(live, name)
 
     return Generation(snapshot, Router(routes, redirect_slashes=False, default=not_found), paths, server_names)
-
-
-def _with_slash(scope: Scope, path: str) -> RedirectResponse | None:
-    """Redirect to *path* with a slash at its end if the user's routes have that, as a mounted directory does."""
-    longer = {**scope, "path": f"{scope.get('root_path', '')}{path}/"}
-    if scope["type"] != "http" or all(route.matches(longer)[0] is Match.NONE for route in scope["app"].router.routes):
-        return None
-    query = scope.get("query_string", b"").decode("latin-1")
-    return RedirectResponse(longer["path"] + (f"?{query}" if query else ""))
 
 
 def next_generation(live: Generation | None, snapshot: Snapshot, plug_ins: Sequence[PlugIn]) -> Generation:

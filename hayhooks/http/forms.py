@@ -46,7 +46,9 @@ async def form_of(request: Request) -> AsyncIterator[FormData]:
         raise HTTPException(415, f"The charset of the form is {shortened(charset)!r}; only UTF-8 is accepted")
     try:
         if content_type(request.headers) != "multipart/form-data":
-            yield await _urlencoded(await request.body())
+            body = await request.body()
+            is_large = len(body) > LARGE
+            yield await server_threads.run(_parse_urlencoded, body) if is_large else _parse_urlencoded(body)
             return
         settings = request.app.settings
         context_of(request.scope).body_limit = ("HAYHOOKS_MAX_UPLOAD_SIZE", settings.max_upload_size)
@@ -74,10 +76,6 @@ async def _multipart(request: Request, reader: FormReader) -> FormData:
     if is_large or size > LARGE:
         return await server_threads.run(reader.finish, rest)
     return reader.finish(rest)
-
-
-async def _urlencoded(body: bytes) -> FormData:
-    return await server_threads.run(_parse_urlencoded, body) if len(body) > LARGE else _parse_urlencoded(body)
 
 
 def _parse_urlencoded(body: bytes) -> FormData:

@@ -15,6 +15,7 @@ from hayhooks.kernel.isolation import with_public_names
 from hayhooks.kernel.state import Deployment
 from hayhooks.kernel.threads import Outcome
 
+# Raised again elsewhere they would end the event loop or a generator, or look like our own.
 _NOT_RAISABLE = (
     StopIteration,
     StopAsyncIteration,
@@ -45,8 +46,10 @@ def run_in_thread(
         leases.give_back(lease)
         if slot is not None:
             call_soon(loop, slot.give_back)
-        if outcome.error is not None:
-            outcome.error = _raisable(outcome.error)
+        if isinstance(outcome.error, _NOT_RAISABLE):
+            carrier = RuntimeError(f"{type(outcome.error).__name__}: {outcome.error}".removesuffix(": "))
+            carrier.__cause__ = outcome.error
+            outcome.error = carrier
         done(outcome)
 
     try:
@@ -89,17 +92,8 @@ def _headline(error: BaseException) -> str:
     message = safe_str(error)
     if type(error) is RuntimeError and isinstance(error.__cause__, _NOT_RAISABLE):
         carried = type(error.__cause__).__name__
-        if message.startswith(carried):  # by _raisable
+        if message.startswith(carried):  # by run_in_thread
             return message
     if isinstance(error, BaseExceptionGroup):  # its own message says only how many it has
         message += f": {_headline(error.exceptions[0])}"
     return f"{type(error).__name__}: {message}".removesuffix(": ")
-
-
-def _raisable(error: BaseException) -> BaseException:
-    """Wrap *error* if it would end the loop or a generator, or look like our own."""
-    if not isinstance(error, _NOT_RAISABLE):
-        return error
-    carrier = RuntimeError(f"{type(error).__name__}: {error}".removesuffix(": "))
-    carrier.__cause__ = error
-    return carrier

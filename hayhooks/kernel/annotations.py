@@ -80,11 +80,15 @@ def refuse_what_is_not_json(method: str, arguments: TypeAdapter[dict[str, Any]],
         return
     for name, annotation in fields.items():
         adapter = arguments_adapter(method, {name: annotation}, takes_any=False)
-        if not _is_json(adapter) and not _is_valid(adapter, {name: None}):
+        if _is_json(adapter):
+            continue
+        try:
+            adapter.validate_python({name: None})
+        except Exception:  # a validator of the user's may raise anything
             raise TypeError(
                 f"{method}(): parameter {name!r} cannot be taken from JSON: annotate it with a type that can, "
                 "or make it an attribute in setup()"
-            )
+            ) from None
 
 
 def _is_json(adapter: TypeAdapter[dict[str, Any]]) -> bool:
@@ -94,12 +98,4 @@ def _is_json(adapter: TypeAdapter[dict[str, Any]]) -> bool:
         return False
     except Exception:  # its own method for the schema may raise anything; /docs tell
         return True
-    return True
-
-
-def _is_valid(adapter: TypeAdapter[dict[str, Any]], arguments: dict[str, Any]) -> bool:
-    try:
-        adapter.validate_python(arguments)
-    except Exception:  # a validator of the user's may raise anything
-        return False
     return True

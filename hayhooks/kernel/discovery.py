@@ -84,7 +84,12 @@ def entry_problem(path: Path, *, is_expected: bool = False) -> str | None:
     if not stat.S_ISREG(mode):
         return None
     if path.suffix in YAML_SUFFIXES:
-        return "" if is_expected or _is_pipeline(path) else None
+        try:
+            status = path.stat()
+            stamp = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            return "" if is_expected or _is_pipeline(path, stamp) else None
+        except OSError:  # the scan reports that
+            return ""
     if path.suffix == ".py":
         try:
             is_meant = b"class PipelineWrapper" in path.read_bytes()
@@ -97,17 +102,8 @@ def entry_problem(path: Path, *, is_expected: bool = False) -> str | None:
     return None
 
 
-def _is_pipeline(path: Path) -> bool:
-    try:
-        status = path.stat()
-        stamp = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-        return _is_pipeline_as_of(path, stamp)
-    except OSError:  # the scan reports that
-        return True
-
-
 @lru_cache(maxsize=20_000)
-def _is_pipeline_as_of(path: Path, stamp: tuple[int, ...]) -> bool:
+def _is_pipeline(path: Path, stamp: tuple[int, ...]) -> bool:
     return is_meant_as_pipeline(path.read_bytes())
 
 

@@ -45,9 +45,15 @@ def threads_by_deployment() -> Iterator[None]:
     loop.set_default_executor(DeploymentExecutor(before))
     limiter = to_thread.current_default_thread_limiter()
     _set_limiter(DeploymentLimiter(limiter))
+
+    async def getaddrinfo(
+        host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+    ) -> Any:
+        return await loop.run_in_executor(None, socket.getaddrinfo, host, port, family, type, proto, flags)
+
     if _is_uvloop(loop):
         # uvloop looks host names up in four threads of its own, for all; asyncio's own loop uses the executor.
-        loop.getaddrinfo = partial(_getaddrinfo, loop)  # type: ignore[method-assign]  # of this loop alone
+        loop.getaddrinfo = getaddrinfo  # type: ignore[method-assign]  # of this loop alone
     try:
         yield
     finally:
@@ -60,19 +66,6 @@ def threads_by_deployment() -> Iterator[None]:
 
 def _is_uvloop(loop: asyncio.AbstractEventLoop) -> bool:
     return type(loop).__module__.partition(".")[0] == "uvloop"
-
-
-async def _getaddrinfo(
-    loop: asyncio.AbstractEventLoop,
-    host: Any,
-    port: Any,
-    *,
-    family: int = 0,
-    type: int = 0,
-    proto: int = 0,
-    flags: int = 0,
-) -> Any:
-    return await loop.run_in_executor(None, socket.getaddrinfo, host, port, family, type, proto, flags)
 
 
 def _set_limiter(limiter: anyio.CapacityLimiter) -> None:

@@ -21,10 +21,15 @@ def failure_of(revision: Revision, error: BaseException) -> Failure:
         reason = f"{type(error).__name__}: {with_public_names(message)}"
         try:
             fold(error, keeps_ours=False)
+            lines = [
+                (frame.filename, frame.lineno or 1) for frame in reversed(tracebacks.extract_tb(error.__traceback__))
+            ]
+            if isinstance(error, SyntaxError) and error.filename:
+                lines.insert(0, (error.filename, error.lineno or 1))
             error = LoadError(
                 f"{reason}{_component(error)}",
                 traceback=with_public_names("".join(tracebacks.format_exception(error))),
-                place=_place(error, revision),
+                place=innermost_place(revision, lines),
                 hint=_hint(error, revision),
             )
         # The user's own error classes may raise from any attribute: then only the frames can be shown.
@@ -36,16 +41,6 @@ def failure_of(revision: Revision, error: BaseException) -> Failure:
     place = error.place and Place(sendable(error.place.file), error.place.line, sendable(error.place.source))
     traceback, hint = sendable(error.traceback), sendable(error.hint)
     return Failure(revision, sendable(with_public_names(error.reason)), traceback, place, hint, time.time())
-
-
-def _place(error: BaseException, revision: Revision) -> Place | None:
-    """Return the innermost place in the user's code, or a syntax error's own."""
-    if isinstance(error, SyntaxError) and error.filename:
-        place = innermost_place(revision, [(error.filename, error.lineno or 1)])
-        if place is not None:
-            return place
-    frames = reversed(tracebacks.extract_tb(error.__traceback__))
-    return innermost_place(revision, ((frame.filename, frame.lineno or 1) for frame in frames))
 
 
 def _component(error: BaseException) -> str:

@@ -131,7 +131,13 @@ def _beyond_hint(statement: str, revision: Revision) -> str:
 
 def _near_with(top: str, revision: Revision) -> Path | None:
     """Return the directory near *revision* that has the module *top*."""
-    return next((path for path in _near(revision.path) if _holds(path, top)), None)
+    for directory in _near(revision.path):
+        package = directory / top
+        if (directory / f"{top}.py").is_file():
+            return directory
+        if package.is_dir() and any(any(folder.glob("*.py")) for folder in (package, *_children(package))):
+            return directory
+    return None
 
 
 def _statement(error: BaseException, top: str) -> str:
@@ -189,11 +195,3 @@ def _children(directory: Path) -> list[Path]:
     except OSError:
         return []
     return sorted(path for path in found if not is_ignored(path.name) and not (path / "pyvenv.cfg").exists())
-
-
-def _holds(directory: Path, top: str) -> bool:
-    """Whether the module or package *top* is in *directory*."""
-    package = directory / top
-    if (directory / f"{top}.py").is_file():
-        return True
-    return package.is_dir() and any(any(folder.glob("*.py")) for folder in (package, *_children(package)))

@@ -22,7 +22,8 @@ _EVENT = struct.Struct("iIII")  # watch, what happened, number of a rename, byte
 _BUFFER_BYTES = 64 * 1024
 _WAKE_MS = 20  # how long `stop` may go unnoticed
 
-EVERYTHING = (0, "")  # a change of nobody knows what: events were lost
+
+LOST_EVENTS = (0, "")  # in place of the changes that the system could not report
 
 
 class Inotify:
@@ -96,7 +97,7 @@ class Inotify:
             name = os.fsdecode(events[start : start + length].rstrip(b"\0"))
             start += length
             if what & _OVERFLOW:
-                yield EVERYTHING
+                yield LOST_EVENTS
             for directory in self._paths.get(watch, ()):
                 yield 0, f"{directory}/{name}" if name else directory
             if what & _IGNORED:

@@ -130,7 +130,7 @@ class Reconciler:
         self._reported: set[tuple[Phase, bool]] = set()  # phases that hang, and whether in vain
         self._suspect_threads = DaemonThreadPool("load alone", 1, stuck_after_s=_SUSPECT_STUCK_AFTER_S)
         self._jobs: dict[str, _LoadJob] = {}  # by name; one that is superseded or cancelled leaves at once
-        self._last_scan = ScanResult({}, {}, {}, {}, pending=True, problem="")  # the last one
+        self._last_scan = ScanResult({}, {}, {}, {}, pending=True, problem="")
         self._given = {revision.name: revision for revision in given}
         self._began_at = 0.0
         self._stopped = threading.Event()

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -131,7 +132,13 @@ class SelfWrites:
 
     def share_notes(self, *, is_first: bool) -> None:
         """Exchange notes with other workers and servers; see ``ProcessNotes``."""
-        self._notes = ProcessNotes(_notes_directory(), is_first=is_first)
+        directory = Path(tempfile.gettempdir()) / f"hayhooks-{os.geteuid()}"
+        is_ours = False  # only this user can write to it
+        with suppress(OSError):
+            directory.mkdir(mode=0o700, exist_ok=True)
+            status = os.lstat(directory)
+            is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022
+        self._notes = ProcessNotes(directory / "notes" if is_ours else None, is_first=is_first)
 
     def read_other_processes(self) -> None:
         """Take over the notes of the other workers and servers."""
@@ -169,7 +176,10 @@ class SelfWrites:
 
     def forget_removed(self, folder: str, paths: Iterable[str]) -> None:
         """Forget those of *paths*, written in *folder*, that do not exist and are not being created."""
-        removed = {path: self._announced(folder, path) for path in paths if not os.path.lexists(path)}
+        gone = [path for path in paths if not os.path.lexists(path)]
+        with self._lock:
+            written = self._written.get(folder, {})
+            removed = {path: written[path].announced for path in gone if path in written}
         if not removed:
             return
         stacks = (outward(frame) for frame in sys._current_frames().values())
@@ -183,11 +193,6 @@ class SelfWrites:
                 if file.announced == announced and not os.path.lexists(path):
                     del self._written[folder][path]
                     self._notes.withdraw(path)
-
-    def _announced(self, folder: str, path: str) -> int:
-        with self._lock:
-            file = self._written.get(folder, {}).get(path)
-            return file.announced if file is not None else 0
 
     def forget(self, folder: str) -> None:
         """Forget the files of the wrapper in *folder*, which is gone."""
@@ -242,18 +247,6 @@ class SelfWrites:
 self_writes = SelfWrites()  # one for the process, as the audit hook
 
 os.register_at_fork(after_in_child=self_writes.forget_in_child)  # for good: Python cannot undo it
-
-
-def _notes_directory() -> Path | None:
-    """Return the directory of all notes, in one that only this user can write to; None if there is none."""
-    directory = Path(tempfile.gettempdir()) / f"hayhooks-{os.geteuid()}"
-    try:
-        directory.mkdir(mode=0o700, exist_ok=True)
-        status = os.lstat(directory)
-    except OSError:
-        return None
-    is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022
-    return directory / "notes" if is_ours else None
 
 
 def is_process_alive(pid: int) -> bool:

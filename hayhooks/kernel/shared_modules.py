@@ -247,8 +247,7 @@ class SharedModules(importlib.abc.MetaPathFinder):
             if package and package not in shared and not is_ours:  # nearly all: they cost no more than this
                 continue
             origin, places = _places(module)
-            below = self._is_below if package else self._is_directly_below
-            if is_ours or any(map(below, places)):
+            if is_ours or any(self._is_below(p) if package else os.path.dirname(p) in self._roots for p in places):
                 shared.add(name)
                 found = self.find_spec(name, modules[package].__path__ if package else None)
                 if found is not None:
@@ -261,9 +260,6 @@ class SharedModules(importlib.abc.MetaPathFinder):
 
     def _is_below(self, place: str) -> bool:
         return any(place.startswith(root + "/") for root in self._roots)
-
-    def _is_directly_below(self, place: str) -> bool:
-        return os.path.dirname(place) in self._roots
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

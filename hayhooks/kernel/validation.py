@@ -79,7 +79,8 @@ class Validator:
         self, first: ValidationError, again: Callable[[Any], Any], *, include_input: bool = False
     ) -> InvalidInputError:
         """Count the errors of which *first* has one of each collection, and choose those to show."""
-        if _is_no_json(first):
+        (detail, *_) = first.errors(include_url=False, include_context=False, include_input=False)
+        if detail["type"] == "json_invalid":
             return _invalid_input(first, 1)
         tally = _Tally()
         token = _tally.set(tally)
@@ -194,11 +195,6 @@ def _count_items(schema: _Schema) -> _Schema:
         elif items is not None:
             counted[key] = core_schema.no_info_wrap_validator_function(item, items)
     return counted
-
-
-def _is_no_json(error: ValidationError) -> bool:
-    detail = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    return detail["type"] == "json_invalid"
 
 
 def _invalid_input(error: ValidationError, count: int, include_input: bool = False) -> InvalidInputError:

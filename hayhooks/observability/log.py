@@ -36,7 +36,11 @@ _FORMAT = "<dim>{time:HH:mm:ss.SSS}</> <level>{level: <7}</> {message}"
 @cache
 def writer_of(descriptor: int) -> LogWriter:
     """Return the log writer of standard output (1) or standard error (2), which this process has one of."""
-    return LogWriter(descriptor, report=_report_dropped)
+
+    def report(lines: int) -> None:
+        log.warning("{} lines are missing from the log: its output was not read fast enough", lines)
+
+    return LogWriter(descriptor, report)
 
 
 def queue_prints() -> None:
@@ -46,10 +50,6 @@ def queue_prints() -> None:
     descriptor 1 or 2.
     """
     sys.stdout, sys.stderr = QueuedStream(writer_of(STDOUT)), QueuedStream(writer_of(STDERR))
-
-
-def _report_dropped(lines: int) -> None:
-    log.warning("{} lines are missing from the log: its output was not read fast enough", lines)
 
 
 def configure_logging(level: str, format: str = TEXT) -> None:

@@ -35,26 +35,21 @@ class _Page(Collector):
         by_family: dict[str, Rows] = {}
         for key, numbers in rows.items():
             by_family.setdefault(key[0], {})[key] = numbers
-        for name in FAMILIES:
-            if name in by_family:
-                yield _family(name, by_family[name])
+        for name, family in FAMILIES.items():
+            if name not in by_family:
+                continue
+            metric = _KINDS[family.type](name, family.help, labels=family.labels)
+            for (_, labels), numbers in sorted(by_family[name].items()):
+                if family.type == "histogram":
+                    cumulative = zip((*map(str, BUCKETS), "+Inf"), accumulate(numbers[:-1]), strict=True)
+                    metric.add_metric(labels, list(cumulative), sum_value=numbers[-1])
+                else:
+                    metric.add_metric(labels, numbers[0])
+            yield metric
 
 
-_MAKERS: dict[str, Any] = {
+_KINDS: dict[str, Any] = {
     "counter": CounterMetricFamily,
     "gauge": GaugeMetricFamily,
     "histogram": HistogramMetricFamily,
 }
-
-
-def _family(name: str, rows: Rows) -> Metric:
-    family = FAMILIES[name]
-    made = _MAKERS[family.type](name, family.help, labels=family.labels)
-    for (_, labels), numbers in sorted(rows.items()):
-        if family.type == "histogram":
-            cumulative = zip((*map(str, BUCKETS), "+Inf"), accumulate(numbers[:-1]), strict=True)
-            made.add_metric(labels, list(cumulative), sum_value=numbers[-1])
-        else:
-            made.add_metric(labels, numbers[0])
-    assert isinstance(made, Metric)
-    return made

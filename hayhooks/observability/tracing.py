@@ -38,11 +38,12 @@ def is_asked_for() -> bool:
 
 
 def _missing() -> list[str]:
-    return [module for module in _NEEDED if not _is_installed(module)]
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:  # not even its package
-        return False
+    missing = []
+    for module in _NEEDED:
+        try:
+            found = find_spec(module)
+        except ModuleNotFoundError:  # not even its package
+            found = None
+        if found is None:
+            missing.append(module)
+    return missing

@@ -36,13 +36,17 @@ def chat_body(body: Body) -> Body:
         raise OpenAIError(400, message, param=param)
     text, reasoning = _mapping(body.get("text")), _mapping(body.get("reasoning"))
     tools = [nested for tool in _list(body.get("tools")) if (nested := _nested(tool))]
+    response_format = dict(_mapping(text.get("format")))
+    if response_format.get("type") == "json_schema":
+        schema = {key: value for key, value in response_format.items() if key != "type"}
+        response_format = {"type": "json_schema", "json_schema": schema}
     return _joined(
         body,
         _ONLY_RESPONSES,
         messages=messages_of_items(body["input"], body.get("instructions")),
         tools=tools or None,
         tool_choice=_nested_choice(body.get("tool_choice")) if tools else None,
-        response_format=_nested_format(_mapping(text.get("format"))),
+        response_format=response_format or None,
         verbosity=text.get("verbosity"),
         reasoning_effort=reasoning.get("effort"),
         max_completion_tokens=body.get("max_output_tokens"),
@@ -54,7 +58,9 @@ def chat_body(body: Body) -> Body:
 def response_body(body: Body) -> Body:
     """Translate the body of a chat completion to that of a response."""
     effort, verbosity = body.get("reasoning_effort"), body.get("verbosity")
-    text = {"format": _flat_format(_mapping(body.get("response_format"))), "verbosity": verbosity}
+    format_ = _mapping(body.get("response_format"))
+    flat_format = {**_mapping(format_.get("json_schema")), "type": format_["type"]} if format_.get("type") else None
+    text = {"format": flat_format, "verbosity": verbosity}
     tools = [flat for tool in _list(body.get("tools")) if (flat := _flat(tool))]
     return _joined(
         body,
@@ -136,16 +142,6 @@ def _flat_choice(choice: Any) -> Any:
         case {}:
             return None
     return choice
-
-
-def _nested_format(format_: Mapping[str, Any]) -> Body | None:
-    if format_.get("type") != "json_schema":
-        return dict(format_) or None
-    return {"type": "json_schema", "json_schema": {key: value for key, value in format_.items() if key != "type"}}
-
-
-def _flat_format(format_: Mapping[str, Any]) -> Body | None:
-    return {**_mapping(format_.get("json_schema")), "type": format_["type"]} if format_.get("type") else None
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -31,9 +31,11 @@ class RecentItems:
 
     def resolve(self, items: list[Any]) -> list[Any]:
         """Return the input *items* with items in the place of references to them; unknown references stay."""
-        return [self._resolved(item) if item.get("type") == "item_reference" else item for item in items]
-
-    def _resolved(self, reference: dict[str, Any]) -> Any:
-        id_ = reference.get("id")
-        data = self._items.get(id_) if isinstance(id_, str) else None
-        return reference if data is None else from_json(data)
+        resolved = []
+        for item in items:
+            match item:
+                case {"type": "item_reference", "id": str() as id_} if id_ in self._items:
+                    resolved.append(from_json(self._items[id_]))
+                case _:
+                    resolved.append(item)
+        return resolved

@@ -22,23 +22,23 @@ class ServerConfig(uvicorn.Config):
     def get_loop_factory(self) -> Callable[[], asyncio.AbstractEventLoop] | None:
         """Return what makes the event loop."""
         factory = super().get_loop_factory()
-        return partial(_tls_loop, factory, self.timeout_keep_alive) if self.is_ssl else factory
+        if not self.is_ssl:
+            return factory
 
+        # uvicorn has no option for the limit, and its workers make their servers themselves.
+        def limited_loop() -> asyncio.AbstractEventLoop:
+            loop = (factory or asyncio.new_event_loop)()
+            create_server: Any = loop.create_server
 
-def _tls_loop(
-    factory: Callable[[], asyncio.AbstractEventLoop] | None, handshake_timeout_s: float
-) -> asyncio.AbstractEventLoop:
-    # uvicorn has no option for it, and its workers make their servers themselves.
-    loop = (factory or asyncio.new_event_loop)()
-    create_server: Any = loop.create_server
+            def create_server_with_limit(*args: Any, ssl: Any = None, **options: Any) -> Any:
+                if ssl is not None:
+                    options.setdefault("ssl_handshake_timeout", self.timeout_keep_alive)
+                return create_server(*args, ssl=ssl, **options)
 
-    def create_server_with_limit(*args: Any, ssl: Any = None, **options: Any) -> Any:
-        if ssl is not None:
-            options.setdefault("ssl_handshake_timeout", handshake_timeout_s)
-        return create_server(*args, ssl=ssl, **options)
+            loop.create_server = create_server_with_limit  # type: ignore[method-assign]
+            return loop
 
-    loop.create_server = create_server_with_limit  # type: ignore[method-assign]
-    return loop
+        return limited_loop
 
 
 def server_options(settings: Settings) -> dict[str, Any]:

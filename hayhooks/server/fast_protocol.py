@@ -218,8 +218,10 @@ class FastHttpProtocol(GracefulClose, HttpToolsProtocol):
         self._parsed_bytes += len(data)
         try:
             self.parser.feed_data(data)
-            if self._parsed_bytes > _MAX_SLICE_BYTES:
-                self._check_unfinished()
+            if self._parsed_bytes > MAX_HEAD_BYTES:  # of a head, trailers or a chunk's size that are not complete
+                raise _RequestRefusedError(431, f"Request headers too large: more than {MAX_HEAD_BYTES:,} bytes")
+            if self._parsed_bytes > _MAX_SLICE_BYTES and self._is_in_head():
+                self._check_head()
         except httptools.HttpParserUpgrade as upgrade:
             self._on_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
@@ -232,7 +234,7 @@ class FastHttpProtocol(GracefulClose, HttpToolsProtocol):
             self._refuse(*refused.args)
 
     def _check_head(self) -> None:
-        """Refuse a complete head that is too large."""
+        """Refuse a head that is too large, or has too many headers."""
         if self._parsed_bytes > MAX_HEAD_BYTES:  # a part of the body may be among them
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if size > MAX_HEAD_BYTES:
@@ -241,13 +243,6 @@ class FastHttpProtocol(GracefulClose, HttpToolsProtocol):
         if len(self.headers) > _MAX_HEADERS:
             message = f"Too many request headers: {len(self.headers):,}; at most {_MAX_HEADERS} are allowed"
             raise _RequestRefusedError(431, message)
-
-    def _check_unfinished(self) -> None:
-        """Refuse a head, trailers or a chunk's size that are too large before they are complete."""
-        if self._parsed_bytes > MAX_HEAD_BYTES:
-            raise _RequestRefusedError(431, f"Request headers too large: more than {MAX_HEAD_BYTES:,} bytes")
-        if self._is_in_head():
-            self._check_head()
 
     def _on_upgrade(self, rest: bytes | memoryview) -> None:
         """Go on after a head with ``Upgrade``, after which the parser expects no body; *rest* came after it."""

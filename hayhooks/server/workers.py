@@ -119,20 +119,17 @@ class _Link:
     def _run(self) -> None:
         with suppress(EOFError, OSError):
             while True:
-                self._obey(self._connection.recv())
+                verdicts = self._connection.recv()
+                if self.app is not None:
+                    self.app.quarantine.verdicts = verdicts
+                    with suppress(OSError):  # the directory is gone, or not ours: that is no end of the supervisor
+                        self.app.worker_state.renew()
                 self._connection.send(self.server is not None and self.server.started)
         log.warning("The supervisor of the workers has ended: this worker stops")
         os.kill(os.getpid(), signal.SIGTERM)
         graceful_s = self.app.settings.graceful_shutdown_timeout if self.app is not None else 0
         time.sleep(graceful_s + _KILL_AFTER_S)
         os.kill(os.getpid(), signal.SIGKILL)
-
-    def _obey(self, verdicts: Verdicts) -> None:
-        if self.app is None:
-            return
-        self.app.quarantine.verdicts = verdicts
-        with suppress(OSError):  # the directory is not there, or not ours: that is no end of the supervisor
-            self.app.worker_state.renew()
 
 
 class _Worker:
@@ -249,15 +246,14 @@ class _Supervisor:
     def _verdicts(self, index: int) -> Verdicts:
         """Return the verdicts for the worker at *index*: the first one tries suspects, and the others hold them."""
         verdicts = self._deaths.verdicts
-        if index == 0 or not verdicts.suspects or self._has_passed_trial(self._workers[0]):
+        if index == 0 or not verdicts.suspects:
             return verdicts
+        first = self._workers[0]
+        if first.replace_at is None and first.has_started and time.monotonic() - first.since >= _TRIAL_S:
+            loading = at_work(memoryview(first.table).cast("B"), LOADING)
+            if loading.isdisjoint(verdicts.suspects):
+                return verdicts
         return replace(verdicts, held=verdicts.suspects)
-
-    def _has_passed_trial(self, worker: _Worker) -> bool:
-        if worker.replace_at is not None or not worker.has_started or time.monotonic() - worker.since < _TRIAL_S:
-            return False
-        loading = at_work(memoryview(worker.table).cast("B"), LOADING)
-        return loading.isdisjoint(self._deaths.verdicts.suspects)
 
     def _look_after_workers(self) -> None:
         for index, worker in enumerate(self._workers):
@@ -276,9 +272,9 @@ class _Supervisor:
             elif is_alive:
                 continue
             worker.join(time.monotonic() + _KILL_AFTER_S)
-            self._bury(worker)
+            self._handle_death(worker)
 
-    def _bury(self, worker: _Worker) -> None:
+    def _handle_death(self, worker: _Worker) -> None:
         """Decide when *worker*, which has died, is replaced, and which deployment is quarantined for it."""
         code = worker.process.exitcode or 0
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit status {code}"

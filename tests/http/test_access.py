@@ -26,7 +26,8 @@ from websockets.sync.client import connect
 
 from hayhooks import Settings, create_app
 from hayhooks.errors import StartError
-from hayhooks.settings import problems, read_keys
+from hayhooks.setting_types import read_keys
+from hayhooks.settings import problems
 from tests.live_server import ECHO, LiveServer, eventually, replace, serving
 
 KEY = "a-Key_of.letters~and/signs+=="
