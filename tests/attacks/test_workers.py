@@ -6,7 +6,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -80,6 +80,16 @@ def pids(server: Process) -> set[int]:
     return {worker["pid"] for worker in server.get("/status").json()["workers"]}
 
 
+def two_workers(server: Process, other_than: Collection[int] = ()) -> set[int]:
+    """Wait for an answer that lists two workers, none of them in *other_than*; that of a new one may lack the other."""
+
+    def listed() -> set[int]:
+        found = pids(server)
+        return found if len(found) == 2 and found.isdisjoint(other_than) else set()
+
+    return eventually(listed, "two workers", 60)
+
+
 BUSY = """
 import asyncio
 
@@ -127,7 +137,7 @@ def test_a_deployment_whose_requests_end_the_process_is_quarantined(tmp_path: Pa
     write_echo(tmp_path)
     write_killer(tmp_path, how=how, when="run")
     with started(tmp_path, "run", "--workers", "2") as server:
-        eventually(lambda: len(pids(server)) == 2, "two workers")
+        two_workers(server)
         with asked(server) as wrong:
 
             def is_quarantined() -> bool:
@@ -170,7 +180,7 @@ def test_a_save_that_ends_the_process_is_quarantined_in_a_running_server(tmp_pat
     write_echo(tmp_path)
     write_killer(tmp_path, how="status", when="never")
     with started(tmp_path, "run", "--workers", "2") as server:
-        eventually(lambda: len(pids(server)) == 2, "two workers")
+        two_workers(server)
         write_killer(tmp_path, how="status", when="setup")
         eventually(lambda: "may have ended" in server.output(), "one worker to serve the others meanwhile", 60)
         with asked(server) as wrong:
@@ -270,8 +280,7 @@ def test_the_shared_directory_is_made_anew(tmp_path: Path):
     os.environ["TMPDIR"] = str(tmp_path / "temporary")
     try:
         with started(tmp_path, "run", "--workers", "2") as server:
-            eventually(lambda: len(pids(server)) == 2, "two workers")
-            before = pids(server)
+            before = two_workers(server)
             (directory,) = (tmp_path / "temporary").glob("hayhooks-????????")
             directory.rename(tmp_path / "removed")  # in one step: workers write into it
             eventually(lambda: pids(server) == before, "both workers to be listed again")
@@ -280,7 +289,7 @@ def test_the_shared_directory_is_made_anew(tmp_path: Path):
             for worker in before:  # the last ones who could make it anew
                 os.kill(worker, signal.SIGKILL)
             directory.rename(tmp_path / "removed again")
-            eventually(lambda: len(pids(server)) == 2 and pids(server).isdisjoint(before), "new workers", 60)
+            two_workers(server, other_than=before)
             assert server.stop() == 0
         assert not list((tmp_path / "temporary").glob("hayhooks-????????"))
     finally:
@@ -291,14 +300,12 @@ def test_the_shared_directory_is_made_anew(tmp_path: Path):
 def test_a_worker_that_dies_again_and_again_is_replaced_after_a_growing_pause(tmp_path: Path):
     write_echo(tmp_path)
     with started(tmp_path, "run", "--workers", "2") as server:
-        eventually(lambda: len(pids(server)) == 2, "two workers")
-        steady = min(pids(server))
+        steady = min(two_workers(server))
         with asked(server) as wrong:
             for _ in range(3):
-                eventually(lambda: len(pids(server)) == 2, "two workers")
-                (victim,) = pids(server) - {steady}
+                (victim,) = two_workers(server) - {steady}
                 os.kill(victim, signal.SIGKILL)
-                eventually(lambda: len(pids(server)) == 1, "its death to be noticed")
+                eventually(lambda: victim not in pids(server), "its death to be noticed")
         assert not wrong
         assert steady in pids(server)
         output = server.output()
