@@ -305,7 +305,7 @@ def test_a_worker_that_dies_again_and_again_is_replaced_after_a_growing_pause(tm
             for _ in range(3):
                 (victim,) = two_workers(server) - {steady}
                 os.kill(victim, signal.SIGKILL)
-                eventually(lambda: victim not in pids(server), "its death to be noticed")
+                eventually(lambda: pids(server) == {steady}, "its death to be noticed")
         assert not wrong
         assert steady in pids(server)
         output = server.output()
