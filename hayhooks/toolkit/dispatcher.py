@@ -1,13 +1,14 @@
-"""Callbacks on a stream: tool calls that start and end, reasoning, the result."""
+"""Callbacks on a stream: tool calls that start and end, reasoning, components that end, the result."""
 
 import inspect
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from hayhooks.toolkit.events import PipelineEvent
+from hayhooks.toolkit.observe import ComponentEnd
 
 if TYPE_CHECKING:
     from haystack.dataclasses import StreamingChunk, ToolCallDelta
@@ -18,6 +19,7 @@ OnToolCallStart = Callable[[str, dict[str, Any], str | None], Any]
 OnToolCallEnd = Callable[[str, dict[str, Any], Any, bool], Any]
 OnReasoning = Callable[[str, dict[str, Any]], Any]
 OnPipelineEnd = Callable[[Any], Any]
+OnComponentEnd = Mapping[str, Callable[[Any], Any]]
 
 
 @dataclass(slots=True)
@@ -31,21 +33,24 @@ class CallbackDispatcher:
     on_tool_call_end: "OnToolCallEnd | None" = None
     on_reasoning: "OnReasoning | None" = None
     on_pipeline_end: "OnPipelineEnd | None" = None
+    on_component_end: "OnComponentEnd" = field(default_factory=dict)
     _started: dict[tuple[str | None, int], str | None] = field(default_factory=dict)  # component, index -> id
 
     @property
     def need_await(self) -> bool:
         """Whether a callback is a coroutine function."""
         callbacks = (self.on_tool_call_start, self.on_tool_call_end, self.on_reasoning, self.on_pipeline_end)
-        return any(map(inspect.iscoroutinefunction, callbacks))
+        return any(map(inspect.iscoroutinefunction, (*callbacks, *self.on_component_end.values())))
 
     @property
-    def need_chunks(self) -> bool:
-        """Whether a callback depends on chunks."""
-        return bool(self.on_tool_call_start or self.on_tool_call_end or self.on_reasoning)
+    def need_items(self) -> bool:
+        """Whether a callback depends on chunks, or on the end of a component."""
+        return bool(self.on_tool_call_start or self.on_tool_call_end or self.on_reasoning or self.on_component_end)
 
     def before(self, item: Any) -> Iterator[Callable[[], Any]]:
-        """Yield the calls that are due before *item* is passed on."""
+        """Yield the calls that are due before *item* is passed on; a ``ComponentEnd`` is not passed on."""
+        if isinstance(item, ComponentEnd):
+            yield partial(self.on_component_end[item.name], item.outputs)
         if not isinstance(item, _chunk_class()):
             return
         for delta in self._newly_started(item):

@@ -4,8 +4,11 @@ UIs ignore unknown types. open-webui's are in https://docs.openwebui.com/feature
 """
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from html import escape
+from pathlib import PurePath
 from typing import Any, Literal
 
 
@@ -84,6 +87,16 @@ def create_source_event(source_data: dict[str, Any]) -> PipelineEvent:
     return PipelineEvent("source", source_data)
 
 
+def source_events(documents: Iterable[Any] | None) -> list[PipelineEvent]:
+    """Return a citation for each of Haystack's *documents*, in their order: ``[2]`` in an answer is the second one.
+
+    Its name is the ``title``, ``name``, ``file_name``, ``file_path``, ``source`` or ``url`` in the document's meta. Its
+    metadata is the meta, for clients to read, without keys that begin with ``_``. Dicts of the same keys and strings
+    are accepted as documents.
+    """
+    return [_source_event(document, number) for number, document in enumerate(documents or (), 1)]
+
+
 def create_chat_completion_event(data: dict[str, Any]) -> PipelineEvent:
     """Send the *data* of a chat completion as open-webui's own back end does."""
     return PipelineEvent("chat:completion", data)
@@ -109,26 +122,67 @@ def default_on_tool_call_start(
 
 def default_on_tool_call_end(
     tool_name: str, arguments: dict[str, Any], result: Any, error: bool
+) -> list[PipelineEvent]:
+    """Finish the status line, and send an event with arguments and result; show an error as a notification.
+
+    ``details_on_tool_call_end`` adds them to the text of the answer instead.
+    """
+    data = {"name": tool_name, "arguments": arguments, "result": result, "error": error}
+    return [*_finished_call(tool_name, error), PipelineEvent("tool_call_end", _as_json(data))]
+
+
+def details_on_tool_call_end(
+    tool_name: str, arguments: dict[str, Any], result: Any, error: bool
 ) -> list[PipelineEvent | str]:
-    """Finish the status line and show arguments and result; show an error as a notification."""
+    """Finish the status line, and add arguments and result to the answer's text, in HTML that open-webui folds.
+
+    An error is shown as a notification.
+    """
     if error:
-        return [
-            create_status_event(f"Called '{tool_name}' tool", done=True, hidden=True),
-            create_notification_event(f"Error calling '{tool_name}' tool", "error"),
-        ]
+        return [*_finished_call(tool_name, error)]
     content = f"```\nArguments:\n{arguments}\n\nResponse:\n{result}\n```"
-    return [
-        create_status_event(f"Called '{tool_name}' tool", done=True),
-        create_details_tag(tool_name, f"Tool call result for '{tool_name}'", content),
-    ]
+    details = create_details_tag(tool_name, f"Tool call result for '{tool_name}'", content)
+    return [*_finished_call(tool_name, error), details]
 
 
 def default_on_pipeline_end(result: Any) -> str:
     """Return the pipeline's *result* as JSON; a string is returned unchanged."""
     if isinstance(result, str):
         return result
-    return json.dumps(
-        result,
-        default=lambda value: value.to_dict() if callable(getattr(value, "to_dict", None)) else str(value),
-        ensure_ascii=False,
-    )
+    return json.dumps(result, default=_to_json, ensure_ascii=False)
+
+
+def _finished_call(tool_name: str, error: bool) -> list[PipelineEvent]:
+    status = create_status_event(f"Called '{tool_name}' tool", done=True, hidden=error)
+    return [status, create_notification_event(f"Error calling '{tool_name}' tool", "error")] if error else [status]
+
+
+def _source_event(document: Any, number: int) -> PipelineEvent:
+    if isinstance(document, str):
+        document = {"content": document}
+    read = partial(_field, document)
+    meta = {key: value for key, value in (read("meta") or {}).items() if not key.startswith("_")}
+    id_, score = str(read("id") or number), read("score")
+    labels = (meta.get(key) for key in ("title", "name", "file_name", "file_path", "source", "url"))
+    label = str(next(filter(None, labels), f"Document {number}"))
+    links = (meta.get(key) for key in ("url", "source", "link"))
+    url = next((link for link in links if isinstance(link, str) and link.startswith(("http://", "https://"))), None)
+    name = label if "://" in label else PurePath(label).name or label
+    # open-webui tells citations apart, and numbers them, by the source in the metadata.
+    source = {"id": id_, "name": name} | ({"url": url} if url else {})
+    data = {"source": source, "document": [read("content") or ""], "metadata": [{**meta, "name": name, "source": id_}]}
+    return create_source_event(_as_json(data | ({} if score is None else {"distances": [score]})))
+
+
+def _field(document: Any, name: str) -> Any:
+    return document.get(name) if isinstance(document, Mapping) else getattr(document, name, None)
+
+
+def _as_json(data: dict[str, Any]) -> dict[str, Any]:
+    """Return *data* as JSON has it: an event with a date, or an object of the user's, must not end the stream."""
+    as_json: dict[str, Any] = json.loads(json.dumps(data, default=_to_json, skipkeys=True))
+    return as_json
+
+
+def _to_json(value: Any) -> Any:
+    return value.to_dict() if callable(getattr(value, "to_dict", None)) else str(value)

@@ -18,13 +18,14 @@ from loguru import logger as log
 from hayhooks.errors import fold
 from hayhooks.toolkit.channel import ConsumerGoneError, TaskChunkReader, ThreadChunkReader, settled
 from hayhooks.toolkit.dispatcher import CallbackDispatcher, outputs
+from hayhooks.toolkit.observe import ComponentEnd
 from hayhooks.toolkit.target import StreamTarget, is_sync_only, stream_target, user_callback
 
 if TYPE_CHECKING:
     from haystack import Pipeline
     from haystack.components.agents import Agent
 
-    from hayhooks.toolkit.dispatcher import OnPipelineEnd, OnReasoning, OnToolCallEnd, OnToolCallStart
+    from hayhooks.toolkit.dispatcher import OnComponentEnd, OnPipelineEnd, OnReasoning, OnToolCallEnd, OnToolCallStart
 
 _shielded: set[asyncio.Task[Any]] = set()  # the event loop holds only weak references
 
@@ -37,6 +38,7 @@ def streaming_generator(
     on_tool_call_end: "OnToolCallEnd | None" = None,
     on_reasoning: "OnReasoning | None" = None,
     on_pipeline_end: "OnPipelineEnd | None" = None,
+    on_component_end: "OnComponentEnd | None" = None,
     streaming_components: list[str] | Literal["all"] | None = None,
     include_outputs_from: set[str] | None = None,
     external_event_queue: queue.Queue[Any] | None = None,
@@ -57,6 +59,8 @@ def streaming_generator(
         on_tool_call_end: called with name, arguments, result and whether it is an error.
         on_reasoning: called with each piece of reasoning: its text, and a dict of what else the model gave.
         on_pipeline_end: called with the pipeline's result; its output follows the last chunk.
+        on_component_end: by component of a pipeline, or tool of an Agent: called with what it returned, which is not to
+            be changed, each time it has; its output precedes whatever later components stream.
         streaming_components: of a pipeline: names, or "all". Otherwise HAYHOOKS_STREAMING_COMPONENTS decides, with
             "all", names separated by commas or a JSON list, and else the last one in ``pipeline.walk`` streams.
         include_outputs_from: of a pipeline: whose outputs the result has beside those of the last components.
@@ -70,7 +74,10 @@ def streaming_generator(
         Exception: while reading: what the pipeline raised, itself, after the chunks that came before.
     """
     target = stream_target(pipeline, pipeline_run_args, include_outputs_from, streaming_components)
-    dispatcher = CallbackDispatcher(on_tool_call_start, on_tool_call_end, on_reasoning, on_pipeline_end)
+    target.require_observable(on_component_end or {})
+    dispatcher = CallbackDispatcher(
+        on_tool_call_start, on_tool_call_end, on_reasoning, on_pipeline_end, on_component_end or {}
+    )
     if dispatcher.need_await:
         raise ValueError("streaming_generator cannot await its callbacks: use async_streaming_generator.")
     return PipelineStream(target, dispatcher, external_event_queue, contextvars.copy_context())
@@ -84,6 +91,7 @@ def async_streaming_generator(
     on_tool_call_end: "OnToolCallEnd | None" = None,
     on_reasoning: "OnReasoning | None" = None,
     on_pipeline_end: "OnPipelineEnd | None" = None,
+    on_component_end: "OnComponentEnd | None" = None,
     streaming_components: list[str] | Literal["all"] | None = None,
     include_outputs_from: set[str] | None = None,
     allow_sync_streaming_callbacks: bool | Literal["auto"] = False,
@@ -103,7 +111,10 @@ def async_streaming_generator(
     target = stream_target(pipeline, pipeline_run_args, include_outputs_from, streaming_components)
     if not allow_sync_streaming_callbacks:
         target.require_async()
-    dispatcher = CallbackDispatcher(on_tool_call_start, on_tool_call_end, on_reasoning, on_pipeline_end)
+    target.require_observable(on_component_end or {})
+    dispatcher = CallbackDispatcher(
+        on_tool_call_start, on_tool_call_end, on_reasoning, on_pipeline_end, on_component_end or {}
+    )
     context = contextvars.copy_context()
     return _stream_async(target, dispatcher, external_event_queue, context, shield=shield_pipeline_task)
 
@@ -151,40 +162,50 @@ class PipelineStream(Generator[Any, None, None]):
                 return
 
     def _run(self, put: Callable[[Any], bool]) -> None:
-        arguments = self._target.arguments(
-            lambda component, at_run: self._callback(put, user_callback(component, at_run, is_async=False))
+        dispatcher, observed, one_at_a_time = self._dispatcher, self._dispatcher.need_items, threading.Lock()
+
+        # A function, as in ThreadChunkReader.
+        def forward(item: Any) -> None:
+            if observed:
+                with one_at_a_time:  # a callback's output precedes its chunk
+                    for call in dispatcher.before(item):
+                        for output in _outputs(call):
+                            put(output)
+                if isinstance(item, ComponentEnd):
+                    return
+            if not put(item):
+                raise ConsumerGoneError
+
+        target = self._target.observed(dispatcher.on_component_end, forward)
+        arguments = target.arguments(
+            lambda component, at_run: _after(user_callback(component, at_run, is_async=False), forward)
         )
         try:
-            result = self._target.pipeline.run(**arguments)
+            result = target.pipeline.run(**arguments)
         except ConsumerGoneError:
             return
-        for call in self._dispatcher.at_end(result):
+        for call in dispatcher.at_end(result):
             for output in _outputs(call):
                 put(output)
 
-    def _callback(self, put: Callable[[Any], bool], user: Callable[[Any], Any] | None) -> Callable[[Any], None]:
-        dispatcher, one_at_a_time = self._dispatcher, threading.Lock()
 
-        # A function, as in ThreadChunkReader.
-        def forward(chunk: Any) -> None:
-            if user is not None:
-                user(chunk)
-            if dispatcher.need_chunks:
-                with one_at_a_time:  # a callback's output precedes its chunk
-                    for call in dispatcher.before(chunk):
-                        for output in _outputs(call):
-                            put(output)
-            if not put(chunk):
-                raise ConsumerGoneError
-
+def _after(user: Callable[[Any], Any] | None, forward: Callable[[Any], None]) -> Callable[[Any], None]:
+    if user is None:
         return forward
+
+    def call_both(chunk: Any) -> None:
+        user(chunk)
+        forward(chunk)
+
+    return call_both
 
 
 def _stream(
     target: StreamTarget, dispatcher: CallbackDispatcher, events: queue.Queue[Any] | None, context: contextvars.Context
 ) -> Generator[Any, None, None]:
-    observed = dispatcher.need_chunks
+    observed = dispatcher.need_items
     with closing(ThreadChunkReader(events)) as reader:
+        target = target.observed(dispatcher.on_component_end, reader.put)
         arguments = target.arguments(
             lambda component, at_run: reader.callback(user_callback(component, at_run, is_async=False))
         )
@@ -198,6 +219,8 @@ def _stream(
             if observed:
                 for call in dispatcher.before(item):
                     yield from _outputs(call)
+                if isinstance(item, ComponentEnd):
+                    continue
             yield item
         thread.join()  # it has finished
         for call in dispatcher.at_end(pipeline.result()):
@@ -220,8 +243,9 @@ async def _stream_async(
     *,
     shield: bool,
 ) -> AsyncGenerator[Any, None]:
-    observed = dispatcher.need_chunks
+    observed = dispatcher.need_items
     with closing(TaskChunkReader(events, shield=shield)) as reader:
+        target = target.observed(dispatcher.on_component_end, reader.put)
         arguments = target.arguments(partial(_async_callback, reader))
         run = target.pipeline.run_async(**arguments)
         pipeline: asyncio.Task[Any] = asyncio.get_running_loop().create_task(run, context=context)
@@ -232,6 +256,8 @@ async def _stream_async(
                     for call in dispatcher.before(item):
                         for output in await _outputs_async(call):
                             yield output
+                    if isinstance(item, ComponentEnd):
+                        continue
                 yield item
             for call in dispatcher.at_end(pipeline.result()):
                 for output in await _outputs_async(call):

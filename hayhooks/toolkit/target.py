@@ -4,12 +4,16 @@ import inspect
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
+
+from hayhooks.toolkit.observe import flat_tools, observed_pipeline, observed_tools
 
 if TYPE_CHECKING:
     from haystack import Pipeline
     from haystack.components.agents import Agent
+
+    from hayhooks.toolkit.observe import Report
 
     StreamingCallback = Callable[[Any], Any]
     MakeCallback = Callable[[Any, StreamingCallback | None], StreamingCallback]
@@ -43,6 +47,39 @@ class StreamTarget:
             inputs = data.setdefault(name, {})
             inputs["streaming_callback"] = make_callback(component, inputs.get("streaming_callback"))
         return {"data": data, "include_outputs_from": self.include_outputs_from}
+
+    def require_observable(self, callbacks: Any) -> None:
+        """Check the *callbacks* at the end of components of a pipeline, or of tools of an Agent.
+
+        Raises:
+            ValueError: there is no such component or tool, or a callback is no function.
+        """
+        if not (isinstance(callbacks, Mapping) and all(map(callable, callbacks.values()))):
+            example = "{'retriever': on_retrieved}"
+            raise ValueError(f"on_component_end must map names to functions, such as {example}, not {callbacks!r}.")
+        if _is_pipeline(self.pipeline):
+            kind, known = "component", list(self.pipeline.graph.nodes)
+        else:
+            kind, known = "tool", [tool.name for tool in flat_tools(self._tools())]
+        if unknown := [name for name in callbacks if name not in known]:
+            raise ValueError(f"on_component_end: no {kind} is named {unknown}; there are {known}.")
+
+    def observed(self, callbacks: Mapping[str, Any], report: "Report") -> "StreamTarget":
+        """Return the target with components, or tools, that *report* their end where there is a callback for it."""
+        if not callbacks:
+            return self
+        if _is_pipeline(self.pipeline):
+            return replace(self, pipeline=observed_pipeline(self.pipeline, callbacks, report))
+        return replace(self, run_args={**self.run_args, "tools": observed_tools(self._tools(), callbacks, report)})
+
+    def _tools(self) -> Any:
+        """Return the tools of the Agent's run, which may name some of its own."""
+        own: Any = getattr(self.pipeline, "tools", None)
+        given = self.run_args.get("tools")
+        if isinstance(given, list) and given and all(isinstance(tool, str) for tool in given):
+            return [tool for tool in flat_tools(own) if tool.name in given]
+        tools = own if given is None else given
+        return [] if tools is None else tools
 
     def require_async(self) -> None:
         """Check that no component would have to run in a thread.

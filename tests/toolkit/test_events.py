@@ -1,11 +1,12 @@
 import inspect
 from dataclasses import FrozenInstanceError
+from datetime import date
 
 import pytest
-from haystack.dataclasses import ChatMessage
+from haystack.dataclasses import ChatMessage, Document
 
 from hayhooks.toolkit import events
-from hayhooks.toolkit.events import PipelineEvent
+from hayhooks.toolkit.events import PipelineEvent, source_events
 
 
 @pytest.mark.parametrize(
@@ -61,6 +62,7 @@ def test_an_event_has_type_and_data_and_is_immutable():
         (events.create_custom_element_event, ["name", "props"]),
         (events.default_on_tool_call_start, ["tool_name", "arguments", "tool_call_id"]),
         (events.default_on_tool_call_end, ["tool_name", "arguments", "result", "error"]),
+        (events.details_on_tool_call_end, ["tool_name", "arguments", "result", "error"]),
         (events.default_on_pipeline_end, ["result"]),
     ],
 )
@@ -79,7 +81,16 @@ def test_default_callbacks_show_a_tool_call():
     assert start is not None
     assert start.data == {"description": "Calling 'search' tool...", "done": False, "hidden": False}
 
-    status, block = events.default_on_tool_call_end("search", {"q": "cats"}, "3 found", False)
+    status, ended = events.default_on_tool_call_end("search", {"q": "cats"}, "3 found", False)
+    assert status.data["done"]
+    assert ended.to_dict() == {
+        "type": "tool_call_end",
+        "data": {"name": "search", "arguments": {"q": "cats"}, "result": "3 found", "error": False},
+    }
+
+
+def test_details_of_a_tool_call_are_text_where_they_are_asked_for():
+    status, block = events.details_on_tool_call_end("search", {"q": "cats"}, "3 found", False)
     assert isinstance(status, PipelineEvent)
     assert status.data["done"]
     assert isinstance(block, str)
@@ -87,14 +98,80 @@ def test_default_callbacks_show_a_tool_call():
     assert "3 found" in block
 
 
-def test_a_failed_call_is_notified_and_an_unnamed_one_is_skipped():
-    hidden, notice = events.default_on_tool_call_end("search", {}, "boom", True)
+@pytest.mark.parametrize("callback", [events.default_on_tool_call_end, events.details_on_tool_call_end])
+def test_a_failed_call_is_notified(callback):
+    hidden, notice, *ended = callback("search", {}, "boom", True)
 
-    assert isinstance(hidden, PipelineEvent)
-    assert isinstance(notice, PipelineEvent)
     assert hidden.data["hidden"]
     assert notice.data == {"type": "error", "content": "Error calling 'search' tool"}
+    assert [event.data["error"] for event in ended] == [True] * (callback is events.default_on_tool_call_end)
+
+
+def test_an_unnamed_call_is_skipped():
     assert events.default_on_tool_call_start("", None, None) is None
+
+
+def test_what_json_does_not_have_becomes_text_in_an_event():
+    _, ended = events.default_on_tool_call_end(
+        "now", {"at": b"a"}, [date(2026, 11, 28), ChatMessage.from_user("hi")], False
+    )
+
+    assert ended.data["arguments"] == {"at": "b'a'"}
+    assert ended.data["result"][0] == "2026-11-28"
+    assert ended.data["result"][1]["content"] == [{"text": "hi"}]
+
+
+# Sources
+
+
+def test_a_document_is_a_citation_as_open_webui_shows_it():
+    document = Document(
+        id="d1", content="Breakfast is at eight", score=0.5, meta={"file_path": "docs/handbook.md", "page": 3, "_x": 1}
+    )
+
+    (event,) = source_events([document])
+
+    assert event.to_dict() == {
+        "type": "source",
+        "data": {
+            "source": {"id": "d1", "name": "handbook.md"},
+            "document": ["Breakfast is at eight"],
+            "metadata": [{"file_path": "docs/handbook.md", "page": 3, "name": "handbook.md", "source": "d1"}],
+            "distances": [0.5],
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("meta", "source"),
+    [
+        ({"title": "House rules", "file_path": "rules.md"}, {"name": "House rules"}),
+        ({"url": "https://example.org/a"}, {"name": "https://example.org/a", "url": "https://example.org/a"}),
+        ({"name": "A", "link": "http://example.org"}, {"name": "A", "url": "http://example.org"}),
+        ({"source": "notes.txt"}, {"name": "notes.txt"}),
+        ({"url": 7}, {"name": "7"}),
+        ({}, {"name": "Document 1"}),
+    ],
+)
+def test_a_citation_has_the_best_name_that_the_meta_has(meta, source):
+    (event,) = source_events([Document(id="d1", content="text", meta=meta)])
+
+    assert event.data["source"] == {"id": "d1", **source}
+
+
+def test_every_document_is_a_citation_in_its_place():
+    chunks = [Document(content=text, meta={"file_path": "a.md"}) for text in ("one", "two")]
+    events = source_events([*chunks, {"content": "three", "meta": {"at": date(2026, 1, 1)}}, "four", Document()])
+
+    assert [event.data["document"] for event in events] == [["one"], ["two"], ["three"], ["four"], [""]]
+    assert len({event.data["metadata"][0]["source"] for event in events}) == 5
+    assert events[2].data["metadata"][0]["at"] == "2026-01-01"
+    assert "distances" not in events[0].data
+
+
+@pytest.mark.parametrize("nothing", [[], None])
+def test_no_documents_are_no_citations(nothing):
+    assert source_events(nothing) == []
 
 
 def test_a_pipelines_result_becomes_text():
