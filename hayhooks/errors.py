@@ -164,7 +164,11 @@ class RefusedError(HayhooksError):
 
 
 class InvalidMessagesError(HayhooksError, ValueError):
-    """The toolkit cannot read the client's messages, or input items."""
+    """The toolkit cannot read the client's messages, input items, or another *field* of its request."""
+
+    def __init__(self, message: str, *, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class OpenAIError(HayhooksError):

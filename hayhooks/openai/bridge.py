@@ -12,6 +12,7 @@ from typing import Any
 
 from hayhooks.errors import OpenAIError
 from hayhooks.toolkit.conversations import items_of_messages, messages_of_items, stored_reference
+from hayhooks.toolkit.generation import chat_parameters
 
 Body = dict[str, Any]  # of a request; every field as the client sent it
 
@@ -34,24 +35,11 @@ def chat_body(body: Body) -> Body:
     if param := stored_reference(body):
         message = f"'{param}' refers to what is not stored here: send the whole conversation, with 'store': false"
         raise OpenAIError(400, message, param=param)
-    text, reasoning = _mapping(body.get("text")), _mapping(body.get("reasoning"))
-    tools = [nested for tool in _list(body.get("tools")) if (nested := _nested(tool))]
-    response_format = dict(_mapping(text.get("format")))
-    if response_format.get("type") == "json_schema":
-        schema = {key: value for key, value in response_format.items() if key != "type"}
-        response_format = {"type": "json_schema", "json_schema": schema}
     return _joined(
         body,
         _ONLY_RESPONSES,
         messages=messages_of_items(body["input"], body.get("instructions")),
-        tools=tools or None,
-        tool_choice=_nested_choice(body.get("tool_choice")) if tools else None,
-        response_format=response_format or None,
-        verbosity=text.get("verbosity"),
-        reasoning_effort=reasoning.get("effort"),
-        max_completion_tokens=body.get("max_output_tokens"),
-        logprobs=True if body.get("top_logprobs") else None,
-        stream_options={"include_usage": True} if body.get("stream") else None,  # the response tells the usage
+        **chat_parameters(body),
     )
 
 
@@ -97,16 +85,7 @@ def _joined(body: Body, left_out: frozenset[str], **fields: Any) -> Body:
 
 
 # Tools, the choice among them, and the format of the answer: chat completions nest what Responses has flat. Functions
-# alone are translated: the other tools, such as a web search, are those that OpenAI's server runs itself.
-
-
-def _nested(tool: Any) -> Body | None:
-    match tool:
-        case {"function": {}}:
-            return dict(tool)
-        case {"type": "function", "name": str()}:
-            return {"type": "function", "function": {key: value for key, value in tool.items() if key != "type"}}
-    return None
+# alone are translated, as in ``chat_parameters``.
 
 
 def _flat(tool: Any) -> Body | None:
@@ -116,16 +95,6 @@ def _flat(tool: Any) -> Body | None:
         case {"type": "function", "name": str()}:
             return dict(tool)
     return None
-
-
-def _nested_choice(choice: Any) -> Any:
-    match choice:
-        case {"type": "allowed_tools"}:
-            tools = [nested for tool in _list(choice.get("tools")) if (nested := _nested(tool))]
-            return {"type": "allowed_tools", "allowed_tools": {"mode": choice.get("mode", "auto"), "tools": tools}}
-        case {}:
-            return _nested(choice)
-    return choice
 
 
 def _flat_choice(choice: Any) -> Any:

@@ -82,10 +82,12 @@ class ChatCompletionEncoder(AnswerEncoder):
 
     def answer_object(self, deltas: Iterable[Delta]) -> dict[str, Any]:
         """Return the ``chat.completion`` object that *deltas* add up to."""
-        content, reasoning = [], []
+        content, reasoning, events = [], [], []
         for delta in deltas:
             content.append(delta.content)
             reasoning.append(delta.reasoning)
+            if delta.event is not None:
+                events.append(delta.event)
             self._accumulator.add(delta)
         calls = [_tool_call(call) for call in self._accumulator.calls]
         message: dict[str, Any] = {"role": "assistant", "content": "".join(content) or (None if calls else "")}
@@ -95,7 +97,8 @@ class ChatCompletionEncoder(AnswerEncoder):
             message["tool_calls"] = calls
         finish_reason = self._accumulator.finish_reason
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}
-        return {**self._head("chat.completion"), "choices": [choice], "usage": _usage(self._accumulator.usage)}
+        completion = {**self._head("chat.completion"), "choices": [choice], "usage": _usage(self._accumulator.usage)}
+        return {**completion, "events": events} if events else completion
 
     def begin(self) -> bytes:
         """Return the chunk with the role."""

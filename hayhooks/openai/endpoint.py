@@ -142,8 +142,8 @@ class OpenAIEndpoint:
             return await cancel_on_disconnect(receive, answer())
         except PipelineError as error:
             if await _are_unreadable(messages, error.__cause__):
-                message = f"The pipeline cannot use '{self.field}': {error}"
-                raise OpenAIError(400, message, param=self.field) from error
+                field = getattr(error.__cause__, "field", "") or self.field
+                raise OpenAIError(400, f"The pipeline cannot use '{field}': {error}", param=field) from error
             record_error(error)
             log.opt(exception=error.__cause__ or error).error("{}: {} failed: {}", deployment.name, self.title, error)
             raise OpenAIError(500, str(error), type="server_error", retry=False) from error

@@ -115,6 +115,7 @@ class ResponsesEncoder(AnswerEncoder):
         self._is_kept = body.get("store") is not False
         self._repeated = {name: _repeated(body.get(name), types, other) for name, types, other in _REPEATED}
         self._output: list[dict[str, Any]] = []  # the items that are complete
+        self._events: list[Mapping[str, Any]] = []  # for the UI
         self._open: _Item | None = None
         self._accumulator = DeltaAccumulator()
         self._sequence_number = 0  # of the next event
@@ -163,6 +164,7 @@ class ResponsesEncoder(AnswerEncoder):
         if delta.content:
             events += self._append("message", delta.content)
         if delta.event is not None:
+            self._events.append(delta.event)
             events.append(self._event("response.event", event=delta.event))
         return events
 
@@ -256,6 +258,7 @@ class ResponsesEncoder(AnswerEncoder):
             "output": self._output,
             **self._repeated,
             "usage": _usage(self._accumulator.usage) if status in ("completed", "incomplete") else None,
+            **({"events": self._events} if self._events else {}),
         }
 
     def _event(self, name: str, /, **fields: Any) -> bytes:

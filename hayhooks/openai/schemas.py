@@ -37,6 +37,19 @@ def docs_of_pipeline(docs: OperationDocs, name: str, operation: Operation) -> Op
     )
 
 
+_EVENT = object_schema(
+    ["type", "data"],
+    type={"type": "string", "examples": ["status", "source"]},
+    data={"description": "By its type; a `source` has `source`, `document` and `metadata`, as open-webui reads them."},
+)
+_EVENT["description"] = "An event of the pipeline for user interfaces."
+_EVENT_LIST: Schema = {
+    "type": "array",
+    "items": ref("PipelineEvent"),
+    "description": "The events of a whole answer, in their order, sources among them; missing if there are none.",
+}
+
+
 def _content(text_type: str) -> Schema:
     """Return the schema of a ``content`` that ``endpoint.check_content`` accepts."""
     part = object_schema(type={"type": "string", "examples": [text_type]}, text={"type": "string"})
@@ -92,7 +105,7 @@ _TOOL_CALL = object_schema(
 )
 
 
-def _completion(kind: str, message_field: str, tool_calls: Schema) -> Schema:
+def _completion(kind: str, message_field: str, tool_calls: Schema, **events: Schema) -> Schema:
     """Return the schema of a completion or chunk; *message_field* names the choice's message."""
     message = object_schema(
         role={"type": "string"},
@@ -107,7 +120,7 @@ def _completion(kind: str, message_field: str, tool_calls: Schema) -> Schema:
         finish_reason={"type": ["string", "null"]},
     )
     token_counts = ("prompt_tokens", "completion_tokens")
-    return _answer(kind, "created", token_counts, ["choices"], choices={"type": "array", "items": choice})
+    return _answer(kind, "created", token_counts, ["choices"], choices={"type": "array", "items": choice}, **events)
 
 
 CHAT = OperationDocs(
@@ -133,11 +146,13 @@ CHAT = OperationDocs(
     ),
     schemas={
         "ChatMessage": _MESSAGE,
-        "ChatCompletion": _completion("chat.completion", "message", {"type": "array", "items": _TOOL_CALL}),
-        "ChatCompletionChunk": object_schema(
-            **_completion("chat.completion.chunk", "delta", {"type": "array"})["properties"],
-            event={"type": "object", "description": "An event of the pipeline for user interfaces."},
+        "ChatCompletion": _completion(
+            "chat.completion", "message", {"type": "array", "items": _TOOL_CALL}, events=_EVENT_LIST
         ),
+        "ChatCompletionChunk": object_schema(
+            **_completion("chat.completion.chunk", "delta", {"type": "array"}, event=ref("PipelineEvent"))["properties"]
+        ),
+        "PipelineEvent": _EVENT,
     },
 )
 
@@ -190,7 +205,9 @@ RESPONSES = OperationDocs(
             ["status", "output"],
             status={"enum": ["completed", "incomplete", "failed", "in_progress"]},
             output={"type": "array", "items": _OUTPUT_ITEM},
+            events=_EVENT_LIST,
         ),
+        "PipelineEvent": _EVENT,
         "ResponseInputItem": _INPUT_ITEM,
     },
 )

@@ -8,7 +8,9 @@ import pytest
 from tests.live_server import LiveServer, replace, serving
 from tests.wrappers import source
 
-MODELS = {name: source(f"client_{name}") for name in ("words", "tools", "thinker", "failing", "midway", "keeper")}
+MODELS = {
+    name: source(f"client_{name}") for name in ("words", "tools", "thinker", "failing", "midway", "keeper", "sources")
+}
 # It has the methods of one API alone.
 MODELS["chats"] = MODELS["words"].partition("    async def run_response_async")[0]
 WEATHER = {

@@ -82,6 +82,43 @@ def test_a_round_of_tools(client: OpenAI, stream: bool):
     assert answer.choices[0].message.content == "It is sunny."
 
 
+SOURCE = {
+    "source": {"id": "d1", "name": "house.md"},
+    "document": ["Breakfast is at eight"],
+    "metadata": [{"file_path": "house.md", "name": "house.md", "source": "d1"}],
+}
+EVENTS = [
+    {"type": "source", "data": SOURCE},
+    {"type": "status", "data": {"description": "done", "done": True}},
+]
+
+
+def test_a_whole_answer_carries_its_sources_and_events(client: OpenAI):
+    completion = client.chat.completions.create(model="sources", messages=HELLO)
+    assert completion.choices[0].message.content == "At eight [1]"
+    assert completion.model_extra == {"events": EVENTS}
+
+    response = client.responses.create(model="sources", input="hello")
+    assert response.output_text == "At eight [1]"
+    assert response.to_dict()["events"] == EVENTS
+
+
+def test_a_streamed_answer_carries_them_in_their_places(client: OpenAI):
+    chunks = list(client.chat.completions.create(model="sources", messages=HELLO, stream=True))
+    order = [chunk.model_extra["event"] if chunk.model_extra else chunk.choices[0].delta.content for chunk in chunks]
+    assert order == ["", EVENTS[0], "At ", EVENTS[1], "eight [1]", None]
+
+    with client.responses.stream(model="sources", input="hello") as stream:
+        for _ in stream:
+            pass
+        assert stream.get_final_response().to_dict()["events"] == EVENTS
+
+
+def test_an_answer_without_events_has_no_such_field(client: OpenAI):
+    assert client.chat.completions.create(model="words", messages=HELLO).model_extra == {}
+    assert "events" not in client.responses.create(model="words", input="hello").to_dict()
+
+
 def test_reasoning(client: OpenAI):
     message = client.chat.completions.create(model="thinker", messages=HELLO).choices[0].message
     assert (message.content, message.to_dict()["reasoning_content"]) == ("Done.", "Let me think.")
