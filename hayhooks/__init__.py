@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from haystack import Pipeline as AsyncPipeline
 
     from hayhooks.app import create_app
-    from hayhooks.http.responses import SSEStream
+    from hayhooks.http.responses import SSEEvent, SSEStream
     from hayhooks.observability.log import log
     from hayhooks.server.run import run_app
     from hayhooks.settings import Settings
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
         default_on_pipeline_end,
         default_on_tool_call_end,
         default_on_tool_call_start,
+        details_on_tool_call_end,
+        source_events,
     )
+    from hayhooks.toolkit.generation import generation_kwargs_from
     from hayhooks.toolkit.inputs import coerce_pipeline_inputs
     from hayhooks.toolkit.messages import (
         chat_messages_from_openai,
@@ -39,6 +42,7 @@ _HOMES = {
     "BasePipelineWrapper": "hayhooks.wrapper",
     "Pipeline": "haystack",
     "PipelineEvent": "hayhooks.toolkit.events",
+    "SSEEvent": "hayhooks.http.responses",
     "SSEStream": "hayhooks.http.responses",
     "Settings": "hayhooks.settings",
     "YAMLPipelineWrapper": "hayhooks.toolkit.yaml_wrapper",
@@ -50,12 +54,15 @@ _HOMES = {
     "default_on_pipeline_end": "hayhooks.toolkit.events",
     "default_on_tool_call_end": "hayhooks.toolkit.events",
     "default_on_tool_call_start": "hayhooks.toolkit.events",
+    "details_on_tool_call_end": "hayhooks.toolkit.events",
+    "generation_kwargs_from": "hayhooks.toolkit.generation",
     "get_input_files": "hayhooks.toolkit.messages",
     "get_last_user_input_text": "hayhooks.toolkit.messages",
     "get_last_user_message": "hayhooks.toolkit.messages",
     "is_user_message": "hayhooks.toolkit.messages",
     "log": "hayhooks.observability.log",
     "run_app": "hayhooks.server.run",
+    "source_events": "hayhooks.toolkit.events",
     "streaming_generator": "hayhooks.toolkit.streaming",
 }
 
@@ -64,6 +71,7 @@ __all__ = [
     "BasePipelineWrapper",
     "Pipeline",
     "PipelineEvent",
+    "SSEEvent",
     "SSEStream",
     "Settings",
     "YAMLPipelineWrapper",
@@ -76,12 +84,15 @@ __all__ = [
     "default_on_pipeline_end",
     "default_on_tool_call_end",
     "default_on_tool_call_start",
+    "details_on_tool_call_end",
+    "generation_kwargs_from",
     "get_input_files",
     "get_last_user_input_text",
     "get_last_user_message",
     "is_user_message",
     "log",
     "run_app",
+    "source_events",
     "streaming_generator",
 ]
 

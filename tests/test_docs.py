@@ -180,6 +180,27 @@ def test_the_chat_answers_to_curl_and_to_the_client(server):
     assert answer.stdout == "You said: Good morning!\n"
 
 
+def test_the_wrapper_with_sources_sends_them_before_the_answer(server):
+    server.serve("sources", next(block for block in blocks("python", WRAPPERS) if "source_events(outputs" in block))
+    client = next(block for block in blocks("python", WRAPPERS) if "OpenAI(" in block).partition("print")[0]
+    asked = next(block for block in blocks("python", DOCS / "http.md") if "model_extra" in block)
+    program = f"{client.replace('http://127.0.0.1:1416', server.url)}\n{asked}\nprint(sources[0]['source']['name'])"
+
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    question = {"stream": True, "messages": [{"role": "user", "content": "Breakfast?"}]}
+    streamed = server.client.post("/sources/chat", json=question).text
+
+    assert told == "house.md\n"
+    assert 0 < streamed.index("house.md") < streamed.index("Breakfast?")
+
+
+def test_the_wrapper_that_sends_events_sends_them(server):
+    server.serve("steps", next(block for block in blocks("python", WRAPPERS) if "SSEEvent" in block))
+
+    events = server.client.post("/steps/run", json={"steps": 1}).text
+    assert events == 'event: progress\nid: 0\nretry: 2000\ndata: {"step":0}\n\nevent: done\ndata: \n\n'
+
+
 def test_the_pipeline_in_yaml_answers(server):
     (server.root / "repeat.yml").write_text(blocks("yaml", DOCS / "yaml.md")[0])
     server.eventually(lambda: "repeat" in server.status()["pipelines"])

@@ -12,7 +12,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from hayhooks.errors import PipelineError, safe_str
+from hayhooks.errors import PipelineError, safe_str, shortened
 from hayhooks.http.disconnect import cancel_on_disconnect
 from hayhooks.http.json import encode, on_one_line
 from hayhooks.http.stream import Stream
@@ -30,12 +30,41 @@ _SENDS_IN_THIS_TASK = hasattr(EventSourceResponse, "_stream_response") and hasat
 # The standard ends lines with LF, CR and CRLF. Many clients split as Python's `splitlines`, and would lose the rest.
 _LINE_END = re.compile(rb"\r\n|[\n\r\v\f\x1c-\x1e]|\xc2\x85|\xe2\x80[\xa8\xa9]")
 
+_UNSENDABLE = frozenset("\0\r\n\v\f\x1c\x1d\x1e\x85\u2028\u2029")  # within the line of a field
+
 
 @dataclass(frozen=True, slots=True)
 class SSEStream:
-    """Return ``SSEStream(generator)`` from ``run_api`` to have it sent as events."""
+    """Return ``SSEStream(generator)`` from ``run_api`` to have its items, ``SSEEvent`` among them, sent as events."""
 
     stream: Generator[Any, Any, Any] | AsyncGenerator[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SSEEvent:
+    """One event of an ``SSEStream`` with fields of its own.
+
+    Attributes:
+        data: what an item of a stream may be: text, a chunk, or what is sent as JSON; by default an empty text.
+        event: the type that a browser's ``addEventListener`` names; by default "message".
+        id: what a client sends as ``Last-Event-ID`` when it reconnects.
+        retry: milliseconds until it does.
+
+    Raises:
+        ValueError: a field cannot be sent; it would end the line that it stands on, for example.
+    """
+
+    data: Any = ""
+    event: str | None = None
+    id: str | int | None = None
+    retry: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, types in (("event", self.event, str), ("id", self.id, str | int)):
+            if value is not None and (not isinstance(value, types) or _UNSENDABLE & {*str(value)}):
+                raise ValueError(f"SSEEvent: {name} must be a string on one line, not {shortened(repr(value))}")
+        if self.retry is not None and (type(self.retry) is not int or self.retry < 0):
+            raise ValueError(f"SSEEvent: retry must be a number of milliseconds, not {shortened(repr(self.retry))}")
 
 
 class StreamEncoder(Protocol):
@@ -249,6 +278,10 @@ def format_event(data: bytes) -> bytes:
 
 
 def _item_event(item: Any) -> bytes:
+    if isinstance(item, SSEEvent):
+        fields = (("event", item.event), ("id", item.id), ("retry", item.retry))
+        head = "".join(f"{name}: {value}\n" for name, value in fields if value is not None)
+        return head.encode(errors="replace") + (_item_event(item.data) or b"data: \n\n")
     text = as_text(item)
     if not text.isascii() and (escaped := on_one_line(text)) != text:
         with suppress(ValueError):
@@ -264,4 +297,6 @@ def as_text(item: Any) -> bytes:
         return content.encode(errors="replace")
     if isinstance(content, bytes | bytearray):
         return bytes(content)
+    if isinstance(item, SSEEvent):
+        return as_text(item.data)
     return b"" if item is None or isinstance(item, PipelineEvent) else encode(item)

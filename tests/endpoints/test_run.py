@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from hayhooks import Settings, create_app
+from hayhooks import Settings, SSEEvent, create_app
 from tests.live_server import LiveServer, eventually, serving
 from tests.logs import logged
 from tests.openai.apis import go_away, leases
@@ -258,6 +258,32 @@ def test_an_sse_stream_is_sent_as_events(server: LiveServer, define: str):
 
 
 LINE_ENDS = ["\r\n", "\r", "\n", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]
+
+
+def test_an_event_of_a_stream_may_have_fields_of_its_own(server: LiveServer):
+    items = (
+        "SSEEvent('a', event='word', id=1, retry=500), SSEEvent({'b': 1}, id='2'), SSEEvent('c\\nd', event='é'), "
+        "SSEEvent(event='done')"
+    )
+    head = "from hayhooks import SSEEvent\n"
+    response = post(server, f"def run_api(self): return SSEStream(x for x in [{items}])", head)
+
+    assert response.text == (
+        "event: word\nid: 1\nretry: 500\ndata: a\n\n"
+        'id: 2\ndata: {"b":1}\n\n'
+        "event: é\ndata: c\ndata: d\n\n"
+        "event: done\ndata: \n\n"
+    )
+    assert post(server, f"def run_api(self): yield from [{items}]", head).text == 'a{"b":1}c\nd'
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"event": "a\nb"}, {"event": 1}, {"id": "a\0"}, {"id": "a\u2028"}, {"retry": -1}, {"retry": "1"}, {"retry": True}],
+)
+def test_a_field_that_an_event_cannot_have_is_an_error(fields: dict[str, Any]):
+    with pytest.raises(ValueError, match=f"SSEEvent: {next(iter(fields))} must be"):
+        SSEEvent("data", **fields)
 
 
 @pytest.mark.parametrize("end", LINE_ENDS, ids=ascii)
