@@ -1,5 +1,8 @@
 """``hayhooks pipeline new``: create a deployment from a template."""
 
+import os
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -17,21 +20,11 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 def new(settings: Settings, name: str, *, template: str, timeout_s: float) -> int:
     """Create a deployment from a template; return 1 if the server cannot load it."""
-    source = TEMPLATES / template
-    name = usable_name(name, hint="", suffix="" if source.is_dir() else ".yml")
+    name = usable_name(name, hint="", suffix="" if (TEMPLATES / template).is_dir() else ".yml")
     directory = PipelinesDirectory(settings.pipelines_dir)
     if existing := directory.entries(name):
         raise CommandError(f"{existing[0]} already exists: use another name")
-    filename = name if source.is_dir() else f"{name}.yml"
-    with directory.staging() as staging:
-        made = staging.new / filename
-        with reporting_os_errors(f"Cannot create {directory.root / filename}"):
-            if source.is_dir():
-                shutil.copytree(source, made, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copyfile(source.with_suffix(".yml"), made)
-        change = staging.deploy(filename, overwrite=False)
-    target = change.target
+    target = _create(directory, name, template)
     say(f"Created {target}{f'; edit {target / WRAPPER_FILE}' if target.is_dir() else ''}.")
     server = find_server(directory.root, settings)
     if isinstance(server, Unreachable) and server.is_down:
@@ -43,14 +36,34 @@ def new(settings: Settings, name: str, *, template: str, timeout_s: float) -> in
         show_result(result, name)
         if not result.serves:
             return 1
-    say((f"Try it: {advice(f'pipeline run {name} {_TRY[template]}')}", "dim"))
+    place = shlex.quote(os.path.relpath(target))
+    say((f"Try it: {advice(_TRY[template].format(name=name, place=place))}", "dim"))
+    if target.is_dir():
+        say((f"Test it: pytest {place}", "dim"))
     return 0
 
 
+def _create(directory: PipelinesDirectory, name: str, template: str) -> Path:
+    source = TEMPLATES / template
+    filename = name if source.is_dir() else f"{name}.yml"
+    with directory.staging() as staging:
+        made = staging.new / filename
+        with reporting_os_errors(f"Cannot create {directory.root / filename}"):
+            if source.is_dir():
+                shutil.copytree(source, made, ignore=shutil.ignore_patterns("__pycache__"))
+                # pytest imports each test by the name of its file, which may be there once.
+                (made / "test_wrapper.py").rename(made / f"test_{re.sub('[^a-zA-Z0-9]', '_', name)}.py")
+            else:
+                shutil.copyfile(source.with_suffix(".yml"), made)
+        return staging.deploy(filename, overwrite=False).target
+
+
 _TRY = {
-    "echo": "-p text=hello",
-    "qa": "-p question='When is breakfast?'",
-    "chat": "-p question='Who are you?' --stream",
-    "agent": "-p question='What is 17 * 3?'",
-    "yaml": "-p text=hello",
+    "echo": "pipeline run {name} -p text=hello",
+    "chat": "chat {name}",
+    "rag": "pipeline run {name} -p question='When is breakfast?'",
+    "agent": "pipeline run {name} -p question='What is 17 * 3?'",
+    "upload": "pipeline run {name} -f {place}/example.md",
+    "memory": "pipeline run {name} -p session=me -p message='I like tea.'",
+    "yaml": "pipeline run {name} -p text=hello",
 }

@@ -1,10 +1,13 @@
 """``hayhooks pipeline``: thin commands; each imports its implementation when called."""
 
+import difflib
 import sys
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from hayhooks.cli.completion import deployed_names
 from hayhooks.cli.options import (
@@ -20,7 +23,16 @@ from hayhooks.kernel.discovery import YAML_SUFFIXES
 if TYPE_CHECKING:
     from hayhooks.settings import Settings
 
-_TEMPLATES = ("echo", "qa", "chat", "agent", "yaml")
+_TEMPLATES = {
+    "echo": "the smallest: one component, and a method that runs it",
+    "chat": "a conversation with a model, streamed",
+    "rag": "answers from documents in its folder, with sources",
+    "agent": "a model with tools",
+    "upload": "takes documents by upload, and answers from them",
+    "memory": "keeps the conversation of each session",
+    "yaml": "a pipeline without code",
+}
+_TEMPLATES_LISTED = "\n".join(f"{name:<8} {about}" for name, about in _TEMPLATES.items())
 
 _folder = click.Path(exists=True, file_okay=False, path_type=Path)
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -39,6 +51,22 @@ class _Upload(click.ParamType):  # type: ignore[type-arg]  # generic only in new
         if not equals or not field.isidentifier():
             field, path = "", value
         return field, Path(str(self._path.convert(path, param, ctx)))
+
+
+class _Template(click.ParamType):  # type: ignore[type-arg]  # as above
+    """The name of a template."""
+
+    name = "template"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value not in _TEMPLATES:
+            close = difflib.get_close_matches(value.lower(), _TEMPLATES, n=1)
+            meant = f"; did you mean {close[0]!r}?" if close else ""
+            self.fail(f"there is no template {value!r}{meant}\n\n{_TEMPLATES_LISTED}", param, ctx)
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(name, help=about) for name, about in _TEMPLATES.items() if name.startswith(incomplete)]
 
 
 class _PipelineGroup(click.Group):
@@ -203,15 +231,28 @@ def run(name: str, **options: Any) -> None:
     sys.exit(run(settings_of(options), name, call))
 
 
-@pipeline.command()
+def _list_templates(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        click.echo(_TEMPLATES_LISTED)
+        ctx.exit()
+
+
+@pipeline.command(epilog=f"\b\nTemplates:\n{indent(_TEMPLATES_LISTED, '  ')}")
 @click.argument("name")
+@click.option("-t", "--template", type=_Template(), default="echo", show_default=True, help="Template to start from.")
 @click.option(
-    "-t", "--template", type=click.Choice(_TEMPLATES), default="echo", show_default=True, help="Template to start from."
+    "-l",
+    "--list",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_templates,
+    help="List the templates.",
 )
 @_timeout_option(120)
 @directory_and_server_options
 def new(name: str, template: str, timeout_s: float, **options: Any) -> None:
-    """Create a deployment from a template.
+    """Create a deployment from a template, with a test.
 
     It is called NAME and runs at once, offline and without a key.
     """

@@ -7,10 +7,8 @@ import time
 from pathlib import Path
 
 import click
-import httpx
 import pytest
 
-from hayhooks.cli.new import TEMPLATES
 from tests.cli.commands import hayhooks, pipeline
 from tests.cli.processes import HAYHOOKS, environment
 from tests.cli.test_deploy import wrapper
@@ -218,95 +216,6 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-QUESTIONS = {
-    "echo": ({"text": "hello"}, "You said: hello"),
-    "qa": ({"question": "Are dogs welcome?"}, "Dogs are welcome"),
-    "chat": ({"question": "Who are you?"}, "You asked: Who are you?"),
-    "agent": ({"question": "What is 17 * 3?"}, "That makes 51."),
-}
-
-
-@pytest.mark.parametrize("template", QUESTIONS)
-def test_every_template_is_served_at_once_and_answers(server, root, port, tmp_path, template):
-    arguments, answer = QUESTIONS[template]
-
-    done = pipeline("new", "mine", "-t", template, cwd=tmp_path, port=port)
-
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"Created {root}/mine; edit {root}/mine/pipeline_wrapper.py." in done.stdout
-    assert "✓ mine" in done.stdout
-    parameters = [part for key, value in arguments.items() for part in ("-p", f"{key}={value}")]
-    assert answer in pipeline("run", "mine", *parameters, cwd=tmp_path, port=port).stdout
-    if "chat" in server.state("mine")["endpoints"][-1]:
-        body = {"model": "mine", "messages": [{"role": "user", "content": next(iter(arguments.values()))}]}
-        for stream in (False, True):
-            response = httpx.post(f"{server.url}/v1/chat/completions", json={**body, "stream": stream}, timeout=30)
-            assert response.status_code == 200
-            assert answer.split()[-1] in response.text
-
-
-def test_the_templates_that_can_be_chosen_are_those_that_there_are(root, tmp_path):
-    there = {path.stem for path in TEMPLATES.iterdir() if path.stem != "__pycache__"}
-    usage = pipeline("new", "mine", "-t", "other", cwd=tmp_path)
-
-    assert there == {*QUESTIONS, "yaml"}
-    assert usage.returncode == 2
-    for template in there:
-        assert f"'{template}'" in usage.stderr
-
-
-def test_new_before_a_server_runs_says_what_to_do_next(tmp_path):
-    (tmp_path / "my pipelines").mkdir()
-    done = pipeline("new", "mine", cwd=tmp_path)
-    asked = ("--port", "1", "--pipelines-dir", "my pipelines")
-    other = pipeline("new", "other", "-t", "yaml", *asked, cwd=tmp_path)
-
-    assert (done.returncode, done.stderr, other.returncode, other.stderr) == (0, "", 0, "")
-    assert done.stdout.splitlines()[1:] == [
-        "Serve it: hayhooks run",
-        "Try it: hayhooks pipeline run mine -p text=hello",
-    ]
-    assert other.stdout.splitlines()[1:] == [
-        "Serve it: hayhooks run --port 1 --pipelines-dir 'my pipelines'",
-        "Try it: hayhooks pipeline run other -p text=hello --port 1",
-    ]
-
-
-def test_new_repeats_the_address_in_what_it_says(server, root, tmp_path):
-    options = ("--host", "127.0.0.1", "--port", str(server.port), "--pipelines-dir", root)
-    done = pipeline("new", "mine", *options, cwd=tmp_path)
-
-    command = done.stdout.splitlines()[-1].removeprefix("Try it: hayhooks ").split()
-    assert hayhooks(*command, cwd=tmp_path, PORT="1").stdout == "You said: hello\n"
-
-
-def test_new_yaml_makes_a_file_that_names_what_it_takes_and_gives(root, tmp_path):
-    done = pipeline("new", "mine", "--template", "yaml", cwd=tmp_path)
-
-    assert done.returncode == 0
-    text = (root / "mine.yml").read_text()
-    assert "\ninputs:\n" in text
-    assert "\noutputs:\n" in text
-
-
-def test_new_does_not_overwrite(root, tmp_path):
-    replace(root / "mine.yaml", "x")
-    wrapper(root / "other", "1")
-
-    results = [pipeline("new", name, cwd=tmp_path) for name in ("mine", "other")]
-
-    assert [done.returncode for done in results] == [1, 1]
-    assert (root / "mine.yaml").read_text() == "x"
-    assert "already exists" in results[0].stderr
-
-
-def test_new_names_no_option_that_it_does_not_have(root, tmp_path):
-    done = pipeline("new", "status", cwd=tmp_path)
-
-    assert done.returncode == 2
-    assert done.stderr.endswith("rename it\n")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

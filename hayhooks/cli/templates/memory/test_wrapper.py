@@ -1,0 +1,53 @@
+"""Run it with pytest."""
+
+from pathlib import Path
+
+import pytest
+
+import hayhooks.testing
+
+
+@pytest.fixture
+def database(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEMORY_DATABASE", str(tmp_path / "memory.sqlite"))
+
+
+@pytest.fixture
+def client(database):
+    with hayhooks.testing.client(Path(__file__).parent) as client:
+        yield client
+
+
+def test_a_session_goes_on(client):
+    client.run(session="anna", message="I like tea.")
+    result = client.run(session="anna", message="What do I like?")
+
+    assert result["reply"] == "You said: What do I like? Before that you said: I like tea."
+    assert result["messages"] == 4
+    assert result["usage"]["total_tokens"] > 0
+
+
+def test_sessions_know_nothing_of_each_other(client):
+    client.run(session="anna", message="I like tea.")
+
+    assert "tea" not in client.run(session="ben", message="What do I like?")["reply"]
+
+
+def test_a_restart_forgets_nothing(database):
+    for message, remembered in (("I like tea.", False), ("What do I like?", True)):
+        with hayhooks.testing.client(Path(__file__).parent) as client:
+            assert (
+                "I like tea" in client.run(session="anna", message=message)["reply"].partition("Before")[2]
+            ) is remembered
+
+
+def test_a_client_may_keep_the_conversation(client):
+    conversation = [
+        {"role": "user", "content": "I like tea."},
+        {"role": "assistant", "content": "Noted."},
+        {"role": "user", "content": "What do I like?"},
+    ]
+    answer = client.chat(conversation, stream=True)
+
+    assert "I like tea." in answer.text
+    assert answer.usage["total_tokens"] > 0

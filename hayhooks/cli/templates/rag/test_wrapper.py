@@ -1,0 +1,45 @@
+"""Run it with pytest."""
+
+from pathlib import Path
+
+import pytest
+
+import hayhooks.testing
+
+
+@pytest.fixture(scope="module")
+def client():
+    with hayhooks.testing.client(Path(__file__).parent) as client:
+        yield client
+
+
+def test_an_answer_comes_with_its_sources(client):
+    result = client.run(question="Are dogs welcome?", top_k=2)
+
+    assert "ground floor" in result["answer"]
+    assert result["sources"][0]["file"] == "house_rules.md"
+
+
+def test_a_stream_sends_the_sources_first(client):
+    answer = client.chat("Are dogs welcome?", stream=True)
+
+    assert "ground floor" in answer.text
+    assert answer.sources[0]["source"]["name"] == "house_rules.md"
+    assert answer.usage["total_tokens"] > 0
+    assert "event" in answer.chunks[1]  # the first one says who speaks
+
+
+def test_a_second_question_is_read_with_the_first(client):
+    answer = client.chat(
+        [
+            {"role": "user", "content": "When is breakfast?"},
+            {"role": "assistant", "content": "From 7 to 9."},
+            {"role": "user", "content": "And who may come?"},
+        ]
+    )
+
+    assert "Breakfast" in answer.text
+
+
+def test_what_the_documents_do_not_say(client):
+    assert client.chat("Zebras?").text == "The documents do not say."
