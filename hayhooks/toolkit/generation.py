@@ -38,7 +38,7 @@ _PARAMETERS: Mapping[str, tuple[type, ...]] = {
 _OF_TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
 
 
-def generation_kwargs_from(body: Mapping[str, Any], *, tools: bool = True) -> dict[str, Any]:
+def generation_kwargs_from(body: Mapping[str, Any], *, tools: bool = True, streams: bool = False) -> dict[str, Any]:
     """Return what the *body* of a request says about how to answer, as a chat generator's ``generation_kwargs``.
 
     These are the parameters of chat completions, as the client sent them, without those that are null; the body of a
@@ -48,6 +48,8 @@ def generation_kwargs_from(body: Mapping[str, Any], *, tools: bool = True) -> di
     Args:
         body: of ``run_chat_completion`` or ``run_response``.
         tools: False leaves out the client's tools, which would replace those that an Agent or a generator has.
+        streams: the generator streams also where the client does not, as below the streaming generators. Then its
+            usage is always asked for: without it, whole answers would report zeros.
 
     Raises:
         InvalidMessagesError: a parameter is of a wrong type; the client gets a 400 that names it.
@@ -62,7 +64,9 @@ def generation_kwargs_from(body: Mapping[str, Any], *, tools: bool = True) -> di
             raise InvalidMessagesError(f"'{name}' must be {expected}, not {shortened(repr(value))}", field=name)
     if "max_completion_tokens" in found:
         found.pop("max_tokens", None)
-    if not body.get("stream"):
+    if streams:
+        found["stream_options"] = {**found.get("stream_options", {}), "include_usage": True}
+    elif not body.get("stream"):
         found.pop("stream_options", None)
     if not (tools and found.get("tools")):  # a choice without tools is an error to OpenAI
         for name in _OF_TOOLS:

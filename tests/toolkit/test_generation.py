@@ -72,6 +72,11 @@ def test_what_a_model_would_refuse_is_left_out(body: dict[str, Any], expected: d
     assert generation_kwargs_from(body) == expected
 
 
+@pytest.mark.parametrize("body", [{}, {"stream": True}, {"stream": True, "stream_options": {"include_usage": False}}])
+def test_the_usage_is_asked_for_where_the_generator_streams(body: dict[str, Any]):
+    assert generation_kwargs_from(body, streams=True) == {"stream_options": {"include_usage": True}}
+
+
 def test_the_clients_tools_can_be_left_out():
     body = {"tools": [WEATHER], "tool_choice": "required", "parallel_tool_calls": True, "temperature": 1}
 

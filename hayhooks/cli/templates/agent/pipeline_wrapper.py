@@ -60,7 +60,7 @@ class PipelineWrapper(BasePipelineWrapper):
         """Go on with a conversation; the agent's own tool calls stay on the server, the client sees events of them."""
         arguments = {
             "messages": chat_messages_from_openai(messages),
-            "generation_kwargs": generation_kwargs_from(body, tools=False),
+            "generation_kwargs": generation_kwargs_from(body, tools=False, streams=True),
         }
         return async_streaming_generator(
             self.pipeline,

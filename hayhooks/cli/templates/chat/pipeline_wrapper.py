@@ -33,7 +33,7 @@ class PipelineWrapper(BasePipelineWrapper):
     async def run_chat_completion_async(self, model: str, messages: list[dict], body: dict) -> AsyncGenerator:
         """Answer the last message of a conversation."""
         # The client sends the whole conversation each time, and what it wants of the model in `body`.
-        return self._stream(chat_messages_from_openai(messages), generation_kwargs_from(body))
+        return self._stream(chat_messages_from_openai(messages), generation_kwargs_from(body, streams=True))
 
     async def run_api_async(self, question: str) -> AsyncGenerator:
         """Answer one question, as plain text that streams.

@@ -59,7 +59,7 @@ class PipelineWrapper(BasePipelineWrapper):
     async def run_chat_completion_async(self, model: str, messages: list[dict], body: dict) -> AsyncGenerator:
         """Go on with a conversation that the client keeps: it sends all of it each time."""
         history = chat_messages_from_openai(messages)[-MAX_MESSAGES:]
-        arguments = {"messages": [SYSTEM, *history], "generation_kwargs": generation_kwargs_from(body)}
+        arguments = {"messages": [SYSTEM, *history], "generation_kwargs": generation_kwargs_from(body, streams=True)}
         return async_streaming_generator(self.pipeline, pipeline_run_args={"llm": arguments})
 
 

@@ -59,7 +59,7 @@ class PipelineWrapper(BasePipelineWrapper):
     async def run_chat_completion_async(self, model: str, messages: list[dict], body: dict) -> AsyncGenerator:
         """Go on with a conversation: the sources first, then the answer, word by word."""
         arguments = _arguments(chat_messages_from_openai(messages))
-        arguments["llm"] = {"generation_kwargs": generation_kwargs_from(body)}
+        arguments["llm"] = {"generation_kwargs": generation_kwargs_from(body, streams=True)}
         return async_streaming_generator(
             self.pipeline,
             pipeline_run_args=arguments,

@@ -80,7 +80,7 @@ class PipelineWrapper(BasePipelineWrapper):
                 # "And on Sundays?" finds something only together with the question before it.
                 "retriever": {"query": " ".join(questions[-2:])},
                 "prompt": {"history": history},
-                "llm": {"generation_kwargs": generation_kwargs_from(body)},
+                "llm": {"generation_kwargs": generation_kwargs_from(body, streams=True)},
             },
             on_component_end={"retriever": lambda outputs: source_events(outputs["documents"])},
         )
