@@ -52,6 +52,7 @@ def new(name: str, template: str, cwd: Path, **settings: Any) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_every_template_passes_its_own_tests(tmp_path: Path):
     for template in FOLDERS:
         assert f"Test it: pytest pipelines/my-{template}\n" in new(f"my-{template}", template, tmp_path)
