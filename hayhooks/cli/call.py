@@ -56,7 +56,8 @@ def run(settings: Settings, name: str, call: CallOptions) -> int:
             ) as client,
             _body(arguments, _with_fields(server, name, files)) as body,
         ):
-            with _posted(client, f"{url}/run", name, call, body) as response:
+            run_url = f"{url}/run?stream=true" if call.stream else f"{url}/run"
+            with _posted(client, run_url, name, call, body) as response:
                 if response.is_success:
                     _print_answer(response, call)
                     return 0

@@ -215,7 +215,7 @@ def check(path: Path, name: str | None, as_json: bool, timeout_s: float, **optio
 @click.option(
     "-d", "--dir", "directories", type=_Upload("DIR", _folder), multiple=True, help="A directory whose files to upload."
 )
-@click.option("--stream", is_flag=True, help="Stream the answer of a chat. Text that /run streams is always streamed.")
+@click.option("--stream", is_flag=True, help="Print the answer while it is made.")
 @click.option("-O", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the answer to this file.")
 @click.option("--timeout", "timeout_s", type=_positive, help="Seconds to wait for more data.")
 @server_options

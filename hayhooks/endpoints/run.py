@@ -3,12 +3,16 @@
 A request runs top down: the route parses the arguments (``JSONRoute``, ``FormRoute``), ``_respond`` calls the method
 and picks the response. The arguments are a JSON object, or a form if the method takes files. A YAML pipeline whose
 arguments are grouped by component is served at ``POST /{name}`` too, where the result is not wrapped.
+
+With ``?stream=true`` the answer is a stream, or a 400 before anything has run where the wrapper has none to give.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
+from urllib.parse import parse_qs
 
 import anyio
 from starlette.datastructures import Headers
@@ -37,6 +41,7 @@ from hayhooks.openapi.describe import (
     OperationDocs,
     Schema,
     object_schema,
+    parameter,
     pipeline_responses,
     ref,
     resolved,
@@ -44,6 +49,9 @@ from hayhooks.openapi.describe import (
     schemas_of,
     slug,
 )
+from hayhooks.toolkit.inputs import is_haystack_data
+
+_SWITCH = {"true": True, "1": True, "": True, "false": False, "0": False}  # values of ?stream
 
 
 def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
@@ -76,7 +84,7 @@ class JSONRoute:
             raise
         if self._operation.wants_headers:
             arguments["headers"] = Headers(scope=scope)
-        work = _respond(self._deployment, self._operation, arguments, wrapped=self._wrapped)
+        work = _respond(self._deployment, self._operation, arguments, scope, wrapped=self._wrapped)
         response = await cancel_on_disconnect(receive, work)
         await response(scope, receive, send)
 
@@ -102,7 +110,7 @@ class FormRoute:
         async with _parse_form(request, self._operation) as arguments:
             if self._operation.wants_headers:
                 arguments["headers"] = Headers(scope=scope)
-            work = _respond(self._deployment, self._operation, arguments)
+            work = _respond(self._deployment, self._operation, arguments, scope)
             response = await cancel_on_disconnect(request.receive, work)
             await response(scope, receive, send)
 
@@ -135,18 +143,28 @@ async def _parse_form(request: Request, operation: Operation) -> AsyncIterator[d
 
 
 async def _respond(
-    deployment: Deployment, operation: Operation, arguments: dict[str, Any], *, wrapped: bool = True
+    deployment: Deployment, operation: Operation, arguments: dict[str, Any], scope: Scope, *, wrapped: bool = True
 ) -> Response:
     """Call the method; return its result, *wrapped* as ``{"result": ...}``."""
+    is_streamed = bool(scope["query_string"]) and _asks_for_stream(scope["query_string"])
+    if is_streamed:
+        operation = _streaming(deployment, operation)
     result = await invoke(deployment, operation, arguments)
     if isinstance(result, Response):
         if isinstance(result, FileResponse) and not await anyio.Path(result.path).is_file():
             raise PipelineError(f"there is no file {str(result.path)!r} to send", traceback="")
         return result
-    if isinstance(result, Stream):
-        return TextStreamResponse(result)
     if isinstance(result, SSEStream):
         return EventStreamResponse(ItemEventEncoder(), await open_stream(deployment, result.stream))
+    if is_streamed and not isinstance(result, Stream):
+        text = getattr(result, "text", None) if is_haystack_data(type(result)) else result  # a ChatMessage's
+        if not isinstance(text, str):
+            raise _unstreamable(deployment, f"{operation.name}() returned a {type(result).__name__}")
+        result = Stream([text])
+    if isinstance(result, Stream):
+        if is_streamed and EVENTS in Headers(scope=scope).get("accept", ""):
+            return EventStreamResponse(ItemEventEncoder(), result)
+        return TextStreamResponse(result)
     try:
         body = encode(result, operation)
     except TypeError as error:
@@ -154,11 +172,38 @@ async def _respond(
     return JSONBytesResponse(b'{"result":' + body + b"}" if wrapped else body)
 
 
+def _asks_for_stream(query: bytes) -> bool:
+    (value, *_) = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("stream", ["false"])
+    if value.lower() not in _SWITCH:
+        raise HTTPException(400, f"The parameter stream must be true or false, not {shortened(value)!r}")
+    return _SWITCH[value.lower()]
+
+
+def _streaming(deployment: Deployment, operation: Operation) -> Operation:
+    """Return what to call for a stream; a 400 where it is known that there is none."""
+    if (stream_run := getattr(deployment.wrapper, "stream_run", None)) is not None:
+        return replace(operation, method=stream_run, result=None)
+    if operation.result_kinds == {"value"} and not operation.returns_text:
+        reason = "no component streams" if "stream_run" in vars(deployment.wrapper) else "its result is whole"
+        raise _unstreamable(deployment, reason)
+    return operation
+
+
+def _unstreamable(deployment: Deployment, reason: str) -> HTTPException:
+    return HTTPException(400, f"{deployment.name} has no stream: {reason}. Ask without ?stream=true")
+
+
 # ------------------------------------------------------------------------------------------------ API pages
+
+
+_STREAM = parameter(
+    "stream", "Send the text while it is made; as events with `Accept: text/event-stream`.", "query", type="boolean"
+)
 
 
 def _docs(deployment: Deployment, operation: Operation, *, name: str = "run", wrapped: bool = True) -> OperationDocs:
     types: dict[str, Any] = {"request": (operation.arguments, "validation")}
+    streams = getattr(deployment.wrapper, "stream_run", None) is not None
     if operation.result is not None:
         types["result"] = (operation.result, "serialization")
     schemas, components = schemas_of(deployment.name, types)
@@ -172,13 +217,16 @@ def _docs(deployment: Deployment, operation: Operation, *, name: str = "run", wr
         "events": {EVENTS: {}},
         "response": {"*/*": {}},
     }
-    kinds = by_kind if "anything" in operation.result_kinds else operation.result_kinds
+    kinds = set(by_kind) if "anything" in operation.result_kinds else set(operation.result_kinds)
+    if streams:
+        kinds |= {"stream", "events"}
     content = {type_: schema for kind in by_kind if kind in kinds for type_, schema in by_kind[kind].items()}
     body = _request_content(operation, request_object) if operation.uploads else {JSON: request}
     return OperationDocs(
         name=name,
         summary=operation.summary or f"Run {deployment.name}",
         description=operation.description,
+        parameters=(_STREAM,) if streams else (),
         body=body,
         encoding=_form_encoding(body[FORM]) if FORM in body else {},
         body_required=bool(request_object.get("required")),

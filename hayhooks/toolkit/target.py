@@ -116,7 +116,7 @@ def stream_target(
         ValueError: nothing in it can stream, or *wanted* names something that does not stream.
     """
     parts = pipeline.walk() if _is_pipeline(pipeline) else [(type(pipeline).__name__, pipeline)]
-    capable = {name: component for name, component in parts if _can_stream(component)}
+    capable = {name: component for name, component in parts if can_stream(component)}
     if not capable:
         raise ValueError(
             f"No streaming component in this {type(pipeline).__name__}: none has a run parameter streaming_callback."
@@ -162,7 +162,8 @@ def _part_without_run_async(component: Any) -> Any | None:
     return next((part for part in parts if not hasattr(part, "run_async")), None)
 
 
-def _can_stream(component: Any) -> bool:
+def can_stream(component: Any) -> bool:
+    """Whether *component* has a streaming callback."""
     run = getattr(component, "run", None)
     return run is not None and "streaming_callback" in inspect.signature(run).parameters
 

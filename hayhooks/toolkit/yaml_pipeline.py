@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, Required, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, Required, Union
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Sockets = Mapping[str, Mapping[str, Any]]  # by component and name, as Pipeline.inputs() returns them
 KeyPath = tuple[str, Any]  # of a key in the YAML: section and name
+Ends = Sequence[tuple[str, str]]  # component and socket of each
 Direction = Literal["input", "output"]
 
 _ALLOWLIST = "HAYSTACK_DESERIALIZATION_ALLOWLIST"
@@ -45,6 +46,7 @@ class Interface:
     components: Mapping[str, Mapping[str, Input]] | None  # only for YAML without inputs and outputs
     outputs: Mapping[str, Mapping[str, Any]]  # types of the response, by component and socket
     description: str
+    flat: Mapping[str, Ends] | None  # outputs by the names that they have in the answer; None: by component and socket
     chat: str = ""  # the input that takes a conversation; "" if none does
     chat_takes_messages: bool = False  # the whole conversation; else the last user message's text
     streaming_components: Any = None  # the argument of streaming_generator
@@ -56,7 +58,8 @@ class Interface:
         if source.data.get("inputs") is None and source.data.get("outputs") is None:
             if chat:
                 raise source.error(f"chat names the input {chat!r}, but the section inputs is missing", "chat")
-            return cls({}, sockets.inputs_by_component(), sockets.unconnected_outputs(), description)
+            sockets.flat_outputs()
+            return cls({}, sockets.inputs_by_component(), sockets.unconnected_outputs(), description, None)
         inputs = {name: sockets.input(name, targets) for name, targets in source.section("inputs").items()}
         sockets.check_required(inputs)
         outputs = sockets.outputs(source.section("outputs")) or sockets.unconnected_outputs()
@@ -70,7 +73,7 @@ class Interface:
                 stream_target(pipeline, {}, None, streaming)
             except ValueError as error:
                 raise source.error(f"{key}: {error}", key) from None
-        return cls(inputs, None, outputs, description, chat, takes_messages, streaming)
+        return cls(inputs, None, outputs, description, sockets.flat_outputs(), chat, takes_messages, streaming)
 
     def data(self, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """Convert *values* by input name to the pipeline's arguments by component and socket."""
@@ -82,8 +85,15 @@ class Interface:
                 data.setdefault(component, {})[socket] = value
         return data
 
-    def answer(self, result: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    def answer(self, result: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """Select the declared outputs from a pipeline's *result*; skip those of branches that did not run."""
+        if self.flat is not None:
+            return {
+                name: self._plain(result[component][socket], component, socket)
+                for name, ends in self.flat.items()
+                for component, socket in reversed(ends)  # the first one that ran is kept
+                if socket in result.get(component, ())
+            }
         return {
             component: {socket: values[socket] for socket in sockets if socket in values}
             for component, sockets in self.outputs.items()
@@ -102,8 +112,20 @@ class Interface:
 
     def response(self) -> Any:
         """Return a TypedDict for the result of ``/run``."""
+        if self.flat is not None:
+            types = {name: tuple(self._plain_type(*end) for end in ends) for name, ends in self.flat.items()}
+            return _outputs_type("Outputs", {name: Union[members] for name, members in types.items()})  # noqa: UP007
         by_component = {name: _outputs_type(f"{name}Outputs", sockets) for name, sockets in self.outputs.items()}
         return _outputs_type("Outputs", by_component)
+
+    def _plain(self, value: Any, component: str, socket: str) -> Any:
+        if yaml_types.is_messages(self.outputs[component][socket]):
+            return value[-1].text if value else None
+        return value
+
+    def _plain_type(self, component: str, socket: str) -> Any:
+        type_ = self.outputs[component][socket]
+        return str | None if yaml_types.is_messages(type_) else type_
 
 
 def build(source: YamlSource, allowed_modules: Sequence[str] = ()) -> "Pipeline":
@@ -227,6 +249,23 @@ class _Sockets:
                 outputs.setdefault(component, {})[socket] = self._outputs[component][socket]["type"]
         return outputs
 
+    def flat_outputs(self) -> dict[str, Ends] | None:
+        """Return the ends of each output, by its name; None unless the YAML asks for flat answers."""
+        answers = self._source.section("answers")
+        if not answers:
+            return None
+        if answers != "flat":
+            message = f"answers must be 'flat', not {answers!r}; without it they are keyed by component and socket"
+            raise self._source.error(message, "answers")
+        entries = self._source.section("outputs")
+        if not entries:
+            raise self._source.error("answers: flat needs the section outputs, whose names are the keys", "answers")
+        for name in entries:
+            if not isinstance(name, str):
+                message = f"answers: flat: the output name {name!r} must be a string: put it in quotes"
+                raise self._source.error(message, "outputs", name)
+        return {name: self._resolve(("outputs", name), ends, self._outputs, "output") for name, ends in entries.items()}
+
     def unconnected_outputs(self) -> dict[str, dict[str, Any]]:
         """Return the types of all outputs without a connection: the result of ``Pipeline.run``."""
         return {
@@ -285,11 +324,9 @@ def _takes_messages(source: YamlSource, chat: str, inputs: Mapping[str, Input]) 
         if other.required and name != chat:
             message = f"chat: the input {name!r} is required, but a conversation provides only {chat!r}"
             raise source.error(message, "chat")
-    types = yaml_types.union_members(inputs[chat].type)
-    if any(
-        get_origin(type_) is list and getattr(get_args(type_)[0], "__name__", "") == "ChatMessage" for type_ in types
-    ):
+    if yaml_types.is_messages(inputs[chat].type):
         return True
+    types = yaml_types.union_members(inputs[chat].type)
     if str in types or Any in types:
         return False
     name = yaml_types.type_name(inputs[chat].type)

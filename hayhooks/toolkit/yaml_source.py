@@ -22,6 +22,7 @@ _SECTIONS = {
     "connections": list,
     "inputs": dict,
     "outputs": dict,
+    "answers": str,
     "chat": str,
     "description": str,
     "max_runs_per_component": int,

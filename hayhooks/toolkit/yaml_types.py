@@ -62,6 +62,14 @@ def _without_none(type_: Any) -> frozenset[Any]:
     return frozenset(union_members(type_)) - {type(None)}
 
 
+def is_messages(type_: Any) -> bool:
+    """Whether *type_* is a list of Haystack's chat messages, or a union with one."""
+    return any(
+        get_origin(member) is list and getattr(get_args(member)[0], "__name__", "") == "ChatMessage"
+        for member in union_members(type_)
+    )
+
+
 def type_name(type_: Any) -> str:
     """Format *type_* as in source code: ``list[Document]``."""
     origin, arguments = get_origin(type_), get_args(type_)

@@ -9,6 +9,7 @@ from hayhooks.errors import InvalidMessagesError
 from hayhooks.toolkit.conversations import messages_of_items, stored_reference
 from hayhooks.toolkit.messages import require_chat_messages, require_user_text
 from hayhooks.toolkit.streaming import async_streaming_generator, streaming_generator
+from hayhooks.toolkit.target import can_stream
 from hayhooks.toolkit.yaml_pipeline import Interface, build
 from hayhooks.toolkit.yaml_source import YamlSource
 from hayhooks.wrapper import BasePipelineWrapper
@@ -30,6 +31,7 @@ class YAMLPipelineWrapper(BasePipelineWrapper):
 
     yaml_file: str | None = None  # for subclasses: a path relative to the folder of the subclass's module
     takes_components = False  # arguments are grouped by component: the YAML has neither inputs nor outputs
+    stream_run: Callable[..., Any] | None = None  # run_api as a stream; None if no component streams
 
     def __init__(
         self, content: bytes | str | None = None, *, file: str = "", allowed_modules: Sequence[str] = ()
@@ -68,16 +70,21 @@ class YAMLPipelineWrapper(BasePipelineWrapper):
         interface = Interface.of(self.pipeline, source)
         self.takes_components = interface.components is not None
         self.__doc__ = vars(self).get("__doc__") or interface.description or self.__doc__
-        for name, method in _methods(self.pipeline, interface).items():
+        methods = _methods(self.pipeline, interface)
+        stream_run = methods.pop("stream_run")
+        for name, method in methods.items():
             sync_name = name.removesuffix("_async")
             variants = (sync_name, f"{sync_name}_async")
             # A subclass that defines either variant keeps its own.
             if all(getattr(type(self), variant) is getattr(BasePipelineWrapper, variant) for variant in variants):
                 setattr(self, name, method)
+                if sync_name == "run_api":
+                    streams = any(can_stream(component) for _, component in self.pipeline.walk())
+                    self.stream_run = stream_run if streams else None
 
 
 def _methods(pipeline: "Pipeline", interface: Interface) -> dict[str, Callable[..., Any]]:
-    """Return the wrapper's methods by name."""
+    """Return the wrapper's methods by name, and ``stream_run``."""
     included = set(interface.outputs)
     # Haystack runs a component without run_async in threads that all event loop tasks share.
     on_loop = all(hasattr(component, "run_async") for _, component in pipeline.walk())
@@ -88,13 +95,14 @@ def _methods(pipeline: "Pipeline", interface: Interface) -> dict[str, Callable[.
     async def run_api_async(**inputs: Any) -> Any:
         return interface.answer(await pipeline.run_async(interface.data(inputs), include_outputs_from=included))
 
-    def stream(value: Any) -> Any:
+    def stream_run(**inputs: Any) -> Any:
         generator = async_streaming_generator if on_loop else streaming_generator
-        arguments = interface.data({interface.chat: value})
+        arguments = interface.data(inputs)
         return generator(pipeline, pipeline_run_args=arguments, streaming_components=interface.streaming_components)
 
     def run_chat_completion(messages: list[dict[str, Any]]) -> Any:
-        return stream((require_chat_messages if interface.chat_takes_messages else require_user_text)(messages))
+        read = require_chat_messages if interface.chat_takes_messages else require_user_text
+        return stream_run(**{interface.chat: read(messages)})
 
     async def run_chat_completion_async(messages: list[dict[str, Any]]) -> Any:
         return run_chat_completion(messages)
@@ -112,7 +120,7 @@ def _methods(pipeline: "Pipeline", interface: Interface) -> dict[str, Callable[.
     run = run_api_async if on_loop else run_api
     run.__annotations__ = {"inputs": Unpack[interface.request()], "return": interface.response()}
     run.__doc__ = interface.description
-    methods: list[Callable[..., Any]] = [run]
+    methods: list[Callable[..., Any]] = [run, stream_run]
     if interface.chat:
         methods += [run_chat_completion_async, run_response_async] if on_loop else [run_chat_completion, run_response]
     return {method.__name__: method for method in methods}

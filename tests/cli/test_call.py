@@ -78,6 +78,16 @@ def test_run_prints_texts_as_they_are_and_the_rest_as_json(server, port, tmp_pat
     }
 
 
+def test_run_asks_for_a_stream_and_says_where_there_is_none(server, port, tmp_path):
+    server.serve("kinds", KINDS)
+
+    streamed = pipeline("run", "kinds", "-p", "kind=text", "--stream", cwd=tmp_path, port=port)
+    assert (streamed.returncode, streamed.stdout) == (0, "é")
+    refused = pipeline("run", "kinds", "-p", "kind=list", "--stream", cwd=tmp_path, port=port)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "kinds has no stream: run_api() returned a list" in refused.stderr
+
+
 def test_run_writes_what_is_no_text_to_a_pipe_or_a_file(server, port, tmp_path):
     server.serve("kinds", KINDS)
     command = [HAYHOOKS, "pipeline", "run", "kinds", "-p", "kind=binary", "--port", port]

@@ -286,6 +286,66 @@ def test_a_field_that_an_event_cannot_have_is_an_error(fields: dict[str, Any]):
         SSEEvent("data", **fields)
 
 
+def ask_for_stream(server: LiveServer, definition: str, query: str = "?stream=true", **options: Any) -> httpx.Response:
+    server.serve("it", method(definition))
+    return server.client.post(f"/it/run{query}", json={}, **options)
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        "def run_api(self):\n    yield from 'ab'",
+        "def run_api(self) -> str: return 'ab'",
+        "async def run_api_async(self): return 'ab'",
+        "def run_api(self) -> str: return ChatMessage.from_assistant('ab')",
+        "def run_api(self): return ChatMessage.from_assistant('ab')",
+    ],
+)
+def test_text_is_streamed_where_a_stream_is_asked_for(server: LiveServer, definition: str):
+    response = ask_for_stream(server, definition)
+    assert (response.status_code, response.headers["content-type"]) == (200, "text/plain; charset=utf-8")
+    assert response.text == "ab"
+
+    events = server.client.post("/it/run?stream=1", json={}, headers={"Accept": "text/event-stream"})
+    assert events.headers["content-type"].startswith("text/event-stream")
+    assert events.text in ("data: ab\n\n", "data: a\n\ndata: b\n\n")
+
+
+def test_what_is_a_stream_or_a_response_of_its_own_stays_so(server: LiveServer):
+    events = ask_for_stream(server, "def run_api(self): return SSEStream(x for x in 'ab')")
+    assert events.text == "data: a\n\ndata: b\n\n"
+    assert ask_for_stream(server, "def run_api(self): return PlainTextResponse('mine', 202)").status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("definition", "told"),
+    [
+        ("def run_api(self) -> dict: raise RuntimeError", "it has no stream: its result is whole"),
+        ("def run_api(self): return {'a': 1}", "it has no stream: run_api() returned a dict"),
+        ("async def run_api_async(self): return None", "it has no stream: run_api_async() returned a NoneType"),
+    ],
+)
+def test_what_cannot_be_streamed_is_a_400_that_says_why(server: LiveServer, definition: str, told: str):
+    response = ask_for_stream(server, definition)
+    assert (response.status_code, response.json()["detail"]) == (400, f"{told}. Ask without ?stream=true")
+
+
+@pytest.mark.parametrize("query", ["?stream=false", "?stream=0", "?other=true", "?stream=False"])
+def test_without_a_stream_the_answer_is_whole(server: LiveServer, query: str):
+    assert ask_for_stream(server, "def run_api(self): return 'ab'", query).json() == {"result": "ab"}
+
+
+def test_a_switch_that_is_none_is_a_400(server: LiveServer):
+    response = ask_for_stream(server, "def run_api(self): return 'ab'", "?stream=maybe")
+    assert response.status_code == 400
+    assert response.json()["detail"] == "The parameter stream must be true or false, not 'maybe'"
+
+
+def test_a_form_is_answered_with_a_stream_too(server: LiveServer):
+    server.serve("it", method("def run_api(self, files: list) -> str: return files[0].filename"))
+    assert server.client.post("/it/run?stream=true", files={"files": ("a.txt", b"a")}).text == "a.txt"
+
+
 @pytest.mark.parametrize("end", LINE_ENDS, ids=ascii)
 def test_an_event_is_whole_for_clients_of_any_idea_of_a_line(server: LiveServer, end: str):
     """Some clients split by the standard, others as Python's ``splitlines``: httpx, requests."""

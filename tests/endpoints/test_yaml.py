@@ -1,5 +1,6 @@
 """What a pipeline in YAML answers: run, chat, responses, and the oldest form."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,15 @@ def server(tmp_path_factory):
     replace(shared / "parts.py", PARTS)
     asynchronous = CHAT.replace("parts.Talk", "parts.AsyncTalk")
     files = {"double": DOUBLE, "oldest": OLDEST, "ask": ASK, "talk": CHAT, "async": asynchronous, "read": DOCUMENTS}
+    files["bare"] = CHAT.partition("inputs:")[0]
+    files["flat"] = CHAT.replace("replies:", "reply:").replace("chat: messages", "answers: flat")
     for name, content in files.items():
         replace(root / f"{name}.yml", content)
     replace(root / "derived/pipeline_wrapper.py", DERIVED)
     replace(root / "derived/local.py", PARTS)
     replace(root / "derived/pipeline.yml", CHAT.replace("parts.Talk", "local.Talk"))
     with serving(root, additional_python_path=str(shared)) as server:
-        eventually(lambda: len(server.status()["pipelines"]) == 7, "all to be served")
+        eventually(lambda: len(server.status()["pipelines"]) == 9, "all to be served")
         yield server
 
 
@@ -107,6 +110,53 @@ def test_only_the_oldest_form_is_served_at_its_own_path(server: LiveServer):
 
     assert response.status_code == 404
     assert response.json()["detail"] == "'double' has no endpoint /; it has /double/run"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "text"),
+    [
+        ("/talk/run", {"messages": [{"role": "user", "content": "hello"}]}, "user: hello"),
+        ("/async/run", {"messages": [{"role": "user", "content": "hello"}]}, "async: hello"),
+        ("/derived/run", {"messages": [{"role": "user", "content": "hello"}]}, "user: hello"),
+        ("/ask/run", {"question": "hello"}, "Q: hello"),
+        ("/bare/run", {"talk": {"messages": [{"role": "user", "content": "hello"}]}}, "user: hello"),
+        ("/bare", {"talk": {"messages": [{"role": "user", "content": "hello"}]}}, "user: hello"),
+    ],
+)
+def test_run_streams_where_it_is_asked_to(server: LiveServer, path: str, body: Any, text: str):
+    response = server.client.post(f"{path}?stream=true", json=body)
+    assert response.headers["content-type"] == "text/plain; charset=utf-8"
+    assert response.text == text
+
+    events = server.client.post(f"{path}?stream=true", json=body, headers={"Accept": "text/event-stream"}).text
+    assert "".join(re.findall("^data: (.*)$", events, re.MULTILINE)) == text
+    assert "text/plain" not in server.client.post(path, json=body).headers["content-type"]
+
+
+def test_a_pipeline_that_cannot_stream_says_so(server: LiveServer):
+    response = server.client.post("/double/run?stream=true", json={"value": 1})
+    assert response.status_code == 400
+    assert response.json()["detail"] == "double has no stream: no component streams. Ask without ?stream=true"
+    assert server.client.post("/talk/run?stream=true", json={"messages": 1}).status_code == 422
+
+
+def test_the_api_pages_tell_what_can_be_streamed(server: LiveServer):
+    paths = server.client.get("/openapi.json").json()["paths"]
+    stream, double = paths["/talk/run"]["post"], paths["/double/run"]["post"]
+
+    assert [(each["name"], each["in"], each["schema"]["type"]) for each in stream["parameters"]] == [
+        ("stream", "query", "boolean")
+    ]
+    assert set(stream["responses"]["200"]["content"]) == {"application/json", "text/plain", "text/event-stream"}
+    assert "parameters" not in double
+    assert set(double["responses"]["200"]["content"]) == {"application/json"}
+
+
+def test_flat_answers_are_keyed_by_the_names_of_outputs(server: LiveServer):
+    assert server.run("flat", messages=[{"role": "user", "content": "hello"}]) == {"reply": "user: hello"}
+    schemas = server.client.get("/openapi.json").json()["components"]["schemas"]
+    reply = schemas["flat.Outputs"]["properties"]["reply"]
+    assert reply["anyOf"] == [{"type": "string"}, {"type": "null"}]
 
 
 def test_only_what_names_its_question_is_a_model(server: LiveServer, openai: OpenAI):

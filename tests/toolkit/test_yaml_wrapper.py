@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from haystack.core.serialization import allow_deserialization_module
+from haystack.dataclasses import ChatMessage
 from pydantic import TypeAdapter
 
 from hayhooks import YAMLPipelineWrapper
@@ -68,6 +69,49 @@ def test_the_result_is_described_by_component_and_socket():
 
     assert result["properties"]["double"] == {"$ref": "#/$defs/DoubleOutputs"}
     assert result["$defs"]["DoubleOutputs"]["properties"] == {"value": {"title": "Value", "type": "integer"}}
+
+
+FLAT = DOUBLE + "answers: flat\n"
+
+
+def test_flat_answers_have_the_names_of_the_outputs():
+    made = wrapper(FLAT)
+
+    assert made.run_api(value=3, times=4) == {"doubled": 6, "tripled": 12}
+    assert result_of(made).json_schema()["properties"] == {
+        "doubled": {"title": "Doubled", "type": "integer"},
+        "tripled": {"title": "Tripled", "type": "integer"},
+    }
+
+
+def test_messages_in_flat_answers_are_the_text_of_the_last_one():
+    made = wrapper(CHAT.replace("chat: messages", "answers: flat"))
+
+    assert made.run_api(messages=[ChatMessage.from_user("hello")]) == {"replies": "user: hello"}
+
+
+def test_a_flat_output_of_several_sockets_is_the_first_that_ran():
+    router = """\
+components:
+  route:
+    type: haystack.components.routers.conditional_router.ConditionalRouter
+    init_parameters:
+      routes:
+      - {condition: "{{ value > 9 }}", output: "{{ value }}", output_name: large, output_type: int}
+      - {condition: "{{ value <= 9 }}", output: "{{ value }}", output_name: small, output_type: int}
+  double: {type: parts.Double}
+  plain: {type: parts.Double, init_parameters: {}}
+connections:
+- {sender: route.large, receiver: plain.value}
+- {sender: route.small, receiver: double.value}
+inputs: {value: route.value}
+outputs: {value: [plain.value, double.value], once: plain.value}
+answers: flat
+"""
+    made = wrapper(router)
+
+    assert made.run_api(value=10) == {"value": 20, "once": 20}
+    assert made.run_api(value=1) == {"value": 2}
 
 
 def test_documents_are_parsed_and_serialized():
@@ -167,6 +211,12 @@ WRONG = [
     ("components:\n  a: {type: b.C, since: 2024-99-99}\n", 1, "invalid YAML: month must be in 1..12"),
     (DOUBLE.replace("  triple:\n    type", "  double:\n    type"), 4, "duplicate key 'double', first in line 2"),
     (DOUBLE + "inputs: {}\n", 17, "duplicate key 'inputs', first in line 10"),
+    (DOUBLE + "answers: Flat\n", 17, "answers must be 'flat', not 'Flat'"),
+    (DOUBLE + "answers: [flat]\n", 17, "answers must be a string"),
+    (DOUBLE + "answer: flat\n", 17, "unknown key 'answer'; did you mean 'answers'?"),
+    (DOUBLE.partition("outputs:")[0] + "answers: flat\n", 14, "answers: flat needs the section outputs"),
+    (OLDEST + "answers: flat\n", 10, "answers: flat needs the section outputs"),
+    (FLAT.replace("  doubled:", "  1:"), 15, "answers: flat: the output name 1 must be a string: put it in quotes"),
     ("components: {}\n", 1, "components is empty"),
     ("components:\n", 1, "components is empty"),
     ("components: [1]\n", 1, "components must be a mapping"),
