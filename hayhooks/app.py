@@ -51,6 +51,7 @@ from hayhooks.observability.change_log import log_change
 from hayhooks.observability.log import STDERR, log, writer_of
 from hayhooks.observability.metrics import Metrics
 from hayhooks.observability.tracing import configure_tracing, warn_if_missing
+from hayhooks.observability.watchdog import BLOCKED_AFTER_S, Watchdog
 from hayhooks.observability.worker_state import WorkerStateDir
 from hayhooks.openapi.document import whole_document
 from hayhooks.settings import Settings
@@ -123,6 +124,7 @@ class Hayhooks(DecoratedStarlette):
         self.quarantine = Quarantine()  # what a supervisor says of deployments that end its workers
         self.worker_state = WorkerStateDir.of_environment()
         self.owns_process = False  # the process serves nothing else: process-wide effects are allowed
+        self.blocked_after_s = 0.0  # when a blocked event loop is logged; 0: nobody watches it
         self.stop_by = math.inf  # of a monotonic clock: when its graceful time ends, once it stops
         self.on_stop: Callable[[], None] = lambda: None  # called when it begins to stop, perhaps by a signal handler
         self._on_start: list[OnRequestStart] = []
@@ -167,6 +169,10 @@ class Hayhooks(DecoratedStarlette):
         if self.settings.access_log and log.level(self.settings.log).no <= log.level("INFO").no:
             self.access_log = AccessLog(writer_of(STDERR), self.settings.log_format)
             self._on_end.append(self.access_log)
+
+    def watch_event_loop(self, blocked_after_s: float = BLOCKED_AFTER_S) -> None:
+        """Measure in a thread how late the event loop is, and log what blocks it for longer than *blocked_after_s*."""
+        self.blocked_after_s = blocked_after_s
 
     def begin_stop(self) -> None:
         """Say in ``/readyz`` that the server stops, and let its graceful time run."""
@@ -245,7 +251,7 @@ async def _deployer(app: Hayhooks, threads: DaemonThreadPool) -> AsyncIterator[N
         warn_if_missing()
 
     publisher = _Publisher(app, worker_dir, loop)
-    app.reconciler = app.switch.kernel = Reconciler(
+    app.reconciler = app.switch.kernel = reconciler = Reconciler(
         app.root,
         KernelOptions(
             python_path=settings.python_path,
@@ -271,11 +277,15 @@ async def _deployer(app: Hayhooks, threads: DaemonThreadPool) -> AsyncIterator[N
         quarantine=app.quarantine,
     )
     shared_metrics = metrics.shared(worker_dir) if metrics is not None else nullcontext()
+    watchdog = Watchdog(app.blocked_after_s, lambda: reconciler.snapshot) if app.blocked_after_s else None
+    if metrics is not None and watchdog is not None:
+        metrics.loop_lag = watchdog.longest_lag
     with (
         ProcessHooks(settings.python_path),
         threads_by_deployment(),
         as_current_app(app),
         app.keys.followed(),
+        watchdog.running() if watchdog is not None else nullcontext(),
         shared_metrics,
     ):
         app.reconciler.start()

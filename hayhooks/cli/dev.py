@@ -34,6 +34,7 @@ _INSTALLED = (  # directories of code that is not the user's
     *(path + os.sep for path in site.getsitepackages()),
     "<",
 )
+_BLOCKED_AFTER_S = 0.2  # a blocked event loop is told; a person notices a shorter pause hardly
 _CONTEXT_LINES = 2  # around the one that failed
 
 
@@ -65,7 +66,8 @@ def dev(settings: Settings, path: Path | None, *, tracebacks: bool) -> int:
         on_request=partial(_show_request, console),
         only=only,
     )
-    serve(own_process(app))
+    own_process(app).watch_event_loop(_BLOCKED_AFTER_S)
+    serve(app)
     console.print("[dim]Stopped.[/]")
     return 0
 

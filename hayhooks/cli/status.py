@@ -7,7 +7,7 @@ from typing import Any
 
 from hayhooks.cli.client import NoAnswerError, Server, Unreachable, differing_workers, find_server
 from hayhooks.cli.output import Cell, CommandError, note, say, say_json, say_table, state_cell
-from hayhooks.kernel.discovery import WRAPPER_FILE, YAML_SUFFIXES
+from hayhooks.kernel.discovery import FIRST_STEP, WRAPPER_FILE, YAML_SUFFIXES
 from hayhooks.settings import Settings
 
 
@@ -27,7 +27,7 @@ def status(settings: Settings, *, as_json: bool) -> int:
             columns = ("name", "state", "revision", "age", "endpoints", "error")
             say_table(columns, [_status_cells(entry) for entry in body["deployments"]])
         else:
-            say("Nothing is deployed.")
+            say(f"Nothing is deployed. {FIRST_STEP}")
         for line in _notes(body):
             say((line, "yellow"))
     wrong = any(entry["state"] in ("failed", "stale") for entry in body["deployments"])
@@ -43,10 +43,11 @@ def list_pipelines(settings: Settings, *, as_json: bool) -> int:
         raise CommandError(f"The pipelines directory {root} does not exist: create it, or set HAYHOOKS_PIPELINES_DIR")
     try:
         kinds = names_in(root) if root.is_dir() else {}
-        entries = {entry["name"]: entry for entry in server.status()["deployments"]} if server else {}
+        body = server.status() if server else {"deployments": []}
     except OSError as error:
         raise CommandError(f"Cannot read the pipelines directory {root}: {error.strerror}") from None
-    keys = ("state", "revision", "failed_revision", "endpoints", "description", "error")
+    entries = {entry["name"]: entry for entry in body["deployments"]}
+    keys = ("state", "revision", "failed_revision", "loading_since", "endpoints", "description", "error")
     # A name may still be served though it is no longer in the directory.
     rows = [
         {"name": name, "kind": kinds.get(name), **{key: entries.get(name, {}).get(key) for key in keys}}
@@ -61,7 +62,7 @@ def list_pipelines(settings: Settings, *, as_json: bool) -> int:
             [
                 row["name"],
                 row["kind"] or "",
-                state_cell(row["state"] or ""),
+                _state_cell(row),
                 row["revision"] or row["failed_revision"] or "",
                 " ".join(row["endpoints"] or ()),
                 (row["error"] or "").partition("\n")[0],
@@ -70,7 +71,9 @@ def list_pipelines(settings: Settings, *, as_json: bool) -> int:
         ]
         say_table(columns, cells)
     else:
-        say(f"Nothing is deployed in {root}.")
+        say(f"Nothing is deployed in {root}. {FIRST_STEP}")
+    for line in _loading(body):
+        note((line, "yellow"))
     if isinstance(found, Unreachable):
         note((found.why, "yellow"))
     return 0
@@ -92,7 +95,7 @@ def names_in(root: Path) -> dict[str, str]:
 def _status_cells(entry: dict[str, Any]) -> list[Cell]:
     return [
         entry["name"],
-        state_cell(entry["state"]),
+        _state_cell(entry),
         entry["revision"] or entry["failed_revision"] or "",
         _age(entry["loaded_at"] or entry["failed_at"] or entry["loading_since"]),
         " ".join(entry["endpoints"]),
@@ -108,11 +111,24 @@ def _notes(body: dict[str, Any]) -> Iterator[str]:
     if differing := differing_workers(body):
         listed = ", ".join(f"{worker['pid']}: {worker['revision']}" for worker in differing)
         yield f"The workers do not serve the same revisions ({listed})"
-    for loading in body.get("loading", []):
-        yield f"{loading['name']} {loading['revision']} has been loading for {_age(loading['since'])}: {loading['why']}"
+    yield from _loading(body)
     for retired in body.get("retired", []):
         age = _age(retired["since"])
         yield f"{retired['name']} {retired['revision']} was replaced {age} ago and is still alive: {retired['why']}"
+
+
+def _loading(body: dict[str, Any]) -> Iterator[str]:
+    for loading in body.get("loading", []):
+        yield f"{loading['name']} {loading['revision']} has been loading for {_age(loading['since'])}: {loading['why']}"
+
+
+def _state_cell(entry: dict[str, Any]) -> Cell:
+    """Return the state, and since when the newest revision has been loading."""
+    state, since = entry["state"] or "", entry["loading_since"]
+    if since is None:
+        return state_cell(state)
+    text = f"loading since {time.strftime('%H:%M:%S', time.localtime(since))}"
+    return (text if state == "loading" else f"{state}, {text}", state_cell(state)[1])
 
 
 def _age(since: float | None) -> str:

@@ -16,6 +16,11 @@ from hayhooks.toolkit.yaml_source import is_meant_as_pipeline
 WRAPPER_FILE = "pipeline_wrapper.py"  # makes a folder a deployment
 YAML_SUFFIXES = (".yml", ".yaml")  # make a file a deployment
 
+FIRST_STEP = (  # for whoever has an empty directory
+    "`hayhooks pipeline new NAME` writes a first pipeline there; "
+    f"each folder with a {WRAPPER_FILE}, and each NAME.yml, is served as soon as it is saved."
+)
+
 _FILE_SUFFIXES = (*YAML_SUFFIXES, ".py")
 
 # Hidden files, and temporary files of editors, tools and Python.

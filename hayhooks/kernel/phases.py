@@ -22,7 +22,6 @@ class Phase:
 
     def __init__(self, revision: Revision, name: str, awaitable: Awaitable[Any] | None = None) -> None:
         self.revision = revision
-        self.is_reported = False  # written by the conductor alone
         self.enter(name)
         self._thread = threading.get_ident()
         self._awaitable = awaitable  # if it runs on the event loop, beside others

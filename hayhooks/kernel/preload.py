@@ -19,6 +19,7 @@ from hayhooks.kernel.shared_modules import imports_of, parsed
 from hayhooks.kernel.state import Revision
 
 _PACKAGES = ("haystack", "haystack_integrations")
+_SLOW_S = 2.0
 
 
 class Preloader:
@@ -30,6 +31,7 @@ class Preloader:
         self._done = not freeze
         self._started_at: float | None = None
         self._waiting: list[Callable[[], None]] = []
+        self._is_slow = False  # that has been logged
 
     def when_done(self, callback: Callable[[], None]) -> None:
         """Call *callback* now or when the preload is done, in any thread."""
@@ -52,10 +54,15 @@ class Preloader:
             self._finish()
 
     def tick(self) -> None:
-        """Continue without the preload if it is stuck; call it about once a second."""
+        """Continue without the preload if it is stuck, log that it is slow; call it about once a second."""
         with self._lock:
-            is_late = self._started_at is not None and time.monotonic() - self._started_at > self._stuck_after_s
-            if self._done or not is_late:
+            if self._done or self._started_at is None:
+                return
+            age = time.monotonic() - self._started_at
+            if age > _SLOW_S and not self._is_slow:
+                self._is_slow = True
+                log.info("Importing Haystack has taken {:.1f} s so far: the pipelines wait for it", age)
+            if age <= self._stuck_after_s:
                 return
         log.warning("Importing Haystack takes longer than {:g} s: loading wrappers meanwhile", self._stuck_after_s)
         gc.enable()  # the stuck import would keep it off

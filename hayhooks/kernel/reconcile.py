@@ -12,16 +12,17 @@ import time
 import traceback as tracebacks
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from loguru import logger as log
 
 from hayhooks.errors import safe_str, sendable
-from hayhooks.kernel.discovery import deployment_name, real_path
+from hayhooks.kernel.discovery import FIRST_STEP, deployment_name, real_path
 from hayhooks.kernel.isolation import replace_stuck_import
 from hayhooks.kernel.load import BuildRoutes, check_threads, load, unload
+from hayhooks.kernel.load_job import Finished, LoadJob, Reload
 from hayhooks.kernel.operations import TransportTypes
 from hayhooks.kernel.options import KernelOptions
 from hayhooks.kernel.phases import Phase, Phases
@@ -51,33 +52,13 @@ _SUSPECT_STUCK_AFTER_S = 10.0  # the same, where the process has died of one of 
 _MAX_HOLD_S = 1.0  # a finished load waits no longer than this for its folder to be stable
 _READY_AFTER_S = 30.0  # the server is ready after this long, even if some wrappers are still loading
 _RETRY_AFTER_S = 0.2  # after a fault of ours
-_SLOW_S = 10.0  # a part of a load that takes longer is logged
-_IN_VAIN_S = 3.0  # so is user code that goes on for longer than this though nobody waits for it
+_IN_VAIN_S = 3.0  # user code that goes on for longer than this though nobody waits for it is logged
 _HOUSEKEEPING_INTERVAL_S = 1.0  # how long a hanging thread may go unnoticed
+_LOADING_INTERVAL_S = 0.25  # the same for a load
 _MIN_STOP_S = 1.0  # what the conductor gets to end its turn at the server's stop
 
 
 Publish = Callable[[Snapshot, Callable[[], None]], None]
-
-
-@dataclass(slots=True, eq=False)
-class _LoadJob:
-    """One load until it is published. Only the reconciler's thread writes to it."""
-
-    revision: Revision
-    since: float  # Unix seconds
-    is_retry: bool  # data changed during the load before
-    is_cancelled: bool = False  # another revision is wanted by now, or none
-    outcome: Deployment | Failure | None = None  # None: not finished
-    finished_at: float = 0.0  # of a monotonic clock
-
-
-@dataclass(frozen=True, slots=True)
-class _Finished:
-    """A loader thread's message."""
-
-    job: _LoadJob
-    outcome: Deployment | Failure
 
 
 class Reconciler:
@@ -123,13 +104,16 @@ class Reconciler:
             debounce_s=self._debounce_s,
             removal_grace_s=options.removal_grace_ms / 1000,
         )
-        self._inbox: queue.SimpleQueue[frozenset[str] | _Finished | None] = queue.SimpleQueue()  # ticks, loads, stop
+        self._inbox: queue.SimpleQueue[frozenset[str] | Finished | Reload | None] = (
+            queue.SimpleQueue()
+        )  # ticks, …, stop
+        self._reloads: set[str] = set()  # names that are to be loaded again, though nothing has changed
         self.watch = Watch(self._inbox.put, poll_interval_s=options.poll_interval_ms / 1000, events=options.events)
         self._preloader = Preloader(freeze=options.freeze)
         self._loader_threads = DaemonThreadPool("load", _CONCURRENT_LOADS, stuck_after_s=_LOAD_STUCK_AFTER_S)
-        self._reported: set[tuple[Phase, bool]] = set()  # phases that hang, and whether in vain
+        self._reported: set[Phase] = set()  # phases that go on in vain
         self._suspect_threads = DaemonThreadPool("load alone", 1, stuck_after_s=_SUSPECT_STUCK_AFTER_S)
-        self._jobs: dict[str, _LoadJob] = {}  # by name; one that is superseded or cancelled leaves at once
+        self._jobs: dict[str, LoadJob] = {}  # by name; one that is superseded or cancelled leaves at once
         self._last_scan = ScanResult({}, {}, {}, {}, pending=True, problem="")
         self._given = {revision.name: revision for revision in given}
         self._began_at = 0.0
@@ -159,13 +143,13 @@ class Reconciler:
         """Return the revision of *name* that was read last, deployed or not."""
         return self._last_scan.revisions.get(name)
 
+    def reload(self, name: str) -> None:
+        """Load *name* again though nothing has changed, as after a change of a database; from any thread."""
+        self._inbox.put(Reload(name))
+
     def loading(self) -> list[Unfinished]:
         """List the loads that are not finished, with what runs of each."""
-        return [
-            Unfinished(job.revision.name, job.revision.id, job.since, self._phases.describe(job.revision) or "waits")
-            for job in self._jobs.copy().values()
-            if job.outcome is None
-        ]
+        return [job.unfinished(self._phases) for job in self._jobs.copy().values() if job.outcome is None]
 
     def retired(self) -> list[Unfinished]:
         """List what is left of replaced and removed revisions, the oldest first."""
@@ -181,16 +165,13 @@ class Reconciler:
         wanted = [job.revision for job in self._jobs.copy().values() if job.outcome is None]
         return [phase for phase in self._phases.running() if not any(phase.revision is r for r in wanted)]
 
-    def _report_hanging(self) -> None:
-        """Log once of each phase that takes long, and once if it goes on in vain."""
-        running, left_behind = self._phases.running(), self._left_behind()
-        hanging = {
-            (phase, phase in left_behind)
-            for phase in running
-            if time.time() - phase.since > (_IN_VAIN_S if phase in left_behind else _SLOW_S)
-        }
-        for phase, is_in_vain in hanging - self._reported:
-            what = "is not wanted any more, and still runs" if is_in_vain else "is still being loaded, and runs"
+    def _report_slow(self) -> None:
+        """Log what each load is at that takes long, at some ages, and once the code that goes on in vain."""
+        for job in self._jobs.values():
+            job.tell_if_slow(self._phases)
+        hanging = {phase for phase in self._left_behind() if time.time() - phase.since > _IN_VAIN_S}
+        for phase in hanging - self._reported:
+            what = "is not wanted any more, and still runs"
             log.warning("{}: revision {} {} {}", phase.revision.name, phase.revision.id, what, phase)
         self._reported = hanging
 
@@ -236,13 +217,18 @@ class Reconciler:
             name: self._quarantine.refused(revision, deployed.get(name))
             for name, revision in {**scan.revisions, **given}.items()
         }
-        todo = plan(self.snapshot, self._loading(), revisions)
+        reloads = [name for name, job in self._jobs.items() if job.is_reload]  # the plan would take them for obsolete
+        todo = plan(self.snapshot, self._loading(without=reloads), revisions)
         for name in (*todo.forget, *todo.remove):
             self._cancel(name)
         if todo.load:
             self._preloader.start(todo.load)
         for revision in todo.load:
             self._start(revision)
+        while self._reloads:
+            name = self._reloads.pop()
+            if name in revisions and revisions[name] not in todo.load:
+                self._start(replace(revisions[name]), is_reload=name in {*deployed, *self.snapshot.failures})
         outcomes = self._publishable(revisions)
         loading = self._loading(without=outcomes)
         snapshot = advance(
@@ -255,6 +241,8 @@ class Reconciler:
             ready=not (scan.pending or loading) or self._is_late,
             problem=scan.problem,
         )
+        if snapshot.ready and not self.snapshot.ready and not (revisions or scan.problem):
+            log.info("There are no pipelines in {}. {}", self._root, FIRST_STEP)
         if snapshot is not self.snapshot:
             self._go_live(snapshot)
         for name in outcomes:  # not before they are published: if that failed, the next turn publishes them
@@ -271,10 +259,10 @@ class Reconciler:
             if isinstance(job.outcome, Deployment):
                 self.retirement.add([job.outcome])
 
-    def _start(self, revision: Revision, *, is_retry: bool = False) -> None:
+    def _start(self, revision: Revision, *, is_retry: bool = False, is_reload: bool = False) -> None:
         """Load *revision* once the preload is done, in place of another load of its name."""
         self._cancel(revision.name)
-        self._jobs[revision.name] = job = _LoadJob(revision, time.time(), is_retry)
+        self._jobs[revision.name] = job = LoadJob(revision, time.time(), is_retry, is_reload)
 
         def run() -> None:  # in a loader thread
             if job.is_cancelled or self._stopped.is_set():
@@ -289,7 +277,7 @@ class Reconciler:
                 outcome = Failure(revision, reason, traceback, None, "", time.time())
             if isinstance(outcome, Failure):
                 self._quarantine.forget(leases)
-            self._inbox.put(_Finished(job, outcome))
+            self._inbox.put(Finished(job, outcome))
             if self._stopped.is_set() and isinstance(outcome, Deployment):  # nobody reads the inbox any more
                 self.retirement.add([outcome])
 
@@ -316,7 +304,7 @@ class Reconciler:
                 file.source is None and latest.files[path].stamp != file.stamp
                 for path, file in job.revision.files.items()
             ):
-                self._start(latest, is_retry=True)
+                self._start(latest, is_retry=True, is_reload=job.is_reload)
             else:
                 outcomes[name] = job.outcome
         return outcomes
@@ -334,9 +322,10 @@ class Reconciler:
         for change in changes(before, snapshot):
             is_given = change.serving is not None and change.serving.revision.kind is RevisionKind.CODE
             changed_at = self._began_at if is_given else self._scanner.changed_at(change.name)
-            took_ms = (time.monotonic() - changed_at) * 1000
+            job = self._jobs.get(change.name)
+            took_s = time.time() - job.since if job and job.is_reload else time.monotonic() - changed_at
             try:
-                self._observe(replace(change, name=sendable(change.name), took_ms=took_ms))
+                self._observe(replace(change, name=sendable(change.name), took_ms=took_s * 1000))
             except Exception:  # an observer, or a sink that a wrapper has added, must not keep us from deploying
                 with suppress(Exception):
                     log.exception("An observer failed on a change of {}", change.name)
@@ -354,11 +343,12 @@ class Reconciler:
             replace_stuck_import()
             server_threads.tick()
             self.retirement.tick()
-            self._report_hanging()
-            ticks = self._receive(self._debounce_s if self._last_scan.pending else _HOUSEKEEPING_INTERVAL_S)
+            self._report_slow()
+            interval_s = _LOADING_INTERVAL_S if self._jobs else _HOUSEKEEPING_INTERVAL_S
+            ticks = self._receive(self._debounce_s if self._last_scan.pending else interval_s)
             becomes_ready = self._is_late and not self.snapshot.ready
-            names = {name for name, job in self._jobs.items() if job.outcome is not None}
-            if ticks or names or becomes_ready or self._last_scan.pending or self._stopped.is_set():
+            names = self._reloads | {name for name, job in self._jobs.items() if job.outcome is not None}
+            if ticks or names or self._reloads or becomes_ready or self._last_scan.pending or self._stopped.is_set():
                 break
         if not all(ticks):  # a tick without paths
             return EVERYTHING
@@ -380,12 +370,14 @@ class Reconciler:
         try:
             message = self._inbox.get(timeout=timeout_s)
             while True:
-                if isinstance(message, _Finished):
+                if isinstance(message, Finished):
                     message.job.outcome, message.job.finished_at = message.outcome, time.monotonic()
                     if isinstance(message.outcome, Failure):
                         self.retirement.collect_soon()
                     elif message.job.is_cancelled:
                         self.retirement.add([message.outcome])
+                elif isinstance(message, Reload):
+                    self._reloads.add(message.name)
                 elif message is not None:
                     ticks.append(message)
                 message = self._inbox.get_nowait()

@@ -222,7 +222,8 @@ def plan(snapshot: Snapshot, loading: Mapping[str, Loading], revisions: Mapping[
         forget=tuple(
             name
             for name in (failed.keys() | in_progress.keys()) & serving.keys() & revisions.keys()
-            if revisions[name].fingerprint == serving[name]
+            # An equal failure is one of a reload of what serves: it stays until the next load.
+            if revisions[name].fingerprint == serving[name] != failed.get(name)
         ),
         remove=tuple(sorted(latest.keys() - revisions.keys())),
     )

@@ -8,7 +8,7 @@ import asyncio
 import json
 import threading
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -62,6 +62,9 @@ FAMILIES: Mapping[str, Family] = {
     "hayhooks_deployments": Family("gauge", "Pipelines by state.", ("state",), "one"),
     "hayhooks_generation": Family("gauge", "How often what is served has changed.", (), "max"),
     "hayhooks_workers": Family("gauge", "Processes that serve."),
+    "hayhooks_event_loop_lag_seconds": Family(
+        "gauge", "How long the event loop has let requests wait, at most, in the last 60 s.", (), "max"
+    ),
     "process_cpu_seconds_total": Family("counter", "Processor time, user and system."),
     "process_resident_memory_bytes": Family("gauge", "Resident memory."),
     "process_virtual_memory_bytes": Family("gauge", "Virtual memory."),
@@ -83,6 +86,7 @@ class Metrics:
         self._pipelines: dict[str, PipelineCounters] = {}
         self._undeploys = 0
         self._events = 0  # increases with every count
+        self.loop_lag: Callable[[], float] | None = None  # of the watchdog, if there is one
 
     @cached_property
     def scrape_lock(self) -> asyncio.Lock:
@@ -140,6 +144,8 @@ class Metrics:
         rows["hayhooks_generation", ()] = [self.snapshot.generation]
         rows["hayhooks_undeploys_total", ()] = [self._undeploys]
         rows["hayhooks_workers", ()] = [1]
+        if self.loop_lag is not None:
+            rows["hayhooks_event_loop_lag_seconds", ()] = [round(self.loop_lag(), 3)]
         _add(rows, _requests("", self._server))
         for name, counts in self._pipelines.copy().items():  # a copy is made in one step: the loop goes on
             label = (name,)
@@ -173,13 +179,13 @@ class Metrics:
         stopped = threading.Event()
 
         def share() -> None:
-            published = -1
+            published: tuple[int, float] | None = None
             while not stopped.wait(_POST_S):
-                events = self._events
+                state = self._events, round(self.loop_lag(), 3) if self.loop_lag is not None else 0.0
                 # A stream that goes on changes its chunk count, but is not an event.
-                if events != published or any(counts.in_flight for counts in self._pipelines.copy().values()):
+                if state != published or any(counts.in_flight for counts in self._pipelines.copy().values()):
                     post(worker_dir, self.rows())
-                    published = events
+                    published = state
             post(worker_dir, self.rows())
 
         thread = threading.Thread(target=share, name="hayhooks metrics", daemon=True)

@@ -48,6 +48,7 @@ def own_process(app: "Hayhooks") -> "Hayhooks":
     - ``gc.freeze`` before the first load: a full collection would stop all requests for long.
     - ``malloc_trim`` after reloads: glibc would keep most of what they free.
     - a shorter switch interval: threads that compute would delay the event loop.
+    - a watchdog: what blocks the event loop is logged.
     - prints go through the log writers, and closed standard descriptors are opened again.
     - ``os._exit`` after the shutdown: Python would wait for threads that wrappers left running. Also when the graceful
       time is over and the shutdown has not ended, because a wrapper's code holds the event loop.
@@ -59,6 +60,7 @@ def own_process(app: "Hayhooks") -> "Hayhooks":
 
     lifespan = app.router.lifespan_context
     app.owns_process = True
+    app.watch_event_loop()
     queue_prints()
 
     async def keep_descriptors() -> None:

@@ -72,7 +72,7 @@ def test_list_without_a_server_shows_what_lies_there(root, tmp_path):
     told = pipeline("list", "--json", cwd=tmp_path)
     missing = pipeline("list", cwd=tmp_path, PIPELINES_DIR="nowhere")
 
-    assert empty.stdout == f"Nothing is deployed in {root}.\n"
+    assert empty.stdout.startswith(f"Nothing is deployed in {root}. `hayhooks pipeline new NAME` ")
     body = json.loads(told.stdout)
     assert [(row["name"], row["kind"], row["state"]) for row in body["pipelines"]] == [
         ("echo", "folder", None),

@@ -1,4 +1,5 @@
 import json
+import time
 
 from tests.cli.commands import hayhooks
 from tests.live_server import ECHO, replace
@@ -57,8 +58,26 @@ def test_json_is_what_the_server_says(server, port, tmp_path):
 def test_an_empty_server_says_so(server, port, tmp_path):
     result = hayhooks("status", cwd=tmp_path, PORT=port)
 
-    assert result.stdout == "Nothing is deployed.\n"
+    assert result.stdout.startswith("Nothing is deployed. `hayhooks pipeline new NAME` ")
     assert result.returncode == 0
+
+
+def test_since_when_something_is_loading(server, port, tmp_path):
+    gate = tmp_path / "gate"
+    waiting = "import os, time\nwhile not os.path.exists(GATE): time.sleep(0.01)\n" + ECHO
+    server.serve("old", answer="1")
+    server.write("old", waiting, gate=str(gate))
+    server.write("new", waiting, gate=str(gate))
+    try:
+        server.eventually(lambda: len(server.status()["loading"]) == 2)
+        since = time.strftime("%H:%M:%S", time.localtime(server.state("new")["loading_since"]))
+        for arguments in (["status"], ["pipeline", "list", "--pipelines-dir", server.root]):
+            result = hayhooks(*arguments, "--port", port, cwd=tmp_path)
+            assert f"loading since {since}" in result.stdout
+            assert "  serving, loading since " in result.stdout
+            assert "pipeline_wrapper.py:3: while not" in result.stdout + result.stderr
+    finally:
+        gate.touch()
 
 
 def test_no_answer_is_exit_status_1_and_says_where_it_asked(tmp_path):

@@ -166,3 +166,60 @@ def test_an_idle_server_changes_nothing(server: LiveServer):
 
     assert reconciler.snapshot is snapshot
     assert server.status()["generation"] == generation
+
+
+COUNTING = """
+from pathlib import Path
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        self.data = Path(DATA).read_text()
+        if not self.data:
+            raise ValueError("no data")
+
+    def run_api(self):
+        return self.data
+"""
+
+
+def test_a_reload_loads_what_has_not_changed(server: LiveServer, tmp_path: Path, logged: list[str]):
+    data = tmp_path / "data"
+    data.write_text("old")
+    server.serve("it", COUNTING, data=str(data))
+    assert server.app.reconciler is not None
+    reload = server.app.reconciler.reload
+    revision, generation = server.state("it")["revision"], server.status()["generation"]
+
+    data.write_text("new")
+    reload("it")
+    eventually(lambda: server.run("it") == "new")
+    assert (server.state("it")["revision"], server.status()["generation"]) == (revision, generation + 1)
+    assert server.state("it")["state"] == "serving"
+
+    data.write_text("")
+    reload("it")
+    eventually(lambda: server.state("it")["state"] == "stale")
+    server.serve("other")  # a turn later it is still so
+    assert (server.state("it")["state"], server.run("it")) == ("stale", "new")
+    assert "no data" in server.state("it")["error"]
+
+    data.write_text("newest")
+    reload("it")
+    eventually(lambda: server.run("it") == "newest")
+    assert server.state("it")["state"] == "serving"
+    reload("nothing of this name")  # is no harm
+    took = [float(line.split(" in ")[1].split()[0]) for line in logged if line.startswith("INFO Deployed it")]
+    assert len(took) == 3
+
+
+def test_a_reload_of_a_failure_tries_it_again(server: LiveServer, tmp_path: Path):
+    data = tmp_path / "data"
+    data.write_text("")
+    server.write("it", COUNTING, data=str(data))
+    eventually(lambda: server.state("it")["state"] == "failed")
+    data.write_text("there")
+    assert server.app.reconciler is not None
+    server.app.reconciler.reload("it")
+    eventually(lambda: server.run("it") == "there")

@@ -1,0 +1,149 @@
+"""Watchdog: a thread that measures how late the event loop is, and logs whose code blocks it.
+
+It asks the loop for an answer a few times a second. Requests pay nothing for it.
+"""
+
+import asyncio
+import linecache
+import sys
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import NamedTuple
+
+from hayhooks.errors import Place
+from hayhooks.kernel.places import innermost_place, outward
+from hayhooks.kernel.state import Snapshot
+from hayhooks.observability.log import log
+
+BLOCKED_AFTER_S = 1.0  # what is logged where nobody watches
+
+_STILL_BLOCKED_S = (5.0, 30.0)  # a loop that is blocked for longer is logged before it goes on
+_WINDOW_S = 60.0  # of the longest lag: Prometheus asks more often
+_MIN_FOREIGN_S = 1.0  # what no line of the user's code explains is logged from here on
+_DEBUGGERS = ("bdb", "pdb")  # modules: a person has stopped the loop
+
+
+class _Blocker(NamedTuple):
+    """Whose code runs on the event loop."""
+
+    name: str = ""  # of the deployment
+    revision: str = ""
+    place: str = ""  # the innermost line of the deployment's own code, else of any; "" if none runs
+    is_own: bool = False  # it is the deployment's own
+
+    def __str__(self) -> str:
+        if self.is_own:
+            return f"by {self.name}, {self.place}: use def, or asyncio.to_thread"
+        if self.name:
+            return f"by {self.name}, in {self.place}"
+        return f"at {self.place}" if self.place else "by code in other threads that holds the interpreter lock"
+
+
+class Watchdog:
+    """Watches the running event loop; *latest* returns the snapshot whose code may block it.
+
+    A line is logged once for each place that blocks it for longer than *blocked_after_s*.
+    """
+
+    def __init__(self, blocked_after_s: float, latest: Callable[[], Snapshot]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
+        self._blocked_after_s = blocked_after_s
+        self._latest = latest
+        self._answered_at = 0.0  # of a monotonic clock; the loop writes
+        self._lags: deque[tuple[float, float]] = deque()  # when and how long, the longest first; the thread writes
+        self._told: set[_Blocker] = set()
+        self._stopped = threading.Event()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Watch until the block ends."""
+        threading.Thread(target=self._run, name="hayhooks watchdog", daemon=True).start()
+        try:
+            yield
+        finally:
+            self._stopped.set()
+
+    def longest_lag(self) -> float:
+        """Return for how many seconds the event loop has let others wait, at most, in the last minute."""
+        since = time.monotonic() - _WINDOW_S
+        return max((lag for at, lag in self._lags.copy() if at > since), default=0.0)
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._blocked_after_s / 5):
+            try:
+                self._ask()
+            except RuntimeError:  # the loop is closed
+                return
+
+    def _ask(self) -> None:
+        """Wait for the loop's answer, and look meanwhile at what it runs."""
+        answered, asked_at, cpu_s = threading.Event(), time.monotonic(), time.process_time()
+
+        def answer() -> None:
+            self._answered_at = time.monotonic()
+            answered.set()
+
+        self._loop.call_soon_threadsafe(answer)
+        seen: Counter[_Blocker] = Counter()
+        pause_s, still_blocked_s = self._blocked_after_s / 2, list(_STILL_BLOCKED_S)
+        is_debugged = False
+        while not answered.wait(pause_s):
+            frames = list(outward(sys._current_frames().get(self._loop_thread)))
+            if self._stopped.is_set():
+                return
+            is_debugged |= any(frame.f_globals.get("__name__") in _DEBUGGERS for frame in frames)
+            seen[self._blocker(frames)] += 1
+            so_far = time.monotonic() - asked_at
+            pause_s = max(self._blocked_after_s / 4, so_far / 20)
+            if not is_debugged and still_blocked_s and so_far > still_blocked_s[0]:
+                del still_blocked_s[0]
+                self._tell(seen, so_far, "has been blocked for")
+        lag = self._answered_at - asked_at
+        while self._lags and (self._lags[-1][1] <= lag or self._lags[0][0] < asked_at - _WINDOW_S):
+            self._lags.pop() if self._lags[-1][1] <= lag else self._lags.popleft()
+        self._lags.append((self._answered_at, lag))
+        # A process that was stopped, or got no processor, is no fault of any code.
+        if lag > self._blocked_after_s and not is_debugged and (seen or time.process_time() - cpu_s > lag / 2):
+            self._tell(seen, lag, "blocked", is_over=True)
+
+    def _tell(self, seen: Counter[_Blocker], blocked_s: float, verb: str, *, is_over: bool = False) -> None:
+        """Log who was *seen* most often, unless that is known."""
+        own = [each for each in seen if each.is_own]
+        is_own = 2 * sum(map(seen.__getitem__, own)) >= seen.total() > 0
+        blocker = max(own if is_own else seen, key=seen.__getitem__, default=_Blocker())
+        if blocker in self._told or not (is_own or blocked_s > _MIN_FOREIGN_S):
+            return
+        if is_over:
+            self._told.add(blocker)
+        log.bind(pipeline=blocker.name, event="loop_blocked", blocked_s=round(blocked_s, 3)).warning(
+            "event loop {} {:.1f} s {}", verb, blocked_s, blocker
+        )
+
+    def _blocker(self, frames: Sequence[FrameType]) -> _Blocker:
+        task, snapshot = asyncio.current_task(self._loop), self._latest()
+        running = (
+            [
+                deployment.revision
+                for deployment in snapshot.deployments.values()
+                if any(lease.task is task for lease in deployment.runtime.leases.held)
+            ]
+            if task
+            else []
+        )
+        others = [deployment.revision for deployment in snapshot.deployments.values()]
+        others += [loading.revision for loading in snapshot.loading.values()]
+        lines = [(frame.f_code.co_filename, frame.f_lineno) for frame in frames]
+        for revision in (*running, *others):
+            if place := innermost_place(revision, lines):
+                shown = str(place).removeprefix(f"{revision.path}/")
+                return _Blocker(revision.name, revision.id, shown, is_own=True)
+        if task is None or not lines:
+            return _Blocker()
+        file, line = lines[0]
+        place = Place(file, line, linecache.getline(file, line).strip())
+        return _Blocker(*((running[0].name, running[0].id) if running else ("", "")), place=str(place))
