@@ -142,7 +142,7 @@ def test_dev_tells_what_hangs(tmp_path):
     replace(tmp_path / "pipelines/slow/pipeline_wrapper.py", SLOW)
     with started(tmp_path, "dev") as server:
         loading = r"slow \w{12} has been loading for 2\.\d s: setup\(\) at /.*_wrapper\.py:9: time\.sleep\(2\.5\)"
-        assert re.search(rf"\n{loading}\n(.*\n)*✓ slow  \w{{12}}  in \d+ ms", server.output())
+        assert re.search(rf"\n  {loading}\n(.*\n)*✓ slow  \w{{12}}  in \d+ ms", server.output())
         server.post("/slow/run", {})
         server.prints("s by slow, pipeline_wrapper.py:12: time.sleep(0.7): use def, or asyncio.to_thread\n")
 
