@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from hayhooks.cli.output import Cell, note, printable, say_json
+from hayhooks.errors import shortened
 
 _MAX_EVENT = 200  # characters of an event's data that are shown
 
@@ -58,6 +59,8 @@ class AnswerPrinter:
     def add_whole(self, body: Any) -> None:
         """Print a ``chat.completion``, or any other body as it is."""
         if isinstance(body, dict) and isinstance(body.get("choices"), list):
+            for event in body.get("events") or ():
+                self._add_event(event)
             choices = [{**choice, "delta": choice.get("message")} for choice in body["choices"]]
             self.add({**body, "choices": choices})
         elif isinstance(body, str):
@@ -154,6 +157,9 @@ class AnswerPrinter:
                 self._line((f"! {data.get('content', '')}", style))
             case "source" | "citation":
                 self._sources.append(_source_name(data))
+            case "tool_call_end":
+                result = str(data.get("result", ""))
+                self._line((f"← {data.get('name', '')}: {shortened(' '.join(result.split()), _MAX_EVENT)}", "dim"))
             case kind:
                 self._line((f"· {kind}: {json.dumps(data, ensure_ascii=False)[:_MAX_EVENT]}", "dim"))
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from hayhooks.toolkit.events import PipelineEvent
@@ -83,8 +84,8 @@ class CallbackDispatcher:
 
 
 def outputs(returned: Any) -> list[Any]:
-    """Turn what a callback returned into items: strings become chunks; None and "" are dropped."""
-    items = returned if isinstance(returned, list | tuple) else [returned]
+    """Turn what a callback returned or yielded into items: strings become chunks; None and "" are dropped."""
+    items = returned if isinstance(returned, list | tuple | GeneratorType) else [returned]
     return [
         _chunk_class()(content=item) if isinstance(item, str) else item
         for item in items

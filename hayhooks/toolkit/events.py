@@ -4,9 +4,8 @@ UIs ignore unknown types. open-webui's are in https://docs.openwebui.com/feature
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from html import escape
 from pathlib import PurePath
 from typing import Any, Literal
@@ -160,7 +159,8 @@ def _finished_call(tool_name: str, error: bool) -> list[PipelineEvent]:
 def _source_event(document: Any, number: int) -> PipelineEvent:
     if isinstance(document, str):
         document = {"content": document}
-    read = partial(_field, document)
+    read: Callable[[str], Any]
+    read = document.get if isinstance(document, Mapping) else lambda name: getattr(document, name, None)
     meta = {key: value for key, value in (read("meta") or {}).items() if not key.startswith("_")}
     id_, score = str(read("id") or number), read("score")
     labels = (meta.get(key) for key in ("title", "name", "file_name", "file_path", "source", "url"))
@@ -172,10 +172,6 @@ def _source_event(document: Any, number: int) -> PipelineEvent:
     source = {"id": id_, "name": name} | ({"url": url} if url else {})
     data = {"source": source, "document": [read("content") or ""], "metadata": [{**meta, "name": name, "source": id_}]}
     return create_source_event(_as_json(data | ({} if score is None else {"distances": [score]})))
-
-
-def _field(document: Any, name: str) -> Any:
-    return document.get(name) if isinstance(document, Mapping) else getattr(document, name, None)
 
 
 def _as_json(data: dict[str, Any]) -> dict[str, Any]:

@@ -113,8 +113,12 @@ class Interface:
     def response(self) -> Any:
         """Return a TypedDict for the result of ``/run``."""
         if self.flat is not None:
-            types = {name: tuple(self._plain_type(*end) for end in ends) for name, ends in self.flat.items()}
-            return _outputs_type("Outputs", {name: Union[members] for name, members in types.items()})  # noqa: UP007
+            types: dict[str, Any] = {}
+            for name, ends in self.flat.items():
+                outputs = [self.outputs[component][socket] for component, socket in ends]
+                each = tuple(str | None if yaml_types.is_messages(type_) else type_ for type_ in outputs)
+                types[name] = Union[each]  # noqa: UP007 - X | Y takes no tuple
+            return _outputs_type("Outputs", types)
         by_component = {name: _outputs_type(f"{name}Outputs", sockets) for name, sockets in self.outputs.items()}
         return _outputs_type("Outputs", by_component)
 
@@ -122,10 +126,6 @@ class Interface:
         if yaml_types.is_messages(self.outputs[component][socket]):
             return value[-1].text if value else None
         return value
-
-    def _plain_type(self, component: str, socket: str) -> Any:
-        type_ = self.outputs[component][socket]
-        return str | None if yaml_types.is_messages(type_) else type_
 
 
 def build(source: YamlSource, allowed_modules: Sequence[str] = ()) -> "Pipeline":

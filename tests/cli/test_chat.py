@@ -8,6 +8,7 @@ from threading import Thread
 
 import pytest
 
+from hayhooks.cli.chat_answer import AnswerPrinter
 from tests.cli.commands import hayhooks
 from tests.cli.terminal import in_terminal
 from tests.wrappers import source
@@ -43,12 +44,23 @@ def test_in_a_pipe_each_line_is_a_message_and_stdout_has_the_answers_alone(think
     done = ask(stdin="Hello\nAnd you?\n", cwd=tmp_path, port=port)
 
     assert (done.returncode, done.stdout) == (0, "Hello: 1\nAnd you?: 3\n")
-    assert done.stderr.splitlines()[:4] == [
+    assert done.stderr.splitlines()[:6] == [
         "· Searching",
         "· thought for 0.0 s, 3 words (/reasoning prints them)",
         "! Look!",
+        "· Called 'search' tool",
+        "← search: two lines",
         "[1] handbook.md (p. 3)",
     ]
+
+
+def test_a_whole_answer_is_shown_with_its_events(capsys):
+    with AnswerPrinter(shows_reasoning=False) as printer:
+        source = {"type": "source", "data": {"source": {"name": "handbook.md"}}}
+        printer.add_whole({"choices": [{"message": {"content": "At eight"}}], "events": [source]})
+
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("At eight\n", "[1] handbook.md\n")
 
 
 def test_commands_work_in_a_pipe_too(thinker, port, tmp_path):

@@ -112,6 +112,20 @@ def test_a_callback_may_return_nothing_a_text_an_event_or_a_list(make):
 
 
 @WAYS
+def test_a_callback_may_be_a_generator(make):
+    def told(outputs: Any) -> Any:
+        yield create_status_event("read")
+        yield outputs["text"]
+
+    items = stream_of(make, pipeline(llm=words(make, "a")), on_component_end={"llm": told}, on_pipeline_end=told_end)
+    assert items == ["a", create_status_event("read"), "end"]
+
+
+def told_end(_result: Any) -> Any:
+    yield "end"
+
+
+@WAYS
 def test_a_callback_that_fails_is_logged_and_the_answer_goes_on(make, logged):
     def fail(_outputs: Any) -> None:
         raise RuntimeError("no such key")

@@ -2,7 +2,7 @@
 
 from haystack.dataclasses import ReasoningContent, StreamingChunk
 
-from hayhooks import BasePipelineWrapper
+from hayhooks import BasePipelineWrapper, default_on_tool_call_end
 from hayhooks.toolkit.events import create_notification_event, create_source_event, create_status_event
 
 
@@ -15,6 +15,7 @@ class PipelineWrapper(BasePipelineWrapper):
         yield create_status_event("Searching")
         yield StreamingChunk(content="", reasoning=ReasoningContent(reasoning_text="It is simple."), index=0)
         yield create_notification_event("Look!", "warning")
+        yield from default_on_tool_call_end("search", {"query": question}, "two\nlines", False)
         yield create_source_event(
             {"source": {"name": "handbook.md"}, "document": ["x"], "metadata": [{"name": "p. 3"}]}
         )
