@@ -12,14 +12,14 @@ import httpx
 class ChatAnswer:
     """What a client gets of one answer; ``str()`` is its text."""
 
-    response: httpx.Response
+    response: httpx.Response = field(repr=False)
     text: str = ""
     reasoning: str = ""
     tool_calls: list[dict[str, Any]] = field(default_factory=list)  # those that the client is to make
     finish_reason: str | None = None
     usage: dict[str, Any] | None = None
     events: list[dict[str, Any]] = field(default_factory=list)  # for the UI: status, source, ...
-    chunks: list[dict[str, Any]] = field(default_factory=list)  # of a stream; empty for a whole answer
+    chunks: list[dict[str, Any]] = field(default_factory=list, repr=False)  # of a stream; empty for a whole answer
 
     @classmethod
     def of(cls, response: httpx.Response) -> Self:

@@ -23,7 +23,7 @@ CHATS = {  # a question, and a part of the answer
     "rag": ("Are dogs welcome?", "Dogs are welcome on the ground floor. (house_rules.md)"),
     "agent": ("What is 17 * 3?", "That makes 51."),
     "upload": ("Are dogs welcome?", "Dogs are welcome on the ground floor. (example.md)"),
-    "memory": ("I like tea.", "You said: I like tea."),
+    "memory": ("I like tea.", "You said 'I like tea.'."),
 }
 
 # A model of the OpenAI API: it calls the first tool it is given, and tells what it was asked.

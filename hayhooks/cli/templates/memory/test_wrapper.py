@@ -22,7 +22,7 @@ def test_a_session_goes_on(client):
     client.run(session="anna", message="I like tea.")
     result = client.run(session="anna", message="What do I like?")
 
-    assert result["reply"] == "You said: What do I like? Before that you said: I like tea."
+    assert result["reply"] == "You said 'What do I like?', and before that 'I like tea.'."
     assert result["messages"] == 4
     assert result["usage"]["total_tokens"] > 0
 
@@ -34,11 +34,11 @@ def test_sessions_know_nothing_of_each_other(client):
 
 
 def test_a_restart_forgets_nothing(database):
-    for message, remembered in (("I like tea.", False), ("What do I like?", True)):
+    for message in ("I like tea.", "What do I like?"):
         with hayhooks.testing.client(Path(__file__).parent) as client:
-            assert (
-                "I like tea" in client.run(session="anna", message=message)["reply"].partition("Before")[2]
-            ) is remembered
+            reply = client.run(session="anna", message=message)["reply"]
+
+    assert "I like tea." in reply
 
 
 def test_a_client_may_keep_the_conversation(client):

@@ -28,9 +28,15 @@ FOLDER = Path(__file__).parent
 
 
 def reply(messages: list[ChatMessage]) -> str:
-    """Play the model: quote the best passage."""
-    passages = re.findall(r'<passage file="(.*?)">\s*(.*?)\s*</passage>', messages[0].text or "", re.DOTALL)
-    return f"{passages[0][1]} ({passages[0][0]})" if passages else "The uploaded documents do not say."
+    """Play the model: quote the passage that has most words of the question."""
+    passages = re.findall(
+        r'<passage file="(.*?)">\s*(?:#[^\n]*\s+)?(.*?)\s*</passage>', messages[0].text or "", re.DOTALL
+    )
+    asked = set(re.findall(r"\w+", (messages[-1].text or "").lower()))
+    if not passages:
+        return "The uploaded documents do not say."
+    file, text = max(passages, key=lambda passage: len(asked & set(re.findall(r"\w+", passage[1].lower()))))
+    return f"{text} ({file})"
 
 
 class PipelineWrapper(BasePipelineWrapper):
