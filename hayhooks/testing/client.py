@@ -74,6 +74,8 @@ class Client(httpx.Client):
     url = ""
 
     def __init__(self, target: "str | os.PathLike[str] | Hayhooks", *, timeout_s: float = 120, **settings: Any) -> None:
+        if unknown := settings.keys() - Settings.model_fields.keys():
+            raise TypeError(f"client() has no argument and Settings no field {', '.join(sorted(unknown))}")
         super().__init__(timeout=timeout_s, trust_env=False, verify=False)  # there is no TLS
         self._target = target
         self._timeout_s = timeout_s
@@ -112,8 +114,12 @@ class Client(httpx.Client):
         self._exit_stack.callback(client.close)
         return client
 
+    def wrapper(self, name: str = "") -> Any:
+        """Return the wrapper that serves *name*, as to replace a component: ``client.wrapper().pipeline``."""
+        return self.app.switch.live.snapshot.deployments[name or self._only_name()].wrapper
+
     def run(self, name: str = "", /, **arguments: Any) -> Any:
-        """Return what ``POST /{name}/run`` answers: the result, or the text of a stream or a response of another type.
+        """Return the result of ``POST /{name}/run``, the text of a stream, or the wrapper's own JSON or text.
 
         Paths, open binary files and pairs of file name and bytes, alone or in a list, are uploaded. Raises
         ``httpx.HTTPStatusError`` with the server's reason for a status from 400 on.
@@ -124,10 +130,13 @@ class Client(httpx.Client):
         if files:
             fields = {field: value for field, value in arguments.items() if field not in files}
             texts = {field: v if isinstance(v, str) else json.dumps(v) for field, v in fields.items()}
-            body = {"data": texts, "files": [(field, _part(file)) for field, v in files.items() for file in _files(v)]}
+            parts = [(field, part) for field, value in files.items() for part in _files(value)]
+            named = [(field, (f.name, f.read_bytes()) if isinstance(f, Path) else f) for field, f in parts]
+            body = {"data": texts, "files": named}
         response = self._checked(self.post(f"/{name or self._only_name()}/run", **body))
         if response.headers.get("content-type", "").startswith("application/json"):
-            return response.json()["result"]
+            answer = response.json()
+            return answer["result"] if isinstance(answer, dict) and "result" in answer else answer
         return response.text
 
     def chat(
@@ -286,7 +295,3 @@ def _is_upload(value: Any) -> bool:
         or (isinstance(file, tuple) and len(file) > 1 and isinstance(file[1], bytes | IOBase))
         for file in _files(value)
     )
-
-
-def _part(file: Any) -> Any:
-    return (file.name, file.read_bytes()) if isinstance(file, Path) else file

@@ -71,7 +71,7 @@ def test_a_folder_is_served_in_this_process(answers: Path):
         assert client.run(text="x", times=2) == "42 xx"
         assert client.post("/answers/run", json={"text": "y"}).json() == {"result": "42 y"}
         assert client.get("/status").json()["pipelines"] == ["answers"]
-        assert client.app.switch.live.snapshot.deployments["answers"].wrapper.closed is False
+        assert client.wrapper().closed is False
         url = client.url
 
     with pytest.raises(httpx.ConnectError):
@@ -165,6 +165,25 @@ class PipelineWrapper(BasePipelineWrapper):
     assert answer == {"meta": {"x": [1]}, "title": "2", "a.txt": "one", "b.txt": "two", "c.txt": "three"}
 
 
+def test_a_response_of_the_wrappers_own_is_returned_as_json_or_text(root: Path):
+    replace(
+        root / "it/pipeline_wrapper.py",
+        HEAD
+        + """
+from starlette.responses import JSONResponse, PlainTextResponse
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self): ...
+
+    def run_api(self, content: list | str):
+        return JSONResponse(content) if isinstance(content, list) else PlainTextResponse(content)
+""",
+    )
+    with hayhooks.testing.client(root / "it") as client:
+        assert (client.run(content=[1]), client.run(content="x")) == ([1], "x")
+
+
 def test_the_text_of_a_stream_is_returned(root: Path):
     replace(
         root / "it/pipeline_wrapper.py",
@@ -202,7 +221,7 @@ class PipelineWrapper(BasePipelineWrapper):
 """,
     )
     with hayhooks.testing.client(root / "it") as client:
-        wrapper = client.app.switch.live.snapshot.deployments["it"].wrapper
+        wrapper = client.wrapper()
         with client.stream("POST", "/it/run", json={}) as response:
             assert next(response.iter_text()) == "first"
     assert wrapper.is_closed
@@ -233,6 +252,7 @@ def test_a_directory_is_served_whole(answers: Path, root: Path):
         assert client.run("answers", text="x") == "42 x"
         assert client.run("other", text="x") == "43 x"
         assert client.chat("x", model="other").text == "Hello you"
+        assert client.wrapper("other") is not client.wrapper("answers")
         with pytest.raises(ValueError, match="say which pipeline is meant: answers, other"):
             client.run(text="x")
 
@@ -417,3 +437,40 @@ def test_settings_of_the_environment_hold_but_those_of_the_address(
     with hayhooks.testing.client(answers, api_keys=["k"]) as client:
         assert client.get("/models").status_code == 401
         assert client.get("/models", headers={"Authorization": "Bearer k"}).status_code == 200
+
+
+def test_a_setting_that_there_is_not_is_refused(answers: Path):
+    with pytest.raises(TypeError, match="concurency"):
+        hayhooks.testing.client(answers, concurency=1)
+
+
+def test_what_a_wrapper_imports_can_be_replaced_before_it_is_loaded(root: Path, monkeypatch: pytest.MonkeyPatch):
+    replace(
+        root / "talk/pipeline_wrapper.py",
+        """
+from haystack import Pipeline
+from haystack.components.generators.chat import OpenAIChatGenerator
+from hayhooks import BasePipelineWrapper, chat_messages_from_openai, streaming_generator
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        self.pipeline = Pipeline()
+        self.pipeline.add_component("llm", OpenAIChatGenerator(model="large"))
+
+    def run_chat_completion(self, model, messages, body):
+        llm = {"messages": chat_messages_from_openai(messages)}
+        return streaming_generator(self.pipeline, pipeline_run_args={"llm": llm})
+""",
+    )
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(LoadError, match="OPENAI_API_KEY"), hayhooks.testing.client(root / "talk"):
+        pass
+    page = (Path(hayhooks.__file__).parent.parent / "docs/testing.md").read_text()
+    test = next(block for block in page.split("```python\n") if "stand_in" in block).partition("```")[0]
+    test += "\n\ndef test_it(client):\n    assert client.chat('x').text == 'You said: x'\n"
+    replace(root / "talk/test_talk.py", test)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", str(root / "talk")]
+    done = subprocess.run(command, cwd=root.parent, capture_output=True, text=True, check=False, timeout=60)
+
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
