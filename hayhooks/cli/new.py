@@ -25,10 +25,14 @@ def new(settings: Settings, name: str, *, template: str, timeout_s: float) -> in
     if existing := directory.entries(name):
         raise CommandError(f"{existing[0]} already exists: use another name")
     target = _create(directory, name, template)
-    say(f"Created {target}{f'; edit {target / WRAPPER_FILE}' if target.is_dir() else ''}.")
+    say(f"Created {target} from {template}{f'; edit {target / WRAPPER_FILE}' if target.is_dir() else ''}.")
+    if name != template and (TEMPLATES / name).is_dir():
+        say((f"The template {name} is another one: use --template {name} and another name for that", "yellow"))
     server = find_server(directory.root, settings)
     if isinstance(server, Unreachable) and server.is_down:
-        say((f"Serve it: {advice('run', with_directory=True)}", "dim"))
+        is_default = settings.pipelines_dir == Settings.model_fields["pipelines_dir"].default
+        serve = "dev" if is_default else f"dev {shlex.quote(str(settings.pipelines_dir))}"
+        say((f"Serve it: {advice(serve)}", "dim"))
     elif isinstance(server, Unreachable):
         say_unreachable(server)
     else:

@@ -187,20 +187,33 @@ def test_before_a_server_runs_it_says_what_to_do_next(tmp_path: Path):
     yaml = pipeline("new", "third", "-t", "yaml", *asked, cwd=tmp_path)
 
     assert {(run.returncode, run.stderr) for run in (done, other, yaml)} == {(0, "")}
+    assert done.stdout.splitlines()[0] == (
+        f"Created {tmp_path}/pipelines/mine from echo; edit {tmp_path}/pipelines/mine/pipeline_wrapper.py."
+    )
     assert done.stdout.splitlines()[1:] == [
-        "Serve it: hayhooks run",
+        "Serve it: hayhooks dev",
         "Try it: hayhooks pipeline run mine -p text=hello",
         "Test it: pytest pipelines/mine",
     ]
     assert other.stdout.splitlines()[1:] == [
-        "Serve it: hayhooks run --port 1 --pipelines-dir 'my pipelines'",
+        "Serve it: hayhooks dev 'my pipelines' --port 1",
         "Try it: hayhooks pipeline run other -p text=hello --port 1",
         "Test it: pytest 'my pipelines/other'",
     ]
     assert yaml.stdout.splitlines()[1:] == [
-        "Serve it: hayhooks run --port 1 --pipelines-dir 'my pipelines'",
+        "Serve it: hayhooks dev 'my pipelines' --port 1",
         "Try it: hayhooks pipeline run third -p text=hello --port 1",
     ]
+
+
+def test_the_name_of_a_template_as_the_name_alone_is_told_apart(tmp_path: Path):
+    done = pipeline("new", "rag", cwd=tmp_path)
+    same = pipeline("new", "agent", "-t", "agent", cwd=tmp_path)
+
+    assert (done.returncode, same.returncode) == (0, 0)
+    assert "pipelines/rag from echo" in done.stdout
+    assert "use --template rag" in done.stdout
+    assert "another" not in same.stdout
 
 
 def test_it_repeats_the_address_in_what_it_says(server, root, tmp_path):
