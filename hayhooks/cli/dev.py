@@ -4,7 +4,9 @@ import linecache
 import logging
 import os
 import site
+import sys
 import sysconfig
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from traceback import extract_tb, format_exception
@@ -16,6 +18,8 @@ from rich.text import Text
 
 from hayhooks._version import __version__
 from hayhooks.app import create_app
+from hayhooks.cli.keyboard import Keyboard
+from hayhooks.cli.keys import Keys
 from hayhooks.cli.run import make_directory, warn_of_unknown
 from hayhooks.errors import Place, safe_str
 from hayhooks.kernel.discovery import single_name
@@ -59,7 +63,9 @@ def dev(settings: Settings, path: Path | None, *, tracebacks: bool) -> int:
     export_env_file()
     url = f"http{'s' if settings.ssl_certfile else ''}://{settings.host}:{settings.port}{settings.root_path}"
     console.print(f"[bold]hayhooks dev[/] {__version__}  watching [bold]{path or settings.pipelines_dir}[/]")
-    console.print(f"  {url}/docs   {url}/status   {url}/v1   (Ctrl+C stops)")
+    has_keys = sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
+    how = "h + Enter lists the keys, Ctrl+C stops" if has_keys else "Ctrl+C stops"
+    console.print(f"  {url}/docs   {url}/status   {url}/v1/models   ({how})")
     app = create_app(
         settings,
         observe=partial(_show_change, console, tracebacks),
@@ -67,7 +73,15 @@ def dev(settings: Settings, path: Path | None, *, tracebacks: bool) -> int:
         only=only,
     )
     own_process(app).watch_event_loop(_BLOCKED_AFTER_S)
-    serve(app)
+    keys = Keys(
+        app,
+        url,
+        show=lambda text: console.print(Text(f"  {text}", style="dim")),
+        show_traceback=lambda: console.print("No failure yet."),
+        clear=console.clear,
+    )
+    with Keyboard(keys, lambda: app.switch.stopping).shared() if has_keys else nullcontext():
+        serve(app)
     console.print("[dim]Stopped.[/]")
     return 0
 

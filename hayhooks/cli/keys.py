@@ -1,0 +1,71 @@
+"""Keys of ``hayhooks dev``: a letter and Enter, so that ``breakpoint()`` goes on working."""
+
+import os
+import signal
+import threading
+import webbrowser
+from collections.abc import Callable
+
+from hayhooks.app import Hayhooks
+
+_MOST_NAMES = 20  # in one line
+
+Show = Callable[[str], None]
+
+
+class Keys:
+    """What the keys do: a line of text is the key, and perhaps a name."""
+
+    def __init__(
+        self, app: Hayhooks, url: str, *, show: Show, show_traceback: Callable[[], None], clear: Callable[[], None]
+    ) -> None:
+        self._app = app
+        self._page = f"{url}/docs"
+        self._show = show
+        self._actions: dict[str, tuple[str, str, Callable[[str], None]]] = {
+            "h": ("", "list the keys", self._help),
+            "o": ("", f"open {self._page} in the browser", self._open),
+            "r": (" NAME", "load NAME again, though nothing has changed", self._reload),
+            "t": ("", "print the whole traceback of the last failure", lambda _: show_traceback()),
+            "c": ("", "clear the screen", lambda _: clear()),
+            "q": ("", "quit", lambda _: os.kill(os.getpid(), signal.SIGTERM)),
+        }
+
+    def __call__(self, line: str) -> None:
+        """Obey *line*; an empty one does nothing."""
+        key, _, rest = line.partition(" ")
+        if not key:
+            return
+        if key.lower() not in self._actions or (rest and key.lower() != "r"):
+            self._show(f"No key: {line[:40]!r}. h + Enter lists the keys")
+            return
+        self._actions[key.lower()][2](rest.strip())
+
+    def _help(self, _: str) -> None:
+        for key, (argument, what, _action) in self._actions.items():
+            self._show(f"{key}{argument:<6} {what}")
+        self._show("Each with Enter. input() and breakpoint() of a wrapper get the lines that they wait for.")
+
+    def _open(self, _: str) -> None:
+        try:
+            browser = webbrowser.get()
+        except webbrowser.Error:
+            browser = None
+        # One that would draw its page in this terminal is none, unless somebody has chosen it.
+        if browser is None or (type(browser) is webbrowser.GenericBrowser and "BROWSER" not in os.environ):
+            self._show(f"There is no browser here: open {self._page}")
+            return
+        threading.Thread(target=browser.open, args=(self._page,), name="hayhooks browser", daemon=True).start()
+
+    def _reload(self, name: str) -> None:
+        reconciler = self._app.reconciler
+        snapshot = reconciler.snapshot if reconciler is not None else None
+        names = sorted({*snapshot.deployments, *snapshot.failures, *snapshot.loading}) if snapshot else []
+        if not name and len(names) == 1:
+            name = names[0]
+        if reconciler is not None and name in names:
+            reconciler.reload(name)
+            return
+        listed = ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
+        problem = f"There is no pipeline {name[:40]!r}" if name else "r needs a name"
+        self._show(f"{problem}; there are: {listed}" if names else "There is no pipeline yet")
