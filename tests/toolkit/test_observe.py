@@ -230,6 +230,22 @@ def test_a_closed_stream_stops_the_pipeline_at_the_end_of_a_component():
     assert words.sent <= 1
 
 
+def test_a_shielded_pipeline_goes_on_past_the_end_of_a_component():
+    async def close_early() -> bool:
+        llm = AsyncWords(["a"])
+        stream = async_streaming_generator(
+            chain(llm),
+            pipeline_run_args={"first": {"text": "a"}},
+            on_component_end={"first": lambda _: "first", "second": lambda _: "second"},
+            shield_pipeline_task=True,
+        )
+        assert content(await anext(stream)) == "first"
+        await stream.aclose()
+        return await asyncio.wait_for(llm.ended.wait(), SECONDS)
+
+    assert asyncio.run(close_early())
+
+
 # Agents: tools
 
 
