@@ -121,7 +121,8 @@ def usable_name(name: str, hint: str = " (-n NAME)", *, suffix: str = "") -> str
     if name.endswith((*YAML_SUFFIXES, ".py")):
         raise click.UsageError(f"The name {name!r} has the suffix of a file: leave it out{hint}")
     if problem := name_problem(name, reserved_names(BUILTIN)):
-        raise click.UsageError(f"{problem}{hint}")
+        fit = re.sub(r"[^\w.~-]+", "-", name).strip("-._")
+        raise click.UsageError(f"{problem}{f', such as {fit!r}' if fit not in ('', name) else ''}{hint}")
     return name
 
 

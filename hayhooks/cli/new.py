@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from hayhooks.cli.client import Unreachable, find_server
@@ -22,6 +23,8 @@ def new(settings: Settings, name: str, *, template: str, timeout_s: float) -> in
     """Create a deployment from a template; return 1 if the server cannot load it."""
     name = usable_name(name, hint="", suffix="" if (TEMPLATES / template).is_dir() else ".yml")
     directory = PipelinesDirectory(settings.pipelines_dir)
+    with suppress(OSError):
+        (directory.root / name).rmdir()  # an empty folder is as good as none
     if existing := directory.entries(name):
         raise CommandError(f"{existing[0]} already exists: use another name")
     target = _create(directory, name, template)

@@ -233,6 +233,16 @@ def test_yaml_is_a_file_that_names_what_it_takes_and_gives(root, tmp_path):
     assert "\noutputs:\n" in text
 
 
+def test_an_empty_folder_is_filled(root, tmp_path):
+    (root / "mine").mkdir()
+    (root / "other").mkdir()
+    new("mine", "echo", tmp_path)
+    new("other", "yaml", tmp_path)
+
+    assert sorted(path.name for path in root.iterdir()) == ["mine", "other.yml"]
+    assert (root / "mine/pipeline_wrapper.py").is_file()
+
+
 def test_it_does_not_overwrite(root, tmp_path):
     replace(root / "mine.yaml", "x")
     wrapper(root / "other", "1")
@@ -250,7 +260,10 @@ def test_it_does_not_overwrite(root, tmp_path):
     ("name", "why"),
     [
         ("status", "belongs to a route of the server (/status): rename it\n"),
-        ("a b", "cannot be a part of a URL, because of ' '"),
+        (
+            "Mein Bot?",
+            "cannot be a part of a URL, because of ' ' '?': use letters, digits, '-', '_' and '.', such as 'Mein-Bot'",
+        ),
         ("a/b", "is not a valid name"),
         ("..", "is not a valid name"),
         ("", "is not a valid name"),

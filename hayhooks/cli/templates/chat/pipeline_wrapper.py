@@ -19,6 +19,8 @@ SYSTEM = ChatMessage.from_system("You answer in one sentence.")
 def reply(messages: list[ChatMessage]) -> str:
     """Play the model."""
     asked = [message.text for message in messages if message.is_from("user")]
+    if not asked:
+        return "You have not said anything."
     return f"You asked: {asked[-1]} That was question {len(asked)}; a real model would know more."
 
 

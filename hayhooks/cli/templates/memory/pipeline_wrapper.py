@@ -28,6 +28,8 @@ MAX_MESSAGES = 20  # that the model reads of a conversation: the latest
 def reply(messages: list[ChatMessage]) -> str:
     """Play the model: show what it remembers."""
     asked = [message.text for message in messages if message.is_from("user")]
+    if not asked:
+        return "You have not said anything."
     before = f", and before that {asked[-2]!r}" if len(asked) > 1 else ""
     return f"You said {asked[-1]!r}{before}."
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Annotated
 
 from haystack import Pipeline
 from haystack.components.builders import ChatPromptBuilder
@@ -12,6 +13,8 @@ from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
 from haystack.components.writers import DocumentWriter
 from haystack.dataclasses import ChatMessage
 from haystack.document_stores.in_memory import InMemoryDocumentStore
+from pydantic import Field
+from starlette.exceptions import HTTPException
 
 from hayhooks import (
     BasePipelineWrapper,
@@ -50,7 +53,9 @@ class PipelineWrapper(BasePipelineWrapper):
         indexing.add_component("write", DocumentWriter(store))
         indexing.connect("read", "split")
         indexing.connect("split", "write")
-        indexing.run({"read": {"sources": sorted((FOLDER / "docs").glob("*.md"))}})
+        # For PDF, DOCX, HTML and more there are other converters in haystack.components.converters.
+        files = sorted(file for file in (FOLDER / "docs").rglob("*") if file.suffix in (".md", ".txt"))
+        indexing.run({"read": {"sources": files}})
 
         self.pipeline = Pipeline()
         self.pipeline.add_component("retriever", InMemoryBM25Retriever(store, top_k=3))
@@ -72,7 +77,9 @@ class PipelineWrapper(BasePipelineWrapper):
             on_component_end={"retriever": lambda outputs: source_events(outputs["documents"])},
         )
 
-    async def run_api_async(self, question: str, top_k: int = 3) -> dict:
+    async def run_api_async(
+        self, question: Annotated[str, Field(min_length=1)], top_k: Annotated[int, Field(ge=1)] = 3
+    ) -> dict:
         """Answer one question.
 
         Args:
@@ -90,6 +97,9 @@ class PipelineWrapper(BasePipelineWrapper):
 
 
 def _arguments(history: list[ChatMessage]) -> dict[str, dict]:
-    questions = [message.text or "" for message in history if message.is_from("user")]
+    history = [message for message in history if message.text]
+    questions = [message.text for message in history if message.is_from("user")]
+    if not questions:
+        raise HTTPException(400, "there is no question: no message of the user has a text")
     # "And on Sundays?" finds something only together with the question before it.
-    return {"retriever": {"query": " ".join(questions[-2:])}, "prompt": {"history": [m for m in history if m.text]}}
+    return {"retriever": {"query": " ".join(questions[-2:])}, "prompt": {"history": history}}

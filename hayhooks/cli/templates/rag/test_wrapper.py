@@ -42,3 +42,10 @@ def test_a_second_question_is_read_with_the_first(client, then, about):
 
 def test_what_the_documents_do_not_say(client):
     assert client.chat("Zebras?").text == "The documents do not say."
+
+
+def test_a_chat_without_a_question_is_refused(client):
+    response = client.post("/v1/chat/completions", json={"model": client.name, "messages": [{"role": "user"}]})
+
+    assert response.status_code == 400
+    assert "there is no question" in response.json()["error"]["message"]

@@ -80,6 +80,8 @@ class PipelineWrapper(BasePipelineWrapper):
         """Answer from the uploaded documents: the sources first, then the answer, word by word."""
         history = [message for message in chat_messages_from_openai(messages) if message.text]
         questions = [message.text for message in history if message.is_from("user")]
+        if not questions:
+            raise HTTPException(400, "there is no question: no message of the user has a text")
         return async_streaming_generator(
             self.pipeline,
             pipeline_run_args={

@@ -39,3 +39,10 @@ def test_a_file_that_is_no_text_is_refused(client):
 
     assert response.status_code == 415
     assert response.json()["detail"] == "photo.jpg is not a text in UTF-8"
+
+
+def test_a_chat_without_a_question_is_refused(client):
+    response = client.post("/v1/chat/completions", json={"model": client.name, "messages": [{"role": "user"}]})
+
+    assert response.status_code == 400
+    assert "there is no question" in response.json()["error"]["message"]
