@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from io import IOBase
 from pathlib import Path
@@ -87,7 +87,7 @@ class Client(httpx.Client):
         super().__enter__()
         with ExitStack() as stack:
             stack.enter_context(_env_file_exported())
-            stack.callback(log.remove, log.add(self._keep_error, level="ERROR", format="{message}"))
+            stack.enter_context(self._errors_kept())
             self.app = self._target if isinstance(self._target, Hayhooks) else self._application(Path(self._target))
             self.url = stack.enter_context(_serving(self.app))
             stack.callback(self.close)  # first of all: no stream is left open when the server stops
@@ -164,7 +164,7 @@ class Client(httpx.Client):
             return answer
 
     def _application(self, path: Path) -> Hayhooks:
-        path = path.absolute()
+        path = Path(os.path.abspath(path))  # "." and ".." have names too
         name = single_name(path)
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist")
@@ -216,11 +216,21 @@ class Client(httpx.Client):
         cause = self._errors.get(response.headers.get("x-request-id", ""))
         raise httpx.HTTPStatusError(message, request=request, response=response) from cause
 
-    def _keep_error(self, entry: Any) -> None:
-        """Keep the error of a request; called with each entry of the log."""
-        request, exception = current_request.get(None), entry.record["exception"]
-        if request is not None and exception is not None:
-            self._errors[request.id] = exception.value
+    @contextmanager
+    def _errors_kept(self) -> Iterator[None]:
+        """Keep the errors of requests, which the log has."""
+
+        def keep(entry: Any) -> None:
+            request, exception = current_request.get(None), entry.record["exception"]
+            if request is not None and exception is not None:
+                self._errors[request.id] = exception.value
+
+        sink = log.add(keep, level="ERROR", format="{message}")
+        try:
+            yield
+        finally:
+            with suppress(ValueError):  # a wrapper may have removed it
+                log.remove(sink)
 
     def _only_name(self) -> str:
         __tracebackhide__ = True

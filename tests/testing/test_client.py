@@ -13,7 +13,7 @@ from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionUserMessageParam
 
 import hayhooks.testing
-from hayhooks import create_app
+from hayhooks import create_app, log
 from hayhooks.errors import LoadError
 from hayhooks.wrapper import BasePipelineWrapper
 from tests.live_server import replace
@@ -474,3 +474,35 @@ class PipelineWrapper(BasePipelineWrapper):
     done = subprocess.run(command, cwd=root.parent, capture_output=True, text=True, check=False, timeout=60)
 
     assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_the_folder_that_the_test_is_in_is_served(answers: Path, monkeypatch: pytest.MonkeyPatch):
+    (answers / "tests").mkdir()
+    for directory, path in ((answers, "."), (answers / "tests", "..")):
+        monkeypatch.chdir(directory)
+        with hayhooks.testing.client(path) as client:
+            assert client.name == "answers"
+
+
+def test_a_wrapper_that_removes_the_sinks_of_the_log_is_served(root: Path):
+    source = """
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        log.remove()
+
+    def run_api(self):
+        return {}["key"]
+"""
+    replace(root / "it/pipeline_wrapper.py", f"{HEAD}from hayhooks import log\n{source}")
+    try:
+        with hayhooks.testing.client(root / "it") as client, pytest.raises(httpx.HTTPStatusError, match="KeyError"):
+            client.run()
+    finally:
+        log.remove()
+        log.add(sys.stderr)
+
+
+def test_what_the_test_raises_is_raised(answers: Path):
+    for error in (ValueError, KeyError, OSError):
+        with pytest.raises(error), hayhooks.testing.client(answers):
+            raise error
