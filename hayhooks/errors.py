@@ -18,7 +18,7 @@ HayhooksError
 
 import importlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -47,6 +47,11 @@ def sendable(text: str) -> str:
 def shortened(text: str, longest: int = 100) -> str:
     """Return *text*, or its beginning and how much of it is missing."""
     return text if len(text) <= longest else f"{text[:longest]}...({len(text) - longest:,} more)"
+
+
+def path_text(steps: Iterable[Any]) -> str:
+    """Return keys and indexes as they are written after a name: ``.sources[0]['a b']``."""
+    return "".join(f".{step}" if isinstance(step, str) and step.isidentifier() else f"[{step!r}]" for step in steps)
 
 
 def fold(error: BaseException, *, keeps_ours: bool = True) -> None:
@@ -112,13 +117,20 @@ class InvalidInputError(HayhooksError):
         self.details = list(details)
         self.count = count
 
+    def told(self) -> str:
+        """Return the first error in one line, as ``question: Field required (and 2 more)``."""
+        place, message = path_text(self.details[0]["loc"][1:]), self.details[0]["msg"]
+        more = f" (and {self.count - 1} more)" if self.count > 1 else ""
+        return f"{place.removeprefix('.')}: {message}{more}".removeprefix(": ")
+
 
 class PipelineError(HayhooksError):
-    """The user's code raised while it served a request; ``__cause__`` is its error."""
+    """The user's code raised while it served a request, ``__cause__`` is its error; or its result is of no use."""
 
-    def __init__(self, message: str, *, traceback: str) -> None:
+    def __init__(self, message: str, *, traceback: str, place: Place | None = None) -> None:
         super().__init__(message)
         self.traceback = traceback
+        self.place = place  # of the method whose result is of no use
 
 
 class UnavailableError(HayhooksError):

@@ -25,8 +25,9 @@ from hayhooks.errors import (
 )
 from hayhooks.http.context import route_path
 from hayhooks.http.json import encode
-from hayhooks.observability.log import log, printable
-from hayhooks.observability.request_record import RequestRecord, record_error
+from hayhooks.http.user_code import log_failure
+from hayhooks.observability.log import log, printable, printable_line
+from hayhooks.observability.request_record import RequestRecord, current_request, record_error
 
 _FINAL_STATUSES = frozenset(range(200, 600))
 _is_name = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch  # a token of RFC 9110
@@ -44,8 +45,7 @@ def exception_handlers(*, show_tracebacks: bool) -> dict[Any, ExceptionHandler]:
 
     async def on_pipeline_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, PipelineError)
-        record_error(error)
-        log.opt(exception=error.__cause__ or error).error("{} failed: {}", printable(request.url.path), error)
+        log_failure(error, f"{printable(request.url.path)} failed")
         body = {"detail": f"Pipeline execution failed: {error}"}
         if show_tracebacks:
             body["traceback"] = error.traceback
@@ -54,6 +54,7 @@ def exception_handlers(*, show_tracebacks: bool) -> dict[Any, ExceptionHandler]:
     async def on_http_exception(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         checked_status(error.status_code, ())
+        _record_problem(error.detail)
         if error.status_code in (204, 304):
             return Response(status_code=error.status_code, headers=error.headers)
         return _error_response(request, error.status_code, error.detail, error.headers)
@@ -92,6 +93,12 @@ async def response_to(
         return _error_response(request, 503, str(error), {"Retry-After": "1"})
     log.opt(exception=error).error("{} failed (request {})", where, printable(request_id))
     return JSONResponse({"detail": "Internal server error", "request_id": request_id}, status_code=500)
+
+
+def _record_problem(problem: Any) -> None:
+    record: Any = current_request.get(None)
+    if record is not None and isinstance(problem, str):
+        record.problem = printable_line(problem)
 
 
 def checked_status(status: Any, headers: Iterable[tuple[bytes, bytes]]) -> int:
@@ -143,6 +150,7 @@ async def deny_websocket(error: RefusedError | NotFoundError, scope: Scope, rece
 
 
 async def _on_hayhooks_error(request: Request, error: Exception) -> Response:
+    _record_problem(error.told() if isinstance(error, InvalidInputError) else str(error))
     match error:
         case OpenAIError():
             headers = {} if error.retry else {"x-should-retry": "false"}

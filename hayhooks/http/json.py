@@ -11,7 +11,8 @@ from pydantic_core import PydanticSerializationError, PydanticSerializationUnexp
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from hayhooks.errors import safe_str, shortened
+from hayhooks.errors import path_text, safe_str, shortened
+from hayhooks.kernel.isolation import with_public_names
 from hayhooks.kernel.operations import Operation
 from hayhooks.kernel.schema_types import haystack_to_dict
 from hayhooks.toolkit.inputs import is_haystack_data
@@ -72,17 +73,30 @@ def _fault(value: Any) -> str:
             try:
                 to_json(item, fallback=_fallback, inf_nan_mode="null")
             except Exception as error:  # the item may be of a class of the user's
-                return f"{place()}: {safe_str(error).removeprefix('Error serializing to JSON: ')}"
+                return f"{place()}: {_reason(item, error)}"
     return ""
 
 
 def _items(value: Any) -> Iterator[tuple[str, Any]]:
     """Yield how each item of *value*, a container or dataclass, is written after it, and the item."""
     if isinstance(value, dict):
-        return ((f"[{key!r}]", item) for key, item in value.items())
+        return ((path_text([key]), item) for key, item in value.items())
     if isinstance(value, list | tuple):
         return ((f"[{index}]", item) for index, item in enumerate(value))
     return ((f".{field.name}", getattr(value, field.name, None)) for field in fields(value))
+
+
+def _reason(item: Any, error: Exception) -> str:
+    """Say why *item*, which raised *error*, is no JSON."""
+    if isinstance(item, bytes | bytearray | memoryview):
+        return "bytes that are no UTF-8 (return a Response, or base64.b64encode(...))"
+    if inspect.isawaitable(item):
+        return f"a {type(item).__name__} (forgot await?)"
+    if isinstance(item, type):
+        return f"the class {item.__name__}, not an object of it"
+    if isinstance(item, str):
+        return f"text that is no Unicode: {safe_str(error).removeprefix('Error serializing to JSON: ')}"
+    return safe_str(error).removeprefix("Error serializing to JSON: ").removeprefix("TypeError: ")
 
 
 def _converted(value: Any, operation: Operation) -> bytes:
@@ -93,11 +107,11 @@ def _converted(value: Any, operation: Operation) -> bytes:
         fitting = operation.result.validate_json(data)
     except ValidationError as error:
         detail = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = "".join(f"[{part!r}]" for part in detail["loc"])
-        annotation = inspect.formatannotation(inspect.signature(operation.method).return_annotation)
+        place = f"result{path_text(detail['loc'])}"
+        annotation = with_public_names(inspect.formatannotation(inspect.signature(operation.method).return_annotation))
         raise TypeError(
             f"{operation.name}() returned a {type(value).__name__}, which its annotation `-> {annotation}` does not "
-            f"allow: {place + ': ' if place else ''}{detail['msg']}"
+            f"allow: {place}: {detail['msg']}"
         ) from None
     return operation.result.serializer.to_json(fitting)
 
@@ -123,7 +137,8 @@ def _fallback(value: Any) -> Any:
     for method in ("tolist", "to_dict"):
         if callable(convert := getattr(value, method, None)) and not isinstance(value, type):
             return _plain(convert())
-    raise TypeError(f"a {type(value).__module__}.{type(value).__qualname__} cannot be encoded as JSON")
+    name = with_public_names(f"{type(value).__module__}.{type(value).__qualname__}").removeprefix("builtins.")
+    raise TypeError(f"{'an' if name[0] in 'aeio' else 'a'} {name} (it has no to_dict)")
 
 
 def encode_part(value: Any) -> bytes:

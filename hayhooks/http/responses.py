@@ -16,8 +16,8 @@ from hayhooks.errors import PipelineError, safe_str, shortened
 from hayhooks.http.disconnect import cancel_on_disconnect
 from hayhooks.http.json import encode, on_one_line
 from hayhooks.http.stream import Stream
-from hayhooks.observability.log import log
-from hayhooks.observability.request_record import current_request, record_error
+from hayhooks.http.user_code import log_failure
+from hayhooks.observability.request_record import current_request
 from hayhooks.toolkit.events import PipelineEvent
 
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -263,9 +263,7 @@ class _EncodedBody:
         return start + last
 
     def _report(self, error: Exception) -> None:
-        record_error(error)
-        message = "{}: the answer failed in mid-stream: {}"
-        log.opt(exception=error.__cause__ or error).error(message, current_request.get().pipeline, safe_str(error))
+        log_failure(error, f"{current_request.get().pipeline}: the answer failed in mid-stream")
 
 
 def _ping_comment() -> ServerSentEvent:

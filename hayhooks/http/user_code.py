@@ -12,8 +12,13 @@ from starlette.exceptions import HTTPException, WebSocketException
 from hayhooks.errors import PipelineError, UnavailableError, fold, safe_str, sendable
 from hayhooks.kernel.admission import Lease, current_lease
 from hayhooks.kernel.isolation import with_public_names
+from hayhooks.kernel.operations import Operation
+from hayhooks.kernel.places import place_of_method
 from hayhooks.kernel.state import Deployment
 from hayhooks.kernel.threads import Outcome
+from hayhooks.kernel.user_errors import headline
+from hayhooks.observability.log import log
+from hayhooks.observability.request_record import record_error
 
 # Raised again elsewhere they would end the event loop or a generator, or look like our own.
 _NOT_RAISABLE = (
@@ -77,23 +82,23 @@ def is_control_flow(error: BaseException) -> bool:
     return isinstance(error, HTTPException | WebSocketException | UnavailableError)
 
 
+def log_failure(error: Exception, subject: str, operation: Operation | None = None) -> None:
+    """Note *error* in the request's record, and log it: with its traceback, or the place of the *operation*."""
+    record_error(error)
+    place, exception = getattr(error, "place", None), error.__cause__ or error
+    if isinstance(exception, PipelineError):  # the result is of no use: no code of the user's has raised
+        place = place or (place_of_method(operation.method) if operation else None)
+    logger = log.bind(place=place) if place else log.opt(exception=exception)
+    logger.error("{}: {}", subject, safe_str(error))
+
+
 def pipeline_error(error: BaseException) -> PipelineError:
     """Describe *error*, raised by the wrapper, with the names that its author knows."""
     try:
         fold(error)
         traceback = "".join(tracebacks.format_exception(error))
+        message = headline(error)
     except BaseException:  # it is of the user's own making, down to its attributes
         traceback = "".join(tracebacks.format_tb(error.__traceback__))
-    return PipelineError(with_public_names(_headline(error)), traceback=sendable(with_public_names(traceback)))
-
-
-def _headline(error: BaseException) -> str:
-    """Return type and message of *error*, as the last line of a traceback."""
-    message = safe_str(error)
-    if type(error) is RuntimeError and isinstance(error.__cause__, _NOT_RAISABLE):
-        carried = type(error.__cause__).__name__
-        if message.startswith(carried):  # by run_in_thread
-            return message
-    if isinstance(error, BaseExceptionGroup):  # its own message says only how many it has
-        message += f": {_headline(error.exceptions[0])}"
-    return f"{type(error).__name__}: {message}".removesuffix(": ")
+        message = f"{type(error).__name__}: {safe_str(error)}"
+    return PipelineError(with_public_names(message), traceback=sendable(with_public_names(traceback)))

@@ -8,28 +8,29 @@ from pathlib import Path
 from hayhooks.errors import LoadError, Place, fold, safe_str, sendable
 from hayhooks.kernel.import_hints import import_hint
 from hayhooks.kernel.isolation import with_public_names
-from hayhooks.kernel.places import innermost_place
+from hayhooks.kernel.name_hints import name_hint
+from hayhooks.kernel.places import RevisionFiles
 from hayhooks.kernel.state import Failure, Revision, RevisionKind
+from hayhooks.kernel.user_errors import cause_line, chained, headline, place_of
 
 _KEY_MISSING = "None of the following authentication environment variables are set:"  # Haystack's ValueError
 
 
 def failure_of(revision: Revision, error: BaseException) -> Failure:
     """Describe *error*, raised by the load of *revision*."""
+    causes: tuple[str, ...] = ()
     if not isinstance(error, LoadError):
-        message = " ".join(safe_str(error).split()) or "(no message)"
-        reason = f"{type(error).__name__}: {with_public_names(message)}"
+        reason = f"{type(error).__name__}: {' '.join(safe_str(error).split()) or '(no message)'}"
         try:
             fold(error, keeps_ours=False)
-            lines = [
-                (frame.filename, frame.lineno or 1) for frame in reversed(tracebacks.extract_tb(error.__traceback__))
-            ]
-            if isinstance(error, SyntaxError) and error.filename:
-                lines.insert(0, (error.filename, error.lineno or 1))
+            if safe_str(error) or isinstance(error, BaseExceptionGroup):
+                reason = " ".join(headline(error).split())
+            files = RevisionFiles(revision)
+            causes = tuple(f"{how} {cause_line(each, files)}" for how, each in chained(error))
             error = LoadError(
-                f"{reason}{_component(error)}",
+                reason,
                 traceback=with_public_names("".join(tracebacks.format_exception(error))),
-                place=innermost_place(revision, lines),
+                place=place_of(error, files),
                 hint=_hint(error, revision),
             )
         # The user's own error classes may raise from any attribute: then only the frames can be shown.
@@ -40,22 +41,12 @@ def failure_of(revision: Revision, error: BaseException) -> Failure:
         error.hint = import_hint(error, revision)
     place = error.place and Place(sendable(error.place.file), error.place.line, sendable(error.place.source))
     traceback, hint = sendable(error.traceback), sendable(error.hint)
-    return Failure(revision, sendable(with_public_names(error.reason)), traceback, place, hint, time.time())
+    reason, causes = _as_sent(error.reason), tuple(map(_as_sent, causes))
+    return Failure(revision, reason, traceback, place, hint, time.time(), causes)
 
 
-def _component(error: BaseException) -> str:
-    """Return in which of Haystack's components *error* was raised, to end the reason with; "" if in none."""
-    selves = [frame.f_locals.get("self") for frame, _ in tracebacks.walk_tb(error.__traceback__)]
-    components = [this for this in selves if "__haystack_input__" in getattr(this, "__dict__", {})]
-    if not components:
-        return ""
-    innermost = components[-1]
-    name = type(innermost).__name__
-    named = next((each for each in reversed(components) if "__component_name__" in vars(each)), None)  # in a pipeline
-    if named is None:
-        return f", in {name}"
-    place = f"component {named.__component_name__!r}"
-    return f", in {place} ({name})" if named is innermost else f", in {name} in {place}"
+def _as_sent(text: str) -> str:
+    return sendable(with_public_names(text))
 
 
 def _hint(error: BaseException, revision: Revision) -> str:
@@ -65,4 +56,4 @@ def _hint(error: BaseException, revision: Revision) -> str:
         variables = " or ".join(re.findall(r"'(\w+)'", message.partition(_KEY_MISSING)[2]))
         otherwise = ", or `warm_up = False` in the wrapper to load it without"
         return f"set {variables}{'' if revision.kind is RevisionKind.YAML else otherwise}"
-    return import_hint(error, revision)
+    return import_hint(error, revision) or name_hint(error)

@@ -1,11 +1,80 @@
 """Places: where in the user's code a thread or an error is."""
 
+import inspect
 import linecache
-from collections.abc import Iterable, Iterator
+import os
+import site
+import sysconfig
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
 from types import FrameType
+from typing import Any, Protocol
 
 from hayhooks.errors import Place
 from hayhooks.kernel.state import Revision
+
+_INSTALLED = (  # directories of code that is not the user's
+    str(Path(__file__).parents[1]) + os.sep,
+    *{sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")},
+    *(path + os.sep for path in site.getsitepackages()),
+    "<",
+)
+_TEXT_SUFFIXES = (".py", ".yml", ".yaml", ".j2", ".jinja", ".jinja2", ".txt", ".md")  # where templates may be
+_MAX_FILES = 200  # that are read to find a template
+_MAX_BYTES = 2**20  # of each
+
+
+class UserFiles(Protocol):
+    """The files of the user, in which an error is looked for."""
+
+    def place(self, file: str, line: int) -> Place | None:
+        """Return that line of *file*; None if the file is not the user's."""
+
+    def texts(self, near: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Yield path and text of the files beside *near*."""
+
+
+class RevisionFiles:
+    """The files of a revision, as they run, and its shared modules."""
+
+    def __init__(self, revision: Revision) -> None:
+        self._revision = revision
+
+    def place(self, file: str, line: int) -> Place | None:
+        """Return that line of *file*; None if the file is not the revision's."""
+        return innermost_place(self._revision, [(file, line)])
+
+    def texts(self, near: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Yield path and text of the files of the revision."""
+        folder, files = self._revision.path, self._revision.files
+        for relative, file in files.items():
+            if file.source is not None:
+                path = folder if relative == folder.name and folder.is_file() else folder / relative
+                yield str(path), file.source.decode(errors="replace")
+
+
+class OpenFiles:
+    """All files but those of installed packages."""
+
+    def place(self, file: str, line: int) -> Place | None:
+        """Return that line of *file*; None if the file is installed."""
+        if file.startswith(_INSTALLED):
+            return None
+        linecache.checkcache(file)
+        return Place(file, line, linecache.getline(file, line).strip())
+
+    def texts(self, near: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Yield path and text of the files of *near*, then of those beside them."""
+        own = [Path(file) for file in near if not file.startswith(_INSTALLED)]
+        beside = (path for folder in dict.fromkeys(file.parent for file in own) for path in sorted(folder.glob("*")))
+        texts = (path for path in beside if path.suffix in _TEXT_SUFFIXES)
+        for path in islice(dict.fromkeys([*own, *texts]), _MAX_FILES):
+            try:
+                if path.stat().st_size <= _MAX_BYTES:
+                    yield str(path), path.read_text(errors="replace")
+            except OSError:  # removed meanwhile
+                continue
 
 
 def innermost_place(revision: Revision, lines: Iterable[tuple[str, int]]) -> Place | None:
@@ -23,6 +92,12 @@ def innermost_place(revision: Revision, lines: Iterable[tuple[str, int]]) -> Pla
         linecache.checkcache(file)
         return Place(file, number, linecache.getline(file, number).strip())
     return None
+
+
+def place_of_method(method: Callable[..., Any]) -> Place | None:
+    """Return where the user has defined *method*."""
+    code = getattr(inspect.unwrap(method), "__code__", None)
+    return OpenFiles().place(code.co_filename, code.co_firstlineno) if code else None
 
 
 def outward(frame: FrameType | None) -> Iterator[FrameType]:

@@ -141,6 +141,7 @@ class Failure:
     place: Place | None
     hint: str
     failed_at: float  # Unix seconds
+    causes: tuple[str, ...] = ()  # what led to the error, the nearest first: "caused by KeyError: 'x'"
 
 
 @dataclass(frozen=True, slots=True)

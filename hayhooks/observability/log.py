@@ -23,6 +23,7 @@ __all__ = [
     "intercept_stdlib_logging",
     "log",
     "printable",
+    "printable_line",
     "queue_prints",
     "writer_of",
 ]
@@ -72,6 +73,7 @@ def configure_logging(level: str, format: str = TEXT) -> None:
     logging.basicConfig(handlers=[_ToLoguru()], level=logging.INFO, force=True)
     verbose = log.level(level).no <= logging.DEBUG
     logging.getLogger("urllib3.connectionpool").addFilter(_is_not_telemetry)
+    logging.getLogger("haystack.utils.base_serialization").addFilter(_is_not_snapshot)
     logging.getLogger("uvicorn.error").addFilter(_hide_query)
     logging.getLogger("uvicorn.error").addFilter(_is_not_logged)
     for chatty in ("haystack", "watchfiles", "httpx"):
@@ -97,6 +99,11 @@ def printable(text: str, longest: int = 1_000) -> str:
         return text
     escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return escaped.replace(" ", r"\x20")
+
+
+def printable_line(text: str, longest: int = 200) -> str:
+    """Return *text* as one line without control characters, length limited."""
+    return "".join(c if c.isprintable() else " " for c in shortened(" ".join(text.split()), longest))
 
 
 def _as_json(record: Any) -> str:
@@ -149,6 +156,11 @@ def _is_not_logged(record: logging.LogRecord) -> bool:
 def _is_not_telemetry(record: logging.LogRecord) -> bool:
     """Drop warnings about Haystack's telemetry: offline, each pipeline run logs some."""
     return "posthog.com" not in record.getMessage()
+
+
+def _is_not_snapshot(record: logging.LogRecord) -> bool:
+    """Drop warnings about the snapshot that Haystack takes when a component fails, and that nothing here reads."""
+    return "Failed to serialize" not in record.getMessage()
 
 
 def _hide_query(record: logging.LogRecord) -> bool:

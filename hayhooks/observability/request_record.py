@@ -41,6 +41,7 @@ class RequestRecord:
     chunks = 0  # items that the wrapper has streamed so far
     cancelled = False  # the client went away, or the server stopped, before the last byte
     error = ""  # the exception that spoiled the response, also in mid-stream, after the status
+    problem = ""  # what was wrong with a request that was refused, in one line
     is_logged = False  # that error, so that the server need not log it again
     span: Any = None  # while it is traced
     trace_id = ""  # 32 hex digits
@@ -83,6 +84,7 @@ def record_error(error: BaseException) -> BaseException:
         error = error.__cause__
     origin = error.__cause__ or error if isinstance(error, PipelineError) else error
     record: Any = current_request.get(None)
-    if record is not None:
-        record.error = f"{type(origin).__name__}: {safe_str(origin)}".removesuffix(": ")
+    if record is not None:  # a PipelineError's own message names the component too
+        told = isinstance(error, PipelineError) and origin is not error
+        record.error = str(error) if told else f"{type(origin).__name__}: {safe_str(origin)}".removesuffix(": ")
     return origin

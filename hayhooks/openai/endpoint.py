@@ -27,12 +27,10 @@ from hayhooks.http.lookup import model_not_served_error, wait_for_deployment
 from hayhooks.http.request_json import encoding_problem, read_json
 from hayhooks.http.responses import EventStreamResponse, StreamEncoder
 from hayhooks.http.stream import Stream
-from hayhooks.http.user_code import pipeline_error
+from hayhooks.http.user_code import log_failure, pipeline_error
 from hayhooks.kernel.operations import Operation
 from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.kernel.threads import server_threads
-from hayhooks.observability.log import log
-from hayhooks.observability.request_record import record_error
 from hayhooks.openai.bridge import Body, Bridge
 from hayhooks.openai.delta import Delta
 from hayhooks.openai.normalize import to_delta, unusable_error
@@ -144,8 +142,7 @@ class OpenAIEndpoint:
             if await _are_unreadable(messages, error.__cause__):
                 field = getattr(error.__cause__, "field", "") or self.field
                 raise OpenAIError(400, f"The pipeline cannot use '{field}': {error}", param=field) from error
-            record_error(error)
-            log.opt(exception=error.__cause__ or error).error("{}: {} failed: {}", deployment.name, self.title, error)
+            log_failure(error, f"{deployment.name}: {self.title} failed", operation)
             raise OpenAIError(500, str(error), type="server_error", retry=False) from error
 
     def _call(

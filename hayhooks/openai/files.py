@@ -30,10 +30,9 @@ from hayhooks.http.json import encode
 from hayhooks.http.lookup import model_not_served_error, wait_for_deployment
 from hayhooks.http.responses import TextStreamResponse
 from hayhooks.http.stream import Stream
+from hayhooks.http.user_code import log_failure
 from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.kernel.threads import server_threads
-from hayhooks.observability.log import log
-from hayhooks.observability.request_record import record_error
 from hayhooks.openapi.describe import (
     FORM,
     JSON,
@@ -211,8 +210,7 @@ async def _handle(
         if not isinstance(response, Response):
             response = await _response(method, response, form, request)
     except PipelineError as error:
-        record_error(error)
-        log.opt(exception=error.__cause__ or error).error("{}: {} failed: {}", deployment.name, method, error)
+        log_failure(error, f"{deployment.name}: {method} failed", operation)
         raise OpenAIError(500, str(error), type="server_error", retry=False) from error
     await response(scope, receive, send)
 
@@ -228,7 +226,7 @@ async def _response(method: str, result: Any, form: FormData, request: Request) 
     try:
         plain = from_json(encode(await collect(result) if isinstance(result, Stream) else result))
     except TypeError as error:
-        raise PipelineError(str(error), traceback="") from error
+        raise PipelineError(str(error), traceback="") from None
     if method == _UPLOAD:
         if plain is None or isinstance(plain, str):
             plain = {"id": plain} if plain else {}

@@ -5,9 +5,11 @@ Haystack's classes are recognised by name and OpenAI's by shape, because neither
 
 import json
 from collections.abc import Iterable, Mapping
+from inspect import isawaitable
 from typing import Any
 
 from hayhooks.errors import PipelineError
+from hayhooks.kernel.isolation import with_public_names
 from hayhooks.openai.delta import FINISH_REASONS, CallDelta, Delta
 
 # Why a response is incomplete: the reason in Responses -> chat completions' finish reason.
@@ -40,8 +42,10 @@ def to_delta(item: Any) -> Delta:
 
 def unusable_error(item: Any) -> PipelineError:
     """Return the error for an *item* that is no part of an answer."""
+    kind = with_public_names(f"{type(item).__module__}.{type(item).__name__}").removeprefix("builtins.")
+    kind += " (forgot await?)" if isawaitable(item) else ""
     return PipelineError(
-        f"an answer cannot be made of a {type(item).__module__}.{type(item).__name__}: return or yield str, "
+        f"an answer cannot be made of a {kind}: return or yield str, "
         "StreamingChunk, ChatMessage, PipelineEvent or an object with the shape of an OpenAI message or chunk",
         traceback="",
     )

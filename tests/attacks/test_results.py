@@ -64,13 +64,13 @@ class PipelineWrapper(BasePipelineWrapper):
         return {"id": MADE[file_id]()}
 """
 PLACES = {
-    "itself": "result['a'][1]['b'] contains itself",
-    "document": "result[0].meta['self'] contains itself",
+    "itself": "result.a[1].b contains itself",
+    "document": "result[0].meta.self contains itself",
     "point": "result.x[0] contains itself",
     "deep": "is nested too deeply, in 250 others",
     "very deep": "is nested too deeply, in 250 others",
-    "object": "result['a'][1]: TypeError: a builtins.object",
-    "text": "result[0]: UnicodeEncodeError",
+    "object": "result.a[1]: an object (it has no to_dict)",
+    "text": "result[0]: text that is no Unicode: UnicodeEncodeError",
 }
 
 
@@ -89,5 +89,5 @@ def test_a_result_that_is_no_json_is_a_500_that_names_the_place(server: LiveServ
         assert len(answer.content) < 1_000
         file = server.client.get(f"/v1/files/{kind}")
         assert (file.status_code, file.json()["error"]["type"]) == (500, "server_error")
-        assert "cannot be encoded as JSON: result['id']" in file.json()["error"]["message"]
+        assert "cannot be encoded as JSON: result.id" in file.json()["error"]["message"]
     assert server.client.post("/it/run", json={"kind": "allowed"}).status_code == 200

@@ -89,7 +89,7 @@ class PipelineWrapper(BasePipelineWrapper):
         (
             "/boost/run",
             {"where": "component"},
-            "✗ /boost/run failed: PipelineRuntimeError: The following component failed to run: Component name: ",
+            "✗ /boost/run failed: KeyError: 'boost', in component 'booster' (Booster)",
             'return {"value": by["boost"]}',
         ),
         (

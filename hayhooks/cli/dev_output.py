@@ -1,0 +1,176 @@
+"""The output of ``hayhooks dev``: a line for each change and request, a few for each failure."""
+
+import linecache
+from tempfile import NamedTemporaryFile
+from traceback import format_exception
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from hayhooks.errors import Place
+from hayhooks.kernel.isolation import with_public_names
+from hayhooks.kernel.name_hints import name_hint
+from hayhooks.kernel.places import OpenFiles
+from hayhooks.kernel.state import Change, Deployment, Failure
+from hayhooks.kernel.user_errors import cause_line, chained, headline, place_of
+from hayhooks.observability.log import printable
+from hayhooks.observability.request_record import RequestRecord
+
+_MAX_LINES = 14  # of a failure, in a terminal: with the line of its request 15
+_CONTEXT_LINES = 2  # of the source, before and after the line that failed
+_MAX_TEXT_LINES = 3  # of a message or a hint
+_MAX_CAUSES = 3
+
+
+class DevOutput:
+    """Prints to the terminal: no word is broken, and no failure takes more than 15 lines.
+
+    Without a terminal nothing is wrapped or cut.
+    """
+
+    def __init__(self, *, tracebacks: bool = False, has_keys: bool = False) -> None:
+        self.console = Console(highlight=False, soft_wrap=True)
+        self._tracebacks = tracebacks  # whether they are printed, and not only kept
+        self._has_keys = has_keys  # whether the key t calls `show_last_traceback`
+        self._last_traceback = ""
+        self._file: Any = None  # in which the last traceback is kept for those who cannot press a key
+
+    def show(self, text: str | Text, style: str = "", *, indent: int = 0) -> None:
+        """Print *text*; the lines after the first are indented."""
+        for line in self._fitted(text if isinstance(text, Text) else Text(text, style=style), indent):
+            self.console.print(line)
+
+    def show_change(self, change: Change) -> None:
+        """Print what became of a save."""
+        serving = change.serving
+        match change.outcome:
+            case Deployment() as deployment:
+                took = f"in {change.took_ms:.0f} ms"
+                endpoints = "  ".join(f"POST {path}" for path in deployment.endpoints.paths)
+                details = ", ".join(change.files) if change.files else endpoints
+                self.show(_line("✓", "green", change.name, f"{deployment.revision.id}  {took}  {details}"), indent=2)
+            case Failure() as failure if change.same_as:
+                rest = f"as {change.same_as}" + (f"; revision {serving.revision.id} keeps serving" if serving else "")
+                self.show(_line("✗", "red", change.name, f"{failure.revision.id}  {rest}"), indent=2)
+            case Failure() as failure:
+                head = _line("✗", "red", change.name, f"{failure.revision.id}  {', '.join(change.files)}".rstrip())
+                self._show_failure(
+                    [*self._fitted(head, 2, 1), *self._fitted(Text(f"  {failure.reason}", style="red"), 2)],
+                    causes=list(failure.causes),
+                    place=failure.place,
+                    hint=failure.hint,
+                    traceback=failure.traceback,
+                    last=f"  revision {serving.revision.id} keeps serving" if serving else "",
+                )
+            case None if serving is None:
+                self.show(_line("-", "dim", change.name, "removed"))
+            case None:
+                self.show(_line("✓", "green", change.name, f"{serving.revision.id}  serves again"))
+
+    def show_entry(self, message: Any) -> None:
+        """Print an entry of the log: one with an exception as a failing load."""
+        record, exception = message.record, message.record["exception"]
+        style = {"ERROR": "red", "WARNING": "yellow"}.get(record["level"].name, "")
+        error, place, text = exception and exception.value, record["extra"].get("place"), record["message"]
+        if error is None and not isinstance(place, Place):
+            self.show(f"  {text}", style, indent=2)
+            return
+        text, causes, hint, traceback = " ".join(text.split()), [], "", ""
+        head = [*self._fitted(Text(f"✗ {text}", style=style), 2)]
+        if error is not None:
+            reason = with_public_names(" ".join(headline(error).split()))
+            if reason not in text:
+                head += self._fitted(Text(f"  {reason}", style=style), 2)
+            causes = [f"{how} {with_public_names(cause_line(each, OpenFiles()))}" for how, each in chained(error)]
+            place, hint = place_of(error, OpenFiles()), name_hint(error)
+            traceback = with_public_names("".join(format_exception(error)))
+        self._show_failure(head, causes=causes, place=place, hint=hint, traceback=traceback)
+
+    def show_request(self, record: RequestRecord) -> None:
+        """Print the line of a request."""
+        failed = record.error and record.status < 400  # after the status was sent
+        style = "red" if failed or record.status >= 500 else "yellow" if record.status >= 400 else "dim"
+        how = "cancelled after" if record.cancelled else "in"
+        line = f"→ {record.method} {printable(record.path)}  {record.status}  {how} {record.took_s * 1000:.0f} ms"
+        if record.pipeline and not f"{record.path}/".startswith(f"/{record.pipeline}/"):
+            line += f"  {printable(record.pipeline, 100)}"
+        if failed:
+            line += f"  failed in mid-stream: {record.error.partition(':')[0]}"
+        elif record.problem and record.status < 500:
+            line += f"  {record.problem}"
+        self.show(line, style, indent=2)
+
+    def show_last_traceback(self) -> None:
+        """Print the whole traceback of the last failure."""
+        self.console.print(Text(self._last_traceback or "No failure yet.", style="dim"))
+
+    def _show_failure(
+        self, head: list[Text], *, causes: list[str], place: Place | None, hint: str, traceback: str, last: str = ""
+    ) -> None:
+        """Print a failure: its source is shown with as many lines around it as there is room for."""
+        if len(causes) > _MAX_CAUSES:
+            causes = [causes[0], f"... {len(causes) - 2} more ...", causes[-1]]
+        most = 2 if len(causes) == 1 else 1
+        lines = [line for cause in causes for line in self._fitted(Text(f"  {cause}", style="red"), 4, most)]
+        end = self._fitted(Text(f"  hint: {hint}", style="cyan"), 4) if hint else []
+        if traceback and not self._tracebacks:
+            end += self._fitted(Text(f"  full traceback: {self._kept(traceback)}", style="dim"), 4)
+        end += [Text(last, style="yellow")] if last else []
+        path = self._fitted(Text(f"  {place.file}:{place.line}", style="bold"), 2) if place else []
+        room = _MAX_LINES - sum(map(len, (head, lines, path, end)))
+        source = self._source(place, min(_CONTEXT_LINES, max(room - 1, 0) // 2)) if place else []
+        for line in (*head, *lines, *path, *source, *end):
+            self.console.print(line)
+        if traceback and self._tracebacks:
+            self._last_traceback = traceback.rstrip()
+            for text in traceback.splitlines():
+                self.console.print(Text(f"  {text}", style="dim"))
+
+    def _kept(self, traceback: str) -> str:
+        """Keep *traceback* as the last one, and say where it can be read."""
+        self._last_traceback = traceback.rstrip()
+        if self._has_keys:
+            return "t + Enter"
+        if self._file is None:
+            self._file = NamedTemporaryFile("w", prefix="hayhooks-dev-", suffix=".txt", encoding="utf-8")  # noqa: SIM115
+        self._file.seek(0)
+        self._file.truncate()
+        self._file.write(traceback)
+        self._file.flush()
+        return str(self._file.name)
+
+    def _source(self, place: Place, around: int) -> list[Text]:
+        """Return the line of *place* and those *around* it."""
+        linecache.checkcache(place.file)
+        lines = linecache.getlines(place.file)
+        first = max(place.line - around, 1)
+        shown = []
+        for number, line in enumerate(lines[first - 1 : place.line + around], first):
+            mark, style = (">", "") if number == place.line else (" ", "dim")
+            text = Text(f"  {mark} {number:>4} │ {line.rstrip().expandtabs(4)}", style=style)
+            if self.console.is_terminal:
+                text.truncate(self.console.width, overflow="ellipsis")
+            shown.append(text)
+        return shown
+
+    def _fitted(self, text: Text, indent: int, most: int = _MAX_TEXT_LINES) -> list[Text]:
+        """Wrap *text* at words, the lines after the first indented, in a terminal; drop what exceeds *most* lines."""
+        if not self.console.is_terminal:
+            return [text]
+        width = self.console.width
+        lines = list(text.wrap(self.console, width, overflow="fold"))[:1]
+        rest = text[len(lines[0].plain) :] if lines else Text()
+        if rest.plain.strip():
+            start = len(rest.plain) - len(rest.plain.lstrip())
+            lines += rest[start:].wrap(self.console, width - indent, overflow="fold")
+        shown = [line if number == 0 else Text(" " * indent) + line for number, line in enumerate(lines)]
+        if len(shown) > most:
+            shown = shown[:most]
+            shown[-1].truncate(width - 2, overflow="crop")
+            shown[-1].append(" …")
+        return shown
+
+
+def _line(mark: str, style: str, subject: str, rest: str) -> Text:
+    return Text.assemble((mark, style), " ", (subject, "bold"), "  ", rest)
