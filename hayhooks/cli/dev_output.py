@@ -94,7 +94,7 @@ class DevOutput:
         how = "cancelled after" if record.cancelled else "in"
         line = f"→ {record.method} {printable(record.path)}  {record.status}  {how} {record.took_s * 1000:.0f} ms"
         if record.pipeline and not f"{record.path}/".startswith(f"/{record.pipeline}/"):
-            line += f"  {printable(record.pipeline, 100)}"
+            line += f"  model {printable(record.pipeline, 100)}"
         if failed:
             line += f"  failed in mid-stream: {record.error.partition(':')[0]}"
         elif record.problem and record.status < 500:

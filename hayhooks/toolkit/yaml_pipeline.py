@@ -139,7 +139,9 @@ def build(source: YamlSource, allowed_modules: Sequence[str] = ()) -> "Pipeline"
     for name, data in source.section("components").items():
         try:
             part = Pipeline.from_dict({"components": {name: data}}, allowed_modules=list(allowed_modules))
-            pipeline.add_component(name, part.remove_component(name))
+            component: Any = part.remove_component(name)
+            component.__hayhooks_place__ = source.place_of("components", name)  # for its errors
+            pipeline.add_component(name, component)
         # A component's constructor, or the import of its module, may raise anything.
         except Exception as error:
             raise _component_error(source, name, error) from error

@@ -74,9 +74,15 @@ class YamlSource:
 
     def error_at(self, line: int, message: str) -> LoadError:
         """Return an error located at *line*, counted from 1."""
+        return LoadError(f"{Path(self.file).name or 'YAML'}:{line}: {message}", place=self._place(line))
+
+    def place_of(self, *path: str | int) -> Place | None:
+        """Return the place of the key *path*, or of its closest parent that exists; None if there is no file."""
+        return self._place(self.line_of(*path))
+
+    def _place(self, line: int) -> Place | None:
         source = self._lines[line - 1].strip()[:_MAX_LINE_CHARACTERS] if line <= len(self._lines) else ""
-        place = Place(self.file, line, source) if self.file else None
-        return LoadError(f"{Path(self.file).name or 'YAML'}:{line}: {message}", place=place)
+        return Place(self.file, line, source) if self.file else None
 
     def line_of(self, *path: str | int) -> int:
         """Return the line of the key or list item at *path*, or of its closest parent that exists."""
