@@ -3,6 +3,7 @@
 ``hayhooks --help`` imports click and nothing heavier; only commands that serve import Haystack and Starlette.
 """
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,15 @@ def run(reload: bool, **options: Any) -> None:
         raise click.ClickException(str(error)) from None
 
 
+def _refuse_directory(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        message = f"dev takes the directory as an argument: hayhooks dev {shlex.quote(value)}"
+        raise click.UsageError(message, context)
+
+
 @main.command()
 @click.argument("path", type=click.Path(exists=True, path_type=Path), required=False)
+@click.option("-d", "--pipelines-dir", hidden=True, expose_value=False, callback=_refuse_directory)
 @click.option(
     "--tracebacks", is_flag=True, help="Print the traceback of each error too, not just the place in your code."
 )

@@ -21,6 +21,10 @@ FIRST_STEP = (  # for whoever has an empty directory
     f"each folder with a {WRAPPER_FILE}, and each NAME.yml, is served as soon as it is saved."
 )
 
+_CLASS = b"class PipelineWrapper"
+_MAX_SCRIPTS = 20  # that are read to find it
+_MAX_HEAD = 2**20  # bytes of each
+
 _FILE_SUFFIXES = (*YAML_SUFFIXES, ".py")
 
 # Hidden files, and temporary files of editors, tools and Python.
@@ -97,7 +101,7 @@ def entry_problem(path: Path, *, is_expected: bool = False) -> str | None:
             return ""
     if path.suffix == ".py":
         try:
-            is_meant = b"class PipelineWrapper" in path.read_bytes()
+            is_meant = _CLASS in path.read_bytes()
         except OSError:
             is_meant = False
     else:
@@ -121,14 +125,24 @@ def missing_wrapper_problem(folder: Path) -> str | None:
     scripts = [file for file in files if file.lower().endswith(".py") and file != "__init__.py"]
     if not scripts and not below:
         return None
-    close = difflib.get_close_matches(WRAPPER_FILE, files, n=1, cutoff=0.7) or [
-        f"{name}/{WRAPPER_FILE}" for name in below
-    ]
-    meant = f" (did you mean {close[0]}?)" if close else ""
+    if misnamed := misnamed_wrapper(folder):
+        return f"{folder} is not deployed, it has no {WRAPPER_FILE}: rename {misnamed} to {WRAPPER_FILE}"
+    meant = f" (did you mean {below[0]}/{WRAPPER_FILE}?)" if below else ""
     return (
         f"{folder} holds Python files, but no {WRAPPER_FILE}{meant}: it is not deployed. "
         "If it is no pipeline, begin its name with _ or move it out of the directory"
     )
+
+
+def misnamed_wrapper(folder: Path) -> str:
+    """Return the file in *folder* that is probably meant as its wrapper; "" if none is."""
+    files = [file for file in sorted(os.listdir(folder)) if not is_ignored(file)]
+    if close := difflib.get_close_matches(WRAPPER_FILE, files, n=1, cutoff=0.7):
+        return close[0]
+    scripts = [file for file in files if file.lower().endswith(".py")][:_MAX_SCRIPTS]
+    named = (file for file in scripts if "wrapper" in file.lower())
+    defining = (file for file in scripts if _CLASS in (folder / file).read_bytes()[:_MAX_HEAD])
+    return next(named, "") or next(defining, "")
 
 
 def entries_named(root: Path, names: Collection[str]) -> dict[str, Path]:

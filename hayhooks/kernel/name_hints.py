@@ -36,7 +36,10 @@ def _meant(error: BaseException) -> str:
             return _closest(name, dir(owner))
         case KeyError(args=(str(name),)):
             dicts = [value for value in local.values() if isinstance(value, dict) and name not in value]
-            meant = next((close for each in dicts if (close := _closest(name, filter(_is_text, each)))), "")
+            meant = next(
+                (close for each in dicts if (close := _closest(name, (key for key in each if isinstance(key, str))))),
+                "",
+            )
             return meant and repr(meant)
         case ValueError() if found := _SOCKET.search(message := safe_str(error)) or _COMPONENT.search(message):
             inputs: dict[str, Any] = {}
@@ -53,7 +56,3 @@ def _meant(error: BaseException) -> str:
 
 def _closest(name: str, names: Iterable[str]) -> str:
     return closest(name, (known for known in names if not known.startswith("__")))
-
-
-def _is_text(key: Any) -> bool:
-    return isinstance(key, str)

@@ -19,6 +19,7 @@ from hayhooks.kernel.discovery import (
     YAML_SUFFIXES,
     candidates,
     identity_of,
+    misnamed_wrapper,
     missing_wrapper_problem,
     name_problem,
     real_path,
@@ -200,14 +201,26 @@ class Scanner:
                 log.debug("{} is ignored: it has no key `components`, as a pipeline has", path)
 
     def _look_for_python(self, name: str, folder: Path, now: float) -> None:
-        """Warn once of a *folder* that is no deployment, but has Python files and looks complete."""
+        """Warn once of a *folder* that is no deployment, but has Python files and looks complete.
+
+        With a wrapper under another name it is complete after the debounce time.
+        """
+        self._pending.discard(name)
         try:
             changed_ns = os.stat(folder).st_mtime_ns
-            known_ns, since = self._strange.get(name, (0, 0.0))
-            if changed_ns != known_ns:
-                self._strange[name] = changed_ns, now
-            elif now - since >= _COMPLETE_AFTER_S:
+            known_ns, since = self._strange.get(name, (0, now))
+            if since == math.inf and changed_ns == known_ns:
+                return
+            is_old = self._is_first_scan and changed_ns < time.time_ns() - _STABLE_AT_START_S * 1e9
+            since = since if changed_ns == known_ns else now - (_COMPLETE_AFTER_S if is_old else 0)
+            self._strange[name] = changed_ns, since
+            complete_after_s = _COMPLETE_AFTER_S
+            if folder.is_dir() and misnamed_wrapper(folder):
+                complete_after_s = min(self._debounce_s, _COMPLETE_AFTER_S)
+                self._pending.add(name)
+            if now - since >= complete_after_s:
                 self._strange[name] = changed_ns, math.inf
+                self._pending.discard(name)
                 if problem := missing_wrapper_problem(folder):
                     log.warning("{}", problem)
         except OSError:  # removed meanwhile

@@ -63,8 +63,12 @@ class YamlSource:
         self._lines = text.splitlines()
         self._root, data = self._parse(text)
         if not isinstance(data, dict) or "components" not in data:
-            message = "not a pipeline: expected the key components, with connections, inputs and outputs"
-            raise self.error_at(1, f"{message} (see docs/yaml.md)")
+            expected = "not a pipeline: expected the key components"
+            if isinstance(data, dict) and (
+                close := closest("components", (key for key in data if isinstance(key, str)))
+            ):
+                raise self.error(f"{expected}; did you mean 'components' instead of {close!r}?", close)
+            raise self.error_at(1, f"{expected}, with connections, inputs and outputs (see docs/yaml.md)")
         self.data: dict[str, Any] = data  # "components" maps at least one name to a mapping with a "type"
         self._check_sections()
 

@@ -304,9 +304,11 @@ def test_old_folders_are_read_at_once_at_the_start(looker):
 @pytest.mark.parametrize(
     ("file", "told"),
     [
-        ("pipeline_wraper.py", "(did you mean pipeline_wraper.py?)"),
-        ("pipeline-wrapper.py", "(did you mean pipeline-wrapper.py?)"),
-        ("Pipeline_Wrapper.PY", "(did you mean Pipeline_Wrapper.PY?)"),
+        ("pipeline_wraper.py", "no pipeline_wrapper.py: rename pipeline_wraper.py to"),
+        ("pipeline-wrapper.py", "no pipeline_wrapper.py: rename pipeline-wrapper.py to"),
+        ("Pipeline_Wrapper.PY", "no pipeline_wrapper.py: rename Pipeline_Wrapper.PY to"),
+        ("wrapper.py", "no pipeline_wrapper.py: rename wrapper.py to"),
+        ("pipelinewrapper.py", "no pipeline_wrapper.py: rename pipelinewrapper.py to"),
         ("src/pipeline_wrapper.py", "(did you mean src/pipeline_wrapper.py?)"),
         ("main.py", "but no pipeline_wrapper.py: it is not deployed"),
         ("notes.md", ""),
@@ -321,3 +323,26 @@ def test_a_folder_with_python_files_but_no_wrapper_is_told_once(root: Path, logg
 
     assert [entry for entry in logged if "chat" in entry] == [entry for entry in logged if told and told in entry]
     assert len(logged) == bool(told)
+
+
+def test_a_wrapper_under_another_name_is_told_after_the_debounce_time(root: Path, logged: list[str]):
+    scanner = Scanner(root, debounce_s=0.05, removal_grace_s=0)
+    scanner.scan(0.0, EVERYTHING)
+    replace(root / "chat/main.py", WRAPPER)
+    assert scanner.scan(1.0, EVERYTHING).pending
+    assert logged == []
+    assert not scanner.scan(1.06, EVERYTHING).pending
+
+    problem = f"{root}/chat is not deployed, it has no pipeline_wrapper.py: rename main.py to pipeline_wrapper.py"
+    assert logged == [f"WARNING {problem}"]
+    replace(root / "chat/pipeline_wrapper.py", WRAPPER)
+    scanner.scan(2.0, EVERYTHING)
+    assert list(scanner.scan(3.0, EVERYTHING).revisions) == ["chat"]
+
+
+def test_a_wrapper_under_another_name_that_was_there_before_is_told_at_once(root: Path, logged: list[str]):
+    replace(root / "chat/wrapper.py", "")
+    os.utime(root / "chat", (1, 1))
+    Scanner(root, debounce_s=0.05, removal_grace_s=0).scan(0.0, EVERYTHING)
+
+    assert len(logged) == 1

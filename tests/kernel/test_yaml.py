@@ -125,8 +125,9 @@ def test_a_yaml_without_components_is_ignored_and_logged_once(server: LiveServer
 @pytest.mark.parametrize(
     ("content", "error"),
     [
-        (DOUBLE.replace("components:", "component:"), "not a pipeline: expected the key components"),
-        (DOUBLE.replace("components:", "Components:"), "not a pipeline: expected the key components"),
+        (DOUBLE.replace("components:", "component:"), "did you mean 'components' instead of 'component'?"),
+        (DOUBLE.replace("components:", ".component:"), "did you mean 'components' instead of '.component'?"),
+        (DOUBLE.replace("components:", "Components:"), "did you mean 'components' instead of 'Components'?"),
         ("components: {\n", "invalid YAML"),
         ('{"components": {"a": [}}', "invalid YAML"),
         ("# a comment\n'components' : x\n- y\n", "invalid YAML"),
