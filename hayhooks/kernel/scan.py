@@ -221,6 +221,7 @@ class Scanner:
             if now - since >= complete_after_s:
                 self._strange[name] = changed_ns, math.inf
                 self._pending.discard(name)
+                self._last = None
                 if problem := missing_wrapper_problem(folder):
                     log.warning("{}", problem)
         except OSError:  # removed meanwhile
