@@ -170,6 +170,10 @@ class Hayhooks(DecoratedStarlette):
             self.access_log = AccessLog(writer_of(STDERR), self.settings.log_format)
             self._on_end.append(self.access_log)
 
+    def on_request_start(self, on_start: OnRequestStart) -> None:
+        """Call *on_start* with the record and the scope of each request that begins."""
+        self._on_start.append(on_start)
+
     def watch_event_loop(self, blocked_after_s: float = BLOCKED_AFTER_S) -> None:
         """Measure in a thread how late the event loop is, and log what blocks it for longer than *blocked_after_s*."""
         self.blocked_after_s = blocked_after_s
@@ -246,7 +250,7 @@ async def _deployer(app: Hayhooks, threads: DaemonThreadPool) -> AsyncIterator[N
     _prepare_process(settings)
     worker_dir = app.worker_state
     self_writes.share_notes(is_first=worker_dir.directory is None)
-    if worker_dir.directory is None:  # the process that started several workers logs this itself
+    if not app.owns_process:  # the commands log this themselves
         log_exposure(settings)
         warn_if_missing()
 

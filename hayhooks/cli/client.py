@@ -20,7 +20,10 @@ from urllib.request import (
     Request,
 )
 
+from hayhooks._version import __version__
 from hayhooks.settings import Settings
+
+OWN_AGENT = "hayhooks/"  # with the version, the user agent of commands
 
 _TIMEOUT_S = 10
 
@@ -75,13 +78,15 @@ class Server:
         return body if body and "operations" in body else None
 
     def headers(self) -> dict[str, str]:
-        """Return the headers that every request needs: a key, and an allowed host name."""
+        """Return the headers of every request: our name, a key, and an allowed host name."""
         try:
             keys = self.settings.valid_keys()
         except (OSError, ValueError) as error:
             why = (error.strerror or error) if isinstance(error, OSError) else error
             raise NoAnswerError(f"HAYHOOKS_API_KEYS_FILE={self.settings.api_keys_file}: {why}") from None
-        headers = {"Authorization": f"Bearer {keys[0]}"} if keys else {}
+        headers = {"User-Agent": f"{OWN_AGENT}{__version__}"}
+        if keys:
+            headers["Authorization"] = f"Bearer {keys[0]}"
         allowed = self.settings.allowed_hosts
         if "*" not in allowed and self._address not in allowed:
             headers["Host"] = allowed[0].replace("*", "hayhooks")  # any name matches the wildcard

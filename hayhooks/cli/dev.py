@@ -2,20 +2,24 @@
 
 import logging
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 import click
 from rich.text import Text
+from starlette.types import Scope
 
 from hayhooks._version import __version__
 from hayhooks.app import create_app
+from hayhooks.cli.client import OWN_AGENT, Server
 from hayhooks.cli.dev_output import DevOutput
-from hayhooks.cli.keyboard import Keyboard
-from hayhooks.cli.keys import Keys
+from hayhooks.cli.keys import keys_read
 from hayhooks.cli.run import make_directory, warn_of_unknown
+from hayhooks.http.access import log_exposure
 from hayhooks.kernel.discovery import single_name
 from hayhooks.observability.log import configure_logging, log
+from hayhooks.observability.request_record import RequestRecord
+from hayhooks.observability.tracing import warn_if_missing
+from hayhooks.server.config import ServerConfig, server_options
 from hayhooks.server.preflight import check_settings
 from hayhooks.server.process import own_process
 from hayhooks.server.run import serve
@@ -36,28 +40,36 @@ def dev(settings: Settings, path: Path | None, *, tracebacks: bool) -> int:
         if only is None and not path.is_dir():
             raise click.UsageError(f"{path} is neither a directory nor a YAML pipeline (*.yml, *.yaml)")
         settings = settings.model_copy(update={"pipelines_dir": path.parent if only else path})
-    configure_logging(settings.log)
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # the banner has the address
+    _log_to(output, settings)
     make_directory(settings)
-    log.remove()
-    log.add(output.show_entry, level=settings.log, format=lambda _: "{message}", backtrace=False, diagnose=False)
     warn_of_unknown()
     export_env_file()
-    url = f"http{'s' if settings.ssl_certfile else ''}://{settings.host}:{settings.port}{settings.root_path}"
+    app = create_app(settings, observe=output.show_change, on_request=output.show_request, only=only)
+    app.on_request_start(_note_command)
+    own_process(app).watch_event_loop(_BLOCKED_AFTER_S)
     watched = str(path or settings.pipelines_dir)
     output.show(Text.assemble(("hayhooks dev", "bold"), f" {__version__}  watching ", (watched, "bold")), indent=2)
+    listener = ServerConfig("", **server_options(settings)).bind_socket() if settings.port == 0 else None
+    port = listener.getsockname()[1] if listener else settings.port
+    url = Server(settings.model_copy(update={"port": port, "use_https": False})).url + settings.root_path
     how = "h + Enter lists the keys, Ctrl+C stops" if has_keys else "Ctrl+C stops"
     output.show(f"  {url}/docs   {url}/status   {url}/v1/models   ({how})", indent=2)
-    app = create_app(settings, observe=output.show_change, on_request=output.show_request, only=only)
-    own_process(app).watch_event_loop(_BLOCKED_AFTER_S)
-    keys = Keys(
-        app,
-        url,
-        show=lambda text: output.show(f"  {text}", "dim", indent=2),
-        show_traceback=output.show_last_traceback,
-        clear=output.console.clear,
-    )
-    with Keyboard(keys, lambda: app.switch.stopping).shared() if has_keys else nullcontext():
-        serve(app)
+    log_exposure(settings, in_development=True)
+    warn_if_missing()
+    with keys_read(app, url, output):
+        serve(app, listener)
     output.show("Stopped.", "dim")
     return 0
+
+
+def _log_to(output: DevOutput, settings: Settings) -> None:
+    configure_logging(settings.log)
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # the banner has the address
+    log.remove()
+    log.add(output.show_entry, level=settings.log, format=lambda _: "{message}", backtrace=False, diagnose=False)
+
+
+def _note_command(record: RequestRecord, scope: Scope) -> None:
+    record.is_of_command = any(
+        name == b"user-agent" and value.startswith(OWN_AGENT.encode()) for name, value in scope["headers"]
+    )

@@ -1,6 +1,7 @@
 """The output of ``hayhooks dev``: a line for each change and request, a few for each failure."""
 
 import linecache
+import sys
 from tempfile import NamedTemporaryFile
 from traceback import format_exception
 from typing import Any
@@ -14,7 +15,8 @@ from hayhooks.kernel.name_hints import name_hint
 from hayhooks.kernel.places import OpenFiles
 from hayhooks.kernel.state import Change, Deployment, Failure
 from hayhooks.kernel.user_errors import cause_line, chained, headline, place_of
-from hayhooks.observability.log import printable
+from hayhooks.observability.log import STDOUT, prefix_of, printable, writer_of
+from hayhooks.observability.log_writer import QueuedStream
 from hayhooks.observability.request_record import RequestRecord
 
 _MAX_LINES = 14  # of a failure, in a terminal: with the line of its request 15
@@ -30,9 +32,10 @@ class DevOutput:
     """
 
     def __init__(self, *, tracebacks: bool = False, has_keys: bool = False) -> None:
-        self.console = Console(highlight=False, soft_wrap=True)
+        # A stream of its own: what a wrapper prints in setup begins with its name, and this is printed there too.
+        self.console = Console(file=QueuedStream(writer_of(STDOUT)), highlight=False, soft_wrap=True)
         self._tracebacks = tracebacks  # whether they are printed, and not only kept
-        self._has_keys = has_keys  # whether the key t calls `show_last_traceback`
+        self.has_keys = has_keys  # whether the key t calls `show_last_traceback`
         self._last_traceback = ""
         self._file: Any = None  # in which the last traceback is kept for those who cannot press a key
 
@@ -74,7 +77,9 @@ class DevOutput:
         style = {"ERROR": "red", "WARNING": "yellow"}.get(record["level"].name, "")
         error, place, text = exception and exception.value, record["extra"].get("place"), record["message"]
         if error is None and not isinstance(place, Place):
-            self.show(f"  {text}", style, indent=2)
+            for line in f"{prefix_of(record)}{text}".splitlines():  # whole: it is the wrapper's own
+                for fitted in self._fitted(Text(f"  {line}", style=style), 2, sys.maxsize):
+                    self.console.print(fitted)
             return
         text, causes, hint, traceback = " ".join(text.split()), [], "", ""
         head = [*self._fitted(Text(f"✗ {text}", style=style), 2)]
@@ -88,7 +93,9 @@ class DevOutput:
         self._show_failure(head, causes=causes, place=place, hint=hint, traceback=traceback)
 
     def show_request(self, record: RequestRecord) -> None:
-        """Print the line of a request."""
+        """Print the line of a request, unless it is a probe, or of a command that asks for the state."""
+        if record.endpoint in ("/healthz", "/readyz") or (record.is_of_command and record.method == "GET"):
+            return
         failed = record.error and record.status < 400  # after the status was sent
         style = "red" if failed or record.status >= 500 else "yellow" if record.status >= 400 else "dim"
         how = "cancelled after" if record.cancelled else "in"
@@ -130,7 +137,7 @@ class DevOutput:
     def _kept(self, traceback: str) -> str:
         """Keep *traceback* as the last one, and say where it can be read."""
         self._last_traceback = traceback.rstrip()
-        if self._has_keys:
+        if self.has_keys:
             return "t + Enter"
         if self._file is None:
             self._file = NamedTemporaryFile("w", prefix="hayhooks-dev-", suffix=".txt", encoding="utf-8")  # noqa: SIM115

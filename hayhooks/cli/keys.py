@@ -2,32 +2,42 @@
 
 import os
 import signal
+import sys
 import threading
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from hayhooks.app import Hayhooks
+from hayhooks.cli.dev_output import DevOutput
+from hayhooks.cli.keyboard import Keyboard
 
 _MOST_NAMES = 20  # in one line
 
-Show = Callable[[str], None]
+
+@contextmanager
+def keys_read(app: Hayhooks, url: str, output: DevOutput) -> Iterator[None]:
+    """Read the keys until the block ends, if *output* names them."""
+    if not output.has_keys:
+        yield
+        return
+    with Keyboard(Keys(app, url, output), lambda: app.switch.stopping).shared():
+        yield
 
 
 class Keys:
     """What the keys do: a line of text is the key, and perhaps a name."""
 
-    def __init__(
-        self, app: Hayhooks, url: str, *, show: Show, show_traceback: Callable[[], None], clear: Callable[[], None]
-    ) -> None:
+    def __init__(self, app: Hayhooks, url: str, output: DevOutput) -> None:
         self._app = app
         self._page = f"{url}/docs"
-        self._show = show
+        self._output = output
         self._actions: dict[str, tuple[str, str, Callable[[str], None]]] = {
             "h": ("", "list the keys", self._help),
             "o": ("", f"open {self._page} in the browser", self._open),
             "r": (" NAME", "load NAME again, though nothing has changed", self._reload),
-            "t": ("", "print the whole traceback of the last failure", lambda _: show_traceback()),
-            "c": ("", "clear the screen", lambda _: clear()),
+            "t": ("", "print the whole traceback of the last failure", lambda _: output.show_last_traceback()),
+            "c": ("", "clear the screen", lambda _: output.console.clear()),
             "q": ("", "quit", lambda _: os.kill(os.getpid(), signal.SIGTERM)),
         }
 
@@ -40,6 +50,9 @@ class Keys:
             self._show(f"No key: {line[:40]!r}. h + Enter lists the keys")
             return
         self._actions[key.lower()][2](rest.strip())
+
+    def _show(self, text: str) -> None:
+        self._output.show(f"  {text}", "dim", indent=2)
 
     def _help(self, _: str) -> None:
         for key, (argument, what, _action) in self._actions.items():

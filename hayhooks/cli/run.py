@@ -4,7 +4,9 @@ import os
 
 from hayhooks.app import create_app
 from hayhooks.cli.settings_report import unknown
+from hayhooks.http.access import log_exposure
 from hayhooks.observability.log import configure_logging, log
+from hayhooks.observability.tracing import warn_if_missing
 from hayhooks.server.preflight import check_settings
 from hayhooks.server.process import own_process
 from hayhooks.server.run import serve
@@ -23,6 +25,8 @@ def run(settings: Settings) -> int:
         return serve_workers(settings)
     app = create_app(settings)
     app.log_requests()
+    log_exposure(settings)
+    warn_if_missing()
     serve(own_process(app))
     return 0
 

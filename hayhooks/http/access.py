@@ -158,8 +158,11 @@ def _reason(error: OSError | ValueError) -> str:
     return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
 
 
-def log_exposure(settings: Settings) -> None:
-    """Log who can call the server and read its responses, a line for each risk."""
+def log_exposure(settings: Settings, *, in_development: bool = False) -> None:
+    """Log who can call the server and read its responses, a line for each risk.
+
+    That any website may read them matters where no key is needed; *in_development* the answers are nobody's secret.
+    """
     try:
         loopback = ipaddress.ip_address(settings.host).is_loopback
     except ValueError:
@@ -176,7 +179,7 @@ def log_exposure(settings: Settings) -> None:
             "Any website may call with its visitors' cookies: HAYHOOKS_CORS_ALLOW_CREDENTIALS is on and "
             "HAYHOOKS_CORS_ALLOW_ORIGINS is *; list the origins"
         )
-    elif any_origin:
+    elif any_origin and not settings.has_keys and not in_development:
         log.info("Any website may read responses in its visitors' browsers (HAYHOOKS_CORS_ALLOW_ORIGINS is *)")
     if settings.show_tracebacks:
         log.warning("Error responses contain tracebacks, and so source code (HAYHOOKS_SHOW_TRACEBACKS)")

@@ -52,6 +52,7 @@ class _Package:
     """One revision, as the finder sees it."""
 
     name: str
+    deployment: str
     folder: Path
     sources: Mapping[str, bytes]  # by path relative to the folder
     siblings: frozenset[str]  # top-level module names in the folder
@@ -142,7 +143,7 @@ def open_package(revision: Revision, after_import: Callable[[], None] = lambda: 
     sources = {path: file.source for path, file in code if file.source is not None}
     siblings = frozenset(path.partition("/")[0].removesuffix(".py") for path in sources) - {"__init__"}
     threads = DaemonThreadPool(f"{revision.name} helper", helpers)
-    package = _Package(name, revision.path, sources, siblings, {}, threads, {})
+    package = _Package(name, revision.name, revision.path, sources, siblings, {}, threads, {})
     package.builtins.update(vars(builtins), __import__=_import_function(package, after_import))
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
@@ -181,6 +182,12 @@ def current_folder() -> Path | None:
     """Return the folder of the wrapper whose code runs in this context."""
     package = _finder.packages.get(_current.get() or "")
     return package.folder if package else None
+
+
+def current_deployment() -> str:
+    """Return the name of the deployment whose code runs in this context; "" for none."""
+    package = _finder.packages.get(_current.get() or "")
+    return package.deployment if package else ""
 
 
 def helper_threads() -> DaemonThreadPool | None:

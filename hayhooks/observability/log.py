@@ -22,6 +22,7 @@ __all__ = [
     "configure_logging",
     "intercept_stdlib_logging",
     "log",
+    "prefix_of",
     "printable",
     "printable_line",
     "queue_prints",
@@ -31,7 +32,7 @@ __all__ = [
 TEXT, JSON = "text", "json"  # what HAYHOOKS_LOG_FORMAT may be
 STDOUT, STDERR = 1, 2  # descriptors
 
-_FORMAT = "<dim>{time:HH:mm:ss.SSS}</> <level>{level: <7}</> {message}"
+_FORMAT = "<dim>{{time:HH:mm:ss.SSS}}</> <level>{{level: <7}}</> {}{{message}}\n{{exception}}"
 
 
 @cache
@@ -48,9 +49,28 @@ def queue_prints() -> None:
     """Send what wrappers print through the log writers too.
 
     A print would wait for the reader of the output, and would go into a client's connection after a wrapper has closed
-    descriptor 1 or 2.
+    descriptor 1 or 2. What code prints outside of requests, as in ``setup``, carries the name of its deployment.
     """
-    sys.stdout, sys.stderr = QueuedStream(writer_of(STDOUT)), QueuedStream(writer_of(STDERR))
+    sys.stdout = QueuedStream(writer_of(STDOUT), _prefix_of_setup)
+    sys.stderr = QueuedStream(writer_of(STDERR), _prefix_of_setup)
+
+
+def _prefix_of_setup() -> str:
+    """Return the name of the deployment whose code runs here, and a colon; "" in a request, which has its own line."""
+    from hayhooks.kernel.isolation import current_deployment  # noqa: PLC0415 - for `from hayhooks import log` alone
+
+    name = "" if current_request.get(None) else current_deployment()
+    return f"{name}: " if name else ""
+
+
+def prefix_of(record: Any) -> str:
+    """Return what *record*, an entry of a wrapper's, is to begin with: the name of its deployment, outside requests."""
+    return "" if (record["name"] or "").startswith("hayhooks.kernel.") else _prefix_of_setup()
+
+
+def _text_format(record: Any) -> str:
+    prefix = prefix_of(record)
+    return _FORMAT.format(prefix.replace("<", r"\<").replace("{", "{{").replace("}", "}}") if prefix else "")
 
 
 def configure_logging(level: str, format: str = TEXT) -> None:
@@ -69,7 +89,7 @@ def configure_logging(level: str, format: str = TEXT) -> None:
         # Without text of loguru's: `write` formats the record itself.
         log.add(write, level=level, format=lambda _: "", backtrace=False, diagnose=False)
     else:
-        log.add(_PublicNames(writer), level=level, format=_FORMAT, backtrace=False, diagnose=False)
+        log.add(_PublicNames(writer), level=level, format=_text_format, backtrace=False, diagnose=False)
     logging.basicConfig(handlers=[_ToLoguru()], level=logging.INFO, force=True)
     verbose = log.level(level).no <= logging.DEBUG
     logging.getLogger("urllib3.connectionpool").addFilter(_is_not_telemetry)
@@ -117,6 +137,8 @@ def _as_json(record: Any) -> str:
     if request is not None:
         ours = ("request_id", request.id), ("pipeline", request.pipeline), ("revision", request.revision)
         entry |= {name: value for name, value in (*ours, ("trace_id", request.trace_id)) if value}
+    elif prefix := prefix_of(record):
+        entry["pipeline"] = prefix.removesuffix(": ")
     if record["exception"] is not None:
         try:
             lines = tracebacks.format_exception(*record["exception"])

@@ -9,6 +9,7 @@ import io
 import locale
 import os
 import queue
+import re
 import select
 import threading
 import time
@@ -22,6 +23,7 @@ _MAX_BYTES = 8 * 1024 * 1024  # of the lines in the queue
 _MAX_ITEMS = 10_000  # lines and records in the queue
 _BLOCK = 4096  # bytes that a pipe takes in one write: lines of several workers do not mix
 _END_S = 2.0  # for the last lines at shutdown: nobody may be reading them
+_LINE_BEGIN = re.compile(rb"(?<=[\r\n])(?=[^\r\n])")
 _FIRST_PRIVATE = 3  # descriptors below are the standard ones, which a wrapper may close
 
 Format = Callable[[Any], str]
@@ -185,11 +187,14 @@ class LogWriter:
 
 
 class QueuedStream(io.TextIOWrapper):
-    """A text stream whose lines a log writer writes, for ``sys.stdout``. It cannot be closed."""
+    """A text stream whose lines a log writer writes, for ``sys.stdout``. It cannot be closed.
 
-    def __init__(self, writer: LogWriter) -> None:
+    Each line begins with what *prefix* returns for whoever prints it.
+    """
+
+    def __init__(self, writer: LogWriter, prefix: Callable[[], str] = str) -> None:
         # Without a buffer of bytes, whose lock a forked child might inherit.
-        super().__init__(_Raw(writer), writer.encoding, "backslashreplace", line_buffering=True)  # type: ignore[arg-type]
+        super().__init__(_Raw(writer, prefix), writer.encoding, "backslashreplace", line_buffering=True)  # type: ignore[arg-type]
 
     def close(self) -> None:
         """Write what is left of a line."""
@@ -197,14 +202,21 @@ class QueuedStream(io.TextIOWrapper):
 
 
 class _Raw(io.RawIOBase):
-    def __init__(self, writer: LogWriter) -> None:
+    def __init__(self, writer: LogWriter, prefix: Callable[[], str]) -> None:
         self._writer = writer
+        self._prefix = prefix
+        self._begins = True  # what is written next begins a line
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:
-        self._writer.write_bytes(bytes(data))
+        written = bytes(data)
+        if prefix := self._prefix().encode():
+            marked = _LINE_BEGIN.sub(lambda _: prefix, written)  # a progress bar begins its line again and again
+            written = prefix + marked if self._begins and written[:1] not in (b"", b"\n", b"\r") else marked
+        self._begins = written.endswith((b"\n", b"\r"))
+        self._writer.write_bytes(written)
         return len(data)
 
     def fileno(self) -> int:

@@ -42,6 +42,7 @@ class RequestRecord:
     cancelled = False  # the client went away, or the server stopped, before the last byte
     error = ""  # the exception that spoiled the response, also in mid-stream, after the status
     problem = ""  # what was wrong with a request that was refused, in one line
+    is_of_command = False  # of `hayhooks status` and the like; only `hayhooks dev` looks
     is_logged = False  # that error, so that the server need not log it again
     span: Any = None  # while it is traced
     trace_id = ""  # 32 hex digits

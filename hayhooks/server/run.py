@@ -46,9 +46,9 @@ def run_app(
     serve(app)
 
 
-def serve(app: Hayhooks) -> None:
-    """Serve *app*, whose settings have been checked, until SIGINT or SIGTERM."""
-    Server(ServerConfig(app, **server_options(app.settings))).run()
+def serve(app: Hayhooks, listener: socket | None = None) -> None:
+    """Serve *app*, whose settings have been checked, until SIGINT or SIGTERM; on *listener* if it is given."""
+    Server(ServerConfig(app, **server_options(app.settings))).run([listener] if listener else None)
 
 
 class Server(uvicorn.Server):

@@ -1,11 +1,13 @@
 import contextlib
 import re
+from functools import partial
 
 import httpx
 import pytest
 
 from tests.cli.commands import hayhooks
 from tests.cli.processes import started
+from tests.cli.terminal import in_terminal
 from tests.live_server import ECHO, eventually, replace
 from tests.pipelines import ASK
 
@@ -21,7 +23,8 @@ def test_dev_tells_what_becomes_of_every_save(tmp_path):
     replace(wrapper, "ANSWER = ''\n" + ECHO)
     with started(tmp_path, "dev") as server:
         assert f"{server.url}/status" in server.output()
-        assert re.search(r"✓ echo  [0-9a-f]{12}  in \d+ ms  POST /echo/run  POST /echo/chat\n", server.output())
+        line = r"✓ echo  [0-9a-f]{12}  in \d+ ms  POST /echo/run  POST /echo/chat\n"
+        eventually(lambda: re.search(line, server.output()))
 
         replace(wrapper, "ANSWER = 'new '\n" + ECHO)
         eventually(lambda: re.search(r"✓ echo  [0-9a-f]{12}  in \d+ ms  pipeline_wrapper.py\n", server.output()))
@@ -142,6 +145,7 @@ def test_dev_tells_what_hangs(tmp_path):
     replace(tmp_path / "pipelines/slow/pipeline_wrapper.py", SLOW)
     with started(tmp_path, "dev") as server:
         loading = r"slow \w{12} has been loading for 2\.\d s: setup\(\) at /.*_wrapper\.py:9: time\.sleep\(2\.5\)"
+        server.prints("✓ slow")
         assert re.search(rf"\n  {loading}\n(.*\n)*✓ slow  \w{{12}}  in \d+ ms", server.output())
         server.post("/slow/run", {})
         server.prints("s by slow, pipeline_wrapper.py:12: time.sleep(0.7): use def, or asyncio.to_thread\n")
@@ -222,3 +226,67 @@ def test_dev_refuses_a_file_that_is_none(tmp_path):
 
     assert done.returncode == 2
     assert "notes.txt is neither a directory nor a YAML pipeline (*.yml, *.yaml)" in " ".join(done.stderr.split())
+
+
+NOISY = """
+import logging
+
+import httpx
+
+from hayhooks import BasePipelineWrapper, log
+
+print("from the import")
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        logging.getLogger("some.library").info("by a library")
+        log.warning("by loguru\\nin two lines")
+        print("printed", end="")
+        print(" in pieces")
+        try:
+            httpx.get(URL)
+        except httpx.HTTPError:
+            log.info("not yet there")
+
+    def run_api(self):
+        print("in a request")
+        return httpx.get(URL).status_code
+
+    def teardown(self):
+        print("from the teardown")
+"""
+
+
+def test_dev_marks_what_setup_prints_and_logs(tmp_path):
+    replace(tmp_path / "pipelines/noisy/pipeline_wrapper.py", "URL = 'http://127.0.0.1:1'\n" + NOISY)
+    with started(tmp_path, "dev") as server:
+        server.stop()
+        lines = server.output().splitlines()
+    assert {"noisy: from the import", "noisy: printed in pieces", "noisy: from the teardown"} <= set(lines)
+    assert {"  noisy: by a library", "  noisy: by loguru", "  noisy: not yet there"} <= set(lines)
+
+
+def test_dev_is_quiet_otherwise(tmp_path):
+    with started(tmp_path, "dev") as server:
+        replace(tmp_path / "pipelines/noisy/pipeline_wrapper.py", f"URL = {server.url + '/status'!r}\n" + NOISY)
+        server.prints("✓ noisy")
+        for arguments in (["status"], ["pipeline", "list"], ["pipeline", "run", "noisy"]):
+            done = hayhooks(*arguments, "--port", str(server.port), cwd=tmp_path)
+            assert done.returncode == 0, done.stderr
+        server.prints("→ POST /noisy/run")
+        assert server.get("/healthz").status_code == 200
+        lines = server.output().splitlines()
+    assert "in a request" in lines
+    paths = [line.split()[2] for line in lines if line.startswith("→ ")]
+    assert paths == ["/status", "/status", "/noisy/run"]  # what the wrapper asks is shown
+    assert not any(word in line for line in lines for word in ("HTTP Request", "website", "HAYHOOKS_CORS"))
+
+
+def test_the_links_of_the_banner_open_pages(tmp_path):
+    with in_terminal("dev", "--port", "0", "--host", "0.0.0.0", cwd=tmp_path, columns=200) as terminal:
+        terminal.shows("Ctrl+C stops")
+        links = re.findall(r"http://127\.0\.0\.1:[1-9]\d*/\S+", terminal.text)
+        assert [link.split("/", 3)[3] for link in links] == ["docs", "status", "v1/models"]
+        for link in links:
+            assert eventually(partial(httpx.get, link)).status_code == 200

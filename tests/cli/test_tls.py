@@ -174,6 +174,7 @@ def test_a_wildcard_for_browsers_is_said_aloud_and_louder_with_credentials():
     assert said() == [
         "INFO Any website may read responses in its visitors' browsers (HAYHOOKS_CORS_ALLOW_ORIGINS is *)"
     ]
+    assert said(api_keys=["x"]) == []  # which a website does not have
     (line,) = said(cors_allow_credentials=True)
     assert line.startswith("WARNING Any website may call with its visitors' cookies")
     assert said(cors_allow_origins=["https://a.example"], cors_allow_credentials=True) == []
