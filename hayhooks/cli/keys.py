@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ class Keys:
             "r": (" NAME", "load NAME again, though nothing has changed", self._reload),
             "t": ("", "print the whole traceback of the last failure", lambda _: output.show_last_traceback()),
             "c": ("", "clear the screen", lambda _: output.console.clear()),
-            "q": ("", "quit", lambda _: os.kill(os.getpid(), signal.SIGTERM)),
+            "q": ("", "quit", self._quit),
         }
 
     def __call__(self, line: str) -> None:
@@ -69,6 +70,11 @@ class Keys:
             self._show(f"There is no browser here: open {self._page}")
             return
         threading.Thread(target=browser.open, args=(self._page,), name="hayhooks browser", daemon=True).start()
+
+    def _quit(self, _: str) -> None:
+        while self._app.reconciler is None:  # before it the server does not handle signals
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def _reload(self, name: str) -> None:
         reconciler = self._app.reconciler
