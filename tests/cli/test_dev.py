@@ -176,7 +176,7 @@ def test_dev_shows_tracebacks_that_begin_in_the_users_code(tmp_path):
 
         replace(wrapper, "def broken():\n    import nothing_of_this_name\n\n\nbroken()\n")
         server.prints("keeps serving")
-        assert "in broken" in server.output()
+        server.prints("in broken")
 
 
 def test_dev_serves_one_folder_by_its_path(tmp_path):
