@@ -31,8 +31,9 @@ from hayhooks.http.dispatch import (
     reserved_names,
 )
 from hayhooks.http.exceptions import exception_handlers
+from hayhooks.http.hooks import Hooks, OnRequestEnd
 from hayhooks.http.lookup import serving_summary
-from hayhooks.http.middleware import BrowserCorsMiddleware, OnRequestEnd, OnRequestStart, RequestContextMiddleware
+from hayhooks.http.middleware import BrowserCorsMiddleware, RequestContextMiddleware
 from hayhooks.http.plug_in import PlugIn, lifespans, server_routes
 from hayhooks.http.switch import Generation, Switch
 from hayhooks.http.types import HTTP_TYPES
@@ -126,9 +127,13 @@ class Hayhooks(DecoratedStarlette):
         self.owns_process = False  # the process serves nothing else: process-wide effects are allowed
         self.blocked_after_s = 0.0  # when a blocked event loop is logged; 0: nobody watches it
         self.stop_by = math.inf  # of a monotonic clock: when its graceful time ends, once it stops
-        self.on_stop: Callable[[], None] = lambda: None  # called when it begins to stop, perhaps by a signal handler
-        self._on_start: list[OnRequestStart] = []
-        self._on_end: list[OnRequestEnd] = [on_end for on_end in (self.metrics, on_request) if on_end is not None]
+        self.hooks = Hooks()
+        if self.metrics is not None:
+            self.hooks.on_publish.append(self.metrics.live)
+            self.hooks.on_change.append(self.metrics.changed)
+            self.hooks.on_request_end.append(self.metrics)
+        if on_request is not None:
+            self.hooks.on_request_end.append(on_request)
 
     def build_middleware_stack(self) -> ASGIApp:
         """Put our middleware outside the user's: its errors become responses too."""
@@ -142,9 +147,7 @@ class Hayhooks(DecoratedStarlette):
         public = [route for route in server_routes(self.plug_ins, Snapshot()) if isinstance(route, PublicRoute)]
         app = AccessMiddleware(app, settings, self.keys, public)
         body_limit = ("HAYHOOKS_MAX_BODY_SIZE", settings.max_body_size)
-        app = RequestContextMiddleware(
-            app, self.switch, body_limit, self.exception_handlers, self._on_start, self._on_end
-        )
+        app = RequestContextMiddleware(app, self.switch, body_limit, self.exception_handlers, self.hooks)
         return BrowserCorsMiddleware(
             app,
             allow_origins=settings.cors_allow_origins,
@@ -168,7 +171,7 @@ class Hayhooks(DecoratedStarlette):
         """Write the access log, if it is on; for servers that write none themselves."""
         if self.settings.access_log and log.level(self.settings.log).no <= log.level("INFO").no:
             self.access_log = AccessLog(writer_of(STDERR), self.settings.log_format)
-            self._on_end.append(self.access_log)
+            self.hooks.on_request_end.append(self.access_log)
 
     def on_request_start(self, on_start: OnRequestStart) -> None:
         """Call *on_start* with the record and the scope of each request that begins."""
@@ -183,7 +186,8 @@ class Hayhooks(DecoratedStarlette):
         self.switch.stopping = True
         if self.stop_by == math.inf:
             self.stop_by = time.monotonic() + self.settings.graceful_shutdown_timeout
-            self.on_stop()
+            for on_stop in self.hooks.on_stop:
+                on_stop()
 
     @asynccontextmanager
     async def traced(self, threads: DaemonThreadPool) -> AsyncIterator[None]:
@@ -194,12 +198,12 @@ class Hayhooks(DecoratedStarlette):
             return
         # Before anything is loaded: threads that import Haystack together can break each other.
         await threads.run(tracing.connect)
-        self._on_start.append(tracing.begin)
-        self._on_end.append(tracing.end)
+        self.hooks.on_request_start.append(tracing.begin)
+        self.hooks.on_request_end.append(tracing.end)
         try:
             yield
         finally:
-            self._on_start.remove(tracing.begin)
+            self.hooks.on_request_start.remove(tracing.begin)
             await threads.run(tracing.close)
 
 
@@ -330,14 +334,14 @@ class _Publisher:
         def swap() -> None:
             self._app.switch.publish(generation)
             self._app.openapi_schema = None
-            if self._app.metrics is not None:
-                self._app.metrics.live(snapshot)
+            for on_publish in self._app.hooks.on_publish:
+                on_publish(snapshot)
             published()
 
         self._loop.call_soon_threadsafe(swap)
         self._worker_dir.post(serving_summary(snapshot))
 
     def observe(self, change: Change) -> None:
-        if self._app.metrics is not None:  # after the swap, which the loop got before
-            self._loop.call_soon_threadsafe(self._app.metrics.changed, change)
+        for on_change in self._app.hooks.on_change:  # after the swap, which the loop got before
+            self._loop.call_soon_threadsafe(on_change, change)
         self._app.observe(change)

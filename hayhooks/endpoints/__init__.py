@@ -2,9 +2,24 @@
 
 from collections.abc import Sequence
 
+from hayhooks.console import events, history, numbers
 from hayhooks.endpoints import draw, health, metrics, run, status
 from hayhooks.http.plug_in import PlugIn
 from hayhooks.openai import chat, files, models, responses
 from hayhooks.openapi import pages
 
-BUILTIN: Sequence[PlugIn] = (run, chat, responses, files, health, models, status, metrics, pages, draw)
+BUILTIN: Sequence[PlugIn] = (
+    run,
+    chat,
+    responses,
+    files,
+    health,
+    models,
+    status,
+    metrics,
+    pages,
+    draw,
+    events,
+    history,
+    numbers,
+)

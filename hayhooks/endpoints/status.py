@@ -13,7 +13,8 @@ from hayhooks.http.context import switch_of
 from hayhooks.http.json import encode
 from hayhooks.http.lookup import not_served_error, serving_summary
 from hayhooks.http.switch import Switch
-from hayhooks.kernel.state import Snapshot
+from hayhooks.kernel.failure import source_around
+from hayhooks.kernel.state import Failure, Snapshot
 from hayhooks.observability.change_log import failure_text
 from hayhooks.observability.worker_state import WorkerStateDir
 from hayhooks.openapi.describe import (
@@ -60,7 +61,14 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
             raise not_served_error(snapshot, name)
         found = kernel and kernel.found(name)
         on_disk = found and {"revision": found.id, "device": found.identity[0], "inode": found.identity[1]}
-        body = {"status": "Up!", "pipeline": name, **_deployment_status(snapshot, name), "found": on_disk}
+        failure = snapshot.failures.get(name)
+        body = {
+            "status": "Up!",
+            "pipeline": name,
+            **_deployment_status(snapshot, name),
+            "failure": failure and _failure(failure),
+            "found": on_disk,
+        }
         return JSONResponse(body, status_code=200 if name in snapshot.deployments else 503)
 
     yield DocumentedRoute("/status", status, {"GET": lambda: _STATUS})
@@ -108,6 +116,17 @@ def _deployment_status(snapshot: Snapshot, name: str) -> dict[str, Any]:
     }
 
 
+def _failure(failure: Failure) -> dict[str, Any]:
+    """Return the parts of the error text of *failure*."""
+    place = failure.place
+    return {
+        "reason": failure.reason,
+        "place": place and {"file": place.file, "line": place.line, "source": source_around(failure)},
+        "hint": failure.hint,
+        "traceback": failure.traceback,
+    }
+
+
 _DEPLOYMENT: dict[str, Schema] = {
     "name": {"type": "string"},
     "state": {"enum": ["serving", "stale", "failed", "loading"]},
@@ -128,6 +147,10 @@ _SCHEMAS = {
         ["status", "pipeline", "name", "state"],
         status={"const": "Up!"},
         pipeline={"type": "string"},
+        failure={
+            "type": ["object", "null"],
+            "description": "The error's reason, place (file, line, source lines), hint and traceback.",
+        },
         found={
             "type": ["object", "null"],
             "description": "Last read from disk: revision, device, inode.",

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -23,15 +23,13 @@ from hayhooks.http.context import (
     set_context,
 )
 from hayhooks.http.exceptions import checked_status, deny_websocket, log_cut_response, response_to
+from hayhooks.http.hooks import Hooks
 from hayhooks.http.switch import Switch
 from hayhooks.observability.log import log, printable
 from hayhooks.observability.request_record import RequestRecord, current_request
 
 _REQUEST_ID = b"x-request-id"
 _MAX_ID_BYTES = 200
-
-OnRequestStart = Callable[[RequestRecord, Scope], None]
-OnRequestEnd = Callable[[RequestRecord], None]
 
 
 class RequestContextMiddleware:
@@ -46,15 +44,14 @@ class RequestContextMiddleware:
         switch: Switch,
         body_limit: BodyLimit,
         handlers: Mapping[Any, ExceptionHandler],
-        on_start: Sequence[OnRequestStart],
-        on_end: Sequence[OnRequestEnd],
+        hooks: Hooks,
     ) -> None:
         self._app = app
         self._switch = switch
         self._body_limit = body_limit
         self._handlers = handlers
-        self._on_start = on_start
-        self._on_end = on_end  # called after the last byte
+        self._on_start = hooks.on_request_start
+        self._on_end = hooks.on_request_end
         self._id_prefix = secrets.token_hex(8)  # makes the ids of this process unique
         self._counter = itertools.count(1)
 

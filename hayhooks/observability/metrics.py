@@ -97,6 +97,10 @@ class Metrics:
         """Return the counters of the pipeline *name*; None if it has just been removed."""
         return self._pipelines.get(name)
 
+    def counters(self) -> list[tuple[str, PipelineCounters]]:
+        """List the counters of all pipelines by name; "" has those of the server's own routes. In any thread."""
+        return [("", self._server), *self._pipelines.copy().items()]
+
     def __call__(self, record: RequestRecord) -> None:
         """Count a completed request; on the event loop."""
         self._events += 1

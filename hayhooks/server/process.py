@@ -71,7 +71,7 @@ def own_process(app: "Hayhooks") -> "Hayhooks":
     @asynccontextmanager
     async def lifespan_and_exit(app: "Hayhooks") -> AsyncIterator[None]:
         end = _Exit()
-        app.on_stop = lambda: end.at(app.stop_by + _FORCED_EXIT_S)
+        app.hooks.on_stop.append(lambda: end.at(app.stop_by + _FORCED_EXIT_S))
         before = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         keeping = asyncio.create_task(keep_descriptors())

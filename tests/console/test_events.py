@@ -1,0 +1,167 @@
+"""``/events``: what is sent, to whom, and what nobody pays for."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.cli.processes import started
+from tests.live_server import LiveServer, eventually, replace
+from tests.wrappers import source
+
+BROKEN = "from hayhooks import BasePipelineWrapper\n\nraise KeyError('no key')\n"
+
+
+class Reader:
+    """Reads ``/events`` as a client does: one event after the other."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._lines = response.iter_lines()
+        self.last_id = ""
+
+    def next(self) -> tuple[str, dict[str, Any]]:
+        """The next event's type and data."""
+        fields: dict[str, str] = {}
+        for line in self._lines:
+            if not line and "data" in fields:
+                self.last_id = fields["id"]
+                return fields["event"], json.loads(fields["data"])
+            name, _, value = line.partition(": ")
+            fields[name] = value
+        raise EOFError
+
+    def next_of(self, type_: str) -> dict[str, Any]:
+        """The data of the next event of that type."""
+        while True:
+            found, data = self.next()
+            if found == type_:
+                return data
+
+
+@contextmanager
+def follow(url: str, last_id: str = "", **params: str) -> Iterator[Reader]:
+    headers = {"Last-Event-ID": last_id} if last_id else {}
+    with httpx.stream("GET", f"{url}/events", params=params, headers=headers, timeout=20) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        yield Reader(response)
+
+
+def test_each_change_is_an_event(server: LiveServer):
+    with follow(server.url) as events:
+        assert events.next()[0] == "reset"
+        server.write("echo")
+        loading = events.next_of("loading")
+        deployed = events.next_of("deployed")
+        server.write("echo", BROKEN)
+        failed = events.next_of("failed")
+        server.write("echo")
+        restored = events.next_of("restored")
+        server.remove("echo")
+        undeployed = events.next_of("undeployed")
+
+    assert loading["name"] == undeployed["name"] == "echo"
+    assert loading["revision"] == deployed["revision"] == failed["serving"] == restored["revision"]
+    assert deployed["took_ms"] > 0
+    assert failed["error"] == "KeyError: 'no key'"
+    assert failed["files"] == ["pipeline_wrapper.py"]
+    assert failed["place"]["line"] == 3
+    assert failed["place"]["source"] == [
+        [1, "from hayhooks import BasePipelineWrapper"],
+        [2, ""],
+        [3, "raise KeyError('no key')"],
+    ]
+
+
+def test_a_request_is_an_event_after_its_last_byte(server: LiveServer):
+    server.serve("echo", ANSWER="echo ")
+    with follow(server.url, types="request") as events:
+        events.next_of("reset")
+        answer = httpx.post(f"{server.url}/echo/run", json={"text": "x"})
+        request = events.next_of("request")
+
+    assert request["id"] == answer.headers["x-request-id"]
+    assert (request["pipeline"], request["status"], request["endpoint"]) == ("echo", 200, "/{name}/run")
+    assert request["revision"] == answer.headers["x-hayhooks-revision"]
+    assert request["took_ms"] > 0
+
+
+def test_a_client_that_was_away_gets_what_it_missed(server: LiveServer):
+    server.serve("echo", ANSWER="echo ")
+    with follow(server.url) as events:
+        events.next_of("reset")
+        server.run("echo", text="x")
+        events.next_of("request")
+    server.run("echo", text="y")
+    server.serve("other")
+    with follow(server.url, events.last_id) as events:
+        seen = [events.next()[0] for _ in range(3)]
+
+    assert seen[0] == "request"
+    assert "reset" not in seen
+    assert "loading" in seen
+
+
+@pytest.mark.parametrize("last_id", ["", "none", "0123abcd-3", "-", "x-" + "9" * 5000])
+def test_an_unknown_id_begins_with_a_reset(server: LiveServer, last_id: str):
+    with follow(server.url, last_id) as events:
+        type_, data = events.next()
+
+    assert (type_, data["generation"]) == ("reset", server.status()["generation"])
+
+
+def test_an_id_whose_followers_are_forgotten_begins_with_a_reset(server: LiveServer):
+    server.serve("echo", ANSWER="echo ")
+    with follow(server.url) as events:
+        events.next_of("reset")
+        first = events.last_id
+        log = server.app.state.events
+        for number in range(3_000):
+            log.append("undeployed", name=str(number), at=0.0)
+    with follow(server.url, first) as events:
+        assert events.next()[0] == "reset"
+
+
+def test_unknown_types_are_refused(server: LiveServer):
+    answer = httpx.get(f"{server.url}/events?types=deployed,deleted")
+
+    assert answer.status_code == 400
+    assert "'types' must be among reset, loading" in answer.json()["detail"]
+
+
+def test_where_nobody_follows_a_request_runs_no_code_of_ours(server: LiveServer):
+    hooks = server.app.hooks.on_request_end
+    before = list(hooks)
+    with follow(server.url) as events, follow(server.url) as others:
+        events.next()
+        others.next()
+        assert len(hooks) == len(before) + 1
+    eventually(lambda: server.app.state.events.followers == 0, "the followers to leave")
+    server.app.state.events.ignore_requests()  # which is done a minute later
+
+    assert hooks == before
+
+
+def test_requests_beyond_a_rate_are_only_counted(server: LiveServer):
+    server.serve("echo", ANSWER="echo ")
+    with follow(server.url, types="request") as events, httpx.Client() as client:
+        events.next()
+        for _ in range(3):
+            for _ in range(150):
+                client.post(f"{server.url}/echo/run", json={"text": "x"})
+        seen = [events.next_of("request") for _ in range(100)]
+
+    assert sum(each["skipped"] for each in seen) + len(seen) <= 450
+
+
+def test_followers_end_when_the_server_stops(tmp_path):
+    replace(tmp_path / "pipelines/echo/pipeline_wrapper.py", source("echo"))
+    with started(tmp_path, "run", GRACEFUL_SHUTDOWN_TIMEOUT="30") as server, follow(server.url) as events:
+        events.next()
+
+        assert server.stop() == 0
+        with pytest.raises(EOFError):
+            events.next()
+        assert "Exited while" not in server.output()
