@@ -173,10 +173,6 @@ class Hayhooks(DecoratedStarlette):
             self.access_log = AccessLog(writer_of(STDERR), self.settings.log_format)
             self.hooks.on_request_end.append(self.access_log)
 
-    def on_request_start(self, on_start: OnRequestStart) -> None:
-        """Call *on_start* with the record and the scope of each request that begins."""
-        self._on_start.append(on_start)
-
     def watch_event_loop(self, blocked_after_s: float = BLOCKED_AFTER_S) -> None:
         """Measure in a thread how late the event loop is, and log what blocks it for longer than *blocked_after_s*."""
         self.blocked_after_s = blocked_after_s

@@ -45,7 +45,7 @@ def dev(settings: Settings, path: Path | None, *, tracebacks: bool) -> int:
     warn_of_unknown()
     export_env_file()
     app = create_app(settings, observe=output.show_change, on_request=output.show_request, only=only)
-    app.on_request_start(_note_command)
+    app.hooks.on_request_start.append(_note_command)
     own_process(app).watch_event_loop(_BLOCKED_AFTER_S)
     watched = str(path or settings.pipelines_dir)
     output.show(Text.assemble(("hayhooks dev", "bold"), f" {__version__}  watching ", (watched, "bold")), indent=2)
