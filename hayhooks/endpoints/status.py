@@ -132,7 +132,7 @@ _DEPLOYMENT: dict[str, Schema] = {
     "state": {"enum": ["serving", "stale", "failed", "loading"]},
     "revision": {"type": ["string", "null"]},
     "loaded_at": {"type": ["number", "null"], "description": "Unix seconds."},
-    "load_ms": {"type": ["number", "null"]},
+    "load_ms": {"type": ["number", "null"], "description": "Import, setup, warm-up and check."},
     "endpoints": {"type": "array", "items": {"type": "string"}},
     "description": {"type": "string"},
     "error": {"type": ["string", "null"], "description": "Why the newest revision does not serve."},

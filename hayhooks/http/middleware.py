@@ -20,6 +20,7 @@ from hayhooks.http.context import (
     add_early_header,
     drop_repeated_root_path,
     early_headers,
+    route_path,
     set_context,
 )
 from hayhooks.http.exceptions import checked_status, deny_websocket, log_cut_response, response_to
@@ -118,7 +119,8 @@ class RequestContextMiddleware:
         else:
             request_id = f"{self._id_prefix}{next(self._counter):08x}"
         client = scope.get("client")
-        record = RequestRecord(scope["method"], scope["path"], client[0] if client else "", request_id)
+        path = (route_path(scope) or "/") if scope.get("root_path") else scope["path"]
+        record = RequestRecord(scope["method"], path, client[0] if client else "", request_id)
         current_request.set(record)
         for on_start in self._on_start:
             on_start(record, scope)

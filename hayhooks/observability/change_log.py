@@ -8,9 +8,11 @@ def log_change(change: Change) -> None:
     """Log *change* in one line, and a failure with its place, hint and traceback."""
     logger = log.bind(pipeline=change.name)
     match change.outcome:
-        case Deployment(revision=revision):
-            logger = logger.bind(event="deployed", revision=revision.id, took_ms=round(change.took_ms, 1))
-            logger.info("Deployed {} {} in {:.0f} ms", change.name, revision.id, change.took_ms)
+        case Deployment(revision=revision, load_ms=load_ms):
+            logger = logger.bind(event="deployed", revision=revision.id)
+            logger = logger.bind(took_ms=round(change.took_ms, 1), load_ms=round(load_ms, 1))
+            text = "Deployed {} {} in {:.0f} ms (load: {:.0f} ms)"
+            logger.info(text, change.name, revision.id, change.took_ms, load_ms)
         case Failure() as failure:
             still = f"; revision {change.serving.revision.id} keeps serving" if change.serving else ""
             logger = logger.bind(event="failed", revision=failure.revision.id, took_ms=round(change.took_ms, 1))

@@ -53,7 +53,7 @@ class RequestRecord:
         self._started_at = time.perf_counter()
         self.id = id  # the client's `X-Request-Id`, or one of ours
         self.method = method
-        self.path = path  # without the query, which may hold secrets
+        self.path = path  # below the root path; without the query, which may hold secrets
         self.client = client  # its address, or what X-Forwarded-For says; "" behind a Unix socket
         # Thousands of records may wait to be logged, so what clients choose is short.
         if len(path) > _MAX_PATH or len(client) > _MAX_CLIENT or len(method) > _MAX_METHOD:

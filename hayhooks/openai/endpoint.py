@@ -92,11 +92,12 @@ class OpenAIEndpoint:
         yield DocumentedRoute(f"/v1{self.path}", ModelRoute(self.parse, self.handle), {"POST": docs})
 
     def deployment_routes(self, deployment: Deployment) -> Iterator[BaseRoute]:
-        """Serve the path of one deployment; it is shown if the wrapper has the methods itself."""
+        """Serve the path of one deployment; listed if it answers, described if the wrapper has the methods itself."""
         operation = deployment.operation(*self.methods)
         docs = partial(docs_of_pipeline, self.docs, self.short_name, operation) if operation else None
         route = PipelineRoute(deployment, self.parse, self.handle)
-        yield DocumentedRoute(self.short_path, route, {"POST": docs}, shown=operation is not None)
+        answers = deployment.operation(*self.methods, *self.bridge.methods) is not None
+        yield DocumentedRoute(self.short_path, route, {"POST": docs}, shown=operation is not None, listed=answers)
 
     async def respond(
         self,

@@ -65,7 +65,7 @@ def test_a_folder_is_served_when_the_command_is_done(server, root, port, source,
     state = server.state("echo")
     assert done.stdout.splitlines() == [
         f"Deployed {root}/echo.",
-        f"✓ echo  {state['revision']}  POST /echo/run  POST /echo/chat",
+        f"✓ echo  {state['revision']}  POST /echo/run  POST /echo/chat  POST /echo/responses",
     ]
     assert server.run("echo", text="!") == "1!"
     assert listed(root) == ["echo"]

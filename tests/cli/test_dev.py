@@ -23,7 +23,7 @@ def test_dev_tells_what_becomes_of_every_save(tmp_path):
     replace(wrapper, "ANSWER = ''\n" + ECHO)
     with started(tmp_path, "dev") as server:
         assert f"{server.url}/status" in server.output()
-        line = r"✓ echo  [0-9a-f]{12}  in \d+ ms  POST /echo/run  POST /echo/chat\n"
+        line = r"✓ echo  [0-9a-f]{12}  in \d+ ms  POST /echo/run  POST /echo/chat  POST /echo/responses\n"
         eventually(lambda: re.search(line, server.output()))
 
         replace(wrapper, "ANSWER = 'new '\n" + ECHO)

@@ -61,7 +61,7 @@ def test_list_shows_what_lies_there_and_what_the_server_makes_of_it(server, root
     assert told["directory"] == str(root)
     assert told["server"] == server.url
     assert [row["name"] for row in told["pipelines"]] == ["broken", "echo", "linked"]
-    assert told["pipelines"][1]["endpoints"] == ["/echo/run", "/echo/chat"]
+    assert told["pipelines"][1]["endpoints"] == ["/echo/run", "/echo/chat", "/echo/responses"]
 
 
 def test_list_without_a_server_shows_what_lies_there(root, tmp_path):
@@ -119,7 +119,7 @@ def test_check_tells_what_would_be_served(tmp_path):
     assert rest == [
         "  description Does much.",
         "  operations  run_api, run_chat_completion",
-        "  endpoints   /mine/run, /mine/chat",
+        "  endpoints   /mine/run, /mine/chat, /mine/responses",
         "  models      mine",
         "  warning: Something is odd",
         rest[-1],

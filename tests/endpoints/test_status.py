@@ -20,7 +20,7 @@ def test_all_is_told_of_what_serves(server: LiveServer):
     assert len(entry["revision"]) == 12
     assert abs(entry["loaded_at"] - time.time()) < 60
     assert entry["load_ms"] >= 0
-    assert entry["endpoints"] == ["/echo/run", "/echo/chat"]
+    assert entry["endpoints"] == ["/echo/run", "/echo/chat", "/echo/responses"]
     assert entry["description"] == "Says it."
     assert entry["error"] is None
 

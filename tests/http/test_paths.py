@@ -9,6 +9,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from hayhooks import Settings, create_app
+from hayhooks.observability.request_record import RequestRecord
 from tests.live_server import LiveServer, serving
 
 ROOT = "/ai"
@@ -122,3 +123,13 @@ def test_a_public_page_is_not_let_in_unless_the_setting_says_so(shared_server: L
         headers = {**PREFLIGHT, f"Access-Control-Request-{network}-Network": "true"}
         answer = shared_server.client.options("/echo/run", headers=headers)
         assert f"Access-Control-Allow-{network}-Network" not in answer.headers
+
+
+@pytest.mark.parametrize("prefix", ["", ROOT])
+def test_records_have_the_path_below_the_root_path(root: Path, prefix: str):
+    records: list[RequestRecord] = []
+    app = create_app(Settings(pipelines_dir=root, root_path=ROOT, _env_file=None), on_request=records.append)
+    with serving(root, app) as server:
+        for path in ("/status", "/nothing/run", "/"):
+            server.client.get(prefix + path)
+    assert [record.path for record in records] == ["/status", "/nothing/run", "/"]

@@ -101,7 +101,8 @@ def test_an_object_a_line_tells_of_everything(tmp_path):
         (request,) = eventually(lambda: entries(server, event="request", path="/talks/run"))
 
         assert {"pipeline": "talks", "revision": revision, "level": "INFO"}.items() <= deployed.items()
-        assert deployed["took_ms"] > 0
+        assert deployed["took_ms"] >= deployed["load_ms"] > 0
+        assert server.get("/status/talks").json()["load_ms"] == deployed["load_ms"]
         assert of_request.items() <= request.items()
         assert (request["method"], request["status"]) == ("POST", 200)
         assert (request["endpoint"], request["bytes"], request["client"]) == ("/{name}/run", 14, "127.0.0.1")

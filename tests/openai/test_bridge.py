@@ -60,6 +60,7 @@ OTHER = pytest.mark.parametrize(("own", "asked"), [(CHAT, RESPONSES), (RESPONSES
 def test_all_paths_of_the_other_api_answer(server: LiveServer, own: Api, asked: Api, asynchronous: bool):
     serve(server, own, "return model", asynchronous=asynchronous)
 
+    assert server.state("it")["endpoints"] == ["/it/chat", "/it/responses"]
     for path in (asked.path, *asked.other_paths):
         answer = asked.ask(server, path).raise_for_status().json()
         assert (asked.text(answer), answer["model"]) == ("it", "it")

@@ -302,7 +302,7 @@ def test_deployments_that_respond_are_models(server: LiveServer):
     assert [model["id"] for model in server.client.get("/v1/models").json()["data"]] == ["it"]
     assert server.client.get("/v1/models/it").json()["created"] == int(server.state("it")["loaded_at"])
     assert server.client.head("/v1/models").status_code == 200
-    assert server.state("it")["endpoints"] == ["/it/responses"]
+    assert server.state("it")["endpoints"] == ["/it/chat", "/it/responses"]
 
 
 TOOLS: Any = [{"type": "function", "name": "add", "parameters": {"type": "object", "properties": {}}, "strict": False}]
