@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from hayhooks.errors import sendable
 from hayhooks.http.hooks import Hooks
-from hayhooks.kernel.failure import source_around
 from hayhooks.kernel.state import Change, Deployment, Failure, Revision, Snapshot
+from hayhooks.observability.change_log import failure_parts
 from hayhooks.observability.request_record import RequestRecord
 
 TYPES = ("reset", "loading", "deployed", "failed", "restored", "undeployed", "request")
@@ -110,7 +110,7 @@ class EventLog:
             case Deployment(revision=revision):
                 self.append("deployed", name=name, revision=revision.id, at=time.time(), took_ms=took_ms, files=files)
             case Failure() as failure:
-                place = failure.place
+                parts = failure_parts(failure)
                 self.append(
                     "failed",
                     name=name,
@@ -119,7 +119,7 @@ class EventLog:
                     took_ms=took_ms,
                     files=files,
                     error=failure.reason,
-                    place=place and {"file": place.file, "line": place.line, "source": source_around(failure)},
+                    place=parts["place"],
                     hint=failure.hint,
                     serving=serving,
                 )

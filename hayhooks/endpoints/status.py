@@ -13,9 +13,8 @@ from hayhooks.http.context import switch_of
 from hayhooks.http.json import encode
 from hayhooks.http.lookup import not_served_error, serving_summary
 from hayhooks.http.switch import Switch
-from hayhooks.kernel.failure import source_around
-from hayhooks.kernel.state import Failure, Snapshot
-from hayhooks.observability.change_log import failure_text
+from hayhooks.kernel.state import Snapshot
+from hayhooks.observability.change_log import failure_parts, failure_text
 from hayhooks.observability.worker_state import WorkerStateDir
 from hayhooks.openapi.describe import (
     JSON,
@@ -66,7 +65,7 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
             "status": "Up!",
             "pipeline": name,
             **_deployment_status(snapshot, name),
-            "failure": failure and _failure(failure),
+            "failure": failure and failure_parts(failure),
             "found": on_disk,
         }
         return JSONResponse(body, status_code=200 if name in snapshot.deployments else 503)
@@ -113,17 +112,6 @@ def _deployment_status(snapshot: Snapshot, name: str) -> dict[str, Any]:
         "failed_revision": failure.revision.id if failure else None,
         "failed_at": failure.failed_at if failure else None,
         "loading_since": loading.since if loading else None,
-    }
-
-
-def _failure(failure: Failure) -> dict[str, Any]:
-    """Return the parts of the error text of *failure*."""
-    place = failure.place
-    return {
-        "reason": failure.reason,
-        "place": place and {"file": place.file, "line": place.line, "source": source_around(failure)},
-        "hint": failure.hint,
-        "traceback": failure.traceback,
     }
 
 

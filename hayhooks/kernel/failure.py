@@ -1,7 +1,5 @@
 """Failure: the error of a load as text. An exception would keep the modules alive."""
 
-import linecache
-import os
 import re
 import time
 import traceback as tracebacks
@@ -45,22 +43,6 @@ def failure_of(revision: Revision, error: BaseException) -> Failure:
     traceback, hint = sendable(error.traceback), sendable(error.hint)
     reason, causes = _as_sent(error.reason), tuple(map(_as_sent, causes))
     return Failure(revision, reason, traceback, place, hint, time.time(), causes)
-
-
-def source_around(failure: Failure, lines: int = 2) -> list[tuple[int, str]]:
-    """Return the line of *failure*'s place and so many around it, with their numbers, as they were when it failed."""
-    if failure.place is None:
-        return []
-    revision, place = failure.revision, failure.place
-    root = str(revision.path)
-    file = revision.files.get(os.path.relpath(place.file, root) if place.file != root else revision.path.name)
-    if file is not None and file.source is not None:
-        source = file.source.decode(errors="replace").splitlines()
-    else:  # a shared module
-        linecache.checkcache(place.file)
-        source = [line.rstrip("\n") for line in linecache.getlines(place.file)]
-    first = max(place.line - lines, 1)
-    return list(enumerate(map(sendable, source[first - 1 : place.line + lines]), first))
 
 
 def _as_sent(text: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-from hayhooks.errors import Place
+from hayhooks.errors import Place, sendable
 from hayhooks.kernel.state import Revision
 
 _INSTALLED = (  # directories of code that is not the user's
@@ -44,6 +44,11 @@ class RevisionFiles:
     def place(self, file: str, line: int) -> Place | None:
         """Return that line of *file*; None if the file is not the revision's."""
         return innermost_place(self._revision, [(file, line)])
+
+    def around(self, place: Place, lines: int = 2) -> list[tuple[int, str]]:
+        """Return the line of *place* and so many before and after it, with their numbers."""
+        source, first = _source(self._revision, place.file), max(place.line - lines, 1)
+        return list(enumerate(map(sendable, source[first - 1 : place.line + lines]), first))
 
     def texts(self, near: Iterable[str]) -> Iterator[tuple[str, str]]:
         """Yield path and text of the files of the revision."""
@@ -81,17 +86,18 @@ def innermost_place(revision: Revision, lines: Iterable[tuple[str, int]]) -> Pla
     """Return the first of *lines*, each a file and a number, in the code of *revision* or its shared modules."""
     shared = {module.path for module in revision.shared.values()}
     for file, number in lines:
-        relative = file.removeprefix(f"{revision.path}/")
-        if relative != file or file == str(revision.path):
-            own = revision.files.get(relative)
-            if own is not None and own.source is not None:  # as it runs: the file may be another by now
-                text = own.source.decode(errors="replace").splitlines()[number - 1 : number]
-                return Place(file, number, "".join(text).strip())
-        elif file not in shared:
-            continue
-        linecache.checkcache(file)
-        return Place(file, number, linecache.getline(file, number).strip())
+        if file in shared or file == str(revision.path) or file.startswith(f"{revision.path}/"):
+            return Place(file, number, "".join(_source(revision, file)[number - 1 : number]).strip())
     return None
+
+
+def _source(revision: Revision, file: str) -> list[str]:
+    """Return the lines of *file*: of a revision's own as it runs, for it may be another by now."""
+    own = revision.files.get(file.removeprefix(f"{revision.path}/"))
+    if own is not None and own.source is not None:
+        return own.source.decode(errors="replace").splitlines()
+    linecache.checkcache(file)
+    return [line.rstrip("\n") for line in linecache.getlines(file)]
 
 
 def place_of_method(method: Callable[..., Any]) -> Place | None:

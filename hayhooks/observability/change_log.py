@@ -1,5 +1,8 @@
 """Change log: one log line for each deploy, failure and removal."""
 
+from typing import Any
+
+from hayhooks.kernel.places import RevisionFiles
 from hayhooks.kernel.state import Change, Deployment, Failure
 from hayhooks.observability.log import log
 
@@ -39,3 +42,15 @@ def failure_text(failure: Failure) -> str:
     if failure.traceback:
         lines += ["", failure.traceback.rstrip()]
     return "\n".join(lines)
+
+
+def failure_parts(failure: Failure) -> dict[str, Any]:
+    """Return the parts of *failure* for programs: reason, place with the source lines around it, hint, traceback."""
+    place = failure.place
+    return {
+        "reason": failure.reason,
+        "place": place
+        and {"file": place.file, "line": place.line, "source": RevisionFiles(failure.revision).around(place)},
+        "hint": failure.hint,
+        "traceback": failure.traceback,
+    }

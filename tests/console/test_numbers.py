@@ -108,7 +108,9 @@ def test_two_workers_are_summed(tmp_path):
         for _ in range(20):  # each on a connection of its own
             server.post("/echo/run", {"text": "x"})
         body: Any = eventually(
-            lambda: (found := numbers(server.url)) and total(found, "echo", "requests") == 20 and found
+            lambda: (found := numbers(server.url)) and total(found, "echo", "requests") == 20 and found,
+            "the requests of both workers to be counted",
+            deadline_s=60,
         )
 
     assert len(body["workers"]) == 2
