@@ -87,16 +87,32 @@ def _refuse_directory(context: click.Context, _: click.Parameter, value: str | N
 @click.option(
     "--tracebacks", is_flag=True, help="Print the traceback of each error too, not just the place in your code."
 )
+@click.option(
+    "--try",
+    "tries",
+    nargs=2,
+    multiple=True,
+    metavar="NAME JSON",
+    help="Send this request to NAME after each save, and print what changed in its answer.",
+)
+@click.option(
+    "--try-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File of such requests: in each line NAME and JSON.",
+)
 @_serving_options
-def dev(path: Path | None, tracebacks: bool, **options: Any) -> None:
+def dev(
+    path: Path | None, tracebacks: bool, tries: tuple[tuple[str, str], ...], try_file: Path | None, **options: Any
+) -> None:
     """Serve during development, and print the result of every save.
 
     PATH is one wrapper's folder, one YAML pipeline, or a directory of them (default: the pipelines directory).
     """
     with permanent_imports():
         from hayhooks.cli.dev import dev  # noqa: PLC0415 - imports the whole server
+        from hayhooks.cli.try_requests import parsed  # noqa: PLC0415 - as above
     try:
-        sys.exit(dev(settings_of(options), path, tracebacks=tracebacks))
+        sys.exit(dev(settings_of(options), path, tracebacks=tracebacks, requests=parsed(tries, try_file)))
     except StartError as error:
         raise click.ClickException(str(error)) from None
 

@@ -14,6 +14,7 @@ from hayhooks.cli.client import OWN_AGENT, Server
 from hayhooks.cli.dev_output import DevOutput
 from hayhooks.cli.keys import keys_read
 from hayhooks.cli.run import make_directory, warn_of_unknown
+from hayhooks.cli.try_requests import TryRequest, tried
 from hayhooks.http.access import log_exposure
 from hayhooks.kernel.discovery import single_name
 from hayhooks.observability.log import configure_logging, log
@@ -28,14 +29,13 @@ from hayhooks.settings import Settings, export_env_file
 _BLOCKED_AFTER_S = 0.2  # a blocked event loop is told; a person notices a shorter pause hardly
 
 
-def dev(settings: Settings, path: Path | None, *, tracebacks: bool) -> int:
-    """Serve one deployment or a directory of them, and print each change and request."""
+def dev(settings: Settings, path: Path | None, *, tracebacks: bool, requests: list[TryRequest]) -> int:
+    """Serve one deployment or a directory of them, print changes and requests, and try *requests* after each save."""
     check_settings(settings)
     has_keys = sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
     output = DevOutput(tracebacks=tracebacks, has_keys=has_keys)
-    only = None
+    path, only = path and path.absolute(), None
     if path is not None:
-        path = path.absolute()
         only = single_name(path)
         if only is None and not path.is_dir():
             raise click.UsageError(f"{path} is neither a directory nor a YAML pipeline (*.yml, *.yaml)")
@@ -47,16 +47,17 @@ def dev(settings: Settings, path: Path | None, *, tracebacks: bool) -> int:
     app = create_app(settings, observe=output.show_change, on_request=output.show_request, only=only)
     app.hooks.on_request_start.append(_note_command)
     own_process(app).watch_event_loop(_BLOCKED_AFTER_S)
-    watched = str(path or settings.pipelines_dir)
-    output.show(Text.assemble(("hayhooks dev", "bold"), f" {__version__}  watching ", (watched, "bold")), indent=2)
+    watched = Text(str(path or settings.pipelines_dir), style="bold")
+    output.show(Text.assemble(("hayhooks dev", "bold"), f" {__version__}  watching ", watched), indent=2)
     listener = ServerConfig("", **server_options(settings)).bind_socket() if settings.port == 0 else None
     port = listener.getsockname()[1] if listener else settings.port
-    url = Server(settings.model_copy(update={"port": port, "use_https": False})).url + settings.root_path
-    how = "h + Enter lists the keys, Ctrl+C stops" if has_keys else "Ctrl+C stops"
-    output.show(f"  {url}/docs   {url}/status   {url}/v1/models   ({how})", indent=2)
+    server = Server(settings.model_copy(update={"port": port, "use_https": False}))
+    url = server.url + settings.root_path
+    keys = "h + Enter lists the keys, " if has_keys else ""
+    output.show(f"  {url}/docs   {url}/status   {url}/v1/models   ({keys}Ctrl+C stops)", indent=2)
     log_exposure(settings, in_development=True)
     warn_if_missing()
-    with keys_read(app, url, output):
+    with keys_read(app, url, output), tried(requests, app.hooks, server, output):
         serve(app, listener)
     output.show("Stopped.", "dim")
     return 0

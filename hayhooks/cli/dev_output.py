@@ -2,6 +2,7 @@
 
 import linecache
 import sys
+from collections.abc import Iterable
 from tempfile import NamedTemporaryFile
 from traceback import format_exception
 from typing import Any
@@ -41,8 +42,11 @@ class DevOutput:
 
     def show(self, text: str | Text, style: str = "", *, indent: int = 0) -> None:
         """Print *text*; the lines after the first are indented."""
-        for line in self._fitted(text if isinstance(text, Text) else Text(text, style=style), indent):
-            self.console.print(line)
+        self.show_lines([text if isinstance(text, Text) else Text(text, style=style)], indent)
+
+    def show_lines(self, lines: Iterable[Text], indent: int) -> None:
+        """Print *lines*, with nothing of other threads between them; what is wrapped of one is indented."""
+        self.console.print(*(fitted for line in lines for fitted in self._fitted(line, indent)), sep="\n")
 
     def show_change(self, change: Change) -> None:
         """Print what became of a save."""

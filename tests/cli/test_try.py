@@ -1,0 +1,65 @@
+"""``hayhooks dev --try``: requests that are sent again after each save."""
+
+import pytest
+
+from hayhooks.cli.try_requests import parsed
+from tests.cli.commands import hayhooks
+from tests.cli.terminal import in_terminal
+from tests.live_server import replace
+from tests.network import free_port
+
+ECHO = """
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        pass
+
+    def run_api(self, text: str):
+        return {"text": text, "first": 1, "second": 2}
+
+    def run_chat_completion(self, model, messages, body):
+        return "I heard " + messages[-1]["content"]
+"""
+
+
+def test_the_difference_to_the_last_answer_is_shown_after_each_save(tmp_path):
+    file = tmp_path / "pipelines/echo/pipeline_wrapper.py"
+    replace(file, ECHO)
+    (tmp_path / "requests").write_text('# a chat\n\necho {"messages": [{"role": "user", "content": "you"}]}\n')
+    arguments = ["dev", "--port", str(free_port()), "--try", "echo", '{"text": "hi"}', "--try-file", "requests"]
+    with in_terminal(*arguments, cwd=tmp_path, columns=120) as terminal:
+        seen = terminal.shows('    {\n      "text": "hi",', 0)
+        seen = terminal.shows("    I heard you\n", seen)
+        replace(file, ECHO.replace('"first": 1', '"first": 3').replace("I heard", "I HEARD"))
+        seen = terminal.shows('      "text": "hi",\n  -   "first": 1,\n  +   "first": 3,\n      "second": 2', seen)
+        seen = terminal.shows("  - I heard you\n  + I HEARD you\n", seen)
+        replace(file, ECHO.replace("return {", "return 1 / 0, {"))
+        seen = terminal.shows("ZeroDivisionError", seen)
+        replace(file, ECHO)
+        seen = terminal.shows('  -   "first": 3,\n  +   "first": 1,', seen)
+        replace(file, f"{ECHO}\n# said again")
+        terminal.shows("  the same answer\n", seen)
+
+
+@pytest.mark.parametrize("text", ["hi", "[1]", '{"text": ', ""])
+def test_a_request_that_is_no_json_object_is_refused(tmp_path, text):
+    done = hayhooks("dev", "--try", "echo", text, cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert "expected a name and a JSON object" in done.stderr
+
+
+def test_a_line_that_is_none_is_named(tmp_path):
+    (tmp_path / "requests").write_text('echo {"a": 1}\necho\n')
+    done = hayhooks("dev", "--try-file", "requests", cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert "requests:2: echo" in done.stderr
+
+
+def test_a_name_is_quoted_in_its_path():
+    (request,) = parsed([("a/b c", "{}")], None)
+
+    assert request.path == "/a%2Fb%20c/run"
