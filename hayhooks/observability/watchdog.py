@@ -23,21 +23,23 @@ BLOCKED_AFTER_S = 1.0  # what is logged where nobody watches
 
 _STILL_BLOCKED_S = (5.0, 30.0)  # a loop that is blocked for longer is logged before it goes on
 _WINDOW_S = 60.0  # of the longest lag: Prometheus asks more often
-_MIN_FOREIGN_S = 1.0  # what no line of the user's code explains is logged from here on
+_MIN_FOREIGN_S = 0.5  # what no line of the user's code on the loop explains may be a busy machine for as long
 _DEBUGGERS = ("bdb", "pdb")  # modules: a person has stopped the loop
 
 
 class _Blocker(NamedTuple):
-    """Whose code runs on the event loop."""
+    """Whose code keeps the event loop from running."""
 
     name: str = ""  # of the deployment
     revision: str = ""
     place: str = ""  # the innermost line of the deployment's own code, else of any; "" if none runs
     is_own: bool = False  # it is the deployment's own
+    in_thread: bool = False  # it does not run on the loop, but holds the interpreter lock
 
     def __str__(self) -> str:
         if self.is_own:
-            return f"by {self.name}, {self.place}: use def, or asyncio.to_thread"
+            advice = "it holds the interpreter lock in a thread" if self.in_thread else "use def, or asyncio.to_thread"
+            return f"by {self.name}, {self.place}: {advice}"
         if self.name:
             return f"by {self.name}, in {self.place}"
         return f"at {self.place}" if self.place else "by code in other threads that holds the interpreter lock"
@@ -56,6 +58,7 @@ class Watchdog:
         self._latest = latest
         self._answered_at = 0.0  # of a monotonic clock; the loop writes
         self._lags: deque[tuple[float, float]] = deque()  # when and how long, the longest first; the thread writes
+        self._holder = _Blocker()  # who held the interpreter lock when this thread wanted it
         self._told: set[_Blocker] = set()
         self._stopped = threading.Event()
 
@@ -74,15 +77,27 @@ class Watchdog:
         return max((lag for at, lag in self._lags.copy() if at > since), default=0.0)
 
     def _run(self) -> None:
-        while not self._stopped.wait(self._blocked_after_s / 5):
+        while True:
+            pause_s, cpu_s = self._blocked_after_s / 5, time.process_time()
+            ask_at = time.monotonic() + pause_s  # but this thread may get the interpreter much later
+            if self._has_been_set(self._stopped, pause_s):
+                return
             try:
-                self._ask()
+                self._ask(ask_at, cpu_s)
             except RuntimeError:  # the loop is closed
                 return
 
-    def _ask(self) -> None:
-        """Wait for the loop's answer, and look meanwhile at what it runs."""
-        answered, asked_at, cpu_s = threading.Event(), time.monotonic(), time.process_time()
+    def _has_been_set(self, event: threading.Event, timeout_s: float) -> bool:
+        """Wait for *event*, and look who held the interpreter lock if that took far longer than *timeout_s*."""
+        end = time.monotonic() + timeout_s
+        is_set = event.wait(timeout_s)
+        if time.monotonic() - end > self._blocked_after_s / 2:
+            self._holder = self._code_in_threads()
+        return is_set
+
+    def _ask(self, asked_at: float, cpu_s: float) -> None:
+        """Wait for the loop's answer, and look meanwhile at what it runs; *cpu_s* is what the process had used."""
+        answered = threading.Event()
 
         def answer() -> None:
             self._answered_at = time.monotonic()
@@ -92,7 +107,7 @@ class Watchdog:
         seen: Counter[_Blocker] = Counter()
         pause_s, still_blocked_s = self._blocked_after_s / 2, list(_STILL_BLOCKED_S)
         is_debugged = False
-        while not answered.wait(pause_s):
+        while not self._has_been_set(answered, pause_s):
             frames = list(outward(sys._current_frames().get(self._loop_thread)))
             if self._stopped.is_set():
                 return
@@ -107,22 +122,41 @@ class Watchdog:
         while self._lags and (self._lags[-1][1] <= lag or self._lags[0][0] < asked_at - _WINDOW_S):
             self._lags.pop() if self._lags[-1][1] <= lag else self._lags.popleft()
         self._lags.append((self._answered_at, lag))
-        # A process that was stopped, or got no processor, is no fault of any code.
-        if lag > self._blocked_after_s and not is_debugged and (seen or time.process_time() - cpu_s > lag / 2):
+        # A process that was stopped, as by Ctrl+Z, is no fault of any code.
+        if lag > self._blocked_after_s and not is_debugged and (seen or time.process_time() - cpu_s > lag / 10):
             self._tell(seen, lag, "blocked", is_over=True)
+        self._holder = _Blocker()
 
     def _tell(self, seen: Counter[_Blocker], blocked_s: float, verb: str, *, is_over: bool = False) -> None:
         """Log who was *seen* most often, unless that is known."""
         own = [each for each in seen if each.is_own]
         is_own = 2 * sum(map(seen.__getitem__, own)) >= seen.total() > 0
         blocker = max(own if is_own else seen, key=seen.__getitem__, default=_Blocker())
+        if not blocker.place:
+            blocker = self._holder
         if blocker in self._told or not (is_own or blocked_s > _MIN_FOREIGN_S):
             return
         if is_over:
             self._told.add(blocker)
-        log.bind(pipeline=blocker.name, event="loop_blocked", blocked_s=round(blocked_s, 3)).warning(
-            "event loop {} {:.1f} s {}", verb, blocked_s, blocker
-        )
+        logger = log.bind(event="loop_blocked", blocked_s=round(blocked_s, 3))
+        if blocker.name:
+            logger = logger.bind(pipeline=blocker.name, revision=blocker.revision)
+        logger.warning("event loop {} {:.1f} s {}", verb, blocked_s, blocker)
+
+    def _code_in_threads(self) -> _Blocker:
+        """Return the code of a deployment that runs in a thread, if it is of one alone."""
+        deployments = self._latest().deployments.values()
+        busy = [each.revision for each in deployments if any(lease.thread for lease in each.runtime.leases.held)]
+        found: set[_Blocker] = set()
+        for thread, frame in sys._current_frames().items():
+            lines = [(each.f_code.co_filename, each.f_lineno) for each in outward(frame)]
+            for revision in busy if thread != self._loop_thread else ():
+                if place := innermost_place(revision, lines):
+                    shown = str(place).removeprefix(f"{revision.path}/")
+                    found.add(_Blocker(revision.name, revision.id, shown, is_own=True, in_thread=True))
+            if len(found) > 1:
+                return _Blocker()
+        return found.pop() if found else _Blocker()
 
     def _blocker(self, frames: Sequence[FrameType]) -> _Blocker:
         task, snapshot = asyncio.current_task(self._loop), self._latest()

@@ -152,3 +152,15 @@ def test_without_a_terminal_nothing_is_read(tmp_path: Path):
     with started(tmp_path, "dev") as server:
         assert "h + Enter" not in server.output()
         assert server.stop() == 0
+
+
+def test_t_prints_the_last_traceback(tmp_path: Path):
+    with dev(tmp_path) as (terminal, url):
+        terminal.type("t")
+        at = terminal.shows("No failure yet.")
+        write(tmp_path, "broken", ASKING.replace('input("who? ")', "{}['nothing']"))
+        at = terminal.shows("full traceback: t + Enter", at)
+        terminal.type("t")
+        at = terminal.shows("Traceback (most recent call last)", at)
+        terminal.shows("KeyError: 'nothing'", at)
+        assert httpx.get(f"{url}/status/broken").status_code == 503

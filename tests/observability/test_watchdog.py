@@ -80,6 +80,28 @@ def test_threads_of_sync_methods_block_nothing(server: LiveServer, logged: list[
     assert not any("by handbook" in line for line in logged)
 
 
+def test_code_that_holds_the_interpreter_is_named(server: LiveServer, logged: list[str]):
+    matching = """
+import re
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self): ...
+
+    def run_api(self, size: int):
+        return bool(re.match(r"(a+)+$", "a" * size + "b"))
+"""
+    server.serve("regular", matching)
+    for size in range(20, 40):  # each twice as long as the one before
+        server.run("regular", size=size)
+        found = [line for line in logged if MARK in line]
+        if found:
+            break
+    assert "s by regular, pipeline_wrapper.py:10: return bool(re.match(" in found[0]
+    assert found[0].endswith(": it holds the interpreter lock in a thread")
+
+
 def test_nobody_watches_the_loop_of_an_application_that_did_not_ask(own_server: LiveServer, logged: list[str]):
     own_server.serve("handbook", BLOCKING, {"waiting.py": WAITING})
     own_server.run("handbook", seconds=1.5)
