@@ -46,7 +46,7 @@ class DevOutput:
 
     def show_lines(self, lines: Iterable[Text], indent: int) -> None:
         """Print *lines*, with nothing of other threads between them; what is wrapped of one is indented."""
-        self.console.print(*(fitted for line in lines for fitted in self._fitted(line, indent)), sep="\n")
+        self._print([fitted for line in lines for fitted in self._fitted(line, indent)])
 
     def show_change(self, change: Change) -> None:
         """Print what became of a save."""
@@ -131,12 +131,13 @@ class DevOutput:
         path = self._fitted(Text(f"  {place.file}:{place.line}", style="bold"), 2) if place else []
         room = _MAX_LINES - sum(map(len, (head, lines, path, end)))
         source = self._source(place, min(_CONTEXT_LINES, max(room - 1, 0) // 2)) if place else []
-        for line in (*head, *lines, *path, *source, *end):
-            self.console.print(line)
         if traceback and self._tracebacks:
             self._last_traceback = traceback.rstrip()
-            for text in traceback.splitlines():
-                self.console.print(Text(f"  {text}", style="dim"))
+            end += [Text(f"  {text}", style="dim") for text in traceback.splitlines()]
+        self._print([*head, *lines, *path, *source, *end])
+
+    def _print(self, lines: list[Text]) -> None:
+        self.console.print(Text("\n").join(lines))  # at once: other threads print too
 
     def _kept(self, traceback: str) -> str:
         """Keep *traceback* as the last one, and say where it can be read."""
@@ -170,11 +171,13 @@ class DevOutput:
         if not self.console.is_terminal:
             return [text]
         width = self.console.width
-        lines = list(text.wrap(self.console, width, overflow="fold"))[:1]
+        lines: list[Text] = list(text.wrap(self.console, width, overflow="fold"))[:1]
         rest = text[len(lines[0].plain) :] if lines else Text()
         if rest.plain.strip():
             start = len(rest.plain) - len(rest.plain.lstrip())
             lines += rest[start:].wrap(self.console, width - indent, overflow="fold")
+        for line in lines:
+            line.rstrip()
         shown = [line if number == 0 else Text(" " * indent) + line for number, line in enumerate(lines)]
         if len(shown) > most:
             shown = shown[:most]

@@ -8,11 +8,13 @@ import importlib.metadata
 import importlib.util
 import linecache
 import os
+import pkgutil
 import re
 import sys
 import traceback as tracebacks
 from collections.abc import Iterator
 from contextlib import suppress
+from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 
@@ -64,17 +66,17 @@ def _hint(module: str, name: str, error: BaseException, text: str, revision: Rev
     match top:
         case "haystack":
             missing = f"haystack-ai {importlib.metadata.version('haystack-ai')} has no {module} {name}".rstrip()
-            return _haystack_hint(f"{name} {statement} {text}") or f"{missing}: see {_MIGRATION}"
+            known = _haystack_hint(f"{name} {statement} {text}") or _close_hint(module, name)
+            return known or f"{missing}: see {_MIGRATION}"
         case "haystack_integrations":
             words = re.findall(r"\w+", f"{statement} {text}")
             known = next((INTEGRATIONS[word] for word in words if word in INTEGRATIONS), "")
             return f"pip install {known or f'the integration (see {_INTEGRATIONS})'}"
         case "hayhooks":
             return _hayhooks_hint(module, name, statement)
-    if module.startswith(PREFIX) or top in STANDARD_LIBRARY:
-        return ""  # the message says all
-    if name and f"{module}.{name}" not in DISTRIBUTIONS:  # but a namespace package may lack a distribution
-        return ""
+    # A namespace package may lack a distribution; else the message says all.
+    if module.startswith(PREFIX) or top in STANDARD_LIBRARY or (name and f"{module}.{name}" not in DISTRIBUTIONS):
+        return _close_hint(module, name)
     return _distribution_hint(f"{module}.{name}" if name else module, statement, revision)
 
 
@@ -89,12 +91,27 @@ def _haystack_hint(text: str) -> str:
     return ""
 
 
+def _close_hint(module: str, name: str) -> str:
+    """Say which name of *module*, or which module, has nearly the name that is missing; "" if none has."""
+    package, _, last = (f"{module}.{name}" if name else module).rpartition(".")
+    found = sys.modules.get(package)
+    names = {*dir(found), *(each.name for each in pkgutil.iter_modules(getattr(found, "__path__", [])))}
+    close = closest(last, names) if package else next(iter(get_close_matches(last, _top_level(), 1, 0.85)), "")
+    return f"did you mean `{close}`?" if close else ""
+
+
+def _top_level() -> set[str]:
+    return {*STANDARD_LIBRARY, *importlib.metadata.packages_distributions()}
+
+
 def _hayhooks_hint(module: str, name: str, statement: str) -> str:
     """Say where a name is here that the original has, or that was looked for in the wrong module."""
     homes = _compat.homes()
     for word in [name] if name else re.findall(r"\w+", statement.partition("import")[2]):
         if word in homes:
             return f"here it is `from {homes[word]} import {word}`"
+    if close := closest(name, homes):
+        return f"did you mean `from {homes[close]} import {close}`?"
     what = f"{module} has no {name}" if name else f"this hayhooks has no {module}"
     return f"{what}: docs/migration.md lists what there is"
 
@@ -112,6 +129,8 @@ def _distribution_hint(module: str, statement: str, revision: Revision) -> str:
         siblings = {path.partition("/")[0].removesuffix(".py") for path in revision.files if path.endswith(".py")}
         if close := closest(top, siblings):
             return f"did you mean `{close}`, which is beside the wrapper?"
+        if not requirements and (close_hint := _close_hint(top, "")):
+            return close_hint
         install = f"pip install -r {requirements}" if requirements else f"install the package that provides `{top}`"
         return f"{install}; if `{top}` is your own, put it beside the wrapper, or add its directory to {_PATH_SETTING}"
     return f"pip install -r {requirements}" if requirements else f"pip install {known}"

@@ -55,4 +55,5 @@ def _meant(error: BaseException) -> str:
 
 
 def _closest(name: str, names: Iterable[str]) -> str:
-    return closest(name, (known for known in names if not known.startswith("__")))
+    by_lower = {known.lower(): known for known in names if not known.startswith("__")}
+    return by_lower.get(closest(name.lower(), by_lower), "")

@@ -198,6 +198,11 @@ def _component_error(source: YamlSource, name: str, error: Exception) -> LoadErr
         return source.error(f"{subject}: there is no component {type_}{hint}", *path, "type")
     if isinstance(cause, ModuleNotFoundError) and type_.startswith(f"{cause.name}."):
         return source.error(f"{subject}: there is no component {type_}: {message}", *path, "type")
+    if isinstance(line := getattr(cause, "lineno", None), int) and isinstance(
+        template := getattr(cause, "source", None), str
+    ):  # Jinja's
+        number = source.line_with(template.splitlines()[line - 1 : line], *path)
+        return source.error_at(number, f"{subject} ({type_.rpartition('.')[2]}): {type(cause).__name__}: {message}")
     parameters = component.get("init_parameters") or ()
     mentioned = [key for key in parameters if f"'{key}'" in message]
     where = (*path, "init_parameters", mentioned[0]) if mentioned else path

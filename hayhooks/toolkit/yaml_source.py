@@ -1,7 +1,7 @@
 """Parse a YAML pipeline and remember line numbers, so that every error names its key and line."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,14 @@ class YamlSource:
     def place_of(self, *path: str | int) -> Place | None:
         """Return the place of the key *path*, or of its closest parent that exists; None if there is no file."""
         return self._place(self.line_of(*path))
+
+    def line_with(self, text: Sequence[str], *path: str | int) -> int:
+        """Return the first line from the key *path* on that has *text*, a line of a template; else the key's."""
+        first = self.line_of(*path)
+        found = (
+            number for number, line in enumerate(self._lines[first:], first + 1) if text and text[0].strip() in line
+        )
+        return next(found, first)
 
     def _place(self, line: int) -> Place | None:
         source = self._lines[line - 1].strip()[:_MAX_LINE_CHARACTERS] if line <= len(self._lines) else ""

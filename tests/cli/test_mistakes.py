@@ -1,0 +1,394 @@
+"""The mistakes of every day, as `hayhooks dev` shows them in a terminal of 80 columns: never more than 15 lines."""
+
+import itertools
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.cli.terminal import Terminal, in_terminal
+from tests.live_server import eventually, replace
+from tests.network import free_port
+
+COLUMNS = 80
+
+WRAPPER = """
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        pass
+
+    def run_api(self, text: str = "") -> str:
+        return text
+"""
+PIPELINE = '''
+from haystack import Pipeline, component
+from haystack.components.builders import PromptBuilder
+
+from hayhooks import BasePipelineWrapper
+
+TEMPLATE = """Answer:
+{{ question.text }}
+"""
+
+
+@component
+class Model:
+    @component.output_types(reply=str)
+    def run(self, prompt: str):
+        try:
+            return {"reply": {}["choices"]}
+        except KeyError as error:
+            raise ValueError("the model has not answered") from error
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        self.pipeline = Pipeline()
+        self.pipeline.add_component("prompt", PromptBuilder(TEMPLATE))
+        self.pipeline.add_component("llm", Model())
+        self.pipeline.connect("prompt", "llm.prompt")
+
+    def run_api(self, text: str):
+        return self.pipeline.run({"prompt": {"question": {"text": text}}})
+
+    def run_chat_completion(self, model, messages, body):
+        yield "Well"
+        raise RuntimeError("the connection to the model is lost")
+'''
+YAML = """components:
+  prompt:
+    type: haystack.components.builders.prompt_builder.PromptBuilder
+    init_parameters:
+      template: |
+        Answer:
+        {{ question.text.first.second }}
+connections: []
+inputs:
+  question: prompt.question
+outputs:
+  prompt: prompt.prompt
+"""
+
+
+class Dev:
+    """A running ``hayhooks dev``: what it shows after each step."""
+
+    def __init__(self, terminal: Terminal, root: Path, url: str) -> None:
+        self.terminal = terminal
+        self.root = root
+        self.url = url
+        self._steps = itertools.count()
+        self._at = 0
+
+    def write(self, name: str, wrapper: str = WRAPPER) -> Path:
+        path = self.root / name / "pipeline_wrapper.py"
+        replace(path, wrapper)
+        return path
+
+    def run(self, name: str, **arguments: object) -> httpx.Response:
+        return httpx.post(f"{self.url}/{name}/run", json=arguments, timeout=30)
+
+    def shows(self, text: str, most: int = 15) -> list[str]:
+        """Wait for *text*; return all lines of the screen since the last step, *most* of them."""
+        self.terminal.shows(text, self._at)
+        path = f"/step-{next(self._steps)}"
+        httpx.post(self.url + path, timeout=30)
+        begin, self._at = self._at, self.terminal.shows(f"→ POST {path}  404", self._at)
+        eventually(lambda: "\n" in self.terminal.text[self._at :])
+        self._at = self.terminal.text.index("\n", self._at) + 1
+        shown = self.terminal.text[begin : self._at].partition(f"→ POST {path}")[0].splitlines()
+        lines = [line[at : at + COLUMNS] for line in shown for at in range(0, max(len(line), 1), COLUMNS)]
+        assert len(lines) <= most, "\n".join(lines)
+        return lines
+
+
+@pytest.fixture(scope="module")
+def dev_of_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
+    tmp_path, port = tmp_path_factory.mktemp("dev"), free_port()
+    (tmp_path / "pipelines").mkdir()
+    with in_terminal("dev", cwd=tmp_path, columns=COLUMNS, PORT=str(port)) as terminal:
+        terminal.shows("h + Enter")
+        url = f"http://127.0.0.1:{port}"
+        eventually(lambda: httpx.get(f"{url}/readyz").status_code == 200, "the server to be ready", 30)
+        running = Dev(terminal, tmp_path / "pipelines", url)
+        running.shows("", most=10_000)
+        yield running
+
+
+@pytest.fixture
+def dev(dev_of_all: Dev) -> Iterator[Dev]:
+    yield dev_of_all
+    for path in dev_of_all.root.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    eventually(lambda: httpx.get(f"{dev_of_all.url}/status").json()["deployments"] == [])
+    dev_of_all.shows("", most=10_000)
+
+
+LOADS = {  # the wrapper, a line of it, and what is shown
+    "typo in an import": (
+        WRAPPER.replace("import Base", "import Bas"),
+        "from hayhooks import",
+        ["hint: did you mean `from hayhooks import BasePipelineWrapper`?"],
+    ),
+    "typo in a module": (
+        "from haystack.components.buildrs import PromptBuilder\n" + WRAPPER,
+        "buildrs",
+        ["ModuleNotFoundError: No module named 'haystack.components.buildrs'", "hint: did you mean `builders`?"],
+    ),
+    "missing package": (
+        "import nothing_of_this_name\n" + WRAPPER,
+        "import nothing_of_this_name",
+        ["hint: install the package that provides `nothing_of_this_name`; if"],
+    ),
+    "wrong annotation": (
+        WRAPPER.replace("text: str", "text: Strr"),
+        "def run_api",
+        ["NameError: name 'Strr' is not defined", "hint: did you mean str?"],
+    ),
+    "typo in a name": (
+        WRAPPER.replace("pass", "pipeline = 1; pipelin"),
+        "pipelin",
+        ["NameError: name 'pipelin' is not defined", "hint: did you mean pipeline?"],
+    ),
+    "wrong socket": (
+        PIPELINE.replace("llm.prompt", "llm.promt"),
+        "self.pipeline.connect",
+        ["PipelineConnectError: 'llm.promt does not exist. Input connections of llm are: prompt (type str)"],
+    ),
+    "wrong template": (
+        PIPELINE.replace("{{ question.text }}", "{{ question.text }"),
+        "{{ question.text }",
+        ["TemplateSyntaxError: unexpected '}', in line 2 of the template"],
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", LOADS)
+def test_mistakes_that_a_load_shows(dev: Dev, mistake: str):
+    wrapper, source, told = LOADS[mistake]
+    path = dev.write("mine", wrapper)
+    lines = dev.shows("✗ mine")
+
+    assert_shown(lines, path, source, *told, "full traceback: t + Enter")
+
+
+def test_a_wrong_name_of_the_wrapper_file(dev: Dev):
+    replace(dev.root / "mine/wrapper.py", WRAPPER)
+
+    assert "rename wrapper.py to pipeline_wrapper.py" in joined(dev.shows("is not deployed"))
+
+
+BAD_YAML = {
+    "syntax": ("connections: []", "connections: [", "question: prompt.question", "ask.yml:10: invalid YAML: while"),
+    "key": ("components:", ".component:", ".component:", "did you mean 'components' instead of '.component'?"),
+    "type": (
+        "PromptBuilder",
+        "PromtBuilder",
+        "type:",
+        "did you mean haystack.components.builders.prompt_builder.Promp",
+    ),
+    "template": ("{{ question.text.first.second }}", "{% if x %}", "{% if x %}", "ask.yml:7: component 'prompt' (Prom"),
+    "socket": ("prompt.question", "prompt.qestion", "question:", "no input 'qestion'; did you mean 'question'?"),
+}
+
+
+@pytest.mark.parametrize("mistake", BAD_YAML)
+def test_bad_yaml(dev: Dev, mistake: str):
+    right, wrong, source, told = BAD_YAML[mistake]
+    replace(dev.root / "ask.yml", YAML.replace(right, wrong, 1))
+    lines = dev.shows("✗ ask")
+
+    assert_shown(lines, dev.root / "ask.yml", source, told)
+
+
+REQUESTS = {  # the wrapper, a line of it, and what is shown
+    "exception in a component": (
+        PIPELINE,
+        "raise ValueError(",
+        [
+            "✗ /mine/run failed: ValueError: the model has not answered, in component 'llm' (Model)",
+            "caused by KeyError: 'choices' (pipeline_wrapper.py:17)",
+        ],
+    ),
+    "error in a template": (
+        PIPELINE.replace("question.text", "question.text.first.second"),
+        "question.text.first.second",
+        ["UndefinedError: 'str object' has no attribute 'first', in line 2 of the template of component 'prompt'"],
+    ),
+    "typo in a socket": (
+        PIPELINE.replace('"question": {"text"', '"qestion": {"text"'),
+        "return self.pipeline.run",
+        ["ValueError: Input 'qestion' not found in component 'prompt'", "hint: did you mean 'question'?"],
+    ),
+    "typo in a name": (
+        WRAPPER.replace("return text", "return txet"),
+        "return txet",
+        ["NameError: name 'txet' is not defined", "hint: did you mean text?"],
+    ),
+    "typo in an attribute": (
+        WRAPPER.replace("return text", "return text.uper()"),
+        "return text.uper",
+        ["AttributeError: 'str' object has no attribute 'uper'", "hint: did you mean upper?"],
+    ),
+    "forgotten await": (
+        WRAPPER.replace("-> str", "").replace("return text", "return {'sources': [{'score': self.score()}]}")
+        + "\n    async def score(self):\n        return 1\n",
+        "def run_api",
+        ["cannot be encoded as JSON: result.sources[0].score: a coroutine (forgot await?)"],
+    ),
+    "not serialisable": (
+        "class Score: pass\n" + WRAPPER.replace("-> str", "").replace("return text", "return {'score': Score()}"),
+        "def run_api",
+        ["cannot be encoded as JSON: result.score: a pipeline_wrapper.Score (it has no to_dict)"],
+    ),
+    "bytes": (
+        WRAPPER.replace("return text", "return b'\\xff'"),
+        "def run_api",
+        ["cannot be encoded as JSON: result: bytes that are no UTF-8"],
+    ),
+    "wrong result": (
+        WRAPPER.replace("-> str", "-> dict[str, int]").replace("return text", "return {'a': 'many'}"),
+        "def run_api",
+        ["annotation `-> dict[str, int]` does not allow: result.a: Input should be a valid integer"],
+    ),
+    "several at once": (
+        WRAPPER.replace("return text", "raise ExceptionGroup('all', [KeyError('a'), OSError('b')])"),
+        "raise ExceptionGroup",
+        ["1 of 2 KeyError: 'a'", "2 of 2 OSError: b"],
+    ),
+    "error while another is handled": (
+        WRAPPER.replace("return text", "try: {}['a']\n        except KeyError: return 1 / 0"),
+        "return 1 / 0",
+        ["ZeroDivisionError: division by zero", "while handling KeyError: 'a'"],
+    ),
+    "many causes and a long text": (
+        WRAPPER.replace("return text", "self.fail(9)")
+        + "\n    def fail(self, left):"
+        + "\n        try:\n            self.fail(left - 1) if left else {}['a']"
+        + "\n        except Exception as error:\n            raise ValueError('no ' * 900) from error\n",
+        "raise ValueError",
+        ["... 8 more ...", "caused by KeyError: 'a'"],
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", REQUESTS)
+def test_mistakes_that_a_request_shows(dev: Dev, mistake: str):
+    wrapper, source, told = REQUESTS[mistake]
+    path = dev.write("mine", wrapper)
+    dev.shows("✓ mine")
+    answer = dev.run("mine", text="x")
+    lines = dev.shows("→ POST /mine/run  500")
+
+    assert answer.status_code == 500
+    assert_shown(lines, path, source, *told)
+    if "full traceback" in joined(lines):
+        dev.terminal.type("t")
+        assert "_hayhooks_" not in joined(dev.shows("Traceback (most recent call last):", most=1_000))
+
+
+def test_a_component_of_a_yaml_pipeline(dev: Dev):
+    replace(dev.root / "ask.yml", YAML)
+    dev.shows("✓ ask")
+    dev.run("ask", question={"text": {}})
+    told = "UndefinedError: 'dict object' has no attribute 'first', in line 2 of the template of component 'prompt'"
+
+    assert_shown(dev.shows("→ POST /ask/run  500"), dev.root / "ask.yml", "question.text.first.second", told)
+
+
+def test_lines_of_requests_name_field_model_and_a_failed_stream(dev: Dev):
+    dev.write("mine", PIPELINE)
+    dev.shows("✓ mine")
+    dev.run("mine", txet="x")
+    assert "422 in" in joined(lines := dev.shows("→ POST /mine/run  422"))
+    assert lines[-1].endswith("text: Field required")
+    body = {"model": "mine", "messages": [{"role": "user", "content": "x"}], "stream": True}
+    httpx.post(f"{dev.url}/v1/chat/completions", json=body, timeout=30)
+    shown = joined(dev.shows("→ POST /v1/chat/completions"))
+    assert "✗ mine: the answer failed in mid-stream: RuntimeError: the connection to the model is lost" in shown
+    assert "model mine failed in mid-stream: RuntimeError" in shown
+
+
+def test_a_blocking_call_in_async(dev: Dev):
+    call = "import time; time.sleep(0.5)"
+    dev.write("mine", WRAPPER.replace("def run_api", "async def run_api_async").replace("return text", call))
+    dev.shows("✓ mine")
+    dev.run("mine")
+
+    shown = joined(dev.shows("to_thread"))
+    assert "event loop blocked 0." in shown
+    assert f"by mine, pipeline_wrapper.py:10: {call}: use def, or asyncio.to_thread" in shown
+
+
+def test_an_endless_loop_in_setup(dev: Dev):
+    dev.write("mine", WRAPPER.replace("pass", "import time\n        while True: time.sleep(0.01)"))
+
+    assert "while True: time.sleep(0.01)" in joined(dev.shows("while True"))
+
+
+def test_a_renamed_folder(dev: Dev):
+    dev.write("mine")
+    dev.shows("✓ mine")
+    (dev.root / "mine").rename(dev.root / "yours")
+    dev.terminal.shows("- mine  removed")
+
+    assert len([line for line in dev.shows("✓ yours") if line[:1] in "✓✗-"]) <= 2
+    assert dev.run("yours", text="x").json() == {"result": "x"}
+
+
+def test_helpers_of_the_same_name(dev: Dev):
+    wrapper = "from helper import NAME\n" + WRAPPER.replace("return text", "return NAME")
+    for name in ("mine", "yours"):
+        replace(dev.root / name / "helper.py", f"NAME = {name!r}")
+        dev.write(name, wrapper)
+        assert len(dev.shows(f"✓ {name}")) == 1
+    for name in ("mine", "yours"):
+        assert dev.run(name).json() == {"result": name}
+
+
+def test_deleted_and_restored(dev: Dev):
+    path = dev.write("mine")
+    dev.shows("✓ mine")
+    shutil.move(path.parent, dev.root.parent / "away")
+    assert len(dev.shows("- mine  removed")) == 1
+    shutil.move(dev.root.parent / "away", path.parent)
+    assert len(dev.shows("✓ mine")) == 1
+
+
+def test_saved_twice(dev: Dev):
+    dev.write("mine", WRAPPER.replace("return text", "return 'a'"))
+    dev.shows("✓ mine")
+    for _ in range(2):
+        dev.write("mine", WRAPPER.replace("return text", "return 'b'"))
+    assert len(dev.shows("✓ mine")) == 1
+    assert dev.run("mine").json() == {"result": "b"}
+
+
+def test_a_changed_prompt(dev: Dev):
+    read = "from pathlib import Path; self.prompt = Path(__file__).with_name('prompt.jinja').read_text()"
+    replace(dev.root / "mine/prompt.jinja", "old")
+    dev.write("mine", WRAPPER.replace("pass", read).replace("return text", "return self.prompt"))
+    dev.shows("✓ mine")
+    replace(dev.root / "mine/prompt.jinja", "new")
+    (line,) = dev.shows("✓ mine")
+    assert line.endswith("prompt.jinja")
+    assert dev.run("mine").json() == {"result": "new"}
+
+
+def assert_shown(lines: list[str], path: Path, source: str, *told: str) -> None:
+    """The place of *source* in *path* is shown, with its line, and the texts *told*."""
+    number = next(number for number, line in enumerate(path.read_text().splitlines(), 1) if source in line)
+    assert f"{path}:{number}" in "".join(line.strip() for line in lines)
+    assert any(line.startswith(f"  > {number:>4} │ ") for line in lines)
+    for text in told:
+        assert text in joined(lines)
+
+
+def joined(lines: list[str]) -> str:
+    """The text of *lines*, wherever it was wrapped."""
+    return " ".join(" ".join(lines).split())
