@@ -2,7 +2,7 @@
 
 import itertools
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import httpx
@@ -93,6 +93,12 @@ class Dev:
     def run(self, name: str, **arguments: object) -> httpx.Response:
         return httpx.post(f"{self.url}/{name}/run", json=arguments, timeout=30)
 
+    def forget(self, names: Iterable[str]) -> None:
+        """Wait until *names* are removed."""
+        for name in names:
+            self.terminal.shows(f"- {name}  removed", self._at)
+        self.shows("", most=1_000)
+
     def shows(self, text: str, most: int = 15) -> list[str]:
         """Wait for *text*; return all lines of the screen since the last step, *most* of them."""
         self.terminal.shows(text, self._at)
@@ -111,7 +117,7 @@ class Dev:
 def dev_of_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
     tmp_path, port = tmp_path_factory.mktemp("dev"), free_port()
     (tmp_path / "pipelines").mkdir()
-    with in_terminal("dev", cwd=tmp_path, columns=COLUMNS, PORT=str(port)) as terminal:
+    with in_terminal("dev", cwd=tmp_path, columns=COLUMNS, PORT=str(port), REMOVAL_GRACE_MS="20") as terminal:
         terminal.shows("h + Enter")
         url = f"http://127.0.0.1:{port}"
         eventually(lambda: httpx.get(f"{url}/readyz").status_code == 200, "the server to be ready", 30)
@@ -123,10 +129,10 @@ def dev_of_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
 @pytest.fixture
 def dev(dev_of_all: Dev) -> Iterator[Dev]:
     yield dev_of_all
+    before = httpx.get(f"{dev_of_all.url}/status").json()["deployments"]
     for path in dev_of_all.root.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    eventually(lambda: httpx.get(f"{dev_of_all.url}/status").json()["deployments"] == [])
-    dev_of_all.shows("", most=10_000)
+    dev_of_all.forget(each["name"] for each in before if each["state"] != "loading")
 
 
 LOADS = {  # the wrapper, a line of it, and what is shown
