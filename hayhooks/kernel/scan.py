@@ -218,10 +218,10 @@ class Scanner:
             if folder.is_dir() and misnamed_wrapper(folder):
                 complete_after_s = min(self._debounce_s, _COMPLETE_AFTER_S)
                 self._pending.add(name)
+                self._last = None
             if now - since >= complete_after_s:
                 self._strange[name] = changed_ns, math.inf
                 self._pending.discard(name)
-                self._last = None
                 if problem := missing_wrapper_problem(folder):
                     log.warning("{}", problem)
         except OSError:  # removed meanwhile

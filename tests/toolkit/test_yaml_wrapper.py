@@ -245,7 +245,7 @@ WRONG = [
     ),
     (
         ASK.replace("template: '{%", "template: '{% {%"),
-        2,
+        5,
         "component 'prompt' (ChatPromptBuilder): TemplateSyntaxError",
     ),
     (DOUBLE.replace("inputs:", "input:"), 10, "unknown key 'input'; did you mean 'inputs'?"),
