@@ -336,7 +336,7 @@ def test_an_endless_loop_in_setup(dev: Dev):
     loop = f"import os, time\n        while not os.path.exists('{end}'): time.sleep(0.01)"
     dev.write("mine", WRAPPER.replace("pass", loop))
 
-    assert "pipeline_wrapper.py:9" in "".join(line.strip() for line in dev.shows("while not"))
+    assert "pipeline_wrapper.py:8: while" in "".join(line.strip() for line in dev.shows("has been loading for"))
     end.touch()
     dev.shows("✓ mine")
 
