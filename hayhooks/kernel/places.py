@@ -102,8 +102,11 @@ def _source(revision: Revision, file: str) -> list[str]:
 
 def place_of_method(method: Callable[..., Any]) -> Place | None:
     """Return where the user has defined *method*."""
-    code = getattr(inspect.unwrap(method), "__code__", None)
-    return OpenFiles().place(code.co_filename, code.co_firstlineno) if code else None
+    try:
+        file, (_, line) = inspect.getsourcefile(method), inspect.getsourcelines(method)
+    except (OSError, TypeError):  # it has no source, or is no function
+        return None
+    return OpenFiles().place(file, line) if file else None
 
 
 def outward(frame: FrameType | None) -> Iterator[FrameType]:
