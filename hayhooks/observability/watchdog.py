@@ -23,7 +23,9 @@ BLOCKED_AFTER_S = 1.0  # what is logged where nobody watches
 
 _STILL_BLOCKED_S = (5.0, 30.0)  # a loop that is blocked for longer is logged before it goes on
 _WINDOW_S = 60.0  # of the longest lag: Prometheus asks more often
-_MIN_FOREIGN_S = 0.5  # what no line of the user's code on the loop explains may be a busy machine for as long
+# What no line of the user's code on the loop explains may be a busy machine for as long: in code of a deployment, and
+# in other code.
+_MIN_ELSEWHERE_S, _MIN_FOREIGN_S = 0.5, 1.0
 _DEBUGGERS = ("bdb", "pdb")  # modules: a person has stopped the loop
 
 
@@ -134,7 +136,8 @@ class Watchdog:
         blocker = max(own if is_own else seen, key=seen.__getitem__, default=_Blocker())
         if not blocker.place:
             blocker = self._holder
-        if blocker in self._told or not (is_own or blocked_s > _MIN_FOREIGN_S):
+        least_s = 0.0 if is_own else _MIN_ELSEWHERE_S if blocker.name else _MIN_FOREIGN_S
+        if blocker in self._told or blocked_s <= least_s:
             return
         if is_over:
             self._told.add(blocker)

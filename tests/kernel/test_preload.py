@@ -86,3 +86,10 @@ def test_an_import_that_hangs_does_not_keep_wrappers_waiting(
     finally:
         hangs.set()
     assert gc.get_freeze_count() <= frozen
+
+
+def test_an_import_that_takes_long_is_told(tmp_path: Path) -> None:
+    replace(tmp_path / "path/haystack_integrations/slow.py", "import time\ntime.sleep(2.3)")
+    replace(tmp_path / "pipelines/it/pipeline_wrapper.py", "import haystack_integrations.slow\n" + ECHO)
+    with started(tmp_path, "dev", variables={"PYTHONPATH": str(tmp_path / "path")}) as server:
+        assert "Importing Haystack has taken 2." in server.output()
