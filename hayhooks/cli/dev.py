@@ -26,6 +26,7 @@ from hayhooks.server.process import own_process
 from hayhooks.server.run import serve
 from hayhooks.settings import Settings, export_env_file
 
+_PAGES = ("/", "/docs", "/status", "/v1/models")  # for the banner; the key o opens the first that there is
 _BLOCKED_AFTER_S = 0.2  # a blocked event loop is told; a person notices a shorter pause hardly
 
 
@@ -52,12 +53,12 @@ def dev(settings: Settings, path: Path | None, *, tracebacks: bool, requests: li
     listener = ServerConfig("", **server_options(settings)).bind_socket() if settings.port == 0 else None
     port = listener.getsockname()[1] if listener else settings.port
     server = Server(settings.model_copy(update={"port": port, "use_https": False}))
-    url = server.url + settings.root_path
+    links = [server.url + settings.root_path + path for path in _PAGES if path in app.switch.live.paths]
     keys = "h + Enter lists the keys, " if has_keys else ""
-    output.show(f"  {url}/docs   {url}/status   {url}/v1/models   ({keys}Ctrl+C stops)", indent=2)
+    output.show(f"  {'   '.join(links)}   ({keys}Ctrl+C stops)", indent=2)
     log_exposure(settings, in_development=True)
     warn_if_missing()
-    with keys_read(app, url, output), tried(requests, app.hooks, server, output):
+    with keys_read(app, links[0], output), tried(requests, app.hooks, server, output):
         serve(app, listener)
     output.show("Stopped.", "dim")
     return 0

@@ -16,21 +16,21 @@ _MOST_NAMES = 20  # in one line
 
 
 @contextmanager
-def keys_read(app: Hayhooks, url: str, output: DevOutput) -> Iterator[None]:
-    """Read the keys until the block ends, if *output* names them."""
+def keys_read(app: Hayhooks, page: str, output: DevOutput) -> Iterator[None]:
+    """Read the keys until the block ends, if *output* names them; ``o`` opens *page*."""
     if not output.has_keys:
         yield
         return
-    with Keyboard(Keys(app, url, output), lambda: app.switch.stopping).shared():
+    with Keyboard(Keys(app, page, output), lambda: app.switch.stopping).shared():
         yield
 
 
 class Keys:
     """What the keys do: a line of text is the key, and perhaps a name."""
 
-    def __init__(self, app: Hayhooks, url: str, output: DevOutput) -> None:
+    def __init__(self, app: Hayhooks, page: str, output: DevOutput) -> None:
         self._app = app
-        self._page = f"{url}/docs"
+        self._page = page
         self._output = output
         self._actions: dict[str, tuple[str, str, Callable[[str], None]]] = {
             "h": ("", "list the keys", self._help),
