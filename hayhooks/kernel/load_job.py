@@ -24,9 +24,9 @@ class LoadJob:
     finished_at: float = 0.0  # of a monotonic clock
     told: int = 0  # how many of the ages have been logged
 
-    def unfinished(self, phases: Phases) -> Unfinished:
-        """Return what of it runs."""
-        why = phases.describe(self.revision) or "waits"
+    def unfinished(self, phases: Phases, waits_for: str) -> Unfinished:
+        """Return what of it runs; before anything does, what it *waits_for*."""
+        why = phases.describe(self.revision) or f"waits for {waits_for}"
         return Unfinished(self.revision.name, self.revision.id, self.since, why)
 
     def tell_if_slow(self, phases: Phases) -> None:

@@ -33,6 +33,11 @@ class Preloader:
         self._waiting: list[Callable[[], None]] = []
         self._is_slow = False  # that has been logged
 
+    @property
+    def is_running(self) -> bool:
+        """Whether loads wait for it."""
+        return self._started_at is not None and not self._done
+
     def when_done(self, callback: Callable[[], None]) -> None:
         """Call *callback* now or when the preload is done, in any thread."""
         with self._lock:

@@ -149,7 +149,9 @@ class Reconciler:
 
     def loading(self) -> list[Unfinished]:
         """List the loads that are not finished, with what runs of each."""
-        return [job.unfinished(self._phases) for job in self._jobs.copy().values() if job.outcome is None]
+        waits_for = "the import of Haystack" if self._preloader.is_running else "other loads"
+        jobs = self._jobs.copy().values()
+        return [job.unfinished(self._phases, waits_for) for job in jobs if job.outcome is None]
 
     def retired(self) -> list[Unfinished]:
         """List what is left of replaced and removed revisions, the oldest first."""

@@ -212,7 +212,7 @@ class _Raw(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         written = bytes(data)
-        if prefix := self._prefix().encode():
+        if prefix := self._prefix().encode(errors="backslashreplace"):
             marked = _LINE_BEGIN.sub(lambda _: prefix, written)  # a progress bar begins its line again and again
             written = prefix + marked if self._begins and written[:1] not in (b"", b"\n", b"\r") else marked
         self._begins = written.endswith((b"\n", b"\r"))

@@ -91,5 +91,7 @@ def test_an_import_that_hangs_does_not_keep_wrappers_waiting(
 def test_an_import_that_takes_long_is_told(tmp_path: Path) -> None:
     replace(tmp_path / "path/haystack_integrations/slow.py", "import time\ntime.sleep(2.3)")
     replace(tmp_path / "pipelines/it/pipeline_wrapper.py", "import haystack_integrations.slow\n" + ECHO)
-    with started(tmp_path, "dev", variables={"PYTHONPATH": str(tmp_path / "path")}) as server:
-        assert "Importing Haystack has taken 2." in server.output()
+    with started(tmp_path, "dev", variables={"PYTHONPATH": str(tmp_path / "path")}, ready=503) as server:
+        eventually(lambda: server.get("/status").json()["loading"][0]["why"] == "waits for the import of Haystack")
+        server.prints("Importing Haystack has taken 2.")
+        server.prints("✓ it")
