@@ -1,9 +1,11 @@
 """The output of ``hayhooks dev``: a line for each change and request, a few for each failure."""
 
 import linecache
+import os
 import sys
 from collections.abc import Iterable
-from tempfile import NamedTemporaryFile
+from pathlib import Path
+from tempfile import mkstemp
 from traceback import format_exception
 from typing import Any
 
@@ -15,7 +17,7 @@ from hayhooks.kernel.isolation import with_public_names
 from hayhooks.kernel.name_hints import name_hint
 from hayhooks.kernel.places import OpenFiles
 from hayhooks.kernel.state import Change, Deployment, Failure
-from hayhooks.kernel.user_errors import cause_line, chained, headline, place_of
+from hayhooks.kernel.user_errors import cause_lines, headline, place_of
 from hayhooks.observability.log import STDOUT, prefix_of, printable, writer_of
 from hayhooks.observability.log_writer import QueuedStream
 from hayhooks.observability.request_record import RequestRecord
@@ -38,7 +40,7 @@ class DevOutput:
         self._tracebacks = tracebacks  # whether they are printed, and not only kept
         self.has_keys = has_keys  # whether the key t calls `show_last_traceback`
         self._last_traceback = ""
-        self._file: Any = None  # in which the last traceback is kept for those who cannot press a key
+        self._file = ""  # in which the last traceback is kept for those who cannot press a key
 
     def show(self, text: str | Text, style: str = "", *, indent: int = 0) -> None:
         """Print *text*; the lines after the first are indented."""
@@ -91,7 +93,7 @@ class DevOutput:
             reason = with_public_names(" ".join(headline(error).split()))
             if reason not in text:
                 head += self._fitted(Text(f"  {reason}", style=style), 2)
-            causes = [f"{how} {with_public_names(cause_line(each, OpenFiles()))}" for how, each in chained(error)]
+            causes = [with_public_names(line) for line in cause_lines(error, OpenFiles())]
             place, hint = place_of(error, OpenFiles()), name_hint(error)
             traceback = with_public_names("".join(format_exception(error)))
         self._show_failure(head, causes=causes, place=place, hint=hint, traceback=traceback)
@@ -144,13 +146,11 @@ class DevOutput:
         self._last_traceback = traceback.rstrip()
         if self.has_keys:
             return "t + Enter"
-        if self._file is None:
-            self._file = NamedTemporaryFile("w", prefix="hayhooks-dev-", suffix=".txt", encoding="utf-8")  # noqa: SIM115
-        self._file.seek(0)
-        self._file.truncate()
-        self._file.write(traceback)
-        self._file.flush()
-        return str(self._file.name)
+        if not self._file:
+            descriptor, self._file = mkstemp(prefix="hayhooks-dev-", suffix=".txt")
+            os.close(descriptor)
+        Path(self._file).write_text(traceback, encoding="utf-8", errors="backslashreplace")
+        return self._file
 
     def _source(self, place: Place, around: int) -> list[Text]:
         """Return the line of *place* and those *around* it."""

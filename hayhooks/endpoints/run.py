@@ -31,7 +31,7 @@ from hayhooks.http.request_json import encoding_problem, parse_json, read_json
 from hayhooks.http.responses import EventStreamResponse, ItemEventEncoder, SSEStream, TextStreamResponse
 from hayhooks.http.stream import Stream, open_stream
 from hayhooks.kernel.operations import Operation
-from hayhooks.kernel.places import place_of_method
+from hayhooks.kernel.places import place_of_definition
 from hayhooks.kernel.state import Deployment
 from hayhooks.openapi.describe import (
     EVENTS,
@@ -169,7 +169,7 @@ async def _respond(
     try:
         body = encode(result, operation)
     except TypeError as error:
-        raise PipelineError(str(error), traceback="", place=place_of_method(operation.method)) from None
+        raise PipelineError(str(error), traceback="", place=place_of_definition(operation.method)) from None
     return JSONBytesResponse(b'{"result":' + body + b"}" if wrapped else body)
 
 

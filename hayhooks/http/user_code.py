@@ -13,7 +13,7 @@ from hayhooks.errors import PipelineError, UnavailableError, fold, safe_str, sen
 from hayhooks.kernel.admission import Lease, current_lease
 from hayhooks.kernel.isolation import with_public_names
 from hayhooks.kernel.operations import Operation
-from hayhooks.kernel.places import place_of_method
+from hayhooks.kernel.places import place_of_definition
 from hayhooks.kernel.state import Deployment
 from hayhooks.kernel.threads import Outcome
 from hayhooks.kernel.user_errors import headline
@@ -86,9 +86,10 @@ def log_failure(error: Exception, subject: str, operation: Operation | None = No
     """Note *error* in the request's record, and log it: with its traceback, or the place of the *operation*."""
     record_error(error)
     place, exception = getattr(error, "place", None), error.__cause__ or error
+    logger = log.opt(exception=exception)
     if isinstance(exception, PipelineError):  # the result is of no use: no code of the user's has raised
-        place = place or (place_of_method(operation.method) if operation else None)
-    logger = log.bind(place=place) if place else log.opt(exception=exception)
+        place = place or (place_of_definition(operation.method) if operation else None)
+        logger = log.bind(place=place) if place else log
     logger.error("{}: {}", subject, safe_str(error))
 
 

@@ -34,7 +34,7 @@ def evaluated_annotations(method: Callable[..., Any], *, strict: bool) -> dict[s
                 raise TypeError(
                     f"{method.__name__}(): the annotation {which}, {text}, cannot be resolved: "
                     f"{type(error).__name__}: {error}"
-                ) from None
+                ) from error
     return hints
 
 

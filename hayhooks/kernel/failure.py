@@ -11,7 +11,7 @@ from hayhooks.kernel.isolation import with_public_names
 from hayhooks.kernel.name_hints import name_hint
 from hayhooks.kernel.places import RevisionFiles
 from hayhooks.kernel.state import Failure, Revision, RevisionKind
-from hayhooks.kernel.user_errors import cause_line, chained, headline, place_of
+from hayhooks.kernel.user_errors import cause_lines, headline, place_of
 
 _KEY_MISSING = "None of the following authentication environment variables are set:"  # Haystack's ValueError
 
@@ -26,7 +26,7 @@ def failure_of(revision: Revision, error: BaseException) -> Failure:
             if safe_str(error) or isinstance(error, BaseExceptionGroup):
                 reason = " ".join(headline(error).split())
             files = RevisionFiles(revision)
-            causes = tuple(f"{how} {cause_line(each, files)}" for how, each in chained(error))
+            causes = tuple(cause_lines(error, files))
             error = LoadError(
                 reason,
                 traceback=with_public_names("".join(tracebacks.format_exception(error))),
@@ -38,7 +38,7 @@ def failure_of(revision: Revision, error: BaseException) -> Failure:
             frames = "".join(tracebacks.format_tb(error.__traceback__))
             error = LoadError(reason, traceback=with_public_names(frames))
     elif error.__cause__ is not None and not error.hint:
-        error.hint = import_hint(error, revision)
+        error.hint = import_hint(error, revision) or name_hint(error)
     place = error.place and Place(sendable(error.place.file), error.place.line, sendable(error.place.source))
     traceback, hint = sendable(error.traceback), sendable(error.hint)
     reason, causes = _as_sent(error.reason), tuple(map(_as_sent, causes))

@@ -34,6 +34,7 @@ from hayhooks.kernel.isolation import (
 from hayhooks.kernel.operations import TransportTypes, inspect_method
 from hayhooks.kernel.options import KernelOptions
 from hayhooks.kernel.phases import Phase, Phases
+from hayhooks.kernel.places import place_of_definition
 from hayhooks.kernel.shared_modules import named_modules
 from hayhooks.kernel.standard_streams import reopen_streams
 from hayhooks.kernel.state import Deployment, DeploymentRuntime, Failure, Revision, RevisionKind
@@ -129,14 +130,18 @@ def _load(
         misspelled = _misspelled(wrapper, implemented)
         if not implemented:
             listed = ", ".join(OPERATIONS[:6])
-            meant = "".join(f"; did you mean {right}() instead of {name}()?" for name, right in misspelled.items())
-            raise LoadError(
-                f"{type(wrapper).__name__} implements none of {listed}: it could not answer any request{meant}"
-            )
+            meant = " ".join(f"did you mean {right}() instead of {name}()?" for name, right in misspelled.items())
+            message = f"{type(wrapper).__name__} implements none of {listed}: it could not answer any request"
+            raise LoadError(message, place=place_of_definition(type(wrapper)), hint=meant)
         for name, right in misspelled.items():
             message = "{}: nothing calls {}() of {}: did you mean {}()?"
             log.warning(message, revision.name, name, type(wrapper).__name__, right)
-        operations = {name: inspect_method(method, transport) for name, method in implemented.items()}
+        operations = {}
+        for name, method in implemented.items():
+            try:
+                operations[name] = inspect_method(method, transport)
+            except TypeError as error:
+                raise LoadError(str(error), place=place_of_definition(method)) from error
         if wrapper.warm_up is not False:
             running.enter("warm_up()")
             for warm_up in haystack_hooks.lifecycle_methods(wrapper, "warm_up"):
@@ -198,7 +203,8 @@ def _make_wrapper(revision: Revision, package: str, running: Phase) -> BasePipel
                 )
     if inspect.iscoroutinefunction(wrapper.setup):
         name = type(wrapper).__name__
-        raise LoadError(f"setup() of {name} is async: make it a plain method (it runs in a thread of its own)")
+        message = f"setup() of {name} is async: make it a plain method (it runs in a thread of its own)"
+        raise LoadError(message, place=place_of_definition(wrapper.setup))
     if isinstance(wrapper, YAMLPipelineWrapper) and revision.kind is not RevisionKind.YAML:
         import_public("haystack", haystack_hooks.patch_from_dict)
     running.enter("setup()")

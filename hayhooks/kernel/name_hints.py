@@ -19,6 +19,8 @@ def name_hint(error: BaseException) -> str:
     for each in (error, *(linked for _, linked in chained(error))):
         if meant := _meant(each):
             return f"did you mean {meant}?"
+        if isinstance(each, TypeError | AttributeError) and "'coroutine' object" in safe_str(each):
+            return "a coroutine is no result yet: forgot await?"
     return ""
 
 

@@ -100,10 +100,10 @@ def _source(revision: Revision, file: str) -> list[str]:
     return [line.rstrip("\n") for line in linecache.getlines(file)]
 
 
-def place_of_method(method: Callable[..., Any]) -> Place | None:
-    """Return where the user has defined *method*."""
+def place_of_definition(defined: Callable[..., Any]) -> Place | None:
+    """Return where the user has defined a method or class."""
     try:
-        file, (_, line) = inspect.getsourcefile(method), inspect.getsourcelines(method)
+        file, (_, line) = inspect.getsourcefile(defined), inspect.getsourcelines(defined)
     except (OSError, TypeError):  # it has no source, or is no function
         return None
     return OpenFiles().place(file, line) if file else None

@@ -34,10 +34,14 @@ def chained(error: BaseException) -> list[tuple[str, BaseException]]:
     return [(how, linked) for how, linked in links if linked is not origin and not _is_report(linked)]
 
 
-def cause_line(error: BaseException, files: UserFiles) -> str:
-    """Return *error* in one line, with the line of the user's *files* it came from."""
-    text, place = " ".join(headline(error, with_component=False).split()), place_of(error, files)
-    return f"{text}  ({place.file.rpartition('/')[2]}:{place.line})" if place else text
+def cause_lines(error: BaseException, files: UserFiles) -> Iterator[str]:
+    """Yield a line for each error that led to *error*, with the line of the user's *files* it came from."""
+    last = " ".join(headline(error, with_component=False).split())
+    for how, linked in chained(error):
+        text, place = " ".join(headline(linked, with_component=False).split()), place_of(linked, files)
+        if text != last:  # libraries raise an error of theirs with the same text
+            yield f"{how} {text}  ({place.file.rpartition('/')[2]}:{place.line})" if place else f"{how} {text}"
+        last = text
 
 
 def place_of(error: BaseException, files: UserFiles) -> Place | None:

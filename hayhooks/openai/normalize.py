@@ -45,7 +45,7 @@ def unusable_error(item: Any) -> PipelineError:
     kind = with_public_names(f"{type(item).__module__}.{type(item).__name__}").removeprefix("builtins.")
     kind += " (forgot await?)" if isawaitable(item) else ""
     return PipelineError(
-        f"an answer cannot be made of a {kind}: return or yield str, "
+        f"an answer cannot be made of {'None' if item is None else f'a {kind}'}: return or yield str, "
         "StreamingChunk, ChatMessage, PipelineEvent or an object with the shape of an OpenAI message or chunk",
         traceback="",
     )

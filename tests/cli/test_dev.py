@@ -1,6 +1,7 @@
 import contextlib
 import re
 from functools import partial
+from pathlib import Path
 
 import httpx
 import pytest
@@ -124,6 +125,9 @@ def test_dev_shows_a_failing_request_as_a_failing_load(tmp_path, path, body, hea
         assert lines[first + 1] == f"  {wrapper}:{number}"
         assert f"  > {number:>4} │ {BOOST.splitlines()[number - 1]}" in lines[first + 2 : first + 7]
         assert "Traceback" not in server.output()
+        (kept,) = re.findall(r"  full traceback: (.*)\n", server.output())
+        assert "Traceback (most recent call last):" in Path(kept).read_text()
+        Path(kept).unlink()
 
 
 SLOW = """
@@ -218,6 +222,13 @@ def test_dev_says_of_a_file_without_components_that_it_is_no_pipeline(tmp_path):
     replace(tmp_path / "many/compose.yml", "services: {}\n")
     with started(tmp_path, "dev", "many/compose.yml") as server:
         server.prints("not a pipeline: expected the key components")
+
+
+def test_dev_says_that_the_directory_is_an_argument(tmp_path):
+    done = hayhooks("dev", "--pipelines-dir", "my pipelines", cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert "dev takes the directory as an argument: hayhooks dev 'my pipelines'" in " ".join(done.stderr.split())
 
 
 def test_dev_refuses_a_file_that_is_none(tmp_path):

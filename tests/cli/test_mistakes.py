@@ -262,6 +262,12 @@ REQUESTS = {  # the wrapper, a line of it, and what is shown
         "def run_api",
         ["annotation `-> dict[str, int]` does not allow: result.a: Input should be a valid integer"],
     ),
+    "forgotten await of a result": (
+        WRAPPER.replace("return text", "return self.answer()['text']")
+        + "\n    async def answer(self):\n        return {'text': 1}\n",
+        "return self.answer()",
+        ["TypeError: 'coroutine' object is not subscriptable", "hint: a coroutine is no result yet: forgot await?"],
+    ),
     "several at once": (
         WRAPPER.replace("return text", "raise ExceptionGroup('all', [KeyError('a'), OSError('b')])"),
         "raise ExceptionGroup",
@@ -276,7 +282,7 @@ REQUESTS = {  # the wrapper, a line of it, and what is shown
         WRAPPER.replace("return text", "self.fail(9)")
         + "\n    def fail(self, left):"
         + "\n        try:\n            self.fail(left - 1) if left else {}['a']"
-        + "\n        except Exception as error:\n            raise ValueError('no ' * 900) from error\n",
+        + "\n        except Exception as error:\n            raise ValueError(f'no {left} ' * 300) from error\n",
         "raise ValueError",
         ["... 8 more ...", "caused by KeyError: 'a'"],
     ),
