@@ -15,8 +15,9 @@ from types import FrameType
 from typing import NamedTuple
 
 from hayhooks.errors import Place
+from hayhooks.kernel.admission import Lease
 from hayhooks.kernel.places import innermost_place, outward
-from hayhooks.kernel.state import Snapshot
+from hayhooks.kernel.state import Deployment, Revision, Snapshot
 from hayhooks.observability.log import log
 
 BLOCKED_AFTER_S = 1.0  # what is logged where nobody watches
@@ -146,41 +147,36 @@ class Watchdog:
             logger = logger.bind(pipeline=blocker.name, revision=blocker.revision)
         logger.warning("event loop {} {:.1f} s {}", verb, blocked_s, blocker)
 
+    def _blocker(self, frames: Sequence[FrameType]) -> _Blocker:
+        """Return whose code the loop runs, to judge by its task and by the *frames* of its thread."""
+        task, snapshot = asyncio.current_task(self._loop), self._latest()
+        served = snapshot.deployments.values()
+        asked = [each.revision for each in served if task and any(lease.task is task for lease in _leases(each))]
+        others = [*(each.revision for each in served), *(each.revision for each in snapshot.loading.values())]
+        for revision in (*asked, *others):  # the task's first: several may share a module
+            if found := _own_code(revision, frames):
+                return found
+        if task is None or not frames:
+            return _Blocker()
+        file, line = frames[0].f_code.co_filename, frames[0].f_lineno
+        place = str(Place(file, line, linecache.getline(file, line).strip()))
+        return _Blocker(asked[0].name, asked[0].id, place) if asked else _Blocker(place=place)
+
     def _code_in_threads(self) -> _Blocker:
         """Return the code of a deployment that runs in a thread, if it is of one alone."""
-        deployments = self._latest().deployments.values()
-        busy = [each.revision for each in deployments if any(lease.thread for lease in each.runtime.leases.held)]
-        found: set[_Blocker] = set()
-        for thread, frame in sys._current_frames().items():
-            lines = [(each.f_code.co_filename, each.f_lineno) for each in outward(frame)]
-            for revision in busy if thread != self._loop_thread else ():
-                if place := innermost_place(revision, lines):
-                    shown = str(place).removeprefix(f"{revision.path}/")
-                    found.add(_Blocker(revision.name, revision.id, shown, is_own=True, in_thread=True))
-            if len(found) > 1:
-                return _Blocker()
-        return found.pop() if found else _Blocker()
+        served = self._latest().deployments.values()
+        busy = [each.revision for each in served if any(lease.thread for lease in _leases(each))]
+        threads = [list(outward(frame)) for id, frame in sys._current_frames().items() if id != self._loop_thread]
+        found = {code for frames in threads for revision in busy if (code := _own_code(revision, frames))}
+        return found.pop()._replace(in_thread=True) if len(found) == 1 else _Blocker()
 
-    def _blocker(self, frames: Sequence[FrameType]) -> _Blocker:
-        task, snapshot = asyncio.current_task(self._loop), self._latest()
-        running = (
-            [
-                deployment.revision
-                for deployment in snapshot.deployments.values()
-                if any(lease.task is task for lease in deployment.runtime.leases.held)
-            ]
-            if task
-            else []
-        )
-        others = [deployment.revision for deployment in snapshot.deployments.values()]
-        others += [loading.revision for loading in snapshot.loading.values()]
-        lines = [(frame.f_code.co_filename, frame.f_lineno) for frame in frames]
-        for revision in (*running, *others):
-            if place := innermost_place(revision, lines):
-                shown = str(place).removeprefix(f"{revision.path}/")
-                return _Blocker(revision.name, revision.id, shown, is_own=True)
-        if task is None or not lines:
-            return _Blocker()
-        file, line = lines[0]
-        place = Place(file, line, linecache.getline(file, line).strip())
-        return _Blocker(*((running[0].name, running[0].id) if running else ("", "")), place=str(place))
+
+def _leases(deployment: Deployment) -> tuple[Lease, ...]:
+    return deployment.runtime.leases.held
+
+
+def _own_code(revision: Revision, frames: Sequence[FrameType]) -> _Blocker | None:
+    """Return the innermost line of *revision* in *frames*."""
+    place = innermost_place(revision, ((frame.f_code.co_filename, frame.f_lineno) for frame in frames))
+    shown = str(place).removeprefix(f"{revision.path}/")
+    return _Blocker(revision.name, revision.id, shown, is_own=True) if place else None
