@@ -147,9 +147,8 @@ class Hayhooks(DecoratedStarlette):
         public = [route for route in server_routes(self.plug_ins, Snapshot()) if isinstance(route, PublicRoute)]
         app = AccessMiddleware(app, settings, self.keys, public)
         body_limit = ("HAYHOOKS_MAX_BODY_SIZE", settings.max_body_size)
-        app = RequestContextMiddleware(app, self.switch, body_limit, self.exception_handlers, self.hooks)
-        return BrowserCorsMiddleware(
-            app,
+        cors = partial(
+            BrowserCorsMiddleware,
             allow_origins=settings.cors_allow_origins,
             allow_origin_regex=settings.cors_allow_origin_regex,
             allow_methods=settings.cors_allow_methods,
@@ -159,6 +158,7 @@ class Hayhooks(DecoratedStarlette):
             expose_headers=settings.cors_expose_headers,
             max_age=settings.cors_max_age,
         )
+        return RequestContextMiddleware(app, cors, self.switch, body_limit, self.exception_handlers, self.hooks)
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document of what is served; assign a function to replace it.

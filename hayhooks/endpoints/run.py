@@ -74,11 +74,12 @@ class JSONRoute:
         self._deployment = deployment
         self._operation = operation
         self._wrapped = wrapped
+        self._parse = partial(_parse_json, operation)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         try:
-            arguments = await read_json(scope, receive, partial(_parse_json, self._operation))
+            arguments = await read_json(scope, receive, self._parse)
         except InvalidInputError:
             if content_type(Headers(scope=scope)) == "multipart/form-data":
                 raise HTTPException(415, f"{scope['path']} takes JSON: it has no parameter for files") from None

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from hayhooks.errors import RefusedError, StartError, shortened
 from hayhooks.http.body import LimitedReceive, ReadTimeout
 from hayhooks.http.content_coding import unpacked
-from hayhooks.http.context import route_path
+from hayhooks.http.context import context_of, route_path
 from hayhooks.kernel.state import Stamp
 from hayhooks.observability.log import log
 from hayhooks.settings import Settings
@@ -56,7 +56,10 @@ class AccessMiddleware:
                     raise
                 app = self._public
         if scope["type"] == "http":
-            receive = unpacked(scope, LimitedReceive(scope, receive, self._read_timeout).receive)
+            context = context_of(scope)
+            receive = LimitedReceive(context, receive, self._read_timeout).receive
+            if b"content-encoding" in context.headers:
+                receive = unpacked(scope, receive)
         return app(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:

@@ -1,13 +1,12 @@
-"""Request bodies: their size limit, their pause limit, and reading one whole."""
+"""Request bodies: their size limit and their pause limit."""
 
 import asyncio
 from typing import Any
 
-from starlette.requests import ClientDisconnect
-from starlette.types import Message, Receive, Scope
+from starlette.types import Message, Receive
 
 from hayhooks.errors import RefusedError
-from hayhooks.http.context import context_of
+from hayhooks.http.context import RequestContext
 from hayhooks.http.shared_timer import SharedTimer
 
 
@@ -20,11 +19,10 @@ class LimitedReceive:
     # Not Starlette's RequestBodyLimitMiddleware: its 413 has a fixed text, an endpoint cannot raise its limit for
     # uploads, and it is missing in the oldest Starlette that we accept.
 
-    __slots__ = ("_expired", "_headers", "_receive", "_received", "_scope", "_task", "_timeout")
+    __slots__ = ("_context", "_expired", "_receive", "_received", "_task", "_timeout")
 
-    def __init__(self, scope: Scope, receive: Receive, timeout: "ReadTimeout") -> None:
-        self._scope = scope  # which must not refer to this in turn: a cycle for each request
-        self._headers = scope["headers"]  # as sent: an unpacked body has others
+    def __init__(self, context: RequestContext, receive: Receive, timeout: "ReadTimeout") -> None:
+        self._context = context
         self._receive = receive
         self._timeout = timeout
         self._received: int | None = -1  # bytes; -1 before the first message, None after the last
@@ -38,9 +36,9 @@ class LimitedReceive:
             return await self._receive()
         if received < 0:
             received = 0
-            for name, value in self._headers:
-                if name == b"content-length" and value.isdigit():
-                    refuse_if_larger(self._scope, int(value[:20]))  # more digits would only take time
+            announced = self._context.headers.get(b"content-length", b"")
+            if announced.isdigit():
+                refuse_if_larger(self._context, int(announced[:20]))  # more digits would only take time
         self._task = task = asyncio.current_task()
         self._timeout.add(self)
         try:
@@ -55,7 +53,7 @@ class LimitedReceive:
             self._task = None
         if message["type"] == "http.request":
             received += len(message.get("body", b""))
-            refuse_if_larger(self._scope, received)
+            refuse_if_larger(self._context, received)
             self._received = received if message.get("more_body", False) else None
         return message
 
@@ -66,9 +64,9 @@ class LimitedReceive:
             self._task.cancel()
 
 
-def refuse_if_larger(scope: Scope, size: int) -> None:
+def refuse_if_larger(context: RequestContext, size: int) -> None:
     """Raise RefusedError if a body may not have *size* bytes."""
-    setting, limit = context_of(scope).body_limit
+    setting, limit = context.body_limit
     if size > limit > 0:
         raise RefusedError(413, f"The body is larger than the {limit:,} bytes that are allowed ({setting})")
 
@@ -78,15 +76,3 @@ class ReadTimeout(SharedTimer[LimitedReceive]):
 
     def __init__(self, delay_s: float) -> None:
         super().__init__(delay_s, LimitedReceive.expire)
-
-
-async def read_body(receive: Receive) -> bytes:
-    """Read a whole body; raise ClientDisconnect if the client leaves before its end."""
-    body = bytearray()  # not a list of parts, each of which may be one byte
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        body += message.get("body", b"")
-        if not message.get("more_body", False):
-            return bytes(body)

@@ -10,6 +10,7 @@ from starlette.types import Message, Receive, Scope
 
 from hayhooks.errors import RefusedError, shortened
 from hayhooks.http.body import refuse_if_larger
+from hayhooks.http.context import RequestContext, context_of
 
 _SLICE = 4_096  # packed bytes at a time: what follows a frame in them is copied
 _BLOCK = 65_536  # unpacked bytes at a time
@@ -17,28 +18,21 @@ _ZSTD_WINDOW_LOG = 23  # 8 MiB of memory, all that RFC 9659 allows in HTTP
 
 
 def unpacked(scope: Scope, receive: Receive) -> Receive:
-    """Return a ``receive`` of the unpacked body, and change the headers; *receive* itself if it is not packed."""
-    for name, _ in scope["headers"]:
-        if name == b"content-encoding":
-            return _unpacked(scope, receive)
-    return receive
-
-
-def _unpacked(scope: Scope, receive: Receive) -> Receive:
+    """Return a ``receive`` of the unpacked body, and change the headers, of a request with Content-Encoding."""
     values = [value.decode("latin-1").lower() for name, value in scope["headers"] if name == b"content-encoding"]
     codings = [coding.strip() for coding in ",".join(values).split(",")]
     codings = [coding for coding in codings if coding not in ("", "identity")]
     # Whoever reads the headers after this reads the unpacked body.
     gone = (b"content-encoding", b"content-length") if codings else (b"content-encoding",)
     scope["headers"] = [header for header in scope["headers"] if header[0] not in gone]
-    return _UnpackedReceive(scope, receive, ", ".join(codings)).receive if codings else receive
+    return _UnpackedReceive(context_of(scope), receive, ", ".join(codings)).receive if codings else receive
 
 
 class _UnpackedReceive:
     """Receives a body and unpacks it block by block."""
 
-    def __init__(self, scope: Scope, receive: Receive, coding: str) -> None:
-        self._scope = scope
+    def __init__(self, context: RequestContext, receive: Receive, coding: str) -> None:
+        self._context = context
         self._receive = receive
         self._coding = coding
         self._unpacker: _Unpacker | None = None  # before the first byte
@@ -55,7 +49,7 @@ class _UnpackedReceive:
                 await asyncio.sleep(0)  # a message of a few bytes may hold many blocks
                 if block := self._unpacker.take():
                     self._received += len(block)
-                    refuse_if_larger(self._scope, self._received)
+                    refuse_if_larger(self._context, self._received)
                     return {"type": "http.request", "body": block, "more_body": True}
             elif self._more:
                 message = await self._receive()

@@ -1,6 +1,7 @@
 """Request context: data of a request in its ASGI scope, under one key."""
 
 import re
+from collections.abc import Mapping
 
 from starlette.types import Scope
 
@@ -10,7 +11,6 @@ from hayhooks.observability.request_record import RequestRecord, current_request
 
 _KEY = "hayhooks"
 _SLASHES = re.compile("/{2,}")
-_EARLY_HEADERS = "hayhooks.headers"  # response headers of layers outside the request context
 
 BodyLimit = tuple[str, int]  # the setting that limits the body, and how many bytes it allows; 0: any number
 
@@ -18,29 +18,19 @@ BodyLimit = tuple[str, int]  # the setting that limits the body, and how many by
 class RequestContext:
     """Data that the layers of one request share."""
 
-    __slots__ = ("body_limit", "deployment", "response_headers", "switch")
+    __slots__ = ("body_limit", "deployment", "headers", "response_headers", "switch")
 
-    def __init__(self, switch: Switch, body_limit: BodyLimit, response_headers: list[tuple[bytes, bytes]]) -> None:
+    def __init__(self, switch: Switch, body_limit: BodyLimit, headers: Mapping[bytes, bytes]) -> None:
         self.switch = switch
         self.body_limit = body_limit  # an endpoint may raise it before it reads the body
-        self.response_headers = response_headers  # added to the response, whatever makes it
+        self.headers = headers  # of the request, as sent; the last one of each name
+        self.response_headers: list[tuple[bytes, bytes]] = []  # added to the response, whatever makes it
         self.deployment: Deployment | None = None  # in whose routes the request is
 
 
 def set_context(scope: Scope, context: RequestContext) -> None:
     """Put *context* into *scope*."""
     scope[_KEY] = context
-
-
-def add_early_header(scope: Scope, header: tuple[bytes, bytes]) -> None:
-    """Add a response header before the request has its context."""
-    scope.setdefault(_EARLY_HEADERS, []).append(header)
-
-
-def early_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
-    """Return the response headers added so far."""
-    headers: list[tuple[bytes, bytes]] = scope.get(_EARLY_HEADERS, [])
-    return headers
 
 
 def context_of(scope: Scope) -> RequestContext:

@@ -91,7 +91,7 @@ class Endpoints:
             if route is None:
                 return self.router
         scope["route"], scope["endpoint"] = route, route.endpoint
-        return route.handle
+        return route.app if scope["method"] in (route.methods or ()) else route.handle  # which says what is allowed
 
     def route_of(self, scope: Scope) -> BaseRoute | None:
         """Return the route that a request below ``/{name}`` will take by its pattern."""

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import secrets
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -17,9 +17,8 @@ from hayhooks.errors import DisconnectedError, NotFoundError, RefusedError
 from hayhooks.http.context import (
     BodyLimit,
     RequestContext,
-    add_early_header,
+    context_of,
     drop_repeated_root_path,
-    early_headers,
     route_path,
     set_context,
 )
@@ -30,24 +29,27 @@ from hayhooks.observability.log import log, printable
 from hayhooks.observability.request_record import RequestRecord, current_request
 
 _REQUEST_ID = b"x-request-id"
+_VARY = (b"vary", b"Origin")  # for caches: a request with Origin gets other headers
 _MAX_ID_BYTES = 200
 
 
 class RequestContextMiddleware:
     """Gives each request id, record and context, and turns exceptions into responses.
 
-    It is inside CORSMiddleware, unlike Starlette's own handler of 500s: a browser may read the error.
+    *cors* makes the middleware around this for requests with Origin: their errors get its headers too.
     """
 
     def __init__(
         self,
         app: ASGIApp,
+        cors: Callable[[ASGIApp], ASGIApp],
         switch: Switch,
         body_limit: BodyLimit,
         handlers: Mapping[Any, ExceptionHandler],
         hooks: Hooks,
     ) -> None:
         self._app = app
+        self._serve_with_cors = cors(self._serve_request)
         self._switch = switch
         self._body_limit = body_limit
         self._handlers = handlers
@@ -60,25 +62,31 @@ class RequestContextMiddleware:
         """Serve one request, or one websocket."""
         if scope.get("root_path"):
             drop_repeated_root_path(scope, self._switch.live)
-        serve = self._serve_request if scope["type"] == "http" else self._serve_websocket
-        return serve(scope, receive, send)
+        headers = dict(scope.get("headers", ()))  # once for all layers: benchmark row run-async
+        context = RequestContext(self._switch, self._body_limit, headers)
+        set_context(scope, context)
+        if scope["type"] != "http":
+            return self._serve_websocket(scope, receive, send)
+        if b"origin" in headers:
+            return self._serve_with_cors(scope, receive, send)
+        context.response_headers.append(_VARY)
+        return self._serve_request(scope, receive, send)
 
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        set_context(scope, RequestContext(self._switch, self._body_limit, []))
         try:
             await self._app(scope, receive, send)
         except (RefusedError, NotFoundError) as error:
             await deny_websocket(error, scope, receive, send)
 
     async def _serve_request(self, scope: Scope, receive: Receive, send: Send) -> None:
-        record = self._begin(scope)
-        headers = [*early_headers(scope), (_REQUEST_ID, record.id.encode("latin-1"))]
-        set_context(scope, RequestContext(self._switch, self._body_limit, headers))
+        context = context_of(scope)
+        record = self._begin(scope, context.headers.get(_REQUEST_ID, b""))
+        context.response_headers.append((_REQUEST_ID, record.id.encode("latin-1")))
 
         def send_with_headers(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 record.status = checked_status(message["status"], message.get("headers", ()))
-                message["headers"] = [*message.get("headers", ()), *headers]
+                message["headers"] = [*message.get("headers", ()), *context.response_headers]
             else:
                 record.size += len(message.get("body", b""))
             return send(message)
@@ -110,12 +118,10 @@ class RequestContextMiddleware:
             for on_end in self._on_end:
                 on_end(record)
 
-    def _begin(self, scope: Scope) -> RequestRecord:
+    def _begin(self, scope: Scope, sent_id: bytes) -> RequestRecord:
         """Start the record of a request, under the client's id, unless that is too long, or a new one."""
-        for name, value in scope["headers"]:
-            if name == _REQUEST_ID and 0 < len(value) <= _MAX_ID_BYTES:
-                request_id = bytes(value).decode("latin-1")
-                break
+        if 0 < len(sent_id) <= _MAX_ID_BYTES:
+            request_id = sent_id.decode("latin-1")
         else:
             request_id = f"{self._id_prefix}{next(self._counter):08x}"
         client = scope.get("client")
@@ -128,7 +134,7 @@ class RequestContextMiddleware:
 
 
 class BrowserCorsMiddleware(CORSMiddleware):
-    """CORS for requests with Origin; others get only ``Vary: Origin``, for caches."""
+    """Starlette's CORS, with local networks."""
 
     def preflight_response(self, request_headers: Headers) -> Response:
         """Answer a preflight; local networks are what private networks were renamed to."""
@@ -136,13 +142,3 @@ class BrowserCorsMiddleware(CORSMiddleware):
         if "access-control-request-local-network" in request_headers and self.allow_private_network:
             response.headers["Access-Control-Allow-Local-Network"] = "true"
         return response
-
-    # Starlette's class parses the headers of every request: without this, benchmark row run-async falls.
-
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:  # type: ignore[override]  # as awaitable as Starlette's coroutine
-        """Serve one request, with CORS headers if a page sent it."""
-        for name, _ in scope.get("headers", ()):
-            if name == b"origin":
-                return super().__call__(scope, receive, send)
-        add_early_header(scope, (b"vary", b"Origin"))
-        return self.app(scope, receive, send)

@@ -55,7 +55,7 @@ class Flow(FlowControl):
 
     def resume_reading(self) -> None:
         """Read again, unless held."""
-        if not self._held:
+        if self.read_paused and not self._held:
             super().resume_reading()
 
     async def drain(self) -> None:
