@@ -205,7 +205,9 @@ def test_an_unknown_endpoint_of_a_pipeline_names_those_that_exist(server: LiveSe
     response = server.client.get("/weather/forecast")
 
     assert response.status_code == 404
-    assert response.json() == {"detail": "'weather' has no endpoint /forecast; it has /weather/run, /weather/chat, /weather/responses"}
+    assert response.json() == {
+        "detail": "'weather' has no endpoint /forecast; it has /weather/run, /weather/chat, /weather/responses"
+    }
 
 
 def test_another_method_is_405_and_says_which(server: LiveServer):
