@@ -11,7 +11,14 @@ from hayhooks.http.context import switch_of
 from hayhooks.kernel.state import Snapshot
 from hayhooks.kernel.threads import server_threads
 from hayhooks.observability.worker_state import WorkerStateDir
-from hayhooks.openapi.describe import TEXT, DocumentedRoute, OperationDocs, error_responses, response_object
+from hayhooks.openapi.describe import (
+    TEXT,
+    DocumentedRoute,
+    OperationDocs,
+    error_response,
+    error_responses,
+    response_object,
+)
 
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
@@ -21,7 +28,7 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
     async def metrics(request: Request) -> Response:
         kept = switch_of(request.scope).metrics
         if kept is None:
-            raise NotFoundError("nothing is served at /metrics: HAYHOOKS_METRICS is false")
+            raise NotFoundError(_OFF)
 
         def exposed() -> tuple[bytes, str]:
             from hayhooks.observability.prometheus import expose  # noqa: PLC0415 - see there
@@ -35,6 +42,8 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
     yield DocumentedRoute("/metrics", metrics, {"GET": lambda: _DOCS})
 
 
+_OFF = "nothing is served at /metrics: HAYHOOKS_METRICS is false"
+
 _DOCS = OperationDocs(
     name="metrics",
     summary="Request and deploy metrics for Prometheus",
@@ -42,6 +51,7 @@ _DOCS = OperationDocs(
         "200": response_object(
             "The metrics of all workers", {TEXT: {"type": "string"}, "application/openmetrics-text": {"type": "string"}}
         ),
-        **error_responses(404),
+        **error_responses(),
+        "404": error_response(404, {"detail": _OFF}, "HAYHOOKS_METRICS is false"),
     },
 )

@@ -232,7 +232,7 @@ def _docs(deployment: Deployment, operation: Operation, *, name: str = "run", wr
         body=body,
         encoding=_form_encoding(body[FORM]) if FORM in body else {},
         body_required=bool(request_object.get("required")),
-        answers=pipeline_responses(response_object("What the pipeline returns", content), 404, 415, 422),
+        answers=pipeline_responses(response_object("What the pipeline returns", content), 404, 422, openai=False),
         schemas=components,
     )
 

@@ -40,6 +40,7 @@ from hayhooks.openapi.describe import (
     DocumentedRoute,
     OperationDocs,
     Schema,
+    error_response,
     object_schema,
     parameter,
     pipeline_responses,
@@ -154,6 +155,14 @@ def _not_implemented(method: str, deployment: Deployment | None = None) -> OpenA
     return OpenAIError(501, f"{who} {method}", code="not_implemented", retry=False)
 
 
+def _several_store_files(names: str) -> OpenAIError:
+    return OpenAIError(400, f"Several pipelines store files: name one of {names} as 'model'", param="model")
+
+
+def _no_such_file(file_id: str) -> OpenAIError:
+    return OpenAIError(404, f"No such file: {shortened(file_id)!r}", param="file_id", code="file_not_found")
+
+
 async def _find_deployment(scope: Scope, method: str, model: Any) -> Deployment:
     """Return the deployment *model*, or the only one that implements *method*."""
     # Nothing may be awaited between the look at the snapshot and the lease.
@@ -170,7 +179,7 @@ async def _find_deployment(scope: Scope, method: str, model: Any) -> Deployment:
         return able[0]
     if able:
         names = ", ".join(deployment.name for deployment in able)
-        raise OpenAIError(400, f"Several pipelines store files: name one of {names} as 'model'", param="model")
+        raise _several_store_files(names)
     if not snapshot.ready:
         raise OpenAIError(503, "The pipelines are being loaded for the first time", type="server_error")
     raise _not_implemented(method)
@@ -220,7 +229,7 @@ async def _response(method: str, result: Any, form: FormData, request: Request) 
     if method == "run_file_delete" and (result is None or result is True):
         result = {"id": file_id, "object": "file", "deleted": True}
     if file_id is not None and (result is None or result is False):
-        raise OpenAIError(404, f"No such file: {shortened(file_id)!r}", param="file_id", code="file_not_found")
+        raise _no_such_file(file_id)
     if method == "run_file_content":
         return await _content_response(result)
     try:
@@ -307,22 +316,26 @@ _MODEL = parameter("model", "The pipeline that stores them, where several store 
 _FILE_ID = parameter("file_id", "The file's id.")
 
 
-def _operation_docs(name: str, summary: str, content: Mapping[str, Schema], **more: Any) -> OperationDocs:
+def _operation_docs(method: str, name: str, summary: str, content: Mapping[str, Schema], **more: Any) -> OperationDocs:
+    answers = pipeline_responses(response_object("What the pipeline returns", content), 404, 501, body="body" in more)
+    answers["501"] = error_response(501, _not_implemented(method).body(), "No pipeline implements it")
+    answers["400"] = error_response(400, _several_store_files("docs, scans").body())
+    if _FILE_ID in more.get("parameters", ()):
+        answers["404"] = error_response(404, _no_such_file("file-1").body(), "There is no such file")
     return OperationDocs(
         name=name,
         summary=summary,
         tag=OPENAI,
-        answers=pipeline_responses(
-            response_object("What the pipeline returns", content), 404, 501, body="body" in more
-        ),
+        answers=answers,
         schemas={"File": _FILE_OBJECT},
         **more,
     )
 
 
 _DOCS: Mapping[str, OperationDocs] = {
-    _UPLOAD: _operation_docs("upload_file", "Upload a file", {JSON: ref("File")}, body={FORM: _FORM}),
+    _UPLOAD: _operation_docs(_UPLOAD, "upload_file", "Upload a file", {JSON: ref("File")}, body={FORM: _FORM}),
     "run_file_list": _operation_docs(
+        "run_file_list",
         "list_files",
         "The files",
         {JSON: _LIST},
@@ -335,15 +348,16 @@ _DOCS: Mapping[str, OperationDocs] = {
         ),
     ),
     "run_file_retrieve": _operation_docs(
-        "retrieve_file", "One file", {JSON: ref("File")}, parameters=(_FILE_ID, _MODEL)
+        "run_file_retrieve", "retrieve_file", "One file", {JSON: ref("File")}, parameters=(_FILE_ID, _MODEL)
     ),
     "run_file_delete": _operation_docs(
+        "run_file_delete",
         "delete_file",
         "Delete a file",
         {JSON: object_schema(id={"type": "string"}, object={"type": "string"}, deleted={"type": "boolean"})},
         parameters=(_FILE_ID, _MODEL),
     ),
     "run_file_content": _operation_docs(
-        "download_file", "The content of a file", {"*/*": {}}, parameters=(_FILE_ID, _MODEL)
+        "run_file_content", "download_file", "The content of a file", {"*/*": {}}, parameters=(_FILE_ID, _MODEL)
     ),
 }

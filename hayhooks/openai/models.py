@@ -82,7 +82,7 @@ _LIST = OperationDocs(
                 )
             },
         ),
-        **error_responses(),
+        **error_responses(openai=True),
     },
     schemas=_SCHEMAS,
 )
@@ -93,6 +93,9 @@ _RETRIEVE = OperationDocs(
     description="`/models/{name}` is the same.",
     tag=OPENAI,
     parameters=(parameter("name", "The pipeline's name."),),
-    answers={"200": response_object("OpenAI's model object", {JSON: ref("Model")}), **error_responses(404)},
+    answers={
+        "200": response_object("OpenAI's model object", {JSON: ref("Model")}),
+        **error_responses(404, openai=True),
+    },
     schemas=_SCHEMAS,
 )

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+from hayhooks.errors import OpenAIError
 from hayhooks.kernel.operations import Operation
 from hayhooks.openapi.describe import (
     EVENTS,
@@ -10,6 +11,7 @@ from hayhooks.openapi.describe import (
     OPENAI,
     OperationDocs,
     Schema,
+    error_response,
     object_schema,
     pipeline_responses,
     ref,
@@ -84,6 +86,18 @@ def _answer(kind: str, created: str, token_counts: tuple[str, str], required: li
     )
 
 
+def _answers(api: str, description: str, schema: str, example: Schema) -> dict[str, Schema]:
+    """Return the responses of an *api*: the whole answer of *schema*, or events."""
+    success = response_object(description, {JSON: ref(schema), EVENTS: {}})
+    success["content"][JSON]["example"] = example
+    message = f"The pipeline 'NAME' does not implement {api}"
+    missing = OpenAIError(501, message, param="model", code="not_implemented")
+    return {
+        **pipeline_responses(success, 404, 501),
+        "501": error_response(501, missing.body(), "The pipeline does not implement it"),
+    }
+
+
 # ------------------------------------------------------------------------------------------------ chat completions
 
 _MESSAGE = object_schema(
@@ -136,13 +150,20 @@ CHAT = OperationDocs(
             [{"role": "user", "content": "Hello"}],
         )
     },
-    answers=pipeline_responses(
-        response_object(
-            "The answer; with `stream` a `ChatCompletionChunk` in each event, and `data: [DONE]` at the end.",
-            {JSON: ref("ChatCompletion"), EVENTS: {}},
-        ),
-        404,
-        501,
+    answers=_answers(
+        "chat completions (run_chat_completion_async or run_chat_completion)",
+        "The answer; with `stream` a `ChatCompletionChunk` in each event, and `data: [DONE]` at the end.",
+        "ChatCompletion",
+        {
+            "id": "chatcmpl-46d5b5",
+            "object": "chat.completion",
+            "created": 1795839558,
+            "model": "NAME",
+            "choices": [
+                {"index": 0, "message": {"role": "assistant", "content": "Hello!"}, "finish_reason": "stop"},
+            ],
+            "usage": {"prompt_tokens": 8, "completion_tokens": 2, "total_tokens": 10},
+        },
     ),
     schemas={
         "ChatMessage": _MESSAGE,
@@ -189,13 +210,21 @@ RESPONSES = OperationDocs(
             "Hello",
         )
     },
-    answers=pipeline_responses(
-        response_object(
-            "The response; with `stream` named events, from `response.created` to `response.completed`.",
-            {JSON: ref("Response"), EVENTS: {}},
-        ),
-        404,
-        501,
+    answers=_answers(
+        "responses (run_response_async or run_response)",
+        "The response; with `stream` named events, from `response.created` to `response.completed`.",
+        "Response",
+        {
+            "id": "resp_46d5b5",
+            "object": "response",
+            "created_at": 1795839558,
+            "status": "completed",
+            "model": "NAME",
+            "output": [
+                {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Hello!"}]},
+            ],
+            "usage": {"input_tokens": 8, "output_tokens": 2, "total_tokens": 10},
+        },
     ),
     schemas={
         "Response": _answer(

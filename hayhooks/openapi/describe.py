@@ -11,7 +11,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaV
 from pydantic_core import core_schema, to_json
 from starlette.routing import Route
 
-from hayhooks.errors import sendable
+from hayhooks.errors import OpenAIError, sendable
 from hayhooks.observability.log import log
 
 Schema = dict[str, Any]
@@ -204,55 +204,108 @@ SHARED: Mapping[str, Schema] = {
 }
 """The components of errors, in every document."""
 
-_MEANINGS = {
-    400: "The request is malformed, or names a host that is not served",
-    401: "The API key is missing or wrong; only on a server with API keys",
-    404: "There is no such pipeline, model or file",
-    405: "The path does not support the method",
-    408: "The request body did not arrive in time",
-    413: "The body is larger than the server accepts",
-    415: "The endpoint does not accept the body's content type",
-    500: "The pipeline raised",
-    501: "Not implemented by the pipeline, or by the server",
-    503: "The pipeline cannot serve now: it is loading, failed to load, or is at capacity",
-    504: "The pipeline exceeded its time limit",
+_ERRORS: Mapping[int, tuple[str, str]] = {  # by status: when it is sent, an example of its message
+    400: (
+        "The request is malformed, or names a host that is not served",
+        "Host 'example.org' is not allowed (HAYHOOKS_ALLOWED_HOSTS)",
+    ),
+    401: (
+        "The API key is missing or wrong; only on a server with API keys",
+        "API key missing: send the header 'Authorization: Bearer KEY'",
+    ),
+    404: ("There is no such pipeline", "there is no pipeline 'NAME'"),
+    408: (
+        "The request body did not arrive in time",
+        "No request body data received for 30 s (HAYHOOKS_READ_TIMEOUT)",
+    ),
+    413: (
+        "The body is larger than the server accepts",
+        "The body is larger than the 104,857,600 bytes that are allowed (HAYHOOKS_MAX_BODY_SIZE)",
+    ),
+    415: (
+        "The endpoint does not accept the body's content type or encoding",
+        "The body's Content-Encoding is 'br'; accepted are gzip, deflate, zstd, or none",
+    ),
+    500: ("The pipeline raised", "Pipeline execution failed: ValueError: no such page"),
+    501: (
+        "The server cannot do it",
+        "no renderer for SVG is installed: pip install mermaid-render, or ask with ?format=mermaid",
+    ),
+    503: (
+        "The pipeline cannot serve now: it is loading, failed to load, or is at capacity",
+        "pipeline 'NAME' is being loaded",
+    ),
+    504: ("The pipeline exceeded its time limit", "the pipeline exceeded the request timeout of 60 s"),
 }
 
-RESPONSES: Mapping[str, Schema] = {
-    **{
-        f"Error{status}": response_object(
-            meaning, {JSON: ref("Error")}, **({"Retry_After": "Seconds to wait."} if status == 503 else {})
-        )
-        for status, meaning in _MEANINGS.items()
-    },
-    "Error422": response_object("An argument is missing or does not fit", {JSON: ref("ValidationError")}),
-}
-"""The responses that ``error_responses`` refers to."""
+_KINDS = "invalid_request_error", "server_error"
+
+_OPENAI_ERRORS = [  # those that differ from the ones that _ERRORS gives
+    OpenAIError(400, "The body is not valid JSON: expected value at line 1 column 1"),
+    OpenAIError(401, _ERRORS[401][1], code="invalid_api_key"),
+    OpenAIError(404, "The model 'NAME' does not exist", param="model", code="model_not_found"),
+    OpenAIError(500, "ValueError: no such page", type="server_error"),
+]
+
+
+def error_response(status: int, body: Any, meaning: str = "", *, schema: str = "Error") -> Schema:
+    """Return the response object of an error with *body* as its example; *meaning*: when it is sent."""
+    headers = {"Retry_After": "Seconds to wait."} if status == 503 else {}
+    response = response_object(meaning or _ERRORS[status][0], {JSON: ref(schema)}, **headers)
+    response["content"][JSON]["example"] = body
+    return response
+
+
+def _components() -> Iterator[tuple[str, Schema]]:
+    openai = {
+        status: OpenAIError(status, message, type=_KINDS[status >= 500]) for status, (_, message) in _ERRORS.items()
+    }
+    openai |= {error.status: error for error in _OPENAI_ERRORS}
+    for status, (_, message) in _ERRORS.items():
+        yield f"Error{status}", error_response(status, {"detail": message})
+        yield f"OpenAIError{status}", error_response(status, openai[status].body())
+    yield "Error401", error_response(401, openai[401].body())  # of one form on every path
+    internal = {"detail": "Internal server error", "request_id": "429ab35ff6f7057f00000001"}
+    yield "InternalError", error_response(500, internal, "A bug of the server; its log has the traceback")
+    missing = {"type": "missing", "loc": ["body", "text"], "msg": "Field required", "input": {}}
+    meaning = "An argument is missing or does not fit"
+    yield "Error422", error_response(422, {"detail": [missing]}, meaning, schema="ValidationError")
+    text, meaning = "the text of the exception", "An HTTPException that the pipeline raised"
+    yield "ErrorOfWrapper", error_response(402, {"detail": text}, meaning)
+    yield "OpenAIErrorOfWrapper", error_response(402, OpenAIError(402, text).body(), meaning)
+
+
+RESPONSES: Mapping[str, Schema] = dict(_components())
+"""The responses that ``error_responses`` refers to: ``Error{status}``, and ``OpenAIError{status}`` in OpenAI's form."""
 
 _ALWAYS = (400, 401, 500)  # of the middleware, on every path
-_WITH_BODY = (408, 413)
-_PIPELINE = (500, 503, 504)  # of a call of a wrapper
+_WITH_BODY = (408, 413, 415)
 
 
-def error_responses(*statuses: int, body: bool = False, key: bool = True) -> dict[str, Schema]:
+def error_responses(*statuses: int, body: bool = False, key: bool = True, openai: bool = False) -> dict[str, Schema]:
     """Return the responses of *statuses*, and those that any endpoint can give.
 
     Args:
         *statuses: of this endpoint.
         body: whether it takes a body.
         key: whether it needs an API key.
+        openai: whether its errors have OpenAI's form.
     """
     every = sorted({*statuses, *_ALWAYS, *(_WITH_BODY if body else ())} - ({401} if not key else set()))
-    return {str(status): {"$ref": f"#/components/responses/Error{status}"} for status in every}
+    names = {status: f"{'OpenAI' if openai else ''}Error{status}" for status in every} | {500: "InternalError"}
+    return {str(status): _response_ref(name) for status, name in names.items()}
 
 
-def pipeline_responses(success: Schema, *statuses: int, body: bool = True) -> dict[str, Schema]:
+def _response_ref(name: str) -> Schema:
+    return {"$ref": f"#/components/responses/{name}"}
+
+
+def pipeline_responses(success: Schema, *statuses: int, body: bool = True, openai: bool = True) -> dict[str, Schema]:
     """Return the responses of an endpoint that calls a wrapper: *success*, *statuses*, and errors of the call."""
-    return {
-        "200": success,
-        **error_responses(*statuses, *_PIPELINE, body=body),
-        "default": response_object("An HTTPException of the pipeline", {JSON: ref("Error")}),
-    }
+    errors = error_responses(*statuses, 503, 504, body=body, openai=openai)
+    prefix = "OpenAI" if openai else ""
+    own = {"500": _response_ref(f"{prefix}Error500"), "default": _response_ref(f"{prefix}ErrorOfWrapper")}
+    return {"200": success, **errors, **own}  # in the order of *errors*
 
 
 # ------------------------------------------------------------------------------------------------ schemas of types

@@ -131,6 +131,7 @@ class _Page:
     path: str
     files: Mapping[str, str]  # of offapi, and "start.js" -> the tags that load them, in order
     start: str
+    style: str = ""
 
     async def html(self, request: Request) -> Response:
         """Answer with the page, at a path without slashes at its end: its links are relative."""
@@ -141,8 +142,9 @@ class _Page:
         body = (
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>hayhooks API</title>'
             '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-            f'<style>body {{ margin: 0 }}</style>{tags}</head><body><div id="page"><noscript>This page needs '
-            'JavaScript; it shows <a href="openapi.yaml">openapi.yaml</a>.</noscript></div></body></html>\n'
+            f'<style>body {{ margin: 0 }}\n{self.style}</style>{tags}</head><body><div id="page">'
+            '<noscript>This page needs JavaScript; it shows <a href="openapi.yaml">openapi.yaml</a>.</noscript>'
+            "</div></body></html>\n"
         )
         return Response(body, media_type="text/html", headers={"Content-Security-Policy": _POLICY, **_SAFE})
 
@@ -217,7 +219,20 @@ _SWAGGER = _Page(
         "start.js": '<script type="module" src="DIR/start.js?VERSION"></script>',
     },
     """\
+// The example of an error opens at a click on its line: twelve of them would hide the operation.
+const FoldedErrors = ({ React: { createElement } }) => ({
+  wrapComponents: {
+    modelExample: (ModelExample) => (props) => {
+      const path = props.specPath?.toJS() ?? [];
+      const example = createElement(ModelExample, props);
+      if (!/^([45]|default)/.test(path[path.indexOf("responses") + 1])) return example;
+      return createElement("details", { className: "error" }, createElement("summary", null, "example"), example);
+    },
+  },
+});
+
 SwaggerUIBundle({
+  plugins: [FoldedErrors],
   url,
   dom_id: "#page",
   deepLinking: true,
@@ -230,6 +245,15 @@ SwaggerUIBundle({
     return request;
   },
 });
+""",
+    # A folded error is one line: its meaning, and the word to click.
+    """\
+.swagger-ui tr.response:has(details.error) > td { padding-top: 4px }
+td > .response-col_description__inner:has(~ details.error) { float: left; margin-right: 1em }
+td > .response-controls:has(~ details.error), details.error:not([open]) ~ .headers-wrapper { display: none }
+details.error > summary { color: #4a6fa5; cursor: pointer; font-size: 12px; line-height: 22px }
+details.error > .model-example { clear: both }
+.swagger-ui .opblock-body pre.microlight { max-height: 300px }
 """,
 )
 

@@ -73,6 +73,27 @@ class PipelineWrapper(Base):
 """
 
 
+RAISING = """
+import asyncio
+from hayhooks import BasePipelineWrapper
+from starlette.exceptions import HTTPException
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    request_timeout = 0.5
+
+    def setup(self): ...
+
+    async def run_api_async(self, text: str) -> str:
+        if text == "sleep":
+            await asyncio.sleep(60)
+        raise ValueError("no such page") if text == "raise" else HTTPException(402, "the text of the exception")
+
+    async def run_chat_completion_async(self, model, messages, body):
+        return await self.run_api_async(messages[0]["content"])
+"""
+
+
 @pytest.fixture
 def server(shared_server: LiveServer) -> LiveServer:
     return shared_server
@@ -273,6 +294,52 @@ def test_chat_answers_whole_or_as_events_and_names_a_model_that_there_is(server:
     assert server.client.post("/v1/chat/completions", json=example).status_code == 200
     (example,) = by_path["requestBody"]["content"]["application/json"]["schema"]["examples"]
     assert server.client.post("/talks/chat", json=example).status_code == 200
+
+
+def test_the_example_of_each_error_is_what_the_server_sends(root: Path):
+    """For both forms of errors; ``NAME`` is the deployment that is asked for."""
+    with serving(root, max_body_size=1000) as server:
+        server.serve("NAME", RAISING)
+        server.serve("keeps", wrapper("class PipelineWrapper(Base):\n    def run_file_retrieve(self, file_id): ..."))
+        whole = document(server)
+        chat = "/v1/chat/completions"
+        asked: list[tuple[str, str, dict[str, Any]]] = [
+            ("422", "/NAME/run", {"json": {}}),
+            ("413", "/NAME/run", {"content": bytes(1001)}),
+            ("413", "/NAME/chat", {"content": bytes(1001)}),
+            ("415", "/NAME/run", {"content": b"{}", "headers": {"Content-Encoding": "br"}}),
+            ("415", "/NAME/chat", {"content": b"{}", "headers": {"Content-Encoding": "br"}}),
+            ("500", "/NAME/run", {"json": {"text": "raise"}}),
+            ("500", "/NAME/chat", {"json": {"messages": [{"role": "user", "content": "raise"}]}}),
+            ("504", "/NAME/run", {"json": {"text": "sleep"}}),
+            ("504", "/NAME/chat", {"json": {"messages": [{"role": "user", "content": "sleep"}]}}),
+            ("default", "/NAME/run", {"json": {"text": "refuse"}}),
+            ("default", "/NAME/chat", {"json": {"messages": [{"role": "user", "content": "refuse"}]}}),
+            ("400", chat, {"content": b"x"}),
+            ("400", "/NAME/responses", {"content": b"x"}),
+            ("404", chat, {"json": {"model": "nobody", "messages": [{"role": "user", "content": "x"}]}}),
+            ("501", chat, {"json": {"model": "keeps", "messages": [{"role": "user", "content": "x"}]}}),
+            ("501", "/v1/responses", {"json": {"model": "keeps", "input": "x"}}),
+            ("404", "/v1/files/{file_id}", {}),
+            ("501", "/v1/files/{file_id}/content", {}),
+        ]
+        told = {(status, path): _sent(server, path, **request) for status, path, request in asked}
+
+    for (status, path), answer in told.items():
+        operation = whole["paths"].get(path) or whole["paths"][path.replace("/NAME/responses", "/v1/responses")]
+        response = next(iter(operation.values()))["responses"][status]
+        if "$ref" in response:
+            response = whole["components"]["responses"][response["$ref"].rpartition("/")[2]]
+        example = response["content"]["application/json"]["example"]
+        for known in ("nobody", "keeps"):
+            answer = answer.replace(f"'{known}'", "'NAME'")
+        assert re.sub(r"[\d,.]*\d", "0", json.dumps(example)) == re.sub(r"[\d,.]*\d", "0", answer), (status, path)
+
+
+def _sent(server: LiveServer, path: str, **request: Any) -> str:
+    """What the server answers to a request, as the document's examples are written."""
+    method = "POST" if request else "GET"
+    return json.dumps(server.client.request(method, path.format(file_id="file-1"), **request).json())
 
 
 def test_only_what_a_wrapper_implements_is_shown(server: LiveServer):

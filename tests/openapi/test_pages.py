@@ -1,6 +1,7 @@
 """``/docs`` and ``/redoc`` in a real browser, which has no internet."""
 
 import asyncio
+import html
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from starlette.routing import Mount, Route
 from tests.live_server import LiveServer, also_at, serving
 from tests.network import Stranger, stranger
 from tests.openapi.varied import TYPED, UPLOADS
+from tests.wrappers import source
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -114,6 +116,40 @@ TRY_IT_OUT = """
 (await until((page) => page.querySelector("button.execute"))).click();
 told.textContent += await until((page) => page.querySelector(".responses-table.live-responses-table")?.innerText);
 """
+
+
+# What a reader of /docs sees who opens an operation, and then the example of each error.
+MEASURE = """
+for (const operation of OPERATIONS) {
+  const block = await until((page) => page.querySelector(`[id$=${operation}]`));
+  block.querySelector("button").click();
+  await until(() => block.querySelectorAll("details.error .highlight-code").length > 9);
+  told.textContent += `${operation} ${block.offsetHeight}\\n`;
+  for (const row of block.querySelectorAll("tr.response:has(details)")) {
+    row.querySelector("summary").click();
+    const example = row.querySelector(".highlight-code").innerText;
+    told.textContent += `${row.dataset.code} ${example.replace(/\\s+/g, " ")}\\n`;
+  }
+  block.querySelector("button").click();
+}
+"""
+
+
+def test_an_operation_fits_the_screen_and_each_error_shows_an_example_of_its_own(
+    browser: str, server: LiveServer, tmp_path: Path
+):
+    server.serve("typed", TYPED)
+    server.serve("talks", source("openai_apis"))
+    operations = ["run_typed", "chat_talks", "create_chat_completion"]
+
+    shown, console = driven(browser, server, "docs", MEASURE.replace("OPERATIONS", str(operations)), tmp_path)
+
+    told = html.unescape(shown)
+    assert len(re.findall("_(?:typed|talks|completion) [0-9]+$", told, re.MULTILINE)) == 3, (console, told[-2000:])
+    assert max(map(int, re.findall("_(?:typed|talks|completion) ([0-9]+)$", told, re.MULTILINE))) < 1500
+    assert 'default { "detail": "the text of the exception" }' in told
+    assert """404 { "detail": "there is no pipeline 'NAME'" }""" in told
+    assert told.count('"code": "model_not_found"') == 2
 
 
 # What a reader does who fills in some fields of a form, and leaves the others as they are.
