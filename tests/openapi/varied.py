@@ -24,7 +24,7 @@ VARIED = {
     "uploads": UPLOADS,
     "upload.if.any": UPLOAD_IF_ANY,
     "stream": STREAM,
-    "events": EVENTS,
+    "event_stream": EVENTS,
     "refuses": REFUSES,
     "haystack_data": HAYSTACK,
     "größe-1.0": OPENAI,
