@@ -18,6 +18,8 @@ from hayhooks.settings import Settings
 
 TEMPLATES = Path(__file__).parent / "templates"
 
+_MAX_MODULE = 200  # characters: a file has at most 255 bytes in its name
+
 
 def new(settings: Settings, name: str, *, template: str, timeout_s: float) -> int:
     """Create a deployment from a template; return 1 if the server cannot load it."""
@@ -59,7 +61,8 @@ def _create(directory: PipelinesDirectory, name: str, template: str) -> Path:
             if source.is_dir():
                 shutil.copytree(source, made, ignore=shutil.ignore_patterns("__pycache__"))
                 # pytest imports each test by the name of its file, which may be there once.
-                (made / "test_wrapper.py").rename(made / f"test_{re.sub('[^a-zA-Z0-9]', '_', name)}.py")
+                module = re.sub("[^a-zA-Z0-9]", "_", name)[:_MAX_MODULE]
+                (made / "test_wrapper.py").rename(made / f"test_{module}.py")
             else:
                 shutil.copyfile(source.with_suffix(".yml"), made)
         return staging.deploy(filename, overwrite=False).target

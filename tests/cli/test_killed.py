@@ -39,7 +39,7 @@ RENAMING = [  # by a call that not every file system has
 OTHERS = [
     ["undeploy", "app"],
     ["undeploy", "app", "--purge"],
-    ["new", "added", "-t", "qa"],
+    ["new", "added", "-t", "rag"],
 ]
 
 

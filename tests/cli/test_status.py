@@ -70,7 +70,8 @@ def test_since_when_something_is_loading(server, port, tmp_path):
     server.write("new", waiting, gate=str(gate))
     try:
         server.eventually(lambda: len(server.status()["loading"]) == 2)
-        since = time.strftime("%H:%M:%S", time.localtime(server.state("new")["loading_since"]))
+        loading_since = server.eventually(lambda: server.state("new")["loading_since"])
+        since = time.strftime("%H:%M:%S", time.localtime(loading_since))
         for arguments in (["status"], ["pipeline", "list", "--pipelines-dir", server.root]):
             result = hayhooks(*arguments, "--port", port, cwd=tmp_path)
             assert f"loading since {since}" in result.stdout

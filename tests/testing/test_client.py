@@ -384,7 +384,7 @@ def test_chat(client):
     [
         ({}, "missing", "missing does not exist"),
         ({"it/notes.md": ""}, "it", r"it has no wrapper \(NAME/pipeline_wrapper.py\) and no YAML pipeline"),
-        ({"it/pipeline_wraper.py": ""}, "it", r"did you mean pipeline_wraper.py\?"),
+        ({"it/pipeline_wraper.py": ""}, "it", "rename pipeline_wraper.py to pipeline_wrapper.py"),
         ({"notes.md": ""}, "notes.md", "neither a directory nor a YAML pipeline"),
     ],
 )
