@@ -57,7 +57,8 @@ def show(finding: Finding) -> None:
 def show_failure(finding: Finding) -> None:
     """Print the reason, the place and the hint of a failed load."""
     say_deployment(False, finding["name"], "")
-    say((f"  {finding['reason']}", "red"))
+    for line in (finding["reason"], *finding["causes"]):
+        say((f"  {line}", "red"))
     if place := finding["place"]:
         say((f"  {place['file']}:{place['line']}: {place['source']}".rstrip(": "), "bold"))
     if finding["hint"]:
@@ -92,7 +93,7 @@ def check_in_process(settings: Settings, path: Path, *, name: str, timeout_s: fl
             status = process.wait()
             how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
             reason = f"the loading process ended {how}: the server would have ended too"
-        failed = {"ok": False, "name": name, "reason": reason}
+        failed = {"ok": False, "name": name, "reason": reason, "causes": []}
         return {**failed, "place": None, "hint": "", "traceback": "", "warnings": []}
     finally:
         os.close(our_end)

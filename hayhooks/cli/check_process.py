@@ -97,6 +97,7 @@ def _finding(outcome: Deployment | Failure) -> dict[str, Any]:
             "ok": False,
             "name": outcome.revision.name,
             "reason": outcome.reason,
+            "causes": outcome.causes,
             "place": place,
             "hint": outcome.hint,
             "traceback": outcome.traceback,
