@@ -23,6 +23,7 @@ from hayhooks.openapi.describe import (
     DocumentedRoute,
     OperationDocs,
     error_responses,
+    object_schema,
     parameter,
     response_object,
 )
@@ -49,7 +50,7 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
         log: EventLog | None = getattr(request.app.state, "events", None)
         if log is None:
             raise UnavailableError("there are no events: the application's lifespan does not run")
-        wanted = [each for text in request.query_params.getlist("types") for each in text.split(",")]
+        wanted = [each for text in request.query_params.getlist("types") for each in text.split(",") if each]
         if unknown := [each for each in wanted if each not in TYPES]:
             raise HTTPException(400, f"'types' must be among {', '.join(TYPES)}, not {shortened(unknown[0])!r}")
         followed = _Followed(log, request.headers.get("last-event-id", ""), frozenset(wanted or TYPES))
@@ -97,6 +98,14 @@ class _Encoder:
         return None
 
 
+_TYPE = f"(?:{'|'.join(TYPES)})"
+_EVENT = object_schema(
+    ["id", "event", "data"],
+    id={"type": "string"},
+    event={"enum": list(TYPES)},
+    data={"type": "string", "description": "A JSON object."},
+)
+
 _DOCS = OperationDocs(
     name="events",
     summary="Changes and requests as they happen",
@@ -104,6 +113,8 @@ _DOCS = OperationDocs(
         "Types: `loading`, `deployed`, `failed`, `restored`, `undeployed`, `request`, and `reset`: what was before is "
         "not known any more, read `/status`. After a reconnect with `Last-Event-ID` comes what was missed."
     ),
-    parameters=(parameter("types", "Only these, with commas between them.", "query"),),
-    answers={"200": response_object("The events", {EVENTS: {"type": "string"}}), **error_responses(400, 503)},
+    parameters=(
+        parameter("types", "Only these, with commas between them.", "query", pattern=f"^(?:{_TYPE}(?:,{_TYPE})*)?$"),
+    ),
+    answers={"200": response_object("The events", {EVENTS: _EVENT}), **error_responses(400, 503)},
 )
