@@ -13,14 +13,15 @@ from rich.console import Console
 from rich.text import Text
 
 from hayhooks.errors import Place
+from hayhooks.kernel.import_hints import import_hint
 from hayhooks.kernel.isolation import with_public_names
 from hayhooks.kernel.name_hints import name_hint
 from hayhooks.kernel.places import OpenFiles
-from hayhooks.kernel.state import Change, Deployment, Failure
+from hayhooks.kernel.state import Change, Deployment, Failure, Revision
 from hayhooks.kernel.user_errors import cause_lines, headline, place_of
 from hayhooks.observability.log import STDOUT, prefix_of, printable, writer_of
 from hayhooks.observability.log_writer import QueuedStream
-from hayhooks.observability.request_record import RequestRecord
+from hayhooks.observability.request_record import RequestRecord, current_request
 
 _MAX_LINES = 14  # of a failure, in a terminal: with the line of its request 15
 _CONTEXT_LINES = 2  # of the source, before and after the line that failed
@@ -40,6 +41,7 @@ class DevOutput:
         self._tracebacks = tracebacks  # whether they are printed, and not only kept
         self.has_keys = has_keys  # whether the key t calls `show_last_traceback`
         self._last_traceback = ""
+        self._revisions: dict[str, Revision] = {}  # that serve, by name
         self._file = ""  # in which the last traceback is kept for those who cannot press a key
 
     def show(self, text: str | Text, style: str = "", *, indent: int = 0) -> None:
@@ -55,6 +57,7 @@ class DevOutput:
         serving = change.serving
         match change.outcome:
             case Deployment() as deployment:
+                self._revisions[change.name] = deployment.revision
                 took = f"in {change.took_ms:.0f} ms"
                 endpoints = "  ".join(f"POST {path}" for path in deployment.endpoints.paths)
                 details = ", ".join(change.files) if change.files else endpoints
@@ -73,6 +76,7 @@ class DevOutput:
                     last=f"  revision {serving.revision.id} keeps serving" if serving else "",
                 )
             case None if serving is None:
+                self._revisions.pop(change.name, None)
                 self.show(_line("-", "dim", change.name, "removed"))
             case None:
                 self.show(_line("✓", "green", change.name, f"{serving.revision.id}  serves again"))
@@ -95,6 +99,9 @@ class DevOutput:
                 head += self._fitted(Text(f"  {reason}", style=style), 2)
             causes = [with_public_names(line) for line in cause_lines(error, OpenFiles())]
             place, hint = place_of(error, OpenFiles()), name_hint(error)
+            request: Any = current_request.get(None)
+            if not hint and request is not None and (revision := self._revisions.get(request.pipeline)):
+                hint = import_hint(error, revision)
             traceback = with_public_names("".join(format_exception(error)))
         self._show_failure(head, causes=causes, place=place, hint=hint, traceback=traceback)
 

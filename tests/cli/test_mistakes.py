@@ -268,6 +268,11 @@ REQUESTS = {  # the wrapper, a line of it, and what is shown
         "return self.answer()",
         ["TypeError: 'coroutine' object is not subscriptable", "hint: a coroutine is no result yet: forgot await?"],
     ),
+    "missing package": (
+        WRAPPER.replace("return text", "import nothing_of_this_name"),
+        "import nothing_of_this_name",
+        ["hint: install the package that provides `nothing_of_this_name`; if"],
+    ),
     "several at once": (
         WRAPPER.replace("return text", "raise ExceptionGroup('all', [KeyError('a'), OSError('b')])"),
         "raise ExceptionGroup",
