@@ -29,13 +29,19 @@ def commands() -> dict[str, list[str]]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/demo", description="Serve the examples.")
     parser.add_argument("--check", action="store_true", help="send the READMEs' requests, print the answers and exit")
+    parser.add_argument(
+        "--before-install", action="store_true", help=argparse.SUPPRESS
+    )  # check arguments and port only
     parser.add_argument("--port", type=int, help=f"default: {PORT}, or a free port with --check")
     arguments = parser.parse_args()
     port = arguments.port or (_free_port() if arguments.check else PORT)
     if _is_taken(port):  # another server there would answer the readiness check
         print(f"Port {port} is taken: stop the program that uses it, or set another with --port.", file=sys.stderr)
         return 1
-    command = [HAYHOOKS, "run", "--pipelines-dir", EXAMPLES, "--port", str(port)]
+    if arguments.before_install:
+        return 0
+    serve = ["run", "--pipelines-dir"] if arguments.check else ["dev"]  # which tells of no probes
+    command = [HAYHOOKS, *serve, EXAMPLES, "--port", str(port)]
     # The examples work offline, so Haystack's telemetry is off too.
     with subprocess.Popen(command, env={"HAYSTACK_TELEMETRY_ENABLED": "false", **os.environ}) as server:
         try:
@@ -64,7 +70,7 @@ def _wait_until_ready(server: subprocess.Popen[bytes], port: int) -> bool:
         try:
             urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5)
         except URLError:
-            time.sleep(0.5)  # not shorter: each attempt is a line in the access log
+            time.sleep(0.5)
         else:
             return True
     print(f"The server was not ready within {START_S} s.", file=sys.stderr)

@@ -194,6 +194,50 @@ def test_the_wrapper_with_sources_sends_them_before_the_answer(server):
     assert 0 < streamed.index("house.md") < streamed.index("Breakfast?")
 
 
+def test_the_conversation_with_sources_answers(server):
+    page = DOCS / "streaming.md"
+    server.serve("house", next(block for block in blocks("python", page) if "class PipelineWrapper" in block))
+
+    answer = json.loads(shell(next(block for block in blocks("sh", page) if "/house/chat" in block), server.url))
+
+    assert answer["choices"][0]["message"]["content"] == "And the pool?\n\nFrom 1 document."
+    assert [event["type"] for event in answer["events"]] == ["status", "source"]
+    assert answer["events"][1]["data"]["source"]["name"] == "Pool"
+
+
+def test_the_methods_that_begin_and_count_by_themselves_answer(server):
+    methods = [block for block in blocks("python", DOCS / "streaming.md") if block.startswith("async def")]
+    begins, counts = (block.replace("\n", "\n    ") for block in methods)
+    imports = "from hayhooks.open_webui import create_status_event\n"
+    head = "class PipelineWrapper(BasePipelineWrapper):\n    def setup(self): ...\n\n    "
+    talk = next(block for block in blocks("python", WRAPPERS) if "MockChatGenerator" in block)
+    begins = begins.replace("{...}", '{"prompt": {"text": "x"}}')
+    setup = talk[: talk.index("    async def")]
+    server.serve("begins", f"{imports}{setup}    {begins}")
+    server.serve("counts", f"from hayhooks import BasePipelineWrapper\n\n\n{head}{counts}")
+    question = {"messages": [{"role": "user", "content": "x"}]}
+
+    begun, counted = (server.client.post(f"/{name}/chat", json=question).json() for name in ("begins", "counts"))
+
+    assert begun["choices"][0]["message"]["content"] == "You said: x"
+    assert [event["type"] for event in begun["events"]] == ["status"]
+    assert counted["choices"][0]["message"]["content"] == "Hello!"
+    assert counted["usage"]["total_tokens"] == 10
+
+
+def test_the_wrapper_of_a_handler_answers(server):
+    page = DOCS / "coming_from.md"
+    server.serve("shouts", next(block for block in blocks("python", page) if "class PipelineWrapper" in block))
+
+    answers = [
+        server.client.post("/shouts/run", json=body)
+        for body in ({"text": "hi", "times": 2}, {"text": ""}, {"text": "hi", "times": 0})
+    ]
+
+    assert [answer.status_code for answer in answers] == [200, 400, 422]
+    assert answers[0].json() == {"result": "HI!!"}
+
+
 def test_the_wrapper_that_sends_events_sends_them(server):
     server.serve("steps", next(block for block in blocks("python", WRAPPERS) if "SSEEvent" in block))
 
