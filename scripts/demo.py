@@ -40,6 +40,7 @@ def main() -> int:
         return 1
     if arguments.before_install:
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # else the server would go on
     serve = ["run", "--pipelines-dir"] if arguments.check else ["dev"]  # which tells of no probes
     command = [HAYHOOKS, *serve, EXAMPLES, "--port", str(port)]
     # The examples work offline, so Haystack's telemetry is off too.
