@@ -17,7 +17,7 @@ from pathlib import Path
 
 from hayhooks.cli import atomic
 from hayhooks.cli.output import CommandError
-from hayhooks.kernel.discovery import YAML_SUFFIXES, identity_of
+from hayhooks.kernel.discovery import YAML_SUFFIXES, Identity, entry_identity
 
 _STAGING_PREFIX = ".hayhooks-"
 _MAX_TRASHED_BYTES = 230  # of a name, so that the time and a number fit behind it
@@ -99,7 +99,7 @@ class StagingDir:
             else:
                 _replace(new, target, self.old / filename)
             atomic.sync(self.root)
-        return PendingChange(self, target, identity_of(target, follow_symlinks=False))
+        return PendingChange(self, target, entry_identity(target))
 
     def take_out(self, filename: str) -> None:
         """Move an entry of the directory to ``old``."""
@@ -111,7 +111,7 @@ class StagingDir:
 class PendingChange:
     """A change of the directory that can still be undone."""
 
-    def __init__(self, staging: StagingDir, target: Path, identity: tuple[int, int]) -> None:
+    def __init__(self, staging: StagingDir, target: Path, identity: Identity) -> None:
         self.target = target
         self._staging = staging
         self._identity = identity
@@ -121,7 +121,7 @@ class PendingChange:
     @property
     def is_current(self) -> bool:
         """Whether the files are still those of this change."""
-        return identity_of(self.target, follow_symlinks=False) == self._identity
+        return entry_identity(self.target) == self._identity
 
     def undo(self) -> bool:
         """Restore the previous version; return False if the change is not current."""

@@ -1,6 +1,5 @@
 """Wait for the running server to load or release a deployment."""
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 from hayhooks.cli.client import NoAnswerError, Server, Unreachable, differing_workers
 from hayhooks.cli.options import advice
 from hayhooks.cli.output import CommandError, note, progress, say, say_deployment
+from hayhooks.kernel.discovery import entry_identity
 
 _STEP_S = 0.05
 
@@ -32,15 +32,14 @@ def wait_until_loaded(
     Raises:
         CommandError: timeout, the server has stopped, or *is_current* says that another process replaced the files.
     """
-    status = os.stat(path)
-    identity = (status.st_dev, status.st_ino)
+    identity = entry_identity(path)._asdict()
 
     def result() -> DeployResult | None:
         if not is_current():
             raise CommandError(f"{path} has been replaced by another process: ask `{advice('status')}`")
         state = server.state(name)
         found = state and state["found"]  # None until the server has seen the name, and read its files
-        if not state or found is None or (found["device"], found["inode"]) not in (identity, (0, 0)):
+        if not state or found is None or found != {"revision": found["revision"], **identity}:
             return None
         if state["failed_revision"] == found["revision"]:
             return DeployResult(state, serves=False)

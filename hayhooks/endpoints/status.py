@@ -59,7 +59,7 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
         if name not in _names(snapshot):
             raise not_served_error(snapshot, name)
         found = kernel and kernel.found(name)
-        on_disk = found and {"revision": found.id, "device": found.identity[0], "inode": found.identity[1]}
+        on_disk = found and {"revision": found.id, **found.identity._asdict()}
         failure = snapshot.failures.get(name)
         body = {
             "status": "Up!",

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from hayhooks.toolkit.yaml_source import is_meant_as_pipeline
 
@@ -170,10 +171,29 @@ def is_directory(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def identity_of(path: str | Path, *, follow_symlinks: bool = True) -> tuple[int, int]:
+class Identity(NamedTuple):
+    """What tells a file from every other one, also from a later one that gets its inode."""
+
+    device: int = 0
+    inode: int = 0
+    ctime_ns: int = 0
+
+
+def entry_identity(path: Path) -> Identity:
+    """Return the identity of the wrapper in the folder *path*, else of *path* itself; zeros if there is nothing."""
+    for file in (path / WRAPPER_FILE, path):
+        try:
+            status = os.stat(file)
+        except OSError:
+            continue
+        return Identity(status.st_dev, status.st_ino, status.st_ctime_ns)
+    return Identity()
+
+
+def identity_of(path: str | Path) -> tuple[int, int]:
     """Return device and inode of *path*; zeros if there is nothing."""
     try:
-        status = os.stat(path, follow_symlinks=follow_symlinks)
+        status = os.stat(path)
     except OSError:
         return (0, 0)
     return status.st_dev, status.st_ino

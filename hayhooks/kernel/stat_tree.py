@@ -12,6 +12,8 @@ from pathlib import Path
 from hayhooks.kernel.discovery import (
     WRAPPER_FILE,
     YAML_SUFFIXES,
+    Identity,
+    entry_identity,
     entry_problem,
     identity_of,
     is_directory,
@@ -43,10 +45,10 @@ class TreeStat:
     kind: RevisionKind = RevisionKind.FOLDER
 
     @property
-    def identity(self) -> tuple[int, int]:
-        """Device and inode of the folder or file, links followed; zeros after a problem."""
-        file = None if WRAPPER_FILE in self.stamps else self.stamps.get(self.path.name)
-        return (file.device, file.inode) if file else next(iter(self.directories.values()), (0, 0))
+    def identity(self) -> Identity:
+        """That of the wrapper or YAML file, as it was seen; after a problem, as it is."""
+        file = self.stamps.get(WRAPPER_FILE) or self.stamps.get(self.path.name)
+        return Identity(file.device, file.inode, file.ctime_ns) if file else entry_identity(self.path)
 
     @property
     def newest_ctime_ns(self) -> int:

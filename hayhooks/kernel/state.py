@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from hayhooks.errors import Place
 from hayhooks.kernel.admission import Leases, Slots
+from hayhooks.kernel.discovery import Identity
 from hayhooks.kernel.operations import Operation
 from hayhooks.kernel.threads import DaemonThreadPool
 
@@ -77,7 +78,7 @@ class Revision:
     kind: RevisionKind = RevisionKind.FOLDER
     make: Callable[[], Any] | None = field(default=None, repr=False)  # makes the wrapper; only for RevisionKind.CODE
     replaces: str = ""  # the fingerprint of the revision in whose place this is: it must not serve any more
-    identity: tuple[int, int] = field(default=(0, 0), compare=False)  # device and inode of the folder or file
+    identity: Identity = field(default=Identity(), compare=False)  # of the wrapper or YAML file; zeros: it is code
 
     @property
     def id(self) -> str:

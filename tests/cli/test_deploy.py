@@ -171,6 +171,21 @@ def test_no_rollback_leaves_the_failure(server, port, source, tmp_path):
     assert listed(server.root) == ["echo"]
 
 
+def test_the_failure_of_what_had_the_same_inode_before_is_not_told(server, port, root, tmp_path):
+    """A new file often gets the inode of one that was removed; here it is rewritten in place."""
+    server.write("echo", BROKEN)
+    server.eventually(lambda: server.state("echo")["state"] == "failed")
+    file = root / "echo/pipeline_wrapper.py"
+    inode = file.stat().st_ino
+
+    file.write_text(ECHO)
+    done = pipeline("deploy-files", root / "echo", cwd=tmp_path, port=port)
+
+    assert file.stat().st_ino == inode
+    assert done.returncode == 0
+    assert "✓ echo" in done.stdout
+
+
 def test_a_copy_is_whole_and_the_source_is_not_touched(root, source, tmp_path):
     (source / "model.bin").write_bytes(bytes(range(256)) * 1000)
     replace(source / ".env", "KEY=1")

@@ -101,8 +101,8 @@ def test_status_tells_directory_and_last_revision(server: LiveServer, root: Path
 
     (root / "echo").rename(root / ".old")
     shutil.copytree(root / ".old", root / "echo")
-    inode = (root / "echo").stat().st_ino
-    found = {"revision": serving_revision, "device": root.stat().st_dev, "inode": inode}
+    file = (root / "echo/pipeline_wrapper.py").stat()
+    found = {"revision": serving_revision, "device": file.st_dev, "inode": file.st_ino, "ctime_ns": file.st_ctime_ns}
     server.eventually(lambda: server.client.get("/status/echo").json()["found"] == found)
     assert server.status()["generation"] == 1  # it is another folder with the same in it
 
