@@ -9,7 +9,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 
 from hayhooks.http.stream import Stream, open_stream
-from hayhooks.http.user_code import call_soon, is_control_flow, pipeline_error, run_in_thread
+from hayhooks.http.user_code import call_soon, is_control_flow, raise_pipeline_error, run_in_thread
 from hayhooks.kernel.admission import Slots, current_lease
 from hayhooks.kernel.isolation import enter_package
 from hayhooks.kernel.operations import Operation
@@ -40,7 +40,7 @@ async def invoke(deployment: Deployment, operation: Operation, arguments: dict[s
     except BaseException as error:
         if is_control_flow(error):
             raise
-        raise pipeline_error(error) from error
+        raise_pipeline_error(error)
     if type(result) in _PLAIN:
         return result
     if hasattr(result, "body_iterator"):  # a response that the wrapper made itself
@@ -56,7 +56,7 @@ async def _without_exits(items: AsyncIterable[Any]) -> AsyncGenerator[Any, None]
         async for item in items:
             yield item
     except (SystemExit, KeyboardInterrupt) as error:  # in Starlette's task these would end the server
-        raise pipeline_error(error) from error
+        raise_pipeline_error(error)
 
 
 async def _take_slot(slots: Slots) -> None:

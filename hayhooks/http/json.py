@@ -44,11 +44,18 @@ def encode(value: Any, operation: Operation | None = None) -> bytes:
             except (PydanticSerializationUnexpectedValue, PydanticSerializationError):
                 return _converted(value, operation)
         return to_json(_plain(value), fallback=_fallback, inf_nan_mode="null")  # JSON has no NaN
-    # Text that is not Unicode, a type that is not JSON's, a structure that is too deep or contains itself.
-    except (PydanticSerializationError, ValueError, RecursionError) as error:
+    except TypeError:
+        raise
+    # Text that is not Unicode, a type that is not JSON's, a structure that is too deep or contains itself; and classes
+    # of the user's may raise anything.
+    except BaseException as error:
+        try:
+            fault = _fault(value)
+        except BaseException:  # as above
+            fault = ""
         # The thousand equal frames of a RecursionError say nothing in a log.
         cause = None if isinstance(error, RecursionError) else error
-        raise TypeError(f"the result cannot be encoded as JSON: {_fault(value) or error}") from cause
+        raise TypeError(f"the result cannot be encoded as JSON: {fault or safe_str(error)}") from cause
 
 
 def _fault(value: Any) -> str:

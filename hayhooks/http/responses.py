@@ -16,7 +16,7 @@ from hayhooks.errors import PipelineError, safe_str, shortened
 from hayhooks.http.disconnect import cancel_on_disconnect
 from hayhooks.http.json import encode, on_one_line
 from hayhooks.http.stream import Stream
-from hayhooks.http.user_code import log_failure
+from hayhooks.http.user_code import honest, log_failure, pipeline_error
 from hayhooks.observability.request_record import current_request
 from hayhooks.toolkit.events import PipelineEvent
 
@@ -248,8 +248,10 @@ class _EncodedBody:
             self._ended = not batch
             for part in self._encoder.write(batch) if batch else (self._encoder.finish(),):
                 parts.append(part)  # one by one: those before a failure are sent too
-        except Exception as error:
-            parts.append(self._fail(error))
+        # Items may be of classes of the user's; and this may be a callback, where SystemExit would end the event loop.
+        except BaseException as raised:
+            error = honest(raised)
+            parts.append(self._fail(error if isinstance(error, Exception) else pipeline_error(error)))
         return b"".join(parts)
 
     def _fail(self, error: Exception) -> bytes:

@@ -6,7 +6,7 @@ from functools import partial
 from time import perf_counter
 from typing import Any, NoReturn
 
-from hayhooks.http.user_code import is_control_flow, pipeline_error, run_in_thread
+from hayhooks.http.user_code import is_control_flow, raise_pipeline_error, run_in_thread
 from hayhooks.kernel.admission import current_lease
 from hayhooks.kernel.state import Deployment
 from hayhooks.kernel.threads import Outcome
@@ -44,7 +44,7 @@ class Stream:
     async def _raise(self, error: BaseException) -> NoReturn:
         # As in invoke.
         if not is_control_flow(error):
-            raise pipeline_error(error) from error
+            raise_pipeline_error(error)
         lease = current_lease.get()
         if lease is not None and lease.expired is not None and isinstance(error, asyncio.CancelledError):
             await self.aclose()
@@ -122,7 +122,7 @@ class _TaskStream(Stream):
         except BaseException as error:  # of the wrapper's clean-up
             if is_control_flow(error):
                 raise
-            raise pipeline_error(error) from error
+            raise_pipeline_error(error)
 
     def _hand_over(self, on_wait: OnWait) -> None:
         self._handing_over = None

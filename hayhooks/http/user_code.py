@@ -5,7 +5,7 @@ import contextvars
 import traceback as tracebacks
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from starlette.exceptions import HTTPException, WebSocketException
 
@@ -51,8 +51,11 @@ def run_in_thread(
         leases.give_back(lease)
         if slot is not None:
             call_soon(loop, slot.give_back)
+        if outcome.error is not None:
+            outcome.error = honest(outcome.error)
         if isinstance(outcome.error, _NOT_RAISABLE):
-            carrier = RuntimeError(f"{type(outcome.error).__name__}: {outcome.error}".removesuffix(": "))
+            message = safe_str(outcome.error)
+            carrier = RuntimeError(f"{type(outcome.error).__name__}: {message}".removesuffix(": "))
             carrier.__cause__ = outcome.error
             outcome.error = carrier
         done(outcome)
@@ -74,12 +77,27 @@ def call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> 
         return
 
 
+def honest(error: BaseException) -> BaseException:
+    """Return *error*, or one in its place if its class overrides ``__class__``: ``isinstance`` may raise with it."""
+    if all("__class__" not in vars(cls) for cls in type(error).__mro__[:-1]):
+        return error
+    return RuntimeError(f"{type(error).__name__}: {safe_str(error)}").with_traceback(error.__traceback__)
+
+
 def is_control_flow(error: BaseException) -> bool:
     """Whether *error* cancels this task, is the response, or a lack of threads: no fault of the wrapper."""
-    if isinstance(error, asyncio.CancelledError):
+    if issubclass(type(error), asyncio.CancelledError):  # `isinstance` also asks the error itself
         task = asyncio.current_task()
         return task is not None and task.cancelling() > 0  # else the wrapper itself raised it
-    return isinstance(error, HTTPException | WebSocketException | UnavailableError)
+    return issubclass(type(error), HTTPException | WebSocketException | UnavailableError)
+
+
+def raise_pipeline_error(error: BaseException) -> NoReturn:
+    """Raise *error*, of the wrapper, as PipelineError, if it is none."""
+    if type(error) is PipelineError:
+        raise error
+    cause = honest(error)
+    raise pipeline_error(cause) from cause
 
 
 def log_failure(error: Exception, subject: str, operation: Operation | None = None) -> None:
@@ -94,7 +112,7 @@ def log_failure(error: Exception, subject: str, operation: Operation | None = No
 
 
 def pipeline_error(error: BaseException) -> PipelineError:
-    """Describe *error*, raised by the wrapper, with the names that its author knows."""
+    """Describe *error*, of the wrapper and honest, with the names that its author knows."""
     try:
         fold(error)
         traceback = "".join(tracebacks.format_exception(error))

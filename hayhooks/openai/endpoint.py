@@ -27,7 +27,7 @@ from hayhooks.http.lookup import model_not_served_error, wait_for_deployment
 from hayhooks.http.request_json import encoding_problem, read_json
 from hayhooks.http.responses import EventStreamResponse, StreamEncoder
 from hayhooks.http.stream import Stream
-from hayhooks.http.user_code import log_failure, pipeline_error
+from hayhooks.http.user_code import log_failure, raise_pipeline_error
 from hayhooks.kernel.operations import Operation
 from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.kernel.threads import server_threads
@@ -49,10 +49,8 @@ class AnswerEncoder(StreamEncoder):
         try:
             ready = self.ready_object(items[0]) if len(items) == 1 else None
             return encode_part(self.answer_object(map(to_delta, items)) if ready is None else ready)
-        except PipelineError:
-            raise
-        except Exception as error:  # an item may raise anything when it is read, and hold what JSON cannot
-            raise pipeline_error(error) from error
+        except BaseException as error:  # an item may raise anything when it is read, and hold what JSON cannot
+            raise_pipeline_error(error)
 
     @abstractmethod
     def ready_object(self, item: Any) -> dict[str, Any] | None:
@@ -131,9 +129,9 @@ class OpenAIEndpoint:
             try:
                 for item in stream.first[:1]:
                     to_delta(item)  # an item of no use raises now, while the status can still say so
-            except PipelineError:
+            except BaseException as error:
                 await stream.aclose()
-                raise
+                raise_pipeline_error(error)
             return EventStreamResponse(encoder, stream)
 
         try:
