@@ -1,6 +1,7 @@
 """Arguments that are wrong a million times: the answer, the memory and the time that it takes are small."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,29 +16,32 @@ def repeated(before: bytes, item: bytes, count: int, after: bytes = b"]}") -> by
     return before + b",".join([item] * count) + after
 
 
-# By name: the body, how many errors it has (or at least), and how many of them are shown.
-WRONG: dict[str, tuple[bytes, int, int]] = {
-    "items of a list": (repeated(b'{"numbers": [', b'""', MANY), MANY, 100),
-    "missing fields": (repeated(b'{"trees": [', b"{}", FEW), FEW * 3, 100),
-    "inside of models": (repeated(b'{"trees": [{"a":1,"b":2,"c":3,"children":[', b"{}", FEW, b"]}]}"), FEW * 3, 100),
-    "values of a dict": (b'{"by_name": {' + b",".join(b'"%d":""' % n for n in range(FEW)) + b"}}", FEW, 100),
-    "one key, again and again": (repeated(b'{"by_name": {', b'"a":""', FEW, b"}}"), FEW, 100),
-    "forbidden fields": (b'{"closed": {' + b",".join(b'"%d":0' % n for n in range(FEW)) + b"}}", FEW, 1),
-    "of a dataclass": (b'{"data": {' + b",".join(b'"%d":0' % n for n in range(FEW)) + b"}}", FEW, 1),
-    "of a dict": (b'{"dicts": [{' + b",".join(b'"%d":0' % n for n in range(FEW)) + b"}]}", FEW, 1),
-    "lists in lists": (repeated(b'{"nested": [', b'[[""]]', FEW // 2), FEW // 2, 100),
-    "a union": (repeated(b'{"either": [', b'""', FEW), FEW, 100),
-    "a set": (repeated(b'{"unique": [', b'""', FEW), FEW, 100),
-    "one long text": (b'{"numbers": ["' + b"x" * 20_000_000 + b'"]}', 1, 1),
-    "one long key": (b'{"by_name": {"' + b"x" * 20_000_000 + b'": ""}}', 1, 1),
-    "no object at all": (repeated(b"[", b'""', FEW, b"]"), 1, 1),
-    "no end": (repeated(b'{"numbers": [', b'""', FEW, b""), 1, 1),
+# By name: what makes the body, how many errors it has (or at least), and how many of them are shown.
+WRONG: dict[str, tuple[Callable[[], bytes], int, int]] = {
+    "items of a list": (lambda: repeated(b'{"numbers": [', b'""', MANY), MANY, 100),
+    "missing fields": (lambda: repeated(b'{"trees": [', b"{}", FEW), FEW * 3, 100),
+    "inside of models": (
+        lambda: repeated(b'{"trees": [{"a":1,"b":2,"c":3,"children":[', b"{}", FEW, b"]}]}"), FEW * 3, 100
+    ),
+    "values of a dict": (lambda: b'{"by_name": {' + b",".join(b'"%d":""' % n for n in range(FEW)) + b"}}", FEW, 100),
+    "one key, again and again": (lambda: repeated(b'{"by_name": {', b'"a":""', FEW, b"}}"), FEW, 100),
+    "forbidden fields": (lambda: b'{"closed": {' + b",".join(b'"%d":0' % n for n in range(FEW)) + b"}}", FEW, 1),
+    "of a dataclass": (lambda: b'{"data": {' + b",".join(b'"%d":0' % n for n in range(FEW)) + b"}}", FEW, 1),
+    "of a dict": (lambda: b'{"dicts": [{' + b",".join(b'"%d":0' % n for n in range(FEW)) + b"}]}", FEW, 1),
+    "lists in lists": (lambda: repeated(b'{"nested": [', b'[[""]]', FEW // 2), FEW // 2, 100),
+    "a union": (lambda: repeated(b'{"either": [', b'""', FEW), FEW, 100),
+    "a set": (lambda: repeated(b'{"unique": [', b'""', FEW), FEW, 100),
+    "one long text": (lambda: b'{"numbers": ["' + b"x" * 20_000_000 + b'"]}', 1, 1),
+    "one long key": (lambda: b'{"by_name": {"' + b"x" * 20_000_000 + b'": ""}}', 1, 1),
+    "no object at all": (lambda: repeated(b"[", b'""', FEW, b"]"), 1, 1),
+    "no end": (lambda: repeated(b'{"numbers": [', b'""', FEW, b""), 1, 1),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", WRONG)
 def test_a_million_errors_are_counted_and_the_first_hundred_told(attacked: Attacked, kind: str):
-    body, count, shown = WRONG[kind]
+    make, count, shown = WRONG[kind]
+    body = make()
     cost = attacked.cost(lambda: attacked.client.post("/it/run", content=body))
 
     assert cost.result.status_code == 422
