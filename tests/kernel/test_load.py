@@ -404,6 +404,16 @@ def test_an_additional_path_gives_shared_modules(tmp_path: Path, root: Path):
         sys.path[:] = before
 
 
+def test_a_template_that_cannot_be_parsed_names_its_line(server: LiveServer):
+    text = "from haystack.components.builders import PromptBuilder\nTEXT = '''a\n{% if %}\n'''\n"
+    server.write("chat", text + wrapper("pass", setup="PromptBuilder(TEXT)"))
+    state = server.eventually(lambda: (s := server.state("chat")) and s["state"] == "failed" and s)
+
+    assert "TemplateSyntaxError: Expected an expression" in state["error"]
+    assert ", in line 2 of the template" in state["error"]
+    assert f"at {server.root}/chat/pipeline_wrapper.py:3: {{% if %}}" in state["error"]
+
+
 def test_a_misspelled_method_is_told(server: LiveServer, logged: list[str]):
     misspelled = "def run_chat_completions(self, model, messages, body): ...\n\n    def run_api(self"
     helper = "def run_api_sync(self): ...\n\n    def check_words(self): ...\n\n    def chek(self): ...\n\n    "

@@ -1,0 +1,223 @@
+"""What an error is, what led to it, where it is, and which name was meant."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from haystack import Pipeline, component
+from haystack.components.builders import ChatPromptBuilder, PromptBuilder
+from haystack.dataclasses import ChatMessage
+
+from hayhooks.kernel.name_hints import name_hint
+from hayhooks.kernel.places import OpenFiles, place_of_definition
+from hayhooks.kernel.user_errors import cause_lines, headline, place_of
+
+ANSWERS: dict[Any, Any] = {}
+
+
+@component
+class Doubler:
+    @component.output_types(value=int)
+    def run(self, value: int) -> dict[str, Any]:
+        return {"value": ANSWERS[value]}
+
+
+@component
+class Around:
+    def __init__(self) -> None:
+        self.inner = Doubler()
+
+    @component.output_types(value=int)
+    def run(self, value: int) -> dict[str, Any]:
+        return self.inner.run(value)
+
+
+TEMPLATE = """Hello
+{{ question.text.first.second }}
+"""
+
+
+def pipeline(part: Any) -> Pipeline:
+    made = Pipeline()
+    made.add_component("part", part)
+    return made
+
+
+def chained() -> None:
+    try:
+        pipeline(Doubler()).run({"part": {"value": 1}})
+    except Exception as error:
+        raise ValueError("no answer") from error
+
+
+def suppressed() -> None:
+    try:
+        ANSWERS["a"]
+    except KeyError:
+        raise ValueError("no answer") from None
+
+
+def endless() -> None:
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+    raise first
+
+
+def group(errors: list[Exception]) -> None:
+    raise ExceptionGroup("all", errors)
+
+
+def same() -> None:
+    try:
+        raise ValueError("no answer")
+    except ValueError as error:
+        raise ValueError("no answer") from error
+
+
+def raised(call: Callable[[], object]) -> BaseException:
+    with pytest.raises(BaseException) as caught:  # noqa: PT011
+        call()
+    return caught.value
+
+
+PART = "in component 'part'"
+LINE = "in line 2 of the template"
+ERRORS: dict[str, tuple[Callable[[], object], str, list[str]]] = {
+    "component": (lambda: pipeline(Doubler()).run({"part": {"value": 1}}), f"KeyError: 1, {PART} (Doubler)", []),
+    "inner": (
+        lambda: pipeline(Around()).run({"part": {"value": 1}}),
+        f"KeyError: 1, in Doubler {PART}",
+        [],
+    ),
+    "no pipeline": (lambda: Doubler().run(1), "KeyError: 1, in Doubler", []),
+    "template": (
+        lambda: pipeline(PromptBuilder(TEMPLATE)).run({"part": {"question": {"text": 1}}}),
+        f"UndefinedError: 'int object' has no attribute 'first', {LINE} of {PART[3:]} (PromptBuilder)",
+        [],
+    ),
+    "template of a chat": (
+        lambda: ChatPromptBuilder([ChatMessage.from_user(TEMPLATE)]).run(question={"text": 1}),
+        f"UndefinedError: 'int object' has no attribute 'first', {LINE} of ChatPromptBuilder",
+        [],
+    ),
+    "chain": (chained, "ValueError: no answer", ["caused by KeyError: 1"]),
+    "group": (
+        lambda: group([KeyError("a"), OSError("b")]),
+        "ExceptionGroup: all (2 sub-exceptions): KeyError: 'a'",
+        ["1 of 2 KeyError: 'a'", "2 of 2 OSError: b"],
+    ),
+    "the same text": (same, "ValueError: no answer", []),
+    "suppressed": (suppressed, "ValueError: no answer", []),
+    "endless": (endless, "ValueError: first", ["caused by ValueError: second"]),
+}
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_an_error_is_told_with_its_component_and_its_causes(kind: str):
+    call, told, causes = ERRORS[kind]
+    error = raised(call)
+
+    assert headline(error) == told
+    assert [line.partition("  (test_user_errors.py:")[0] for line in cause_lines(error, OpenFiles())] == causes
+
+
+@pytest.mark.parametrize(
+    ("kind", "source"),
+    [
+        ("component", 'return {"value": ANSWERS[value]}'),
+        ("template", "{{ question" + ".text.first.second }}"),
+        ("template of a chat", "{{ question" + ".text.first.second }}"),
+        ("chain", 'raise ValueError("no answer") from error'),
+        ("suppressed", 'raise ValueError("no answer") from None'),
+    ],
+)
+def test_an_error_has_its_place(kind: str, source: str):
+    place = place_of(raised(ERRORS[kind][0]), OpenFiles())
+
+    assert place is not None
+    assert (Path(place.file).name, place.source) == ("test_user_errors.py", source)
+
+
+def test_a_syntax_error_is_in_its_own_file(tmp_path: Path):
+    (tmp_path / "broken.py").write_text("x = 1\ndef (:\n")
+    error = raised(lambda: compile((tmp_path / "broken.py").read_text(), str(tmp_path / "broken.py"), "exec"))
+
+    assert str(place_of(error, OpenFiles())) == f"{tmp_path}/broken.py:2: def (:"
+
+
+def test_a_template_is_looked_for_beside_the_code_in_small_files(tmp_path: Path):
+    (tmp_path / "wrapper.py").write_text("code")
+    (tmp_path / "prompt.jinja").write_text("prompt")
+    (tmp_path / "large.txt").write_text("x" * 2_000_000)
+    (tmp_path / "gone.txt").symlink_to(tmp_path / "nothing")
+    (tmp_path / "picture.png").write_text("x")
+    near = [str(tmp_path / "wrapper.py"), "<template>", pytest.__file__]
+
+    assert [Path(file).name for file, _ in OpenFiles().texts(near)] == ["wrapper.py", "prompt.jinja"]
+
+
+def test_a_template_that_is_in_no_file_leaves_the_place_of_the_call():
+    builder = pipeline(PromptBuilder("Hi\n{{ " + "a.b" + ".c }}"))
+    place = place_of(raised(lambda: builder.run({"part": {"a": 1}})), OpenFiles())
+
+    assert place is not None
+    assert place.source.startswith("place = place_of(raised(lambda: builder.run")
+
+
+def test_nothing_but_a_definition_with_source_has_a_place():
+    assert place_of_definition(len) is None
+    assert place_of_definition(Pipeline) is None
+
+
+def key() -> object:
+    result = {"answer": 1}
+    return result["anser"]
+
+
+def coroutine() -> object:
+    async def answer() -> dict[str, int]:
+        return {}
+
+    awaitable: Any = answer()
+    try:
+        return awaitable["text"]
+    finally:
+        awaitable.close()
+
+
+NAMES: dict[str, tuple[Callable[[], object], str]] = {
+    "input": (lambda: pipeline(Doubler()).run({"part": {"valu": 1}}), "did you mean 'value'?"),
+    "component": (lambda: pipeline(Doubler()).run({"prt": {"value": 1}}), "did you mean 'part'?"),
+    "attribute": (lambda: "text".uper(), "did you mean upper?"),  # type: ignore[attr-defined]
+    "another case": (lambda: Strr, "did you mean str?"),  # type: ignore[name-defined] # noqa: F821
+    "key": (key, "did you mean 'answer'?"),
+    "coroutine": (coroutine, "a coroutine is no result yet: forgot await?"),
+    "nothing near": (lambda: "text".qqq, ""),  # type: ignore[attr-defined]
+    "another error": (lambda: 1 / 0, ""),
+}
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_a_name_that_does_not_exist_has_a_hint(kind: str):
+    call, told = NAMES[kind]
+
+    assert name_hint(raised(call)) == told
+
+
+class Owner:
+    pipeline = None
+
+    def bare(self) -> object:
+        return pipelin  # type: ignore[name-defined] # noqa: F821
+
+    def own(self) -> object:
+        return prompt  # type: ignore[name-defined] # noqa: F821
+
+    prompt = ""
+
+
+def test_an_attribute_of_self_is_meant_before_other_names():
+    assert name_hint(raised(Owner().own)) == "did you mean self.prompt?"
+    assert name_hint(raised(Owner().bare)) == "did you mean pipeline?"
+    assert name_hint(ValueError("never raised")) == ""
