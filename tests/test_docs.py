@@ -225,6 +225,16 @@ def test_the_methods_that_begin_and_count_by_themselves_answer(server):
     assert counted["usage"]["total_tokens"] == 10
 
 
+def test_a_result_is_converted_to_its_annotation(server):
+    server.serve("finds", next(block for block in blocks("python", WRAPPERS) if "list[Passage]" in block))
+
+    answer = server.client.post("/finds/run", json={"question": "When?"})
+    document = server.client.get("/openapi.json").json()
+
+    assert answer.json() == {"result": [{"text": "Breakfast is at eight.", "score": 0.5}]}
+    assert "finds.Passage" in document["components"]["schemas"]
+
+
 def test_the_wrapper_of_a_handler_answers(server):
     page = DOCS / "coming_from.md"
     server.serve("shouts", next(block for block in blocks("python", page) if "class PipelineWrapper" in block))

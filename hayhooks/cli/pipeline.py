@@ -89,7 +89,12 @@ def pipeline() -> None:
 
 def _timeout_option(default: int) -> Command:
     return click.option(
-        "--timeout", "timeout_s", type=_positive, default=default, show_default=True, help="Seconds to wait for a load."
+        "--timeout",
+        "timeout_s",
+        type=_positive,
+        default=default,
+        show_default=True,
+        help="Seconds to wait for the server.",
     )
 
 
