@@ -50,7 +50,7 @@ class DevOutput:
 
     def show_lines(self, lines: Iterable[Text], indent: int) -> None:
         """Print *lines*, with nothing of other threads between them; what is wrapped of one is indented."""
-        self._print([fitted for line in lines for fitted in self._fitted(line, indent)])
+        self._print([fitted for line in lines for fitted in self._fitted(line, indent, sys.maxsize)])
 
     def show_change(self, change: Change) -> None:
         """Print what became of a save."""
@@ -87,9 +87,10 @@ class DevOutput:
         style = {"ERROR": "red", "WARNING": "yellow"}.get(record["level"].name, "")
         error, place, text = exception and exception.value, record["extra"].get("place"), record["message"]
         if error is None and not isinstance(place, Place):
-            for line in f"{prefix_of(record)}{text}".splitlines():  # whole: it is the wrapper's own
-                for fitted in self._fitted(Text(f"  {line}", style=style), 2, sys.maxsize):
-                    self.console.print(fitted)
+            lines = [Text(f"  {line}", style=style) for line in f"{prefix_of(record)}{text}".splitlines()]
+            self._print(
+                [fitted for line in lines for fitted in self._fitted(line, 2, sys.maxsize)]
+            )  # the wrapper's own
             return
         text, causes, hint, traceback = " ".join(text.split()), [], "", ""
         head = [*self._fitted(Text(f"✗ {text}", style=style), 2)]
