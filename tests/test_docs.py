@@ -205,6 +205,17 @@ def test_the_conversation_with_sources_answers(server):
     assert answer["events"][1]["data"]["source"]["name"] == "Pool"
 
 
+def test_the_component_that_thinks_streams(server):
+    server.serve("thinks", next(block for block in blocks("python", DOCS / "streaming.md") if "Thinker" in block))
+
+    question = {"messages": [{"role": "user", "content": "hello"}]}
+    answer = server.client.post("/thinks/chat", json=question).json()
+
+    message = answer["choices"][0]["message"]
+    assert (message["content"], message["reasoning_content"]) == ("HELLO", "A greeting.")
+    assert answer["events"][0]["data"]["description"] == "Thinking: A greeting."
+
+
 def test_the_methods_that_begin_and_count_by_themselves_answer(server):
     methods = [block for block in blocks("python", DOCS / "streaming.md") if block.startswith("async def")]
     begins, counts = (block.replace("\n", "\n    ") for block in methods)
