@@ -1,7 +1,9 @@
 """The examples answer as their READMEs say."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +86,18 @@ def test_the_demo_does_not_take_another_server_for_its_own(examples: LiveServer)
 
     assert demo.returncode == 1
     assert (demo.stdout, demo.stderr.startswith(f"Port {port} is taken")) == ("", True)
+
+
+def test_the_demo_finds_a_taken_port_before_it_installs(examples: LiveServer, tmp_path: Path):
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    command = [tmp_path / "scripts/demo", "--port", str(examples.port)]
+    environment = {**os.environ, "PYTHON": sys.executable}
+
+    demo = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (demo.returncode, demo.stdout) == (1, "")
+    assert demo.stderr.startswith(f"Port {examples.port} is taken")
+    assert [path.name for path in tmp_path.iterdir()] == ["scripts"]
 
 
 def test_open_webui_side_requests_cost_nothing(examples: LiveServer):
