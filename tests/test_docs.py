@@ -196,7 +196,7 @@ def test_the_wrapper_with_sources_sends_them_before_the_answer(server):
 
 def test_the_conversation_with_sources_answers(server):
     page = DOCS / "streaming.md"
-    server.serve("house", next(block for block in blocks("python", page) if "class PipelineWrapper" in block))
+    server.serve("house", next(block for block in blocks("python", page) if "InMemoryBM25Retriever" in block))
 
     answer = json.loads(shell(next(block for block in blocks("sh", page) if "/house/chat" in block), server.url))
 

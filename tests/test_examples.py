@@ -90,7 +90,7 @@ def test_the_demo_does_not_take_another_server_for_its_own(examples: LiveServer)
 
 def test_the_demo_finds_a_taken_port_before_it_installs(examples: LiveServer, tmp_path: Path):
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
-    command = [tmp_path / "scripts/demo", "--port", str(examples.port)]
+    command = [str(tmp_path / "scripts/demo"), "--port", str(examples.port)]
     environment = {**os.environ, "PYTHON": sys.executable}
 
     demo = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
