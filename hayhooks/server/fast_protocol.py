@@ -15,9 +15,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hayhooks.server.fast_cycle import FastCycle, PendingHeads
-from hayhooks.server.protocol import MAX_HEAD_BYTES, NO_SCOPE, GracefulClose
-
-_MAX_HEADERS = 256
+from hayhooks.server.protocol import MAX_HEAD_BYTES, MAX_HEADERS, NO_SCOPE, GracefulClose, too_many_headers
 
 # The parser takes data in slices of this size. A slice that ends a request may hold many more of a few bytes, and each
 # of them takes some kilobytes.
@@ -240,9 +238,8 @@ class FastHttpProtocol(GracefulClose, HttpToolsProtocol):
             if size > MAX_HEAD_BYTES:
                 message = f"Request headers too large: {size:,} bytes; at most {MAX_HEAD_BYTES:,} are allowed"
                 raise _RequestRefusedError(431, message)
-        if len(self.headers) > _MAX_HEADERS:
-            message = f"Too many request headers: {len(self.headers):,}; at most {_MAX_HEADERS} are allowed"
-            raise _RequestRefusedError(431, message)
+        if len(self.headers) > MAX_HEADERS:
+            raise _RequestRefusedError(431, too_many_headers(len(self.headers)))
 
     def _on_upgrade(self, rest: bytes | memoryview) -> None:
         """Go on after a head with ``Upgrade``, after which the parser expects no body; *rest* came after it."""

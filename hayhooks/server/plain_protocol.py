@@ -4,10 +4,20 @@ import asyncio
 from typing import Any
 
 import h11
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from hayhooks.server.protocol import NO_SCOPE, TLS_PIECE_BYTES, Flow, GracefulClose, pieces_of
+from hayhooks.errors import OpenAIError
+from hayhooks.server.protocol import (
+    MAX_HEADERS,
+    NO_SCOPE,
+    TLS_PIECE_BYTES,
+    Flow,
+    GracefulClose,
+    pieces_of,
+    too_many_headers,
+)
 
 
 class PlainHttpProtocol(GracefulClose, H11Protocol):
@@ -21,7 +31,7 @@ class PlainHttpProtocol(GracefulClose, H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start to wait for a request."""
         super().connection_made(transport)
-        self.app: Any = _DrainAtEnd(self.app, self.flow)
+        self.app: Any = _BoundedApp(self.app, self.flow)
         self._limit_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -91,14 +101,20 @@ class PlainHttpProtocol(GracefulClose, H11Protocol):
             self.cycle.message_event.set()
 
 
-class _DrainAtEnd:
-    """Lets a request of *app* last until the client has taken its response."""
+class _BoundedApp:
+    """Bounds the requests of *app*: their number of headers, and what is kept of a response until it is read."""
 
     def __init__(self, app: Any, flow: Flow) -> None:
         self._app: ASGIApp = app
         self._flow = flow
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; it lasts until the client has taken the response."""
+        if len(scope["headers"]) > MAX_HEADERS:
+            error = OpenAIError(431, too_many_headers(len(scope["headers"])))
+            await JSONResponse(error.body(), 431, {"Connection": "close"})(scope, receive, send)
+            return
+
         async def send_and_drain(message: Message) -> None:
             if message["type"] != "http.response.body" or message.get("more_body"):
                 await send(message)

@@ -22,6 +22,7 @@ from hayhooks.kernel.standard_streams import STANDARD_DESCRIPTORS, take_back
 from hayhooks.observability.log import log
 
 MAX_HEAD_BYTES = 64 * 1024  # request line and headers
+MAX_HEADERS = 256
 
 # Of a connection without a request. The scope of the last one would keep its generation alive while the client is idle.
 NO_SCOPE: Any = {}
@@ -258,6 +259,11 @@ class GracefulClose(asyncio.Protocol):
     def _is_idle(self) -> bool:
         # There is no cycle before the first request.
         return self.cycle is None or bool(self.cycle.response_complete)
+
+
+def too_many_headers(count: int) -> str:
+    """Say that a request has *count* headers, more than are allowed."""
+    return f"Too many request headers: {count:,}; at most {MAX_HEADERS} are allowed"
 
 
 async def stop_listening(servers: Iterable[asyncio.Server]) -> None:

@@ -114,6 +114,19 @@ def test_heads_within_the_limits_are_taken_in_any_state_of_the_connection(wire: 
             assert responses.next()[0] == 200
 
 
+@PROTOCOLS
+@pytest.mark.parametrize("count", [256, 257])
+def test_the_number_of_headers_is_limited(wire: Wire, count: int):
+    """Three of them are Host, Content-Type and Content-Length."""
+    request = post("/echo/run", b'{"text": "x"}', *(f"X-{number}: a" for number in range(count - 3)))
+    with wire.connected() as connection:
+        connection.sendall(request)
+        status, body = Responses(connection).next()
+
+    assert status == (200 if count == 256 else 431)
+    assert count == 256 or b"Too many request headers: 257; at most 256 are allowed" in body
+
+
 @pytest.mark.parametrize("protocol", ["fast"], scope="module")
 @pytest.mark.parametrize("size", [65_536, 65_537])
 def test_the_limit_of_a_head_is_exact(wire: Wire, size: int):
