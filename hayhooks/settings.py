@@ -166,6 +166,12 @@ class Settings(BaseSettings):
     log_format: LogFormat = Field("text", description="Log format: `text`, or `json` for one object a line.")
     access_log: bool = Field(True, description="Log one line for each request.")
     metrics: bool = Field(True, description="Serve `/metrics`.")
+    traces: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="Number of requests whose traces are kept for `/traces`; `hayhooks dev` keeps 200.",
+    )
     use_https: bool = Field(
         False,
         description="CLI commands use HTTPS. Implied by `HAYHOOKS_SSL_CERTFILE`, which they then trust.",

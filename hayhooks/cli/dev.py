@@ -27,6 +27,7 @@ from hayhooks.server.run import serve
 from hayhooks.settings import Settings, export_env_file
 
 _PAGES = ("/", "/docs", "/status", "/v1/models")  # for the banner; the key o opens the first that there is
+_TRACES = 200  # kept, unless HAYHOOKS_TRACES says otherwise
 _BLOCKED_AFTER_S = 0.2  # a blocked event loop is told; a person notices a shorter pause hardly
 
 
@@ -35,12 +36,7 @@ def dev(settings: Settings, path: Path | None, *, tracebacks: bool, requests: li
     check_settings(settings)
     has_keys = sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
     output = DevOutput(tracebacks=tracebacks, has_keys=has_keys)
-    path, only = path and path.absolute(), None
-    if path is not None:
-        only = single_name(path)
-        if only is None and not path.is_dir():
-            raise click.UsageError(f"{path} is neither a directory nor a YAML pipeline (*.yml, *.yaml)")
-        settings = settings.model_copy(update={"pipelines_dir": path.parent if only else path})
+    settings, only = _served(settings, path and path.absolute())
     _log_to(output, settings)
     make_directory(settings)
     warn_of_unknown()
@@ -48,7 +44,7 @@ def dev(settings: Settings, path: Path | None, *, tracebacks: bool, requests: li
     app = create_app(settings, observe=output.show_change, on_request=output.show_request, only=only)
     app.hooks.on_request_start.append(_note_command)
     own_process(app).watch_event_loop(_BLOCKED_AFTER_S)
-    watched = Text(str(path or settings.pipelines_dir), style="bold")
+    watched = Text(str(path.absolute() if path else settings.pipelines_dir), style="bold")
     output.show(Text.assemble(("hayhooks dev", "bold"), f" {__version__}  watching ", watched), indent=2)
     listener = ServerConfig("", **server_options(settings)).bind_socket() if settings.port == 0 else None
     port = listener.getsockname()[1] if listener else settings.port
@@ -62,6 +58,18 @@ def dev(settings: Settings, path: Path | None, *, tracebacks: bool, requests: li
         serve(app, listener)
     output.show("Stopped.", "dim")
     return 0
+
+
+def _served(settings: Settings, path: Path | None) -> tuple[Settings, str | None]:
+    """Return the settings that *path* is served with, and its name if it is one deployment and not a directory."""
+    update: dict[str, object] = {} if "traces" in settings.model_fields_set else {"traces": _TRACES}
+    only = None
+    if path is not None:
+        only = single_name(path)
+        if only is None and not path.is_dir():
+            raise click.UsageError(f"{path} is neither a directory nor a YAML pipeline (*.yml, *.yaml)")
+        update["pipelines_dir"] = path.parent if only else path
+    return settings.model_copy(update=update), only
 
 
 def _log_to(output: DevOutput, settings: Settings) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hayhooks.console import events, history, numbers
+from hayhooks.console import events, history, numbers, traces
 from hayhooks.endpoints import draw, health, metrics, run, status
 from hayhooks.http.plug_in import PlugIn
 from hayhooks.openai import chat, files, models, responses
@@ -22,4 +22,5 @@ BUILTIN: Sequence[PlugIn] = (
     events,
     history,
     numbers,
+    traces,
 )
