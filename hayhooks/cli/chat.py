@@ -256,7 +256,7 @@ class _Chat:
             calls = "".join(
                 f"\n\n```json\n{json.dumps(call['function'])}\n```" for call in message.get("tool_calls", ())
             )
-            titled.append((message["role"], f"{message['content'] or ''}{calls}".strip()))
+            titled.append((message["role"], f"{message.get('content') or ''}{calls}".strip()))
         return f"# {self._model}\n\n" + "\n\n".join(f"## {role}\n\n{text}" for role, text in titled) + "\n"
 
     def load(self, file: str) -> None:
@@ -283,4 +283,4 @@ class _Chat:
 def _path(file: str, command: str) -> Path:
     if not file:
         raise CommandError(f"{command} FILE: the name of the file is missing")
-    return Path(file).expanduser()
+    return Path(os.path.expanduser(file))  # unlike Path's it leaves ~ before a name that no user has

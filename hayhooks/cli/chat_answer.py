@@ -131,8 +131,8 @@ class AnswerPrinter:
     def _add_call(self, part: dict[str, Any]) -> None:
         """Add a tool call, or more of the arguments of one."""
         calls, function = self.answer.calls, part.get("function") or {}
-        index = part.get("index", len(calls))
-        if index >= len(calls):
+        index = part.get("index")
+        if not isinstance(index, int) or not 0 <= index < len(calls):  # some servers number none
             calls.append({"id": part.get("id"), "type": "function", "function": {"name": "", "arguments": ""}})
             index = len(calls) - 1
         calls[index]["function"]["name"] += function.get("name") or ""

@@ -76,7 +76,9 @@ class ChatClient:
 
     def _no_answer(self, error: httpx.HTTPError) -> str:
         if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
-            return f"No answer from {self.url} within {self._http.timeout.read:g} s (--timeout)"
+            limit_s = error.request.extensions["timeout"]["read"]
+            option = " (--timeout)" if limit_s == self._http.timeout.read else ""
+            return f"No answer from {self.url} within {limit_s:g} s{option}"
         return f"No answer from {self.url}: {str(error) or type(error).__name__}. Is `hayhooks run` running there?"
 
     def _refusal(self, response: httpx.Response) -> str:

@@ -27,6 +27,9 @@ _MAX_LINES = 14  # of a failure, in a terminal: with the line of its request 15
 _CONTEXT_LINES = 2  # of the source, before and after the line that failed
 _MAX_TEXT_LINES = 3  # of a message or a hint
 _MAX_CAUSES = 3
+# Errors contain texts of clients, and a terminal would obey their control characters: they are shown as symbols.
+_CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"}
+_CONTROLS |= {0x7F: 0x2421, **dict.fromkeys(range(0x80, 0xA0), 0xFFFD)}
 
 
 class DevOutput:
@@ -124,7 +127,7 @@ class DevOutput:
 
     def show_last_traceback(self) -> None:
         """Print the whole traceback of the last failure."""
-        self.console.print(Text(self._last_traceback or "No failure yet.", style="dim"))
+        self._print([Text(self._last_traceback or "No failure yet.", style="dim")])
 
     def _show_failure(
         self, head: list[Text], *, causes: list[str], place: Place | None, hint: str, traceback: str, last: str = ""
@@ -147,7 +150,9 @@ class DevOutput:
         self._print([*head, *lines, *path, *source, *end])
 
     def _print(self, lines: list[Text]) -> None:
-        self.console.print(Text("\n").join(lines))  # at once: other threads print too
+        text = Text("\n").join(lines)
+        text.plain = text.plain.translate(_CONTROLS)
+        self.console.print(text)  # at once: other threads print too
 
     def _kept(self, traceback: str) -> str:
         """Keep *traceback* as the last one, and say where it can be read."""

@@ -56,12 +56,14 @@ class Keyboard:
         return self._lines.get()
 
     def _run(self) -> None:
-        with suppress(OSError):  # the terminal is gone
-            self._read()
-        with self._asked:
-            self._has_ended = True
-            for _ in range(self._waiting):
-                self._lines.put(b"")
+        try:
+            with suppress(OSError, termios.error):  # the terminal is gone
+                self._read()
+        finally:
+            with self._asked:
+                self._has_ended = True
+                for _ in range(self._waiting):
+                    self._lines.put(b"")
 
     def _read(self) -> None:
         terminal = select.poll()

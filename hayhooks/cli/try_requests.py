@@ -120,7 +120,7 @@ class _Tries:
         try:
             url = self._server.url + request.path
             response = client.post(url, json=request.body, headers={"X-Request-Id": self._id})
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, ValueError) as error:  # Python reads NaN as JSON, and httpx does not write it
             self._output.show(f"  {request.path}: {str(error) or type(error).__name__}", "red", indent=2)
             return
         self._has_ended.wait(_MAX_WAIT_S)
@@ -140,11 +140,13 @@ class _Tries:
 def _lines(response: httpx.Response) -> list[str]:
     """Return the answer as lines: the text of a result or a chat, else indented JSON."""
     body = json_or_text(response.text) if "json" in response.headers.get("content-type", "") else response.text
-    if isinstance(body, dict) and body.keys() == {"result"}:
-        body = body["result"]
-    elif isinstance(body, dict) and isinstance(body.get("choices"), list) and body["choices"]:
-        message = body["choices"][0].get("message", {})
-        body = message.get("content") or message
+    match body:
+        case {"result": result} if len(body) == 1:
+            body = result
+        case {"choices": [{"message": {"content": str(content)}}, *_]} if content:
+            body = content
+        case {"choices": [{"message": message}, *_]}:
+            body = message
     text = body if isinstance(body, str) else json.dumps(body, indent=2, ensure_ascii=False)
     return [_shown(line) for line in text.splitlines()]
 

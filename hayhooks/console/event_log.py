@@ -51,9 +51,10 @@ class EventLog:
         self.is_closed = False
 
     def close(self) -> None:
-        """End all followers; on the event loop."""
+        """End all followers, and note no more requests; on the event loop."""
         self.is_closed = True
         self._appended.set()
+        self.ignore_requests()
 
     @contextmanager
     def followed(self) -> Iterator[None]:
@@ -62,13 +63,13 @@ class EventLog:
         if self._until is not None:
             self._until.cancel()
             self._until = None
-        elif self.followers == 1:
+        elif self.followers == 1 and not self.is_closed:
             self._hooks.on_request_end.append(self._note_request)
         try:
             yield
         finally:
             self.followers -= 1
-            if not self.followers:
+            if not self.followers and not self.is_closed:
                 self._until = asyncio.get_running_loop().call_later(_KEPT_S, self.ignore_requests)
 
     def position(self, last_id: str) -> int | None:
@@ -136,8 +137,11 @@ class EventLog:
 
     def ignore_requests(self) -> None:
         """Note no more requests."""
-        self._until = None
-        self._hooks.on_request_end.remove(self._note_request)
+        if self._until is not None:
+            self._until.cancel()
+            self._until = None
+        if self._note_request in self._hooks.on_request_end:
+            self._hooks.on_request_end.remove(self._note_request)
 
     def _note_request(self, record: RequestRecord) -> None:
         if record.path.startswith(_OWN):

@@ -40,7 +40,10 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
         on_change=log.note_change,
         on_stop=lambda: loop.call_soon_threadsafe(log.close),
     ):
-        yield
+        try:
+            yield
+        finally:
+            log.close()
 
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:

@@ -8,6 +8,7 @@ import os
 import re
 import stat
 from collections.abc import Collection
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -141,9 +142,15 @@ def misnamed_wrapper(folder: Path) -> str:
     if close := difflib.get_close_matches(WRAPPER_FILE, files, n=1, cutoff=0.7):
         return close[0]
     scripts = [file for file in files if file.lower().endswith(".py")][:_MAX_SCRIPTS]
-    named = (file for file in scripts if "wrapper" in file.lower())
-    defining = (file for file in scripts if _CLASS in (folder / file).read_bytes()[:_MAX_HEAD])
-    return next(named, "") or next(defining, "")
+    if named := next((file for file in scripts if "wrapper" in file.lower()), ""):
+        return named
+    for file in scripts:
+        with suppress(OSError):  # a link to nothing, or not for us to read
+            if (folder / file).is_file():  # reading a pipe would wait for its writer
+                with open(folder / file, "rb") as script:
+                    if _CLASS in script.read(_MAX_HEAD):
+                        return file
+    return ""
 
 
 def entries_named(root: Path, names: Collection[str]) -> dict[str, Path]:

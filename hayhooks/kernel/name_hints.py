@@ -4,6 +4,9 @@ import builtins
 import re
 import traceback as tracebacks
 from collections.abc import Iterable
+from contextlib import suppress
+from inspect import getattr_static
+from itertools import islice
 from typing import Any
 
 from hayhooks.errors import safe_str
@@ -13,12 +16,15 @@ from hayhooks.toolkit.yaml_source import closest
 _SOCKET = re.compile(r"Input '(?P<socket>\w+)' not found in component '(?P<component>\w+)'")  # Haystack's ValueErrors
 _COMPONENT = re.compile(r"[Cc]omponent named '?(?P<component>\w+)'? not found in the pipeline")
 
+_MAX_NAMES = 2_000  # that are compared: a dict may have millions of keys
+
 
 def name_hint(error: BaseException) -> str:
     """Say which name was meant in *error*, or in what led to it; "" if none is known."""
     for each in (error, *(linked for _, linked in chained(error))):
-        if meant := _meant(each):
-            return f"did you mean {meant}?"
+        with suppress(Exception):  # it asks objects of the user's for their names
+            if meant := _meant(each):
+                return f"did you mean {meant}?"
         if isinstance(each, TypeError | AttributeError) and "'coroutine' object" in safe_str(each):
             return "a coroutine is no result yet: forgot await?"
     return ""
@@ -31,7 +37,7 @@ def _meant(error: BaseException) -> str:
     local = frames[-1].f_locals
     match error:
         case NameError(name=str(name)):
-            if hasattr(local.get("self"), name):
+            if getattr_static(local.get("self"), name, None) is not None:  # a property may be what has failed
                 return f"self.{name}"
             return _closest(name, {**vars(builtins), **frames[-1].f_globals, **local})
         case AttributeError(name=str(name), obj=owner):
@@ -57,5 +63,5 @@ def _meant(error: BaseException) -> str:
 
 
 def _closest(name: str, names: Iterable[str]) -> str:
-    by_lower = {known.lower(): known for known in names if not known.startswith("__")}
+    by_lower = {known.lower(): known for known in islice(names, _MAX_NAMES) if not known.startswith("__")}
     return by_lower.get(closest(name.lower(), by_lower), "")

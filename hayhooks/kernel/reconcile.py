@@ -350,7 +350,7 @@ class Reconciler:
             ticks = self._receive(self._debounce_s if self._last_scan.pending else interval_s)
             becomes_ready = self._is_late and not self.snapshot.ready
             names = self._reloads | {name for name, job in self._jobs.items() if job.outcome is not None}
-            if ticks or names or self._reloads or becomes_ready or self._last_scan.pending or self._stopped.is_set():
+            if ticks or names or becomes_ready or self._last_scan.pending or self._stopped.is_set():
                 break
         if not all(ticks):  # a tick without paths
             return EVERYTHING

@@ -51,9 +51,10 @@ class ChatAnswer:
         self.reasoning += delta.get("reasoning_content") or ""
         self.finish_reason = choice.get("finish_reason") or self.finish_reason
         for position, call in enumerate(delta.get("tool_calls") or ()):
-            index = call.pop("index", position)
-            if index == len(self.tool_calls):
-                self.tool_calls.append(call)
+            index = call.get("index", position)
+            if index == len(self.tool_calls):  # a copy: `chunks` has them as they came
+                named = {key: value for key, value in call.items() if key != "index"}
+                self.tool_calls.append({**named, "function": {**call["function"]}})
             else:  # the arguments come in pieces
                 self.tool_calls[index]["function"]["arguments"] += call["function"]["arguments"]
 

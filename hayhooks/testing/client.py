@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from io import IOBase
 from pathlib import Path
+from socket import socket
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import httpx
@@ -243,9 +244,12 @@ class Client(httpx.Client):
 class _Server(Server):
     """A server that another thread stops at once; uvicorn's looks ten times a second whether it shall."""
 
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        await super().startup(sockets)
+
     async def main_loop(self) -> None:
         await self.on_tick(0)
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         await self._stop.wait()
 
     def stop(self) -> None:

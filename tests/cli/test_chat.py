@@ -1,6 +1,7 @@
 """``hayhooks chat``: in a pipe, in a terminal, and with other servers."""
 
 import json
+import socket
 import stat
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -8,6 +9,7 @@ from threading import Thread
 
 import pytest
 
+from hayhooks.cli import chat_client
 from hayhooks.cli.chat_answer import AnswerPrinter
 from tests.cli.commands import hayhooks
 from tests.cli.terminal import in_terminal
@@ -226,3 +228,38 @@ def test_a_key_of_ours_goes_to_another_machine_with_https_only(tmp_path, monkeyp
 
     assert done.returncode == 1
     assert "No answer from http://hayhooks.invalid/v1" in done.stderr
+
+
+def test_a_server_that_does_not_answer_is_told_with_the_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(chat_client, "_CONNECT_TIMEOUT_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        done = ask("--url", url, stdin="hi\n", cwd=tmp_path)
+
+    assert done.returncode == 1
+    assert f"No answer from {url}/v1 within 0.1 s" in done.stderr
+
+
+def test_tool_calls_without_numbers_are_shown(capsys):
+    with AnswerPrinter(shows_reasoning=False) as printer:
+        for index in (None, -1):
+            call = {"index": index, "id": "1", "function": {"name": "look", "arguments": "{}"}}
+            printer.add({"choices": [{"delta": {"tool_calls": [call]}}]})
+
+    assert capsys.readouterr().err == "→ look({})\n" * 2
+
+
+def test_a_loaded_message_without_content_is_saved_as_markdown(thinker, port, tmp_path):
+    call = {"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    (tmp_path / "c.json").write_text(json.dumps({"messages": [{"role": "assistant", "tool_calls": [call]}]}))
+    done = ask(stdin="/load c.json\n/save c.md\n", cwd=tmp_path, port=port)
+
+    assert done.returncode == 0
+    assert '"look"' in (tmp_path / "c.md").read_text()
+
+
+def test_a_file_of_a_user_that_there_is_not_is_told(thinker, port, tmp_path):
+    done = ask(stdin="/load ~nobody-of-this-name/c.json\n", cwd=tmp_path, port=port)
+
+    assert done.returncode == 1
+    assert "Cannot read ~nobody-of-this-name/c.json" in done.stderr

@@ -1,11 +1,13 @@
 import contextlib
 import re
 from functools import partial
+from io import StringIO
 from pathlib import Path
 
 import httpx
 import pytest
 
+from hayhooks.cli.dev_output import DevOutput
 from tests.cli.commands import hayhooks
 from tests.cli.processes import started
 from tests.cli.terminal import in_terminal
@@ -301,3 +303,12 @@ def test_the_links_of_the_banner_open_pages(tmp_path):
         assert [link.split("/", 3)[3] for link in links][-3:] == ["docs", "status", "v1/models"]
         for link in links:
             assert eventually(partial(httpx.get, link)).status_code == 200
+
+
+def test_control_characters_in_an_error_are_shown_and_not_obeyed():
+    output = DevOutput()
+    output.console.file = shown = StringIO()
+    output.show("no file \x1b]0;mine\x07 of\x9b31m you")
+    output.show_last_traceback()
+
+    assert shown.getvalue() == "no file \u241b]0;mine of\ufffd31m you\nNo failure yet.\n"

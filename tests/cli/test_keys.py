@@ -1,5 +1,9 @@
 """The keys of `hayhooks dev`, in a terminal."""
 
+import os
+import pty
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -164,3 +168,21 @@ def test_t_prints_the_last_traceback(tmp_path: Path):
         at = terminal.shows("Traceback (most recent call last)", at)
         terminal.shows("KeyError: 'nothing'", at)
         assert httpx.get(f"{url}/status/broken").status_code == 503
+
+
+def test_a_terminal_that_is_gone_ends_those_who_wait_for_a_line():
+    """In a process of its own: standard input is a terminal whose other end is closed."""
+    script = (
+        "import os, sys, time\n"
+        "from hayhooks.cli.keyboard import Keyboard\n"
+        "keyboard = Keyboard(print, lambda: False)\n"
+        "with keyboard.shared():\n"
+        "    os.close(int(sys.argv[1]))\n"
+        "    print(repr(keyboard.read_line()))\n"
+    )
+    master, terminal = pty.openpty()
+    command = [sys.executable, "-c", script, str(master)]
+    with subprocess.Popen(command, stdin=terminal, stdout=-1, stderr=-1, text=True, pass_fds=[master]) as process:
+        os.close(terminal)
+        os.close(master)
+        assert process.communicate(timeout=20) == ("b''\n", "")

@@ -1,7 +1,9 @@
 """``hayhooks dev --try``: requests that are sent again after each save."""
 
+import httpx
 import pytest
 
+from hayhooks.cli.try_requests import _lines as shown_lines
 from hayhooks.cli.try_requests import parsed
 from tests.cli.commands import hayhooks
 from tests.cli.terminal import in_terminal
@@ -63,3 +65,16 @@ def test_a_name_is_quoted_in_its_path():
     (request,) = parsed([("a/b c", "{}")], None)
 
     assert request.path == "/a%2Fb%20c/run"
+
+
+@pytest.mark.parametrize("body", [{"choices": ["a"]}, {"choices": [{"message": None}]}, {"result": 1, "other": 2}])
+def test_an_answer_of_another_shape_is_shown_as_json(body):
+    assert "".join(shown_lines(httpx.Response(200, json=body))).startswith(("{", "null"))
+
+
+def test_what_cannot_be_sent_is_told_and_the_others_are_tried(tmp_path):
+    replace(tmp_path / "pipelines/echo/pipeline_wrapper.py", ECHO)
+    requests = ["--try", "echo", '{"text": NaN}', "--try", "echo", '{"text": "hi"}']
+    with in_terminal("dev", "--port", str(free_port()), *requests, cwd=tmp_path, columns=120) as terminal:
+        seen = terminal.shows("/echo/run: Out of range float values", 0)
+        terminal.shows('"text": "hi"', seen)

@@ -1,13 +1,17 @@
 """``/events``: what is sent, to whom, and what nobody pays for."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from hayhooks import create_app
+from hayhooks.settings import Settings
 from tests.cli.processes import started
 from tests.live_server import LiveServer, eventually, replace
 from tests.wrappers import source
@@ -165,3 +169,16 @@ def test_followers_end_when_the_server_stops(tmp_path):
         with pytest.raises(EOFError):
             events.next()
         assert "Exited while" not in server.output()
+
+
+def test_an_application_that_is_started_again_notes_no_requests_for_the_log_before(tmp_path: Path):
+    app = create_app(Settings(pipelines_dir=tmp_path))
+    before = list(app.hooks.on_request_end)
+
+    async def follow_once() -> None:
+        async with app.router.lifespan_context(app):
+            with app.state.events.followed():
+                assert len(app.hooks.on_request_end) > len(before)
+
+    asyncio.run(follow_once())
+    assert app.hooks.on_request_end == before

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from hayhooks.kernel.discovery import misnamed_wrapper
 from hayhooks.kernel.scan import EVERYTHING, Scanner, ScanScope
 from hayhooks.kernel.state import RevisionKind
 from tests.live_server import eventually, replace
@@ -338,6 +339,15 @@ def test_a_wrapper_under_another_name_is_told_after_the_debounce_time(root: Path
     replace(root / "chat/pipeline_wrapper.py", WRAPPER)
     scanner.scan(2.0, EVERYTHING)
     assert list(scanner.scan(3.0, EVERYTHING).revisions) == ["chat"]
+
+
+def test_scripts_that_cannot_be_read_hide_no_wrapper_under_another_name(root: Path):
+    replace(root / "chat/main.py", WRAPPER)
+    (root / "chat/folder.py").mkdir()
+    (root / "chat/broken.py").symlink_to("nothing")
+    os.mkfifo(root / "chat/a_pipe.py")
+
+    assert misnamed_wrapper(root / "chat") == "main.py"
 
 
 def test_a_wrapper_under_another_name_that_was_there_before_is_told_at_once(root: Path, logged: list[str]):

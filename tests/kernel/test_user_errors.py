@@ -216,8 +216,22 @@ class Owner:
 
     prompt = ""
 
+    @property
+    def total(self) -> object:
+        return total  # type: ignore[name-defined] # noqa: F821
+
+    def __dir__(self) -> list[str]:
+        raise RuntimeError("no names")
+
 
 def test_an_attribute_of_self_is_meant_before_other_names():
     assert name_hint(raised(Owner().own)) == "did you mean self.prompt?"
     assert name_hint(raised(Owner().bare)) == "did you mean pipeline?"
     assert name_hint(ValueError("never raised")) == ""
+
+
+def test_a_hint_runs_no_property_and_survives_what_objects_of_the_users_raise():
+    owner: Any = Owner()
+
+    assert name_hint(raised(lambda: owner.total)) == "did you mean self.total?"
+    assert name_hint(raised(lambda: owner.promp)) == ""

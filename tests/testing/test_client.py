@@ -116,6 +116,10 @@ class PipelineWrapper(BasePipelineWrapper):
         {"name": "right", "arguments": '{"a": 1}'},
     ]
     assert streamed.tool_calls == whole.tool_calls
+    deltas = [choice["delta"] for chunk in streamed.chunks for choice in chunk["choices"]]
+    parts = [part for delta in deltas for part in delta.get("tool_calls") or ()]
+    assert {part["index"] for part in parts} == {0, 1}
+    assert "".join(part["function"]["arguments"] for part in parts) == '{"a": 1}' * 2
     assert (streamed.finish_reason, whole.finish_reason) == ("tool_calls", "tool_calls")
 
 
