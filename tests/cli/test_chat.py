@@ -153,6 +153,7 @@ def test_in_a_terminal_errors_do_not_end_it_and_the_history_is_kept(thinker, por
         terminal.type("Again")
         seen = terminal.shows("It is simple.", seen)
         seen = terminal.shows("Again: 5", seen)
+        terminal.shows("\n> ", seen)  # Ctrl+D means the end at a prompt only
         terminal.type("\x04", end="")
 
         assert terminal.wait() == 0
