@@ -56,6 +56,8 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
         wanted = [each for text in request.query_params.getlist("types") for each in text.split(",") if each]
         if unknown := [each for each in wanted if each not in TYPES]:
             raise HTTPException(400, f"'types' must be among {', '.join(TYPES)}, not {shortened(unknown[0])!r}")
+        if request.method == "HEAD":  # its response has to end: the connection's next request waits for that
+            return Response(media_type=EVENTS)
         followed = _Followed(log, request.headers.get("last-event-id", ""), frozenset(wanted or TYPES))
         return EventStreamResponse(_Encoder(), followed)
 

@@ -128,6 +128,12 @@ def test_an_id_whose_followers_are_forgotten_begins_with_a_reset(server: LiveSer
         assert events.next()[0] == "reset"
 
 
+def test_head_leaves_the_connection_to_the_next_request(server: LiveServer):
+    with httpx.Client(timeout=10) as client:
+        assert client.head(f"{server.url}/events").headers["content-type"].startswith("text/event-stream")
+        assert client.get(f"{server.url}/healthz").status_code == 200
+
+
 def test_unknown_types_are_refused(server: LiveServer):
     answer = httpx.get(f"{server.url}/events?types=deployed,deleted")
 
