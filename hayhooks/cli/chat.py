@@ -153,7 +153,7 @@ class _Chat:
         """Read and answer until the end of the input."""
         while True:
             try:
-                self._obey(self._read_message())
+                self.obey(self.read_message())
             except (EOFError, _Quit):
                 if _is_interactive():
                     say()
@@ -167,7 +167,7 @@ class _Chat:
                     raise
                 note((error.format_message(), "red"))
 
-    def _read_message(self) -> str:
+    def read_message(self) -> str:
         text = self._lines.read("> ")
         if not text.lstrip().startswith(_MULTILINE):
             return text.strip()
@@ -176,7 +176,7 @@ class _Chat:
             text += "\n" + self._lines.read("... ")
         return text.rstrip().removesuffix(_MULTILINE).strip("\n")
 
-    def _obey(self, text: str) -> None:
+    def obey(self, text: str) -> None:
         command, _, argument = text.partition(" ")
         if command in self._commands:
             self._commands[command][1](argument.strip())
@@ -202,9 +202,9 @@ class _Chat:
                 self._last = printer.answer
                 if printer.answer.content or printer.answer.calls:  # also the part before an error or Ctrl+C
                     self._messages.append(printer.answer.message())
-            messages = tuple(self._results(printer.answer))
+            messages = tuple(self.results_of(printer.answer))
 
-    def _results(self, answer: Answer) -> Iterator[dict[str, Any]]:
+    def results_of(self, answer: Answer) -> Iterator[dict[str, Any]]:
         for call in answer.calls:
             text = self._lines.read(f"result of {call['function']['name']}> ")
             yield {"role": "tool", "tool_call_id": call["id"], "content": text}

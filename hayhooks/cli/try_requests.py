@@ -112,9 +112,9 @@ class _Tries:
                     names.add(self._deployed.get())
                 for position, request in enumerate(self._requests):
                     if request.name in names:
-                        self._try(client, position, request)
+                        self.send(client, position, request)
 
-    def _try(self, client: httpx.Client, position: int, request: TryRequest) -> None:
+    def send(self, client: httpx.Client, position: int, request: TryRequest) -> None:
         self._id = f"try-{secrets.token_hex(8)}"
         self._has_ended.clear()
         try:

@@ -46,7 +46,7 @@ class _DisconnectWatcher:
         self._watching: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        self._watching = asyncio.get_running_loop().create_task(self._watch())
+        self._watching = asyncio.get_running_loop().create_task(self.watch())
 
     def stop(self) -> None:
         watching, self._watching = self._watching, None  # its frame refers to this: together they would be a cycle
@@ -55,7 +55,7 @@ class _DisconnectWatcher:
             if self.disconnected:
                 self._task.uncancel()
 
-    async def _watch(self) -> None:
+    async def watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self.disconnected = True

@@ -92,7 +92,13 @@ class EventStreamResponse(EventSourceResponse):
 
     def __init__(self, encoder: StreamEncoder, stream: Stream) -> None:
         self._body = _EncodedBody(encoder, stream)
-        super().__init__(self._body, headers=_HEADERS, sep="\n", ping=_PING_S, ping_message_factory=_ping_comment)
+        super().__init__(
+            self._body,
+            headers=_HEADERS,
+            sep="\n",
+            ping=_PING_S,
+            ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep="\n"),
+        )
         del self.headers["connection"]  # that is the server's to say
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -266,10 +272,6 @@ class _EncodedBody:
 
     def _report(self, error: Exception) -> None:
         log_failure(error, f"{current_request.get().pipeline}: the answer failed in mid-stream")
-
-
-def _ping_comment() -> ServerSentEvent:
-    return ServerSentEvent(comment="keep-alive", sep="\n")
 
 
 def format_event(data: bytes) -> bytes:

@@ -96,12 +96,12 @@ def _close_hint(module: str, name: str) -> str:
     package, _, last = (f"{module}.{name}" if name else module).rpartition(".")
     found = sys.modules.get(package)
     names = {*dir(found), *(each.name for each in pkgutil.iter_modules(getattr(found, "__path__", [])))}
-    close = closest(last, names) if package else next(iter(get_close_matches(last, _top_level(), 1, 0.85)), "")
+    if package:
+        close = closest(last, names)
+    else:
+        top_level = {*STANDARD_LIBRARY, *importlib.metadata.packages_distributions()}
+        close = next(iter(get_close_matches(last, top_level, 1, 0.85)), "")
     return f"did you mean `{close}`?" if close else ""
-
-
-def _top_level() -> set[str]:
-    return {*STANDARD_LIBRARY, *importlib.metadata.packages_distributions()}
 
 
 def _hayhooks_hint(module: str, name: str, statement: str) -> str:

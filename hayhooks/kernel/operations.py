@@ -138,9 +138,9 @@ class _ParameterSet:
             case parameter.VAR_POSITIONAL:
                 pass  # requests pass names
             case _:
-                self._add_named(parameter)
+                self.add_named(parameter)
 
-    def _add_named(self, parameter: inspect.Parameter) -> None:
+    def add_named(self, parameter: inspect.Parameter) -> None:
         name, annotation = parameter.name, self.hints.get(parameter.name, Any)
         if name == "headers" and self.transport.headers in _classes(annotation):
             self.wants_headers = True

@@ -150,12 +150,12 @@ class _Walk:
                     else:
                         to_visit.append((relative + "/", entry.path, f"{real}/{entry.name}"))
                 else:
-                    self._visit_file(relative, entry, f"{real}/{entry.name}", entries)
+                    self.visit_file(relative, entry, f"{real}/{entry.name}", entries)
             if len(self.stamps) > max_files:
                 raise _TooManyFilesError
         return links
 
-    def _visit_file(self, relative: str, entry: os.DirEntry[str], path: str, siblings: Collection[str]) -> None:
+    def visit_file(self, relative: str, entry: os.DirEntry[str], path: str, siblings: Collection[str]) -> None:
         database, _, suffix = relative.rpartition("-")
         if suffix in ("journal", "wal", "shm") and database in siblings:  # SQLite keeps it while it works
             return

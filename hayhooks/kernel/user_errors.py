@@ -60,8 +60,12 @@ def place_of(error: BaseException, files: UserFiles) -> Place | None:
             raised_at = (each.filename, each.lineno or 1)
         if raised_at is not None and (place := files.place(*raised_at)) is not None:
             return place
-    places = (_place_of_frame(frame, line, files) for each in reversed(chain) for frame, line in _frames(each))
-    return next((place for place in places if place is not None), None)
+    for each in reversed(chain):
+        for frame, line in _frames(each):
+            place = files.place(frame.f_code.co_filename, line) or getattr(_component_in(frame), _PLACE, None)
+            if place is not None:
+                return place
+    return None
 
 
 def _is_report(error: BaseException) -> bool:
@@ -98,11 +102,6 @@ def _links(error: BaseException) -> list[tuple[str, BaseException]]:
 def _frames(error: BaseException) -> Iterator[tuple[FrameType, int]]:
     """Yield the frames and lines that *error* went through, the innermost first."""
     return reversed(list(tracebacks.walk_tb(error.__traceback__)))
-
-
-def _place_of_frame(frame: FrameType, line: int, files: UserFiles) -> Place | None:
-    found = files.place(frame.f_code.co_filename, line)
-    return found or getattr(_component_in(frame), _PLACE, None)
 
 
 def _component_in(frame: FrameType) -> Any:

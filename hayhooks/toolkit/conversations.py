@@ -34,7 +34,13 @@ def messages_of_items(input_items: str | Iterable[Any], instructions: Any = None
             if turn is None:
                 turn = _assistant_message(None, reasoning)
                 messages.append(turn)
-            turn.setdefault("tool_calls", []).append(_chat_call(item))
+            turn.setdefault("tool_calls", []).append(
+                {
+                    "id": call_id(item),
+                    "type": "function",
+                    "function": {"name": get(item, "name"), "arguments": arguments_text(item)},
+                }
+            )
             reasoning = ""
         else:
             turn = None
@@ -136,11 +142,6 @@ def get(value: Any, name: str) -> Any:
 def _assistant_message(content: Any, reasoning: str) -> Dict:
     message = {"role": "assistant", "content": content}
     return {**message, "reasoning_content": reasoning} if reasoning else message
-
-
-def _chat_call(item: Any) -> Dict:
-    function = {"name": get(item, "name"), "arguments": arguments_text(item)}
-    return {"id": call_id(item), "type": "function", "function": function}
 
 
 def _reasoning(item: Any) -> str:
