@@ -91,12 +91,10 @@ class _Tries:
         self._has_ended = threading.Event()  # and its own line is printed
 
     def note_change(self, change: Change) -> None:
-        """Have the requests of a new revision sent."""
         if isinstance(change.outcome, Deployment):
             self._deployed.put(change.name)
 
     def note_end(self, record: RequestRecord) -> None:
-        """Note the end of a request."""
         if record.id == self._id:
             self._has_ended.set()
 
@@ -148,11 +146,10 @@ def _lines(response: httpx.Response) -> list[str]:
         case {"choices": [{"message": message}, *_]}:
             body = message
     text = body if isinstance(body, str) else json.dumps(body, indent=2, ensure_ascii=False)
-    return [_shown(line) for line in text.splitlines()]
-
-
-def _shown(line: str) -> str:
-    return line if line.isprintable() and len(line) <= _MAX_LINE else printable(line, _MAX_LINE).replace(r"\x20", " ")
+    return [
+        line if line.isprintable() and len(line) <= _MAX_LINE else printable(line, _MAX_LINE).replace(r"\x20", " ")
+        for line in text.splitlines()
+    ]
 
 
 def _difference(before: list[str], after: list[str]) -> Iterator[Text]:
