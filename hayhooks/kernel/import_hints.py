@@ -99,7 +99,7 @@ def _close_hint(module: str, name: str) -> str:
     if package:
         close = closest(last, names)
     else:
-        top_level = {*STANDARD_LIBRARY, *importlib.metadata.packages_distributions()}
+        top_level = {*sys.stdlib_module_names, *importlib.metadata.packages_distributions()}
         close = next(iter(get_close_matches(last, top_level, 1, 0.85)), "")
     return f"did you mean `{close}`?" if close else ""
 
