@@ -98,6 +98,8 @@ def _close_hint(module: str, name: str) -> str:
     names = {*dir(found), *(each.name for each in pkgutil.iter_modules(getattr(found, "__path__", [])))}
     if package:
         close = closest(last, names)
+    elif last in STANDARD_LIBRARY:  # of an earlier Python
+        close = ""
     else:
         top_level = {*sys.stdlib_module_names, *importlib.metadata.packages_distributions()}
         close = next(iter(get_close_matches(last, top_level, 1, 0.85)), "")
