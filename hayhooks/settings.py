@@ -172,6 +172,7 @@ class Settings(BaseSettings):
         le=100_000,
         description="Number of requests whose traces are kept for `/traces`; `hayhooks dev` keeps 200.",
     )
+    console: bool = Field(True, description="Serve the console, a page for browsers, at `/`.")
     use_https: bool = Field(
         False,
         description="CLI commands use HTTPS. Implied by `HAYHOOKS_SSL_CERTFILE`, which they then trust.",

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hayhooks.console import events, history, numbers, traces
+from hayhooks.console import events, history, markdown, numbers, page, traces
 from hayhooks.endpoints import draw, health, metrics, run, status
 from hayhooks.http.plug_in import PlugIn
 from hayhooks.openai import chat, files, models, responses
@@ -23,4 +23,6 @@ BUILTIN: Sequence[PlugIn] = (
     history,
     numbers,
     traces,
+    markdown,
+    page,
 )

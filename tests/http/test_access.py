@@ -88,7 +88,7 @@ def test_without_a_key_every_route_but_the_probes_and_the_pages_is_refused(serve
     open_to_all = set()
     for method, path in routes:
         response = httpx.request(method, server.url + path, content=b"{}" if method == "POST" else None)
-        if path in ("/docs/{file}", "/redoc/{file}") and method in ("GET", "HEAD"):
+        if path in ("/docs/{file}", "/redoc/{file}", "/console/static/{file}") and method in ("GET", "HEAD"):
             assert response.status_code == 404
         elif response.status_code == 200:
             open_to_all.add((method, path))
@@ -98,7 +98,7 @@ def test_without_a_key_every_route_but_the_probes_and_the_pages_is_refused(serve
             assert method == "HEAD" or response.json()["error"]["code"] == "invalid_api_key"
 
     assert len(routes) > 20
-    unguarded = ("/healthz", "/readyz", "/docs", "/redoc")
+    unguarded = ("/", "/healthz", "/readyz", "/docs", "/redoc")
     assert open_to_all == {(method, path) for method in ("GET", "HEAD") for path in unguarded}
 
 

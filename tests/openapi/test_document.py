@@ -482,7 +482,7 @@ def test_the_names_of_the_pages_cannot_be_deployed(own_server: LiveServer):
 def test_every_endpoint_is_described():
     routes = [route for route in build_generation(Snapshot(), BUILTIN).router.routes if isinstance(route, Route)]
     described = {route.path for route in routes if isinstance(route, DocumentedRoute)}
-    pages = {"/docs", "/docs/{file}", "/redoc", "/redoc/{file}"}
+    pages = {"/", "/console/static/{file}", "/docs", "/docs/{file}", "/redoc", "/redoc/{file}"}
 
     for route in routes:
         assert route.path in described | pages or f"/v1{route.path}" in described, route.path
