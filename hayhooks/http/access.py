@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hayhooks.errors import RefusedError, StartError, shortened
 from hayhooks.http.body import LimitedReceive, ReadTimeout
-from hayhooks.http.content_coding import unpacked
+from hayhooks.http.content_coding import check_transfer_coding, unpacked
 from hayhooks.http.context import context_of, route_path
 from hayhooks.kernel.state import Stamp
 from hayhooks.observability.log import log
@@ -58,6 +58,8 @@ class AccessMiddleware:
         if scope["type"] == "http":
             context = context_of(scope)
             receive = LimitedReceive(context, receive, self._read_timeout).receive
+            if b"transfer-encoding" in context.headers:
+                check_transfer_coding(context.headers)
             if b"content-encoding" in context.headers:
                 receive = unpacked(scope, receive)
         return app(scope, receive, send)

@@ -28,6 +28,15 @@ def unpacked(scope: Scope, receive: Receive) -> Receive:
     return _UnpackedReceive(context_of(scope), receive, ", ".join(codings)).receive if codings else receive
 
 
+def check_transfer_coding(headers: Mapping[bytes, bytes]) -> None:
+    """Raise RefusedError for a Transfer-Encoding that a proxy may have read otherwise (RFC 9112, 6.1)."""
+    if headers[b"transfer-encoding"].strip().lower() != b"chunked":
+        coding = shortened(headers[b"transfer-encoding"].decode("latin-1"), 100)
+        raise RefusedError(501, f"Transfer-Encoding must be 'chunked', not {coding!r}")
+    if b"content-length" in headers:
+        raise RefusedError(400, "A request has Content-Length or Transfer-Encoding, not both")
+
+
 class _UnpackedReceive:
     """Receives a body and unpacks it block by block."""
 

@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse
 from starlette.routing import BaseRoute, Match, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from hayhooks.errors import NotFoundError, TimedOutError, UnavailableError, shortened
+from hayhooks.errors import NotFoundError, RefusedError, TimedOutError, UnavailableError, shortened
 from hayhooks.http.context import context_of, normal_path, record_pipeline, route_path, set_route_path, switch_of
 from hayhooks.http.lookup import exists, not_served_error
 from hayhooks.http.plug_in import PlugIn, deployment_routes, server_routes
@@ -130,6 +130,8 @@ def dispatch(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
     context = context_of(scope)
     generation = context.switch.live  # read once: a request is served from one generation
     path = route_path(scope)
+    if path and path[0] != "/":  # a proxy may have taken `xname/run` for another path
+        raise RefusedError(400, f"The target of a request must begin with '/', unlike {shortened(path)!r}")
     name = path[1:].partition("/")[0]
     deployment = generation.snapshot.deployments.get(name)
     if deployment is None or path in generation.paths or scope["type"] != "http":

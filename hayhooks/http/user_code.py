@@ -17,8 +17,10 @@ from hayhooks.kernel.places import place_of_definition
 from hayhooks.kernel.state import Deployment
 from hayhooks.kernel.threads import Outcome
 from hayhooks.kernel.user_errors import headline
-from hayhooks.observability.log import log
+from hayhooks.observability.log import log, printable_line
 from hayhooks.observability.request_record import record_error
+
+_MAX_LOGGED = 1_000  # characters of an error's message; its traceback has all of it
 
 # Raised again elsewhere they would end the event loop or a generator, or look like our own.
 _NOT_RAISABLE = (
@@ -108,7 +110,7 @@ def log_failure(error: Exception, subject: str, operation: Operation | None = No
     if isinstance(exception, PipelineError):  # the result is of no use: no code of the user's has raised
         place = place or (place_of_definition(operation.method) if operation else None)
         logger = log.bind(place=place) if place else log
-    logger.error("{}: {}", subject, safe_str(error))
+    logger.error("{}: {}", subject, printable_line(safe_str(error), _MAX_LOGGED))
 
 
 def pipeline_error(error: BaseException) -> PipelineError:

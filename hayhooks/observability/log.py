@@ -1,6 +1,7 @@
 """Configure ``log``, the loguru logger of the server and of wrappers."""
 
 import logging
+import re
 import sys
 import traceback as tracebacks
 from collections.abc import Sequence
@@ -89,7 +90,7 @@ def configure_logging(level: str, format: str = TEXT) -> None:
         # Without text of loguru's: `write` formats the record itself.
         log.add(write, level=level, format=lambda _: "", backtrace=False, diagnose=False)
     else:
-        log.add(_PublicNames(writer), level=level, format=_text_format, backtrace=False, diagnose=False)
+        log.add(_TextSink(writer), level=level, format=_text_format, backtrace=False, diagnose=False)
     logging.basicConfig(handlers=[_ToLoguru()], level=logging.INFO, force=True)
     verbose = log.level(level).no <= logging.DEBUG
     logging.getLogger("urllib3.connectionpool").addFilter(_is_not_telemetry)
@@ -193,15 +194,20 @@ def _hide_query(record: logging.LogRecord) -> bool:
     return True
 
 
-class _PublicNames:
-    """Writes entries whose tracebacks name the modules of wrappers as their authors do."""
+# What a terminal, or a reader of lines, obeys: all control characters but tabs, line ends and colors.
+_OBEYED = re.compile(r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+class _TextSink:
+    """Writes entries without control characters; tracebacks name the modules of wrappers as their authors do."""
 
     def __init__(self, writer: LogWriter) -> None:
         self._writer = writer
 
     def write(self, message: Any) -> None:
         """Write a message of loguru's."""
-        self._writer.write(_with_public_names(message) if message.record["exception"] else message)
+        text = _with_public_names(message) if message.record["exception"] else str(message)
+        self._writer.write(_OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text))
 
     def isatty(self) -> bool:
         """Whether it is a terminal, which shows colors."""

@@ -15,7 +15,14 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hayhooks.server.fast_cycle import FastCycle, PendingHeads
-from hayhooks.server.protocol import MAX_HEAD_BYTES, MAX_HEADERS, NO_SCOPE, GracefulClose, too_many_headers
+from hayhooks.server.protocol import (
+    MAX_HEAD_BYTES,
+    MAX_HEADERS,
+    NO_SCOPE,
+    GracefulClose,
+    too_many_headers,
+    wrong_version,
+)
 
 # The parser takes data in slices of this size. A slice that ends a request may hold many more of a few bytes, and each
 # of them takes some kilobytes.
@@ -109,6 +116,8 @@ class FastHttpProtocol(GracefulClose, HttpToolsProtocol):
         scope, http_version = self.scope, self.parser.get_http_version()
         scope["method"] = self.parser.get_method().decode("ascii")
         if http_version != "1.1":
+            if http_version != "1.0":
+                raise _RequestRefusedError(505, wrong_version(http_version))
             scope["http_version"] = http_version
         if self.parser.should_upgrade():
             return  # _on_upgrade goes on

@@ -17,6 +17,7 @@ from hayhooks.server.protocol import (
     GracefulClose,
     pieces_of,
     too_many_headers,
+    wrong_version,
 )
 
 
@@ -102,7 +103,7 @@ class PlainHttpProtocol(GracefulClose, H11Protocol):
 
 
 class _BoundedApp:
-    """Bounds the requests of *app*: their number of headers, and what is kept of a response until it is read."""
+    """Bounds the requests of *app*: headers, version, and what is kept of an unread response."""
 
     def __init__(self, app: Any, flow: Flow) -> None:
         self._app: ASGIApp = app
@@ -110,9 +111,13 @@ class _BoundedApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; it lasts until the client has taken the response."""
-        if len(scope["headers"]) > MAX_HEADERS:
-            error = OpenAIError(431, too_many_headers(len(scope["headers"])))
-            await JSONResponse(error.body(), 431, {"Connection": "close"})(scope, receive, send)
+        count, version, refused = len(scope["headers"]), scope["http_version"], None
+        if count > MAX_HEADERS:
+            refused = OpenAIError(431, too_many_headers(count))
+        elif version not in ("1.0", "1.1"):
+            refused = OpenAIError(505, wrong_version(version))
+        if refused is not None:
+            await JSONResponse(refused.body(), refused.status, {"Connection": "close"})(scope, receive, send)
             return
 
         async def send_and_drain(message: Message) -> None:

@@ -266,6 +266,11 @@ def too_many_headers(count: int) -> str:
     return f"Too many request headers: {count:,}; at most {MAX_HEADERS} are allowed"
 
 
+def wrong_version(version: str) -> str:
+    """Say that HTTP *version*, of a request line, is not spoken."""
+    return f"HTTP/{version} is not supported: use HTTP/1.1 or HTTP/1.0"
+
+
 async def stop_listening(servers: Iterable[asyncio.Server]) -> None:
     """Accept queued connections, then close the sockets of *servers*.
 
