@@ -37,7 +37,7 @@ def status_of(wire: Wire, request: bytes) -> int:
 @PROTOCOLS
 @pytest.mark.parametrize("target", ["xecho/run", "?echo/run", "echo/run", "*", "*echo/run"])
 def test_a_target_without_a_slash_reaches_no_pipeline(wire: Wire, target: str):
-    assert status_of(wire, post(target, b'{"text": "x"}')) in (400, 404)
+    assert status_of(wire, post(target, b'{"text": "x"}')) in (400, 404, 405)
 
 
 @PROTOCOLS
