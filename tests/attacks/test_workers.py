@@ -148,9 +148,9 @@ def test_a_deployment_whose_requests_end_the_process_is_quarantined(tmp_path: Pa
             eventually(lambda: all(states(server)["killer"][0] == "failed" for _ in range(6)))
         assert not wrong
         eventually(lambda: states(server)["echo"][0] == "serving")  # a new worker may still be loading
-        state, error = states(server)["killer"]
-        assert state == "failed"
-        assert re.match("ended the process [3-6] times", error)  # more than 3 where another was always at work too
+        # More than 3 times where another was always at work too.
+        eventually(lambda: re.match("ended the process [3-6] times", states(server)["killer"][1]))
+        eventually(lambda: states(server)["killer"][0] == "failed")
 
         write_killer(tmp_path, how=how, when="never")  # another revision gets its chance
         eventually(lambda: states(server)["killer"][0] == "serving", "the new revision", 30)
