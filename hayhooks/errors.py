@@ -36,6 +36,11 @@ def safe_str(error: BaseException) -> str:
         return f"({type(error).__name__}.__str__ raised {type(failed).__name__})"
 
 
+def type_and_message(error: BaseException) -> str:
+    """Return *error* as the last line of a traceback has it; the type alone if it has no message."""
+    return f"{type(error).__name__}: {safe_str(error)}".removesuffix(": ")
+
+
 def sendable(text: str) -> str:
     """Return *text* fit for JSON: lone surrogates escaped, length limited."""
     if len(text) > _MAX_CHARACTERS:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from starlette.exceptions import HTTPException, WebSocketException
 
-from hayhooks.errors import PipelineError, UnavailableError, fold, safe_str, sendable
+from hayhooks.errors import PipelineError, UnavailableError, fold, safe_str, sendable, type_and_message
 from hayhooks.kernel.admission import Lease, current_lease
 from hayhooks.kernel.isolation import with_public_names
 from hayhooks.kernel.operations import Operation
@@ -56,8 +56,7 @@ def run_in_thread(
         if outcome.error is not None:
             outcome.error = honest(outcome.error)
         if isinstance(outcome.error, _NOT_RAISABLE):
-            message = safe_str(outcome.error)
-            carrier = RuntimeError(f"{type(outcome.error).__name__}: {message}".removesuffix(": "))
+            carrier = RuntimeError(type_and_message(outcome.error))
             carrier.__cause__ = outcome.error
             outcome.error = carrier
         done(outcome)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-from hayhooks.errors import Place, safe_str
+from hayhooks.errors import Place, safe_str, type_and_message
 from hayhooks.kernel.places import UserFiles
 
 _MAX_CHAIN = 50  # errors
@@ -73,8 +73,8 @@ def _is_report(error: BaseException) -> bool:
     cause = error.__cause__
     if cause is None:
         return False
-    carried = f"{type(cause).__name__}: {safe_str(cause)}".removesuffix(": ")
-    return type(error).__name__ == "PipelineRuntimeError" or (type(error) is RuntimeError and str(error) == carried)
+    is_carrier = type(error) is RuntimeError and str(error) == type_and_message(cause)
+    return is_carrier or type(error).__name__ == "PipelineRuntimeError"
 
 
 def _origin(error: BaseException) -> BaseException:

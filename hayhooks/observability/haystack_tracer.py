@@ -11,7 +11,7 @@ from typing import Any
 from haystack.tracing.tracer import Span, Tracer
 from haystack.tracing.tracer import tracer as proxy
 
-from hayhooks.errors import safe_str, sendable
+from hayhooks.errors import sendable, type_and_message
 from hayhooks.observability import traces
 from hayhooks.observability.traces import current_trace, describe
 
@@ -51,7 +51,7 @@ class _RequestTracer(Tracer):
             try:
                 yield span
             except BaseException as error:
-                noted.error = sendable(f"{type(error).__name__}: {safe_str(error)}".removesuffix(": "))
+                noted.error = sendable(type_and_message(error))
                 raise
             finally:
                 noted.took_ms = round(trace.now_ms() - noted.start_ms, 3)

@@ -4,7 +4,7 @@ import time
 from contextvars import ContextVar
 from typing import Any
 
-from hayhooks.errors import PipelineError, safe_str, shortened
+from hayhooks.errors import PipelineError, shortened, type_and_message
 
 _MAX_METHOD = 20  # characters
 _MAX_PATH = 1_000
@@ -87,5 +87,5 @@ def record_error(error: BaseException) -> BaseException:
     record: Any = current_request.get(None)
     if record is not None:  # a PipelineError's own message names the component too
         told = isinstance(error, PipelineError) and origin is not error
-        record.error = str(error) if told else f"{type(origin).__name__}: {safe_str(origin)}".removesuffix(": ")
+        record.error = str(error) if told else type_and_message(origin)
     return origin
