@@ -46,14 +46,8 @@ def run(settings: Settings, name: str, call: CallOptions) -> int:
     server = Server(settings)
     url = f"{server.url}/{quote(name, safe='')}"
     try:
-        verify = server.tls_context()
         with (
-            httpx.Client(
-                headers=server.headers(),
-                verify=True if verify is None else verify,
-                timeout=call.timeout_s,
-                trust_env=False,  # a proxy or a .netrc file of the environment is not for our server, nor its key
-            ) as client,
+            server.http_client(call.timeout_s) as client,
             _body(arguments, _with_fields(server, name, files)) as body,
         ):
             run_url = f"{url}/run?stream=true" if call.stream else f"{url}/run"

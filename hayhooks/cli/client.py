@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import (
@@ -22,6 +22,9 @@ from urllib.request import (
 
 from hayhooks._version import __version__
 from hayhooks.settings import Settings
+
+if TYPE_CHECKING:
+    import httpx
 
 OWN_AGENT = "hayhooks/"  # with the version, the user agent of commands
 
@@ -111,6 +114,16 @@ class Server:
         context.check_hostname = False  # commands use the address
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # it need not be self-signed
         return context
+
+    def http_client(self, timeout_s: float | None) -> "httpx.Client":
+        """Return an HTTP client that sends the headers; *timeout_s* bounds each pause, None nothing.
+
+        A proxy or a .netrc file of the environment is not for our server, nor its key.
+        """
+        import httpx  # noqa: PLC0415 - it takes longer than the commands that only ask for the state
+
+        verify = self.tls_context()
+        return httpx.Client(headers=self.headers(), verify=verify or True, timeout=timeout_s, trust_env=False)
 
     @property
     def _address(self) -> str:

@@ -100,10 +100,7 @@ class _Tries:
 
     def run(self) -> None:
         """Send requests for ever; the names that wait are tried once."""
-        verify = self._server.tls_context()
-        headers = self._server.headers()
-        timeout = httpx.Timeout(None)  # a pipeline may take long
-        with httpx.Client(headers=headers, verify=verify or True, timeout=timeout, trust_env=False) as client:
+        with self._server.http_client(None) as client:  # a pipeline may take long
             while True:
                 names = {self._deployed.get()}
                 while not self._deployed.empty():
