@@ -42,10 +42,9 @@ class StandInChatGenerator:
         tools: Any = None,
     ) -> dict[str, list[ChatMessage]]:
         """Answer *messages*."""
-        chunks: list[StreamingChunk] = []
-        replies: list[ChatMessage] = self._model.run(messages, chunks.append, generation_kwargs, tools=tools)["replies"]
+        chunks, replies = self._answer(messages, generation_kwargs, tools)
         if streaming_callback is not None:
-            for chunk in _with_usage(chunks, replies):
+            for chunk in chunks:
                 time.sleep(_PAUSE_S)
                 streaming_callback(chunk)
         return {"replies": replies}
@@ -59,16 +58,19 @@ class StandInChatGenerator:
         tools: Any = None,
     ) -> dict[str, list[ChatMessage]]:
         """Answer *messages*; the callback may be a coroutine function."""
-        chunks: list[StreamingChunk] = []
-        replies: list[ChatMessage] = self._model.run(messages, chunks.append, generation_kwargs, tools=tools)["replies"]
+        chunks, replies = self._answer(messages, generation_kwargs, tools)
         if streaming_callback is not None:
-            for chunk in _with_usage(chunks, replies):
+            for chunk in chunks:
                 await asyncio.sleep(_PAUSE_S)
                 if (called := streaming_callback(chunk)) is not None:
                     await called
         return {"replies": replies}
 
-
-def _with_usage(chunks: list[StreamingChunk], replies: list[ChatMessage]) -> list[StreamingChunk]:
-    meta = {**chunks[-1].meta, "usage": replies[-1].meta["usage"]}
-    return [*chunks[:-1], replace(chunks[-1], meta=meta)]
+    def _answer(
+        self, messages: list[ChatMessage], generation_kwargs: dict[str, Any] | None, tools: Any
+    ) -> tuple[list[StreamingChunk], list[ChatMessage]]:
+        """Return the answer as chunks, the last with the usage, and as replies."""
+        chunks: list[StreamingChunk] = []
+        replies = self._model.run(messages, chunks.append, generation_kwargs, tools=tools)["replies"]
+        meta = {**chunks[-1].meta, "usage": replies[-1].meta["usage"]}
+        return [*chunks[:-1], replace(chunks[-1], meta=meta)], replies
