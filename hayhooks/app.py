@@ -131,7 +131,7 @@ class Hayhooks(DecoratedStarlette):
         self.owns_process = False  # the process serves nothing else: process-wide effects are allowed
         self.blocked_after_s = 0.0  # when a blocked event loop is logged; 0: nobody watches it
         self.stop_by = math.inf  # of a monotonic clock: when its graceful time ends, once it stops
-        self.traces: Traces | None = None  # while its lifespan runs, if they are kept
+        self.traces: Traces | None = None  # from the start on, if they are kept
         self.hooks = Hooks()
         if self.metrics is not None:
             self.hooks.on_publish.append(self.metrics.live)

@@ -32,11 +32,11 @@ class Span:
 
     __slots__ = ("error", "inputs", "kind", "name", "outputs", "parent", "start_ms", "took_ms", "type")
 
-    def __init__(self, name: str, kind: str, type_: str, parent: int | None, start_ms: float) -> None:
+    def __init__(self, name: str, kind: str, type_: str, parent: "Span | None", start_ms: float) -> None:
         self.name = name
         self.kind = kind  # request, pipeline, component, agent, tool or other
         self.type = type_  # the class of a component
-        self.parent = parent  # the position of the span around it
+        self.parent = parent  # the span around it
         self.start_ms = start_ms  # since the request's headers
         self.took_ms: float | None = None  # until it has ended
         self.error = ""
@@ -65,8 +65,8 @@ class Trace:
         if (number := tags.get("haystack.agent.step")) is not None:
             name = f"step {number}"
         type_ = str(tags.get("haystack.component.type") or "")
-        position = self.spans.index(parent) if parent is not None and parent in self.spans else 0
-        span = Span(sendable(shortened(str(name), _MAX_SHAPE)), kind, sendable(type_), position, self.now_ms())
+        around = parent or self.spans[0]
+        span = Span(sendable(shortened(str(name), _MAX_SHAPE)), kind, sendable(type_), around, self.now_ms())
         self.spans.append(span)
         return span
 
@@ -75,8 +75,17 @@ class Trace:
         return {**self.facts, "spans": len(self.spans)}
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the facts of the request, and its spans."""
-        return {**self.facts, "spans": [{name: getattr(span, name) for name in Span.__slots__} for span in self.spans]}
+        """Return the facts of the request, and its spans, each with the position of the one around it."""
+        spans = self.spans.copy()  # other threads may add to them
+        positions = {id(span): position for position, span in enumerate(spans)}
+        return {
+            **self.facts,
+            "spans": [
+                {name: getattr(span, name) for name in Span.__slots__}
+                | {"parent": positions.get(id(span.parent), 0) if span.parent else None}
+                for span in spans
+            ],
+        }
 
 
 current_trace: ContextVar[Trace | None] = ContextVar("hayhooks_trace", default=None)
