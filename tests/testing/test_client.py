@@ -58,6 +58,11 @@ class PipelineWrapper(BasePipelineWrapper):
 )
 
 
+def write_it(root: Path, wrapper: str) -> None:
+    """Write the folder ``it`` with the text of a wrapper, whose imports it gets."""
+    replace(root / "it/pipeline_wrapper.py", HEAD + wrapper)
+
+
 @pytest.fixture
 def answers(root: Path) -> Path:
     replace(root / "answers/table.py", "ANSWER = '42 '")
@@ -92,10 +97,9 @@ def test_a_chat_is_the_same_streamed_and_whole(answers: Path):
 
 
 def test_tool_calls_are_the_same_streamed_and_whole(root: Path):
-    replace(
-        root / "it/pipeline_wrapper.py",
-        HEAD
-        + """
+    write_it(
+        root,
+        """
 from haystack.dataclasses import StreamingChunk, ToolCallDelta
 
 
@@ -150,10 +154,9 @@ def test_a_refused_request_says_why(answers: Path):
 
 
 def test_uploads_are_paths_files_and_pairs(root: Path, tmp_path: Path):
-    replace(
-        root / "it/pipeline_wrapper.py",
-        HEAD
-        + """
+    write_it(
+        root,
+        """
 class PipelineWrapper(BasePipelineWrapper):
     def setup(self): ...
 
@@ -170,10 +173,9 @@ class PipelineWrapper(BasePipelineWrapper):
 
 
 def test_a_response_of_the_wrappers_own_is_returned_as_json_or_text(root: Path):
-    replace(
-        root / "it/pipeline_wrapper.py",
-        HEAD
-        + """
+    write_it(
+        root,
+        """
 from starlette.responses import JSONResponse, PlainTextResponse
 
 
@@ -189,10 +191,9 @@ class PipelineWrapper(BasePipelineWrapper):
 
 
 def test_the_text_of_a_stream_is_returned(root: Path):
-    replace(
-        root / "it/pipeline_wrapper.py",
-        HEAD
-        + """
+    write_it(
+        root,
+        """
 class PipelineWrapper(BasePipelineWrapper):
     def setup(self): ...
 
@@ -205,10 +206,9 @@ class PipelineWrapper(BasePipelineWrapper):
 
 
 def test_a_stream_arrives_while_it_is_made_and_ends_with_its_client(root: Path):
-    replace(
-        root / "it/pipeline_wrapper.py",
-        HEAD
-        + """
+    write_it(
+        root,
+        """
 import asyncio
 
 
@@ -402,10 +402,9 @@ def test_a_wrong_path_says_what_is_accepted(root: Path, files: dict[str, str], t
 
 
 def test_a_load_that_does_not_end_says_where_it_is(root: Path):
-    replace(
-        root / "it/pipeline_wrapper.py",
-        HEAD
-        + """
+    write_it(
+        root,
+        """
 import threading
 
 waits = threading.Event()
