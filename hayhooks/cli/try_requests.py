@@ -4,8 +4,9 @@ import json
 import queue
 import secrets
 import threading
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -27,6 +28,7 @@ from hayhooks.observability.request_record import RequestRecord
 _MAX_LINES = 40  # of an answer
 _CONTEXT_LINES = 2  # around what changed
 _MAX_LINE = 400  # characters
+_PAUSE_S = 0.02  # between two tries to connect
 _MAX_WAIT_S = 1.0  # for the line of a request, which comes before its answer
 
 
@@ -101,6 +103,7 @@ class _Tries:
     def run(self) -> None:
         """Send requests for ever; the names that wait are tried once."""
         with self._server.http_client(None) as client:  # a pipeline may take long
+            self.wait_until_it_listens(client)
             while True:
                 names = {self._deployed.get()}
                 while not self._deployed.empty():
@@ -108,6 +111,14 @@ class _Tries:
                 for position, request in enumerate(self._requests):
                     if request.name in names:
                         self.send(client, position, request)
+
+    def wait_until_it_listens(self, client: httpx.Client) -> None:
+        """Wait until the server listens: it may have loaded the first revisions before."""
+        while True:
+            with suppress(httpx.ConnectError):
+                client.get(f"{self._server.url}/healthz")
+                return
+            time.sleep(_PAUSE_S)
 
     def send(self, client: httpx.Client, position: int, request: TryRequest) -> None:
         self._id = f"try-{secrets.token_hex(8)}"

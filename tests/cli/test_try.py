@@ -3,9 +3,16 @@
 import httpx
 import pytest
 
+import hayhooks.testing as hayhooks_testing
+from hayhooks import Settings
+from hayhooks.cli.client import Server
+from hayhooks.cli.dev_output import DevOutput
+from hayhooks.cli.try_requests import TryRequest, parsed, tried
 from hayhooks.cli.try_requests import _lines as shown_lines
-from hayhooks.cli.try_requests import parsed
+from hayhooks.http.hooks import Hooks
+from hayhooks.kernel.state import Change
 from tests.cli.commands import hayhooks
+from tests.cli.processes import started
 from tests.cli.terminal import in_terminal
 from tests.live_server import replace
 from tests.network import free_port
@@ -78,3 +85,15 @@ def test_what_cannot_be_sent_is_told_and_the_others_are_tried(tmp_path):
     with in_terminal("dev", "--port", str(free_port()), *requests, cwd=tmp_path, columns=120) as terminal:
         seen = terminal.shows("/echo/run: Out of range float values", 0)
         terminal.shows('"text": "hi"', seen)
+
+
+def test_what_is_loaded_before_the_server_listens_is_tried_when_it_does(tmp_path):
+    file, port, hooks = tmp_path / "pipelines/echo/pipeline_wrapper.py", free_port(), Hooks()
+    replace(file, ECHO)
+    with hayhooks_testing.client(file.parent) as client:
+        deployment = client.app.switch.live.snapshot.deployments["echo"]
+    server = Server(Settings(port=port, _env_file=None))
+    with tried([TryRequest("echo", {"text": "hi"})], hooks, server, DevOutput()):
+        hooks.on_change[0](Change("echo", deployment, deployment))
+        with started(tmp_path, "run", port=port) as process:
+            process.prints("POST /echo/run 200")
