@@ -26,7 +26,7 @@ from hayhooks.server.protocol import (
 
 # The parser takes data in slices of this size. A slice that ends a request may hold many more of a few bytes, and each
 # of them takes some kilobytes.
-_MAX_SLICE_BYTES = 2048
+_MAX_SLICE_BYTES = 8192
 
 # A client that sends a long body reads no response before its end, and finds none if it is cut off. After the response
 # up to this many bytes of the body are discarded.
