@@ -6,12 +6,15 @@ another one unwinds. Here the kernel is asked in the caller's thread.
 
 import ctypes
 import errno
+import io
 import os
 import select
 import struct
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Self
 
 _CHANGES = 0x002 | 0x004 | 0x040 | 0x080 | 0x100 | 0x200  # of content, metadata; moved from, to; created, deleted
@@ -20,10 +23,37 @@ _OVERFLOW, _IGNORED = 0x4000, 0x8000  # events were lost; a watch has ended
 _EVENT = struct.Struct("iIII")  # watch, what happened, number of a rename, bytes of the name that follows
 
 _BUFFER_BYTES = 64 * 1024
-_WAKE_MS = 20  # how long `stop` may go unnoticed
-
+_ONE = (1).to_bytes(8, sys.byteorder)  # what an eventfd counts by
 
 LOST_EVENTS = (0, "")  # in place of the changes that the system could not report
+
+
+class PollableEvent(threading.Event):
+    """A ``threading.Event`` that can be polled beside descriptors: it is readable while it is set."""
+
+    # To look at an event many times a second would take the interpreter lock from the requests each time.
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._file = io.FileIO(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC), "r+")
+        self.fileno = self._file.fileno
+
+    def set(self) -> None:
+        """Set the event; nothing can be polled after ``close``."""
+        super().set()
+        with suppress(OSError, ValueError):  # a wrapper has closed all descriptors, or we this one
+            self._file.write(_ONE)
+
+    def clear(self) -> None:
+        """Clear the event."""
+        super().clear()
+        with suppress(OSError, ValueError):
+            self._file.read(len(_ONE))
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        with suppress(OSError):
+            self._file.close()
 
 
 class Inotify:
@@ -58,17 +88,23 @@ class Inotify:
         return sum(map(len, self._paths.values()))
 
     def watch(
-        self, max_burst_ms: int, step_ms: int, timeout_ms: int, stop: threading.Event
+        self, max_burst_ms: int, step_ms: int, timeout_ms: int, stop: PollableEvent
     ) -> "set[tuple[int, str]] | str":
         """Wait for changes, until none comes for *step_ms* or they have come for *max_burst_ms*.
 
         Returns their paths, each with a number that means nothing, or a word why there are none.
         """
         changes: set[tuple[int, str]] = set()
+        self._poll.register(stop, select.POLLIN)
         end = time.monotonic() + timeout_ms / 1000
         while True:
             left_ms = (end - time.monotonic()) * 1000
-            if self._poll.poll(max(min(step_ms if changes else _WAKE_MS, left_ms), 0)):
+            ready = dict(self._poll.poll(max(min(step_ms, left_ms) if changes else left_ms, 0)))
+            if stop.is_set():
+                return changes or "stop"
+            if any(what & select.POLLNVAL for what in ready.values()):
+                raise OSError(errno.EBADF, "a descriptor was closed by other code")
+            if ready:
                 if not changes:
                     end = time.monotonic() + max_burst_ms / 1000
                 changes.update(self._read())
@@ -76,8 +112,6 @@ class Inotify:
                 return changes
             if time.monotonic() >= end:
                 return changes or "timeout"
-            if stop.is_set():
-                return changes or "stop"
 
     def close(self) -> None:
         """End all watches."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from loguru import logger as log
 
-from hayhooks.kernel.inotify import Inotify
+from hayhooks.kernel.inotify import Inotify, PollableEvent
 
 _EVENT_STEP_MS = 10  # a burst of events must pause for this long before it is reported: the least that a save costs
 _MAX_BURST_MS = 400  # a burst of events is reported after this long, even if it goes on
@@ -49,7 +49,8 @@ class Watch:
         self._events = events
         self._directories: Mapping[str, tuple[int, int]] = {}
         self._absent: tuple[str, ...] = ()  # of those, when the watch began
-        self._renew = threading.Event()  # other directories are to be watched
+        # Set where other directories are to be watched.
+        self._renew = PollableEvent() if sys.platform == "linux" else threading.Event()
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="hayhooks watch", daemon=True)
 
@@ -74,6 +75,8 @@ class Watch:
         self._renew.set()
         if self._thread.is_alive():
             self._thread.join(timeout=2)
+        if isinstance(self._renew, PollableEvent) and not self._thread.is_alive():
+            self._renew.close()
 
     def _run(self) -> None:
         while not self._stopped:

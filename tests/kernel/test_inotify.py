@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hayhooks.kernel.inotify import LOST_EVENTS, Inotify
+from hayhooks.kernel.inotify import LOST_EVENTS, Inotify, PollableEvent
 
-STOP = threading.Event()
+STOP = PollableEvent()
 
 
 def changed(backend: Inotify) -> set[str]:
@@ -92,11 +92,26 @@ def test_a_burst_that_goes_on_is_told_after_its_longest_time(tmp_path: Path):
             thread.join()
 
 
-def test_a_stop_ends_the_wait(tmp_path: Path):
-    stop = threading.Event()
-    stop.set()
+def test_a_stop_ends_the_wait_at_once(tmp_path: Path):
+    stop = PollableEvent()
     with Inotify([str(tmp_path)]) as backend:
+        threading.Timer(0.1, stop.set).start()
         assert backend.watch(400, 10, 60_000, stop) == "stop"
+        assert backend.watch(400, 10, 60_000, stop) == "stop"
+        stop.clear()
+        assert backend.watch(400, 10, 20, stop) == "timeout"
+    stop.close()
+    stop.set()  # of a watch that has ended: no other file gets a byte of it
+    assert stop.is_set()
+
+
+def test_a_descriptor_that_other_code_closes_raises(tmp_path: Path):
+    stop = PollableEvent()
+    with Inotify([str(tmp_path)]) as backend:
+        os.close(stop.fileno())
+        with pytest.raises(OSError, match="closed by other code"):
+            backend.watch(400, 10, 60_000, stop)
+    stop.close()
 
 
 def test_a_directory_that_is_missing_raises_and_leaves_nothing_open(tmp_path: Path):
