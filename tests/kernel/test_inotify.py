@@ -1,5 +1,6 @@
 """What inotify tells of a directory, asked without watchfiles."""
 
+import atexit
 import os
 import shutil
 import threading
@@ -10,6 +11,7 @@ import pytest
 from hayhooks.kernel.inotify import LOST_EVENTS, Inotify, PollableEvent
 
 STOP = PollableEvent()
+atexit.register(STOP.close)
 
 
 def changed(backend: Inotify) -> set[str]:
