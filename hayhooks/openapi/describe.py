@@ -229,7 +229,7 @@ _ERRORS: Mapping[int, tuple[str, str]] = {  # by status: when it is sent, an exa
     500: ("The pipeline raised", "Pipeline execution failed: ValueError: no such page"),
     501: (
         "The server cannot do it",
-        "no renderer for SVG is installed: pip install mermaid-render, or ask with ?format=mermaid",
+        "this is too large for SVG; ask with ?format=mermaid (it has 4000 components, tools and connections)",
     ),
     503: (
         "The pipeline cannot serve now: it is loading, failed to load, or is at capacity",

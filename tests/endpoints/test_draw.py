@@ -1,17 +1,10 @@
 """``/draw/{name}``: what a wrapper's pipelines look like."""
 
 import re
-import sys
-from types import SimpleNamespace
 from xml.etree import ElementTree as ET
 
 import pytest
-from haystack import Pipeline
-from haystack.components.agents import Agent
-from haystack.components.generators.chat import MockChatGenerator
-from haystack.tools import tool
 
-from hayhooks.endpoints.draw import mermaid, svg
 from tests.live_server import LiveServer
 
 PIPELINE = """
@@ -63,7 +56,7 @@ class PipelineWrapper(BasePipelineWrapper):
         return ""
 """
 
-CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
+CONTENT_SECURITY_POLICY = "default-src 'none'; sandbox"
 
 
 @pytest.fixture
@@ -87,10 +80,10 @@ def test_a_pipeline_is_drawn_with_its_inputs_connections_and_outputs(server: Liv
         '  p0_1["chat<br/>ChatPromptBuilder"]\n'
         '  p0_2["llm<br/>MockChatGenerator"]\n'
         '  p0_in(["input"])\n'
+        '  p0_out(["output"])\n'
         '  p0_in -->|"question: Any"| p0_0\n'
         '  p0_0 -->|"prompt → text: str"| p0_1\n'
         '  p0_1 -->|"prompt → messages: list[ChatMessage]"| p0_2\n'
-        '  p0_out(["output"])\n'
         '  p0_2 -->|"replies: list[ChatMessage]"| p0_out\n'
     )
 
@@ -102,8 +95,8 @@ def test_several_pipelines_and_agents_are_drawn(server: LiveServer):
     text = server.client.get("/draw/several").text
 
     assert re.findall(r'subgraph p\d\["(\w+)"\]', text) == ["agent", "other"]
-    assert 'p0 --- p0_llm(["MockChatGenerator"])' in text
-    assert 'p0 --- p0_t0[/"add"/]' in text
+    assert 'p0_0 --- p0_0_llm(["MockChatGenerator"])' in text
+    assert 'p0_0 --- p0_0_t0[/"add"/]' in text
 
 
 @pytest.mark.parametrize(
@@ -141,8 +134,7 @@ def test_names_of_components_mean_nothing_to_mermaid_or_html(server: LiveServer,
     assert len(text.splitlines()) == 10
     assert "<script" not in text
     assert b"<script" not in drawn
-    assert b"javascript:alert" not in re.sub(rb">[^<]*<", b"><", drawn)  # as a text it may be there
-    assert name.replace("\n", " ") in texts(drawn)
+    assert name in texts(drawn)
 
 
 def test_a_long_name_is_cut(server: LiveServer):
@@ -177,17 +169,6 @@ def test_another_format_is_refused_with_those_that_there_are(server: LiveServer)
     assert answer.json()["detail"] == "'format' must be 'mermaid' or 'svg', not 'png'"
 
 
-def test_without_a_renderer_it_says_what_to_install(server: LiveServer, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "mermaid_render", None)  # what Python does where it is not installed
-    server.serve("asks", PIPELINE, first="prompt")
-
-    answer = server.client.get("/draw/asks?format=svg")
-
-    assert answer.status_code == 501
-    assert "pip install mermaid-render" in answer.json()["detail"]
-    assert server.client.get("/draw/asks").status_code == 200
-
-
 def test_a_new_revision_is_drawn_anew(server: LiveServer):
     server.serve("asks", PIPELINE, first="before")
     assert "before" in server.client.get("/draw/asks").text
@@ -197,15 +178,6 @@ def test_a_new_revision_is_drawn_anew(server: LiveServer):
 
     assert "after" in server.client.get("/draw/asks").text
     assert "after" in texts(server.client.get("/draw/asks?format=svg").content)
-
-
-def test_what_the_renderer_cannot_draw_is_a_value_error():
-    with pytest.raises(ValueError, match="diagram"):
-        svg("no diagram at all")
-
-
-def test_a_wrapper_without_pipelines_draws_nothing():
-    assert mermaid(SimpleNamespace(number=1)) == ""
 
 
 BREAKS = """
@@ -243,18 +215,3 @@ def test_a_toolset_that_raises_is_told_of_and_is_the_pipelines_fault(server: Liv
 
     assert answer.status_code == 500
     assert answer.json() == {"detail": "Pipeline execution failed: it cannot be drawn: RuntimeError: no tools today"}
-
-
-def test_an_agent_inside_a_pipeline_shows_its_tools():
-    @tool
-    def add(a: int, b: int) -> int:
-        "Add."
-        return a + b
-
-    pipeline = Pipeline()
-    pipeline.add_component("agent", Agent(chat_generator=MockChatGenerator(responses=["a"]), tools=[add]))
-
-    text = mermaid(SimpleNamespace(pipeline=pipeline))
-
-    assert 'p0_0["agent<br/>Agent"]' in text
-    assert 'p0_0 --- p0_0_t0[/"add"/]' in text
