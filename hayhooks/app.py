@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, closing, nullcontext
+from contextlib import asynccontextmanager, closing, nullcontext
 from functools import partial
 from typing import Any
 
@@ -52,7 +52,6 @@ from hayhooks.observability.access_log import AccessLog
 from hayhooks.observability.change_log import log_change
 from hayhooks.observability.log import STDERR, log, writer_of
 from hayhooks.observability.metrics import Metrics
-from hayhooks.observability.traces import Traces
 from hayhooks.observability.tracing import configure_tracing, warn_if_missing
 from hayhooks.observability.watchdog import BLOCKED_AFTER_S, Watchdog
 from hayhooks.observability.worker_state import WorkerStateDir
@@ -131,7 +130,6 @@ class Hayhooks(DecoratedStarlette):
         self.owns_process = False  # the process serves nothing else: process-wide effects are allowed
         self.blocked_after_s = 0.0  # when a blocked event loop is logged; 0: nobody watches it
         self.stop_by = math.inf  # of a monotonic clock: when its graceful time ends, once it stops
-        self.traces: Traces | None = None  # from the start on, if they are kept
         self.hooks = Hooks()
         if self.metrics is not None:
             self.hooks.on_publish.append(self.metrics.live)
@@ -192,21 +190,20 @@ class Hayhooks(DecoratedStarlette):
 
     @asynccontextmanager
     async def traced(self, threads: DaemonThreadPool) -> AsyncIterator[None]:
-        """Trace requests in this context: for OpenTelemetry if its variables ask for it, and for ``/traces``."""
-        # Before anything is loaded: threads that import Haystack together can break each other.
-        async with AsyncExitStack() as stack:
-            if (tracing := configure_tracing()) is not None:
-                await threads.run(tracing.connect)
-                stack.push_async_callback(threads.run, tracing.close)
-                self.hooks.on_request_end.append(tracing.end)  # also of the requests that are left at the end
-                stack.enter_context(self.hooks.use(on_request_start=tracing.begin))
-            if self.settings.traces:
-                self.traces = Traces(self.settings.traces)
-                tracer = await threads.run(importlib.import_module, "hayhooks.observability.haystack_tracer")
-                tracer.connect()
-                stack.callback(tracer.disconnect)
-                stack.enter_context(self.hooks.use(on_request_start=self.traces.begin, on_request_end=self.traces.end))
+        """Send the spans of requests in this context to OpenTelemetry, if its variables ask for it."""
+        tracing = configure_tracing()
+        if tracing is None:
             yield
+            return
+        await threads.run(
+            tracing.connect
+        )  # before any load: threads that import Haystack together can break each other
+        self.hooks.on_request_end.append(tracing.end)  # also of the requests that are left at the end
+        try:
+            with self.hooks.use(on_request_start=tracing.begin):
+                yield
+        finally:
+            await threads.run(tracing.close)
 
 
 class _Router(Router):

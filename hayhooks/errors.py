@@ -27,13 +27,13 @@ _OUR_FILES = (os.path.dirname(__file__) + os.sep, os.path.dirname(importlib.__fi
 _MAX_CHARACTERS = 10_000  # of an error's text
 
 
-def safe_str(error: BaseException) -> str:
-    """Return ``str(error)``, whatever a user's ``__str__`` does."""
+def safe_str(value: object) -> str:
+    """Return ``str(value)``, whatever a user's ``__str__`` does."""
     try:
-        return sendable(str(error))
+        return sendable(str(value))
     # The class may be the user's: it may raise anything.
     except BaseException as failed:
-        return f"({type(error).__name__}.__str__ raised {type(failed).__name__})"
+        return f"({type(value).__name__}.__str__ raised {type(failed).__name__})"
 
 
 def type_and_message(error: BaseException) -> str:

@@ -1,15 +1,22 @@
 """``/traces``: the last requests to pipelines, and what each did, span by span."""
 
-from collections.abc import Iterator
+import math
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from itertools import islice
 from typing import Any
 
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from hayhooks.errors import NotFoundError, shortened
+from hayhooks.http.hooks import Hooks
 from hayhooks.kernel.state import Snapshot
+from hayhooks.observability.haystack_tracer import noted_spans
 from hayhooks.observability.traces import Trace, Traces
 from hayhooks.openapi.describe import (
     JSON,
@@ -22,40 +29,59 @@ from hayhooks.openapi.describe import (
 )
 
 _MAX_LIMIT = 1_000
-_STATUSES = ("error", "2xx", "3xx", "4xx", "5xx")
+_STATUS = r"error|[2345]xx|[1-5][0-9]{2}"
+
+
+@asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    """Keep traces while the application runs, if HAYHOOKS_TRACES asks for it."""
+    limit: int = app.settings.traces  # type: ignore[attr-defined]  # a Hayhooks
+    if not limit:
+        yield
+        return
+    hooks: Hooks = app.hooks  # type: ignore[attr-defined]
+    app.state.traces = traces = Traces(limit)
+    with noted_spans(), hooks.use(on_request_start=traces.begin, on_request_end=traces.end):
+        yield
 
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
     """Serve ``/traces`` and ``/traces/{id}``; 404 if HAYHOOKS_TRACES is 0."""
+    yield DocumentedRoute("/traces", _list, {"GET": lambda: _LIST_DOCS})
+    yield DocumentedRoute("/traces/{id:path}", _trace, {"GET": lambda: _TRACE_DOCS})  # a client's id may have slashes
 
-    async def list_traces(request: Request) -> Response:
-        kept, query = _traces(request), request.query_params
-        limit, status, pipeline = query.get("limit", "50"), query.get("status", ""), query.get("pipeline")
-        if not limit.isdecimal() or len(limit) > 4 or not 1 <= int(limit) <= _MAX_LIMIT:
-            raise HTTPException(400, f"'limit' must be from 1 to {_MAX_LIMIT:,}, not {shortened(limit)!r}")
-        if status and status not in _STATUSES and not (status.isdecimal() and len(status) == 3):
-            expected = f"a number or one of {', '.join(_STATUSES)}"
-            raise HTTPException(400, f"'status' must be {expected}, not {shortened(status)!r}")
-        found = []
-        for trace in kept.newest_first():
-            if pipeline in (None, trace.facts["pipeline"]) and _has_status(trace, status):
-                found.append(trace.summary())
-                if len(found) == int(limit):
-                    break
-        return JSONResponse({"traces": found})
 
-    async def one_trace(request: Request) -> Response:
-        trace = _traces(request).find(request.path_params["id"])
-        if trace is None:
-            raise NotFoundError(f"there is no trace of the request {shortened(request.path_params['id'])!r}")
-        return JSONResponse(trace.as_dict())
+async def _list(request: Request) -> Response:
+    kept, query = _traces(request), request.query_params
+    limit, status, pipeline = query.get("limit", "50"), query.get("status", ""), query.get("pipeline")
+    if not (limit.isascii() and limit.isdecimal()) or len(limit) > 4 or not 1 <= int(limit) <= _MAX_LIMIT:
+        raise HTTPException(400, f"'limit' must be from 1 to {_MAX_LIMIT:,}, not {shortened(limit)!r}")
+    if status and not re.fullmatch(_STATUS, status):
+        expected = "a status such as 422, or one of 2xx, 3xx, 4xx, 5xx, error"
+        raise HTTPException(400, f"'status' must be {expected}, not {shortened(status)!r}")
+    try:
+        before = float(query.get("before", "inf"))
+    except ValueError:
+        before = math.nan
+    if not before >= 0:  # nan too
+        raise HTTPException(400, f"'before' must be Unix seconds, not {shortened(query['before'])!r}")
+    found = (
+        trace.summary()
+        for trace in kept.newest_first()
+        if pipeline in (None, trace.facts["pipeline"]) and trace.facts["at"] < before and _has_status(trace, status)
+    )
+    return JSONResponse({"traces": list(islice(found, int(limit)))})
 
-    yield DocumentedRoute("/traces", list_traces, {"GET": lambda: _LIST_DOCS})
-    yield DocumentedRoute("/traces/{id}", one_trace, {"GET": lambda: _TRACE_DOCS})
+
+async def _trace(request: Request) -> Response:
+    trace = _traces(request).find(request.path_params["id"])
+    if trace is None:
+        raise NotFoundError(f"there is no trace of the request {shortened(request.path_params['id'])!r}")
+    return JSONResponse(trace.as_dict())
 
 
 def _traces(request: Request) -> Traces:
-    traces: Traces | None = request.app.traces
+    traces: Traces | None = getattr(request.app.state, "traces", None)
     if traces is None:
         raise NotFoundError("no traces are kept: HAYHOOKS_TRACES is 0")
     return traces
@@ -81,6 +107,7 @@ _REQUEST: dict[str, Any] = {
     "chunks": {"type": "integer"},
     "cancelled": {"type": "boolean"},
     "error": {"type": "string"},
+    "cut": {"type": "boolean", "description": "It had more spans, inputs or outputs than are kept."},
 }
 _SHAPES = {"type": "object", "additionalProperties": {"type": "string"}}
 _SPAN = object_schema(
@@ -103,9 +130,8 @@ _LIST_DOCS = OperationDocs(
     parameters=(
         parameter("limit", "How many.", "query", type="integer", minimum=1, maximum=_MAX_LIMIT, default=50),
         parameter("pipeline", "Only of this one.", "query"),
-        parameter(
-            "status", "A status, `2xx` to `5xx`, or `error`.", "query", pattern="^(?:error|[2345]xx|[1-5]\\d\\d)?$"
-        ),
+        parameter("status", "A status, `2xx` to `5xx`, or `error`.", "query", pattern=f"^(?:{_STATUS})?$"),
+        parameter("before", "Only those that began before, in Unix seconds.", "query", type="number", minimum=0),
     ),
     answers={
         "200": response_object(

@@ -114,7 +114,7 @@ class RequestContextMiddleware:
             await response(scope, receive, send_with_headers)
         finally:
             route = scope.get("route")
-            record.end(route.path if isinstance(route, Route) else None)
+            record.end(route.path_format if isinstance(route, Route) else None)
             for on_end in self._on_end:
                 on_end(record)
 

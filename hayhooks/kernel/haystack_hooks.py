@@ -13,6 +13,15 @@ from hayhooks.kernel.isolation import PREFIX, private_name
 _ORIGINAL = "__hayhooks_original__"  # marks our from_dict, and holds Haystack's
 _PATTERN = f"{PREFIX}*"
 
+on_import: list[Callable[[], None]] = []  # called with each import of a wrapper's code, in its thread
+
+
+def patch_haystack() -> None:
+    """Patch what has been imported of Haystack; a wrapper's code has imported something."""
+    patch_from_dict()
+    for patch in on_import:
+        patch()
+
 
 def patch_from_dict() -> None:
     """Let ``Pipeline.loads`` build the components of wrapper folders.

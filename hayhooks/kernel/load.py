@@ -68,7 +68,7 @@ def load(
     """
     if revision.problem:
         return failure_of(revision, LoadError(revision.problem))
-    package = open_package(revision, after_import=haystack_hooks.patch_from_dict, helpers=options.threads)
+    package = open_package(revision, after_import=haystack_hooks.patch_haystack, helpers=options.threads)
     try:
         return _load(revision, package, options, transport, build_routes, on_loop, phases, leases or Leases())
     # User code may raise anything, SystemExit included; none of it may end the server.
@@ -118,7 +118,7 @@ def _load(
 ) -> Deployment:
     began = time.perf_counter()
     with running_package(package), phases.begin(revision, "import") as running:
-        haystack_hooks.patch_from_dict()
+        haystack_hooks.patch_haystack()
         wrapper = _make_wrapper(revision, package, running)
         running.enter("description of its methods")
         limits = options.limits.of(wrapper)
@@ -190,7 +190,7 @@ def _make_wrapper(revision: Revision, package: str, running: Phase) -> BasePipel
                     *(name.rpartition(".")[0] for name in dotted),
                 ):  # one by one, see isolation.py
                     with suppress(Exception):  # the pipeline raises it again, with the place in the file
-                        import_public(module, haystack_hooks.patch_from_dict)
+                        import_public(module, haystack_hooks.patch_haystack)
                 for module in revision.shared:
                     haystack_hooks.register_components(importlib.import_module(module))
                 wrapper = YAMLPipelineWrapper(content, file=str(revision.path), allowed_modules=tuple(revision.shared))
@@ -206,7 +206,7 @@ def _make_wrapper(revision: Revision, package: str, running: Phase) -> BasePipel
         message = f"setup() of {name} is async: make it a plain method (it runs in a thread of its own)"
         raise LoadError(message, place=place_of_definition(wrapper.setup))
     if isinstance(wrapper, YAMLPipelineWrapper) and revision.kind is not RevisionKind.YAML:
-        import_public("haystack", haystack_hooks.patch_from_dict)
+        import_public("haystack", haystack_hooks.patch_haystack)
     running.enter("setup()")
     wrapper.setup()
     return wrapper

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from loguru import logger as log
 
-from hayhooks.kernel.haystack_hooks import patch_from_dict
+from hayhooks.kernel.haystack_hooks import patch_haystack
 from hayhooks.kernel.isolation import import_public
 from hayhooks.kernel.shared_modules import imports_of, parsed
 from hayhooks.kernel.state import Revision
@@ -81,7 +81,7 @@ class Preloader:
                 module, _, attribute = name.rpartition(".")
                 # It may be missing or raise anything: the wrapper that imports it reports that.
                 with suppress(BaseException):
-                    import_public(module or attribute, patch_from_dict, (attribute,) if module else ("__name__",))
+                    import_public(module or attribute, patch_haystack, (attribute,) if module else ("__name__",))
             with self._lock:
                 if not self._done:
                     gc.freeze()  # without a collection before, which would be long and find little

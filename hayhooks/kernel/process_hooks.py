@@ -4,7 +4,7 @@ import threading
 from collections.abc import Sequence
 from typing import Self
 
-from hayhooks.kernel.haystack_hooks import patch_from_dict, restore_from_dict
+from hayhooks.kernel.haystack_hooks import patch_haystack, restore_from_dict
 from hayhooks.kernel.isolation import (
     add_python_path,
     keep_import_thread,
@@ -41,8 +41,8 @@ class ProcessHooks:
             keep_import_thread()
             server_threads.keep_thread()
             self_writes.install_audit_hook()
-            add_python_path(self.python_path, after_import=patch_from_dict)
-            patch_from_dict()
+            add_python_path(self.python_path, after_import=patch_haystack)
+            patch_haystack()
 
     def uninstall(self) -> None:
         """Undo all that no other application needs."""

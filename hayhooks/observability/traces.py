@@ -7,14 +7,17 @@ from contextvars import ContextVar
 from itertools import islice
 from typing import Any
 
-from hayhooks.errors import safe_str, sendable, shortened
+from hayhooks.errors import safe_str, sendable, shortened, type_and_message
 from hayhooks.observability.request_record import RequestRecord
 
 _MAX_SPANS = 500  # of one request
+_MAX_TEXT = 250_000  # characters of all inputs and outputs of one request
 _MAX_SOCKETS = 50  # of one span
 _MAX_SHAPE = 200  # characters
 _MAX_ITEMS = 100  # of a list, whose types are told
 _MAX_CONTENT = 2_000  # characters
+_MAX_ERROR = 500  # characters
+_WRAPPERS = ("PipelineRuntimeError", "ToolInvocationError")  # their messages have the inputs
 
 _KINDS = {  # by the beginning of Haystack's name of the operation; the first that fits
     "haystack.pipeline.run": "pipeline",
@@ -28,62 +31,98 @@ _KINDS = {  # by the beginning of Haystack's name of the operation; the first th
 
 
 class Span:
-    """One step of a request. It refers to nothing of the user's."""
+    """One step of a request. It refers to nothing of the user's. What readers get is made when they ask."""
 
-    __slots__ = ("error", "inputs", "kind", "name", "outputs", "parent", "start_ms", "took_ms", "type")
+    __slots__ = ("error", "inputs", "name", "operation", "outputs", "parent", "started_at", "took_s", "type")
 
-    def __init__(self, name: str, kind: str, type_: str, parent: "Span | None", start_ms: float) -> None:
+    def __init__(self, operation: str, name: str, type_: str, parent: "Span | None") -> None:
+        self.operation = operation  # Haystack's name of it
         self.name = name
-        self.kind = kind  # request, pipeline, component, agent, tool or other
         self.type = type_  # the class of a component
         self.parent = parent  # the span around it
-        self.start_ms = start_ms  # since the request's headers
-        self.took_ms: float | None = None  # until it has ended
+        self.started_at = time.perf_counter()
+        self.took_s: float | None = None  # until it has ended
         self.error = ""
         self.inputs: dict[str, str] = {}
         self.outputs: dict[str, str] = {}
+
+    def end(self) -> None:
+        """Note how long it took."""
+        self.took_s = time.perf_counter() - self.started_at
+
+    def fail(self, error: BaseException) -> None:
+        """Note the user's own exception within those that Haystack puts around it."""
+        while type(error).__name__ in _WRAPPERS and error.__cause__ is not None:
+            error = error.__cause__
+        self.error = shortened(type_and_message(error), _MAX_ERROR)
+
+    def as_dict(self, began_at: float, parent: int | None) -> dict[str, Any]:
+        """Return what readers get; *parent* is the position of the span around it."""
+        kind = next((kind for begin, kind in _KINDS.items() if self.operation.startswith(begin)), "other")
+        return {
+            "name": sendable(self.name),
+            "kind": "request" if parent is None else kind,
+            "type": sendable(self.type),
+            "parent": parent,
+            "start_ms": round((self.started_at - began_at) * 1000, 3),
+            "took_ms": None if self.took_s is None else round(self.took_s * 1000, 3),
+            "error": sendable(self.error),
+            "inputs": {sendable(name): sendable(text) for name, text in self.inputs.items()},
+            "outputs": {sendable(name): sendable(text) for name, text in self.outputs.items()},
+        }
 
 
 class Trace:
     """The spans of one request; the first is the request itself."""
 
     def __init__(self) -> None:
-        self._began_at = time.perf_counter()
-        self.spans = [Span("request", "request", "", None, 0.0)]
+        self.spans = [Span("request", "request", "", None)]
         self.facts: dict[str, Any] = {}  # of the request, once it has ended
-
-    def now_ms(self) -> float:
-        """Return the time since the request's headers."""
-        return round((time.perf_counter() - self._began_at) * 1000, 3)
+        self.is_cut = False  # it had more spans or text than is kept
+        self._room = _MAX_TEXT
 
     def start(self, operation: str, tags: Mapping[str, Any], parent: Span | None) -> Span | None:
         """Begin a span within *parent*, or the request; None if there are too many."""
         if len(self.spans) >= _MAX_SPANS:
+            self.is_cut = True
             return None
-        kind = next((kind for begin, kind in _KINDS.items() if operation.startswith(begin)), "other")
         name = tags.get("haystack.component.name") or tags.get("haystack.tool.name") or operation.rpartition(".")[2]
         if (number := tags.get("haystack.agent.step")) is not None:
             name = f"step {number}"
         type_ = str(tags.get("haystack.component.type") or "")
         around = parent or self.spans[0]
-        span = Span(sendable(shortened(str(name), _MAX_SHAPE)), kind, sendable(type_), around, self.now_ms())
+        name = name if type(name) is str else safe_str(name)
+        span = Span(operation, shortened(name, _MAX_SHAPE), shortened(type_, _MAX_SHAPE), around)
         self.spans.append(span)
         return span
 
+    def describe(self, values: Any, *, with_content: bool) -> dict[str, str]:
+        """Return the shape of each of *values*, or their content; as many as this trace has room for."""
+        items = values.items() if type(values) is dict else [("value", values)]
+        described = {}
+        for name, value in list(islice(items, _MAX_SOCKETS)):  # a copy: other threads may change them
+            key = shortened(name if type(name) is str else safe_str(name), _MAX_SHAPE)
+            text = shortened(safe_str(value), _MAX_CONTENT) if with_content else shape(value)
+            if len(key) + len(text) > self._room:
+                self.is_cut = True
+                break
+            self._room -= len(key) + len(text)
+            described[key] = text
+        return described
+
     def summary(self) -> dict[str, Any]:
         """Return the facts of the request, and how many spans there are."""
-        return {**self.facts, "spans": len(self.spans)}
+        return {**self.facts, "spans": len(self.spans), "cut": self.is_cut}
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the facts of the request, and its spans, each with the position of the one around it."""
+        """Return the facts of the request, and its spans."""
         spans = self.spans.copy()  # other threads may add to them
         positions = {id(span): position for position, span in enumerate(spans)}
+        began_at = spans[0].started_at
         return {
-            **self.facts,
+            **self.summary(),
             "spans": [
-                {name: getattr(span, name) for name in Span.__slots__}
-                | {"parent": positions.get(id(span.parent), 0) if span.parent else None}
-                for span in spans
+                span.as_dict(began_at, positions.get(id(span.parent), 0) if span.parent else None) for span in spans
             ],
         }
 
@@ -108,8 +147,7 @@ class Traces:
             return
         current_trace.set(None)
         request = trace.spans[0]
-        request.name, request.error = f"{record.method} {record.path}", record.error
-        request.took_ms = round(record.took_s * 1000, 3)
+        request.name, request.error, request.took_s = f"{record.method} {record.path}", record.error, record.took_s
         trace.facts = {
             "id": record.id,
             "trace_id": record.trace_id,
@@ -119,7 +157,7 @@ class Traces:
             "pipeline": record.pipeline,
             "revision": record.revision,
             "status": record.status,
-            "took_ms": request.took_ms,
+            "took_ms": round(record.took_s * 1000, 3),
             "chunks": record.chunks,
             "cancelled": record.cancelled,
             "error": record.error,
@@ -135,16 +173,6 @@ class Traces:
         return reversed(self._traces)
 
 
-def describe(values: Any, *, with_content: bool) -> dict[str, str]:
-    """Return the shape of each of *values*, or their content."""
-    items = values.items() if type(values) is dict else [("value", values)]
-    described = {}
-    for name, value in islice(items, _MAX_SOCKETS):
-        text = shortened(safe_str(value), _MAX_CONTENT) if with_content else shape(value)
-        described[sendable(shortened(str(name), _MAX_SHAPE))] = sendable(text)
-    return described
-
-
 def shape(value: Any) -> str:
     """Describe *value* without its content: ``list[Document] of 5``, ``str of 812 characters``.
 
@@ -158,6 +186,6 @@ def shape(value: Any) -> str:
     if kind is dict:
         return f"dict of {len(value):,}"
     if kind in (list, tuple, set):
-        kinds = sorted({type(item).__name__ for item in islice(value, _MAX_ITEMS)})
+        kinds = sorted({type(item).__name__ for item in list(islice(value, _MAX_ITEMS))})
         return shortened(f"{kind.__name__}[{' | '.join(kinds)}] of {len(value):,}", _MAX_SHAPE)
     return shortened(kind.__name__, _MAX_SHAPE)

@@ -86,7 +86,7 @@ def fragment(routes: Iterable[Any], deployment: str = "") -> OpenApiFragment:
     schemas: dict[str, Schema] = {}
     for route in routes:
         if isinstance(route, DocumentedRoute) and route.shown:
-            item = paths.setdefault(f"/{deployment}{route.path}" if deployment else route.path, {})
+            item = paths.setdefault(f"/{deployment}{route.path_format}" if deployment else route.path_format, {})
             for method, describe in route.docs.items():
                 try:
                     docs = describe()

@@ -3,14 +3,16 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
 from haystack.tracing.tracer import Span, Tracer, disable_tracing, enable_tracing, is_tracing_enabled, tracer
 
-from hayhooks.observability.traces import Trace, describe, shape
+from hayhooks.observability.traces import Trace, shape
 from tests.live_server import LiveServer, eventually, serving
 from tests.wrappers import source
 
@@ -124,7 +126,7 @@ def test_a_component_that_fails_has_its_error(server: LiveServer):
     assert trace["status"] == 500
     assert "a bad word" in trace["error"]
     assert [span["name"] for span in trace["spans"] if span["error"]] == ["POST /it/run", "run", "checks"]
-    assert "a bad word" in trace["spans"][-1]["error"]
+    assert trace["spans"][-1]["error"] == "ValueError: a bad word"
 
 
 def test_steps_and_tools_of_an_agent_that_streams_are_spans(server: LiveServer):
@@ -180,7 +182,14 @@ def test_the_list_is_bounded_and_can_be_narrowed(server: LiveServer):
 
 @pytest.mark.parametrize(
     ("query", "what"),
-    [("limit=0", "'limit' must be from 1 to 1,000"), ("limit=x", "'limit'"), ("status=6xx", "'status' must be")],
+    [
+        ("limit=0", "'limit' must be from 1 to 1,000"),
+        ("limit=x", "'limit'"),
+        ("limit=\u0663", "'limit'"),
+        ("status=6xx", "'status' must be"),
+        ("before=nan", "'before' must be Unix seconds, not 'nan'"),
+        ("before=today", "'before' must be"),
+    ],
 )
 def test_a_wrong_query_is_refused(server: LiveServer, query: str, what: str):
     answer = server.client.get(f"/traces?{query}")
@@ -201,6 +210,7 @@ def test_without_the_setting_nothing_is_traced(root: Path):
 
         assert (answer.status_code, answer.json()["detail"]) == (404, "no traces are kept: HAYHOOKS_TRACES is 0")
         assert not is_tracing_enabled()
+        assert "trace" not in vars(tracer)
 
 
 def test_another_tracer_gets_its_spans_as_before(root: Path):
@@ -233,20 +243,57 @@ def test_another_tracer_gets_its_spans_as_before(root: Path):
     assert {"haystack.pipeline.run", "haystack.component.run", "haystack.component.visits"} <= set(seen)
 
 
+def test_older_traces_are_listed_before_a_time(server: LiveServer):
+    server.serve("echo", source("echo"), ANSWER="echo ")
+    for text in "abc":
+        server.run("echo", text=text)
+    newest, middle, oldest = eventually(lambda: (found := server.client.get("/traces").json()["traces"])[2:] and found)
+
+    assert newest["at"] > middle["at"]
+    assert server.client.get("/traces", params={"before": middle["at"]}).json()["traces"] == [oldest]
+    assert server.client.get("/traces", params={"before": oldest["at"]}).json()["traces"] == []
+
+
+def test_a_trace_is_found_by_any_id_of_a_client(server: LiveServer):
+    server.serve("it", SYNC)
+    for request_id in ("a/b", "a//b/", "a b?c#d", "caf\u00e9"):
+        headers = {b"X-Request-Id": request_id.encode("latin-1")}
+        server.client.post("/it/run", json={"text": "x"}, headers=headers).raise_for_status()
+        url = "/traces/" + quote(request_id, safe="")
+        found = eventually(partial(lambda url: server.client.get(url).raise_for_status(), url))
+        assert found.json()["id"] == request_id
+
+
+def test_a_key_is_needed(root: Path):
+    with serving(root, traces=5, api_keys=["secret-secret-secret"]) as server:
+        assert server.client.get("/traces").status_code == 401
+        assert server.client.get("/traces/some").status_code == 401
+
+
 def test_a_trace_has_a_bound_and_asks_nothing_of_objects_of_the_user():
     class Evil:
         def __getattribute__(self, name: str) -> Any:
             raise RuntimeError(name)
 
-    trace = Trace()
-    for number in range(1_000):
-        trace.start("haystack.component.run", {"haystack.component.name": number}, None)
+        def __str__(self) -> str:
+            raise RuntimeError
 
-    assert len(trace.spans) == 500
-    assert describe({"a": Evil(), "b": [Evil(), 1], "c": b"ab", "d": {}}, with_content=False) == {
+    trace = Trace()
+    assert trace.describe({"a": Evil(), "b": [Evil(), 1], "c": b"ab", "d": {}, Evil(): 1}, with_content=False) == {
         "a": "Evil",
         "b": "list[Evil | int] of 2",
         "c": "bytes of 2",
         "d": "dict of 0",
+        "(Evil.__str__ raised RuntimeError)": "int",
     }
     assert len(shape([type("T" * 500, (), {})()])) <= 220
+    assert trace.summary() == {"spans": 1, "cut": False}
+
+    texts = [trace.describe({"text": "x" * 10_000}, with_content=True) for _ in range(1_000)]
+    assert sum(len(text.get("text", "")) for text in texts) <= 250_000
+    assert trace.is_cut
+
+    trace = Trace()
+    for number in range(1_000):
+        trace.start("haystack.component.run", {"haystack.component.name": number}, None)
+    assert trace.summary() == {"spans": 500, "cut": True}

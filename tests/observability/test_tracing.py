@@ -145,6 +145,19 @@ def test_one_trace_spans_request_pipeline_and_components(tmp_path, monkeypatch, 
         assert "Failed to detach" not in server.output()
 
 
+def test_traces_that_are_kept_have_the_same_trace_id(tmp_path, monkeypatch, collector):
+    monkeypatch.setenv("HAYHOOKS_TRACES", "10")
+    with traced(tmp_path, monkeypatch, collector, sync=METHODS["sync"], stream=METHODS["stream"]) as server:
+        for name in ("sync", "stream"):
+            request_id = server.post(f"/{name}/run", {"text": "x"}).headers["X-Request-Id"]
+            exported = collector.trace_of(request_id)
+            kept = server.get(f"/traces/{request_id}").json()  # the request's own span is out: its trace is kept
+
+            assert kept["trace_id"] == exported[f"POST /{name}/run"].trace_id.hex()
+            assert "haystack.pipeline.run" in exported
+            assert [span["name"] for span in kept["spans"]][-2:] == ["prompt", "llm"]
+
+
 def test_a_trace_that_comes_with_the_request_goes_on(tmp_path, monkeypatch, collector):
     monkeypatch.setenv("OTEL_SERVICE_NAME", "mine")
     with traced(tmp_path, monkeypatch, collector, sync=METHODS["sync"]) as server:
