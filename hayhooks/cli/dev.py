@@ -42,7 +42,7 @@ def dev(settings: Settings, path: Path | None, *, tracebacks: bool, requests: li
     warn_of_unknown()
     export_env_file()
     app = create_app(settings, observe=output.show_change, on_request=output.show_request, only=only)
-    app.hooks.on_request_start.append(_note_command)
+    app.hooks.on_request_start.append(_note_origin)
     own_process(app).watch_event_loop(_BLOCKED_AFTER_S)
     watched = Text(str(path.absolute() if path else settings.pipelines_dir), style="bold")
     output.show(Text.assemble(("hayhooks dev", "bold"), f" {__version__}  watching ", watched), indent=2)
@@ -79,7 +79,7 @@ def _log_to(output: DevOutput, settings: Settings) -> None:
     log.add(output.show_entry, level=settings.log, format=lambda _: "{message}", backtrace=False, diagnose=False)
 
 
-def _note_command(record: RequestRecord, scope: Scope) -> None:
-    record.is_of_command = any(
-        name == b"user-agent" and value.startswith(OWN_AGENT.encode()) for name, value in scope["headers"]
-    )
+def _note_origin(record: RequestRecord, scope: Scope) -> None:
+    headers = dict(scope["headers"])
+    record.is_of_command = headers.get(b"user-agent", b"").startswith(OWN_AGENT.encode())
+    record.is_of_page = headers.get(b"sec-fetch-site") == b"same-origin"  # browsers send it to this machine and by TLS

@@ -21,7 +21,7 @@ from hayhooks.kernel.state import Change, Deployment, Failure, Revision
 from hayhooks.kernel.user_errors import cause_lines, headline, place_of
 from hayhooks.observability.log import STDOUT, prefix_of, printable, writer_of
 from hayhooks.observability.log_writer import QueuedStream
-from hayhooks.observability.request_record import RequestRecord, current_request
+from hayhooks.observability.request_record import POLLED, RequestRecord, current_request
 
 _MAX_LINES = 14  # of a failure, in a terminal: with the line of its request 15
 _CONTEXT_LINES = 2  # of the source, before and after the line that failed
@@ -110,8 +110,10 @@ class DevOutput:
         self._show_failure(head, causes=causes, place=place, hint=hint, traceback=traceback)
 
     def show_request(self, record: RequestRecord) -> None:
-        """Print the line of a request, unless it is a probe, or of a command that asks for the state."""
+        """Print the line of a request, unless it is a probe, or of a command or the console that asks for the state."""
         if record.endpoint in ("/healthz", "/readyz") or (record.is_of_command and record.method == "GET"):
+            return
+        if record.is_of_page and record.endpoint in POLLED:
             return
         failed = record.error and record.status < 400  # after the status was sent
         style = "red" if failed or record.status >= 500 else "yellow" if record.status >= 400 else "dim"

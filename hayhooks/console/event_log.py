@@ -15,14 +15,13 @@ from hayhooks.errors import sendable
 from hayhooks.http.hooks import Hooks
 from hayhooks.kernel.state import Change, Deployment, Failure, Revision, Snapshot
 from hayhooks.observability.change_log import failure_parts
-from hayhooks.observability.request_record import RequestRecord
+from hayhooks.observability.request_record import POLLED, RequestRecord
 
 TYPES = ("reset", "loading", "deployed", "failed", "restored", "undeployed", "request")
 
 _MAX_EVENTS = 2_000
 _MAX_REQUESTS_PER_S = 100  # the others are only counted
 _KEPT_S = 60.0  # after the last follower has left, requests are noted so long
-_OWN = ("/console/", "/events", "/traces", "/healthz", "/readyz", "/status")  # pages and commands poll them
 
 
 class Event(NamedTuple):
@@ -144,7 +143,7 @@ class EventLog:
             self._hooks.on_request_end.remove(self._note_request)
 
     def _note_request(self, record: RequestRecord) -> None:
-        if record.path.startswith(_OWN):
+        if record.endpoint in POLLED:
             return
         if int(record.ended_at) != self._second:
             self._second, self._noted = int(record.ended_at), 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hayhooks.observability.metrics import BUCKETS, Metrics
-from hayhooks.observability.request_record import PipelineCounters
+from hayhooks.observability.request_record import POLLED, PipelineCounters
 from hayhooks.observability.worker_state import WorkerStateDir
 
 STEP_S = 5
@@ -23,7 +23,7 @@ _STATM = Path("/proc/self/statm")
 class Numbers(NamedTuple):
     """What a pipeline did in one step; as JSON a list."""
 
-    requests: int
+    requests: int  # without those that are polled
     errors: int  # responses of 500 and more, and streams that broke off
     chunks: int
     in_flight: int  # at the end
@@ -148,7 +148,9 @@ def series(workers: Iterable[Sequence[Step]], *, points: int, pipeline: str | No
 
 def _total(counts: PipelineCounters) -> Numbers:
     buckets, errors = [0] * (len(BUCKETS) + 1), counts.stream_failures
-    for (_, _, status), numbers in counts.answers.copy().items():
+    for (endpoint, _, status), numbers in counts.answers.copy().items():
+        if endpoint in POLLED:
+            continue
         for index, count in enumerate(numbers[:-1]):
             buckets[index] += int(count)
             errors += int(count) if status >= 500 else 0

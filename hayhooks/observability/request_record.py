@@ -6,6 +6,26 @@ from typing import Any
 
 from hayhooks.errors import PipelineError, shortened, type_and_message
 
+# What the console, commands and probes ask again and again: lists and charts of requests leave these out.
+POLLED = frozenset(
+    {
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/status",
+        "/status/{name}",
+        "/status/{name}/revisions",
+        "/events",
+        "/traces",
+        "/traces/{id}",
+        "/draw/{name}",
+        "/{name}/schema",
+        "/console/markdown",
+        "/console/numbers",
+        "/console/static/{file}",
+    }
+)
+
 _MAX_METHOD = 20  # characters
 _MAX_PATH = 1_000
 _MAX_CLIENT = 100
@@ -43,6 +63,7 @@ class RequestRecord:
     error = ""  # the exception that spoiled the response, also in mid-stream, after the status
     problem = ""  # what was wrong with a request that was refused, in one line
     is_of_command = False  # of `hayhooks status` and the like; only `hayhooks dev` looks
+    is_of_page = False  # sent by one of the server's own pages; as above
     is_logged = False  # that error, so that the server need not log it again
     span: Any = None  # while it is traced
     trace_id = ""  # 32 hex digits

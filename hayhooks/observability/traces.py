@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from hayhooks.errors import safe_str, sendable, shortened, type_and_message
-from hayhooks.observability.request_record import RequestRecord
+from hayhooks.observability.request_record import POLLED, RequestRecord
 
 _MAX_SPANS = 500  # of one request
 _MAX_TEXT = 250_000  # characters of all inputs and outputs of one request
@@ -143,7 +143,7 @@ class Traces:
     def end(self, record: RequestRecord) -> None:
         """Keep the trace of a request to a pipeline."""
         trace = current_trace.get()
-        if trace is None or not record.pipeline:
+        if trace is None or not record.pipeline or record.endpoint in POLLED:
             return
         current_trace.set(None)
         request = trace.spans[0]

@@ -289,10 +289,14 @@ def test_dev_is_quiet_otherwise(tmp_path):
             assert done.returncode == 0, done.stderr
         server.prints("→ POST /noisy/run")
         assert server.get("/healthz").status_code == 200
+        of_page = {"Sec-Fetch-Site": "same-origin"}
+        assert httpx.get(f"{server.url}/console/numbers", headers=of_page).status_code == 200
+        assert httpx.get(f"{server.url}/v1/models", headers=of_page).status_code == 200
+        server.prints("/v1/models")
         lines = server.output().splitlines()
     assert "in a request" in lines
     paths = [line.split()[2] for line in lines if line.startswith("→ ")]
-    assert paths == ["/status", "/status", "/noisy/run"]  # what the wrapper asks is shown
+    assert paths == ["/status", "/status", "/noisy/run", "/v1/models"]  # what the wrapper asks is shown
     assert not any(word in line for line in lines for word in ("HTTP Request", "website", "HAYHOOKS_CORS"))
 
 

@@ -53,6 +53,18 @@ def test_requests_and_errors_are_counted_in_steps(server: LiveServer):
     assert list(numbers(server.url, pipeline="fails", points=3)["pipelines"]) == ["fails"]
 
 
+def test_what_the_console_asks_for_is_not_counted(server: LiveServer):
+    server.serve("echo", ANSWER="echo ")
+    for path in ("/echo/schema", "/status/echo", "/status", "/console/numbers", "/status/echo/revisions"):
+        assert server.client.get(path).status_code == 200, path
+    assert server.client.get("/v1/models").status_code == 200
+    server.app.state.numbers.take()
+    body: Any = numbers(server.url)
+
+    assert total(body, "echo", "requests") == 0
+    assert sum(filter(None, body["server"]["requests"])) == 1
+
+
 @pytest.mark.parametrize("points", ["0", "181", "-1", "x", "9" * 5000, ""])
 def test_a_wrong_number_of_points_is_refused(server: LiveServer, points: str):
     answer = httpx.get(f"{server.url}/console/numbers", params={"points": points})

@@ -167,6 +167,7 @@ def test_the_list_is_bounded_and_can_be_narrowed(server: LiveServer):
         server.client.post("/it/run", json={"text": text})
     for _ in range(3):
         server.run("echo", text="x")
+    server.client.get("/echo/schema").raise_for_status()  # as the console does
 
     def listed(**params: str | int) -> list[Any]:
         traces: list[Any] = server.client.get("/traces", params=params).raise_for_status().json()["traces"]
