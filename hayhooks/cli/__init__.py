@@ -87,6 +87,7 @@ def _refuse_directory(context: click.Context, _: click.Parameter, value: str | N
 @click.option(
     "--tracebacks", is_flag=True, help="Print the traceback of each error too, not just the place in your code."
 )
+@click.option("--open", "opens_page", is_flag=True, help="Open the console in the browser.")
 @click.option(
     "--try",
     "tries",
@@ -102,7 +103,12 @@ def _refuse_directory(context: click.Context, _: click.Parameter, value: str | N
 )
 @_serving_options
 def dev(
-    path: Path | None, tracebacks: bool, tries: tuple[tuple[str, str], ...], try_file: Path | None, **options: Any
+    path: Path | None,
+    tracebacks: bool,
+    opens_page: bool,
+    tries: tuple[tuple[str, str], ...],
+    try_file: Path | None,
+    **options: Any,
 ) -> None:
     """Serve during development, and print the result of every save.
 
@@ -112,7 +118,8 @@ def dev(
         from hayhooks.cli.dev import dev  # noqa: PLC0415 - imports the whole server
         from hayhooks.cli.try_requests import parsed  # noqa: PLC0415 - as above
     try:
-        sys.exit(dev(settings_of(options), path, tracebacks=tracebacks, requests=parsed(tries, try_file)))
+        requests = parsed(tries, try_file)
+        sys.exit(dev(settings_of(options), path, tracebacks=tracebacks, opens_page=opens_page, requests=requests))
     except StartError as error:
         raise click.ClickException(str(error)) from None
 

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -12,7 +13,7 @@ from hayhooks._version import __version__
 from hayhooks.app import create_app
 from hayhooks.cli.client import OWN_AGENT, Server
 from hayhooks.cli.dev_output import DevOutput
-from hayhooks.cli.keys import keys_read
+from hayhooks.cli.keys import keys_read, open_page
 from hayhooks.cli.run import make_directory, warn_of_unknown
 from hayhooks.cli.try_requests import TryRequest, tried
 from hayhooks.http.access import log_exposure
@@ -31,7 +32,9 @@ _TRACES = 200  # kept, unless HAYHOOKS_TRACES says otherwise
 _BLOCKED_AFTER_S = 0.2  # a blocked event loop is told; a person notices a shorter pause hardly
 
 
-def dev(settings: Settings, path: Path | None, *, tracebacks: bool, requests: list[TryRequest]) -> int:
+def dev(
+    settings: Settings, path: Path | None, *, tracebacks: bool, opens_page: bool, requests: list[TryRequest]
+) -> int:
     """Serve one deployment or a directory of them, print changes and requests, and try *requests* after each save."""
     check_settings(settings)
     has_keys = sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
@@ -55,7 +58,7 @@ def dev(settings: Settings, path: Path | None, *, tracebacks: bool, requests: li
     log_exposure(settings, in_development=True)
     warn_if_missing()
     with keys_read(app, links[0], output), tried(requests, app.hooks, server, output):
-        serve(app, listener)
+        serve(app, listener, partial(open_page, links[0], output) if opens_page else None)
     output.show("Stopped.", "dim")
     return 0
 

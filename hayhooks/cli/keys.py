@@ -15,6 +15,19 @@ from hayhooks.cli.keyboard import Keyboard
 _MOST_NAMES = 20  # in one line
 
 
+def open_page(page: str, output: DevOutput) -> None:
+    """Open *page* in the browser, or say that there is none."""
+    try:
+        browser = webbrowser.get()
+    except webbrowser.Error:
+        browser = None
+    # One that would draw its page in this terminal is none, unless somebody has chosen it.
+    if browser is None or (type(browser) is webbrowser.GenericBrowser and "BROWSER" not in os.environ):
+        output.show(f"  There is no browser here: open {page}", "dim", indent=2)
+        return
+    threading.Thread(target=browser.open, args=(page,), name="hayhooks browser", daemon=True).start()
+
+
 @contextmanager
 def keys_read(app: Hayhooks, page: str, output: DevOutput) -> Iterator[None]:
     """Read the keys until the block ends, if *output* names them; ``o`` opens *page*."""
@@ -34,7 +47,7 @@ class Keys:
         self._output = output
         self._actions: dict[str, tuple[str, str, Callable[[str], None]]] = {
             "h": ("", "list the keys", self._help),
-            "o": ("", f"open {self._page} in the browser", self._open),
+            "o": ("", f"open {self._page} in the browser", lambda _: open_page(self._page, output)),
             "r": (" NAME", "load NAME again, though nothing has changed", self._reload),
             "t": ("", "print the whole traceback of the last failure", lambda _: output.show_last_traceback()),
             "c": ("", "clear the screen", lambda _: output.console.clear()),
@@ -58,17 +71,6 @@ class Keys:
         for key, (argument, what, _action) in self._actions.items():
             self._show(f"{key}{argument:<6} {what}")
         self._show("Each with Enter. input() and breakpoint() of a wrapper get the lines that they wait for.")
-
-    def _open(self, _: str) -> None:
-        try:
-            browser = webbrowser.get()
-        except webbrowser.Error:
-            browser = None
-        # One that would draw its page in this terminal is none, unless somebody has chosen it.
-        if browser is None or (type(browser) is webbrowser.GenericBrowser and "BROWSER" not in os.environ):
-            self._show(f"There is no browser here: open {self._page}")
-            return
-        threading.Thread(target=browser.open, args=(self._page,), name="hayhooks browser", daemon=True).start()
 
     def _quit(self, _: str) -> None:
         while self._app.reconciler is None:  # before it the server does not handle signals

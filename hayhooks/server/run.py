@@ -1,7 +1,7 @@
 """Run the server in this process until a signal stops it."""
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from socket import socket
 from types import FrameType
 from typing import Any
@@ -46,14 +46,20 @@ def run_app(
     serve(app)
 
 
-def serve(app: Hayhooks, listener: socket | None = None) -> None:
-    """Serve *app*, whose settings have been checked, until SIGINT or SIGTERM; on *listener* if it is given."""
-    Server(ServerConfig(app, **server_options(app.settings))).run([listener] if listener else None)
+def serve(app: Hayhooks, listener: socket | None = None, on_listen: Callable[[], None] | None = None) -> None:
+    """Serve *app*, whose settings have been checked, until SIGINT or SIGTERM; on *listener* if it is given.
+
+    *on_listen* is called when clients can connect.
+    """
+    server = Server(ServerConfig(app, **server_options(app.settings)))
+    server.on_listen = on_listen
+    server.run([listener] if listener else None)
 
 
 class Server(uvicorn.Server):
     """uvicorn's server; it accepts queued connections first, and survives the signal."""
 
+    on_listen: Callable[[], None] | None = None
     _is_over = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -78,6 +84,8 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._served = ServedPorts(listener for server in self.servers for listener in server.sockets)
+            if self.on_listen is not None:
+                self.on_listen()
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Accept queued connections, then shut down as uvicorn does."""

@@ -49,14 +49,31 @@ def test_h_lists_the_keys_and_q_quits(tmp_path: Path):
         assert terminal.wait() == 0
 
 
-def test_o_opens_the_pages_in_the_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that the browser writes: the address it is to open, and the status that it gets there."""
     browser = tmp_path / "browser"
-    browser.write_text(f'#!/bin/sh\nprintf %s "$1" > {tmp_path}/opened\n')
+    browser.write_text(f'#!/bin/sh\necho $(curl -so /dev/null -w "%{{http_code}}" "$1") "$1" >> {tmp_path}/opened\n')
     browser.chmod(0o755)
     monkeypatch.setenv("BROWSER", str(browser))
+    return tmp_path / "opened"
+
+
+def test_o_opens_the_console_in_the_browser(tmp_path: Path, opened: Path):
     with dev(tmp_path) as (terminal, url):
+        eventually(lambda: httpx.get(f"{url}/readyz").status_code == 200)
         terminal.type("o")
-        eventually(lambda: (tmp_path / "opened").read_text() in (f"{url}/", f"{url}/docs"))
+        eventually(lambda: opened.read_text() == f"200 {url}/\n")
+
+
+def test_open_opens_the_console_once_the_server_listens(tmp_path: Path, opened: Path):
+    with started(tmp_path, "dev", "--open", "--root-path", "/ai") as server:
+        eventually(lambda: opened.read_text() == f"200 {server.url}/ai/\n")
+
+
+def test_open_without_a_console_opens_the_api_pages(tmp_path: Path, opened: Path):
+    with started(tmp_path, "dev", "--open", CONSOLE="false") as server:
+        eventually(lambda: opened.read_text() == f"200 {server.url}/docs\n")
 
 
 def test_r_loads_again_what_has_not_changed(tmp_path: Path):
