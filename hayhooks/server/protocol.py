@@ -76,7 +76,7 @@ def pieces_of(body: bytes) -> Iterator[bytes]:
 
 def reset(transport: asyncio.Transport) -> None:
     """End a connection at once, with what is unsent in the server and in the system."""
-    with suppress(OSError):
+    with suppress(OSError, ValueError):  # uvloop's word for a socket that is closed
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 from hayhooks import create_app
 from hayhooks.settings import Settings
 from tests.cli.processes import started
-from tests.live_server import LiveServer, eventually, replace
+from tests.live_server import LiveServer, eventually, replace, serving
 from tests.wrappers import source
 
 BROKEN = "from hayhooks import BasePipelineWrapper\n\nraise KeyError('no key')\n"
@@ -164,6 +164,50 @@ def test_requests_beyond_a_rate_are_only_counted(server: LiveServer):
         seen = [events.next_of("request") for _ in range(100)]
 
     assert sum(each["skipped"] for each in seen) + len(seen) <= 450
+
+
+def test_a_reader_that_reads_nothing_costs_the_others_nothing(root: Path, logged: list[str]):
+    with serving(root, write_timeout=1) as server, server.connected(receive_buffer=2048) as idle:
+        log = server.app.state.events
+        idle.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        eventually(lambda: log.followers == 1)
+        with follow(server.url, types="request") as events:
+            events.next_of("reset")
+            for _ in range(100):
+                for _ in range(100):
+                    log.append("undeployed", name="x" * 5_000, at=0.0)
+                server.client.get("/docs")
+                events.next_of("request")
+        eventually(lambda: log.followers == 0, "the reader to be disconnected")
+
+    assert any("took no data for 1 s" in line for line in logged)
+    assert not any("ERROR" in line for line in logged), logged
+
+
+def test_each_worker_tells_of_each_change_and_knows_its_own_ids(tmp_path: Path):
+    replace(tmp_path / "pipelines/echo/pipeline_wrapper.py", source("echo"))
+    with started(tmp_path, "run", "--workers", "2") as server, ExitStack() as stack:
+        readers: dict[str, Reader] = {}  # by worker
+
+        def reads_both() -> bool:
+            events = stack.enter_context(follow(server.url))
+            events.next_of("reset")
+            readers.setdefault(events.last_id.partition("-")[0], events)
+            return len(readers) == 2
+
+        eventually(reads_both)
+        replace(tmp_path / "pipelines/late/pipeline_wrapper.py", source("echo"))
+        for events in readers.values():
+            while events.next_of("deployed")["name"] != "late":  # a worker may not have loaded echo before
+                pass
+        mine, _, _ = (last_id := next(iter(readers.values())).last_id).partition("-")
+        seen: set[tuple[bool, bool]] = set()
+        for number in range(6):  # whichever worker answers
+            replace(tmp_path / "pipelines/late/pipeline_wrapper.py", f"{source('echo')}# {number}\n")
+            with follow(server.url, last_id) as events:
+                type_, _ = events.next()
+                seen.add((events.last_id.partition("-")[0] == mine, type_ == "reset"))
+        assert seen <= {(True, False), (False, True)}
 
 
 def test_followers_end_when_the_server_stops(tmp_path):
