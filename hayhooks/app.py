@@ -18,7 +18,6 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hayhooks.console import page as console_page
 from hayhooks.current_app import as_current_app
 from hayhooks.endpoints import BUILTIN
 from hayhooks.errors import HayhooksError
@@ -113,8 +112,6 @@ class Hayhooks(DecoratedStarlette):
         self.router = _Router(redirect_slashes=False, default=dispatch, lifespan=_lifespan)
         self.settings = settings
         self.root = settings.pipelines_dir.absolute()  # wrappers may change the working directory
-        if not settings.console:
-            plug_ins = [each for each in plug_ins if each is not console_page]
         self.plug_ins = plug_ins
         self.observe = observe
         self.only = only

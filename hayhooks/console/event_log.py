@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from hayhooks.errors import sendable
 from hayhooks.http.hooks import Hooks
-from hayhooks.kernel.state import Change, Deployment, Failure, Revision, Snapshot
+from hayhooks.kernel.state import Change, Failure, Revision, Snapshot
 from hayhooks.observability.change_log import failure_parts
 from hayhooks.observability.request_record import POLLED, RequestRecord
 
@@ -104,29 +104,21 @@ class EventLog:
 
     def note_change(self, change: Change) -> None:
         """Note *change*."""
-        name, files, took_ms = change.name, list(map(sendable, change.files)), round(change.took_ms, 1)
-        serving = change.serving.revision.id if change.serving else None
-        match change.outcome:
-            case Deployment(revision=revision):
-                self.append("deployed", name=name, revision=revision.id, at=time.time(), took_ms=took_ms, files=files)
-            case Failure() as failure:
-                parts = failure_parts(failure)
-                self.append(
-                    "failed",
-                    name=name,
-                    revision=failure.revision.id,
-                    at=failure.failed_at,
-                    took_ms=took_ms,
-                    files=files,
-                    error=failure.reason,
-                    place=parts["place"],
-                    hint=failure.hint,
-                    serving=serving,
-                )
-            case None if serving is None:
-                self.append("undeployed", name=name, at=time.time())
-            case None:
-                self.append("restored", name=name, revision=serving, at=time.time())
+        data: dict[str, Any] = {"name": change.name, "at": time.time()}
+        if change.revision is not None:
+            data["revision"] = change.revision.id
+        if change.outcome is not None:
+            data.update(took_ms=round(change.took_ms, 1), files=list(map(sendable, change.files)))
+        if isinstance(change.outcome, Failure):
+            parts = failure_parts(change.outcome)
+            data.update(
+                at=change.outcome.failed_at,
+                error=parts["reason"],
+                place=parts["place"],
+                hint=parts["hint"],
+                serving=change.serving.revision.id if change.serving else None,
+            )
+        self.append(change.event, **data)
 
     def append(self, type_: str, **data: Any) -> None:
         """Add an event, and wake the followers."""

@@ -15,7 +15,7 @@ from hayhooks.errors import sendable
 from hayhooks.http.context import switch_of
 from hayhooks.http.hooks import Hooks
 from hayhooks.http.lookup import exists, not_served_error
-from hayhooks.kernel.state import Change, Deployment, Failure, Snapshot
+from hayhooks.kernel.state import Change, Failure, Snapshot
 from hayhooks.openapi.describe import (
     JSON,
     DocumentedRoute,
@@ -66,25 +66,17 @@ class History:
 
     def note(self, change: Change) -> None:
         """Note *change*; on the event loop."""
-        revision, error, at = change.serving and change.serving.revision, None, time.time()
-        match change.outcome:
-            case Deployment():
-                outcome = "deployed"
-            case Failure() as failure:
-                outcome = "failed"
-                revision, error, at = failure.revision, failure.reason, failure.failed_at
-            case None:
-                outcome = "restored" if change.serving else "undeployed"
+        failure = change.outcome if isinstance(change.outcome, Failure) else None
         changes = self._changes.setdefault(change.name, deque(maxlen=_MAX_REVISIONS))
         self._changes.move_to_end(change.name)
         changes.appendleft(
             {
-                "revision": revision.id if revision else None,
-                "outcome": outcome,
-                "at": at,
+                "revision": change.revision.id if change.revision else None,
+                "outcome": change.event,
+                "at": failure.failed_at if failure else time.time(),
                 "took_ms": round(change.took_ms, 1),
                 "files": list(map(sendable, change.files)),
-                "error": error,
+                "error": failure.reason if failure else None,
             }
         )
         if len(self._changes) > _MAX_NAMES:

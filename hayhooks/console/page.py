@@ -3,7 +3,6 @@
 They need no API key and hold nothing of the deployments: the page asks for a key, and calls the public endpoints.
 """
 
-import hashlib
 from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
@@ -14,15 +13,16 @@ from starlette.routing import BaseRoute
 
 from hayhooks.errors import NotFoundError, shortened
 from hayhooks.http.access import PublicRoute
+from hayhooks.http.cached_body import CachedBody
 from hayhooks.kernel.state import Snapshot
 
 _HEADERS = {
-    "Cache-Control": "no-cache",
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
     ),
     "Referrer-Policy": "no-referrer",
+    "Vary": "Accept",
     "X-Content-Type-Options": "nosniff",
 }
 
@@ -39,6 +39,8 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
 
 async def _page(request: Request) -> Response:
     """Answer a browser with the page, others with the places of the API."""
+    if not request.app.settings.console:
+        raise NotFoundError("nothing is served at /: HAYHOOKS_CONSOLE is false")
     if "text/html" in request.headers.get("accept", ""):
         path = request.scope["path"]
         if not path.endswith("/"):  # where the application is mounted: the page's links are relative
@@ -50,22 +52,18 @@ async def _page(request: Request) -> Response:
 
 async def _static_file(request: Request) -> Response:
     name = request.path_params["file"]
-    if name not in _files():
+    if name not in _files() or not request.app.settings.console:
         raise NotFoundError(f"the console has no file {shortened(name)!r}")
     return _respond(request, name)
 
 
-@cache
-def _files() -> dict[str, tuple[bytes, str]]:
-    """Read the static files, some 60 kB: by name the content and its ETag."""
-    contents = {file.name: file.read_bytes() for file in files("hayhooks.console").joinpath("static").iterdir()}
-    return {name: (content, f'"{hashlib.sha256(content).hexdigest()[:16]}"') for name, content in contents.items()}
-
-
 def _respond(request: Request, name: str) -> Response:
-    """Answer with the static file *name*, or 304 if the client has it."""
-    content, etag = _files()[name]
-    headers = {**_HEADERS, "ETag": etag, "Vary": "Accept"}
-    if etag in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    return Response(content, headers=headers, media_type=_MEDIA_TYPES[name.rpartition(".")[2]])
+    media_type = _MEDIA_TYPES[name.rpartition(".")[2]]
+    return _files()[name].respond(request, media_type, **_HEADERS)
+
+
+@cache
+def _files() -> dict[str, CachedBody]:
+    """Read the static files, some 60 kB, by name."""
+    static = files("hayhooks.console").joinpath("static")
+    return {file.name: CachedBody(file.read_bytes()) for file in static.iterdir()}

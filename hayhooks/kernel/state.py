@@ -198,6 +198,19 @@ class Change:
     took_ms: float = 0.0  # from when the scan first saw the change to its publication
     same_as: str = ""  # the name of another failure, already told, with the same error in a shared module
 
+    @property
+    def event(self) -> str:
+        """What has happened: deployed, failed, restored (the one that serves is on disk again) or undeployed."""
+        if self.outcome is not None:
+            return "deployed" if isinstance(self.outcome, Deployment) else "failed"
+        return "restored" if self.serving else "undeployed"
+
+    @property
+    def revision(self) -> Revision | None:
+        """The revision that was deployed, failed, or serves again."""
+        concerned = self.outcome or self.serving
+        return concerned.revision if concerned else None
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

@@ -9,27 +9,26 @@ from hayhooks.observability.log import log
 
 def log_change(change: Change) -> None:
     """Log *change* in one line, and a failure with its place, hint and traceback."""
-    logger = log.bind(pipeline=change.name)
+    logger = log.bind(pipeline=change.name, event=change.event)
     match change.outcome:
         case Deployment(revision=revision, load_ms=load_ms):
-            logger = logger.bind(event="deployed", revision=revision.id)
+            logger = logger.bind(revision=revision.id)
             logger = logger.bind(took_ms=round(change.took_ms, 1), load_ms=round(load_ms, 1))
             text = "Deployed {} {} in {:.0f} ms (load: {:.0f} ms)"
             logger.info(text, change.name, revision.id, change.took_ms, load_ms)
         case Failure() as failure:
             still = f"; revision {change.serving.revision.id} keeps serving" if change.serving else ""
-            logger = logger.bind(event="failed", revision=failure.revision.id, took_ms=round(change.took_ms, 1))
+            logger = logger.bind(revision=failure.revision.id, took_ms=round(change.took_ms, 1))
             logger = logger.bind(serving=change.serving.revision.id if change.serving else None)
             text = f"\n{failure_text(failure)}"
             if change.same_as and failure.place:
                 text = f": as {change.same_as}, {failure.place.file}:{failure.place.line}"
             logger.error("Failed to load {} {}{}{}", change.name, failure.revision.id, still, text)
         case None if change.serving is None:
-            logger.bind(event="undeployed").info("Undeployed {}", change.name)
+            logger.info("Undeployed {}", change.name)
         case None:
             serving = change.serving.revision.id
-            logger = logger.bind(event="restored", revision=serving)
-            logger.info("{} is again at the revision that serves, {}", change.name, serving)
+            logger.bind(revision=serving).info("{} is again at the revision that serves, {}", change.name, serving)
 
 
 def failure_text(failure: Failure) -> str:

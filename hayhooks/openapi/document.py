@@ -4,7 +4,6 @@ Describing takes most of the time. What a deployment adds is therefore kept with
 new deployments.
 """
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from pydantic_core import from_json, to_json
 
 from hayhooks._version import __version__
 from hayhooks.errors import sendable
+from hayhooks.http.cached_body import CachedBody
 from hayhooks.http.json import encode
 from hayhooks.http.switch import Generation
 from hayhooks.kernel.state import Deployment
@@ -35,16 +35,6 @@ _TAGS = (
     {"name": OPENAI, "description": "For OpenAI's clients; pipelines are models."},
     {"name": SERVER, "description": "The deployments, their state, and the server."},
 )
-
-
-class CachedBody:
-    """The body of a response, and its ETag."""
-
-    __slots__ = ("body", "etag")
-
-    def __init__(self, body: bytes) -> None:
-        self.body = body
-        self.etag = f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
 
 
 def document_of(generation: Generation, *, has_keys: bool) -> dict[str, Any]:

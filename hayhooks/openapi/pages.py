@@ -22,6 +22,7 @@ from starlette.routing import BaseRoute
 from hayhooks._version import __version__
 from hayhooks.errors import NotFoundError, shortened
 from hayhooks.http.access import PublicRoute
+from hayhooks.http.cached_body import CachedBody
 from hayhooks.http.compute import compute_once
 from hayhooks.http.context import deployment_of, switch_of
 from hayhooks.kernel.state import Deployment, Snapshot
@@ -36,7 +37,6 @@ from hayhooks.openapi.describe import (
 )
 from hayhooks.openapi.document import (
     HEAD,
-    CachedBody,
     document_of,
     json_body,
     request_fields,
@@ -61,10 +61,10 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
     bodies = _Bodies()
 
     async def as_json(request: Request) -> Response:
-        return _respond(request, await bodies.get(request, JSON), JSON)
+        return (await bodies.get(request, JSON)).respond(request, JSON)
 
     async def as_yaml(request: Request) -> Response:
-        return _respond(request, await bodies.get(request, _YAML), _YAML)
+        return (await bodies.get(request, _YAML)).respond(request, _YAML)
 
     yield DocumentedRoute("/openapi.json", as_json, {"GET": lambda: _docs("openapi", JSON)})
     yield DocumentedRoute("/openapi.yaml", as_yaml, {"GET": lambda: _docs("openapi_yaml", _YAML)})
@@ -79,7 +79,7 @@ def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
     async def schema(request: Request) -> Response:
         deployment = deployment_of(request.scope)
         body = await compute_once(deployment, "openapi.schema", partial(schema_of, deployment))
-        return _respond(request, body, JSON)
+        return body.respond(request, JSON)
 
     yield DocumentedRoute("/schema", schema, {"GET": lambda: _SCHEMA_DOCS}, listed=False)
 
@@ -111,14 +111,6 @@ class _Bodies:
                 document = {**HEAD, **fields, **self._document}
                 self._last[media_type] = fields, await server_threads.run(encode_document, document)
             return self._last[media_type][1]
-
-
-def _respond(request: Request, cached: CachedBody, media_type: str) -> Response:
-    """Answer with *cached*, or 304 if the client has it."""
-    headers = {"ETag": cached.etag, "Cache-Control": "no-cache"}
-    if cached.etag in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    return Response(cached.body, headers=headers, media_type=media_type)
 
 
 # ------------------------------------------------------------------------------------------------ the pages
