@@ -1,17 +1,16 @@
 """The console in a real browser, which may reach this server only."""
 
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, FilePayload, Page, expect, sync_playwright
+from playwright.sync_api import Browser, FilePayload, Page, expect
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from hayhooks import Settings, create_app
+from tests.console.pages import FAINT, UNNAMED, opened
 from tests.live_server import LiveServer, also_at, serving
 from tests.openapi.varied import TYPED, UPLOADS
 from tests.wrappers import source
@@ -77,38 +76,6 @@ class PipelineWrapper(BasePipelineWrapper):
     def run_api(self, node: Node | None = None, size: int = 0):
         return node.model_dump() if node else "x" * size
 """
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Debian's Chromium."""
-    path = shutil.which("chromium") or pytest.skip("no Chromium on this machine: apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A page whose test fails at a message in the console, an exception, a dialog, or a request to another origin."""
-    complaints: list[str] = []
-    page = browser.new_page()
-    page.set_default_timeout(15_000)
-    page.add_init_script("window.alert = (what) => console.error('alert', what)")
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: None if "://127.0.0.1:" in request.url else complaints.append(request.url))
-    yield page
-    page.close()
-    # Chromium itself reports each status above 399 there; what the page does with it, the tests see.
-    assert not [complaint for complaint in complaints if not complaint.startswith("Failed to load resource")]
-
-
-def opened(page: Page, url: str) -> Page:
-    page.goto(url)
-    expect(page.locator("#connection")).to_have_text("live")
-    return page
 
 
 def test_the_root_is_a_page_for_browsers_and_json_for_others(server: LiveServer):
@@ -333,34 +300,3 @@ def test_a_phone_shows_all_and_each_field_has_a_name_and_contrast(server: LiveSe
         assert page.evaluate(UNNAMED) == [], place
         assert page.evaluate(FAINT) == [], place
     page.close()
-
-
-UNNAMED = """
-[...document.querySelectorAll("input, textarea, select, button, a, svg")]
-  .filter((each) => each.checkVisibility() && !each.labels?.length && !each.ariaLabel && !each.textContent.trim())
-  .map((each) => each.outerHTML.slice(0, 200))
-"""
-
-# WCAG's contrast of text and ground, where it is below 4.5.
-FAINT = """
-(() => {
-  const parts = (color) => color.match(/[\\d.]+/g).map(Number);
-  const light = (color) => parts(color).slice(0, 3)
-    .map((part) => (part /= 255) <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, part, index) => sum + part * [0.2126, 0.7152, 0.0722][index], 0);
-  const ground = (each) => {
-    for (; each; each = each.parentElement) {
-      const color = getComputedStyle(each).backgroundColor;
-      if ((parts(color)[3] ?? 1) > 0) return color;
-    }
-  };
-  return [...document.querySelectorAll("body *")]
-    .filter((each) => each.checkVisibility())
-    .filter((each) => [...each.childNodes].some((node) => node.nodeType === 3 && node.data.trim()))
-    .filter((each) => {
-      const [a, b] = [light(getComputedStyle(each).color), light(ground(each))];
-      return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05) < 4.5;
-    })
-    .map((each) => each.outerHTML.slice(0, 200));
-})()
-"""
