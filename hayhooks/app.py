@@ -21,7 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hayhooks.current_app import as_current_app
 from hayhooks.endpoints import BUILTIN
 from hayhooks.errors import HayhooksError
-from hayhooks.http.access import AccessMiddleware, ApiKeys, PublicRoute, log_exposure
+from hayhooks.http.access import AccessMiddleware, PublicRoute, log_exposure
+from hayhooks.http.api_keys import ApiKeys
 from hayhooks.http.decorators import DecoratedStarlette
 from hayhooks.http.dispatch import (
     build_deployment_routes,

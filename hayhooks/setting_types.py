@@ -2,6 +2,8 @@
 
 import json
 import re
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -9,17 +11,76 @@ from pydantic import AfterValidator, BeforeValidator
 from pydantic_settings import NoDecode
 
 _KEY = re.compile(r"[!-~]+")
+_KEY_NAME = re.compile(r"[A-Za-z0-9._@-]{1,100}")
+_RATE = re.compile(r"([1-9][0-9]{0,8})/(second|minute|hour|day)")
+_RATE_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 _HOST = re.compile(r"(\*\.)?[^*:/\s]+|\[[0-9a-fA-F:.]+\]")  # a name, *.name for its subdomains, or an IPv6 address
 
 
-def read_keys(file: Path) -> list[str]:
-    """Read API keys, one a line, and # comments; raise OSError or ValueError."""
-    lines = [line.strip() for line in file.read_text("utf-8-sig").splitlines()]
-    keys = [line for line in lines if line and not line.startswith("#")]
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key, and what a request that carries it may do."""
+
+    key: str = field(repr=False)
+    name: str = ""  # who uses it, for logs, metrics and the audit; several keys may have one name
+    calls: tuple[str, ...] = ("*",)  # patterns of the pipelines that it may call
+    reads: bool = True  # it may read what the server tells of itself: status, metrics, API pages, events
+    rate: tuple[int, int] | None = None  # at most so many requests in so many seconds
+
+    def may_call(self, name: str) -> bool:
+        """Whether a request may call the pipeline *name*."""
+        return any(fnmatchcase(name, pattern) for pattern in self.calls)
+
+    @property
+    def scopes(self) -> str:
+        """The scopes, as they are written in a key file."""
+        call = "call" if "*" in self.calls else f"call={','.join(self.calls)}" if self.calls else ""
+        return " ".join(filter(None, (call, "read" * self.reads)))
+
+
+def read_keys(file: Path) -> list[ApiKey]:
+    """Read API keys, ``KEY`` or ``NAME:KEY[:SCOPES]`` a line, and # comments; raise OSError or ValueError."""
+    keys: dict[str, ApiKey] = {}
+    for number, line in enumerate(file.read_text("utf-8-sig").splitlines(), 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        try:
+            key = _parse_key(text)
+            _check_keys([key.key])
+            if keys.setdefault(key.key, key) != key:
+                raise ValueError("an earlier line has the same key, with another name or other scopes")
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from None
     if not keys:
         raise ValueError("it holds no key")
-    _check_keys(keys)
-    return keys
+    return list(keys.values())
+
+
+def _parse_key(text: str) -> ApiKey:
+    if ":" not in text:
+        return ApiKey(text)
+    name, key, *rest = text.split(":", 2)
+    if not _KEY_NAME.fullmatch(name):
+        raise ValueError("the name before the key must consist of up to 100 letters, digits, '.', '_', '@' and '-'")
+    scopes = rest[0].split() if rest else []
+    calls: tuple[str, ...] = ()
+    reads, rate = False, None
+    for scope in scopes:
+        kind, has_value, value = scope.partition("=")
+        if kind == "call" and all(patterns := value.split(",") if has_value else ["*"]):
+            calls += tuple(patterns)
+        elif scope == "read":
+            reads = True
+        elif kind == "rate" and (match := _RATE.fullmatch(value)):
+            rate = int(match[1]), _RATE_SECONDS[match[2]]
+        else:
+            accepted = "call, call=NAME,OTHER*, read, rate=NUMBER/second (or /minute, /hour, /day)"
+            # What stands there is not repeated: it may be a part of a key that has colons.
+            raise ValueError(f"what follows the second ':' must be scopes, with spaces between them: {accepted}")
+    if not calls and not reads:
+        calls, reads = ("*",), True
+    return ApiKey(key, name, calls, reads, rate)
 
 
 def _check_keys(keys: list[Any]) -> None:

@@ -20,6 +20,7 @@ from pydantic_settings import (
 from hayhooks.current_app import current_app
 from hayhooks.setting_types import (
     LOG_LEVELS,
+    ApiKey,
     HostList,
     KeyList,
     LogFormat,
@@ -126,7 +127,8 @@ class Settings(BaseSettings):
         [], repr=False, description="API keys; each request must carry one. An empty list allows every request."
     )
     api_keys_file: OptionalPath = Field(
-        None, description="File with API keys, one a line. It is read again when it changes."
+        None,
+        description="File with API keys, one a line: `KEY`, or `NAME:KEY:SCOPES`. It is read again when it changes.",
     )
     allowed_hosts: HostList = Field(["*"], description="Accepted values of the `Host` header, such as `*.example.com`.")
     ssl_certfile: OptionalPath = Field(None, description="Certificate chain (PEM). Setting it turns TLS on.")
@@ -222,9 +224,10 @@ class Settings(BaseSettings):
         """Whether requests need an API key."""
         return bool(self.api_keys) or self.api_keys_file is not None
 
-    def valid_keys(self) -> list[str]:
-        """List all API keys; raise OSError or ValueError if the file has none."""
-        return [*self.api_keys, *(read_keys(self.api_keys_file) if self.api_keys_file else ())]
+    def valid_keys(self) -> list[ApiKey]:
+        """List all API keys, the most powerful first; raise OSError or ValueError if the file has none."""
+        keys = [*map(ApiKey, self.api_keys), *(read_keys(self.api_keys_file) if self.api_keys_file else ())]
+        return sorted(keys, key=lambda key: (key.reads + ("*" in key.calls), key.rate is None), reverse=True)
 
     def environment(self) -> dict[str, str]:
         """Return environment variables that give another process the same settings."""

@@ -112,7 +112,7 @@ def connected(
             server = Server(settings.model_copy(update={"use_https": parts.scheme == "https", "ssl_certfile": None}))
             is_other = parts.scheme == "https" and not is_here
             keys = settings.valid_keys() if is_here or is_other else ()
-            headers = {"Authorization": f"Bearer {keys[0]}"} if keys else {}
+            headers = {"Authorization": f"Bearer {keys[0].key}"} if keys else {}
         context = server.tls_context()
     except NoAnswerError as error:
         raise CommandError(str(error)) from None

@@ -89,7 +89,7 @@ class Server:
             raise NoAnswerError(f"HAYHOOKS_API_KEYS_FILE={self.settings.api_keys_file}: {why}") from None
         headers = {"User-Agent": f"{OWN_AGENT}{__version__}"}
         if keys:
-            headers["Authorization"] = f"Bearer {keys[0]}"
+            headers["Authorization"] = f"Bearer {keys[0].key}"
         allowed = self.settings.allowed_hosts
         if "*" not in allowed and self._address not in allowed:
             headers["Host"] = allowed[0].replace("*", "hayhooks")  # any name matches the wildcard

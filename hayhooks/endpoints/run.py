@@ -45,11 +45,10 @@ from hayhooks.openapi.describe import (
     parameter,
     pipeline_responses,
     ref,
-    resolved,
     response_object,
-    schemas_of,
     slug,
 )
+from hayhooks.openapi.type_schemas import resolved, schemas_of
 from hayhooks.toolkit.inputs import is_haystack_data
 
 _SWITCH = {"true": True, "1": True, "": True, "false": False, "0": False}  # values of ?stream

@@ -1,31 +1,27 @@
 """Access: Host and API key checks, and a log of who can call the server."""
 
-import hashlib
-import hmac
 import ipaddress
 import re
-import threading
-from collections.abc import Awaitable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Sequence
 
 from starlette.datastructures import Headers
 from starlette.routing import Match, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from hayhooks.errors import RefusedError, StartError, shortened
+from hayhooks.errors import RefusedError, shortened
+from hayhooks.http.api_keys import ApiKeys
 from hayhooks.http.body import LimitedReceive, ReadTimeout
 from hayhooks.http.content_coding import check_transfer_coding, unpacked
 from hayhooks.http.context import context_of, route_path
-from hayhooks.kernel.state import Stamp
 from hayhooks.observability.log import log
+from hayhooks.observability.request_record import current_request
+from hayhooks.setting_types import ApiKey
 from hayhooks.settings import Settings
 
 # A supervisor of the process calls these by address and without a key; they tell nothing else.
 _PROBES = frozenset({"/healthz", "/readyz"})
 
 _HOST = re.compile(r"([a-z0-9._~%!$&'()*+,;=-]+|\[[^\]]*\])(?::[0-9]+)?", re.IGNORECASE)  # RFC 3986, "host:port"
-
-_KEYS_POLL_S = 0.5  # a changed keys file is read when it was the same at two polls
 
 
 class PublicRoute(Route):
@@ -38,7 +34,7 @@ class PublicRoute(Route):
 class AccessMiddleware:
     """Checks Host and API key, and limits bodies; before other middleware and routes."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, keys: "ApiKeys", public: Sequence[PublicRoute] = ()) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, keys: ApiKeys, public: Sequence[PublicRoute] = ()) -> None:
         self._app = app
         self._public = Router(public, redirect_slashes=False)
         self._keys = keys
@@ -47,10 +43,10 @@ class AccessMiddleware:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Pass one request or websocket on, or raise RefusedError."""
-        app = self._app
+        app, key = self._app, None
         if self._keys or self._hosts is not None:
             try:
-                self._check(scope)
+                key = self._check(scope)
             except RefusedError as error:
                 if error.status != 401 or all(r.matches(scope)[0] is not Match.FULL for r in self._public.routes):
                     raise
@@ -62,14 +58,24 @@ class AccessMiddleware:
                 check_transfer_coding(context.headers)
             if b"content-encoding" in context.headers:
                 receive = unpacked(scope, receive)
-        return app(scope, receive, send)
+            if key is not None:
+                current_request.get().api_key = key.name
+        if key is None:
+            return app(scope, receive, send)
+        context_of(scope).api_key = key
+        return self._serve_counted(key, app, scope, receive, send) if key.rate else app(scope, receive, send)
 
-    def _check(self, scope: Scope) -> None:
+    async def _serve_counted(self, key: ApiKey, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._keys.count(key)
+        await app(scope, receive, send)
+
+    def _check(self, scope: Scope) -> ApiKey | None:
+        """Return the key of the request, None where it needs none; raise RefusedError."""
         if scope["type"] == "http":
             if scope["method"] in ("GET", "HEAD") and route_path(scope) in _PROBES:
-                return
+                return None
         elif scope["type"] != "websocket":
-            return
+            return None
         headers = Headers(scope=scope)
         if self._hosts is not None:
             match = _HOST.fullmatch(headers.get("host", ""))
@@ -79,7 +85,7 @@ class AccessMiddleware:
                     400, f"Host {shortened(headers.get('host', ''))!r} is not allowed (HAYHOOKS_ALLOWED_HOSTS)"
                 )
         if not self._keys:
-            return
+            return None
         authorization = headers.getlist("authorization")
         # The messages never repeat what was sent: it may be a key for something else.
         scheme, _, key = authorization[0].strip().partition(" ") if authorization else ("", "", "")
@@ -87,80 +93,11 @@ class AccessMiddleware:
             message = "API key missing: send the header 'Authorization: Bearer KEY'"
         elif len(authorization) > 1 or scheme.lower() != "bearer" or not key.strip():
             message = "Authorization header not valid: send exactly one, as 'Bearer KEY'"
-        elif key.strip().encode("latin-1") not in self._keys:
+        elif (known := self._keys.find(key.strip().encode("latin-1"))) is None:
             message = "The API key is not valid"
         else:
-            return
+            return known
         raise RefusedError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
-
-
-class ApiKeys:
-    """The valid API keys, of the settings and of a file that is read when it changes."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._file = settings.api_keys_file and settings.api_keys_file.absolute()  # wrappers may change the directory
-        self._settings = settings.model_copy(update={"api_keys_file": self._file})
-        self._latest = self._stamp()  # at the last poll
-        self._read_at = self._latest  # when `_digests` was read, or could not be
-        try:
-            self._digests = self._read()
-        except (OSError, ValueError) as error:  # without keys everybody would be let in
-            raise StartError(f"HAYHOOKS_API_KEYS_FILE={settings.api_keys_file}: {_reason(error)}") from None
-
-    def __bool__(self) -> bool:
-        return bool(self._digests)
-
-    def __contains__(self, key: bytes) -> bool:
-        digest, found = _digest(key), False
-        # Takes the same time however much of *key* is right.
-        for valid in self._digests:
-            found |= hmac.compare_digest(valid, digest)
-        return found
-
-    @contextmanager
-    def followed(self) -> Iterator[None]:
-        """Read the file in a thread when it changes, as long as this context lasts."""
-        if self._file is None:
-            yield
-            return
-        stop = threading.Event()
-
-        def follow() -> None:
-            while not stop.wait(_KEYS_POLL_S):
-                before, self._latest = self._latest, self._stamp()
-                if self._latest == self._read_at or self._latest != before:  # half a key must not become valid
-                    continue
-                self._read_at = self._latest
-                try:
-                    self._digests = self._read()
-                except (OSError, ValueError) as error:
-                    message = "HAYHOOKS_API_KEYS_FILE={}: {}; the keys read before stay valid"
-                    log.error(message, self._file, _reason(error))
-                else:
-                    log.info("API keys reloaded: {} valid", len(self._digests))
-
-        threading.Thread(target=follow, name="hayhooks keys", daemon=True).start()
-        try:
-            yield
-        finally:
-            stop.set()
-
-    def _read(self) -> tuple[bytes, ...]:
-        return tuple({_digest(key.encode()) for key in self._settings.valid_keys()})
-
-    def _stamp(self) -> Stamp | None:
-        try:
-            return Stamp.of(self._file.stat()) if self._file is not None else None
-        except OSError:
-            return None
-
-
-def _digest(key: bytes) -> bytes:
-    return hashlib.sha256(key).digest()
-
-
-def _reason(error: OSError | ValueError) -> str:
-    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
 
 
 def log_exposure(settings: Settings, *, in_development: bool = False) -> None:

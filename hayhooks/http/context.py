@@ -8,6 +8,7 @@ from starlette.types import Scope
 from hayhooks.http.switch import Generation, Switch
 from hayhooks.kernel.state import Deployment
 from hayhooks.observability.request_record import RequestRecord, current_request
+from hayhooks.setting_types import ApiKey
 
 _KEY = "hayhooks"
 _SLASHES = re.compile("/{2,}")
@@ -18,7 +19,7 @@ BodyLimit = tuple[str, int]  # the setting that limits the body, and how many by
 class RequestContext:
     """Data that the layers of one request share."""
 
-    __slots__ = ("body_limit", "deployment", "headers", "response_headers", "switch")
+    __slots__ = ("api_key", "body_limit", "deployment", "headers", "response_headers", "switch")
 
     def __init__(self, switch: Switch, body_limit: BodyLimit, headers: Mapping[bytes, bytes]) -> None:
         self.switch = switch
@@ -26,6 +27,7 @@ class RequestContext:
         self.headers = headers  # of the request, as sent; the last one of each name
         self.response_headers: list[tuple[bytes, bytes]] = []  # added to the response, whatever makes it
         self.deployment: Deployment | None = None  # in whose routes the request is
+        self.api_key: ApiKey | None = None  # that the request carries, on a server with keys
 
 
 def set_context(scope: Scope, context: RequestContext) -> None:

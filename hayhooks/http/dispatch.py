@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute, Match, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hayhooks.errors import NotFoundError, RefusedError, TimedOutError, UnavailableError, shortened
+from hayhooks.http.api_keys import refuse_call, refuse_path
 from hayhooks.http.context import context_of, normal_path, record_pipeline, route_path, set_route_path, switch_of
 from hayhooks.http.lookup import exists, not_served_error
 from hayhooks.http.plug_in import PlugIn, deployment_routes, server_routes
@@ -135,6 +136,7 @@ def dispatch(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
     name = path[1:].partition("/")[0]
     deployment = generation.snapshot.deployments.get(name)
     if deployment is None or path in generation.paths or scope["type"] != "http":
+        refuse_path(context.api_key, path)
         return generation.router(scope, receive, send)
     root_path = scope.get("root_path", "")
     scope.setdefault("app_root_path", root_path)
@@ -146,7 +148,8 @@ def dispatch(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
 
 
 async def serve_with_lease(deployment: Deployment, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Run *app* on a lease of *deployment*, held to the last byte of the response."""
+    """Run *app* on a lease of *deployment*, held to the last byte of the response, if the request's key allows it."""
+    refuse_call(context_of(scope).api_key, deployment.name)
     record = record_pipeline(scope, deployment.name)
     context_of(scope).response_headers.append(deployment.endpoints.header)
     record.revision, counts = deployment.revision.id, record.counts

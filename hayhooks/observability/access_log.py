@@ -35,10 +35,11 @@ def as_text(record: RequestRecord) -> str:
     chunks = f"  {record.chunks} chunks" if record.chunks else ""
     failed = "  failed in mid-stream" if record.error and record.status < 400 else ""
     who = f"  {record.pipeline}@{record.revision}" if record.revision else f"  {printable(record.pipeline)}"
+    key = f"  key={record.api_key}" if record.api_key else ""
     return (
         f"{clock}.{ms:03} INFO    {record.method} {printable(record.path)} {record.status} {how} "
         f"{record.took_s * 1000:.0f} ms{chunks}{failed}{who if record.pipeline else ''}  {record.size} bytes"
-        f"  id={printable(record.id, 200)}  {printable(record.client)}\n"
+        f"  id={printable(record.id, 200)}{key}  {printable(record.client)}\n"
     )
 
 
@@ -63,7 +64,7 @@ def as_json(record: RequestRecord) -> str:
     return encoded(entry) + "\n"
 
 
-_OPTIONAL = ("endpoint", "client", "pipeline", "revision", "chunks", "cancelled", "error", "trace_id")
+_OPTIONAL = ("endpoint", "client", "api_key", "pipeline", "revision", "chunks", "cancelled", "error", "trace_id")
 
 
 def _times(seconds: float) -> tuple[str, tuple[str, str], int]:

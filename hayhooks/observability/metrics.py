@@ -45,6 +45,9 @@ FAMILIES: Mapping[str, Family] = {
     "hayhooks_request_duration_seconds": Family(
         "histogram", "Time from a request's headers to the last byte of its answer.", ("pipeline", "endpoint")
     ),
+    "hayhooks_key_requests_total": Family(
+        "counter", "Requests that have ended, by the name of their API key.", ("key", "status")
+    ),
     "hayhooks_requests_in_flight": Family("gauge", "Requests that a pipeline works on.", ("pipeline",)),
     "hayhooks_requests_cancelled_total": Family("counter", "Requests whose client went away.", ("pipeline",)),
     "hayhooks_stream_chunks_total": Family("counter", "Items that wrappers have streamed.", ("pipeline",)),
@@ -84,6 +87,7 @@ class Metrics:
         self.snapshot = Snapshot()  # the live one
         self._server = PipelineCounters()
         self._pipelines: dict[str, PipelineCounters] = {}
+        self._keys: dict[tuple[str, str], int] = {}  # by the name of a key, and status
         self._undeploys = 0
         self._events = 0  # increases with every count
         self.loop_lag: Callable[[], float] | None = None  # of the watchdog, if there is one
@@ -113,6 +117,9 @@ class Metrics:
             answers = counts.answers.setdefault((record.endpoint, method, record.status), empty)
         answers[bisect_left(BUCKETS, record.took_s)] += 1
         answers[-1] += record.took_s
+        if record.api_key:
+            label = (record.api_key, str(record.status))
+            self._keys[label] = self._keys.get(label, 0) + 1
         if record.cancelled:
             counts.cancelled += 1
         if record.error and record.status < 400:
@@ -148,6 +155,7 @@ class Metrics:
         rows["hayhooks_generation", ()] = [self.snapshot.generation]
         rows["hayhooks_undeploys_total", ()] = [self._undeploys]
         rows["hayhooks_workers", ()] = [1]
+        rows.update({("hayhooks_key_requests_total", label): [count] for label, count in self._keys.copy().items()})
         if self.loop_lag is not None:
             rows["hayhooks_event_loop_lag_seconds", ()] = [round(self.loop_lag(), 3)]
         _add(rows, _requests("", self._server))

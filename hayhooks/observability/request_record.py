@@ -59,6 +59,7 @@ class RequestRecord:
     status = 0  # 0 before the response begins; 499 at the end if the client went away before that
     size = 0  # bytes of the response's body so far
     chunks = 0  # items that the wrapper has streamed so far
+    api_key = ""  # the name of the key that it carries
     cancelled = False  # the client went away, or the server stopped, before the last byte
     error = ""  # the exception that spoiled the response, also in mid-stream, after the status
     problem = ""  # what was wrong with a request that was refused, in one line

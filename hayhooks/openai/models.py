@@ -7,6 +7,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Route
 
+from hayhooks.http.api_keys import refuse_call
+from hayhooks.http.context import context_of
 from hayhooks.http.lookup import model_not_found_error
 from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.openai.bridge import CHAT_METHODS, RESPONSE_METHODS
@@ -32,11 +34,14 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
     """Serve the list of models and each model, with ``/v1`` and without."""
 
     async def list_models(request: Request) -> JSONResponse:
-        models = [_model(deployment) for deployment in snapshot.deployments.values() if is_model(deployment)]
+        key = context_of(request.scope).api_key
+        served = snapshot.deployments.values()
+        models = [_model(each) for each in served if is_model(each) and (key is None or key.may_call(each.name))]
         return JSONResponse({"object": "list", "data": models})
 
     async def retrieve_model(request: Request) -> JSONResponse:
         name = request.path_params["name"]
+        refuse_call(context_of(request.scope).api_key, name)
         deployment = snapshot.deployments.get(name)
         if deployment is None or not is_model(deployment):
             raise model_not_found_error(name)

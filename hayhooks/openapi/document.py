@@ -16,7 +16,8 @@ from hayhooks.http.cached_body import CachedBody
 from hayhooks.http.json import encode
 from hayhooks.http.switch import Generation
 from hayhooks.kernel.state import Deployment
-from hayhooks.openapi.describe import OPENAI, RESPONSES, SERVER, SHARED, OpenApiFragment, Schema, fragment, inline_refs
+from hayhooks.openapi.describe import OPENAI, RESPONSES, SERVER, SHARED, OpenApiFragment, Schema, fragment
+from hayhooks.openapi.type_schemas import inline_refs
 
 _CACHE_KEY = "openapi.fragment"  # in the cache of a deployment
 
@@ -29,7 +30,14 @@ HEAD = {
     },
 }
 
-_BEARER = {"bearerAuth": {"type": "http", "scheme": "bearer", "description": "One of the API keys."}}
+_BEARER = {
+    "bearerAuth": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "One of the API keys. What its scopes do not allow is a 403 with code `insufficient_scope`; what "
+        "exceeds its rate is a 429 with code `rate_limit_exceeded` and `Retry-After`.",
+    }
+}
 
 _TAGS = (
     {"name": OPENAI, "description": "For OpenAI's clients; pipelines are models."},

@@ -4,7 +4,7 @@ import socket
 import ssl
 
 from hayhooks.errors import StartError
-from hayhooks.http.access import ApiKeys
+from hayhooks.http.api_keys import ApiKeys
 from hayhooks.settings import Settings
 
 

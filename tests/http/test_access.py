@@ -26,7 +26,7 @@ from websockets.sync.client import connect
 
 from hayhooks import Settings, create_app
 from hayhooks.errors import StartError
-from hayhooks.setting_types import read_keys
+from hayhooks.setting_types import ApiKey, read_keys
 from hayhooks.settings import problems
 from tests.live_server import ECHO, LiveServer, eventually, replace, serving
 
@@ -280,7 +280,7 @@ def test_keys_are_shown_nowhere(root: Path, logged: list[str]):
         told.append(server.client.get("/status", headers={"Authorization": f"Bearer {KEY}x"}).text)
 
     assert "Traceback" in told[0]
-    everything = "".join([*told, *logged, repr(settings), str(settings), repr(vars(server.app.keys)["_digests"])])
+    everything = "".join([*told, *logged, repr(settings), str(settings), repr(vars(server.app.keys)["_keys"])])
     assert KEY not in everything
     assert "a-password" not in everything
 
@@ -355,7 +355,7 @@ def test_a_file_of_keys_is_found_where_the_server_was_started(root: Path, tmp_pa
 def test_a_file_of_keys_may_begin_with_a_byte_order_mark(tmp_path: Path):
     (tmp_path / "keys").write_bytes(b"\xef\xbb\xbffirst-key\r\n")
 
-    assert read_keys(tmp_path / "keys") == ["first-key"]
+    assert read_keys(tmp_path / "keys") == [ApiKey("first-key")]
 
 
 @pytest.mark.parametrize("value", ["", "  ", ",", '[""]', "a b", "kéy", "[1]", '["a\\n"]', "[secret-key"])
