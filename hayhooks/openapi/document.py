@@ -34,8 +34,8 @@ _BEARER = {
     "bearerAuth": {
         "type": "http",
         "scheme": "bearer",
-        "description": "One of the API keys. What its scopes do not allow is a 403 with code `insufficient_scope`; what "
-        "exceeds its rate is a 429 with code `rate_limit_exceeded` and `Retry-After`.",
+        "description": "One of the API keys. What its scopes do not allow is a 403 with code `insufficient_scope`; "
+        "what exceeds its rate is a 429 with code `rate_limit_exceeded` and `Retry-After`.",
     }
 }
 
