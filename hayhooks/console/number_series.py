@@ -90,16 +90,24 @@ class NumberSeries:
         if self._worker_dir.directory is not None:
             self._worker_dir.post_as(_KIND, json.dumps([os.getpid(), list(self._steps)]))
 
-    def by_worker(self) -> dict[int, list[Step]]:
-        """Return the steps of all workers by process id, those that have ended included."""
-        workers = {os.getpid(): list(self._steps)}
+    def of_workers(self) -> list[tuple[int, list[Step]]]:
+        """Return process id and steps of each worker, the one that was heard of last at the end.
+
+        Those that have ended are among them, and the system may have given the process id of one to another.
+        """
+        workers = [(os.getpid(), list(self._steps))]
         for _, posted in self._worker_dir.posted(_KIND):
             pid, steps = json.loads(posted)
-            workers[pid] = [
-                Step(number, cpu_s, memory, {name: Numbers(*numbers) for name, numbers in pipelines.items()})
-                for number, cpu_s, memory, pipelines in steps
-            ]
-        return workers
+            workers.append(
+                (
+                    pid,
+                    [
+                        Step(number, cpu_s, memory, {name: Numbers(*numbers) for name, numbers in pipelines.items()})
+                        for number, cpu_s, memory, pipelines in steps
+                    ],
+                )
+            )
+        return sorted(workers, key=lambda worker: worker[1][-1].number if worker[1] else 0)
 
 
 def series(workers: Iterable[Sequence[Step]], *, points: int, pipeline: str | None, now: float) -> dict[str, Any]:

@@ -44,7 +44,8 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
 
     async def take_steps() -> None:
         while True:
-            await asyncio.sleep(STEP_S - time.time() % STEP_S)  # the same moments in all workers
+            # The same moments in all workers; timers may fire some milliseconds early.
+            await asyncio.sleep(STEP_S - time.time() % STEP_S + 0.05)
             try:
                 await server_threads.run(numbers.take)
             except Exception:  # a fault of ours costs one step
@@ -72,18 +73,18 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
         pipeline = request.query_params.get("pipeline")
 
         def encoded() -> bytes:
-            by_worker, facts = kept.by_worker(), worker_dir.read(serving)
-            usual = Counter(fact["revision"] for fact in facts).most_common(1)[0][0]
+            steps, facts = kept.of_workers(), worker_dir.read(serving)
+            by_pid, revisions = dict(steps), Counter(fact["revision"] for fact in facts)
             workers = [
                 {
                     "pid": fact["pid"],
                     "revision": fact["revision"],
-                    "differs": fact["revision"] != usual,
-                    **_sums(by_worker.get(fact["pid"], [])),
+                    "differs": revisions[fact["revision"]] * 2 <= len(facts),
+                    **_sums(by_pid.get(fact["pid"], [])),
                 }
                 for fact in facts
             ]
-            body = series(by_worker.values(), points=int(points), pipeline=pipeline, now=time.time())
+            body = series((each for _, each in steps), points=int(points), pipeline=pipeline, now=time.time())
             return encode({**body, "workers": workers})
 
         return Response(await server_threads.run(encoded), media_type=JSON)
@@ -103,11 +104,25 @@ def _sums(steps: Sequence[Step]) -> dict[str, Any]:
 
 _COUNTS = {"type": "array", "items": {"type": ["number", "null"]}}
 _SERIES = dict.fromkeys(("requests", "errors", "chunks", "in_flight", "p50_ms", "p95_ms"), _COUNTS)
+_WORKER = object_schema(
+    ["pid", "revision", "differs", "requests", "errors", "memory_bytes"],
+    pid={"type": "integer"},
+    revision={"type": "string", "description": "Of all that it serves."},
+    differs={"type": "boolean"},
+    requests={"type": "integer"},
+    errors={"type": "integer"},
+    memory_bytes={"type": "integer"},
+)
 
 _DOCS = OperationDocs(
     name="numbers",
     summary="Requests, durations, memory and processor of the last minutes",
-    description="Sums over all workers; an array has a number for each step, null where no worker ran.",
+    description=(
+        "Sums over all workers, those that have ended included; an array has a number for each step, null where no "
+        "worker ran. `p50_ms` and `p95_ms` are estimates from the buckets of `hayhooks_request_duration_seconds`, as "
+        "Prometheus makes them; null without requests. The `requests` and `errors` of a worker are those of all steps; "
+        "it `differs` if at most half of the workers serve the same `revision`."
+    ),
     parameters=(
         parameter("points", "How many steps.", "query", type="integer", minimum=1, maximum=POINTS, default=POINTS),
         parameter("pipeline", "Only this one, beside the server itself.", "query"),
@@ -122,7 +137,7 @@ _DOCS = OperationDocs(
                     points={"type": "integer"},
                     server=object_schema([*_SERIES], cpu=_COUNTS, memory_bytes=_COUNTS, **_SERIES),
                     pipelines={"type": "object", "additionalProperties": object_schema([*_SERIES], **_SERIES)},
-                    workers={"type": "array", "items": {"type": "object"}},
+                    workers={"type": "array", "items": _WORKER},
                     **{"from": {"type": "number", "description": "Unix seconds of the first step."}},
                 )
             },

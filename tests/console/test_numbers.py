@@ -1,6 +1,10 @@
 """``/console/numbers``: series of the metrics' counters, summed over workers."""
 
+import json
+import os
+import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -95,7 +99,7 @@ def test_a_pipeline_that_came_again_counts_from_nothing():
         counters = metrics.counters()[0][1]
         counters.answers["/{name}/run", "POST", 200] = [float(count), *[0.0] * len(BUCKETS), 0.1]
         kept.take()
-    (steps,) = kept.by_worker().values()
+    ((_, steps),) = kept.of_workers()
 
     assert [each.pipelines[""].requests for each in steps] == [5, 2]
     assert abs(steps[-1].number - step) <= 2
@@ -113,18 +117,37 @@ def test_the_steps_of_workers_are_added():
     assert body["server"]["cpu"] == [None, 0.2, 0.4]
 
 
-def test_two_workers_are_summed(tmp_path):
+def test_a_process_id_that_came_again_is_that_of_the_last_worker(tmp_path: Path):
+    for token, number in (("aaaa", 7), ("bbbb", 9), ("cccc", 8)):
+        step = [number, 0.1, number, {"echo": [1, 0, 0, 0, NOTHING.buckets]}]
+        (tmp_path / f"numbers-1-{token}").write_text(json.dumps([1, [step]]))
+    workers = NumberSeries(Metrics(), WorkerStateDir(tmp_path)).of_workers()
+
+    assert dict(workers)[1][-1].number == 9
+    body = series((steps for _, steps in workers), points=3, pipeline=None, now=10 * STEP_S)
+    assert body["pipelines"]["echo"]["requests"] == [1, 1, 1]
+
+
+@pytest.mark.slow
+def test_workers_are_summed_after_one_was_replaced(tmp_path: Path):
     replace(tmp_path / "pipelines/echo/pipeline_wrapper.py", source("echo"))
     with started(tmp_path, "run", "--workers", "2") as server:
         eventually(lambda: server.get("/status/echo").status_code == 200)
+
+        def summed(requests: int, *, without: int = 0) -> Any:
+            """The numbers, when they count *requests* and there are two workers that agree, none of them *without*."""
+            body = numbers(server.url)
+            pids = [worker["pid"] for worker in body["workers"] if not worker["differs"]]
+            return total(body, "echo", "requests") == requests and len(pids) == 2 and without not in pids and body
+
         for _ in range(20):  # each on a connection of its own
             server.post("/echo/run", {"text": "x"})
-        body: Any = eventually(
-            lambda: (found := numbers(server.url)) and total(found, "echo", "requests") == 20 and found,
-            "the requests of both workers to be counted",
-            deadline_s=60,
-        )
+        body: Any = eventually(lambda: summed(20), "the requests of both workers to be counted", 60)
+        assert sum(worker["requests"] for worker in body["workers"]) >= 20
 
-    assert len(body["workers"]) == 2
-    assert not any(worker["differs"] for worker in body["workers"])
-    assert sum(worker["requests"] for worker in body["workers"]) >= 20
+        killed = max(body["workers"], key=lambda worker: worker["requests"])["pid"]
+        os.kill(killed, signal.SIGKILL)
+        eventually(lambda: summed(20, without=killed), "another worker, and the numbers of the one before", 60)
+        for _ in range(10):
+            server.post("/echo/run", {"text": "x"})
+        eventually(lambda: summed(30, without=killed), "the requests of the new worker to be counted", 60)
