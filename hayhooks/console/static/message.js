@@ -4,6 +4,7 @@ import { call } from "./api.js";
 import { element } from "./dom.js";
 
 const MOST_RENDERED = 100_000; // characters; the server renders no more
+const MOST_SHOWN = 200_000; // without Markdown; a browser draws more of them only slowly
 const RENDER_MS = 200;
 
 export function assistantMessage() {
@@ -12,9 +13,10 @@ export function assistantMessage() {
   const reasoning = element("details", { hidden: true }, element("summary", {}, "Reasoning"), thought);
   const tools = element("div");
   const text = element("div", { class: "said" });
+  const cut = element("p", { class: "quiet" });
   const sources = element("ol", { class: "sources", "aria-label": "Sources", hidden: true });
   const notes = element("div", { role: "alert" });
-  const root = element("div", {}, status, reasoning, tools, text, sources, notes);
+  const root = element("div", {}, status, reasoning, tools, text, cut, sources, notes);
   const calls = []; // by index: {name, arguments, shown}
   let content = "";
   let usage = null;
@@ -85,11 +87,11 @@ export function assistantMessage() {
 
   // Render the text that has come, one request at a time.
   async function renderLoop() {
-    if (text.childNodes.length === 0) text.textContent = content;
+    if (text.childNodes.length === 0) showPlain();
     while (unrendered) {
       unrendered = false;
       const html = await rendered(content);
-      if (html === null) text.textContent = content;
+      if (html === null) showPlain();
       else {
         text.innerHTML = html; // made by our server, with HTML off
         for (const link of text.querySelectorAll("a")) {
@@ -100,6 +102,12 @@ export function assistantMessage() {
       await new Promise((resolve) => setTimeout(resolve, RENDER_MS));
     }
     rendering = null;
+  }
+
+  function showPlain() {
+    text.textContent = content.slice(0, MOST_SHOWN);
+    const isCut = content.length > MOST_SHOWN;
+    cut.textContent = isCut ? `The first ${MOST_SHOWN.toLocaleString()} of ${content.length.toLocaleString()} characters.` : "";
   }
 
   function finish() {
