@@ -371,6 +371,28 @@ def run_many(bench: Bench) -> list[Figure]:
     return bench.rounds(figures, [bench.measure_of(server, work) for server, work, _ in requests])
 
 
+@row("console")
+def console(bench: Bench) -> list[Figure]:
+    """Compare a server that nobody watches with others; measure how long a save takes until the console shows it."""
+    import bench_console  # noqa: PLC0415 - only this row needs Playwright and Chromium
+
+    root, work = bench.directory / "console", Work("/run_async/run", SHOUT, "HELLO!!!")
+    servers.write_wrappers(root, with_haystack=False)
+    labels = (OURS, f"{OURS}, `/events` is read", f"{OURS}, the console is open")
+    alone, followed, watched = (bench._hayhooks(label, HAYHOOKS, root) for label in labels)
+    with subprocess.Popen(["curl", "-sN", f"{followed.url}/events"], stdout=subprocess.DEVNULL) as reader:
+        try:
+            with bench_console.opened(watched.url) as page:
+                figures = [Figure("console", "run, async method", label, "requests/s", OURS) for label in labels]
+                measured = [bench.measure_of(server, work) for server in (alone, followed, watched)]
+                bench.rounds(figures, measured)
+                saves = Figure("console", "a save, until the console shows it", OURS, "s", "")
+                bench.rounds([saves], [lambda: Sample(bench_console.save_until_seen(page, root / "many0"))], times=5)
+        finally:
+            reader.terminate()
+    return [*figures, saves]
+
+
 @row("swap")
 def swap(bench: Bench) -> list[Figure]:
     """Edit one of many deployments, and measure how long the event loop cannot run other tasks."""

@@ -1,6 +1,7 @@
 """scripts/bench works, and never tells the speed of wrong answers. How fast anything is, no test asks."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -91,3 +92,15 @@ def test_another_server_is_measured_beside(server: LiveServer, tmp_path: Path):
 @pytest.mark.slow
 def test_a_row_that_does_not_exist_is_refused():
     assert "there is no row run-fast" in bench("--rows", "run-async,run-fast").stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium on this machine")
+def test_the_console_is_measured_in_a_browser(tmp_path: Path):
+    done = bench("--rows", "console", "--json", tmp_path / "figures.json")
+
+    assert done.returncode == 0, done.stderr
+    told = json.loads((tmp_path / "figures.json").read_text())["figures"]
+    assert [figure["label"] for figure in told][1:3] == ["hayhooks, `/events` is read", "hayhooks, the console is open"]
+    assert all(figure["value"] > 0 for figure in told)
+    assert len(told[-1]["rounds"]) == 5
