@@ -159,6 +159,6 @@ class EventLog:
             chunks=record.chunks,
             size=record.size,
             cancelled=record.cancelled,
-            error=record.error,
+            error=record.error or record.problem,
             skipped=skipped,
         )

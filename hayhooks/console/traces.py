@@ -106,7 +106,7 @@ _REQUEST: dict[str, Any] = {
     "took_ms": {"type": "number"},
     "chunks": {"type": "integer"},
     "cancelled": {"type": "boolean"},
-    "error": {"type": "string"},
+    "error": {"type": "string", "description": "What went wrong, or why it was refused."},
     "cut": {"type": "boolean", "description": "It had more spans, inputs or outputs than are kept."},
 }
 _SHAPES = {"type": "object", "additionalProperties": {"type": "string"}}

@@ -11,7 +11,7 @@ from typing import Any
 from loguru import logger as log
 from pydantic_core import to_json
 
-from hayhooks.errors import sendable, shortened
+from hayhooks.errors import safe_str, sendable, shortened
 from hayhooks.observability.log_writer import LogWriter, QueuedStream
 from hayhooks.observability.request_record import current_request
 
@@ -156,18 +156,11 @@ _ESCAPES = {code: f"\\u{code:04x}" for code in (*range(0x80, 0xA0), 0x2028, 0x20
 def encoded(entry: dict[str, Any]) -> str:
     """Return *entry* as one line of JSON, whatever values it has."""
     try:
-        line = to_json(entry, fallback=_text, inf_nan_mode="null").decode()
+        line = to_json(entry, fallback=safe_str, inf_nan_mode="null").decode()
     # Bound values are the user's: serializing them may raise anything.
     except Exception:
-        line = to_json({name: sendable(_text(value)) for name, value in entry.items()}).decode()
+        line = to_json({name: safe_str(value) for name, value in entry.items()}).decode()
     return line if line.isascii() else line.translate(_ESCAPES)
-
-
-def _text(value: Any) -> str:
-    try:
-        return str(value)
-    except Exception as error:
-        return f"({type(value).__name__}.__str__ raised {type(error).__name__})"
 
 
 def _is_not_logged(record: logging.LogRecord) -> bool:

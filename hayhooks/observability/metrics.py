@@ -14,7 +14,7 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from hayhooks.errors import sendable
-from hayhooks.kernel.state import Change, Deployment, Failure, Snapshot
+from hayhooks.kernel.state import Change, Snapshot
 from hayhooks.observability.request_record import PipelineCounters, RequestRecord
 from hayhooks.observability.worker_state import WorkerStateDir
 
@@ -138,12 +138,12 @@ class Metrics:
         """Count *change*, whose snapshot is live; on the event loop."""
         self._events += 1
         counts = self._pipelines.get(change.name) or PipelineCounters()
-        match change.outcome:
-            case Deployment():
+        match change.event:
+            case "deployed":
                 counts.deploys += 1
-            case Failure():
+            case "failed":
                 counts.failures += 1
-            case None if change.serving is None:
+            case "undeployed":
                 self._undeploys += 1
 
     def rows(self) -> Rows:

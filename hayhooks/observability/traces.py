@@ -147,7 +147,8 @@ class Traces:
             return
         current_trace.set(None)
         request = trace.spans[0]
-        request.name, request.error, request.took_s = f"{record.method} {record.path}", record.error, record.took_s
+        request.name, request.took_s = f"{record.method} {record.path}", record.took_s
+        request.error = record.error or record.problem
         trace.facts = {
             "id": record.id,
             "trace_id": record.trace_id,
@@ -160,7 +161,7 @@ class Traces:
             "took_ms": round(record.took_s * 1000, 3),
             "chunks": record.chunks,
             "cancelled": record.cancelled,
-            "error": record.error,
+            "error": request.error,
         }
         self._traces.append(trace)
 

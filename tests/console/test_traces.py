@@ -129,6 +129,14 @@ def test_a_component_that_fails_has_its_error(server: LiveServer):
     assert trace["spans"][-1]["error"] == "ValueError: a bad word"
 
 
+def test_a_request_that_is_refused_says_why(server: LiveServer):
+    server.serve("it", SYNC)
+    trace = trace_of(server, server.client.post("/it/run", json={}))
+
+    assert (trace["status"], trace["error"]) == (422, "text: Field required")
+    assert trace["spans"][0]["error"] == trace["error"]
+
+
 def test_steps_and_tools_of_an_agent_that_streams_are_spans(server: LiveServer):
     server.serve("it", AGENT)
     trace = trace_of(
@@ -212,6 +220,7 @@ def test_without_the_setting_nothing_is_traced(root: Path):
         assert (answer.status_code, answer.json()["detail"]) == (404, "no traces are kept: HAYHOOKS_TRACES is 0")
         assert not is_tracing_enabled()
         assert "trace" not in vars(tracer)
+        assert server.app.hooks.on_request_start == []
 
 
 def test_another_tracer_gets_its_spans_as_before(root: Path):

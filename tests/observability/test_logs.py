@@ -119,7 +119,7 @@ def test_an_object_a_line_tells_of_everything(tmp_path):
         )
 
         chat(server)
-        assert entries(server, message="on the loop", request_id="of-chat", pipeline="talks")
+        eventually(lambda: entries(server, message="on the loop", request_id="of-chat", pipeline="talks"))
         (streamed,) = eventually(lambda: entries(server, event="request", request_id="of-chat"))
         assert (streamed["chunks"], streamed["endpoint"]) == (2, "/v1/chat/completions")
         assert "cannot be written\nin a thread\nby the library\non the loop\n" in (tmp_path / "sink").read_text()
