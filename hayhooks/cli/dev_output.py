@@ -4,6 +4,7 @@ import linecache
 import os
 import sys
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from tempfile import mkstemp
 from traceback import format_exception
@@ -12,9 +13,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from hayhooks.errors import Place
+from hayhooks.errors import Place, fold, safe_str
 from hayhooks.kernel.import_hints import import_hint
-from hayhooks.kernel.isolation import with_public_names
+from hayhooks.kernel.isolation import current_deployment, with_public_names
 from hayhooks.kernel.name_hints import name_hint
 from hayhooks.kernel.places import OpenFiles
 from hayhooks.kernel.state import Change, Deployment, Failure, Revision
@@ -76,6 +77,7 @@ class DevOutput:
                     place=failure.place,
                     hint=failure.hint,
                     traceback=failure.traceback,
+                    subject=f"{change.name}, revision {failure.revision.id}",
                     last=f"  revision {serving.revision.id} keeps serving" if serving else "",
                 )
             case None if serving is None:
@@ -95,19 +97,28 @@ class DevOutput:
                 [fitted for line in lines for fitted in self._fitted(line, 2, sys.maxsize)]
             )  # the wrapper's own
             return
-        text, causes, hint, traceback = " ".join(text.split()), [], "", ""
-        head = [*self._fitted(Text(f"✗ {text}", style=style), 2)]
+        request: Any = current_request.get(None)
+        name = current_deployment() or (request.pipeline if request is not None else "")
+        text, reason, causes, hint, traceback, last = " ".join(text.split()), "", [], "", "", ""
         if error is not None:
+            fold(error)
             reason = with_public_names(" ".join(headline(error).split()))
-            if reason not in text:
-                head += self._fitted(Text(f"  {reason}", style=style), 2)
+            if text == " ".join(safe_str(error).split()):  # an Agent logs a tool's exception like this
+                text, reason = reason, ""
             causes = [with_public_names(line) for line in cause_lines(error, OpenFiles())]
-            place, hint = place_of(error, OpenFiles()), name_hint(error)
-            request: Any = current_request.get(None)
-            if not hint and request is not None and (revision := self._revisions.get(request.pipeline)):
+            place, hint = place_of(error, OpenFiles()), name_hint(error, OpenFiles())
+            if not hint and (revision := self._revisions.get(name)):
                 hint = import_hint(error, revision)
             traceback = with_public_names("".join(format_exception(error)))
-        self._show_failure(head, causes=causes, place=place, hint=hint, traceback=traceback)
+            if record["extra"].get("logger", "").startswith("haystack.components.agents."):
+                last = "  the Agent goes on: its model is told"
+        if name and not text.startswith((f"{name}:", f"/{name}/")):
+            text = f"{name}: {text}"
+        head = [*self._fitted(Text(f"✗ {text}", style=style), 2)]
+        if reason and reason not in text:
+            head += self._fitted(Text(f"  {reason}", style=style), 2)
+        subject = ", ".join([*([name] if name else []), *([f"request {request.id}"] if request is not None else [])])
+        self._show_failure(head, causes=causes, place=place, hint=hint, traceback=traceback, subject=subject, last=last)
 
     def show_request(self, record: RequestRecord) -> None:
         """Print the line of a request, unless it is a probe, or of a command or the console that asks for the state."""
@@ -132,22 +143,31 @@ class DevOutput:
         self._print([Text(self._last_traceback or "No failure yet.", style="dim")])
 
     def _show_failure(
-        self, head: list[Text], *, causes: list[str], place: Place | None, hint: str, traceback: str, last: str = ""
+        self,
+        head: list[Text],
+        *,
+        causes: list[str],
+        place: Place | None,
+        hint: str,
+        traceback: str,
+        subject: str,
+        last: str,
     ) -> None:
-        """Print a failure: its source is shown with as many lines around it as there is room for."""
+        """Print a failure of *subject*: its source is shown with as many lines around it as there is room for."""
+        if traceback:
+            self._last_traceback = f"{subject}, at {datetime.now():%H:%M:%S}\n".lstrip(", ") + traceback.rstrip()
         if len(causes) > _MAX_CAUSES:
             causes = [causes[0], f"... {len(causes) - 2} more ...", causes[-1]]
         most = 2 if len(causes) == 1 else 1
         lines = [line for cause in causes for line in self._fitted(Text(f"  {cause}", style="red"), 4, most)]
         end = self._fitted(Text(f"  hint: {hint}", style="cyan"), 4) if hint else []
         if traceback and not self._tracebacks:
-            end += self._fitted(Text(f"  full traceback: {self._kept(traceback)}", style="dim"), 4)
+            end += self._fitted(Text(f"  full traceback: {self._where_kept()}", style="dim"), 4)
         end += [Text(last, style="yellow")] if last else []
         path = self._fitted(Text(f"  {place.file}:{place.line}", style="bold"), 2) if place else []
         room = _MAX_LINES - sum(map(len, (head, lines, path, end)))
         source = self._source(place, min(_CONTEXT_LINES, max(room - 1, 0) // 2)) if place else []
         if traceback and self._tracebacks:
-            self._last_traceback = traceback.rstrip()
             end += [Text(f"  {text}", style="dim") for text in traceback.splitlines()]
         self._print([*head, *lines, *path, *source, *end])
 
@@ -156,15 +176,14 @@ class DevOutput:
         text.plain = text.plain.translate(_CONTROLS)
         self.console.print(text)  # at once: other threads print too
 
-    def _kept(self, traceback: str) -> str:
-        """Keep *traceback* as the last one, and say where it can be read."""
-        self._last_traceback = traceback.rstrip()
+    def _where_kept(self) -> str:
+        """Say where the last traceback can be read; without keys it is written to a file."""
         if self.has_keys:
             return "t + Enter"
         if not self._file:
             descriptor, self._file = mkstemp(prefix="hayhooks-dev-", suffix=".txt")
             os.close(descriptor)
-        Path(self._file).write_text(traceback, encoding="utf-8", errors="backslashreplace")
+        Path(self._file).write_text(self._last_traceback + "\n", encoding="utf-8", errors="backslashreplace")
         return self._file
 
     def _source(self, place: Place, around: int) -> list[Text]:

@@ -38,7 +38,7 @@ def failure_of(revision: Revision, error: BaseException) -> Failure:
             frames = "".join(tracebacks.format_tb(error.__traceback__))
             error = LoadError(reason, traceback=with_public_names(frames))
     elif error.__cause__ is not None and not error.hint:
-        error.hint = import_hint(error, revision) or name_hint(error)
+        error.hint = import_hint(error, revision) or name_hint(error, RevisionFiles(revision))
     place = error.place and Place(sendable(error.place.file), error.place.line, sendable(error.place.source))
     traceback, hint = sendable(error.traceback), sendable(error.hint)
     reason, causes = _as_sent(error.reason), tuple(map(_as_sent, causes))
@@ -56,4 +56,4 @@ def _hint(error: BaseException, revision: Revision) -> str:
         variables = " or ".join(re.findall(r"'(\w+)'", message.partition(_KEY_MISSING)[2]))
         otherwise = ", or `warm_up = False` in the wrapper to load it without"
         return f"set {variables}{'' if revision.kind is RevisionKind.YAML else otherwise}"
-    return import_hint(error, revision) or name_hint(error)
+    return import_hint(error, revision) or name_hint(error, RevisionFiles(revision))

@@ -1,67 +1,142 @@
-"""Name hints: "did you mean" for a name, an attribute, a key or a socket that does not exist."""
+"""Name hints: "did you mean" for a name, an attribute, a key, a socket, or a word of a template that does not exist."""
 
 import builtins
 import re
-import traceback as tracebacks
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from difflib import get_close_matches
 from inspect import getattr_static
 from itertools import islice
+from types import FrameType
 from typing import Any
 
-from hayhooks.errors import safe_str
-from hayhooks.kernel.user_errors import chained
-from hayhooks.toolkit.yaml_source import closest
+from hayhooks.errors import Place, safe_str
+from hayhooks.kernel.places import UserFiles, frames_of
+from hayhooks.kernel.templates import TEMPLATE, is_jinja, place_of_variable, unmet_variable
+from hayhooks.kernel.user_errors import chain_of, files_near
 
-_SOCKET = re.compile(r"Input '(?P<socket>\w+)' not found in component '(?P<component>\w+)'")  # Haystack's ValueErrors
-_COMPONENT = re.compile(r"[Cc]omponent named '?(?P<component>\w+)'? not found in the pipeline")
+_SOCKET = re.compile(r"Input '(?P<socket>\w+)' not found in component '(?P<component>[^']+)'")  # Haystack's ValueErrors
+_COMPONENT = re.compile(r"[Cc]omponent named '?(?P<component>[\w.-]+)'? not found in the pipeline")
+_JINJA = re.compile(r"No (?P<kind>filter|test) named '(?P<name>\w+)'|unknown tag '(?P<tag>\w+)'")
+_TAGS = ("for", "endfor", "if", "elif", "else", "endif", "set", "endset", "message", "endmessage")  # the most used
+_UNDEFINED = re.compile(
+    r"'(?P<owner>[\w.]+) object' has no attribute '(?P<attribute>\w+)'|'(?P<variable>\w+)' is undefined"
+)
 
+_ALIKE_KEYS = 0.6  # reply and replies
 _MAX_NAMES = 2_000  # that are compared: a dict may have millions of keys
 
 
-def name_hint(error: BaseException) -> str:
-    """Say which name was meant in *error*, or in what led to it; "" if none is known."""
-    for each in (error, *(linked for _, linked in chained(error))):
+def name_hint(error: BaseException, files: UserFiles) -> str:
+    """Say which name was meant in *error*, or in what led to it; "" if none is known.
+
+    A template that asks for the name is told with its place in *files*.
+    """
+    for each in chain_of(error):
         with suppress(Exception):  # it asks objects of the user's for their names
-            if meant := _meant(each):
-                return f"did you mean {meant}?"
+            if unmet := unmet_variable(each):
+                place = place_of_variable(unmet.component, unmet.name, files_near(error), files)
+                return f"did you mean {unmet.meant!r}?" if unmet.meant else _asked(place)
+            if meant := _meant(each, [frame for frame, _ in frames_of(each)]):
+                place = None
+                if socket := _SOCKET.search(safe_str(each)):
+                    component = _pipeline(each).get_component(socket["component"])
+                    place = place_of_variable(component, meant.strip("'"), files_near(error), files)
+                return f"did you mean {meant}? {_asked(place)}".rstrip()
         if isinstance(each, TypeError | AttributeError) and "'coroutine' object" in safe_str(each):
             return "a coroutine is no result yet: forgot await?"
     return ""
 
 
-def _meant(error: BaseException) -> str:
-    frames = [frame for frame, _ in tracebacks.walk_tb(error.__traceback__)]
+def _asked(place: Place | None) -> str:
+    return f"{place.file.rpartition('/')[2]}:{place.line} asks for it" if place else ""
+
+
+def _meant(error: BaseException, frames: list[FrameType]) -> str:
+    """Return the name that was meant in *error*, which went through *frames*, the innermost first; "" for none."""
     if not frames:
         return ""
-    local = frames[-1].f_locals
+    local = frames[0].f_locals
     match error:
         case NameError(name=str(name)):
             if getattr_static(local.get("self"), name, None) is not None:  # a property may be what has failed
                 return f"self.{name}"
-            return _closest(name, {**vars(builtins), **frames[-1].f_globals, **local})
+            return _closest(name, {**vars(builtins), **frames[0].f_globals, **local})
         case AttributeError(name=str(name), obj=owner):
             return _closest(name, dir(owner))
         case KeyError(args=(str(name),)):
-            dicts = [value for value in local.values() if isinstance(value, dict) and name not in value]
             meant = next(
-                (close for each in dicts if (close := _closest(name, (key for key in each if isinstance(key, str))))),
+                (
+                    close
+                    for keys in _keys(frames[0])
+                    if name not in keys and (close := _closest(name, keys, _ALIKE_KEYS))
+                ),
                 "",
             )
             return meant and repr(meant)
         case ValueError() if found := _SOCKET.search(message := safe_str(error)) or _COMPONENT.search(message):
-            inputs: dict[str, Any] = {}
-            for frame in frames:
-                pipeline: Any = frame.f_locals.get("self")
-                if hasattr(pipeline, "graph") and hasattr(pipeline, "inputs"):
-                    inputs = pipeline.inputs(include_components_with_connected_inputs=True)
             given = found.groupdict()
+            inputs = _pipeline(error).inputs(include_components_with_connected_inputs=True)
             names = inputs.get(given["component"], {}) if "socket" in given else inputs
             meant = _closest(given.get("socket", given["component"]), names)
             return meant and repr(meant)
+        case _ if is_jinja(error):
+            return _meant_in_template(error, frames)
     return ""
 
 
-def _closest(name: str, names: Iterable[str]) -> str:
-    by_lower = {known.lower(): known for known in islice(names, _MAX_NAMES) if not known.startswith("__")}
-    return by_lower.get(closest(name.lower(), by_lower), "")
+def _meant_in_template(error: BaseException, frames: list[FrameType]) -> str:
+    receivers = [frame.f_locals.get("self") for frame in frames]
+    if found := _JINJA.search(safe_str(error)):
+        if found["tag"]:
+            return _closest(found["tag"], [*re.findall(r"'(\w+)'", safe_str(error))[1:], *_TAGS])
+        kinds = f"{found['kind']}s"  # of an environment, which a compiler has too
+        known = [getattr(getattr(each, "environment", each), kinds, None) for each in receivers]
+        return _closest(found["name"], next((names for names in known if isinstance(names, dict)), ()))
+    if (found := _UNDEFINED.search(safe_str(error))) is None:
+        return ""
+    frame = next((each for each in frames if each.f_code.co_filename == TEMPLATE), frames[0])
+    variables = frame.f_locals  # the template's
+    if found["variable"]:
+        return _closest(found["variable"], variables)
+    kind = found["owner"].rpartition(".")[2]
+    owners = [each for each in _values(variables.values()) if type(each).__name__ == kind]
+    keys = (key for each in owners for key in (each if isinstance(each, dict) else dir(each)))
+    return _closest(found["attribute"], (key for key in keys if isinstance(key, str)))
+
+
+def _values(values: Iterable[Any]) -> list[Any]:
+    """Return *values* and those in the dicts and lists among them."""
+    found = list(values)
+    for value in found:  # it grows
+        if len(found) < _MAX_NAMES and isinstance(value, dict | list):
+            found += value.values() if isinstance(value, dict) else value
+    return found
+
+
+def _keys(frame: FrameType) -> Iterator[list[str]]:
+    """Yield the keys of the dicts in *frame*, its own first, and of the results of its wrapper's pipelines."""
+    named = [frame.f_globals[name] for name in frame.f_code.co_names if name in frame.f_globals]
+    this = getattr(frame.f_locals.get("self"), "__dict__", {})
+    for value in _values([*frame.f_locals.values(), *named, *this.values()]):
+        if hasattr(value, "graph") and hasattr(value, "outputs"):
+            results = [value.outputs(include_components_with_connected_outputs=True)]
+        elif hasattr(value, "__haystack_output__"):  # an Agent
+            results = [value.__haystack_output__._sockets_dict]
+        else:
+            results = [value]
+        yield from (
+            [key for key in each if isinstance(key, str)] for each in _values(results) if isinstance(each, dict)
+        )
+
+
+def _pipeline(error: BaseException) -> Any:
+    """Return the pipeline that has raised *error*."""
+    receivers = (frame.f_locals.get("self") for frame, _ in frames_of(error))
+    return next(each for each in receivers if hasattr(each, "get_component") and hasattr(each, "inputs"))
+
+
+def _closest(name: str, names: Iterable[str], alike: float = 0.7) -> str:
+    """Return the most similar of *names*; "" if none is as much *alike*, from 0 to 1."""
+    by_lower = {each.lower(): each for each in islice(names, _MAX_NAMES) if each != name and not each.startswith("__")}
+    return next((by_lower[close] for close in get_close_matches(name.lower(), by_lower, 1, alike)), "")

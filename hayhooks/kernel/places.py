@@ -5,6 +5,7 @@ import linecache
 import os
 import site
 import sysconfig
+import traceback as tracebacks
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -21,6 +22,7 @@ _INSTALLED = (  # directories of code that is not the user's
     "<",
 )
 _TEXT_SUFFIXES = (".py", ".yml", ".yaml", ".j2", ".jinja", ".jinja2", ".txt", ".md")  # where templates may be
+_MAX_ENTRIES = 2_000  # of a folder
 _MAX_FILES = 200  # that are read to find a template
 _MAX_BYTES = 2**20  # of each
 
@@ -51,12 +53,13 @@ class RevisionFiles:
         return list(enumerate(map(sendable, source[first - 1 : place.line + lines]), first))
 
     def texts(self, near: Iterable[str]) -> Iterator[tuple[str, str]]:
-        """Yield path and text of the files of the revision."""
+        """Yield path and text of the files of the revision, code as it runs."""
         folder, files = self._revision.path, self._revision.files
-        for relative, file in files.items():
-            if file.source is not None:
-                path = folder if relative == folder.name and folder.is_file() else folder / relative
-                yield str(path), file.source.decode(errors="replace")
+        paths = {folder if name == folder.name and folder.is_file() else folder / name: name for name in files}
+        for path, name in paths.items():
+            if (source := files[name].source) is not None:
+                yield str(path), source.decode(errors="replace")
+        yield from _read(path for path, name in paths.items() if files[name].source is None)
 
 
 class OpenFiles:
@@ -72,14 +75,23 @@ class OpenFiles:
     def texts(self, near: Iterable[str]) -> Iterator[tuple[str, str]]:
         """Yield path and text of the files of *near*, then of those beside them."""
         own = [Path(file) for file in near if not file.startswith(_INSTALLED)]
-        beside = (path for folder in dict.fromkeys(file.parent for file in own) for path in sorted(folder.glob("*")))
-        texts = (path for path in beside if path.suffix in _TEXT_SUFFIXES)
-        for path in islice(dict.fromkeys([*own, *texts]), _MAX_FILES):
-            try:
-                if path.stat().st_size <= _MAX_BYTES:
-                    yield str(path), path.read_text(errors="replace")
-            except OSError:  # removed meanwhile
-                continue
+        beside = [
+            path
+            for folder in dict.fromkeys(file.parent for file in own)
+            for pattern in ("*", "*/*")  # as in prompts/answer.jinja
+            for path in sorted(islice(folder.glob(pattern), _MAX_ENTRIES))
+        ]
+        yield from _read([*own, *beside])
+
+
+def _read(paths: Iterable[Path]) -> Iterator[tuple[str, str]]:
+    """Yield path and text of those of *paths* where templates may be."""
+    for path in islice((path for path in dict.fromkeys(paths) if path.suffix in _TEXT_SUFFIXES), _MAX_FILES):
+        try:
+            if path.stat().st_size <= _MAX_BYTES:
+                yield str(path), path.read_text(errors="replace")
+        except OSError:  # removed meanwhile
+            continue
 
 
 def innermost_place(revision: Revision, lines: Iterable[tuple[str, int]]) -> Place | None:
@@ -107,6 +119,11 @@ def place_of_definition(defined: Callable[..., Any]) -> Place | None:
     except (OSError, TypeError):  # it has no source, or is no function
         return None
     return OpenFiles().place(file, line) if file else None
+
+
+def frames_of(error: BaseException) -> Iterator[tuple[FrameType, int]]:
+    """Yield the frames and lines that *error* went through, the innermost first."""
+    return reversed(list(tracebacks.walk_tb(error.__traceback__)))
 
 
 def outward(frame: FrameType | None) -> Iterator[FrameType]:

@@ -1,37 +1,48 @@
 """User errors: an exception of the user's code as people read it: headline, causes, and place in their files."""
 
-import traceback as tracebacks
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
 from hayhooks.errors import Place, safe_str, type_and_message
-from hayhooks.kernel.places import UserFiles
+from hayhooks.kernel.places import UserFiles, frames_of
+from hayhooks.kernel.templates import (
+    INVALID,
+    is_jinja,
+    place_of_variable,
+    template_line,
+    template_place,
+    unmet_variable,
+    untold,
+)
 
 _MAX_CHAIN = 50  # errors
-_TEMPLATE = "<template>"  # the file name of Jinja's templates that are strings
 _PLACE = "__hayhooks_place__"  # of a component of a YAML pipeline
+_REPORTS = frozenset({"PipelineRuntimeError", "ToolInvocationError"})  # Haystack's, around an error of the user's code
 
 
 def headline(error: BaseException, *, with_component: bool = True) -> str:
-    """Return type and message of *error*, as the last line of a traceback, and the component that raised it.
+    """Return type and message of *error*, as the last line of a traceback, and the tool and component that raised it.
 
-    Haystack's error around that of a component is left out; a group ends with its first error.
+    Haystack's errors around it are left out; a group ends with its first error.
     """
-    origin = _origin(error)
-    message = safe_str(origin) if not _is_jinja(origin) else safe_str(getattr(origin, "message", origin))
+    reports = _reports(error)
+    origin = reports[-1]
+    message = safe_str(origin) if not is_jinja(origin) else safe_str(getattr(origin, "message", origin))
     if isinstance(origin, BaseExceptionGroup):  # its own message says only how many it has
         message += f": {headline(origin.exceptions[0], with_component=False)}"
-    where = _component(origin, error) if with_component else ""
-    if (line := _template_line(origin)) is not None:
-        where = f"line {line} of the template" + (f" of {where}" if where else "")
-    return f"{type(origin).__name__}: {message}".removesuffix(": ") + (f", in {where}" if where else "")
+    where = _raisers(reports) if with_component else []
+    if (line := template_line(origin)) is not None:
+        where.insert(0, f"line {line} of the template")
+    if where:
+        message = f"{message.removesuffix('.')}, in {' of '.join(where)}"
+    return f"{type(origin).__name__}: {message}".removesuffix(": ").replace(": , in ", ", in ")
 
 
 def chained(error: BaseException) -> list[tuple[str, BaseException]]:
     """Return what led to *error*, the nearest first, and how: "caused by", "while handling", "1 of 2"."""
-    links, origin = _links(error), _origin(error)
-    return [(how, linked) for how, linked in links if linked is not origin and not _is_report(linked)]
+    reports = _reports(error)
+    return [(how, linked) for how, linked in _links(error) if all(linked is not each for each in reports)]
 
 
 def cause_lines(error: BaseException, files: UserFiles) -> Iterator[str]:
@@ -50,36 +61,51 @@ def place_of(error: BaseException, files: UserFiles) -> Place | None:
     That is the innermost frame of the first error of the chain that their code raised, else of the last one that went
     through it. For a template it is its line, for a component of a YAML pipeline the line of its key.
     """
-    chain = [error, *(linked for _, linked in _links(error))]
+    chain, near = chain_of(error), files_near(error)
     for each in chain:
-        if (place := _template_place(each, chain, files)) is not None:
+        place, unmet = template_place(each, near, files), unmet_variable(each)
+        if place is None and unmet is not None and unmet.meant:
+            place = place_of_variable(unmet.component, unmet.name, near, files)
+        if place is not None:
             return place
     for each in chain:
-        raised_at = next(((frame.f_code.co_filename, line) for frame, line in _frames(each)), None)
+        raised_at = next(((frame.f_code.co_filename, line) for frame, line in frames_of(each)), None)
         if isinstance(each, SyntaxError) and each.filename:
             raised_at = (each.filename, each.lineno or 1)
         if raised_at is not None and (place := files.place(*raised_at)) is not None:
             return place
     for each in reversed(chain):
-        for frame, line in _frames(each):
+        for frame, line in frames_of(each):
             place = files.place(frame.f_code.co_filename, line) or getattr(_component_in(frame), _PLACE, None)
             if place is not None:
                 return place
     return None
 
 
-def _is_report(error: BaseException) -> bool:
-    """Whether *error* only reports its cause: Haystack's error around a component's, or a carrier of a SystemExit."""
-    cause = error.__cause__
-    if cause is None:
-        return False
-    is_carrier = type(error) is RuntimeError and str(error) == type_and_message(cause)
-    return is_carrier or type(error).__name__ == "PipelineRuntimeError"
+def files_near(error: BaseException) -> list[str]:
+    """Return the files of the code that *error*, and what led to it, went through, those of YAML pipelines first."""
+    frames = [frame for each in chain_of(error) for frame, _ in frames_of(each)]
+    keys: list[Any] = [getattr(_component_in(frame), _PLACE, None) for frame in frames]
+    return list(dict.fromkeys([*(key.file for key in keys if key), *(frame.f_code.co_filename for frame in frames)]))
 
 
-def _origin(error: BaseException) -> BaseException:
-    """Return what *error* reports, else *error*."""
-    return _origin(error.__cause__) if _is_report(error) and error.__cause__ else error
+def _reports(error: BaseException) -> list[BaseException]:
+    """Return *error*, and below it what it only reports, down to the origin."""
+    found = [error]
+    while (cause := _cause(found[-1])) is not None and len(found) < _MAX_CHAIN:
+        text = safe_str(found[-1])
+        is_carrier = type(found[-1]) is RuntimeError and text == type_and_message(cause)  # of a SystemExit
+        # Components tell a whole template, and its values, in front of what Jinja says.
+        is_long = is_jinja(cause) and (text.endswith(safe_str(cause)) or text.startswith(INVALID))
+        if not (is_carrier or is_long or type(found[-1]).__name__ in _REPORTS):
+            break
+        found.append(cause)
+    return found
+
+
+def chain_of(error: BaseException) -> list[BaseException]:
+    """Return *error* and all that led to it."""
+    return [error, *(linked for _, linked in _links(error))]
 
 
 def _links(error: BaseException) -> list[tuple[str, BaseException]]:
@@ -88,8 +114,8 @@ def _links(error: BaseException) -> list[tuple[str, BaseException]]:
         links: list[tuple[str, BaseException | None]]
         if isinstance(each, BaseExceptionGroup):
             links = [(f"{number} of {len(each.exceptions)}", one) for number, one in enumerate(each.exceptions, 1)]
-        elif each.__cause__ is not None:
-            links = [("caused by", each.__cause__)]
+        elif (cause := _cause(each)) is not None:
+            links = [("caused by", cause)]
         else:
             links = [("while handling", None if each.__suppress_context__ else each.__context__)]
         for how, linked in links:
@@ -99,77 +125,31 @@ def _links(error: BaseException) -> list[tuple[str, BaseException]]:
     return found
 
 
-def _frames(error: BaseException) -> Iterator[tuple[FrameType, int]]:
-    """Yield the frames and lines that *error* went through, the innermost first."""
-    return reversed(list(tracebacks.walk_tb(error.__traceback__)))
+def _cause(error: BaseException) -> BaseException | None:
+    if error.__cause__ is None and (said := untold(error)) is not None:
+        error.__cause__ = said
+    return error.__cause__
 
 
 def _component_in(frame: FrameType) -> Any:
     """Return the component whose method runs in *frame*, if it is one's."""
     this = frame.f_locals.get("self")
-    return this if "__haystack_input__" in _fields(this) else None
+    return this if "__haystack_input__" in getattr(this, "__dict__", {}) else None
 
 
-def _component(origin: BaseException, error: BaseException) -> str:
-    """Return which of Haystack's components raised *origin*; "" if none did. *error* is Haystack's, if it has one."""
-    components = [each for frame, _ in _frames(origin) if (each := _component_in(frame)) is not None]
-    if not components:  # it failed before its first line
-        name, kind = getattr(error, "component_name", None), getattr(error, "component_type", None)
-        return f"component {name!r} ({kind.__name__})" if error is not origin and kind else ""
-    innermost = components[0]
-    name = type(innermost).__name__
+def _raisers(reports: list[BaseException]) -> list[str]:
+    """Return where the last of *reports* was raised: a component, the tool that ran it, the tool's Agent, and so on."""
+    names = []
+    for report in reversed(reports[:-1]):
+        if name := getattr(report, "tool_name", ""):
+            names.append(f"tool {name!r}")
+        elif kind := getattr(report, "component_type", None):
+            names.append(f"component {getattr(report, 'component_name', '')!r} ({kind.__name__})")
+    components = [each for frame, _ in frames_of(reports[-1]) if (each := _component_in(frame)) is not None]
     named = next((each for each in components if "__component_name__" in vars(each)), None)  # in a pipeline
-    if named is None:
-        return name
-    place = f"component {named.__component_name__!r}"
-    return f"{place} ({name})" if named is innermost else f"{name} in {place}"
-
-
-# ------------------------------------------------------------------------------------------------ templates
-
-
-def _is_jinja(error: BaseException) -> bool:
-    return type(error).__module__.startswith("jinja2.")
-
-
-def _template_line(error: BaseException) -> int | None:
-    """Return the line, from 1, of the template in which *error* was raised; None if in none."""
-    lines = [line for frame, line in _frames(error) if frame.f_code.co_filename == _TEMPLATE]
-    if lines:
-        return lines[0]
-    line = getattr(error, "lineno", None) if _is_jinja(error) else None
-    return line if isinstance(line, int) else None
-
-
-def _template_place(error: BaseException, chain: list[BaseException], files: UserFiles) -> Place | None:
-    """Return where the line of a template in which *error* was raised stands in the user's *files*."""
-    number = _template_line(error)
-    if number is None:
-        return None
-    line = next((text.splitlines()[number - 1].strip() for text in _templates(error, number)), "")
-    frames = [frame for each in chain for frame, _ in _frames(each)]
-    keys: list[Any] = [getattr(_component_in(frame), _PLACE, None) for frame in frames]
-    near = dict.fromkeys([*(key.file for key in keys if key), *(frame.f_code.co_filename for frame in frames)])
-    for file, text in files.texts(near) if line else ():
-        found = [index for index, source in enumerate(text.splitlines(), 1) if line in source]
-        if len(found) == 1:
-            return Place(file, found[0], line)
-    return None
-
-
-def _templates(error: BaseException, number: int) -> Iterator[str]:
-    """Yield texts that may be the template of *error*: those in its frames whose line *number* is of a template."""
-    for frame, _ in _frames(error):
-        values = [
-            getattr(error, "source", None),
-            *frame.f_locals.values(),
-            *_fields(frame.f_locals.get("self")).values(),
-        ]
-        for value in [*values, *(_fields(each).get("text") for each in values)]:
-            lines = value.splitlines() if isinstance(value, str) else []
-            if len(lines) >= number and "{" in lines[number - 1]:
-                yield value
-
-
-def _fields(value: Any) -> dict[str, Any]:
-    return getattr(value, "__dict__", {})
+    told = f"component {named.__component_name__!r} ({type(named).__name__})" if named is not None else ""
+    if told and told not in names:
+        names.insert(0, told)
+    if components and components[0] is not named:
+        names.insert(0, type(components[0]).__name__)
+    return names

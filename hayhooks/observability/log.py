@@ -213,12 +213,18 @@ def _with_public_names(text: str) -> str:
     return with_public_names(text)
 
 
+_AGENTS = "haystack.components.agents."  # their loggers are given the exception of a tool as a mere value
+
+
 class _ToLoguru(logging.Handler):
     """Pass the standard library's log records on to loguru."""
 
     def emit(self, record: logging.LogRecord) -> None:
         level = record.levelname if record.levelname in _LEVELS else record.levelno
-        log.bind(logger=record.name).opt(exception=record.exc_info).log(level, "{}", record.getMessage())
+        error: Any = record.exc_info
+        if not error and record.name.startswith(_AGENTS):
+            error = next((value for value in vars(record).values() if isinstance(value, BaseException)), None)
+        log.bind(logger=record.name).opt(exception=error).log(level, "{}", record.getMessage())
 
 
 _LEVELS = frozenset({"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"})  # known to both; others are passed as numbers

@@ -1,6 +1,7 @@
 """The mistakes of every day, as `hayhooks dev` shows them in a terminal of 80 columns: never more than 15 lines."""
 
 import itertools
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -183,6 +184,59 @@ def test_mistakes_that_a_load_shows(dev: Dev, mistake: str):
     assert_shown(lines, path, source, *told, "full traceback: t + Enter")
 
 
+PROMPT = """Answer.
+{% for document in documents %}
+- {{ document.content }}
+{% endfor %}
+{{ question | upper }}
+"""
+WITH_PROMPT = """
+from pathlib import Path
+
+from haystack import Pipeline
+from haystack.components.builders import PromptBuilder
+
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        self.pipeline = Pipeline()
+        text = Path(__file__).with_name("prompt.jinja").read_text()
+        self.pipeline.add_component("prompt", PromptBuilder(text))
+
+    def run_api(self, text: str):
+        return self.pipeline.run({"prompt": {"documents": [], "question": text}})
+"""
+PROMPTS = {  # what is wrong in the file, and what is shown
+    "filter": ("upper", "uper", "No filter named 'uper', in line 5 of the template", "did you mean upper?"),
+    "tag": ("{% endfor %}", "{% endfr %}", "unknown tag 'endfr'", "did you mean endfor?"),
+    "variable": (
+        "document.content",
+        "documnt.content",
+        "Missing mandatory input 'documnt'",
+        "did you mean 'document'?",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", PROMPTS)
+def test_mistakes_in_a_prompt_file(dev: Dev, mistake: str):
+    right, wrong, *told = PROMPTS[mistake]
+    prompt = dev.root / "mine/prompt.jinja"
+    replace(prompt, PROMPT.replace(right, wrong))
+    dev.write("mine", WITH_PROMPT)
+    dev.shows("mine")
+    if mistake == "variable":
+        dev.run("mine", text="x")
+        lines = dev.shows("→ POST /mine/run  500")
+    else:
+        dev.write("mine", WITH_PROMPT + "\n")
+        lines = dev.shows("✗ mine")
+
+    assert_shown(lines, prompt, wrong, *told)
+
+
 def test_a_wrong_name_of_the_wrapper_file(dev: Dev):
     replace(dev.root / "mine/wrapper.py", WRAPPER)
 
@@ -307,6 +361,58 @@ def test_mistakes_that_a_request_shows(dev: Dev, mistake: str):
     if "full traceback" in joined(lines):
         dev.terminal.type("t")
         assert "_hayhooks_" not in joined(dev.shows("Traceback (most recent call last):", most=1_000))
+
+
+AGENT = """
+from haystack.components.agents import Agent
+from haystack.dataclasses import ChatMessage, ToolCall
+from haystack.tools import tool
+
+from hayhooks import BasePipelineWrapper
+from hayhooks.testing.components import StandInChatGenerator
+
+PRICES = {"tea": 3}
+
+
+@tool
+def price_of(article: str) -> int:
+    'Price of an article.'
+    return PRICES[article]
+
+
+def reply(messages):
+    if messages[-1].tool_call_results:
+        return "Sorry."
+    return ChatMessage.from_assistant(tool_calls=[ToolCall("price_of", {"article": "coffee"})])
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        self.agent = Agent(chat_generator=StandInChatGenerator(reply), tools=[price_of])
+
+    def run_api(self, text: str = ""):
+        return self.agent.run(messages=[ChatMessage.from_user(text)])["last_message"].text
+"""
+ASYNC_AGENT = AGENT.replace("def run_api", "async def run_api_async").replace(
+    'self.agent.run(messages=[ChatMessage.from_user(text)])["',
+    '(await self.agent.run_async(messages=[ChatMessage.from_user(text)]))["',
+)
+
+
+@pytest.mark.parametrize("wrapper", [AGENT, ASYNC_AGENT], ids=["sync", "async"])
+def test_a_tool_that_fails_while_its_agent_goes_on(dev: Dev, wrapper: str):
+    path = dev.write("mine", wrapper)
+    dev.shows("✓ mine")
+    answer = dev.run("mine")
+    lines = dev.shows("→ POST /mine/run  200")
+
+    assert answer.json() == {"result": "Sorry."}
+    assert lines[0] == "✗ mine: KeyError: 'coffee', in tool 'price_of'"
+    assert_shown(lines, path, "return PRICES", "full traceback: t + Enter", "the Agent goes on: its model is told")
+    dev.terminal.type("t")
+    shown = dev.shows("ToolInvocationError: Failed to invoke", most=1_000)
+    assert re.match(rf"mine, request {answer.headers['x-request-id']}, at \d\d:\d\d:\d\d$", shown[1])
+    assert "hayhooks/kernel" not in joined(shown)
 
 
 def test_a_component_of_a_yaml_pipeline(dev: Dev):

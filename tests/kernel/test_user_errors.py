@@ -6,14 +6,18 @@ from typing import Any
 
 import pytest
 from haystack import Pipeline, component
+from haystack.components.agents import Agent
 from haystack.components.builders import ChatPromptBuilder, PromptBuilder
-from haystack.dataclasses import ChatMessage
+from haystack.components.generators.chat import MockChatGenerator
+from haystack.dataclasses import ChatMessage, ToolCall
+from haystack.tools import ComponentTool, tool
 
 from hayhooks.kernel.name_hints import name_hint
 from hayhooks.kernel.places import OpenFiles, place_of_definition
 from hayhooks.kernel.user_errors import cause_lines, headline, place_of
+from hayhooks.testing.components import StandInChatGenerator
 
-ANSWERS: dict[Any, Any] = {}
+ANSWERS: dict[Any, Any] = {2: 4}
 
 
 @component
@@ -31,6 +35,29 @@ class Around:
     @component.output_types(value=int)
     def run(self, value: int) -> dict[str, Any]:
         return self.inner.run(value)
+
+
+def failing_tool(*, in_pipeline: bool, component: Any = None) -> Callable[[], object]:
+    """An Agent in a pipeline, or alone, whose tool fails."""
+
+    @tool
+    def price_of(article: int) -> Any:
+        """Price of an article."""
+        return ANSWERS[article]
+
+    def reply(_: list[ChatMessage]) -> ChatMessage:
+        return ChatMessage.from_assistant(
+            tool_calls=[ToolCall(used.name, {next(iter(used.parameters["properties"])): 1})]
+        )
+
+    used = ComponentTool(component, name="doubled") if component else price_of
+    agent = Agent(
+        chat_generator=MockChatGenerator(response_fn=reply), tools=[used], raise_on_tool_invocation_failure=True
+    )
+    messages = [ChatMessage.from_user("x")]
+    if in_pipeline:
+        return lambda: pipeline(agent).run({"part": {"messages": messages}})
+    return lambda: agent.run(messages=messages)
 
 
 TEMPLATE = """Hello
@@ -87,7 +114,25 @@ ERRORS: dict[str, tuple[Callable[[], object], str, list[str]]] = {
     "component": (lambda: pipeline(Doubler()).run({"part": {"value": 1}}), f"KeyError: 1, {PART} (Doubler)", []),
     "inner": (
         lambda: pipeline(Around()).run({"part": {"value": 1}}),
-        f"KeyError: 1, in Doubler {PART}",
+        f"KeyError: 1, in Doubler of {PART[3:]} (Around)",
+        [],
+    ),
+    "hidden frames": (
+        lambda: pipeline(StandInChatGenerator(lambda messages: ANSWERS[1])).run(
+            {"part": {"messages": [ChatMessage.from_user("x")]}}
+        ),
+        f"KeyError: 1, in MockChatGenerator of {PART[3:]} (StandInChatGenerator)",
+        [],
+    ),
+    "tool": (failing_tool(in_pipeline=False), "KeyError: 1, in tool 'price_of'", []),
+    "tool of an agent in a pipeline": (
+        failing_tool(in_pipeline=True),
+        f"KeyError: 1, in tool 'price_of' of {PART[3:]} (Agent)",
+        [],
+    ),
+    "component as a tool": (
+        failing_tool(in_pipeline=True, component=Doubler()),
+        f"KeyError: 1, in Doubler of tool 'doubled' of {PART[3:]} (Agent)",
         [],
     ),
     "no pipeline": (lambda: Doubler().run(1), "KeyError: 1, in Doubler", []),
@@ -175,6 +220,23 @@ def key() -> object:
     return result["anser"]
 
 
+def nested_key() -> object:
+    result = {"llm": {"replies": 1}}
+    return result["llm"]["reply"]
+
+
+class Wrapper:
+    def __init__(self) -> None:
+        self.pipeline = pipeline(Doubler())
+        self.agent = Agent(chat_generator=MockChatGenerator("x"))
+
+    def key(self) -> object:
+        return self.pipeline.run({"part": {"value": 2}})["part"]["valeu"]
+
+    def agents_key(self) -> object:
+        return self.agent.run(messages=[ChatMessage.from_user("x")])["mesages"]
+
+
 def coroutine() -> object:
     async def answer() -> dict[str, int]:
         return {}
@@ -192,6 +254,9 @@ NAMES: dict[str, tuple[Callable[[], object], str]] = {
     "attribute": (lambda: "text".uper(), "did you mean upper?"),  # type: ignore[attr-defined]
     "another case": (lambda: Strr, "did you mean str?"),  # type: ignore[name-defined] # noqa: F821
     "key": (key, "did you mean 'answer'?"),
+    "nested key": (nested_key, "did you mean 'replies'?"),
+    "key of a pipeline's result": (Wrapper().key, "did you mean 'value'?"),
+    "key of an agent's result": (Wrapper().agents_key, "did you mean 'messages'?"),
     "coroutine": (coroutine, "a coroutine is no result yet: forgot await?"),
     "nothing near": (lambda: "text".qqq, ""),  # type: ignore[attr-defined]
     "another error": (lambda: 1 / 0, ""),
@@ -202,7 +267,7 @@ NAMES: dict[str, tuple[Callable[[], object], str]] = {
 def test_a_name_that_does_not_exist_has_a_hint(kind: str):
     call, told = NAMES[kind]
 
-    assert name_hint(raised(call)) == told
+    assert name_hint(raised(call), OpenFiles()) == told
 
 
 class Owner:
@@ -225,13 +290,13 @@ class Owner:
 
 
 def test_an_attribute_of_self_is_meant_before_other_names():
-    assert name_hint(raised(Owner().own)) == "did you mean self.prompt?"
-    assert name_hint(raised(Owner().bare)) == "did you mean pipeline?"
-    assert name_hint(ValueError("never raised")) == ""
+    assert name_hint(raised(Owner().own), OpenFiles()) == "did you mean self.prompt?"
+    assert name_hint(raised(Owner().bare), OpenFiles()) == "did you mean pipeline?"
+    assert name_hint(ValueError("never raised"), OpenFiles()) == ""
 
 
 def test_a_hint_runs_no_property_and_survives_what_objects_of_the_users_raise():
     owner: Any = Owner()
 
-    assert name_hint(raised(lambda: owner.total)) == "did you mean self.total?"
-    assert name_hint(raised(lambda: owner.promp)) == ""
+    assert name_hint(raised(lambda: owner.total), OpenFiles()) == "did you mean self.total?"
+    assert name_hint(raised(lambda: owner.promp), OpenFiles()) == ""
