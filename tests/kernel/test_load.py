@@ -339,7 +339,7 @@ class PipelineWrapper(BasePipelineWrapper):
     ("part", "where"),
     [
         ("OpenAIChatGenerator()", "component 'llm' (OpenAIChatGenerator)"),
-        ("Agent(chat_generator=OpenAIChatGenerator())", "OpenAIChatGenerator in component 'llm'"),
+        ("Agent(chat_generator=OpenAIChatGenerator())", "OpenAIChatGenerator of component 'llm' (Agent)"),
     ],
 )
 def test_a_missing_api_key_names_the_component_and_the_variable(
