@@ -172,6 +172,28 @@ def test_a_deployment_that_goes_away_ends_what_it_began(server: LiveServer, page
     expect(page.locator(".turns .assistant").last).to_contain_text("404")
 
 
+def test_without_a_mouse(server: LiveServer, page: Page):
+    server.serve("stream", source("stream"))
+    opened(page, server.url)
+    page.keyboard.press("Tab")
+    expect(page.get_by_text("Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="stream")).to_be_focused()
+    page.keyboard.press("Enter")
+    tab = page.get_by_role("tab").first
+    tab.focus()
+    page.keyboard.press("ArrowLeft")
+    expect(page.get_by_role("tab").last).to_be_focused()
+    expect(page.get_by_role("tabpanel", name=page.get_by_role("tab").last.text_content() or "")).to_be_visible()
+    page.keyboard.press("ArrowRight")
+    expect(tab).to_have_attribute("aria-selected", "true")
+    page.get_by_label("As JSON").focus()
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".answer .facts").first).to_contain_text("200")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_wide_screen_shows_all_and_each_field_has_a_name_and_contrast(
     server: LiveServer, browser: Browser, scheme: str
