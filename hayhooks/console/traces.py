@@ -47,11 +47,14 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
     """Serve ``/traces`` and ``/traces/{id}``; 404 if HAYHOOKS_TRACES is 0."""
-    yield DocumentedRoute("/traces", _list, {"GET": lambda: _LIST_DOCS})
-    yield DocumentedRoute("/traces/{id:path}", _trace, {"GET": lambda: _TRACE_DOCS})  # a client's id may have slashes
+    yield DocumentedRoute("/traces", list_traces, {"GET": lambda: _LIST_DOCS})
+    yield DocumentedRoute(
+        "/traces/{id:path}", one_trace, {"GET": lambda: _TRACE_DOCS}
+    )  # a client's id may have slashes
 
 
-async def _list(request: Request) -> Response:
+async def list_traces(request: Request) -> Response:
+    """Answer with the requests that the query asks for."""
     kept, query = _traces(request), request.query_params
     limit, status, pipeline = query.get("limit", "50"), query.get("status", ""), query.get("pipeline")
     if not (limit.isascii() and limit.isdecimal()) or len(limit) > 4 or not 1 <= int(limit) <= _MAX_LIMIT:
@@ -73,7 +76,8 @@ async def _list(request: Request) -> Response:
     return JSONResponse({"traces": list(islice(found, int(limit)))})
 
 
-async def _trace(request: Request) -> Response:
+async def one_trace(request: Request) -> Response:
+    """Answer with one request and its spans."""
     trace = _traces(request).find(request.path_params["id"])
     if trace is None:
         raise NotFoundError(f"there is no trace of the request {shortened(request.path_params['id'])!r}")

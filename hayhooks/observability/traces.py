@@ -180,6 +180,8 @@ def shape(value: Any) -> str:
     Of the user's own classes only the name is told: what they do when they are asked may fail or take long.
     """
     kind = type(value)
+    if value is None:
+        return "None"
     if kind is str:
         return f"str of {len(value):,} characters"
     if kind is bytes:

@@ -289,11 +289,14 @@ def test_a_trace_has_a_bound_and_asks_nothing_of_objects_of_the_user():
             raise RuntimeError
 
     trace = Trace()
-    assert trace.describe({"a": Evil(), "b": [Evil(), 1], "c": b"ab", "d": {}, Evil(): 1}, with_content=False) == {
+    assert trace.describe(
+        {"a": Evil(), "b": [Evil(), 1], "c": b"ab", "d": {}, "e": None, Evil(): 1}, with_content=False
+    ) == {
         "a": "Evil",
         "b": "list[Evil | int] of 2",
         "c": "bytes of 2",
         "d": "dict of 0",
+        "e": "None",
         "(Evil.__str__ raised RuntimeError)": "int",
     }
     assert len(shape([type("T" * 500, (), {})()])) <= 220
