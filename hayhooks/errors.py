@@ -21,7 +21,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 _OUR_FILES = (os.path.dirname(__file__) + os.sep, os.path.dirname(importlib.__file__) + os.sep, "<frozen importlib")
 _MAX_CHARACTERS = 10_000  # of an error's text
@@ -97,6 +97,18 @@ class Place:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}: {self.source}".removesuffix(": ")
+
+
+class StreamCall(NamedTuple):
+    """Where the user's code has asked for a stream of a pipeline, and the names of the run arguments.
+
+    It is an error's attribute ``__hayhooks_call__``: the stream is read elsewhere, so no frame of theirs is in the
+    traceback.
+    """
+
+    file: str
+    line: int
+    given: tuple[str, ...]
 
 
 class StartError(HayhooksError):

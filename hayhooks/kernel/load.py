@@ -31,7 +31,7 @@ from hayhooks.kernel.isolation import (
     running_package,
     shared_modules,
 )
-from hayhooks.kernel.operations import TransportTypes, inspect_method
+from hayhooks.kernel.operations import TransportTypes, inspect_method, require_receiver
 from hayhooks.kernel.options import KernelOptions
 from hayhooks.kernel.phases import Phase, Phases
 from hayhooks.kernel.places import place_of_definition
@@ -201,15 +201,25 @@ def _make_wrapper(revision: Revision, package: str, running: Phase) -> BasePipel
                 raise LoadError(
                     f"the pipeline given in code made an object of {type(wrapper).__name__}, not of BasePipelineWrapper"
                 )
-    if inspect.iscoroutinefunction(wrapper.setup):
-        name = type(wrapper).__name__
-        message = f"setup() of {name} is async: make it a plain method (it runs in a thread of its own)"
-        raise LoadError(message, place=place_of_definition(wrapper.setup))
+    _check_hooks(wrapper)
     if isinstance(wrapper, YAMLPipelineWrapper) and revision.kind is not RevisionKind.YAML:
         import_public("haystack", haystack_hooks.patch_haystack)
     running.enter("setup()")
     wrapper.setup()
     return wrapper
+
+
+def _check_hooks(wrapper: BasePipelineWrapper) -> None:
+    """Check that ``setup``, ``check`` and ``teardown`` can be called."""
+    for method in (wrapper.setup, wrapper.check, wrapper.teardown):
+        try:
+            require_receiver(method)
+        except TypeError as error:
+            raise LoadError(str(error), place=place_of_definition(method)) from error
+    if inspect.iscoroutinefunction(wrapper.setup):
+        name = type(wrapper).__name__
+        message = f"setup() of {name} is async: make it a plain method (it runs in a thread of its own)"
+        raise LoadError(message, place=place_of_definition(wrapper.setup))
 
 
 def _wrapper_class(package: str) -> type[BasePipelineWrapper]:

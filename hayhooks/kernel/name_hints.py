@@ -13,10 +13,9 @@ from typing import Any
 from hayhooks.errors import Place, safe_str
 from hayhooks.kernel.places import UserFiles, frames_of
 from hayhooks.kernel.templates import TEMPLATE, is_jinja, place_of_variable, unmet_variable
-from hayhooks.kernel.user_errors import chain_of, files_near
+from hayhooks.kernel.user_errors import WRONG_NAME, chain_of, files_near, stream_call
 
-_SOCKET = re.compile(r"Input '(?P<socket>\w+)' not found in component '(?P<component>[^']+)'")  # Haystack's ValueErrors
-_COMPONENT = re.compile(r"[Cc]omponent named '?(?P<component>[\w.-]+)'? not found in the pipeline")
+_NOT_GIVEN = re.compile(r"missing \d+ required .*arguments?: '(\w+)'")  # Python's TypeError
 _JINJA = re.compile(r"No (?P<kind>filter|test) named '(?P<name>\w+)'|unknown tag '(?P<tag>\w+)'")
 _TAGS = ("for", "endfor", "if", "elif", "else", "endif", "set", "endset", "message", "endmessage")  # the most used
 _UNDEFINED = re.compile(
@@ -34,13 +33,19 @@ def name_hint(error: BaseException, files: UserFiles) -> str:
     """
     for each in chain_of(error):
         with suppress(Exception):  # it asks objects of the user's for their names
+            call, not_given = stream_call(each), _NOT_GIVEN.search(safe_str(each))
             if unmet := unmet_variable(each):
                 place = place_of_variable(unmet.component, unmet.name, files_near(error), files)
-                return f"did you mean {unmet.meant!r}?" if unmet.meant else _asked(place)
+                if unmet.meant:
+                    return f"did you mean {unmet.meant!r}?"
+                given = _closest(unmet.name, call.given) if call else ""
+                return f"did you mean {unmet.name!r} instead of {given!r}?" if given else _asked(place)
+            if call and not_given and (given := _closest(not_given[1], call.given)):
+                return f"did you mean {not_given[1]!r} instead of {given!r}?"
             if meant := _meant(each, [frame for frame, _ in frames_of(each)]):
                 place = None
-                if socket := _SOCKET.search(safe_str(each)):
-                    component = _pipeline(each).get_component(socket["component"])
+                if (wrong := WRONG_NAME.search(safe_str(each))) and wrong["of"]:
+                    component = _pipeline(each).get_component(wrong["of"])
                     place = place_of_variable(component, meant.strip("'"), files_near(error), files)
                 return f"did you mean {meant}? {_asked(place)}".rstrip()
         if isinstance(each, TypeError | AttributeError) and "'coroutine' object" in safe_str(each):
@@ -74,11 +79,10 @@ def _meant(error: BaseException, frames: list[FrameType]) -> str:
                 "",
             )
             return meant and repr(meant)
-        case ValueError() if found := _SOCKET.search(message := safe_str(error)) or _COMPONENT.search(message):
-            given = found.groupdict()
+        case ValueError() if found := WRONG_NAME.search(safe_str(error)):
             inputs = _pipeline(error).inputs(include_components_with_connected_inputs=True)
-            names = inputs.get(given["component"], {}) if "socket" in given else inputs
-            meant = _closest(given.get("socket", given["component"]), names)
+            names = inputs.get(found["of"], {}) if found["input"] else inputs
+            meant = _closest(found["input"] or found["component"], names)
             return meant and repr(meant)
         case _ if is_jinja(error):
             return _meant_in_template(error, frames)

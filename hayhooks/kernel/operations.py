@@ -60,10 +60,11 @@ def inspect_method(method: Callable[..., Any], transport: TransportTypes) -> Ope
     """Describe the bound *method*.
 
     A parameter without annotation takes any JSON, one named ``files`` uploaded files. ``**kwargs`` takes all other
-    fields, ``**kwargs: Unpack[...]`` those of a TypedDict. TypeError: no request could
+    fields, ``**kwargs: Unpack[...]`` those of a TypedDict. TypeError: ``self`` is missing, no request could
     fill a parameter, or what it is annotated with is not known.
     """
     name = method.__name__
+    require_receiver(method)
     takes_json = name in _FROM_JSON
     documentation = docstring_parser.parse(inspect.cleandoc(method.__doc__ or ""))  # not an inherited one
     parameters = _ParameterSet(
@@ -166,6 +167,25 @@ class _ParameterSet:
             for name, annotation in self.fields.items()
             if self.hints[name] is not Any
         }
+
+
+def require_receiver(method: Callable[..., Any]) -> None:
+    """Raise TypeError if *method* of a wrapper was written without ``self``: an argument would take its place."""
+    function = getattr(method, "__func__", None)
+    if function is None:  # a static method, or a function that setup has assigned
+        return
+    parameters = list(inspect.signature(function).parameters.values())
+    setup = getattr(type(getattr(method, "__self__", None)), "setup", None)
+    usual = {"self", "cls", "_", next(iter(inspect.signature(setup).parameters), "") if setup else ""}
+    for first in parameters[:1]:
+        plain = (
+            first.annotation is first.empty and first.default is first.empty and first.kind is not first.KEYWORD_ONLY
+        )
+        if first.kind is first.VAR_POSITIONAL or (plain and first.name in usual):
+            return
+    definition = "async def" if inspect.iscoroutinefunction(function) else "def"
+    right = ", ".join(["self", *(parameter.name for parameter in parameters)])
+    raise TypeError(f"{function.__name__}() lacks self: write `{definition} {function.__name__}({right})`")
 
 
 def _receiver(method: Callable[..., Any]) -> str:

@@ -3,6 +3,7 @@
 import inspect
 import linecache
 import os
+import re
 import site
 import sysconfig
 import traceback as tracebacks
@@ -21,6 +22,7 @@ _INSTALLED = (  # directories of code that is not the user's
     *(path + os.sep for path in site.getsitepackages()),
     "<",
 )
+_DEFINITION = re.compile(r"\s*(async\s+def|def|class)\b")
 _TEXT_SUFFIXES = (".py", ".yml", ".yaml", ".j2", ".jinja", ".jinja2", ".txt", ".md")  # where templates may be
 _MAX_ENTRIES = 2_000  # of a folder
 _MAX_FILES = 200  # that are read to find a template
@@ -115,9 +117,10 @@ def _source(revision: Revision, file: str) -> list[str]:
 def place_of_definition(defined: Callable[..., Any]) -> Place | None:
     """Return where the user has defined a method or class."""
     try:
-        file, (_, line) = inspect.getsourcefile(defined), inspect.getsourcelines(defined)
+        file, (lines, line) = inspect.getsourcefile(defined), inspect.getsourcelines(defined)
     except (OSError, TypeError):  # it has no source, or is no function
         return None
+    line += next((index for index, text in enumerate(lines) if _DEFINITION.match(text)), 0)  # decorators are before
     return OpenFiles().place(file, line) if file else None
 
 

@@ -1,10 +1,11 @@
 """User errors: an exception of the user's code as people read it: headline, causes, and place in their files."""
 
+import re
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-from hayhooks.errors import Place, safe_str, type_and_message
+from hayhooks.errors import Place, StreamCall, safe_str, type_and_message
 from hayhooks.kernel.places import UserFiles, frames_of
 from hayhooks.kernel.templates import (
     INVALID,
@@ -16,6 +17,11 @@ from hayhooks.kernel.templates import (
     untold,
 )
 
+# Haystack's ValueErrors about a name in the data of a run.
+WRONG_NAME = re.compile(
+    r"Input '(?P<input>\w+)' not found in component '(?P<of>[^']+)'"
+    r"|[Cc]omponent named '?(?P<component>[\w.-]+)'? not found in the pipeline"
+)
 _MAX_CHAIN = 50  # errors
 _PLACE = "__hayhooks_place__"  # of a component of a YAML pipeline
 _REPORTS = frozenset({"PipelineRuntimeError", "ToolInvocationError"})  # Haystack's, around an error of the user's code
@@ -59,7 +65,8 @@ def place_of(error: BaseException, files: UserFiles) -> Place | None:
     """Return where in the user's *files* the cause of *error* is.
 
     That is the innermost frame of the first error of the chain that their code raised, else of the last one that went
-    through it. For a template it is its line, for a component of a YAML pipeline the line of its key.
+    through it, else where they have asked for the stream. For a template it is its line, for a component of a YAML
+    pipeline the line of its key, for a name in the data of a run the line that has it.
     """
     chain, near = chain_of(error), files_near(error)
     for each in chain:
@@ -78,15 +85,36 @@ def place_of(error: BaseException, files: UserFiles) -> Place | None:
         for frame, line in frames_of(each):
             place = files.place(frame.f_code.co_filename, line) or getattr(_component_in(frame), _PLACE, None)
             if place is not None:
-                return place
-    return None
+                return _line_of_name(each, place, files)
+    calls = ((each, call) for each in chain if (call := stream_call(each)) is not None)
+    places = ((each, files.place(call.file, call.line)) for each, call in calls)
+    return next((_line_of_name(each, place, files) for each, place in places if place is not None), None)
+
+
+def stream_call(error: BaseException) -> StreamCall | None:
+    """Return where the user's code has asked for the stream in which *error* was raised."""
+    return getattr(error, "__hayhooks_call__", None)
+
+
+def _line_of_name(error: BaseException, place: Place, files: UserFiles) -> Place:
+    """Return the line nearest to *place* that has the wrong name of a run's data, if *error* is about one."""
+    found = WRONG_NAME.search(safe_str(error)) if isinstance(error, ValueError) else None
+    if found is None:
+        return place
+    text = next((text for file, text in files.texts([place.file]) if file == place.file), "")
+    quoted = [f"{quote}{found['input'] or found['component']}{quote}" for quote in "'\""]
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if any(name in line for name in quoted)]
+    number, line = min(lines, key=lambda numbered: abs(numbered[0] - place.line), default=(place.line, place.source))
+    return Place(place.file, number, line.strip())
 
 
 def files_near(error: BaseException) -> list[str]:
     """Return the files of the code that *error*, and what led to it, went through, those of YAML pipelines first."""
     frames = [frame for each in chain_of(error) for frame, _ in frames_of(each)]
     keys: list[Any] = [getattr(_component_in(frame), _PLACE, None) for frame in frames]
-    return list(dict.fromkeys([*(key.file for key in keys if key), *(frame.f_code.co_filename for frame in frames)]))
+    calls = [call.file for each in chain_of(error) if (call := stream_call(each)) is not None]
+    ran = [frame.f_code.co_filename for frame in frames]
+    return list(dict.fromkeys([*(key.file for key in keys if key), *calls, *ran]))
 
 
 def _reports(error: BaseException) -> list[BaseException]:

@@ -181,7 +181,7 @@ class PipelineStream(Generator[Any, None, None]):
             lambda component, at_run: _after(user_callback(component, at_run, is_async=False), forward)
         )
         try:
-            result = target.pipeline.run(**arguments)
+            result = target.located(lambda: target.pipeline.run(**arguments))
         except ConsumerGoneError:
             return
         for call in dispatcher.at_end(result):
@@ -223,7 +223,7 @@ def _stream(
                     continue
             yield item
         thread.join()  # it has finished
-        for call in dispatcher.at_end(pipeline.result()):
+        for call in dispatcher.at_end(target.located(pipeline.result)):
             yield from _outputs(call)
 
 
@@ -247,7 +247,7 @@ async def _stream_async(
     with closing(TaskChunkReader(events, shield=shield)) as reader:
         target = target.observed(dispatcher.on_component_end, reader.put)
         arguments = target.arguments(partial(_async_callback, reader))
-        run = target.pipeline.run_async(**arguments)
+        run = target.located(lambda: target.pipeline.run_async(**arguments))
         pipeline: asyncio.Task[Any] = asyncio.get_running_loop().create_task(run, context=context)
         pipeline.add_done_callback(reader.finish)
         try:
@@ -259,7 +259,7 @@ async def _stream_async(
                     if isinstance(item, ComponentEnd):
                         continue
                 yield item
-            for call in dispatcher.at_end(pipeline.result()):
+            for call in dispatcher.at_end(target.located(pipeline.result)):
                 for output in await _outputs_async(call):
                     yield output
         finally:

@@ -3,10 +3,13 @@
 import inspect
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeGuard
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, TypeVar
 
+from hayhooks.errors import StreamCall
 from hayhooks.toolkit.observe import flat_tools, observed_pipeline, observed_tools
 
 if TYPE_CHECKING:
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 
     StreamingCallback = Callable[[Any], Any]
     MakeCallback = Callable[[Any, StreamingCallback | None], StreamingCallback]
+
+T = TypeVar("T")
 
 _VARIABLE = "HAYHOOKS_STREAMING_COMPONENTS"
 
@@ -29,6 +34,7 @@ class StreamTarget:
     run_args: Mapping[str, Any]
     include_outputs_from: set[str] | None
     components: Mapping[str, Any]  # the streaming ones by name; an Agent's only component is itself
+    called_at: tuple[str, int]  # the file and line of the user's code that asks for the stream
 
     def arguments(self, make_callback: "MakeCallback") -> dict[str, Any]:
         """Return the keyword arguments for ``run`` or ``run_async`` with callbacks; ``run_args`` is not changed.
@@ -42,11 +48,20 @@ class StreamTarget:
             return {**self.run_args, "streaming_callback": callback}
         # The data may be nested by component or flat. Only Haystack knows; Pipeline.stream asks it here too. It changes
         # the dict, hence the copy.
-        data = pipeline._prepare_component_input_data(dict(self.run_args))
+        data = self.located(lambda: pipeline._prepare_component_input_data(dict(self.run_args)))
         for name, component in self.components.items():
             inputs = data.setdefault(name, {})
             inputs["streaming_callback"] = make_callback(component, inputs.get("streaming_callback"))
         return {"data": data, "include_outputs_from": self.include_outputs_from}
+
+    def located(self, call: "Callable[[], T]") -> "T":
+        """Return the result of *call*; an error notes where the user has asked for the stream."""
+        try:
+            return call()
+        except BaseException as error:
+            with suppress(Exception):  # the class is the user's
+                error.__hayhooks_call__ = StreamCall(*self.called_at, tuple(self.run_args))  # type: ignore[attr-defined]
+            raise
 
     def require_observable(self, callbacks: Any) -> None:
         """Check the *callbacks* at the end of components of a pipeline, or of tools of an Agent.
@@ -102,7 +117,7 @@ def stream_target(
     include_outputs_from: set[str] | None,
     wanted: "Sequence[str] | Literal['all'] | None",
 ) -> StreamTarget:
-    """Choose the streaming components of *pipeline*.
+    """Choose the streaming components of *pipeline*, for the caller of the function that calls this.
 
     Args:
         pipeline: a pipeline, an Agent, or any component that streams by itself.
@@ -126,7 +141,9 @@ def stream_target(
     names = _from_environment(capable) if wanted is None else list(capable) if wanted == "all" else list(wanted)
     if unknown := [name for name in names if name not in capable]:
         raise ValueError(f"No streaming component is named {unknown}; there are {list(capable)}.")
-    return StreamTarget(pipeline, run_args or {}, include_outputs_from, {name: capable[name] for name in names})
+    caller = sys._getframe(2)
+    components, called_at = {name: capable[name] for name in names}, (caller.f_code.co_filename, caller.f_lineno)
+    return StreamTarget(pipeline, run_args or {}, include_outputs_from, components, called_at)
 
 
 def is_sync_only(component: Any) -> bool:

@@ -167,6 +167,16 @@ LOADS = {  # the wrapper, a line of it, and what is shown
         "self.pipeline.connect",
         ["PipelineConnectError: 'llm.promt does not exist. Input connections of llm are: prompt (type str)"],
     ),
+    "self is forgotten": (
+        WRAPPER.replace("self, text", "text"),
+        "def run_api",
+        ["run_api() lacks self: write `def run_api(self, text)`"],
+    ),
+    "self is forgotten in setup": (
+        WRAPPER.replace("def setup(self)", "def setup()"),
+        "def setup",
+        ["setup() lacks self: write `def setup(self)`"],
+    ),
     "wrong template": (
         PIPELINE.replace("{{ question.text }}", "{{ question.text }"),
         "{{ question.text }",
@@ -181,7 +191,9 @@ def test_mistakes_that_a_load_shows(dev: Dev, mistake: str):
     path = dev.write("mine", wrapper)
     lines = dev.shows("✗ mine")
 
-    assert_shown(lines, path, source, *told, "full traceback: t + Enter")
+    assert_shown(lines, path, source, *told)
+    if "lacks self" not in told[0]:
+        assert "full traceback: t + Enter" in joined(lines)
 
 
 PROMPT = """Answer.
@@ -413,6 +425,56 @@ def test_a_tool_that_fails_while_its_agent_goes_on(dev: Dev, wrapper: str):
     shown = dev.shows("ToolInvocationError: Failed to invoke", most=1_000)
     assert re.match(rf"mine, request {answer.headers['x-request-id']}, at \d\d:\d\d:\d\d$", shown[1])
     assert "hayhooks/kernel" not in joined(shown)
+
+
+CHAT = """
+from haystack import Pipeline
+from haystack.components.agents import Agent
+from haystack.components.builders import ChatPromptBuilder
+from haystack.dataclasses import ChatMessage
+
+from hayhooks import BasePipelineWrapper, async_streaming_generator, streaming_generator
+from hayhooks.testing.components import StandInChatGenerator
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        self.agent = Agent(chat_generator=StandInChatGenerator(lambda _: "Well"))
+        self.pipeline = Pipeline()
+        self.pipeline.add_component("prompt", ChatPromptBuilder([ChatMessage.from_user("{{ question }}")]))
+        self.pipeline.add_component("llm", StandInChatGenerator(lambda _: "Well"))
+        self.pipeline.connect("prompt", "llm.messages")
+
+    def run_chat_completion(self, model, messages, body):
+        return streaming_generator(
+            self.pipeline,
+            pipeline_run_args={"prompt": {"question": "x"}},
+        )
+"""
+ASYNC_CHAT = CHAT.replace("def run_chat_completion", "async def run_chat_completion_async").replace(
+    "return streaming", "return async_streaming"
+)
+RUN_ARGUMENTS = {  # the wrong arguments, a line of the wrapper, and what is shown
+    "input": ('{"prompt": {"qestion": "x"}}', "qestion", "did you mean 'question'?"),
+    "component": ('{"promt": {"question": "x"}}', "promt", "did you mean 'prompt'?"),
+    "flat": ('{"qestion": "x"}', "return", "did you mean 'question' instead of 'qestion'?"),
+    "of an agent": ('{"mesages": []}', "return", "did you mean 'messages' instead of 'mesages'?"),
+    "no dictionary": ("[1]", "return", "cannot convert dictionary update sequence element #0 to a sequence"),
+}
+
+
+@pytest.mark.parametrize("wrapper", [CHAT, ASYNC_CHAT], ids=["sync", "async"])
+@pytest.mark.parametrize("mistake", RUN_ARGUMENTS)
+def test_wrong_arguments_of_a_stream(dev: Dev, mistake: str, wrapper: str):
+    wrong, source, told = RUN_ARGUMENTS[mistake]
+    wrapper = wrapper.replace('{"prompt": {"question": "x"}}', wrong)
+    if "agent" in mistake:
+        wrapper = wrapper.replace("self.pipeline,", "self.agent,")
+    path = dev.write("mine", wrapper)
+    dev.shows("✓ mine")
+    httpx.post(f"{dev.url}/mine/chat", json={"messages": [{"role": "user", "content": "x"}]}, timeout=30)
+
+    assert_shown(dev.shows("→ POST /mine/chat  500"), path, source, told)
 
 
 def test_a_component_of_a_yaml_pipeline(dev: Dev):
