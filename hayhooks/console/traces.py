@@ -1,10 +1,11 @@
 """``/traces``: the last requests to pipelines, and what each did, span by span."""
 
+import asyncio
 import math
 import re
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from itertools import islice
 from typing import Any
 
 from starlette.applications import Starlette
@@ -16,8 +17,11 @@ from starlette.routing import BaseRoute
 from hayhooks.errors import NotFoundError, shortened
 from hayhooks.http.hooks import Hooks
 from hayhooks.kernel.state import Snapshot
+from hayhooks.kernel.threads import server_threads
 from hayhooks.observability.haystack_tracer import noted_spans
-from hayhooks.observability.traces import Trace, Traces
+from hayhooks.observability.log import log
+from hayhooks.observability.traces import Traces
+from hayhooks.observability.worker_state import WorkerStateDir
 from hayhooks.openapi.describe import (
     JSON,
     DocumentedRoute,
@@ -29,6 +33,7 @@ from hayhooks.openapi.describe import (
 )
 
 _MAX_LIMIT = 1_000
+_SHARE_S = 1.0
 _STATUS = r"error|[2345]xx|[1-5][0-9]{2}"
 
 
@@ -40,17 +45,31 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
         return
     hooks: Hooks = app.hooks  # type: ignore[attr-defined]
-    app.state.traces = traces = Traces(limit)
-    with noted_spans(), hooks.use(on_request_start=traces.begin, on_request_end=traces.end):
-        yield
+    worker_dir = WorkerStateDir.of_environment()
+    app.state.traces = traces = Traces(limit, worker_dir)
+
+    async def share() -> None:
+        while worker_dir.directory is not None:
+            began_at = time.monotonic()
+            try:
+                await server_threads.run(traces.post)
+            except Exception:  # a fault of ours costs one time
+                log.exception("The traces were not shared with the other workers")
+            await asyncio.sleep(max(_SHARE_S, 20 * (time.monotonic() - began_at)))
+
+    sharing = asyncio.create_task(share())
+    try:
+        with noted_spans(), hooks.use(on_request_start=traces.begin, on_request_end=traces.end):
+            yield
+    finally:
+        sharing.cancel()
 
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
     """Serve ``/traces`` and ``/traces/{id}``; 404 if HAYHOOKS_TRACES is 0."""
     yield DocumentedRoute("/traces", list_traces, {"GET": lambda: _LIST_DOCS})
-    yield DocumentedRoute(
-        "/traces/{id:path}", one_trace, {"GET": lambda: _TRACE_DOCS}
-    )  # a client's id may have slashes
+    # A client's id may have slashes.
+    yield DocumentedRoute("/traces/{id:path}", one_trace, {"GET": lambda: _TRACE_DOCS})
 
 
 async def list_traces(request: Request) -> Response:
@@ -68,20 +87,21 @@ async def list_traces(request: Request) -> Response:
         before = math.nan
     if not before >= 0:  # nan too
         raise HTTPException(400, f"'before' must be Unix seconds, not {shortened(query['before'])!r}")
-    found = (
-        trace.summary()
-        for trace in kept.newest_first()
-        if pipeline in (None, trace.facts["pipeline"]) and trace.facts["at"] < before and _has_status(trace, status)
-    )
-    return JSONResponse({"traces": list(islice(found, int(limit)))})
+    found = [
+        each
+        for each in await server_threads.run(kept.summaries)
+        if pipeline in (None, each["pipeline"]) and each["at"] < before and _has_status(each, status)
+    ]
+    return JSONResponse({"traces": found[: int(limit)]})
 
 
 async def one_trace(request: Request) -> Response:
     """Answer with one request and its spans."""
-    trace = _traces(request).find(request.path_params["id"])
+    request_id = request.path_params["id"]
+    trace = await server_threads.run(_traces(request).find, request_id)
     if trace is None:
-        raise NotFoundError(f"there is no trace of the request {shortened(request.path_params['id'])!r}")
-    return JSONResponse(trace.as_dict())
+        raise NotFoundError(f"there is no trace of the request {shortened(request_id)!r}")
+    return JSONResponse(trace)
 
 
 def _traces(request: Request) -> Traces:
@@ -91,10 +111,10 @@ def _traces(request: Request) -> Traces:
     return traces
 
 
-def _has_status(trace: Trace, status: str) -> bool:
+def _has_status(facts: dict[str, Any], status: str) -> bool:
     if status == "error":
-        return bool(trace.facts["error"])
-    found = str(trace.facts["status"])
+        return bool(facts["error"])
+    found = str(facts["status"])
     return not status or found == status or f"{found[0]}xx" == status
 
 
@@ -130,7 +150,10 @@ _SPAN = object_schema(
 _LIST_DOCS = OperationDocs(
     name="traces",
     summary="The last requests to pipelines",
-    description="The newest first, of the worker that answers. `HAYHOOKS_TRACES` says how many are kept.",
+    description=(
+        "Those that began last first. `HAYHOOKS_TRACES` says how many each worker keeps; the others know of them a "
+        "second later."
+    ),
     parameters=(
         parameter("limit", "How many.", "query", type="integer", minimum=1, maximum=_MAX_LIMIT, default=50),
         parameter("pipeline", "Only of this one.", "query"),

@@ -1,15 +1,19 @@
 """Traces: what the last requests did, span by span, kept in memory for ``/traces``."""
 
+import json
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 from hayhooks.errors import safe_str, sendable, shortened, type_and_message
 from hayhooks.observability.request_record import POLLED, RequestRecord
+from hayhooks.observability.worker_state import WorkerStateDir
 
+_KIND = "traces"
 _MAX_SPANS = 500  # of one request
 _MAX_TEXT = 250_000  # characters of all inputs and outputs of one request
 _MAX_SOCKETS = 50  # of one span
@@ -79,6 +83,7 @@ class Trace:
         self.spans = [Span("request", "request", "", None)]
         self.facts: dict[str, Any] = {}  # of the request, once it has ended
         self.is_cut = False  # it had more spans or text than is kept
+        self.text = ""  # as JSON, once it has been posted
         self._room = _MAX_TEXT
 
     def start(self, operation: str, tags: Mapping[str, Any], parent: Span | None) -> Span | None:
@@ -131,17 +136,19 @@ current_trace: ContextVar[Trace | None] = ContextVar("hayhooks_trace", default=N
 
 
 class Traces:
-    """The traces of the last requests to pipelines, at most *limit*; on the event loop."""
+    """The traces of the last requests to pipelines, at most *limit* of each worker."""
 
-    def __init__(self, limit: int) -> None:
-        self._traces: deque[Trace] = deque(maxlen=limit)
+    def __init__(self, limit: int, worker_dir: WorkerStateDir) -> None:
+        self._traces: deque[Trace] = deque(maxlen=limit)  # the event loop adds to them
+        self._worker_dir = worker_dir
+        self._posted: list[Trace] = []
 
     def begin(self, record: RequestRecord, scope: Mapping[str, Any]) -> None:
-        """Trace what runs in this context, and in the threads and tasks that it begins."""
+        """Trace what runs in this context, and in the threads and tasks that it begins; on the event loop."""
         current_trace.set(Trace())
 
     def end(self, record: RequestRecord) -> None:
-        """Keep the trace of a request to a pipeline."""
+        """Keep the trace of a request to a pipeline; on the event loop."""
         trace = current_trace.get()
         if trace is None or not record.pipeline or record.endpoint in POLLED:
             return
@@ -165,13 +172,31 @@ class Traces:
         }
         self._traces.append(trace)
 
-    def find(self, request_id: str) -> Trace | None:
-        """Return the newest trace with that id."""
-        return next((trace for trace in reversed(self._traces) if trace.facts["id"] == request_id), None)
+    def post(self) -> None:
+        """Publish the traces to the other workers, if there are new ones; in a thread."""
+        traces = list(self._traces.copy())
+        if traces == self._posted:
+            return
+        for trace in traces:
+            trace.text = trace.text or json.dumps(trace.as_dict())
+        self._worker_dir.post_as(_KIND, "\n".join(trace.text for trace in traces))
+        self._posted = traces
 
-    def newest_first(self) -> Iterator[Trace]:
-        """Yield the traces."""
-        return reversed(self._traces)
+    def find(self, request_id: str) -> dict[str, Any] | None:
+        """Return the newest trace with that id, of any worker; in a thread."""
+        own = (trace.as_dict() for trace in reversed(self._traces.copy()) if trace.facts["id"] == request_id)
+        others = (trace for trace in self._of_others() if trace["id"] == request_id)
+        return next(own, None) or max(others, key=itemgetter("at"), default=None)
+
+    def summaries(self) -> list[dict[str, Any]]:
+        """Return the facts of all requests of all workers, those that began last first; in a thread."""
+        found = [trace.summary() for trace in self._traces.copy()]
+        found += [{**trace, "spans": len(trace["spans"])} for trace in self._of_others()]
+        return sorted(found, key=itemgetter("at"), reverse=True)
+
+    def _of_others(self) -> Iterator[dict[str, Any]]:
+        for _, posted in self._worker_dir.posted(_KIND):
+            yield from map(json.loads, posted.split("\n"))
 
 
 def shape(value: Any) -> str:

@@ -13,7 +13,8 @@ import pytest
 from haystack.tracing.tracer import Span, Tracer, disable_tracing, enable_tracing, is_tracing_enabled, tracer
 
 from hayhooks.observability.traces import Trace, shape
-from tests.live_server import LiveServer, eventually, serving
+from tests.cli.processes import started
+from tests.live_server import LiveServer, eventually, replace, serving
 from tests.wrappers import source
 
 PIPELINE = """
@@ -272,6 +273,27 @@ def test_a_trace_is_found_by_any_id_of_a_client(server: LiveServer):
         url = "/traces/" + quote(request_id, safe="")
         found = eventually(partial(lambda url: server.client.get(url).raise_for_status(), url))
         assert found.json()["id"] == request_id
+
+
+def test_workers_know_of_each_others_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HAYHOOKS_TRACES", "10")
+    replace(tmp_path / "pipelines/it/pipeline_wrapper.py", SYNC)
+    with started(tmp_path, "run", "--workers", "2") as server:
+        eventually(lambda: server.get("/status/it").status_code == 200)
+        ids = {server.post("/it/run", {"text": "x"}).headers["x-request-id"] for _ in range(6)}
+        assert len({request_id[:16] for request_id in ids}) > 1  # of both
+
+        def is_known() -> bool:
+            listed = server.get("/traces").json()["traces"]
+            return {each["id"] for each in listed} == ids and all(each["spans"] == 4 for each in listed)
+
+        eventually(lambda: all(is_known() for _ in range(4)), "all workers to know of all requests")
+        for request_id in ids:
+            assert [span["name"] for span in server.get(f"/traces/{request_id}").json()["spans"]][1:] == [
+                "run",
+                "prompt",
+                "checks",
+            ]
 
 
 def test_a_key_is_needed(root: Path):
