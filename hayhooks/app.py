@@ -9,8 +9,8 @@ import importlib
 import math
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, closing, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -178,9 +178,12 @@ class Hayhooks(DecoratedStarlette):
         """Measure in a thread how late the event loop is, and log what blocks it for longer than *blocked_after_s*."""
         self.blocked_after_s = blocked_after_s
 
-    def begin_stop(self) -> None:
-        """Say in ``/readyz`` that the server stops, and let its graceful time run."""
+    def begin_stop(self, *, at_once: bool = False) -> None:
+        """Say in ``/readyz`` that the server stops, and let its graceful time run; *at_once* there is none."""
         self.switch.stopping = True
+        if at_once:
+            for on_stop_at_once in self.hooks.on_stop_at_once:
+                on_stop_at_once()
         if self.stop_by == math.inf:
             self.stop_by = time.monotonic() + self.settings.graceful_shutdown_timeout
             for on_stop in self.hooks.on_stop:
@@ -282,15 +285,12 @@ async def _deployer(app: Hayhooks, threads: DaemonThreadPool) -> AsyncIterator[N
         quarantine=app.quarantine,
     )
     shared_metrics = metrics.shared(worker_dir) if metrics is not None else nullcontext()
-    watchdog = Watchdog(app.blocked_after_s, lambda: reconciler.snapshot) if app.blocked_after_s else None
-    if metrics is not None and watchdog is not None:
-        metrics.loop_lag = watchdog.longest_lag
     with (
         ProcessHooks(settings.python_path),
         threads_by_deployment(),
         as_current_app(app),
         app.keys.followed(),
-        watchdog.running() if watchdog is not None else nullcontext(),
+        _watched(app, reconciler),
         shared_metrics,
     ):
         app.reconciler.start()
@@ -305,6 +305,24 @@ async def _deployer(app: Hayhooks, threads: DaemonThreadPool) -> AsyncIterator[N
             await threads.run(app.reconciler.stop, max(app.stop_by - time.monotonic(), 0.0))
             if app.access_log is not None:
                 await threads.run(app.access_log.close)
+
+
+@contextmanager
+def _watched(app: Hayhooks, reconciler: Reconciler) -> Iterator[None]:
+    """Watch the event loop in this context, if the application asks for it."""
+    if not app.blocked_after_s:
+        yield
+        return
+    watchdog = Watchdog(
+        app.blocked_after_s,
+        # The live ones: a loop that is blocked has not switched to what was deployed since.
+        lambda: [*app.switch.live.snapshot.deployments.values(), *reconciler.retirement.draining()],
+        lambda: [load.revision for load in reconciler.snapshot.loading.values()],
+    )
+    if app.metrics is not None:
+        app.metrics.loop_lag = watchdog.longest_lag
+    with watchdog.running(), app.hooks.use(on_stop=watchdog.stop_asked):
+        yield
 
 
 def _prepare_process(settings: Settings) -> None:

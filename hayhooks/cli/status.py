@@ -114,7 +114,8 @@ def _notes(body: dict[str, Any]) -> Iterator[str]:
     yield from _loading(body)
     for retired in body.get("retired", []):
         age = _age(retired["since"])
-        yield f"{retired['name']} {retired['revision']} was replaced {age} ago and is still alive: {retired['why']}"
+        how = f"was replaced {age} ago and is still alive" if retired["has_served"] else f"runs for {age} in vain"
+        yield f"{retired['name']} {retired['revision']} {how}: {retired['why']}"
 
 
 def _loading(body: dict[str, Any]) -> Iterator[str]:

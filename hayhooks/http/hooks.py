@@ -23,6 +23,7 @@ class Hooks:
     on_request_start: list[OnRequestStart] = field(default_factory=list)
     on_request_end: list[OnRequestEnd] = field(default_factory=list)  # after the last byte
     on_stop: list[Callable[[], object]] = field(default_factory=list)  # perhaps in a signal handler
+    on_stop_at_once: list[Callable[[], object]] = field(default_factory=list)  # in the handler of a second Ctrl+C
 
     @contextmanager
     def use(self, **functions: Callable[..., Any]) -> Iterator[None]:

@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 import traceback as tracebacks
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -155,10 +155,11 @@ class Reconciler:
 
     def retired(self) -> list[Unfinished]:
         """List what is left of replaced and removed revisions, the oldest first."""
+        draining = [deployment.revision for deployment in self.retirement.draining()]
         left = [
             Unfinished(phase.revision.name, phase.revision.id, phase.since, str(phase))
             for phase in self._left_behind()
-            if not self.retirement.holds(phase.revision)
+            if not any(phase.revision is revision for revision in draining)
         ]
         return sorted((*left, *self.retirement.living()), key=lambda retired: retired.since)
 
@@ -173,8 +174,8 @@ class Reconciler:
             job.tell_if_slow(self._phases)
         hanging = {phase for phase in self._left_behind() if time.time() - phase.since > _IN_VAIN_S}
         for phase in hanging - self._reported:
-            what = "is not wanted any more, and still runs"
-            log.warning("{}: revision {} {} {}", phase.revision.name, phase.revision.id, what, phase)
+            message = "{}: revision {} is not wanted any more, and still runs {}; only a restart ends its thread"
+            log.warning(message, phase.revision.name, phase.revision.id, phase)
         self._reported = hanging
 
     def stop(self, timeout_s: float) -> None:
@@ -214,15 +215,17 @@ class Reconciler:
         # one load at a time.
         claimed = scan.revisions.keys() & self.snapshot.deployments.keys()
         given = {name: revision for name, revision in self._given.items() if name not in claimed}
-        deployed = self.snapshot.deployments
+        before = self.snapshot
+        deployed = before.deployments
         revisions = {
             name: self._quarantine.refused(revision, deployed.get(name))
             for name, revision in {**scan.revisions, **given}.items()
         }
         reloads = [name for name, job in self._jobs.items() if job.is_reload]  # the plan would take them for obsolete
         todo = plan(self.snapshot, self._loading(without=reloads), revisions)
-        for name in (*todo.forget, *todo.remove):
-            self._cancel(name)
+        cancelled = {name: self._cancel(name) for name in (*todo.forget, *todo.remove)}
+        # Loads that a person knows of and that are over; a failure that is over is a change by itself.
+        given_up = [name for name, job in cancelled.items() if job and job.told and name not in before.failures]
         if todo.load:
             self._preloader.start(todo.load)
         for revision in todo.load:
@@ -246,7 +249,7 @@ class Reconciler:
         if snapshot.ready and not self.snapshot.ready and not (revisions or scan.problem):
             log.info("There are no pipelines in {}. {}", self._root, FIRST_STEP)
         if snapshot is not self.snapshot:
-            self._go_live(snapshot)
+            self._go_live(snapshot, given_up)
         for name in outcomes:  # not before they are published: if that failed, the next turn publishes them
             del self._jobs[name]
 
@@ -254,12 +257,13 @@ class Reconciler:
         jobs = {name: job for name, job in self._jobs.items() if name not in without}
         return {name: Loading(job.revision, job.since) for name, job in jobs.items()}
 
-    def _cancel(self, name: str) -> None:
+    def _cancel(self, name: str) -> LoadJob | None:
         job = self._jobs.pop(name, None)
         if job is not None:
             job.is_cancelled = True
             if isinstance(job.outcome, Deployment):
                 self.retirement.add([job.outcome])
+        return job
 
     def _start(self, revision: Revision, *, is_retry: bool = False, is_reload: bool = False) -> None:
         """Load *revision* once the preload is done, in place of another load of its name."""
@@ -315,13 +319,14 @@ class Reconciler:
     def _is_late(self) -> bool:
         return time.monotonic() - self._began_at > _READY_AFTER_S
 
-    def _go_live(self, snapshot: Snapshot) -> None:
+    def _go_live(self, snapshot: Snapshot, given_up: Sequence[str]) -> None:
         """Publish *snapshot*; retire replaced deployments when requests cannot reach them."""
         before, serving = self.snapshot, snapshot.deployments
         released = [old for name, old in before.deployments.items() if serving.get(name) is not old]
         self._publish(snapshot, partial(self.retirement.add, released))
         self.snapshot = snapshot
-        for change in changes(before, snapshot):
+        restored = (Change(name, None, serving[name]) for name in given_up if name in serving)
+        for change in (*changes(before, snapshot), *restored):
             is_given = change.serving is not None and change.serving.revision.kind is RevisionKind.CODE
             changed_at = self._began_at if is_given else self._scanner.changed_at(change.name)
             job = self._jobs.get(change.name)

@@ -19,7 +19,7 @@ from loguru import logger as log
 
 from hayhooks.errors import DrainedError, UnavailableError
 from hayhooks.kernel.phases import Phases
-from hayhooks.kernel.state import Deployment, Revision, Unfinished
+from hayhooks.kernel.state import Deployment, Unfinished
 from hayhooks.kernel.threads import DaemonThreadPool
 
 _RECANCEL_AFTER_S = 5.0  # a request that goes on after it was cancelled is cancelled again
@@ -51,13 +51,14 @@ class _Drain:
     def retired(self, phases: Phases) -> Unfinished:
         revision = self.deployment.revision
         if self.is_tearing_down:
-            return Unfinished(revision.name, revision.id, self.since, phases.describe(revision) or "teardown")
+            why = phases.describe(revision) or "teardown"
+            return Unfinished(revision.name, revision.id, self.since, why, has_served=True)
         leases = self.deployment.runtime.leases.held
         threads = [lease.thread for lease in leases if lease.thread]
         requests = len(leases) - len(threads)
         parts = [f"{requests} request{'s' * (requests != 1)}"] if requests else []
         parts += [f"{method} in {n} thread{'s' * (n != 1)}" for method, n in sorted(Counter(threads).items())]
-        return Unfinished(revision.name, revision.id, self.since, ", ".join(parts) or "teardown")
+        return Unfinished(revision.name, revision.id, self.since, ", ".join(parts) or "teardown", has_served=True)
 
 
 @dataclass(slots=True, eq=False)
@@ -119,10 +120,10 @@ class Retirement:
             kept = [torn.retired for torn in self._torn_down if torn.retired.why and torn.wrapper() is not None]
         return sorted((*kept, *draining), key=lambda retired: retired.since)
 
-    def holds(self, revision: Revision) -> bool:
-        """Whether a deployment of *revision* still has requests, or is being torn down."""
+    def draining(self) -> list[Deployment]:
+        """List the deployments that still have requests, or are being torn down."""
         with self._changed:
-            return any(drain.deployment.revision is revision for drain in self._drains)
+            return [drain.deployment for drain in self._drains]
 
     def add(self, deployments: Iterable[Deployment]) -> None:
         """Tear each of *deployments*, which no router has, down when its last lease ends."""

@@ -161,6 +161,7 @@ class Unfinished:
     revision: str
     since: float  # Unix seconds
     why: str  # what of it runs, and at which line; its requests; or what refers to it
+    has_served: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,13 @@ from typing import NamedTuple
 from hayhooks.errors import Place
 from hayhooks.kernel.admission import Lease
 from hayhooks.kernel.places import innermost_place, outward
-from hayhooks.kernel.state import Deployment, Revision, Snapshot
+from hayhooks.kernel.state import Deployment, Revision
 from hayhooks.observability.log import log
 
 BLOCKED_AFTER_S = 1.0  # what is logged where nobody watches
 
-_STILL_BLOCKED_S = (5.0, 30.0)  # a loop that is blocked for longer is logged before it goes on
+_STILL_BLOCKED_S = (2.0, 10.0, 60.0)  # a loop that is blocked for longer is logged before it goes on
+_MAX_PAUSE_S = 0.5  # between two looks at a blocked loop
 _WINDOW_S = 60.0  # of the longest lag: Prometheus asks more often
 # What no line of the user's code on the loop explains may be a busy machine for as long: in code of a deployment, and
 # in other code.
@@ -42,23 +43,31 @@ class _Blocker(NamedTuple):
     def __str__(self) -> str:
         if self.is_own:
             advice = "it holds the interpreter lock in a thread" if self.in_thread else "use def, or asyncio.to_thread"
-            return f"by {self.name}, {self.place}: {advice}"
+            return f"by {self.name}, {self.place.rstrip(':')}: {advice}"  # that of a `while`, for example
         if self.name:
             return f"by {self.name}, in {self.place}"
         return f"at {self.place}" if self.place else "by code in other threads that holds the interpreter lock"
 
 
 class Watchdog:
-    """Watches the running event loop; *latest* returns the snapshot whose code may block it.
+    """Watches the running event loop.
 
-    A line is logged once for each place that blocks it for longer than *blocked_after_s*.
+    A line is logged once for each place that blocks it for longer than *blocked_after_s*. The code is that of the
+    *loaded* deployments, or of the revisions that are *loading*.
     """
 
-    def __init__(self, blocked_after_s: float, latest: Callable[[], Snapshot]) -> None:
+    def __init__(
+        self,
+        blocked_after_s: float,
+        loaded: Callable[[], Sequence[Deployment]],
+        loading: Callable[[], Sequence[Revision]] = list,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self._blocked_after_s = blocked_after_s
-        self._latest = latest
+        self._loaded = loaded
+        self._loading = loading
+        self._is_stopping = False
         self._answered_at = 0.0  # of a monotonic clock; the loop writes
         self._lags: deque[tuple[float, float]] = deque()  # when and how long, the longest first; the thread writes
         self._holder = _Blocker()  # who held the interpreter lock when this thread wanted it
@@ -73,6 +82,10 @@ class Watchdog:
             yield
         finally:
             self._stopped.set()
+
+    def stop_asked(self) -> None:
+        """Log what keeps the loop from stopping, if anything does; signal handlers may call this."""
+        self._is_stopping = True
 
     def longest_lag(self) -> float:
         """Return for how many seconds the event loop has let others wait, at most, in the last minute."""
@@ -117,7 +130,10 @@ class Watchdog:
             is_debugged |= any(frame.f_globals.get("__name__") in _DEBUGGERS for frame in frames)
             seen[self._blocker(frames)] += 1
             so_far = time.monotonic() - asked_at
-            pause_s = max(self._blocked_after_s / 4, so_far / 20)
+            pause_s = min(max(self._blocked_after_s / 4, so_far / 20), _MAX_PAUSE_S)
+            if self._is_stopping and not is_debugged:
+                self._is_stopping = False
+                self._tell(seen, so_far, "cannot stop: it has been blocked for", rest="; Ctrl+C again ends it at once")
             if not is_debugged and still_blocked_s and so_far > still_blocked_s[0]:
                 del still_blocked_s[0]
                 self._tell(seen, so_far, "has been blocked for")
@@ -130,29 +146,30 @@ class Watchdog:
             self._tell(seen, lag, "blocked", is_over=True)
         self._holder = _Blocker()
 
-    def _tell(self, seen: Counter[_Blocker], blocked_s: float, verb: str, *, is_over: bool = False) -> None:
-        """Log who was *seen* most often, unless that is known."""
+    def _tell(
+        self, seen: Counter[_Blocker], blocked_s: float, verb: str, *, is_over: bool = False, rest: str = ""
+    ) -> None:
+        """Log who was *seen* most often, unless that is known and there is no *rest* to say."""
         own = [each for each in seen if each.is_own]
         is_own = 2 * sum(map(seen.__getitem__, own)) >= seen.total() > 0
         blocker = max(own if is_own else seen, key=seen.__getitem__, default=_Blocker())
         if not blocker.place:
             blocker = self._holder
         least_s = 0.0 if is_own else _MIN_ELSEWHERE_S if blocker.name else _MIN_FOREIGN_S
-        if blocker in self._told or blocked_s <= least_s:
+        if not rest and (blocker in self._told or blocked_s <= least_s):
             return
         if is_over:
             self._told.add(blocker)
         logger = log.bind(event="loop_blocked", blocked_s=round(blocked_s, 3))
         if blocker.name:
             logger = logger.bind(pipeline=blocker.name, revision=blocker.revision)
-        logger.warning("event loop {} {:.1f} s {}", verb, blocked_s, blocker)
+        logger.warning("event loop {} {:.1f} s {}{}", verb, blocked_s, blocker, rest)
 
     def _blocker(self, frames: Sequence[FrameType]) -> _Blocker:
         """Return whose code the loop runs, to judge by its task and by the *frames* of its thread."""
-        task, snapshot = asyncio.current_task(self._loop), self._latest()
-        served = snapshot.deployments.values()
-        asked = [each.revision for each in served if task and any(lease.task is task for lease in _leases(each))]
-        others = [*(each.revision for each in served), *(each.revision for each in snapshot.loading.values())]
+        task, loaded = asyncio.current_task(self._loop), self._loaded()
+        asked = [each.revision for each in loaded if task and any(lease.task is task for lease in _leases(each))]
+        others = [*(each.revision for each in loaded), *self._loading()]
         for revision in (*asked, *others):  # the task's first: several may share a module
             if found := _own_code(revision, frames):
                 return found
@@ -164,8 +181,7 @@ class Watchdog:
 
     def _code_in_threads(self) -> _Blocker:
         """Return the code of a deployment that runs in a thread, if it is of one alone."""
-        served = self._latest().deployments.values()
-        busy = [each.revision for each in served if any(lease.thread for lease in _leases(each))]
+        busy = [each.revision for each in self._loaded() if any(lease.thread for lease in _leases(each))]
         threads = [list(outward(frame)) for id, frame in sys._current_frames().items() if id != self._loop_thread]
         found = {code for frames in threads for revision in busy if (code := _own_code(revision, frames))}
         return found.pop()._replace(in_thread=True) if len(found) == 1 else _Blocker()

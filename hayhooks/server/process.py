@@ -26,6 +26,7 @@ _MIN_EXIT_GRACE_S = 0.5
 _MAX_EXIT_GRACE_S = 2.0
 
 _LAST_LINES_S = 0.5  # nobody may be reading them
+_EXIT_AT_ONCE_S = 0.5  # after a second Ctrl+C
 _FORCED_EXIT_S = 3.0  # after the graceful time: the event loop itself may stand in a wrapper's code
 
 
@@ -72,6 +73,7 @@ def own_process(app: "Hayhooks") -> "Hayhooks":
     async def lifespan_and_exit(app: "Hayhooks") -> AsyncIterator[None]:
         end = _Exit()
         app.hooks.on_stop.append(lambda: end.at(app.stop_by + _FORCED_EXIT_S))
+        app.hooks.on_stop_at_once.append(lambda: end.at(time.monotonic() + _EXIT_AT_ONCE_S))
         before = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         keeping = asyncio.create_task(keep_descriptors())

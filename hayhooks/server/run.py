@@ -67,8 +67,8 @@ class Server(uvicorn.Server):
 
         uvicorn would raise the signal again after the shutdown: the exit status would be -15.
         """
-        self.config.app.begin_stop()  # type: ignore[union-attr]  # serve() passes a Hayhooks
         self.force_exit = self.force_exit or (self.should_exit and sig == signal.SIGINT)
+        self.config.app.begin_stop(at_once=self.force_exit)  # type: ignore[union-attr]  # serve() passes a Hayhooks
         self.should_exit = True
 
     def run(self, sockets: list[socket] | None = None) -> None:

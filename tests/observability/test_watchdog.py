@@ -9,7 +9,6 @@ import pytest
 import uvloop
 
 from hayhooks import Settings, create_app
-from hayhooks.kernel.state import Snapshot
 from hayhooks.observability.watchdog import Watchdog
 from tests.live_server import LiveServer, eventually, serving
 
@@ -112,7 +111,7 @@ def test_nobody_watches_the_loop_of_an_application_that_did_not_ask(own_server: 
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def test_each_kind_of_loop_is_watched(logged: list[str], new_loop: Callable[[], asyncio.AbstractEventLoop]):
     async def block() -> float:
-        watchdog = Watchdog(0.1, Snapshot)
+        watchdog = Watchdog(0.1, list)
         with watchdog.running():
             await asyncio.sleep(0.3)
             time.sleep(1.2)  # noqa: ASYNC251 - this is the test
