@@ -12,7 +12,7 @@ from urllib.parse import quote
 import click
 import httpx
 
-from hayhooks.cli.client import NoAnswerError, Server
+from hayhooks.cli.client import IS_IT_RUNNING, NoAnswerError, Server
 from hayhooks.cli.options import refuse_long
 from hayhooks.cli.output import CommandError, note, progress, say_json
 from hayhooks.cli.server_sent_events import BrokenOffError, error_message, events, json_or_text
@@ -83,7 +83,7 @@ def _posted(
             raise CommandError(f"No answer from {name} within {call.timeout_s:g} s (--timeout)") from None
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
-            raise CommandError(f"No answer from {url}: {reason}. Is `hayhooks run` running there?") from None
+            raise CommandError(f"No answer from {url}: {reason}. {IS_IT_RUNNING}") from None
         reason = ""
         try:
             yield response

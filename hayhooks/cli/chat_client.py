@@ -10,7 +10,7 @@ import click
 import httpx
 
 from hayhooks.cli.chat_answer import AnswerPrinter
-from hayhooks.cli.client import NoAnswerError, Server
+from hayhooks.cli.client import IS_IT_RUNNING, NoAnswerError, Server
 from hayhooks.cli.output import CommandError, progress
 from hayhooks.cli.server_sent_events import BrokenOffError, error_message, events, json_or_text
 from hayhooks.settings import Settings
@@ -79,7 +79,7 @@ class ChatClient:
             limit_s = error.request.extensions["timeout"]["read"]
             option = " (--timeout)" if limit_s == self._http.timeout.read else ""
             return f"No answer from {self.url} within {limit_s:g} s{option}"
-        return f"No answer from {self.url}: {str(error) or type(error).__name__}. Is `hayhooks run` running there?"
+        return f"No answer from {self.url}: {str(error) or type(error).__name__}. {IS_IT_RUNNING}"
 
     def _refusal(self, response: httpx.Response) -> str:
         body = json_or_text(response.text)

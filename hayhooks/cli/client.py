@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import httpx
 
 OWN_AGENT = "hayhooks/"  # with the version, the user agent of commands
+IS_IT_RUNNING = "Is `hayhooks run` or `hayhooks dev` running there? (--port, HAYHOOKS_PORT)"
 
 _TIMEOUT_S = 10
 
@@ -155,7 +156,7 @@ class Server:
             return body
         except (OSError, HTTPException, ValueError) as error:
             reason = error.reason if isinstance(error, URLError) else error
-            advice = "Is `hayhooks run` running there?"
+            advice = IS_IT_RUNNING
             may_be_tls = isinstance(reason, ConnectionError) and not isinstance(reason, ConnectionRefusedError)
             if isinstance(reason, ssl.SSLCertVerificationError):
                 advice = "Set HAYHOOKS_SSL_CERTFILE to a certificate to trust"

@@ -46,6 +46,7 @@ class DevOutput:
         self.has_keys = has_keys  # whether the key t calls `show_last_traceback`
         self._last_traceback = ""
         self._revisions: dict[str, Revision] = {}  # that serve, by name
+        self._removed: dict[str, str] = {}  # the fingerprint and the name of what was removed last: it may be renamed
         self._file = ""  # in which the last traceback is kept for those who cannot press a key
 
     def show(self, text: str | Text, style: str = "", *, indent: int = 0) -> None:
@@ -62,9 +63,10 @@ class DevOutput:
         match change.outcome:
             case Deployment() as deployment:
                 self._revisions[change.name] = deployment.revision
+                was = self._removed.pop(deployment.revision.fingerprint, "")
                 took = f"in {change.took_ms:.0f} ms"
                 endpoints = "  ".join(f"POST {path}" for path in deployment.endpoints.paths)
-                details = ", ".join(change.files) if change.files else endpoints
+                details = f"was {was}" if was else ", ".join(change.files) if change.files else endpoints
                 self.show(_line("✓", "green", change.name, f"{deployment.revision.id}  {took}  {details}"), indent=2)
             case Failure() as failure if change.same_as:
                 rest = f"as {change.same_as}" + (f"; revision {serving.revision.id} keeps serving" if serving else "")
@@ -81,7 +83,8 @@ class DevOutput:
                     last=f"  revision {serving.revision.id} keeps serving" if serving else "",
                 )
             case None if serving is None:
-                self._revisions.pop(change.name, None)
+                if removed := self._revisions.pop(change.name, None):
+                    self._removed = {removed.fingerprint: change.name}
                 self.show(_line("-", "dim", change.name, "removed"))
             case None:
                 self.show(_line("✓", "green", change.name, f"{serving.revision.id}  serves again"))
@@ -134,7 +137,7 @@ class DevOutput:
             line += f"  model {printable(record.pipeline, 100)}"
         if failed:
             line += f"  failed in mid-stream: {record.error.partition(':')[0]}"
-        elif record.problem and record.status < 500:
+        elif record.problem and not record.error:
             line += f"  {record.problem}"
         self.show(line, style, indent=2)
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from difflib import SequenceMatcher
+from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,13 +21,14 @@ from hayhooks.cli.client import Server
 from hayhooks.cli.dev_output import DevOutput
 from hayhooks.cli.server_sent_events import json_or_text
 from hayhooks.http.hooks import Hooks
-from hayhooks.kernel.state import Change, Deployment
+from hayhooks.kernel.state import Change, Deployment, Snapshot
 from hayhooks.observability.log import printable
 from hayhooks.observability.request_record import RequestRecord
 
 _MAX_LINES = 40  # of an answer
 _CONTEXT_LINES = 2  # around what changed
 _MAX_LINE = 400  # characters
+_MAX_NAMES = 10  # of pipelines, in one line
 _PAUSE_S = 0.02  # between two tries to connect
 _MAX_WAIT_S = 1.0  # for the line of a request, which comes before its answer
 
@@ -76,7 +77,7 @@ def tried(requests: list[TryRequest], hooks: Hooks, server: Server, output: DevO
         return
     tries = _Tries(requests, server, output)
     threading.Thread(target=tries.run, name="hayhooks try", daemon=True).start()
-    with hooks.use(on_change=tries.note_change, on_request_end=tries.note_end):
+    with hooks.use(on_publish=tries.note_snapshot, on_change=tries.note_change, on_request_end=tries.note_end):
         yield
 
 
@@ -89,8 +90,19 @@ class _Tries:
         self._output = output
         self._answers: dict[int, list[str]] = {}  # by the request's position: the lines of its last answer
         self._deployed: queue.SimpleQueue[str] = queue.SimpleQueue()  # names
+        self._has_checked = False  # the names, once the directory is known
         self._id = ""  # of the request that runs
         self._has_ended = threading.Event()  # and its own line is printed
+
+    def note_snapshot(self, snapshot: Snapshot) -> None:
+        if self._has_checked or not snapshot.ready:
+            return
+        self._has_checked = True
+        known = sorted({*snapshot.deployments, *snapshot.failures, *snapshot.loading})
+        for name in dict.fromkeys(request.name for request in self._requests if request.name not in known):
+            close = get_close_matches(name, known, n=1)
+            meant = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known[:_MAX_NAMES]) or 'none'}"
+            self._output.show(f"  --try: there is no pipeline {name!r} yet; {meant}", "yellow", indent=2)
 
     def note_change(self, change: Change) -> None:
         if isinstance(change.outcome, Deployment):

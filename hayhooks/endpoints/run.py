@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import anyio
+from pydantic_core import from_json
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -27,7 +28,7 @@ from hayhooks.http.disconnect import cancel_on_disconnect
 from hayhooks.http.forms import FORMS, arguments_of, content_type, form_of
 from hayhooks.http.invoke import invoke
 from hayhooks.http.json import JSONBytesResponse, encode
-from hayhooks.http.request_json import encoding_problem, parse_json, read_json
+from hayhooks.http.request_json import LARGE, encoding_problem, parse_json, read_json
 from hayhooks.http.responses import EventStreamResponse, ItemEventEncoder, SSEStream, TextStreamResponse
 from hayhooks.http.stream import Stream, open_stream
 from hayhooks.kernel.operations import Operation
@@ -95,7 +96,7 @@ class BareRoute(DocumentedRoute):
 
     def __init__(self, endpoint: JSONRoute, docs: Callable[[], OperationDocs]) -> None:
         super().__init__("/", endpoint, {"POST": docs})
-        self.path = ""  # which Starlette does not accept, but the dispatcher looks up
+        self.path = self.path_format = ""  # which Starlette does not accept, but the dispatcher looks up
 
 
 class FormRoute:
@@ -122,7 +123,9 @@ def _parse_json(operation: Operation, body: bytes) -> dict[str, Any]:
         return operation.validator.validate_json(body or b"{}")
     except InvalidInputError as error:
         detail = error.details[0]
-        if detail["type"] == "json_invalid" and (problem := encoding_problem(body)):
+        if detail["type"] == "missing" and len(body) <= LARGE:
+            operation.name_unknown(error, from_json(body or b"{}"))
+        elif detail["type"] == "json_invalid" and (problem := encoding_problem(body)):
             detail["msg"] = f"Invalid JSON: {problem}"
         raise
 

@@ -22,6 +22,7 @@ from hayhooks.errors import (
     RefusedError,
     TimedOutError,
     UnavailableError,
+    shortened,
 )
 from hayhooks.http.context import route_path
 from hayhooks.http.json import encode
@@ -35,6 +36,9 @@ _find_control = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
 _MAX_DIGITS = 20
 _OFTEN = frozenset({b"content-length", b"content-type"})  # names that need no test
 _PHRASES: Mapping[int, str] = {status.value: status.phrase for status in HTTPStatus}
+
+
+_NOT_ALLOWED = HTTPStatus.METHOD_NOT_ALLOWED.phrase
 
 
 def exception_handlers(*, show_tracebacks: bool) -> dict[Any, ExceptionHandler]:
@@ -54,6 +58,12 @@ def exception_handlers(*, show_tracebacks: bool) -> dict[Any, ExceptionHandler]:
     async def on_http_exception(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         checked_status(error.status_code, ())
+        if (
+            error.status_code == 405
+            and error.detail == _NOT_ALLOWED
+            and (allowed := (error.headers or {}).get("Allow"))
+        ):
+            error.detail = f"{error.detail}: {shortened(request.url.path)} takes {allowed}"  # Starlette's says no more
         _record_problem(error.detail)
         if error.status_code in (204, 304):
             return Response(status_code=error.status_code, headers=error.headers)

@@ -13,7 +13,7 @@ from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
-from hayhooks.errors import DisconnectedError, shortened
+from hayhooks.errors import DisconnectedError, InvalidInputError, shortened
 from hayhooks.http.context import context_of
 from hayhooks.http.multipart import MAX_FIELDS, MAX_FIELDS_SIZE, FormReader, check_field_size, too_many_fields
 from hayhooks.http.request_json import LARGE
@@ -117,7 +117,11 @@ def _arguments_of(form: FormData, operation: Operation) -> dict[str, Any]:
     for name, values in by_name.items():
         for argument in _first_valid(operation.fields.get(name), name, values):
             arguments[name] = argument
-    return operation.validator.validate_python(arguments)
+    try:
+        return operation.validator.validate_python(arguments)
+    except InvalidInputError as error:
+        operation.name_unknown(error, form)
+        raise
 
 
 def _first_valid(validator: Validator | None, name: str, values: list[Value]) -> list[Any]:

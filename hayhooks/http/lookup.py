@@ -59,14 +59,14 @@ def _closest(name: str, served: Iterable[str]) -> str | None:
 def model_not_served_error(snapshot: Snapshot, model: str) -> OpenAIError:
     """Return why *model*, a pipeline, is not served, for clients of OpenAI's API."""
     if not exists(snapshot, model):
-        return model_not_found_error(model)
+        return model_not_found_error(model, _closest(model, snapshot.deployments))
     error = str(not_served_error(snapshot, model))
     return OpenAIError(503, error, type="server_error", param="model", code="model_not_ready")
 
 
-def model_not_found_error(model: str) -> OpenAIError:
-    """Return that there is no *model*."""
-    message = f"The model {shortened(model)!r} does not exist"
+def model_not_found_error(model: str, meant: str | None = None) -> OpenAIError:
+    """Return that there is no *model*; *meant* is a model that there is."""
+    message = f"The model {shortened(model)!r} does not exist" + (f"; did you mean {meant!r}?" if meant else "")
     return OpenAIError(404, message, param="model", code="model_not_found")
 
 

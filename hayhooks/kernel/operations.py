@@ -3,7 +3,7 @@
 import inspect
 import types
 import typing
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NotRequired, Required, Union, Unpack
 
@@ -11,6 +11,7 @@ import docstring_parser
 from pydantic import ConfigDict, Field, TypeAdapter
 from typing_extensions import is_typeddict
 
+from hayhooks.errors import InvalidInputError, shortened
 from hayhooks.kernel.annotations import arguments_adapter, evaluated_annotations, refuse_what_is_not_json
 from hayhooks.kernel.schema_types import SchemaTypes, bare_item
 from hayhooks.kernel.validation import Validator
@@ -54,6 +55,16 @@ class Operation:
     def accepted(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return those of *arguments* that the method takes."""
         return {name: value for name, value in arguments.items() if self.takes_any or name in self.parameters}
+
+    def name_unknown(self, error: InvalidInputError, sent: Iterable[str]) -> None:
+        """Say in *error*, where an argument is missing, what was *sent* that is none."""
+        unknown = [name for name in sent if name not in self.parameters]
+        listed = ", ".join(repr(shortened(name, 50)) for name in unknown[:3])
+        for detail in error.details:
+            if unknown and detail["type"] == "missing" and len(detail["loc"]) == 2:
+                detail["msg"] += (
+                    f"; you sent {listed}{', ...' if len(unknown) > 3 else ''}, no argument of {self.name}()"
+                )
 
 
 def inspect_method(method: Callable[..., Any], transport: TransportTypes) -> Operation:

@@ -1,5 +1,6 @@
 """Build a pipeline from YAML, and describe its inputs and outputs by the names in the YAML."""
 
+import inspect
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -148,8 +149,10 @@ def build(source: YamlSource, allowed_modules: Sequence[str] = ()) -> "Pipeline"
     inputs, outputs = _all_sockets(pipeline, "input"), _all_sockets(pipeline, "output")
     for index, connection in enumerate(source.section("connections")):
         sender, receiver = connection["sender"], connection["receiver"]
-        if problem := _end_problem(sender, outputs, "output") or _end_problem(receiver, inputs, "input"):
-            raise source.error(problem, "connections", index)
+        if problem := _end_problem(sender, outputs, "output"):
+            raise source.error(problem, "connections", index, "sender")
+        if problem := _end_problem(receiver, inputs, "input"):
+            raise source.error(problem, "connections", index, "receiver")
         try:
             pipeline.connect(sender, receiver)
         except Exception as error:  # Haystack has several unrelated classes for these errors
@@ -206,7 +209,11 @@ def _component_error(source: YamlSource, name: str, error: Exception) -> LoadErr
     parameters = component.get("init_parameters") or ()
     mentioned = [key for key in parameters if f"'{key}'" in message]
     where = (*path, "init_parameters", mentioned[0]) if mentioned else path
-    return source.error(f"{subject} ({type_.rpartition('.')[2]}): {type(cause).__name__}: {message}", *where)
+    located = source.error(f"{subject} ({type_.rpartition('.')[2]}): {type(cause).__name__}: {message}", *where)
+    if mentioned and "unexpected keyword argument" in message and (cls := decorator.registry.get(type_)):
+        close = closest(mentioned[0], inspect.signature(cls).parameters)
+        located.hint = f"did you mean {close!r}?" if close else ""
+    return located
 
 
 class _Sockets:

@@ -30,6 +30,7 @@ _SECTIONS = {
     "metadata": dict,
 }
 _KEYS = (*_SECTIONS, "streaming_components")
+_ENDS = ("sender", "receiver")  # of a connection
 _TYPE_NAMES = {
     dict: "a mapping (name: value)",
     list: "a list (- item)",
@@ -127,7 +128,10 @@ class YamlSource:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             reason = ", ".join(part for part in (error.context, error.problem) if part)
-            raise self.error_at(mark.line + 1 if mark else 1, f"invalid YAML: {reason}") from None
+            found = self.error_at(mark.line + 1 if mark else 1, f"invalid YAML: {reason}")
+            if found.place is not None and re.search(r":\s*{{", found.place.source):
+                found.hint = "a value that begins with {{ needs quotes, or | and a line of its own"
+            raise found from None
         except yaml.reader.ReaderError as error:
             line = text[: error.position].count("\n") + 1
             raise self.error_at(line, f"invalid YAML: character not allowed: {error.reason}") from None
@@ -171,7 +175,10 @@ class YamlSource:
         self._check_components()
         for index, connection in enumerate(self.section("connections")):
             ends = connection if isinstance(connection, dict) else {}
-            if not all(isinstance(ends.get(end), str) for end in ("sender", "receiver")):
+            for key in ends:
+                if key not in _ENDS and (close := closest(key, _ENDS)):
+                    raise self.error(f"unknown key {key!r}; did you mean {close!r}?", "connections", index, key)
+            if not all(isinstance(ends.get(end), str) for end in _ENDS):
                 message = "a connection needs sender and receiver, each as component.socket"
                 raise self.error(message, "connections", index)
 

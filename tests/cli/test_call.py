@@ -230,7 +230,10 @@ def test_run_sends_a_file_in_the_field_that_is_named(server, port, tmp_path):
     assert json.loads(directory.stdout) == ["b=c.txt", "d.txt"]
     assert unnamed.returncode == 2
     assert "'two' takes files in document and note: name one, -f document=FILE" in unnamed.stderr
-    assert (wrong.returncode, wrong.stderr) == (1, "Error: document: Field required\n")
+    assert (wrong.returncode, wrong.stderr) == (
+        1,
+        "Error: document: Field required; you sent 'dokument', no argument of run_api()\n",
+    )
 
 
 def test_run_with_a_file_for_what_takes_none_is_told(server, port, tmp_path):

@@ -129,7 +129,10 @@ def test_a_model_must_be_chosen_where_there_are_several(thinker, port, tmp_path)
 
 
 def test_without_a_server_it_says_how_to_start_one(tmp_path):
-    assert "Is `hayhooks run` running there?" in ask(stdin="hi\n", cwd=tmp_path).stderr
+    assert (
+        "Is `hayhooks run` or `hayhooks dev` running there? (--port, HAYHOOKS_PORT)"
+        in ask(stdin="hi\n", cwd=tmp_path).stderr
+    )
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:1416", "ftp://127.0.0.1", "http://", "http://a:b", "http://[::1"])

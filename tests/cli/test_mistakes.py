@@ -491,7 +491,9 @@ def test_lines_of_requests_name_field_model_and_a_failed_stream(dev: Dev):
     dev.shows("✓ mine")
     dev.run("mine", txet="x")
     assert "422 in" in joined(lines := dev.shows("→ POST /mine/run  422"))
-    assert lines[-1].endswith("text: Field required")
+    assert "text: Field required; you sent 'txet', no argument of run_api()" in joined(lines)
+    httpx.get(f"{dev.url}/mine/run", timeout=30)
+    assert "Method Not Allowed: /mine/run takes POST" in joined(dev.shows("→ GET /mine/run"))
     body = {"model": "mine", "messages": [{"role": "user", "content": "x"}], "stream": True}
     httpx.post(f"{dev.url}/v1/chat/completions", json=body, timeout=30)
     shown = joined(dev.shows("→ POST /v1/chat/completions"))
@@ -526,7 +528,9 @@ def test_a_renamed_folder(dev: Dev):
     (dev.root / "mine").rename(dev.root / "yours")
     dev.terminal.shows("- mine  removed")
 
-    assert len([line for line in dev.shows("✓ yours") if line[:1] in "✓✗-"]) <= 2
+    shown = dev.shows("✓ yours")
+    assert len([line for line in shown if line[:1] in "✓✗-"]) <= 2
+    assert "was mine" in joined(shown)
     assert dev.run("yours", text="x").json() == {"result": "x"}
 
 

@@ -88,7 +88,7 @@ def test_no_answer_is_exit_status_1_and_says_where_it_asked(tmp_path):
 
     assert result.returncode == 1
     assert f"No answer from http://127.0.0.1:{port}/status" in result.stderr
-    assert result.stderr.endswith("Is `hayhooks run` running there?\n")
+    assert result.stderr.endswith("Is `hayhooks run` or `hayhooks dev` running there? (--port, HAYHOOKS_PORT)\n")
 
 
 def test_a_server_that_is_not_hayhooks_is_told(tmp_path, server, port):

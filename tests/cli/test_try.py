@@ -52,6 +52,14 @@ def test_the_difference_to_the_last_answer_is_shown_after_each_save(tmp_path):
         terminal.shows("  the same answer\n", seen)
 
 
+def test_a_name_that_is_not_there_is_told(tmp_path):
+    replace(tmp_path / "pipelines/echo/pipeline_wrapper.py", ECHO)
+    requests = ("--try", "ecko", "{}", "--try", "nothing-like-it", "{}")
+    with in_terminal("dev", "--port", str(free_port()), *requests, cwd=tmp_path, columns=120) as terminal:
+        terminal.shows("--try: there is no pipeline 'ecko' yet; did you mean 'echo'?")
+        terminal.shows("--try: there is no pipeline 'nothing-like-it' yet; there are: echo")
+
+
 @pytest.mark.parametrize("text", ["hi", "[1]", '{"text": ', ""])
 def test_a_request_that_is_no_json_object_is_refused(tmp_path, text):
     done = hayhooks("dev", "--try", "echo", text, cwd=tmp_path)

@@ -210,7 +210,8 @@ def test_get_is_405_with_the_error_object(server: LiveServer, api: Api):
     for path in (api.path, api.other_paths[1]):
         response = server.client.get(path, headers={"Origin": "http://a"})
         assert (response.status_code, response.headers["Allow"]) == (405, "POST")
-        assert response.json()["error"]["message"] == response.json()["detail"] == "Method Not Allowed"
+        assert response.json()["error"]["message"] == response.json()["detail"]
+        assert response.json()["detail"] == f"Method Not Allowed: {path} takes POST"
         assert response.headers["access-control-allow-origin"] == "*"
 
 

@@ -253,12 +253,22 @@ WRONG = [
     (
         CHAIN.replace("  - sender: first.value\n", "  - sendr: first.value\n"),
         8,
+        "unknown key 'sendr'; did you mean 'sender'?",
+    ),
+    (
+        CHAIN.replace("    receiver: second", "    reciever: second"),
+        9,
+        "unknown key 'reciever'; did you mean 'receiver'?",
+    ),
+    (
+        CHAIN.replace("  - sender: first.value\n", "  - from: first.value\n"),
+        8,
         "a connection needs sender and receiver",
     ),
     (CHAIN.replace("r: first.value", "r: frst.value"), 8, "'frst.value': there is no component 'frst'; did you mean"),
     (
         CHAIN.replace("r: second.value", "r: second.valu"),
-        8,
+        9,
         "component 'second' has no input 'valu'; did you mean",
     ),
     (ASK.replace("receiver: llm.messages", "receiver: llm.tools_strict"), 10, "llm.tools_strict"),
