@@ -189,10 +189,8 @@ def require_receiver(method: Callable[..., Any]) -> None:
     setup = getattr(type(getattr(method, "__self__", None)), "setup", None)
     usual = {"self", "cls", "_", next(iter(inspect.signature(setup).parameters), "") if setup else ""}
     for first in parameters[:1]:
-        plain = (
-            first.annotation is first.empty and first.default is first.empty and first.kind is not first.KEYWORD_ONLY
-        )
-        if first.kind is first.VAR_POSITIONAL or (plain and first.name in usual):
+        is_plain = first.default is first.empty and first.kind is not first.KEYWORD_ONLY
+        if first.kind is first.VAR_POSITIONAL or (is_plain and first.name in usual):
             return
     definition = "async def" if inspect.iscoroutinefunction(function) else "def"
     right = ", ".join(["self", *(parameter.name for parameter in parameters)])
