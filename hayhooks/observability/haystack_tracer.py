@@ -15,6 +15,7 @@ from hayhooks.kernel.haystack_hooks import on_import
 from hayhooks.observability.traces import Span, Trace, current_trace
 
 _MODULE = "haystack.tracing.tracer"
+_INPUT_DATA = "haystack.pipeline.input_data"
 
 _current: ContextVar["_NotedSpan | None"] = ContextVar("hayhooks_span", default=None)
 _lock = threading.Lock()
@@ -52,7 +53,12 @@ def _patch() -> None:
         parent = given or _current.get()
         kept = parent.trace if parent else current_trace.get()
         noted = kept.start(operation_name, tags or {}, parent.noted if parent else None) if kept else None
-        return _NotedSpan(proxy, kept, noted, around) if kept and noted else around
+        if kept is None or noted is None:
+            return around
+        span = _NotedSpan(proxy, kept, noted, around)
+        if tags and (inputs := tags.get(_INPUT_DATA)) is not None:  # only of pipelines, and no tag of content
+            span.note(_INPUT_DATA, inputs)
+        return span
 
     def current_span() -> Any:
         return _current.get() or proxy.actual_tracer.current_span()
@@ -101,11 +107,17 @@ class _NotedSpan:
         self.inner.set_tag(key, value)
 
     def set_content_tag(self, key: str, value: Any) -> None:
-        """Note the shapes of inputs and outputs, or their contents if Haystack's setting allows it."""
-        if key.endswith((".input", ".input_data", ".output", ".output_data")):
-            described = self.trace.describe(value, with_content=self._proxy.is_content_tracing_enabled)
-            if ".input" in key:
-                self.noted.inputs = described
-            else:
-                self.noted.outputs = described
+        """Note *value* if it is inputs or outputs."""
+        if key.endswith((".input", ".output", ".output_data")):
+            self.note(key, value)
         self.inner.set_content_tag(key, value)
+
+    def note(self, key: str, value: Any) -> None:
+        """Note the shapes of inputs and outputs, or their contents if Haystack's setting allows it."""
+        described = self.trace.describe(
+            value, with_content=self._proxy.is_content_tracing_enabled, by_component=key.endswith("_data")
+        )
+        if ".input" in key:
+            self.noted.inputs = described
+        else:
+            self.noted.outputs = described

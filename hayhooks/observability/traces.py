@@ -101,11 +101,20 @@ class Trace:
         self.spans.append(span)
         return span
 
-    def describe(self, values: Any, *, with_content: bool) -> dict[str, str]:
-        """Return the shape of each of *values*, or their content; as many as this trace has room for."""
-        items = values.items() if type(values) is dict else [("value", values)]
+    def describe(self, values: Any, *, with_content: bool, by_component: bool = False) -> dict[str, str]:
+        """Return the shape of each of *values*, or their content; as many as this trace has room for.
+
+        Those of a pipeline are *by_component*: dictionaries of sockets, which become ``component.socket``.
+        """
+        items = _first_items(values) if type(values) is dict else [("value", values)]
+        if by_component:
+            items = [
+                (f"{component}.{name}", value)
+                for component, sockets in items
+                for name, value in (_first_items(sockets) if type(sockets) is dict else [("value", sockets)])
+            ][:_MAX_SOCKETS]
         described = {}
-        for name, value in list(islice(items, _MAX_SOCKETS)):  # a copy: other threads may change them
+        for name, value in items:
             key = shortened(name if type(name) is str else safe_str(name), _MAX_SHAPE)
             text = shortened(safe_str(value), _MAX_CONTENT) if with_content else shape(value)
             if len(key) + len(text) > self._room:
@@ -197,6 +206,11 @@ class Traces:
     def _of_others(self) -> Iterator[dict[str, Any]]:
         for _, posted in self._worker_dir.posted(_KIND):
             yield from map(json.loads, posted.split("\n"))
+
+
+def _first_items(values: dict[Any, Any]) -> list[tuple[Any, Any]]:
+    """Copy the first items, in one step: other threads may change *values*."""
+    return list(islice(values.items(), _MAX_SOCKETS))
 
 
 def shape(value: Any) -> str:

@@ -114,6 +114,8 @@ def test_a_request_has_a_span_for_each_component(server: LiveServer, wrapper: st
     request, pipeline, prompt, checks = trace["spans"]
     assert request["took_ms"] >= pipeline["took_ms"] >= prompt["took_ms"] > 0
     assert prompt["type"] == "PromptBuilder"
+    assert pipeline["inputs"] == {"prompt.text": "str of 5 characters"}
+    assert pipeline["outputs"] == {"checks.text": "str of 14 characters"}
     assert checks["inputs"] == {"text": "str of 14 characters"}
     assert checks["outputs"] == {"text": "str of 14 characters"}
     assert "hello" not in str(trace)
