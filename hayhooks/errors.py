@@ -18,7 +18,7 @@ HayhooksError
 
 import importlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -72,15 +72,24 @@ def fold(error: BaseException, *, keeps_ours: bool = True) -> None:
 
 
 def _folded(traceback: TracebackType | None) -> TracebackType | None:
-    frames: list[TracebackType] = []
+    return traceback_of(
+        [each for each in each_frame(traceback) if not each.tb_frame.f_code.co_filename.startswith(_OUR_FILES)]
+    )
+
+
+def each_frame(traceback: TracebackType | None) -> Iterator[TracebackType]:
+    """Yield the frames of *traceback*, the outermost first."""
     while traceback is not None:
-        if not traceback.tb_frame.f_code.co_filename.startswith(_OUR_FILES):
-            frames.append(traceback)
+        yield traceback
         traceback = traceback.tb_next
-    folded: TracebackType | None = None
-    for frame in reversed(frames):
-        folded = TracebackType(folded, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
-    return folded
+
+
+def traceback_of(frames: Sequence[TracebackType]) -> TracebackType | None:
+    """Return a traceback of *frames*, the outermost first."""
+    traceback: TracebackType | None = None
+    for each in reversed(frames):
+        traceback = TracebackType(traceback, each.tb_frame, each.tb_lasti, each.tb_lineno)
+    return traceback
 
 
 class HayhooksError(Exception):

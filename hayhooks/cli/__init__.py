@@ -15,6 +15,7 @@ from hayhooks.cli.completion import completion, deployed_names
 from hayhooks.cli.options import (
     AddressCommand,
     Command,
+    Text,
     directory_option,
     python_path_option,
     server_options,
@@ -155,7 +156,7 @@ def config(as_json: bool, **options: Any) -> None:
 @click.argument("name", required=False, shell_complete=deployed_names)
 @click.option("--url", help="Talk to the server at this address: its root, or the base URL that ends with /v1.")
 @click.option("--api-key", help="Key for the server (default: the first of HAYHOOKS_API_KEYS).")
-@click.option("--system", default="", help="System message.")
+@click.option("--system", type=Text(), default="", help="System message.")
 @click.option(
     "--history",
     type=click.Path(dir_okay=False, path_type=Path),

@@ -199,9 +199,10 @@ def _print_answer(response: httpx.Response, call: CallOptions) -> None:
         else:
             say_json(result)
     elif kind.startswith("text/"):
+        text = ""
         for text in response.iter_text():
             _print(text)
-        _print("\n" if sys.stdout.isatty() else "")
+        _print("" if text.endswith("\n") else "\n")
     elif sys.stdout.isatty():
         raise CommandError(f"The answer is {kind or 'of unknown type'}, not text: write it to a file with -O FILE")
     else:

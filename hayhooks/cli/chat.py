@@ -58,7 +58,7 @@ def _model(client: ChatClient, name: str | None, lines: "_TypedLines | _PipedLin
     """Return *name* if the server has it, or its only model, or ask which one."""
     names = client.models()
     if name is not None:
-        return _known(name, names)
+        return _known(client, name, names)
     if not names:
         raise CommandError(f"Nothing at {client.url} can chat: see `hayhooks status`")
     if len(names) > 1 and not _is_interactive():
@@ -66,17 +66,40 @@ def _model(client: ChatClient, name: str | None, lines: "_TypedLines | _PipedLin
     if len(names) == 1:
         return names[0]
     say("Models: ", (", ".join(names), "bold"))
-    with suppress(EOFError, KeyboardInterrupt):
-        return _known(lines.read("model> ").strip(), names)
-    raise click.exceptions.Exit(0)
+    while True:
+        try:
+            if answer := lines.read("model> ").strip():
+                return _known(client, answer, names)
+        except CommandError as error:
+            note((error.format_message(), "red"))
+        except (EOFError, KeyboardInterrupt):
+            raise click.exceptions.Exit(0) from None
 
 
-def _known(name: str, names: list[str]) -> str:
-    if not names or name in names:  # a server may have models that it does not list
+def _known(client: ChatClient, name: str, names: list[str]) -> str:
+    """Return *name* if it is one of *names*, the server's models, or if the server does not list them."""
+    if name in names:
+        return name
+    listed = f"these do: {', '.join(names)}" if names else "nothing at this server does"
+    match client.state(name):
+        case "serving" | "stale":
+            raise CommandError(f"{name} does not chat: its wrapper has no run_chat_completion; {listed}")
+        case "failed" | "loading" as state:
+            raise CommandError(f"{name} does not serve, it is {state}: see `hayhooks status {name}`")
+    if not names:
         return name
     close = get_close_matches(name, names, n=1)
     advice = f": did you mean {close[0]}?" if close else f"; it has {', '.join(names)}"
     raise CommandError(f"The server has no model {name!r}{advice}")
+
+
+def _in_utf8(read: Callable[[], str]) -> str:
+    try:
+        line = read()
+        line.encode()  # some locales let other bytes through
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
+        raise CommandError(f"Standard input is not UTF-8: {error.object[error.start : error.end]!r}") from None
+    return line
 
 
 class _PipedLines:
@@ -84,7 +107,7 @@ class _PipedLines:
 
     def read(self, prompt: str) -> str:
         """Return the next line; ``EOFError`` after the last one."""
-        line = sys.stdin.readline()
+        line = _in_utf8(sys.stdin.readline)
         if not line:
             raise EOFError
         return line.rstrip("\r\n")
@@ -110,7 +133,7 @@ class _TypedLines:
 
     def read(self, prompt: str) -> str:
         """Return the next line, and add it to the history; ``EOFError`` at Ctrl+D."""
-        line = input(prompt)
+        line = _in_utf8(lambda: input(prompt))
         if self._readline is not None and line.strip():
             try:
                 self._readline.write_history_file(self._history)
@@ -214,7 +237,7 @@ class _Chat:
     def model(self, name: str) -> None:
         names = self._client.models()
         if name:
-            self._model = _known(name, names)
+            self._model = _known(self._client, name, names)
         for each in sorted({*names, self._model}):
             note("* " if each == self._model else "  ", (each, "bold" if each == self._model else ""))
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 import click
 import httpx
@@ -37,6 +37,17 @@ class ChatClient:
         if not response.is_success or not isinstance(body, dict) or not isinstance(body.get("data"), list):
             raise CommandError(self._refusal(response))
         return [entry["id"] for entry in body["data"] if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+
+    def state(self, name: str) -> str:
+        """Return the state of the deployment *name*; "" if the server has none, or is no hayhooks server."""
+        try:
+            response = self._http.get(
+                f"{self.url.removesuffix('/v1')}/status/{quote(name, safe='')}", timeout=_CONNECT_TIMEOUT_S
+            )
+        except (httpx.HTTPError, UnicodeError):
+            return ""
+        body = json_or_text(response.text)
+        return str(body.get("state", "")) if isinstance(body, dict) else ""
 
     def ask(self, model: str, messages: list[dict[str, Any]], printer: AnswerPrinter) -> None:
         """Send the conversation, and give each part of the answer to *printer* while it arrives."""

@@ -75,5 +75,5 @@ _TRY = {
     "agent": "pipeline run {name} -p question='What is 17 * 3?'",
     "upload": "pipeline run {name} -f {place}/example.md",
     "memory": "pipeline run {name} -p session=me -p message='I like tea.'",
-    "yaml": "pipeline run {name} -p text=hello",
+    "yaml": "pipeline run {name} -p question='Who are you?' --stream",
 }

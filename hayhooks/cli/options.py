@@ -36,6 +36,20 @@ class AddressCommand(click.Command):
         return super().parse_args(ctx, args)
 
 
+class Text(click.ParamType[str]):
+    """Text that can be sent: other bytes than those of UTF-8 are an error."""
+
+    name = "text"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return *value*, or raise ``BadParameter``."""
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            self.fail(f"{value!r} is not UTF-8", param, ctx)
+        return value
+
+
 def server_options(command: Command, *, port: Sequence[str] = ("--port",)) -> Command:
     """Add the options for the server's address, and for the environment file."""
     command = click.option(

@@ -13,6 +13,7 @@ from hayhooks.cli.completion import deployed_names
 from hayhooks.cli.options import (
     AddressCommand,
     Command,
+    Text,
     directory_and_server_options,
     python_path_option,
     server_options,
@@ -215,7 +216,9 @@ def check(path: Path, name: str | None, as_json: bool, timeout_s: float, **optio
 
 @pipeline.command()
 @click.argument("name", shell_complete=deployed_names)
-@click.option("-p", "--param", "arguments", metavar="KEY=VALUE", multiple=True, help="An argument: JSON, else text.")
+@click.option(
+    "-p", "--param", "arguments", type=Text(), metavar="KEY=VALUE", multiple=True, help="An argument: JSON, else text."
+)
 @click.option("-f", "--file", "files", type=_Upload("FILE", _file), multiple=True, help="A file to upload.")
 @click.option(
     "-d", "--dir", "directories", type=_Upload("DIR", _folder), multiple=True, help="A directory whose files to upload."

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-from hayhooks.errors import Place, StreamCall, safe_str, type_and_message
+from hayhooks.errors import Place, StreamCall, each_frame, safe_str, traceback_of, type_and_message
 from hayhooks.kernel.places import UserFiles, frames_of
 from hayhooks.kernel.templates import (
     INVALID,
@@ -106,6 +106,18 @@ def _line_of_name(error: BaseException, place: Place, files: UserFiles) -> Place
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if any(name in line for name in quoted)]
     number, line = min(lines, key=lambda numbered: abs(numbered[0] - place.line), default=(place.line, place.source))
     return Place(place.file, number, line.strip())
+
+
+def origin_in(error: BaseException, files: UserFiles) -> BaseException:
+    """Return what *error* reports, and leave it, and what led to it, the frames of the user's *files* alone.
+
+    One without such frames keeps the innermost.
+    """
+    for each in chain_of(error):
+        frames = list(each_frame(each.__traceback__))
+        own = [frame for frame in frames if files.place(frame.tb_frame.f_code.co_filename, frame.tb_lineno)]
+        each.__traceback__ = traceback_of(own or frames[-1:])
+    return _reports(error)[-1]
 
 
 def files_near(error: BaseException) -> list[str]:

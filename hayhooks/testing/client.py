@@ -7,14 +7,16 @@ are as in production.
 import asyncio
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from functools import cached_property
+from functools import cache, cached_property
 from io import IOBase
 from pathlib import Path
 from socket import socket
+from traceback import format_exception
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import httpx
@@ -22,7 +24,10 @@ import httpx
 from hayhooks.app import Hayhooks, create_app
 from hayhooks.errors import LoadError, StartError
 from hayhooks.kernel.discovery import WRAPPER_FILE, missing_wrapper_problem, single_name
+from hayhooks.kernel.isolation import with_public_names
+from hayhooks.kernel.places import OpenFiles
 from hayhooks.kernel.state import Failure
+from hayhooks.kernel.user_errors import cause_lines, headline, origin_in, place_of
 from hayhooks.observability.log import log
 from hayhooks.observability.request_record import current_request
 from hayhooks.server.config import ServerConfig, server_options
@@ -88,6 +93,7 @@ class Client(httpx.Client):
         super().__enter__()
         with ExitStack() as stack:
             stack.enter_context(_env_file_exported())
+            _replace_default_log()
             stack.enter_context(self._errors_kept())
             self.app = self._target if isinstance(self._target, Hayhooks) else self._application(Path(self._target))
             self.url = stack.enter_context(_serving(self.app))
@@ -214,7 +220,8 @@ class Client(httpx.Client):
         __tracebackhide__ = True
         request = response.request
         message = f"{request.method} {request.url.path}: {reason}"
-        cause = self._errors.get(response.headers.get("x-request-id", ""))
+        error = self._errors.get(response.headers.get("x-request-id", ""))
+        cause = error and origin_in(error, OpenFiles())
         raise httpx.HTTPStatusError(message, request=request, response=response) from cause
 
     @contextmanager
@@ -283,6 +290,37 @@ def _env_file_exported() -> Iterator[None]:
     finally:
         for name in added:
             os.environ.pop(name, None)
+
+
+@cache
+def _replace_default_log() -> None:
+    """Print what the log has in few lines, in place of loguru's own handler, if nobody has configured another one.
+
+    That one prints the frames of every library with the values in them. Ours looks up standard error for each entry:
+    pytest's is another one in each test.
+    """
+    try:
+        log.remove(0)
+    except ValueError:
+        return
+
+    def show(entry: Any) -> None:
+        record, exception = entry.record, entry.record["exception"]
+        lines = [f"{record['level'].name}: {record['message']}"]
+        if exception is not None:
+            error = exception.value
+            place = place_of(error, OpenFiles())
+            if (reason := headline(error)) not in lines[0]:
+                lines.append(reason)
+            lines += cause_lines(error, OpenFiles())
+            lines += [str(place)] if place is not None else "".join(format_exception(error)).splitlines()
+        sys.stderr.write(with_public_names("\n  ".join(lines)) + "\n")
+
+    def is_shown(record: Any) -> bool:
+        """Whether it is a warning, or an entry of the wrapper's own."""
+        return bool(record["level"].no >= log.level("WARNING").no) or not (record["name"] or "").startswith("hayhooks.")
+
+    log.add(show, level="DEBUG", format="{message}", filter=is_shown)
 
 
 def _load_error(failure: Failure) -> LoadError:

@@ -72,7 +72,7 @@ def test_run_prints_texts_as_they_are_and_the_rest_as_json(server, port, tmp_pat
     assert outputs == {
         "text": "é\n",
         "list": '[\n  1,\n  "é"\n]\n',
-        "stream": "ab",
+        "stream": "ab\n",
         "events": "a\nb\n",
         "no JSON": "[1, é\n",
     }
@@ -82,7 +82,7 @@ def test_run_asks_for_a_stream_and_says_where_there_is_none(server, port, tmp_pa
     server.serve("kinds", KINDS)
 
     streamed = pipeline("run", "kinds", "-p", "kind=text", "--stream", cwd=tmp_path, port=port)
-    assert (streamed.returncode, streamed.stdout) == (0, "é")
+    assert (streamed.returncode, streamed.stdout) == (0, "é\n")
     refused = pipeline("run", "kinds", "-p", "kind=list", "--stream", cwd=tmp_path, port=port)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "kinds has no stream: run_api() returned a list" in refused.stderr
@@ -114,7 +114,7 @@ def test_run_prints_a_stream_as_it_comes(server, port, tmp_path):
         eventually(lambda: output.read_text() == "began ")
         gate.touch()
         assert process.wait(30) == 0
-    assert output.read_text() == "began ended"
+    assert output.read_text() == "began ended\n"
 
 
 def test_run_takes_arguments_as_json_where_they_are_some(server, port, tmp_path):

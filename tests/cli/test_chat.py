@@ -13,6 +13,7 @@ from hayhooks.cli import chat_client
 from hayhooks.cli.chat_answer import AnswerPrinter
 from tests.cli.commands import hayhooks
 from tests.cli.terminal import in_terminal
+from tests.live_server import replace
 from tests.wrappers import source
 
 WAITS = """
@@ -102,6 +103,7 @@ def test_the_results_of_tools_are_the_next_lines(server, port, tmp_path):
 @pytest.mark.parametrize(
     ("line", "what"),
     [
+        ("\udcff", r"Standard input is not UTF-8: '\udcff'"),
         ("fail", r"The answer of thinker broke off: ValueError: no \x1b[31m way"),
         ("/modle", "There is no /modle: did you mean /model?"),
         ("/save", "/save FILE: the name of the file is missing"),
@@ -126,6 +128,41 @@ def test_a_model_must_be_chosen_where_there_are_several(thinker, port, tmp_path)
 
     assert "has 2 models: name one of thinker, weather" in ask(stdin="hi\n", cwd=tmp_path, port=port).stderr
     assert "did you mean thinker?" in ask("thinkr", stdin="hi\n", cwd=tmp_path, port=port).stderr
+
+
+def test_a_name_that_cannot_chat_says_which_can(server, port, tmp_path):
+    server.serve("echo", source("typed"))
+    replace(server.root / "broken/pipeline_wrapper.py", "import nothing_like_it")
+    server.eventually(lambda: server.state("broken")["state"] == "failed")
+    lonely = ask("echo", stdin="hi\n", cwd=tmp_path, port=port)
+    server.serve("thinker", source("thinks_aloud"))
+    asked = [ask(name, stdin="hi\n", cwd=tmp_path, port=port) for name in ("echo", "broken")]
+
+    assert [(done.returncode, done.stderr) for done in (lonely, *asked)] == [
+        (1, "Error: echo does not chat: its wrapper has no run_chat_completion; nothing at this server does\n"),
+        (1, "Error: echo does not chat: its wrapper has no run_chat_completion; these do: thinker\n"),
+        (1, "Error: broken does not serve, it is failed: see `hayhooks status broken`\n"),
+    ]
+
+
+def test_a_wrong_answer_to_which_model_asks_again(server, port, tmp_path):
+    server.serve("thinker", source("thinks_aloud"))
+    server.serve("weather", source("asks_weather"))
+    with in_terminal("chat", "--history", tmp_path / "history", cwd=tmp_path, PORT=port) as terminal:
+        seen = terminal.shows("model> ")
+        terminal.type("thinkr")
+        seen = terminal.shows("did you mean thinker?", seen)
+        seen = terminal.shows("model> ", seen)
+        terminal.type("thinker")
+        terminal.shows("/help lists the commands", seen)
+
+
+@pytest.mark.parametrize("arguments", [("chat", "--system", "\udcff"), ("pipeline", "run", "it", "-p", "text=\udcff")])
+def test_an_argument_that_is_no_utf_8_is_refused(tmp_path, arguments):
+    done = hayhooks(*arguments, cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert "\\udcff' is not UTF-8" in done.stderr
 
 
 def test_without_a_server_it_says_how_to_start_one(tmp_path):

@@ -23,6 +23,7 @@ CHATS = {  # a question, and a part of the answer
     "rag": ("Are dogs welcome?", "Dogs are welcome on the ground floor. (house_rules.md)"),
     "agent": ("What is 17 * 3?", "That makes 51."),
     "upload": ("Are dogs welcome?", "Dogs are welcome on the ground floor. (example.md)"),
+    "yaml": ("Who are you?", "You asked: Who are you?"),
     "memory": ("I like tea.", "You said 'I like tea.'."),
 }
 
@@ -89,13 +90,14 @@ def test_every_template_is_served_at_once_and_answers_as_it_says(server, root, p
         text = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
         assert answer in text
         assert text == whole.choices[0].message.content
-        assert [chunk.usage.total_tokens > 0 for chunk in chunks if chunk.usage] == [True]
-        assert whole.usage is not None
-        assert whole.usage.total_tokens > 0
+        if template != "yaml":  # Haystack's own stand-in counts nothing in a stream
+            assert [chunk.usage.total_tokens > 0 for chunk in chunks if chunk.usage] == [True]
+            assert whole.usage is not None
+            assert whole.usage.total_tokens > 0
         assert answer in client.responses.create(model="mine", input=question).output_text
 
 
-@pytest.mark.parametrize("template", CHATS)
+@pytest.mark.parametrize("template", [name for name in CHATS if name != "yaml"])
 def test_a_real_generator_takes_the_place_of_the_stand_in_by_one_line(root, tmp_path, template):
     replace(tmp_path / "model/pipeline_wrapper.py", MODEL)
     new("mine", template, tmp_path)
@@ -202,7 +204,7 @@ def test_before_a_server_runs_it_says_what_to_do_next(tmp_path: Path):
     ]
     assert yaml.stdout.splitlines()[1:] == [
         "Serve it: hayhooks dev 'my pipelines' --port 1",
-        "Try it: hayhooks pipeline run third -p text=hello --port 1",
+        "Try it: hayhooks pipeline run third -p question='Who are you?' --stream --port 1",
     ]
 
 

@@ -353,6 +353,71 @@ def test_pytest_shows_what_is_wrong_and_nothing_of_ours(answers: Path, tmp_path:
     ]
 
 
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ("'-'.join(5)", "TypeError: can only join an iterable"),
+        ("self.missing", "ValueError: no such thing"),
+    ],
+)
+def test_a_failing_stream_is_shown_in_few_lines_with_the_users_own_first(root: Path, broken: str, message: str):
+    replace(root / "answers/pipeline_wrapper.py", STREAMS.replace("BROKEN", broken))
+    replace(root / "answers/test_answers.py", TESTS_OF_A_STREAM)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "answers"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=60)
+
+    assert "1 failed" in done.stdout, done.stdout + done.stderr
+    assert len(done.stdout.splitlines()) < 60, done.stdout
+    assert "site-packages" not in done.stdout
+    assert (
+        f" httpx.HTTPStatusError: POST /v1/chat/completions: the stream failed: {message}, in MockChatGenerator of"
+        in done.stdout
+    )
+    first_place = next(line for line in done.stdout.splitlines() if ".py:" in line)
+    assert first_place.startswith("answers/pipeline_wrapper.py:")
+    logged = done.stdout.partition("Captured stderr call")[2]
+    assert (
+        f"ERROR: answers: the answer failed in mid-stream: {message}, in MockChatGenerator of component 'llm'" in logged
+    )
+    assert "a word of the wrapper's own" in logged
+
+
+STREAMS = """
+from haystack import Pipeline
+from hayhooks import BasePipelineWrapper, async_streaming_generator, chat_messages_from_openai, log
+from hayhooks.testing.components import StandInChatGenerator
+
+
+def reply(messages):
+    log.info("a word of the wrapper's own")
+    if "BROKEN" == "self.missing":
+        try:
+            {}["nothing"]
+        except KeyError as error:
+            raise ValueError("no such thing") from error
+    return BROKEN
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        self.pipeline = Pipeline()
+        self.pipeline.add_component("llm", StandInChatGenerator(reply))
+
+    async def run_chat_completion_async(self, model, messages, body):
+        yield "first"
+        arguments = {"llm": {"messages": chat_messages_from_openai(messages)}}
+        async for chunk in async_streaming_generator(self.pipeline, pipeline_run_args=arguments):
+            yield chunk
+"""
+
+TESTS_OF_A_STREAM = """
+import hayhooks.testing
+
+def test_chat():
+    with hayhooks.testing.client("answers") as client:
+        client.chat("Who?", stream=True)
+"""
+
 TESTS = """
 from pathlib import Path
 

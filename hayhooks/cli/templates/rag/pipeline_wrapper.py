@@ -29,14 +29,14 @@ FOLDER = Path(__file__).parent  # a file that is saved here takes effect at once
 
 
 def reply(messages: list[ChatMessage]) -> str:
-    """Play the model: quote the passage that has most words of the question."""
+    """Play the model: quote the passage that has most words of the question, else the first one."""
     passages = re.findall(
-        r'<passage file="(.*?)">\s*(?:#[^\n]*\s+)?(.*?)\s*</passage>', messages[0].text or "", re.DOTALL
+        r'<passage file="(.*?)">\s*(?:#[^\n]*\s+)*(.*?)\s*</passage>', messages[0].text or "", re.DOTALL
     )
-    asked = set(re.findall(r"\w+", (messages[-1].text or "").lower()))
+    asked = set(re.findall(r"\w{4,}", (messages[-1].text or "").lower()))
     if not passages:
         return "The documents do not say."
-    file, text = max(passages, key=lambda passage: len(asked & set(re.findall(r"\w+", passage[1].lower()))))
+    file, text = max(passages, key=lambda passage: len(asked & set(re.findall(r"\w{4,}", passage[1].lower()))))
     return f"{text} ({file})"
 
 

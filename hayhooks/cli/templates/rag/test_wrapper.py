@@ -29,7 +29,7 @@ def test_a_stream_sends_the_sources_first(client):
     assert "event" in answer.chunks[1]  # the first one says who speaks
 
 
-@pytest.mark.parametrize(("then", "about"), [("And who may come?", "Breakfast"), ("And dogs?", "ground floor")])
+@pytest.mark.parametrize(("then", "about"), [("And on Sundays?", "Breakfast"), ("And dogs?", "ground floor")])
 def test_a_second_question_is_read_with_the_first(client, then, about):
     conversation = [
         {"role": "user", "content": "When is breakfast?"},
