@@ -31,7 +31,7 @@ _TEMPLATES = {
     "agent": "a model with tools",
     "upload": "takes documents by upload, and answers from them",
     "memory": "keeps the conversation of each session",
-    "yaml": "a pipeline without code",
+    "yaml": "a chat and a `/run` without code",
 }
 _TEMPLATES_LISTED = "\n".join(f"{name:<8} {about}" for name, about in _TEMPLATES.items())
 
