@@ -21,6 +21,7 @@ TYPES = ("reset", "loading", "deployed", "failed", "restored", "undeployed", "re
 
 _MAX_EVENTS = 2_000
 _MAX_REQUESTS_PER_S = 100  # the others are only counted
+_LAST_S = 1.0  # for followers to take what is left, once the log is closed
 _KEPT_S = 60.0  # after the last follower has left, requests are noted so long
 
 
@@ -42,7 +43,7 @@ class EventLog:
         self._events: deque[Event] = deque(maxlen=_MAX_EVENTS)
         self._appended = asyncio.Event()
         self._loading: Mapping[str, Revision] = {}  # what was being loaded at the last look
-        self.followers = 0
+        self.followers: set[asyncio.Task[Any] | None] = set()
         self._until: asyncio.TimerHandle | None = None  # when requests are no longer noted
         self._second = 0  # in which `_noted` requests were noted, and `_skipped` were not
         self._noted = self._skipped = 0
@@ -50,24 +51,27 @@ class EventLog:
         self.is_closed = False
 
     def close(self) -> None:
-        """End all followers, and note no more requests; on the event loop."""
+        """End all followers, and note no more requests; on the event loop. Those that take nothing are cancelled."""
         self.is_closed = True
         self._appended.set()
+        for task in filter(None, self.followers):
+            asyncio.get_running_loop().call_later(_LAST_S, task.cancel)
         self.ignore_requests()
 
     @contextmanager
     def followed(self) -> Iterator[None]:
         """Note requests too while this context lasts, and a while longer, for a follower that comes back."""
-        self.followers += 1
+        task = asyncio.current_task()
+        self.followers.add(task)
         if self._until is not None:
             self._until.cancel()
             self._until = None
-        elif self.followers == 1 and not self.is_closed:
+        elif len(self.followers) == 1 and not self.is_closed:
             self._hooks.on_request_end.append(self._note_request)
         try:
             yield
         finally:
-            self.followers -= 1
+            self.followers.discard(task)
             if not self.followers and not self.is_closed:
                 self._until = asyncio.get_running_loop().call_later(_KEPT_S, self.ignore_requests)
 

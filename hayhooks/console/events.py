@@ -10,9 +10,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
+from starlette.types import Receive, Scope, Send
 
 from hayhooks.console.event_log import TYPES, Event, EventLog
-from hayhooks.errors import UnavailableError, shortened
+from hayhooks.errors import DisconnectedError, UnavailableError, shortened
 from hayhooks.http.hooks import Hooks
 from hayhooks.http.json import encode
 from hayhooks.http.responses import EventStreamResponse, format_event
@@ -59,9 +60,21 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
         if request.method == "HEAD":  # its response has to end: the connection's next request waits for that
             return Response(media_type=EVENTS)
         followed = _Followed(log, request.headers.get("last-event-id", ""), frozenset(wanted or TYPES))
-        return EventStreamResponse(_Encoder(), followed)
+        return _EventsResponse(_Encoder(), followed)
 
     yield DocumentedRoute("/events", events, {"GET": lambda: _DOCS})
+
+
+class _EventsResponse(EventStreamResponse):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events; raise DisconnectedError if the log has cancelled this, as it is closed."""
+        try:
+            await super().__call__(scope, receive, send)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or not scope["app"].state.events.is_closed or task.uncancel():
+                raise
+            raise DisconnectedError("its client took nothing, and the server stops") from None
 
 
 class _Followed(Stream):

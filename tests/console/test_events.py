@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -148,7 +149,7 @@ def test_where_nobody_follows_a_request_runs_no_code_of_ours(server: LiveServer)
         events.next()
         others.next()
         assert len(hooks) == len(before) + 1
-    eventually(lambda: server.app.state.events.followers == 0, "the followers to leave")
+    eventually(lambda: not server.app.state.events.followers, "the followers to leave")
     server.app.state.events.ignore_requests()  # which is done a minute later
 
     assert hooks == before
@@ -170,7 +171,7 @@ def test_a_reader_that_reads_nothing_costs_the_others_nothing(root: Path, logged
     with serving(root, write_timeout=1) as server, server.connected(receive_buffer=2048) as idle:
         log = server.app.state.events
         idle.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        eventually(lambda: log.followers == 1)
+        eventually(lambda: log.followers)
         with follow(server.url, types="request") as events:
             events.next_of("reset")
             for _ in range(100):
@@ -178,9 +179,31 @@ def test_a_reader_that_reads_nothing_costs_the_others_nothing(root: Path, logged
                     log.append("undeployed", name="x" * 5_000, at=0.0)
                 server.client.get("/docs")
                 events.next_of("request")
-        eventually(lambda: log.followers == 0, "the reader to be disconnected")
+        eventually(lambda: not log.followers, "the reader to be disconnected")
 
     assert any("took no data for 1 s" in line for line in logged)
+    assert not any("ERROR" in line for line in logged), logged
+
+
+def test_a_reader_that_reads_nothing_does_not_delay_the_stop(root: Path, logged: list[str]):
+    with ExitStack() as stack:
+        with serving(root, write_timeout=60) as server:
+            log = server.app.state.events
+            idle = stack.enter_context(server.connected(receive_buffer=2048))
+            idle.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            eventually(lambda: log.followers)
+            with follow(server.url, types="request") as events:
+                events.next_of("reset")
+                for _ in range(100):
+                    for _ in range(100):
+                        log.append("undeployed", name="x" * 5_000, at=0.0)
+                    server.client.get("/docs")
+                    events.next_of("request")
+            began_at = time.monotonic()
+            server.app.begin_stop()  # as the signal handler does
+        assert time.monotonic() - began_at < 8  # of the 10 s that a stop may take
+
+    assert any("its client took nothing, and the server stops" in line for line in logged)
     assert not any("ERROR" in line for line in logged), logged
 
 
