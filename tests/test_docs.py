@@ -120,6 +120,15 @@ def test_links_lead_to_files_and_headings_that_exist(page: Path):
         assert not heading or heading in headings(file), f"{target}#{heading}"
 
 
+def test_pictures_exist_and_each_picture_is_shown():
+    shown = {
+        (page.parent / target).resolve()
+        for page in PAGES
+        for target in re.findall(r'(?:src|srcset)="([^"]+)"', page.read_text())
+    }
+    assert shown == {*(DOCS / "images").iterdir()}
+
+
 def headings(page: Path) -> set[str]:
     """The anchors of a page."""
     titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
