@@ -268,6 +268,26 @@ def test_the_wrapper_of_a_handler_answers(server):
     assert answers[0].json() == {"result": "HI!!"}
 
 
+@pytest.mark.parametrize(
+    ("part", "question", "text"),
+    [
+        ("Explain {{ topic }}", "", "Explain tides in one sentence."),
+        ("def multiply", "6 * 7?", "That makes 42."),
+        ("the next piece", "Good morning!", "Good morning! "),
+    ],
+)
+def test_the_wrapper_that_takes_the_place_of_another_frameworks_answers(server, part: str, question: str, text: str):
+    page = DOCS / "coming_from.md"
+    server.serve("here", next(block for block in blocks("python", page) if part in block and "setup" in block))
+
+    if question:
+        body = {"model": "here", "messages": [{"role": "user", "content": question}]}
+        message = server.client.post("/v1/chat/completions", json=body).json()["choices"][0]["message"]
+        assert message["content"] == text
+    else:
+        assert server.client.post("/here/run", json={"topic": "tides"}).json() == {"result": text}
+
+
 def test_the_wrapper_that_sends_events_sends_them(server):
     server.serve("steps", next(block for block in blocks("python", WRAPPERS) if "SSEEvent" in block))
 
