@@ -21,6 +21,7 @@ from hayhooks.kernel.discovery import single_name
 from hayhooks.observability.log import configure_logging, log
 from hayhooks.observability.request_record import RequestRecord
 from hayhooks.observability.tracing import warn_if_missing
+from hayhooks.observability.unawaited import remember_makers
 from hayhooks.server.config import ServerConfig, server_options
 from hayhooks.server.preflight import check_settings
 from hayhooks.server.process import own_process
@@ -29,6 +30,7 @@ from hayhooks.settings import Settings, export_env_file
 
 _PAGES = ("/", "/docs", "/status", "/v1/models")  # for the banner; the key o opens the first that there is
 _TRACES = 200  # kept, unless HAYHOOKS_TRACES says otherwise
+_MAKERS = 4  # frames that a coroutine remembers: a library's helper may have made it for the user's code
 _BLOCKED_AFTER_S = 0.2  # a blocked event loop is told; a person notices a shorter pause hardly
 
 
@@ -47,6 +49,7 @@ def dev(
     app = create_app(settings, observe=output.show_change, on_request=output.show_request, only=only)
     app.hooks.on_request_start.append(_note_origin)
     own_process(app).watch_event_loop(_BLOCKED_AFTER_S)
+    remember_makers(_MAKERS)
     watched = Text(str(path.absolute() if path else settings.pipelines_dir), style="bold")
     output.show(Text.assemble(("hayhooks dev", "bold"), f" {__version__}  watching ", watched), indent=2)
     listener = ServerConfig("", **server_options(settings)).bind_socket() if settings.port == 0 else None

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterable
 from datetime import datetime
+from inspect import iscoroutine
 from pathlib import Path
 from tempfile import mkstemp
 from traceback import format_exception
@@ -23,6 +24,7 @@ from hayhooks.kernel.user_errors import cause_lines, headline, place_of
 from hayhooks.observability.log import STDOUT, prefix_of, printable, writer_of
 from hayhooks.observability.log_writer import QueuedStream
 from hayhooks.observability.request_record import POLLED, RequestRecord, current_request
+from hayhooks.observability.unawaited import UNAWAITED
 
 _MAX_LINES = 14  # of a failure, in a terminal: with the line of its request 15
 _CONTEXT_LINES = 2  # of the source, before and after the line that failed
@@ -31,6 +33,9 @@ _MAX_CAUSES = 3
 # Errors contain texts of clients, and a terminal would obey their control characters: they are shown as symbols.
 _CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"}
 _CONTROLS |= {0x7F: 0x2421, **dict.fromkeys(range(0x80, 0xA0), 0xFFFD)}
+
+
+_STYLES = {"ERROR": "red", "WARNING": "yellow"}
 
 
 class DevOutput:
@@ -47,6 +52,7 @@ class DevOutput:
         self._last_traceback = ""
         self._revisions: dict[str, Revision] = {}  # that serve, by name
         self._removed: dict[str, str] = {}  # the fingerprint and the name of what was removed last: it may be renamed
+        self._unawaited: dict[RequestRecord, list[Any]] = {}  # entries that wait for the end of their request
         self._file = ""  # in which the last traceback is kept for those who cannot press a key
 
     def show(self, text: str | Text, style: str = "", *, indent: int = 0) -> None:
@@ -90,19 +96,26 @@ class DevOutput:
                 self.show(_line("✓", "green", change.name, f"{serving.revision.id}  serves again"))
 
     def show_entry(self, message: Any) -> None:
-        """Print an entry of the log: one with an exception as a failing load."""
+        """Print an entry of the log: one with an exception, or a place, as a failing load."""
         record, exception = message.record, message.record["exception"]
-        style = {"ERROR": "red", "WARNING": "yellow"}.get(record["level"].name, "")
-        error, place, text = exception and exception.value, record["extra"].get("place"), record["message"]
-        if error is None and not isinstance(place, Place):
-            lines = [Text(f"  {line}", style=style) for line in f"{prefix_of(record)}{text}".splitlines()]
-            self._print(
-                [fitted for line in lines for fitted in self._fitted(line, 2, sys.maxsize)]
-            )  # the wrapper's own
-            return
         request: Any = current_request.get(None)
-        name = current_deployment() or (request.pipeline if request is not None else "")
-        text, reason, causes, hint, traceback, last = " ".join(text.split()), "", [], "", "", ""
+        error, place, text = exception and exception.value, record["extra"].get("place"), record["message"]
+        of_request = request is not None and request.pipeline == record["extra"].get("pipeline")
+        if of_request and record["extra"].get("event") == UNAWAITED and not request.ended_at:
+            self._unawaited.setdefault(request, []).append(message)  # an error may say the same, and more
+        elif error is not None or isinstance(place, Place):
+            self._show_problem(record, error, request, place)
+        else:
+            style = _STYLES.get(record["level"].name, "")
+            lines = [Text(f"  {line}", style=style) for line in f"{prefix_of(record)}{text}".splitlines()]
+            # The wrapper's own.
+            self._print([fitted for line in lines for fitted in self._fitted(line, 2, sys.maxsize)])
+
+    def _show_problem(self, record: Any, error: BaseException | None, request: Any, place: Place | None) -> None:
+        """Print an entry of the log with the *error*, or the *place*, that it has."""
+        known = record["extra"].get("pipeline") or current_deployment()
+        name = known or (request.pipeline if request is not None else "")
+        text, reason, causes, hint, traceback = " ".join(record["message"].split()), "", [], "", ""
         if error is not None:
             fold(error)
             reason = with_public_names(" ".join(headline(error).split()))
@@ -113,18 +126,25 @@ class DevOutput:
             if not hint and (revision := self._revisions.get(name)):
                 hint = import_hint(error, revision)
             traceback = with_public_names("".join(format_exception(error)))
-            if record["extra"].get("logger", "").startswith("haystack.components.agents."):
-                last = "  the Agent goes on: its model is told"
+            if "coroutine" in f"{text} {reason}":
+                self._unawaited.pop(request, None)
+                if iscoroutine(owner := getattr(error, "obj", None)):
+                    owner.close()  # or Python says so too
         if name and not text.startswith((f"{name}:", f"/{name}/")):
             text = f"{name}: {text}"
+        style = _STYLES.get(record["level"].name, "")
         head = [*self._fitted(Text(f"✗ {text}", style=style), 2)]
         if reason and reason not in text:
             head += self._fitted(Text(f"  {reason}", style=style), 2)
         subject = ", ".join([*([name] if name else []), *([f"request {request.id}"] if request is not None else [])])
+        goes_on = record["extra"].get("logger", "").startswith("haystack.components.agents.")
+        last = "  the Agent goes on: its model is told" if goes_on else ""
         self._show_failure(head, causes=causes, place=place, hint=hint, traceback=traceback, subject=subject, last=last)
 
     def show_request(self, record: RequestRecord) -> None:
         """Print the line of a request, unless it is a probe, or of a command or the console that asks for the state."""
+        for message in self._unawaited.pop(record, ()):
+            self.show_entry(message)
         if record.endpoint in ("/healthz", "/readyz") or (record.is_of_command and record.method == "GET"):
             return
         if record.is_of_page and record.endpoint in POLLED:

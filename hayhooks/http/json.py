@@ -98,6 +98,8 @@ def _reason(item: Any, error: Exception) -> str:
     if isinstance(item, bytes | bytearray | memoryview):
         return "bytes that are no UTF-8 (return a Response, or base64.b64encode(...))"
     if inspect.isawaitable(item):
+        if inspect.iscoroutine(item):
+            item.close()  # this error says that nobody has awaited it: Python need not
         return f"a {type(item).__name__} (forgot await?)"
     if isinstance(item, type):
         return f"the class {item.__name__}, not an object of it"

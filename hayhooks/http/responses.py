@@ -12,11 +12,12 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from hayhooks.errors import PipelineError, safe_str, shortened
+from hayhooks.errors import PipelineError, StreamCall, safe_str, shortened
 from hayhooks.http.disconnect import cancel_on_disconnect
 from hayhooks.http.json import encode, on_one_line
 from hayhooks.http.stream import Stream
 from hayhooks.http.user_code import honest, log_failure, pipeline_error
+from hayhooks.kernel.places import place_of_definition
 from hayhooks.observability.request_record import current_request
 from hayhooks.toolkit.events import PipelineEvent
 
@@ -263,6 +264,11 @@ class _EncodedBody:
     def _fail(self, error: Exception) -> bytes:
         start, self._start = self._start, b""
         self._ended = True
+        if (code := self._stream.code) is not None:  # an item is of no use: no code of the user's has raised
+            if not isinstance(error, PipelineError):
+                error.__hayhooks_call__ = StreamCall(code.co_filename, code.co_firstlineno, ())  # type: ignore[attr-defined]
+            elif error.__cause__ is None:
+                error.place = error.place or place_of_definition(code)
         last = self._encoder.fail(error)
         if last is None:
             self._error = error

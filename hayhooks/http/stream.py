@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterable, Callable, Iterator
 from functools import partial
 from time import perf_counter
+from types import CodeType
 from typing import Any, NoReturn
 
 from hayhooks.http.user_code import is_control_flow, raise_pipeline_error, run_in_thread
@@ -26,6 +27,8 @@ class Stream:
 
     ``open_stream`` has read the ``first`` batch, so an early error is still an error response.
     """
+
+    code: CodeType | None = None  # of the wrapper's generator, if it is one
 
     def __init__(self, first: list[Any]) -> None:
         self.first = first
@@ -55,6 +58,7 @@ class Stream:
 async def open_stream(deployment: Deployment, items: Iterator[Any] | AsyncIterable[Any]) -> Stream:
     """Begin to read *items*, and wait for the first one."""
     stream = _TaskStream(items) if isinstance(items, AsyncIterable) else _ThreadStream(deployment, items)
+    stream.code = getattr(items, "gi_code", None) or getattr(items, "ag_code", None)
     try:
         stream.first = await stream.next()
     except BaseException:

@@ -1,4 +1,4 @@
-"""Import hints: what to do about an import that failed.
+"""Import hints: what to do about an import that failed, or that was forgotten.
 
 A hint names a distribution only if it is known to provide the module: on the package index, the name of somebody's
 own module belongs to a stranger.
@@ -21,7 +21,15 @@ from pathlib import Path
 from hayhooks import _compat
 from hayhooks.errors import safe_str
 from hayhooks.kernel.discovery import is_ignored
-from hayhooks.kernel.import_names import DISTRIBUTIONS, INTEGRATIONS, MOVED, REPLACED, STANDARD_LIBRARY
+from hayhooks.kernel.import_names import (
+    DISTRIBUTIONS,
+    INTEGRATIONS,
+    MOVED,
+    OFTEN_FORGOTTEN,
+    REPLACED,
+    STANDARD_LIBRARY,
+    STARLETTE,
+)
 from hayhooks.kernel.isolation import PREFIX
 from hayhooks.kernel.state import Revision
 from hayhooks.toolkit.yaml_source import closest
@@ -59,6 +67,22 @@ def import_hint(error: BaseException, revision: Revision) -> str:
     return _haystack_hint(component[0]) if component else ""
 
 
+def forgotten_import(name: str) -> str:
+    """Say how *name* is imported, from Haystack, hayhooks, Starlette or Python; "" for an unknown one."""
+    if name in OFTEN_FORGOTTEN:
+        return f"add `from {OFTEN_FORGOTTEN[name]} import {name}`"
+    if name in sys.stdlib_module_names:
+        return f"add `import {name}`"
+    found = importlib.util.find_spec("haystack")
+    exports = re.compile(rf"""["']{name}["']|^\s*from [\w.]+ import [^\n]*\b{name}\b""", re.MULTILINE)
+    for root in map(Path, (found and found.submodule_search_locations) or ()):
+        for init in sorted(root.rglob("__init__.py"), key=lambda path: (len(path.parts), path)):
+            if exports.search(init.read_text(encoding="utf-8", errors="replace")):
+                return f"add `from {'.'.join(['haystack', *init.parent.relative_to(root).parts])} import {name}`"
+    homes = _compat.homes()
+    return f"add `from {homes[name]} import {name}`" if name in homes else _haystack_hint(name)
+
+
 def _hint(module: str, name: str, error: BaseException, text: str, revision: Revision) -> str:
     """Say what to do about *module*, or its *name*, that is missing; *text* has all messages of *error*."""
     top = module.partition(".")[0]
@@ -72,6 +96,10 @@ def _hint(module: str, name: str, error: BaseException, text: str, revision: Rev
             words = re.findall(r"\w+", f"{statement} {text}")
             known = next((INTEGRATIONS[word] for word in words if word in INTEGRATIONS), "")
             return f"pip install {known or f'the integration (see {_INTEGRATIONS})'}"
+        case "fastapi":
+            words = re.findall(r"\w+", f"{name} {statement.partition('import')[2]}")
+            ours = [f"from {STARLETTE[word]} import {word}" for word in dict.fromkeys(words) if word in STARLETTE]
+            return f"FastAPI is not needed: `{'; '.join(ours)}`" if ours else "pip install fastapi"
         case "hayhooks":
             return _hayhooks_hint(module, name, statement)
     # A namespace package may lack a distribution; else the message says all.

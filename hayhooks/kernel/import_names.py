@@ -138,3 +138,40 @@ ossaudiodev pipes smtpd sndhdr spwd sunau telnetlib uu xdrlib
 
 # Modules of the standard library, those of earlier versions too.
 STANDARD_LIBRARY = sys.stdlib_module_names.union(_FORMERLY_PYTHONS.split())
+
+# What wrappers of FastAPI's users import from it, and that Starlette has.
+STARLETTE = {
+    "BackgroundTasks": "starlette.background",
+    "FileResponse": "starlette.responses",
+    "HTMLResponse": "starlette.responses",
+    "HTTPException": "starlette.exceptions",
+    "JSONResponse": "starlette.responses",
+    "PlainTextResponse": "starlette.responses",
+    "RedirectResponse": "starlette.responses",
+    "Request": "starlette.requests",
+    "Response": "starlette.responses",
+    "StreamingResponse": "starlette.responses",
+    "UploadFile": "starlette.datastructures",
+    "status": "starlette",
+}
+
+# Names that are often used without their import.
+OFTEN_FORGOTTEN = STARLETTE | {
+    "Annotated": "typing",
+    "Any": "typing",
+    "AsyncGenerator": "collections.abc",
+    "AsyncIterator": "collections.abc",
+    "BaseModel": "pydantic",
+    "Callable": "collections.abc",
+    "Field": "pydantic",
+    "Generator": "collections.abc",
+    "Iterator": "collections.abc",
+    "Literal": "typing",
+    "Optional": "typing",
+    "Path": "pathlib",
+    "Union": "typing",
+    "component": "haystack",
+    "dataclass": "dataclasses",
+    "datetime": "datetime",
+    "tool": "haystack.tools",
+}

@@ -190,6 +190,12 @@ def current_deployment() -> str:
     return package.deployment if package else ""
 
 
+def deployment_at(file: str) -> str:
+    """Return the name of the deployment that has *file*; "" if none has."""
+    packages = list(_finder.packages.values())
+    return next((package.deployment for package in packages if Path(file).is_relative_to(package.folder)), "")
+
+
 def helper_threads() -> DaemonThreadPool | None:
     """Return the threads for what the code in this context hands to others; None: it is the application's."""
     name = _current.get()

@@ -1,6 +1,8 @@
 """Name hints: "did you mean" for a name, an attribute, a key, a socket, or a word of a template that does not exist."""
 
 import builtins
+import inspect
+import linecache
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -11,6 +13,9 @@ from types import FrameType
 from typing import Any
 
 from hayhooks.errors import Place, safe_str
+from hayhooks.kernel.await_hints import await_hint
+from hayhooks.kernel.import_hints import forgotten_import
+from hayhooks.kernel.import_names import OFTEN_FORGOTTEN
 from hayhooks.kernel.places import UserFiles, frames_of
 from hayhooks.kernel.templates import TEMPLATE, is_jinja, place_of_variable, unmet_variable
 from hayhooks.kernel.user_errors import WRONG_NAME, chain_of, files_near, stream_call
@@ -42,14 +47,44 @@ def name_hint(error: BaseException, files: UserFiles) -> str:
                 return f"did you mean {unmet.name!r} instead of {given!r}?" if given else _asked(place)
             if call and not_given and (given := _closest(not_given[1], call.given)):
                 return f"did you mean {not_given[1]!r} instead of {given!r}?"
+            if hint := _local_hint(each) or _forgotten_hint(each):
+                return hint
             if meant := _meant(each, [frame for frame, _ in frames_of(each)]):
                 place = None
                 if (wrong := WRONG_NAME.search(safe_str(each))) and wrong["of"]:
                     component = _pipeline(each).get_component(wrong["of"])
                     place = place_of_variable(component, meant.strip("'"), files_near(error), files)
                 return f"did you mean {meant}? {_asked(place)}".rstrip()
-        if isinstance(each, TypeError | AttributeError) and "'coroutine' object" in safe_str(each):
-            return "a coroutine is no result yet: forgot await?"
+            if hint := await_hint(each):
+                return hint
+    return ""
+
+
+def _forgotten_hint(error: BaseException) -> str:
+    """Return the import of the name that *error* misses, unless a local name is nearly the same."""
+    if not isinstance(error, NameError) or not error.name:
+        return ""
+    frames = [frame for frame, _ in frames_of(error)]
+    known = error.name[:1].isupper() or error.name in OFTEN_FORGOTTEN
+    return forgotten_import(error.name) if known or not _meant(error, frames) else ""
+
+
+def _local_hint(error: BaseException) -> str:
+    """Say which local of ``setup`` should be an attribute, if *error* misses that."""
+    name, is_none = getattr(error, "name", None), "NoneType" in safe_str(error)
+    for frame, line in frames_of(error):
+        setup = getattr(type(frame.f_locals.get("self")), "setup", None)
+        if not inspect.isfunction(setup):
+            continue
+        names = [name] if isinstance(error, NameError | AttributeError) and not is_none else []
+        if is_none:
+            names = re.findall(r"\bself\.(\w+)", linecache.getline(frame.f_code.co_filename, line))
+        code = setup.__code__
+        own = (*code.co_varnames[code.co_argcount + code.co_kwonlyargcount :], *code.co_cellvars)
+        for local in names:
+            if local in own and getattr_static(frame.f_locals["self"], local, None) is None:
+                return f"{local} is a local of setup(): write `self.{local} = ...` there"
+        return ""
     return ""
 
 

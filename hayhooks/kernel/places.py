@@ -10,7 +10,7 @@ import traceback as tracebacks
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, Protocol
 
 from hayhooks.errors import Place, sendable
@@ -114,7 +114,7 @@ def _source(revision: Revision, file: str) -> list[str]:
     return [line.rstrip("\n") for line in linecache.getlines(file)]
 
 
-def place_of_definition(defined: Callable[..., Any]) -> Place | None:
+def place_of_definition(defined: Callable[..., Any] | CodeType) -> Place | None:
     """Return where the user has defined a method or class."""
     try:
         file, (lines, line) = inspect.getsourcefile(defined), inspect.getsourcelines(defined)

@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -83,6 +84,8 @@ class DaemonThreadPool:
 
     # Not ThreadPoolExecutor: the interpreter joins its threads at exit, so a pipeline that hangs would keep the server
     # from stopping. Each deployment has a pool of its own, so a slow one cannot take the threads of another.
+
+    remembered_frames = 0  # by each coroutine, of the code that makes it in a thread of a pool; development sets it
 
     def __init__(self, name: str, limit: int, *, stuck_after_s: float = float("inf"), idle_s: float = 10.0) -> None:
         self._name = name
@@ -171,6 +174,8 @@ class DaemonThreadPool:
             raise UnavailableError(NO_THREAD)
 
     def _work(self) -> None:
+        if self.remembered_frames:
+            sys.set_coroutine_origin_tracking_depth(self.remembered_frames)
         jobs = self._jobs
         while True:
             try:

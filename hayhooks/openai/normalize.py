@@ -5,7 +5,7 @@ Haystack's classes are recognised by name and OpenAI's by shape, because neither
 
 import json
 from collections.abc import Iterable, Mapping
-from inspect import isawaitable
+from inspect import isawaitable, iscoroutine
 from typing import Any
 
 from hayhooks.errors import PipelineError
@@ -43,7 +43,10 @@ def to_delta(item: Any) -> Delta:
 def unusable_error(item: Any) -> PipelineError:
     """Return the error for an *item* that is no part of an answer."""
     kind = with_public_names(f"{type(item).__module__}.{type(item).__name__}").removeprefix("builtins.")
-    kind += " (forgot await?)" if isawaitable(item) else ""
+    if isawaitable(item):
+        kind += " (forgot await?)"
+    if iscoroutine(item):
+        item.close()  # this error says that nobody has awaited it: Python need not
     return PipelineError(
         f"an answer cannot be made of {'None' if item is None else f'a {kind}'}: return or yield str, "
         "StreamingChunk, ChatMessage, PipelineEvent or an object with the shape of an OpenAI message or chunk",

@@ -51,6 +51,7 @@ def own_process(app: "Hayhooks") -> "Hayhooks":
     - a shorter switch interval: threads that compute would delay the event loop.
     - a watchdog: what blocks the event loop is logged.
     - prints go through the log writers, and closed standard descriptors are opened again.
+    - coroutines that were never awaited are logged, in place of Python's warning.
     - ``os._exit`` after the shutdown: Python would wait for threads that wrappers left running. Also when the graceful
       time is over and the shutdown has not ended, because a wrapper's code holds the event loop.
     """
@@ -58,11 +59,13 @@ def own_process(app: "Hayhooks") -> "Hayhooks":
     import asyncio  # noqa: PLC0415
 
     from hayhooks.observability.log import queue_prints  # noqa: PLC0415
+    from hayhooks.observability.unawaited import log_unawaited  # noqa: PLC0415
 
     lifespan = app.router.lifespan_context
     app.owns_process = True
     app.watch_event_loop()
     queue_prints()
+    log_unawaited()
 
     async def keep_descriptors() -> None:
         while True:

@@ -4,6 +4,7 @@ import itertools
 import re
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -332,7 +333,10 @@ REQUESTS = {  # the wrapper, a line of it, and what is shown
         WRAPPER.replace("return text", "return self.answer()['text']")
         + "\n    async def answer(self):\n        return {'text': 1}\n",
         "return self.answer()",
-        ["TypeError: 'coroutine' object is not subscriptable", "hint: a coroutine is no result yet: forgot await?"],
+        [
+            "TypeError: 'coroutine' object is not subscriptable",
+            "hint: a coroutine is no result yet: await it, in `async def run_api_async`",
+        ],
     ),
     "missing package": (
         WRAPPER.replace("return text", "import nothing_of_this_name"),
@@ -454,6 +458,80 @@ class PipelineWrapper(BasePipelineWrapper):
 ASYNC_CHAT = CHAT.replace("def run_chat_completion", "async def run_chat_completion_async").replace(
     "return streaming", "return async_streaming"
 )
+DROPPED = """
+from hayhooks import BasePipelineWrapper
+
+
+async def answer(text="x"):
+    return text
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        pass
+
+    async def run_api_async(self):
+        CODE
+        return 1
+"""
+UNAWAITED = {  # the wrapper, and the line that is to be shown
+    "at once": (DROPPED.replace("CODE", "answer()"), "answer()"),
+    "at the end": (DROPPED.replace("CODE", "first = answer()"), "first = answer()"),
+    "in a thread": (
+        DROPPED.replace("CODE", "first = answer()").replace("async def run_api_async", "def run_api"),
+        "first =",
+    ),
+    "in setup": (
+        DROPPED.replace("CODE", "pass").replace("        pass\n\n", "        first = answer()\n\n"),
+        "first =",
+    ),
+    "in a text": (DROPPED.replace("CODE", "return f'{answer()}'"), "return f"),
+}
+
+
+@pytest.mark.parametrize("mistake", UNAWAITED)
+def test_a_coroutine_that_is_never_awaited(dev: Dev, mistake: str):
+    wrapper, source = UNAWAITED[mistake]
+    path = dev.write("mine", wrapper)
+    if mistake != "in setup":
+        dev.shows("✓ mine")
+        assert dev.run("mine").status_code == 200
+    lines = dev.shows("was never awaited")
+
+    assert_shown(lines, path, source, "✗ mine: the coroutine answer() was never awaited", "forgot await?")
+    assert "RuntimeWarning" not in joined(lines)
+
+
+REFUSED = {  # code that a coroutine spoils, and what is shown
+    "operand": ("return 'x' + answer()", "forgot await?"),
+    "key": ("return answer()['x']", "forgot await?"),
+    "result": ("return {'a': answer()}", "result.a: a coroutine (forgot await?)"),
+    "item": ("return [answer()]", "result[0]: a coroutine (forgot await?)"),
+    "attribute": ("return answer().text", "forgot await?"),
+}
+
+
+@pytest.mark.parametrize("mistake", REFUSED)
+def test_a_coroutine_that_fails_is_told_once(dev: Dev, mistake: str):
+    code, told = REFUSED[mistake]
+    dev.write("mine", DROPPED.replace("CODE", code))
+    dev.shows("✓ mine")
+    dev.run("mine")
+    lines = dev.shows("→ POST /mine/run  500")
+
+    assert told in joined(lines)
+    assert len([line for line in lines if line.startswith("✗")]) == 1
+
+
+def test_an_item_of_a_stream_that_was_not_awaited(dev: Dev):
+    path = dev.write("mine", DROPPED.replace("CODE", "yield 'x'").replace("return 1", "yield answer()"))
+    dev.shows("✓ mine")
+    with suppress(httpx.RemoteProtocolError):  # it is cut
+        dev.run("mine")
+
+    assert_shown(dev.shows("failed in mid-stream: TypeError"), path, "def run_api_async", "a coroutine (forgot await?)")
+
+
 RUN_ARGUMENTS = {  # the wrong arguments, a line of the wrapper, and what is shown
     "input": ('{"prompt": {"qestion": "x"}}', "qestion", "did you mean 'question'?"),
     "component": ('{"promt": {"question": "x"}}', "promt", "did you mean 'prompt'?"),

@@ -38,6 +38,13 @@ IMPORTS = {
     ),
     "import hayhooks.nothing": "this hayhooks has no hayhooks.nothing: docs/migration.md lists what there is",
     "from hayhooks.wrapper import nothing": "hayhooks.wrapper has no nothing: docs/migration.md lists what there is",
+    # Of FastAPI.
+    "from fastapi import UploadFile, HTTPException": (
+        "FastAPI is not needed: `from starlette.datastructures import UploadFile; "
+        "from starlette.exceptions import HTTPException`"
+    ),
+    "from fastapi.responses import JSONResponse": "`from starlette.responses import JSONResponse`",
+    "from fastapi import APIRouter": "pip install fastapi",
     # Of Haystack 2 and 1.
     "from haystack import AsyncPipeline": (
         "Haystack 3 has no AsyncPipeline: use haystack.Pipeline, which has run_async, run_async_generator and stream"
@@ -134,7 +141,7 @@ def failure(path: Path, files: frozenset[str] = frozenset()) -> str:
 def test_an_import_that_fails_has_the_hint_of_its_kind(statement: str, root: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(root)
     replace(root / "pyproject.toml", "")  # nothing above it is looked at
-    hidden = {"yaml", "PIL", "dotenv", "jwt", "dateutil", "google", "azure"}
+    hidden = {"yaml", "fastapi", "PIL", "dotenv", "jwt", "dateutil", "google", "azure"}
     monkeypatch.setattr(sys, "meta_path", [_Hidden(hidden), *sys.meta_path])
     for name in list(sys.modules):
         if name.partition(".")[0] in hidden:

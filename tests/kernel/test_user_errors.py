@@ -1,6 +1,8 @@
 """What an error is, what led to it, where it is, and which name was meant."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ from haystack.components.builders import ChatPromptBuilder, PromptBuilder
 from haystack.components.generators.chat import MockChatGenerator
 from haystack.dataclasses import ChatMessage, ToolCall
 from haystack.tools import ComponentTool, tool
+from starlette.datastructures import UploadFile
 
+from hayhooks import BasePipelineWrapper, streaming_generator
 from hayhooks.kernel.name_hints import name_hint
 from hayhooks.kernel.places import OpenFiles, place_of_definition
 from hayhooks.kernel.user_errors import cause_lines, headline, place_of
@@ -237,6 +241,61 @@ class Wrapper:
         return self.agent.run(messages=[ChatMessage.from_user("x")])["mesages"]
 
 
+def forgotten(name: str) -> Callable[[], object]:
+    return lambda: eval(name, {})
+
+
+class Local(BasePipelineWrapper):
+    def setup(self) -> None:
+        pipeline = flow = Pipeline()  # noqa: F841
+        flow.add_component("part", Doubler())
+
+    def attribute(self) -> object:
+        return self.pipeline.run({})
+
+    def name(self) -> object:
+        return flow.run({})  # type: ignore[name-defined] # noqa: F821
+
+    def stream(self) -> object:
+        return streaming_generator(self.pipeline)
+
+    def another(self) -> object:
+        return self.concurrency.run({})  # type: ignore[union-attr]
+
+
+async def answer() -> dict[str, int]:
+    return {}
+
+
+async def chunks() -> AsyncGenerator[str, None]:
+    yield "a"
+
+
+def upload() -> object:
+    file: Any = UploadFile(BytesIO())
+    try:
+        return file.read().decode()
+    except AttributeError as error:
+        error.obj.close()  # type: ignore[attr-defined]
+        raise
+
+
+def concatenated() -> object:
+    awaitable: Any = answer()
+    try:
+        return "x" + awaitable
+    finally:
+        awaitable.close()
+
+
+async def awaited(value: Any) -> object:
+    return await value
+
+
+async def read_async(stream: Any) -> object:
+    return [item async for item in stream]
+
+
 def coroutine() -> object:
     async def answer() -> dict[str, int]:
         return {}
@@ -257,7 +316,47 @@ NAMES: dict[str, tuple[Callable[[], object], str]] = {
     "nested key": (nested_key, "did you mean 'replies'?"),
     "key of a pipeline's result": (Wrapper().key, "did you mean 'value'?"),
     "key of an agent's result": (Wrapper().agents_key, "did you mean 'messages'?"),
-    "coroutine": (coroutine, "a coroutine is no result yet: forgot await?"),
+    "coroutine": (coroutine, "a coroutine is no result yet: await it, in `async def coroutine`"),
+    "coroutine in a text": (concatenated, "a coroutine is no result yet: await it, in `async def concatenated`"),
+    "read of an upload": (
+        upload,
+        "in a def it is file.file.read(); file.read() has to be awaited, in an async def",
+    ),
+    "generator that is awaited": (
+        lambda: asyncio.run(awaited(chunks())),
+        "return the generator, or read it with `async for`: without await",
+    ),
+    "result that is awaited": (lambda: asyncio.run(awaited({})), "it is a result already: remove await"),
+    "async generator in a for": (
+        lambda: list(chunks()),  # type: ignore[call-overload]
+        "`async for`, in an async def, reads it; streaming_generator works in a def",
+    ),
+    "generator in an async for": (
+        lambda: asyncio.run(read_async(streaming_generator(pipeline(StandInChatGenerator(lambda _: "x"))))),
+        "`for` reads it; async_streaming_generator works with `async for`",
+    ),
+    "local of setup": (Local().attribute, "pipeline is a local of setup(): write `self.pipeline = ...` there"),
+    "local of setup by its name": (Local().name, "flow is a local of setup(): write `self.flow = ...` there"),
+    "local of setup in a stream": (Local().stream, "pipeline is a local of setup(): write `self.pipeline = ...` there"),
+    "None that is no local": (Local().another, ""),
+    "forgotten component": (
+        forgotten("OpenAIChatGenerator()"),
+        "add `from haystack.components.generators.chat import OpenAIChatGenerator`",
+    ),
+    "forgotten Pipeline": (forgotten("Pipeline"), "add `from haystack import Pipeline`"),
+    "forgotten dataclass": (forgotten("ChatMessage"), "add `from haystack.dataclasses import ChatMessage`"),
+    "forgotten decorator": (forgotten("tool"), "add `from haystack.tools import tool`"),
+    "forgotten upload": (forgotten("UploadFile"), "add `from starlette.datastructures import UploadFile`"),
+    "forgotten module": (forgotten("json"), "add `import json`"),
+    "forgotten function of ours": (
+        forgotten("get_last_user_message"),
+        "add `from hayhooks import get_last_user_message`",
+    ),
+    "forgotten part of Haystack 2": (
+        forgotten("OpenAIGenerator"),
+        "Haystack 3 has no OpenAIGenerator: use haystack.components.generators.chat.OpenAIChatGenerator, which takes a "
+        "str too",
+    ),
     "nothing near": (lambda: "text".qqq, ""),  # type: ignore[attr-defined]
     "another error": (lambda: 1 / 0, ""),
 }

@@ -344,6 +344,31 @@ def test_a_forked_process_writes_at_once():
         os.close(descriptor)
 
 
+def test_a_coroutine_that_is_never_awaited_is_an_entry(tmp_path):
+    wrapper = """
+import warnings
+from hayhooks import BasePipelineWrapper
+
+async def answer(): ...
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        answer()
+        warnings.warn("another warning")
+
+    def run_api(self): ...
+"""
+    replace(tmp_path / "pipelines/asks/pipeline_wrapper.py", wrapper)
+    with started(tmp_path, "run") as server:
+        server.prints("Deployed asks")
+
+        assert (
+            "WARNING asks: the coroutine answer() was never awaited (pipeline_wrapper.py:9): forgot" in server.output()
+        )
+        assert "UserWarning: another warning" in server.output()
+        assert "RuntimeWarning" not in server.output()
+
+
 def test_that_haystack_cannot_send_its_telemetry_is_not_told(tmp_path):
     wrapper = """
 import logging
