@@ -79,10 +79,10 @@ def _local_hint(error: BaseException) -> str:
         names = [name] if isinstance(error, NameError | AttributeError) and not is_none else []
         if is_none:
             names = re.findall(r"\bself\.(\w+)", linecache.getline(frame.f_code.co_filename, line))
-        code = setup.__code__
-        own = (*code.co_varnames[code.co_argcount + code.co_kwonlyargcount :], *code.co_cellvars)
+        source = inspect.getsource(setup)
         for local in names:
-            if local in own and getattr_static(frame.f_locals["self"], local, None) is None:
+            is_local = re.search(rf"^\s*{local}\s*(:[^=\n]+)?=[^=]", source, re.MULTILINE)
+            if is_local and getattr_static(frame.f_locals["self"], local, None) is None:
                 return f"{local} is a local of setup(): write `self.{local} = ...` there"
         return ""
     return ""

@@ -247,8 +247,8 @@ def forgotten(name: str) -> Callable[[], object]:
 
 class Local(BasePipelineWrapper):
     def setup(self) -> None:
-        pipeline = flow = Pipeline()  # noqa: F841
-        flow.add_component("part", Doubler())
+        pipeline = Pipeline()  # noqa: F841
+        flow = Pipeline()  # noqa: F841
 
     def attribute(self) -> object:
         return self.pipeline.run({})
