@@ -76,7 +76,7 @@ def _local_hint(error: BaseException) -> str:
         setup = getattr(type(frame.f_locals.get("self")), "setup", None)
         if not inspect.isfunction(setup):
             continue
-        names = [name] if isinstance(error, NameError | AttributeError) and not is_none else []
+        names = [str(name)] if isinstance(error, NameError | AttributeError) and not is_none else []
         if is_none:
             names = re.findall(r"\bself\.(\w+)", linecache.getline(frame.f_code.co_filename, line))
         source = inspect.getsource(setup)
