@@ -28,7 +28,7 @@ from hayhooks.kernel.isolation import with_public_names
 from hayhooks.kernel.places import OpenFiles
 from hayhooks.kernel.state import Failure
 from hayhooks.kernel.user_errors import cause_lines, headline, origin_in, place_of
-from hayhooks.observability.log import log
+from hayhooks.observability.log import intercept_stdlib_logging, log
 from hayhooks.observability.request_record import current_request
 from hayhooks.server.config import ServerConfig, server_options
 from hayhooks.server.run import Server
@@ -321,6 +321,7 @@ def _replace_default_log() -> None:
         return bool(record["level"].no >= log.level("WARNING").no) or not (record["name"] or "").startswith("hayhooks.")
 
     log.add(show, level="DEBUG", format="{message}", filter=is_shown)
+    intercept_stdlib_logging(["haystack.components.agents"])  # which log the exception of a tool, without its place
 
 
 def _load_error(failure: Failure) -> LoadError:

@@ -382,6 +382,44 @@ def test_a_failing_stream_is_shown_in_few_lines_with_the_users_own_first(root: P
     assert "a word of the wrapper's own" in logged
 
 
+def test_an_exception_of_a_tool_is_logged_with_its_place(root: Path):
+    replace(root / "answers/pipeline_wrapper.py", AGENT)
+    replace(root / "answers/test_answers.py", TESTS_OF_A_STREAM)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "answers"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=60)
+
+    logged = done.stdout.partition("Captured stderr call")[2]
+    assert "NameError: name 'nothing' is not defined" in logged, done.stdout + done.stderr
+    assert "answers/pipeline_wrapper.py:12: return nothing" in logged
+
+
+AGENT = """
+from haystack.components.agents import Agent
+from haystack.dataclasses import ChatMessage, ToolCall
+from haystack.tools import tool
+from hayhooks import BasePipelineWrapper
+from hayhooks.testing.components import StandInChatGenerator
+
+
+@tool
+def search(text: str) -> str:
+    \"\"\"Search.\"\"\"
+    return nothing
+
+
+def reply(messages):
+    call = ChatMessage.from_assistant(tool_calls=[ToolCall("search", {"text": "x"})])
+    return "done" if messages[-1].tool_call_result else call
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        self.agent = Agent(chat_generator=StandInChatGenerator(reply), tools=[search])
+
+    def run_chat_completion(self, model, messages, body):
+        return self.agent.run(messages=[ChatMessage.from_user("x")])["last_message"].text
+"""
+
 STREAMS = """
 from haystack import Pipeline
 from hayhooks import BasePipelineWrapper, async_streaming_generator, chat_messages_from_openai, log
@@ -415,7 +453,7 @@ import hayhooks.testing
 
 def test_chat():
     with hayhooks.testing.client("answers") as client:
-        client.chat("Who?", stream=True)
+        assert client.chat("Who?", stream=True) == 1
 """
 
 TESTS = """
