@@ -149,7 +149,7 @@ def _values(values: Iterable[Any]) -> list[Any]:
     found = list(values)
     for value in found:  # it grows
         if len(found) < _MAX_NAMES and isinstance(value, dict | list):
-            found += value.values() if isinstance(value, dict) else value
+            found += islice(value.values() if isinstance(value, dict) else value, _MAX_NAMES)
     return found
 
 

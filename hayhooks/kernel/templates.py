@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from hayhooks.errors import Place, safe_str
@@ -139,7 +140,7 @@ def _templates_in(component: Any) -> Iterator[str]:
                 yield value
         elif depth < _MAX_DEPTH and len(found) < _MAX_VALUES:
             inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-            found += [(each, depth + 1) for each in (*inner, *_fields(value).values())]
+            found += [(each, depth + 1) for each in islice(chain(inner, _fields(value).values()), _MAX_VALUES)]
 
 
 def _fields(value: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from types import FrameType
 from typing import Any
 
 from hayhooks.errors import Place, StreamCall, each_frame, safe_str, traceback_of, type_and_message
-from hayhooks.kernel.places import UserFiles, frames_of
+from hayhooks.kernel.places import UserFiles, frames_of, place_of_definition
 from hayhooks.kernel.templates import (
     INVALID,
     is_jinja,
@@ -86,9 +86,21 @@ def place_of(error: BaseException, files: UserFiles) -> Place | None:
             place = files.place(frame.f_code.co_filename, line) or getattr(_component_in(frame), _PLACE, None)
             if place is not None:
                 return _line_of_name(each, place, files)
-    calls = ((each, call) for each in chain if (call := stream_call(each)) is not None)
-    places = ((each, files.place(call.file, call.line)) for each, call in calls)
-    return next((_line_of_name(each, place, files) for each, place in places if place is not None), None)
+    return next(_places_of_calls(chain, files), None)
+
+
+def _places_of_calls(chain: list[BaseException], files: UserFiles) -> Iterator[Place]:
+    """Yield the tools that Haystack has called in *chain*, with wrong arguments, and where streams were asked for."""
+    for each in chain:
+        for tool in (frame.f_locals.get("self") for frame, _ in frames_of(each)):
+            functions = (getattr(tool, name, None) for name in ("function", "async_function"))
+            places = (
+                place_of_definition(function) for function in functions if hasattr(tool, "tool_spec") and function
+            )
+            yield from (place for place in places if place is not None)
+        call = stream_call(each)
+        if call is not None and (place := files.place(call.file, call.line)) is not None:
+            yield _line_of_name(each, place, files)
 
 
 def stream_call(error: BaseException) -> StreamCall | None:
