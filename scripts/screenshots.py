@@ -54,6 +54,9 @@ VIEWS = {
     "deployments": View("#/"),
     "run": View("#/ask_docs/run", lambda page: run(page, question="Is there power in the huts?")),
     "chat": View("#/chat_docs/chat", lambda page: chat(page, "When is the hut open?", "What does a night cost?")),
+    "requests": View("#requests", lambda page: page.locator(".requests summary", has_text="ask_docs").first.click()),
+    "numbers": View("#numbers"),
+    "drawing": View("#/ask_docs/drawing"),
     "history": View("#/echo/history"),
     "phone": View("#/agent/chat", lambda page: chat(page, "What is 17 * 23?"), width=390, height=780),
 }

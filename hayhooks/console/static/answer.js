@@ -1,6 +1,7 @@
 // The answer of a run: text as it comes, JSON pretty-printed, other content as a file.
 
 import { texts } from "./api.js";
+import { comparison } from "./compare.js";
 import { bytes, element, milliseconds } from "./dom.js";
 
 const MOST_SHOWN = 200_000; // characters; a browser draws more of them only slowly
@@ -9,10 +10,16 @@ export function answerBox() {
   const facts = element("p", { class: "facts", role: "status" });
   const shown = element("pre", { class: "result", tabindex: "0", "aria-label": "Answer", hidden: true });
   const more = element("p", { class: "more" });
-  const root = element("section", { class: "answer", "aria-label": "Answer" }, facts, shown, more);
+  const compared = element("div");
+  const root = element("section", { class: "answer", "aria-label": "Answer" }, facts, shown, more, compared);
   let links = [];
+  let last = null; // {text, revision} of the last answer that ended
+  let before = null; // the one that is to be compared with it
 
-  function clear() {
+  // Empty the box; with *compare* the next answer is shown beside the last one.
+  function clear(compare) {
+    before = compare ? last : null;
+    compared.replaceChildren();
     links.forEach((link) => URL.revokeObjectURL(link));
     links = [];
     facts.className = "facts";
@@ -40,15 +47,20 @@ export function answerBox() {
   // Show *answer* to its end, or to an error.
   async function show(answer, started) {
     const type = answer.headers.get("content-type") ?? "";
+    last = null;
     tell(answer, started, "receiving");
-    if (/json/.test(type)) showText(pretty(await answer.text()), "json");
-    else if (/^text\//.test(type)) await showPieces(answer);
+    const revision = answer.headers.get("x-hayhooks-revision");
+    if (/json/.test(type)) {
+      last = { text: pretty(await answer.text()), revision };
+      showText(last.text, "json");
+    } else if (/^text\//.test(type)) last = { text: await showPieces(answer), revision };
     else {
       const named = /filename="?([^";]+)/.exec(answer.headers.get("content-disposition") ?? "");
       const blob = await answer.blob();
       offer(blob, named?.[1] ?? "answer", `Download ${named?.[1] ?? type} (${bytes(blob.size)})`);
     }
     tell(answer, started);
+    if (before && last) compared.replaceChildren(comparison(before, last));
   }
 
   function showText(text, extension) {
@@ -86,6 +98,7 @@ export function answerBox() {
       draw();
       finish(pieces.join(""), "txt");
     }
+    return pieces.join("");
   }
 
   function fail(error, answer, started) {
@@ -95,7 +108,7 @@ export function answerBox() {
     facts.className = "facts bad";
   }
 
-  return { root, clear, show, fail };
+  return { root, clear, show, fail, hasAnswer: () => last !== null };
 }
 
 function pretty(text) {

@@ -1,4 +1,4 @@
-// A small chart of requests and errors.
+// Charts: small bars of requests and errors, and a line of one number.
 
 import { svg } from "./dom.js";
 
@@ -19,6 +19,17 @@ export function chart(numbers) {
       image.append(svg("rect", { class: kind, x: step * 4 + 0.5, y: 27 - height, width: 3, height }));
     }
   });
+  return image;
+}
+
+// A line of *series*, whose unknown values are gaps; the highest value stands beside it.
+export function lines(title, series, format) {
+  const most = Math.max(...series.map(Number), 0);
+  const image = svg("svg", { class: "chart", viewBox: `0 0 ${series.length - 1} 40`, role: "img", preserveAspectRatio: "none" });
+  image.setAttribute("aria-label", `${title}: at most ${format(most)}`);
+  const point = (value, step) => `${step} ${(39 - (value / (most || 1)) * 37).toFixed(1)}`;
+  const path = series.map((value, step) => value === null ? "" : `${step && series[step - 1] !== null ? "L" : "M"}${point(value, step)}`);
+  image.append(svg("line", { x1: 0, x2: series.length - 1, y1: 39.5, y2: 39.5 }), svg("path", { d: path.join("") }));
   return image;
 }
 

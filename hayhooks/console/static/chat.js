@@ -1,6 +1,7 @@
 // The tab Chat: turns with a deployment, streamed.
 
 import { call, pathOf, serverSentEvents } from "./api.js";
+import { comparison, runAgain } from "./compare.js";
 import { element, milliseconds, newId } from "./dom.js";
 import { assistantMessage } from "./message.js";
 
@@ -12,13 +13,14 @@ export function chatTab(name) {
   const system = element("textarea", { id: newId("system"), rows: 2 });
   const parameters = element("textarea", { id: newId("parameters"), class: "code", rows: 2, placeholder: '{"temperature": 0.2}', spellcheck: "false" });
   const problem = element("p", { class: "problem", role: "alert" });
+  const onSave = runAgain(askAgain, () => turns.at(-1)?.revision && !stopper);
   const form = element(
     "form",
     { class: "composer" },
     problem,
     element("label", { for: input.id, class: "hidden" }, "Message"),
     input,
-    element("p", { class: "actions" }, send, stop, element("button", { type: "button", class: "small", onclick: () => cutFrom(0) }, "New conversation")),
+    element("p", { class: "actions" }, send, stop, element("button", { type: "button", class: "small", onclick: () => cutFrom(0) }, "New conversation"), onSave.root),
     element(
       "details",
       {},
@@ -65,7 +67,14 @@ export function chatTab(name) {
     });
   }
 
-  async function ask() {
+  // Ask the last question once more; the new answer takes the place of the old one, which stands beside it.
+  function askAgain() {
+    const { message, revision } = turns.at(-1);
+    cutFrom(turns.length - 1);
+    ask({ text: message.content, revision });
+  }
+
+  async function ask(before = null) {
     const extra = parsedParameters();
     if (extra === null) return;
     const head = system.value.trim() ? [{ role: "system", content: system.value }] : [];
@@ -110,7 +119,11 @@ export function chatTab(name) {
       answer && `revision ${answer.headers.get("x-hayhooks-revision")}`,
       answer && `request ${answer.headers.get("x-request-id")}`,
     ].filter(Boolean).join(" · ");
-    keepAtEnd(() => (again.hidden = false));
+    if (answer?.ok && !problemOf) turn.revision = answer.headers.get("x-hayhooks-revision");
+    keepAtEnd(() => {
+      again.hidden = false;
+      if (before && turn.revision) turn.root.append(comparison(before, { text: turn.message.content, revision: turn.revision }));
+    });
     if (stopper !== own) return;
     stopper = null;
     send.disabled = false;
@@ -135,7 +148,7 @@ export function chatTab(name) {
     submit();
   });
   stop.addEventListener("click", () => stopper?.abort());
-  return { root, close: () => stopper?.abort() };
+  return { root, served: onSave.served, failed: onSave.failed, close: () => stopper?.abort() };
 }
 
 // Call *change*; who reads the end of the page goes on reading its end.

@@ -4,6 +4,8 @@ import { getJson, pathOf } from "./api.js";
 import { chatTab } from "./chat.js";
 import { failureOf } from "./deployments.js";
 import { age, clock, element, milliseconds } from "./dom.js";
+import { drawingTab } from "./drawing.js";
+import { requestsList } from "./requests.js";
 import { runTab } from "./run.js";
 
 export function deploymentView(name, firstTab) {
@@ -28,10 +30,11 @@ export function deploymentView(name, firstTab) {
   function show(key) {
     chosen = key || chosen;
     const current = tabs.has(chosen) ? chosen : tabs.keys().next().value;
-    for (const [each, { button, panel }] of tabs) {
+    for (const [each, { button, panel, tab }] of tabs) {
       button.setAttribute("aria-selected", String(each === current));
       button.tabIndex = each === current ? 0 : -1;
       panel.hidden = each !== current;
+      if (each !== current) tab.hidden?.();
     }
     tabs.get(current)?.tab.shown?.();
   }
@@ -68,9 +71,14 @@ export function deploymentView(name, firstTab) {
     const chat = operations.some((each) => each.path.endsWith("/chat"));
     if (run && !tabs.has("run")) add("run", "Run", runTab(name));
     if (chat && !tabs.has("chat")) add("chat", "Chat", chatTab(name));
-    if (!tabs.has("history")) add("history", "History", historyTab(name));
+    if (!tabs.has("history")) {
+      add("requests", "Requests", requestsList(name));
+      add("drawing", "Drawing", drawingTab(name));
+      add("history", "History", historyTab(name));
+    }
     tabs.get("run")?.tab.describe(run);
     show();
+    if (schema) for (const { tab } of tabs.values()) tab.served?.();
   }
 
   function update({ deployments, failures }) {
@@ -87,6 +95,7 @@ export function deploymentView(name, firstTab) {
       shownFailure = now;
       failureBox.replaceChildren(...(deployment?.error ? [failureOf(deployment, failure)] : []));
       tabs.get("history")?.tab.shown();
+      if (deployment?.error) for (const { tab } of tabs.values()) tab.failed?.(deployment.revision, failure?.reason ?? deployment.error);
     }
     const serving = deployment?.revision ?? null;
     if (serving !== revision) {

@@ -2,6 +2,7 @@
 
 import { chart, latest, rate, total } from "./chart.js";
 import { age, element, milliseconds } from "./dom.js";
+import { sourceOf } from "./source.js";
 
 const ORDER = { failed: 0, stale: 1, loading: 2, serving: 3 };
 
@@ -81,15 +82,7 @@ export function failureOf(deployment, failure) {
     "div",
     { class: "failure" },
     element("p", { class: "reason" }, failure?.reason ?? deployment.error),
-    place && element("p", { class: "place" }, `${place.file}:${place.line}`),
-    place?.source?.length > 0 &&
-      element(
-        "pre",
-        { class: "source", tabindex: "0", "aria-label": "Source" },
-        place.source.map(([number, code]) =>
-          element("span", number === place.line ? { class: "here" } : {}, `${String(number).padStart(5)}  ${code}\n`),
-        ),
-      ),
+    place && sourceOf(place),
     failure?.hint && element("p", { class: "hint" }, failure.hint),
     element("p", { class: "serves" }, deployment.revision ? `Revision ${deployment.revision} keeps serving.` : "Nothing serves."),
     failure?.traceback && element("details", {}, element("summary", {}, "Traceback"), element("pre", { tabindex: "0" }, failure.traceback)),

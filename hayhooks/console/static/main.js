@@ -5,8 +5,12 @@ import { deploymentView } from "./deployment.js";
 import { deploymentsView } from "./deployments.js";
 import { element } from "./dom.js";
 import { follow } from "./events.js";
+import { numbersView } from "./numbers.js";
+import { requestsView } from "./requests.js";
 
 const NUMBERS_MS = 5000;
+const CHANGES = "loading,deployed,failed,restored,undeployed";
+const VIEWS = { "#requests": ["Requests", requestsView], "#numbers": ["Numbers", numbersView] };
 const main = document.getElementById("main");
 const connection = document.getElementById("connection");
 const state = { deployments: [], failures: new Map(), numbers: null, problem: null };
@@ -53,15 +57,18 @@ async function readNumbers() {
 }
 
 function show() {
-  const [name, tab] = location.hash.replace(/^#\/?/, "").split("/").map(decoded);
-  if (name === "main") return;
-  if (view?.name === name && view.show) {
+  const [start, name, tab] = location.hash.split("/").map(decoded);
+  if (view?.show && name && view.name === name) {
     view.show(tab);
     return;
   }
   view?.close?.();
-  view = name ? deploymentView(name, tab) : deploymentsView();
-  document.title = name ? `${name} · hayhooks` : "hayhooks";
+  const [title, make] = VIEWS[start] ?? (name ? [name, () => deploymentView(name, tab)] : ["", deploymentsView]);
+  view = make();
+  document.title = title ? `${title} · hayhooks` : "hayhooks";
+  for (const link of document.querySelectorAll("nav a")) {
+    link.toggleAttribute("aria-current", link.hash !== "" && link.hash === (VIEWS[start] ? start : "#/"));
+  }
   main.replaceChildren(view.root);
   view.update(state);
 }
@@ -84,10 +91,8 @@ await read();
 show();
 readNumbers();
 follow(
-  (type, data) => {
-    read();
-    view?.changed?.(type, data);
-  },
+  CHANGES,
+  read,
   (isConnected) => {
     connection.textContent = isConnected ? "live" : "no connection: trying again";
     connection.className = isConnected ? "live" : "away";

@@ -2,6 +2,7 @@
 
 import { answerBox } from "./answer.js";
 import { call } from "./api.js";
+import { runAgain } from "./compare.js";
 import { element, newId } from "./dom.js";
 import { formOf } from "./form.js";
 import { asCurl, asPython, formFields } from "./snippets.js";
@@ -17,6 +18,7 @@ export function runTab(name) {
   const stop = element("button", { type: "button", hidden: true }, "Stop");
   const copied = element("span", { class: "quiet", role: "status" });
   const answer = answerBox();
+  const again = runAgain(() => run(true), answer.hasAnswer);
   const whole = element(
     "form",
     { class: "run" },
@@ -28,7 +30,7 @@ export function runTab(name) {
       send, stop,
       element("button", { type: "button", class: "small", onclick: () => copy(asCurl) }, "Copy as curl"),
       element("button", { type: "button", class: "small", onclick: () => copy(asPython) }, "Copy as Python"),
-      copied,
+      copied, again.root,
     ),
   );
   const snippet = element("pre", { class: "source", tabindex: "0", "aria-label": "Request", hidden: true });
@@ -87,13 +89,13 @@ export function runTab(name) {
     return { body };
   }
 
-  async function run() {
+  async function run(isAgain) {
     const value = parsed();
     if (value === undefined || stopper) return;
     stopper = new AbortController();
     send.disabled = true;
     stop.hidden = false;
-    answer.clear();
+    answer.clear(isAgain);
     const started = performance.now();
     let response = null;
     try {
@@ -110,11 +112,11 @@ export function runTab(name) {
 
   whole.addEventListener("submit", (event) => {
     event.preventDefault();
-    run();
+    run(false);
   });
   whole.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) whole.requestSubmit();
   });
   stop.addEventListener("click", () => stopper?.abort());
-  return { root, describe, close: () => stopper?.abort() };
+  return { root, describe, served: again.served, failed: again.failed, close: () => stopper?.abort() };
 }
