@@ -185,7 +185,17 @@ _TRACE_DOCS = OperationDocs(
     answers={
         "200": response_object(
             "The request with its spans",
-            {JSON: object_schema([*_REQUEST, "spans"], spans={"type": "array", "items": _SPAN}, **_REQUEST)},
+            {
+                JSON: object_schema(
+                    [*_REQUEST, "place", "spans"],
+                    place={
+                        "type": ["object", "null"],
+                        "description": "Where in the user's code it failed: file, line, and the lines around it.",
+                    },
+                    spans={"type": "array", "items": _SPAN},
+                    **_REQUEST,
+                )
+            },
         ),
         **error_responses(404),
     },

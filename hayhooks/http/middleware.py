@@ -26,7 +26,7 @@ from hayhooks.http.exceptions import checked_status, deny_websocket, log_cut_res
 from hayhooks.http.hooks import Hooks
 from hayhooks.http.switch import Switch
 from hayhooks.observability.log import log, printable
-from hayhooks.observability.request_record import RequestRecord, current_request
+from hayhooks.observability.request_record import POLLED, RequestRecord, current_request
 
 _REQUEST_ID = b"x-request-id"
 _VARY = (b"vary", b"Origin")  # for caches: a request with Origin gets other headers
@@ -95,12 +95,7 @@ class RequestContextMiddleware:
             await self._app(scope, receive, send_with_headers)
         except (DisconnectedError, ClientDisconnect) as error:
             record.cancelled = True
-            log.info(
-                "{} {} was cancelled: {}",
-                record.method,
-                printable(record.path),
-                str(error) or "the request was incomplete",  # Starlette's ClientDisconnect, raised while it is read
-            )
+            _log_cancelled(record, error)
         except asyncio.CancelledError:
             record.cancelled = True
             raise
@@ -131,6 +126,12 @@ class RequestContextMiddleware:
         for on_start in self._on_start:
             on_start(record, scope)
         return record
+
+
+def _log_cancelled(record: RequestRecord, error: Exception) -> None:
+    if record.path not in POLLED:  # whose readers come and go
+        why = str(error) or "the request was incomplete"  # Starlette's ClientDisconnect, raised while it is read
+        log.info("{} {} was cancelled: {}", record.method, printable(record.path), why)
 
 
 class BrowserCorsMiddleware(CORSMiddleware):

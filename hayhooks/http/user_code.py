@@ -13,12 +13,13 @@ from hayhooks.errors import PipelineError, UnavailableError, fold, safe_str, sen
 from hayhooks.kernel.admission import Lease, current_lease
 from hayhooks.kernel.isolation import with_public_names
 from hayhooks.kernel.operations import Operation
-from hayhooks.kernel.places import place_of_definition
+from hayhooks.kernel.places import OpenFiles, place_of_definition
 from hayhooks.kernel.state import Deployment
 from hayhooks.kernel.threads import Outcome
-from hayhooks.kernel.user_errors import headline
+from hayhooks.kernel.user_errors import headline, place_of
 from hayhooks.observability.log import log, printable_line
 from hayhooks.observability.request_record import record_error
+from hayhooks.observability.traces import current_trace
 
 _MAX_LOGGED = 1_000  # characters of an error's message; its traceback has all of it
 
@@ -105,6 +106,8 @@ def log_failure(error: Exception, subject: str, operation: Operation | None = No
     """Note *error* in the request's record, and log it: with its traceback, or the place of the *operation*."""
     record_error(error)
     place, exception = getattr(error, "place", None), error.__cause__ or error
+    if (trace := current_trace.get()) is not None:
+        trace.locate(place or place_of(exception, OpenFiles()))
     logger = log.opt(exception=exception)
     if isinstance(exception, PipelineError):  # the result is of no use: no code of the user's has raised
         place = place or (place_of_definition(operation.method) if operation else None)

@@ -74,6 +74,12 @@ class OpenFiles:
         linecache.checkcache(file)
         return Place(file, line, linecache.getline(file, line).strip())
 
+    def around(self, place: Place, lines: int = 2) -> list[tuple[int, str]]:
+        """Return the line of *place* and so many before and after it, with their numbers."""
+        first = max(place.line - lines, 1)
+        source = linecache.getlines(place.file)[first - 1 : place.line + lines]
+        return list(enumerate((sendable(line.rstrip()) for line in source), first))
+
     def texts(self, near: Iterable[str]) -> Iterator[tuple[str, str]]:
         """Yield path and text of the files of *near*, then of those beside them."""
         own = [Path(file) for file in near if not file.startswith(_INSTALLED)]

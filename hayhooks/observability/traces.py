@@ -9,7 +9,8 @@ from itertools import islice
 from operator import itemgetter
 from typing import Any
 
-from hayhooks.errors import safe_str, sendable, shortened, type_and_message
+from hayhooks.errors import Place, safe_str, sendable, shortened, type_and_message
+from hayhooks.kernel.places import OpenFiles
 from hayhooks.observability.request_record import POLLED, RequestRecord
 from hayhooks.observability.worker_state import WorkerStateDir
 
@@ -83,6 +84,7 @@ class Trace:
         self.spans = [Span("request", "request", "", None)]
         self.facts: dict[str, Any] = {}  # of the request, once it has ended
         self.is_cut = False  # it had more spans or text than is kept
+        self.place: dict[str, Any] | None = None  # in the user's code, where it failed
         self.text = ""  # as JSON, once it has been posted
         self._room = _MAX_TEXT
 
@@ -124,6 +126,11 @@ class Trace:
             described[key] = text
         return described
 
+    def locate(self, place: Place | None) -> None:
+        """Note the *place* of its failure, with the lines around it as they are now."""
+        if place is not None:
+            self.place = {"file": place.file, "line": place.line, "source": OpenFiles().around(place)}
+
     def summary(self) -> dict[str, Any]:
         """Return the facts of the request, and how many spans there are."""
         return {**self.facts, "spans": len(self.spans), "cut": self.is_cut}
@@ -135,6 +142,7 @@ class Trace:
         began_at = spans[0].started_at
         return {
             **self.summary(),
+            "place": self.place,
             "spans": [
                 span.as_dict(began_at, positions.get(id(span.parent), 0) if span.parent else None) for span in spans
             ],

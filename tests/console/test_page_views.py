@@ -1,0 +1,165 @@
+"""The console's views beside Run and Chat, and what runs again on save."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.console.pages import opened
+from tests.live_server import LiveServer, eventually, replace, serving
+from tests.pipelines import ASK
+
+ANSWERS = """
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self): pass
+
+    def run_api(self, text: str = "you"):
+        if text == "fail":
+            raise ValueError("no such text")  # here
+        return f"The old answer to {text}, with <b>words</b>."
+
+    def run_chat_completion(self, model, messages, body):
+        return f"The old answer to {messages[-1]['content']}."
+"""
+BROKEN = "import nothing_there_at_all\n" + ANSWERS
+
+
+def test_a_run_is_repeated_on_save_and_the_difference_is_marked(server: LiveServer, page: Page):
+    server.serve("answers", ANSWERS)
+    opened(page, f"{server.url}/#/answers/run")
+    again = page.get_by_role("checkbox", name="Run again on save")  # that of the chat is hidden
+    again.check()
+    page.get_by_role("button", name="Run", exact=True).click()
+    expect(page.locator(".result")).to_contain_text("The old answer to you")
+    first = server.state("answers")["revision"]
+
+    server.write("answers", BROKEN)
+    expect(page.get_by_role("tabpanel", name="Run").locator(".again .problem")).to_contain_text(
+        f"so the answer is that of revision {first}: ModuleNotFoundError"
+    )
+    expect(page.locator(".result")).to_contain_text("The old answer to you")
+
+    server.serve("answers", ANSWERS.replace("old answer to {text}", "new answer to {text}"))
+    expect(page.locator(".result")).to_contain_text("The new answer to you")
+    before, now = page.locator(".comparison figure").all()
+    expect(before.locator("figcaption")).to_have_text(f"Before: revision {first}")
+    expect(before).to_contain_text("The old answer to you, with <b>words</b>.")
+    expect(before.locator("del")).to_have_text("old")
+    expect(now.locator("ins")).to_have_text("new")
+    expect(page.get_by_role("tabpanel", name="Run").locator(".again .problem")).to_be_empty()
+
+    server.serve("answers", ANSWERS.replace("old answer to {text}", "new answer to {text}") + "\n# as before")
+    expect(page.locator(".answer")).to_contain_text("The same answer as that of revision")
+
+    again.uncheck()
+    server.serve("answers", ANSWERS)
+    expect(page.locator(".facts").first).to_contain_text(server.state("answers")["revision"])
+    expect(page.locator(".result")).to_contain_text("The new answer to you")
+
+
+def test_a_chat_is_asked_again_on_save(server: LiveServer, page: Page):
+    server.serve("answers", ANSWERS)
+    opened(page, f"{server.url}/#/answers/chat")
+    page.get_by_role("checkbox", name="Run again on save").check()
+    for number, question in enumerate(["one", "two"], 1):
+        page.get_by_label("Message", exact=True).fill(question)
+        page.get_by_role("button", name="Send", exact=True).click()
+        expect(page.get_by_role("button", name="Send again")).to_have_count(number)
+
+    server.serve("answers", ANSWERS.replace("old answer to {m", "new answer to {m"))
+
+    expect(page.locator(".assistant .said").last).to_contain_text("The new answer to two.")
+    expect(page.locator(".assistant .said").first).to_contain_text("The old answer to one.")
+    expect(page.locator(".assistant")).to_have_count(2)
+    expect(page.locator(".comparison del")).to_have_text("old")
+    expect(page.locator(".comparison ins")).to_have_text("new")
+
+
+@pytest.fixture
+def tracing(root: Path) -> Iterator[LiveServer]:
+    with serving(root, traces=50) as server:
+        yield server
+
+
+def test_requests_come_as_they_are_made_and_open_as_waterfalls(tracing: LiveServer, page: Page):
+    server = tracing
+    server.serve("answers", ANSWERS)
+    serve_ask(server)
+    opened(page, f"{server.url}/#requests")
+    expect(page.get_by_text("No such request is kept")).to_be_visible()
+    server.run("answers")
+    assert server.client.post("/answers/run", json={"text": "fail"}).status_code == 500
+    server.run("ask", question="x")
+    rows = page.locator(".requests > li")
+    expect(rows).to_have_count(3)
+    expect(rows.first).to_contain_text("POST /ask/run")
+
+    rows.first.locator("summary").first.click()
+    expect(rows.first.locator(".spans")).to_contain_text("prompt ChatPromptBuilder")
+    rows.first.locator(".spans summary").last.click()
+    expect(rows.first.locator(".sockets").last).to_be_visible()
+
+    page.get_by_label("Status").select_option("error")
+    expect(rows).to_have_count(1)
+    rows.first.locator("summary").first.click()
+    expect(rows.first.locator(".here")).to_contain_text('raise ValueError("no such text")  # here')
+    page.get_by_label("Status").select_option("")
+    page.get_by_label("Pipeline").select_option("ask")
+    expect(rows).to_have_count(1)
+    expect(rows.first).to_contain_text("POST /ask/run")
+
+    page.goto(f"{server.url}/#/answers/requests")
+    expect(rows).to_have_count(2)
+    expect(page.locator(".requests .bad")).to_have_text("500")
+
+
+def test_a_server_that_keeps_no_requests_says_how_to_keep_them(server: LiveServer, page: Page):
+    opened(page, f"{server.url}/#requests")
+    expect(page.get_by_text("start the server with HAYHOOKS_TRACES=200")).to_be_visible()
+
+
+def test_numbers_are_shown_of_the_server_and_of_each_pipeline(server: LiveServer, page: Page):
+    server.serve("answers", ANSWERS)
+    for _ in range(5):
+        server.run("answers")
+    eventually(lambda: sum(filter(None, numbers(server)["requests"])) == 5)
+    opened(page, f"{server.url}/#numbers")
+    box = page.get_by_role("region", name="answers")
+    expect(box).to_contain_text("5 requests, 0 errors")
+    expect(box).to_contain_text("p95, estimated")
+    expect(box).to_contain_text("≈ ")
+    expect(page.get_by_role("img", name="Memory, all workers: at most")).to_be_visible()
+
+
+def serve_ask(server: LiveServer) -> None:
+    replace(
+        server.root / "ask.yml",
+        ASK.replace("{{ question }}", "{{ question.text.first.second if question.text else question }}"),
+    )
+    eventually(lambda: server.state("ask")["state"] == "serving")
+
+
+def numbers(server: LiveServer) -> dict[str, list[int | None]]:
+    found: dict[str, list[int | None]] = httpx.get(f"{server.url}/console/numbers").json()["pipelines"]["answers"]
+    return found
+
+
+def test_a_drawing_marks_what_took_longest_and_what_failed(tracing: LiveServer, page: Page):
+    server = tracing
+    serve_ask(server)
+    opened(page, f"{server.url}/#/ask/drawing")
+    expect(page.locator(".drawing [data-component=prompt]")).to_be_visible()
+    server.run("ask", question="x")
+    page.reload()
+    expect(page.locator(".drawing .slowest")).to_have_count(1)
+    expect(page.get_by_text("In the last request")).to_be_visible()
+
+    server.client.post("/ask/run", json={"question": {"text": 1}})
+    page.reload()
+    expect(page.locator(".drawing .failing[data-component=prompt]")).to_have_count(1)
+    expect(page.get_by_text("prompt failed: UndefinedError")).to_be_visible()
