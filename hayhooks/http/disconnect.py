@@ -13,6 +13,8 @@ T = TypeVar("T")
 
 _UNWATCHED_S = 0.02  # shorter work is not worth the watching: a task more for each request
 
+CLIENT_LEFT = "the client went away"
+
 
 async def cancel_on_disconnect(receive: Receive, work: Awaitable[T]) -> T:
     """Await *work*; raise DisconnectedError if the client leaves, PipelineError if the wrapper cancelled it.
@@ -27,7 +29,7 @@ async def cancel_on_disconnect(receive: Receive, work: Awaitable[T]) -> T:
         return await work
     except asyncio.CancelledError:
         if watcher.disconnected and task.cancelling() == 1:  # else somebody else cancels us too
-            raise DisconnectedError("the client went away") from None
+            raise DisconnectedError(CLIENT_LEFT) from None
         if not task.cancelling():
             raise PipelineError("the wrapper cancelled its own request", traceback="") from None
         raise

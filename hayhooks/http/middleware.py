@@ -22,6 +22,7 @@ from hayhooks.http.context import (
     route_path,
     set_context,
 )
+from hayhooks.http.disconnect import CLIENT_LEFT
 from hayhooks.http.exceptions import checked_status, deny_websocket, log_cut_response, response_to
 from hayhooks.http.hooks import Hooks
 from hayhooks.http.switch import Switch
@@ -129,8 +130,8 @@ class RequestContextMiddleware:
 
 
 def _log_cancelled(record: RequestRecord, error: Exception) -> None:
-    if record.path not in POLLED:  # whose readers come and go
-        why = str(error) or "the request was incomplete"  # Starlette's ClientDisconnect, raised while it is read
+    why = str(error) or "the request was incomplete"  # Starlette's ClientDisconnect, raised while it is read
+    if why != CLIENT_LEFT or record.path not in POLLED:  # whose readers come and go
         log.info("{} {} was cancelled: {}", record.method, printable(record.path), why)
 
 

@@ -115,7 +115,7 @@ def test_a_restart_is_told_and_nothing_typed_is_lost(tmp_path: Path, page: Page)
         expect(page.get_by_label("text", exact=True)).to_have_value("half a sentence")
         page.get_by_role("button", name="Run", exact=True).click()
         expect(page.locator(".result")).to_have_text("after half a sentence")
-        page.get_by_role("link", name="Deployments").click()
+        page.get_by_role("link", name="← Deployments").click()
         expect(page.locator(".deployments h2")).to_have_text(["echo", "other"])
         page.goto("about:blank")
 

@@ -87,7 +87,7 @@ function rowOf(trace) {
       element("time", { datetime: new Date(trace.at * 1000).toISOString() }, clock(trace.at)),
       element("span", { class: kind }, String(trace.status)),
       element("span", { class: "path" }, `${trace.method} ${trace.path}`),
-      element("span", {}, trace.pipeline),
+      !trace.path.startsWith(`/${trace.pipeline}/`) && element("span", {}, trace.pipeline),
       element("span", { class: "took" }, milliseconds(trace.took_ms)),
       trace.error && element("span", { class: "reason" }, trace.error.split("\n")[0]),
     ),
