@@ -172,7 +172,7 @@ def _error_text(response: httpx.Response, arguments: Mapping[str, str]) -> str:
     except (ValueError, LookupError, TypeError):
         return f"{response.url} answered {response.status_code} {response.reason_phrase}"
     if not isinstance(detail, list):
-        return f"{detail} ({response.status_code})"
+        return f"{detail} ({response.status_code})".replace("?stream=true", "--stream")
     problems = []
     for item in detail:
         if isinstance(item, dict):

@@ -15,7 +15,7 @@ from hayhooks.cli.client import OWN_AGENT, Server
 from hayhooks.cli.dev_output import DevOutput
 from hayhooks.cli.keys import keys_read, open_page
 from hayhooks.cli.run import make_directory, warn_of_unknown
-from hayhooks.cli.try_requests import TryRequest, tried
+from hayhooks.cli.try_requests import THREAD, TryRequest, tried
 from hayhooks.http.access import log_exposure
 from hayhooks.kernel.discovery import single_name
 from hayhooks.observability.log import configure_logging, log
@@ -82,7 +82,14 @@ def _log_to(output: DevOutput, settings: Settings) -> None:
     configure_logging(settings.log)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # the banner has the address
     log.remove()
-    log.add(output.show_entry, level=settings.log, format=lambda _: "{message}", backtrace=False, diagnose=False)
+    log.add(
+        output.show_entry,
+        level=settings.log,
+        format=lambda _: "{message}",
+        filter=lambda record: record["thread"].name != THREAD,  # httpx would report the requests of --try
+        backtrace=False,
+        diagnose=False,
+    )
 
 
 def _note_origin(record: RequestRecord, scope: Scope) -> None:

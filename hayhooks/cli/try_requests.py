@@ -25,6 +25,7 @@ from hayhooks.kernel.state import Change, Deployment, Snapshot
 from hayhooks.observability.log import printable
 from hayhooks.observability.request_record import RequestRecord
 
+THREAD = "hayhooks try"  # the name of the thread that sends the requests
 _MAX_LINES = 40  # of an answer
 _CONTEXT_LINES = 2  # around what changed
 _MAX_LINE = 400  # characters
@@ -76,7 +77,7 @@ def tried(requests: list[TryRequest], hooks: Hooks, server: Server, output: DevO
         yield
         return
     tries = _Tries(requests, server, output)
-    threading.Thread(target=tries.run, name="hayhooks try", daemon=True).start()
+    threading.Thread(target=tries.run, name=THREAD, daemon=True).start()
     with hooks.use(on_publish=tries.note_snapshot, on_change=tries.note_change, on_request_end=tries.note_end):
         yield
 

@@ -86,6 +86,7 @@ def test_run_asks_for_a_stream_and_says_where_there_is_none(server, port, tmp_pa
     refused = pipeline("run", "kinds", "-p", "kind=list", "--stream", cwd=tmp_path, port=port)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "kinds has no stream: run_api() returned a list" in refused.stderr
+    assert "?stream" not in refused.stderr
 
 
 def test_run_writes_what_is_no_text_to_a_pipe_or_a_file(server, port, tmp_path):

@@ -458,6 +458,8 @@ class PipelineWrapper(BasePipelineWrapper):
 ASYNC_CHAT = CHAT.replace("def run_chat_completion", "async def run_chat_completion_async").replace(
     "return streaming", "return async_streaming"
 )
+
+
 def test_a_tool_that_is_called_with_wrong_arguments(dev: Dev):
     path = dev.write("mine", AGENT.replace('{"article": "coffee"}', '{"artcle": "coffee"}'))
     dev.shows("✓ mine")

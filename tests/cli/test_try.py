@@ -60,6 +60,14 @@ def test_a_name_that_is_not_there_is_told(tmp_path):
         terminal.shows("--try: there is no pipeline 'nothing-like-it' yet; there are: echo")
 
 
+def test_its_own_requests_are_not_in_the_log_of_level_debug(tmp_path):
+    replace(tmp_path / "pipelines/echo/pipeline_wrapper.py", ECHO)
+    requests = ("--try", "echo", '{"text": "hi"}')
+    with in_terminal("dev", "--port", str(free_port()), *requests, cwd=tmp_path, columns=120, LOG="DEBUG") as terminal:
+        terminal.shows('"text": "hi"')
+        assert "HTTP Request" not in terminal.text
+
+
 @pytest.mark.parametrize("text", ["hi", "[1]", '{"text": ', ""])
 def test_a_request_that_is_no_json_object_is_refused(tmp_path, text):
     done = hayhooks("dev", "--try", "echo", text, cwd=tmp_path)
