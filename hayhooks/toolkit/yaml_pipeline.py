@@ -201,11 +201,11 @@ def _component_error(source: YamlSource, name: str, error: Exception) -> LoadErr
         return source.error(f"{subject}: there is no component {type_}{hint}", *path, "type")
     if isinstance(cause, ModuleNotFoundError) and type_.startswith(f"{cause.name}."):
         return source.error(f"{subject}: there is no component {type_}: {message}", *path, "type")
-    if isinstance(line := getattr(cause, "lineno", None), int) and isinstance(
-        template := getattr(cause, "source", None), str
-    ):  # Jinja's
-        number = source.line_with(template.splitlines()[line - 1 : line], *path)
-        return source.error_at(number, f"{subject} ({type_.rpartition('.')[2]}): {type(cause).__name__}: {message}")
+    jinja = next((each for each in (cause, cause.__cause__) if type(each).__module__.startswith("jinja2.")), None)
+    if jinja is not None:
+        number = source.line_with(_lines_of_templates(component, jinja), *path)
+        told = f"{type(jinja).__name__}: {getattr(jinja, 'message', jinja)}".removesuffix(".")
+        return source.error_at(number, f"{subject} ({type_.rpartition('.')[2]}): {told}")
     parameters = component.get("init_parameters") or ()
     mentioned = [key for key in parameters if f"'{key}'" in message]
     where = (*path, "init_parameters", mentioned[0]) if mentioned else path
@@ -214,6 +214,15 @@ def _component_error(source: YamlSource, name: str, error: Exception) -> LoadErr
         close = closest(mentioned[0], inspect.signature(cls).parameters)
         located.hint = f"did you mean {close!r}?" if close else ""
     return located
+
+
+def _lines_of_templates(value: Any, error: Any) -> list[str]:
+    """Return the line of *error*, of Jinja's, in its template, else in each text in *value* that is long enough."""
+    if isinstance(value, dict | list):
+        parts = value.values() if isinstance(value, dict) else value
+        return [line for part in parts for line in _lines_of_templates(part, error)]
+    texts = [text for text in (getattr(error, "source", None) or value,) if isinstance(text, str)]
+    return [line for text in texts for line in text.splitlines()[error.lineno - 1 : error.lineno] if "{" in line]
 
 
 class _Sockets:
@@ -310,7 +319,8 @@ class _Sockets:
                         f"component {component!r} requires {name!r}, which has no source: "
                         f"add {component}.{name} to inputs, or connect it"
                     )
-                    raise self._source.error(message, "components", component)
+                    line = self._source.line_of_variable(name, "components", component)
+                    raise self._source.error_at(line, message)
 
     def _resolve(self, path: KeyPath, targets: Any, sockets: Sockets, direction: Direction) -> list[tuple[str, str]]:
         """Return component and socket of each target in the value at *path*."""

@@ -1,7 +1,7 @@
 """Parse a YAML pipeline and remember line numbers, so that every error names its key and line."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -85,13 +85,18 @@ class YamlSource:
         """Return the place of the key *path*, or of its closest parent that exists; None if there is no file."""
         return self._place(self.line_of(*path))
 
-    def line_with(self, text: Sequence[str], *path: str | int) -> int:
-        """Return the first line from the key *path* on that has *text*, a line of a template; else the key's."""
+    def line_with(self, lines: Sequence[str], *path: str | int) -> int:
+        """Return the first line from the key *path* on that has one of *lines*, of templates; else the key's."""
+        return self._line_where(lambda line: any(each.strip() in line for each in lines), *path)
+
+    def line_of_variable(self, name: str, *path: str | int) -> int:
+        """Return the first line from the key *path* on that has *name* in a template's expression; else the key's."""
+        found = re.compile(rf"\{{[{{%](?:[^}}]*[^\w.}}])?{re.escape(name)}\b").search
+        return self._line_where(lambda line: found(line) is not None, *path)
+
+    def _line_where(self, is_it: Callable[[str], bool], *path: str | int) -> int:
         first = self.line_of(*path)
-        found = (
-            number for number, line in enumerate(self._lines[first:], first + 1) if text and text[0].strip() in line
-        )
-        return next(found, first)
+        return next((number for number, line in enumerate(self._lines[first:], first + 1) if is_it(line)), first)
 
     def _place(self, line: int) -> Place | None:
         source = self._lines[line - 1].strip()[:_MAX_LINE_CHARACTERS] if line <= len(self._lines) else ""

@@ -266,6 +266,7 @@ BAD_YAML = {
         "did you mean haystack.components.builders.prompt_builder.Promp",
     ),
     "template": ("{{ question.text.first.second }}", "{% if x %}", "{% if x %}", "ask.yml:7: component 'prompt' (Prom"),
+    "filter": ("first.second", "first | uper", "uper", "hint: did you mean upper?"),
     "socket": ("prompt.question", "prompt.qestion", "question:", "no input 'qestion'; did you mean 'question'?"),
 }
 

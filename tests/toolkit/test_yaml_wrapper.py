@@ -194,6 +194,24 @@ def test_tuples_written_by_haystack_are_read():
 
 BOMB = "".join(f"x{n}: &x{n} [{', '.join([f'*x{n - 1}' if n else '1'] * 10)}]\n" for n in range(9)) + DOUBLE
 
+PROMPT = """components:
+  prompt:
+    type: haystack.components.builders.chat_prompt_builder.ChatPromptBuilder
+    init_parameters:
+      template: |
+        {% for word in words %}{{ word }}{% endfor %}
+        {{ wrod }}
+inputs:
+  words: prompt.words
+outputs:
+  prompt: prompt.prompt
+"""
+ADAPTER = (
+    PROMPT.replace("builders.chat_prompt_builder.ChatPromptBuilder", "converters.output_adapter.OutputAdapter")
+    .replace("    init_parameters:\n", "    init_parameters:\n      output_type: str\n")
+    .replace("{{ wrod }}", "{{ wrod | uper }}")
+    .replace("prompt.prompt", "prompt.output")
+)
 WRONG = [
     ("", 1, "not a pipeline: expected the key components"),
     ("- 1\n", 1, "not a pipeline: expected the key components"),
@@ -285,6 +303,10 @@ WRONG = [
     (DOUBLE.replace("triple.times", "triple.zzz"), 12, "available: value, times"),
     (DOUBLE.replace("  times:", "  1:"), 12, "the input name 1 must be a string"),
     (DOUBLE.replace("double.value, ", ""), 2, "component 'double' requires 'value', which has no source"),
+    (PROMPT, 7, "component 'prompt' requires 'wrod', which has no source: add prompt.wrod to inputs"),
+    (PROMPT.replace("wrod }}", "wrod | uper }}"), 7, "TemplateAssertionError: No filter named 'uper'"),
+    (ADAPTER, 8, "component 'prompt' (OutputAdapter): TemplateAssertionError: No filter named 'uper'"),
+    (ADAPTER.replace("{{ wrod | uper }}", "{% if wrod %}"), 8, "(OutputAdapter): TemplateSyntaxError: Unexpected end"),
     (
         CHAIN.replace("value: first.value\n\no", "value: [first.value, second.value]\n\no"),
         12,
