@@ -83,7 +83,9 @@ def _known(client: ChatClient, name: str, names: list[str]) -> str:
     listed = f"these do: {', '.join(names)}" if names else "nothing at this server does"
     match client.state(name):
         case "serving" | "stale":
-            raise CommandError(f"{name} does not chat: its wrapper has no run_chat_completion; {listed}")
+            raise CommandError(
+                f"{name} does not chat: a wrapper needs run_chat_completion, YAML the key chat; {listed}"
+            )
         case "failed" | "loading" as state:
             raise CommandError(f"{name} does not serve, it is {state}: see `hayhooks status {name}`")
     if not names:

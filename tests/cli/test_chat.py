@@ -138,9 +138,10 @@ def test_a_name_that_cannot_chat_says_which_can(server, port, tmp_path):
     server.serve("thinker", source("thinks_aloud"))
     asked = [ask(name, stdin="hi\n", cwd=tmp_path, port=port) for name in ("echo", "broken")]
 
+    needs = "Error: echo does not chat: a wrapper needs run_chat_completion, YAML the key chat; "
     assert [(done.returncode, done.stderr) for done in (lonely, *asked)] == [
-        (1, "Error: echo does not chat: its wrapper has no run_chat_completion; nothing at this server does\n"),
-        (1, "Error: echo does not chat: its wrapper has no run_chat_completion; these do: thinker\n"),
+        (1, f"{needs}nothing at this server does\n"),
+        (1, f"{needs}these do: thinker\n"),
         (1, "Error: broken does not serve, it is failed: see `hayhooks status broken`\n"),
     ]
 
