@@ -87,7 +87,7 @@ def _known(client: ChatClient, name: str, names: list[str]) -> str:
                 f"{name} does not chat: a wrapper needs run_chat_completion, YAML the key chat; {listed}"
             )
         case "failed" | "loading" as state:
-            raise CommandError(f"{name} does not serve, it is {state}: see `hayhooks status {name}`")
+            raise CommandError(f"{name} does not serve, it is {state}: see `hayhooks status`")
     if not names:
         return name
     close = get_close_matches(name, names, n=1)

@@ -142,7 +142,7 @@ def test_a_name_that_cannot_chat_says_which_can(server, port, tmp_path):
     assert [(done.returncode, done.stderr) for done in (lonely, *asked)] == [
         (1, f"{needs}nothing at this server does\n"),
         (1, f"{needs}these do: thinker\n"),
-        (1, "Error: broken does not serve, it is failed: see `hayhooks status broken`\n"),
+        (1, "Error: broken does not serve, it is failed: see `hayhooks status`\n"),
     ]
 
 
