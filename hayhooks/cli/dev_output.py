@@ -53,6 +53,7 @@ class DevOutput:
         self._revisions: dict[str, Revision] = {}  # that serve, by name
         self._removed: dict[str, str] = {}  # the fingerprint and the name of what was removed last: it may be renamed
         self._unawaited: dict[RequestRecord, list[Any]] = {}  # entries that wait for the end of their request
+        self._told_await: set[RequestRecord] = set()  # that have failed for the lack of an await
         self._file = ""  # in which the last traceback is kept for those who cannot press a key
 
     def show(self, text: str | Text, style: str = "", *, indent: int = 0) -> None:
@@ -126,10 +127,10 @@ class DevOutput:
             if not hint and (revision := self._revisions.get(name)):
                 hint = import_hint(error, revision)
             traceback = with_public_names("".join(format_exception(error)))
-            if "coroutine" in f"{text} {reason}":
-                self._unawaited.pop(request, None)
-                if iscoroutine(owner := getattr(error, "obj", None)):
-                    owner.close()  # or Python says so too
+        if "coroutine" in f"{text} {reason}" and request is not None and not request.ended_at:
+            self._told_await.add(request)
+            if iscoroutine(owner := getattr(error, "obj", None)):
+                owner.close()  # or Python says so too
         if name and not text.startswith((f"{name}:", f"/{name}/")):
             text = f"{name}: {text}"
         style = _STYLES.get(record["level"].name, "")
@@ -144,7 +145,9 @@ class DevOutput:
     def show_request(self, record: RequestRecord) -> None:
         """Print the line of a request, unless it is a probe, or of a command or the console that asks for the state."""
         for message in self._unawaited.pop(record, ()):
-            self.show_entry(message)
+            if record not in self._told_await:
+                self.show_entry(message)
+        self._told_await.discard(record)
         if record.endpoint in ("/healthz", "/readyz") or (record.is_of_command and record.method == "GET"):
             return
         if record.is_of_page and record.endpoint in POLLED:

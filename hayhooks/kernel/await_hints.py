@@ -6,10 +6,11 @@ import re
 from types import FrameType
 
 from hayhooks.errors import safe_str
-from hayhooks.kernel.places import frames_of
+from hayhooks.kernel.places import OpenFiles, frames_of
 
 _COROUTINE = re.compile(r"\bcoroutine\b")
 _AWAITED = re.compile(r"object (?P<kind>\w+) can't be used in 'await' expression")
+_FUNCTION = re.compile(r"a coroutine was expected, got <(function|bound method) (?P<name>[\w.]+)")
 _GENERATORS = ("async_generator", "PipelineStream")  # of our two functions
 _METHODS = ("run_api", "run_chat_completion", "run_response", "run_file_upload")  # that have an async form
 _UPLOAD_CALL = re.compile(r"\b(?P<name>\w+)\.(?P<method>read|write|seek|close)\(")
@@ -17,9 +18,15 @@ _UPLOAD_CALL = re.compile(r"\b(?P<name>\w+)\.(?P<method>read|write|seek|close)\(
 
 def await_hint(error: BaseException) -> str:
     """Say where *error* asks for an ``await``, or for none; "" if it is about something else."""
-    text, frames = safe_str(error), list(frames_of(error))
+    text, files = safe_str(error), OpenFiles()
+    if "got coroutine instead" in text:  # of Haystack
+        return "run() of a component is a plain def; an async one is run_async(), beside it"
+    frames = [(frame, line) for frame, line in frames_of(error) if files.place(frame.f_code.co_filename, line)]
+    frames = [each for each in frames if not each[0].f_code.co_name.startswith("<")]  # as of a comprehension
     if not isinstance(error, TypeError | AttributeError) or not frames:
         return ""
+    if (function := _FUNCTION.search(text)) is not None:
+        return f"call it: {function['name']}(...)"
     if (awaited := _AWAITED.search(text)) is not None:
         if awaited["kind"] in _GENERATORS:
             return "return the generator, or read it with `async for`: without await"

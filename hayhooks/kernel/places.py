@@ -69,7 +69,7 @@ class OpenFiles:
 
     def place(self, file: str, line: int) -> Place | None:
         """Return that line of *file*; None if the file is installed."""
-        if file.startswith(_INSTALLED):
+        if file.startswith(_INSTALLED) or not os.path.isabs(file):  # as of a library in C
             return None
         linecache.checkcache(file)
         return Place(file, line, linecache.getline(file, line).strip())

@@ -69,12 +69,8 @@ def place_of(error: BaseException, files: UserFiles) -> Place | None:
     pipeline the line of its key, for a name in the data of a run the line that has it.
     """
     chain, near = chain_of(error), files_near(error)
-    for each in chain:
-        place, unmet = template_place(each, near, files), unmet_variable(each)
-        if place is None and unmet is not None and unmet.meant:
-            place = place_of_variable(unmet.component, unmet.name, near, files)
-        if place is not None:
-            return place
+    if (place := next((place for each in chain if (place := _told_place(each, near, files))), None)) is not None:
+        return place
     for each in chain:
         raised_at = next(((frame.f_code.co_filename, line) for frame, line in frames_of(each)), None)
         if isinstance(each, SyntaxError) and each.filename:
@@ -87,6 +83,16 @@ def place_of(error: BaseException, files: UserFiles) -> Place | None:
             if place is not None:
                 return _line_of_name(each, place, files)
     return next(_places_of_calls(chain, files), None)
+
+
+def _told_place(error: BaseException, near: list[str], files: UserFiles) -> Place | None:
+    """Return the line of a template, or the component, that *error* itself tells of."""
+    if (place := template_place(error, near, files)) is not None:
+        return place
+    if (unmet := unmet_variable(error)) is not None and unmet.meant:
+        return place_of_variable(unmet.component, unmet.name, near, files)
+    run = getattr(getattr(error, "component_type", None), "run", None)
+    return place_of_definition(run) if run is not None and "an invalid output" in safe_str(error) else None
 
 
 def _places_of_calls(chain: list[BaseException], files: UserFiles) -> Iterator[Place]:

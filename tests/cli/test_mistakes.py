@@ -520,6 +520,8 @@ REFUSED = {  # code that a coroutine spoils, and what is shown
     "result": ("return {'a': answer()}", "result.a: a coroutine (forgot await?)"),
     "item": ("return [answer()]", "result[0]: a coroutine (forgot await?)"),
     "attribute": ("return answer().text", "forgot await?"),
+    "several": ("return [each['x'] for each in (answer(), answer())]", "forgot await?"),
+    "no call": ("import asyncio; await asyncio.create_task(answer)", "hint: call it: answer(...)"),
 }
 
 
@@ -533,6 +535,15 @@ def test_a_coroutine_that_fails_is_told_once(dev: Dev, mistake: str):
 
     assert told in joined(lines)
     assert len([line for line in lines if line.startswith("✗")]) == 1
+
+
+def test_a_component_whose_run_is_async(dev: Dev):
+    path = dev.write("mine", PIPELINE.replace("    def run(self, prompt", "    async def run(self, prompt"))
+    dev.shows("✓ mine")
+    dev.run("mine", text="x")
+    told = "hint: run() of a component is a plain def; an async one is run_async()"
+
+    assert_shown(dev.shows("→ POST /mine/run  500"), path, "async def run(", told)
 
 
 def test_an_item_of_a_stream_that_was_not_awaited(dev: Dev):
