@@ -56,7 +56,7 @@ VIEWS = {
     "chat": View("#/chat_docs/chat", lambda page: chat(page, "When is the hut open?", "What does a night cost?")),
     "requests": View("#requests", lambda page: page.locator(".requests summary", has_text="ask_docs").first.click()),
     "numbers": View("#numbers"),
-    "drawing": View("#/ask_docs/drawing"),
+    "drawing": View("#/chat_docs/drawing"),
     "history": View("#/echo/history"),
     "phone": View("#/agent/chat", lambda page: chat(page, "What is 17 * 23?"), width=390, height=780),
 }

@@ -113,11 +113,13 @@ class NumberSeries:
 def series(workers: Iterable[Sequence[Step]], *, points: int, pipeline: str | None, now: float) -> dict[str, Any]:
     """Return arrays of *points* numbers, one for each step up to *now*, summed over *workers*.
 
-    They are of one *pipeline*, or of all. A number is None where no worker ran.
+    Those of "server" are of all requests, those of "pipelines" of one *pipeline*, or of each. A number is None where no
+    worker ran.
     """
     first = int(now // STEP_S) - points
     numbers_of_steps = range(first, first + points)
     cpu, memory = defaultdict[int, float](float), Counter[int]()
+    whole: dict[int, Numbers] = {}
     sums: dict[str, dict[int, Numbers]] = {}
     known = set()
     for steps in workers:
@@ -126,7 +128,8 @@ def series(workers: Iterable[Sequence[Step]], *, points: int, pipeline: str | No
             cpu[step.number] += step.cpu_s
             memory[step.number] += step.memory_bytes
             for name, numbers in step.pipelines.items():
-                if pipeline is None or name in ("", pipeline):
+                whole[step.number] = whole.get(step.number, NOTHING).plus(numbers)
+                if name and pipeline in (None, name):
                     by_step = sums.setdefault(name, {})
                     by_step[step.number] = by_step.get(step.number, NOTHING).plus(numbers)
 
@@ -148,7 +151,7 @@ def series(workers: Iterable[Sequence[Step]], *, points: int, pipeline: str | No
         "server": {
             "cpu": [round(cpu[number] / STEP_S, 3) if number in known else None for number in numbers_of_steps],
             "memory_bytes": [memory[number] if number in known else None for number in numbers_of_steps],
-            **arrays(sums.pop("", {})),
+            **arrays(whole),
         },
         "pipelines": {name: arrays(by_step) for name, by_step in sorted(sums.items())},
     }

@@ -119,7 +119,8 @@ _DOCS = OperationDocs(
     summary="Requests, durations, memory and processor of the last minutes",
     description=(
         "Sums over all workers, those that have ended included; an array has a number for each step, null where no "
-        "worker ran. `p50_ms` and `p95_ms` are estimates from the buckets of `hayhooks_request_duration_seconds`, as "
+        "worker ran. `server` has the requests to any pipeline or none, without what the console and probes poll. "
+        "`p50_ms` and `p95_ms` are estimates from the buckets of `hayhooks_request_duration_seconds`, as "
         "Prometheus makes them; null without requests. The `requests` and `errors` of a worker are those of all steps; "
         "it `differs` if at most half of the workers serve the same `revision`."
     ),

@@ -12,7 +12,8 @@ def opened(page: Page, url: str) -> Page:
 # Controls and pictures without a name.
 UNNAMED = """
 [...document.querySelectorAll("input, textarea, select, button, a, svg")]
-  .filter((each) => each.checkVisibility() && !each.labels?.length && !each.ariaLabel && !each.textContent.trim())
+  .filter((each) => each.checkVisibility() && !each.closest("[aria-hidden=true]"))
+  .filter((each) => !each.labels?.length && !each.ariaLabel && !each.textContent.trim())
   .map((each) => each.outerHTML.slice(0, 200))
 """
 

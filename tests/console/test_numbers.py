@@ -113,6 +113,7 @@ def test_the_steps_of_workers_are_added():
 
     assert body["from"] == 7 * STEP_S
     assert body["pipelines"]["echo"]["requests"] == [None, 2, 4]
+    assert body["server"]["requests"] == [None, 2, 4]
     assert body["server"]["memory_bytes"] == [None, 100, 200]
     assert body["server"]["cpu"] == [None, 0.2, 0.4]
 

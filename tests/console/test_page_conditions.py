@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.cli.processes import started
 from tests.console.pages import FAINT, UNNAMED, opened
 from tests.deployment.nginx import needs_nginx, nginx
-from tests.live_server import ECHO, LiveServer, replace
+from tests.live_server import ECHO, LiveServer, replace, serving
 from tests.network import free_port
 from tests.openapi.varied import TYPED
 from tests.wrappers import source
@@ -43,6 +43,38 @@ class PipelineWrapper(BasePipelineWrapper):
 
     def run_chat_completion(self, model, messages, body):
         return "**x** " * (int(messages[-1]["content"]) // 6)
+"""
+
+SLOW_COMPONENT = """
+import time
+
+from haystack import Pipeline, component
+
+from hayhooks import BasePipelineWrapper
+
+
+@component
+class Waits:
+    def __init__(self, seconds: float):
+        self.seconds = seconds
+
+    @component.output_types(text=str)
+    def run(self, text: str):
+        if text == "bad" and not self.seconds:
+            raise ValueError("<b>no such text</b>")
+        time.sleep(self.seconds)
+        return {"text": text}
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        self.pipeline = Pipeline()
+        self.pipeline.add_component("slow <i>", Waits(0.05))
+        self.pipeline.add_component("quick", Waits(0))
+        self.pipeline.connect("slow <i>.text", "quick.text")
+
+    def run_api(self, text: str) -> str:
+        return self.pipeline.run({"slow <i>": {"text": text}})["quick"]["text"]
 """
 
 
@@ -194,19 +226,33 @@ def test_without_a_mouse(server: LiveServer, page: Page):
     expect(page.locator(".answer .facts").first).to_contain_text("200")
 
 
+@pytest.mark.parametrize("width", [360, 2560])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_wide_screen_shows_all_and_each_field_has_a_name_and_contrast(
-    server: LiveServer, browser: Browser, scheme: str
-):
-    server.serve("typed", TYPED)
-    server.serve("stream", source("stream"))
-    server.write("broken", "raise ValueError('" + "long" * 100 + "')\n")
-    page = browser.new_page(viewport={"width": 2560, "height": 1440}, color_scheme=scheme)  # type: ignore[arg-type]  # one of its literals
-    for place in ("", "#/typed/run", "#/stream/chat", "#/typed/history", "#/broken"):
-        opened(page, f"{server.url}/{place}")
-        page.wait_for_function("document.querySelector('h1')")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 2560, place
-        assert page.evaluate(UNNAMED) == [], place
-        assert page.evaluate(FAINT) == [], place
-        assert page.locator("main").evaluate("each => each.clientWidth") <= 1600, place  # lines that one can read
-    page.close()
+def test_all_is_named_and_legible_on_any_screen(root: Path, browser: Browser, scheme: str, width: int):
+    with serving(root, traces=50) as server:
+        server.serve("waits", SLOW_COMPONENT)
+        server.serve("typed", TYPED)
+        server.write("broken", "raise ValueError('" + "long" * 100 + "')\n")
+        for text in ("good", "bad"):
+            server.client.post("/waits/run", json={"text": text})
+        server.app.state.numbers.take()
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]  # one of its literals
+        for place, shown in {
+            "": ".failure",
+            "#requests": ".requests summary",
+            "#numbers": "figure",
+            "#/typed/run": "form.run",
+            "#/waits/requests": ".requests summary",
+            "#/waits/drawing": "[data-component]",
+            "#/waits/history": ".history li",
+        }.items():
+            opened(page, f"{server.url}/{place}")
+            page.locator(shown).first.wait_for()
+            if shown == ".requests summary":
+                page.locator(shown).first.click()
+                page.locator(".waterfall").first.wait_for()
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, place
+            assert page.evaluate(UNNAMED) == [], place
+            assert page.evaluate(FAINT) == [], place
+            assert page.locator("main").evaluate("each => each.clientWidth") <= 1600, place  # lines that one can read
+        page.close()
