@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -353,44 +354,28 @@ def test_pytest_shows_what_is_wrong_and_nothing_of_ours(answers: Path, tmp_path:
     ]
 
 
-@pytest.mark.parametrize(
-    ("broken", "message"),
-    [
-        ("'-'.join(5)", "TypeError: can only join an iterable"),
-        ("self.missing", "ValueError: no such thing"),
-    ],
-)
-def test_a_failing_stream_is_shown_in_few_lines_with_the_users_own_first(root: Path, broken: str, message: str):
-    replace(root / "answers/pipeline_wrapper.py", STREAMS.replace("BROKEN", broken))
-    replace(root / "answers/test_answers.py", TESTS_OF_A_STREAM)
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "answers"]
+def test_failures_are_shown_in_few_lines_with_the_users_own_first(root: Path):
+    replace(root / "joins/pipeline_wrapper.py", STREAMS.replace("BROKEN", "'-'.join(5)"))
+    replace(root / "raises/pipeline_wrapper.py", STREAMS.replace("BROKEN", "look_up()"))
+    replace(root / "agent/pipeline_wrapper.py", AGENT)
+    replace(root / "test_all.py", TESTS_OF_STREAMS)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "."]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=60)
 
-    assert "1 failed" in done.stdout, done.stdout + done.stderr
-    assert len(done.stdout.splitlines()) < 60, done.stdout
+    assert "3 failed" in done.stdout, done.stdout + done.stderr
     assert "site-packages" not in done.stdout
-    assert (
-        f" httpx.HTTPStatusError: POST /v1/chat/completions: the stream failed: {message}, in MockChatGenerator of"
-        in done.stdout
-    )
-    first_place = next(line for line in done.stdout.splitlines() if ".py:" in line)
-    assert first_place.startswith("answers/pipeline_wrapper.py:")
-    logged = done.stdout.partition("Captured stderr call")[2]
-    assert (
-        f"ERROR: answers: the answer failed in mid-stream: {message}, in MockChatGenerator of component 'llm'" in logged
-    )
-    assert "a word of the wrapper's own" in logged
-
-
-def test_an_exception_of_a_tool_is_logged_with_its_place(root: Path):
-    replace(root / "answers/pipeline_wrapper.py", AGENT)
-    replace(root / "answers/test_answers.py", TESTS_OF_A_STREAM)
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "answers"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=60)
-
-    logged = done.stdout.partition("Captured stderr call")[2]
-    assert "NameError: name 'nothing' is not defined" in logged, done.stdout + done.stderr
-    assert "answers/pipeline_wrapper.py:12: return nothing" in logged
+    _, joins, raises, agent = re.split(r"^___.*test_chat\[.*___$", done.stdout, flags=re.MULTILINE)
+    for shown, message in ((joins, "TypeError: can only join an iterable"), (raises, "ValueError: no such thing")):
+        assert len(shown.splitlines()) < 65, shown
+        assert f" httpx.HTTPStatusError: POST /v1/chat/completions: the stream failed: {message}" in shown
+        first_place = next(line for line in shown.splitlines() if ".py:" in line)
+        assert re.match(r"(joins|raises)/pipeline_wrapper\.py:", first_place)
+        logged = shown.partition("Captured stderr call")[2]
+        assert f": the answer failed in mid-stream: {message}, in MockChatGenerator of component 'llm'" in logged
+        assert "a word of the wrapper's own" in logged
+    logged = agent.partition("Captured stderr call")[2]
+    assert "NameError: name 'nothing' is not defined" in logged
+    assert "agent/pipeline_wrapper.py:12: return nothing" in logged
 
 
 AGENT = """
@@ -426,13 +411,15 @@ from hayhooks import BasePipelineWrapper, async_streaming_generator, chat_messag
 from hayhooks.testing.components import StandInChatGenerator
 
 
+def look_up():
+    try:
+        {}["nothing"]
+    except KeyError as error:
+        raise ValueError("no such thing") from error
+
+
 def reply(messages):
     log.info("a word of the wrapper's own")
-    if "BROKEN" == "self.missing":
-        try:
-            {}["nothing"]
-        except KeyError as error:
-            raise ValueError("no such thing") from error
     return BROKEN
 
 
@@ -448,11 +435,13 @@ class PipelineWrapper(BasePipelineWrapper):
             yield chunk
 """
 
-TESTS_OF_A_STREAM = """
+TESTS_OF_STREAMS = """
 import hayhooks.testing
+import pytest
 
-def test_chat():
-    with hayhooks.testing.client("answers") as client:
+@pytest.mark.parametrize("name", ["joins", "raises", "agent"])
+def test_chat(name):
+    with hayhooks.testing.client(name) as client:
         assert client.chat("Who?", stream=True) == 1
 """
 
