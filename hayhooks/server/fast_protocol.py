@@ -119,12 +119,15 @@ class FastHttpProtocol(GracefulClose, HttpToolsProtocol):
             if http_version != "1.0":
                 raise _RequestRefusedError(505, wrong_version(http_version))
             scope["http_version"] = http_version
+        elif [name for name, _ in self.headers].count(b"host") != 1:  # RFC 9112, 3.2
+            raise _RequestRefusedError(400, "A request of HTTP/1.1 needs one Host header")
         if self.parser.should_upgrade():
             return  # _on_upgrade goes on
         url = httptools.parse_url(self.url)
-        path = url.path.decode("ascii")
+        raw_path = url.path or b"/"  # of http://host
+        path = raw_path.decode("ascii")
         scope["path"] = self.root_path + (unquote(path) if "%" in path else path)
-        scope["raw_path"] = self.root_path.encode("ascii") + url.path
+        scope["raw_path"] = self.root_path.encode("ascii") + raw_path
         scope["query_string"] = url.query or b""
         previous = self.cycle
         self.cycle = cycle = FastCycle(

@@ -1,7 +1,9 @@
 """The plain HTTP protocol: uvicorn's h11 protocol with a graceful and a forced close."""
 
 import asyncio
+import re
 from typing import Any
+from urllib.parse import unquote
 
 import h11
 from starlette.responses import JSONResponse
@@ -19,6 +21,8 @@ from hayhooks.server.protocol import (
     too_many_headers,
     wrong_version,
 )
+
+_ABSOLUTE = re.compile(rb"https?://", re.IGNORECASE)  # how a target begins that has a host before its path
 
 
 class PlainHttpProtocol(GracefulClose, H11Protocol):
@@ -119,6 +123,12 @@ class _BoundedApp:
         if refused is not None:
             await JSONResponse(refused.body(), refused.status, {"Connection": "close"})(scope, receive, send)
             return
+
+        root = len(scope["root_path"])  # uvicorn has put it before the target
+        if _ABSOLUTE.match(scope["raw_path"], root):
+            path = scope["raw_path"][root:].split(b"/", 3)[3:]
+            scope["raw_path"] = scope["raw_path"][:root] + b"/" + b"".join(path)
+            scope["path"] = unquote(scope["raw_path"].decode("ascii"))
 
         async def send_and_drain(message: Message) -> None:
             if message["type"] != "http.response.body" or message.get("more_body"):

@@ -41,6 +41,22 @@ def test_a_target_without_a_slash_reaches_no_pipeline(wire: Wire, target: str):
 
 
 @PROTOCOLS
+@pytest.mark.parametrize("host", ["", "Host: a\r\nHost: a\r\n", "Host: a\r\nhost: b\r\n"], ids=["none", "twice", "two"])
+def test_a_request_without_a_host_or_with_two_is_refused(wire: Wire, host: str):
+    assert status_of(wire, f"GET /healthz HTTP/1.1\r\n{host}\r\n".encode()) == 400
+    assert status_of(wire, b"GET /healthz HTTP/1.0\r\n\r\n") == 200  # which is older than the header
+
+
+@PROTOCOLS
+@pytest.mark.parametrize(
+    "target", ["http://elsewhere.example/healthz", "HTTP://a:1/healthz?x=1", "https://[::1]/healthz"]
+)
+def test_a_target_with_scheme_and_host_is_its_path(wire: Wire, target: str):
+    assert status_of(wire, f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode()) == 200
+    assert status_of(wire, b"GET http://a HTTP/1.1\r\nHost: a\r\n\r\n") == 200
+
+
+@PROTOCOLS
 def test_a_length_beside_a_transfer_coding_is_refused(wire: Wire):
     request = chunked("/echo/run", b'{"text": "x"}', "Content-Length: 13")
 

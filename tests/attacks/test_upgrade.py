@@ -72,8 +72,8 @@ def test_upgrades_behind_other_requests_and_on_old_versions_are_ignored(wire: Wi
 
 @pytest.mark.parametrize("protocol", ["fast"], scope="module")
 def test_an_upgrade_that_is_refused_changes_nothing_of_the_request_before_it(wire: Wire):
-    """The target without a path is refused when the response before it is complete."""
-    refused = post("http://x", SMUGGLED, *upgrading("h2c"))
+    """A request without a Host is refused when the response before it is complete."""
+    refused = post("/echo/run", SMUGGLED, *upgrading("h2c")).replace(b"Host: x\r\n", b"")
     with wire.connected() as connection:
         connection.sendall(post("/echo/run", b'{"text": "hi"}') + refused)
         responses = Responses(connection)
