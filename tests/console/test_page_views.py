@@ -163,3 +163,9 @@ def test_a_drawing_marks_what_took_longest_and_what_failed(tracing: LiveServer, 
     page.reload()
     expect(page.locator(".drawing .failing[data-component=prompt]")).to_have_count(1)
     expect(page.get_by_text("prompt failed: UndefinedError")).to_be_visible()
+
+
+def test_the_schemas_of_the_operations_are_shown(server: LiveServer, page: Page):
+    server.serve("answers", ANSWERS)
+    opened(page, f"{server.url}/#/answers/schema")
+    expect(page.get_by_label("Schema of /answers/run")).to_contain_text('"default": "you"')

@@ -74,9 +74,11 @@ export function deploymentView(name, firstTab) {
     if (!tabs.has("history")) {
       add("requests", "Requests", requestsList(name));
       add("drawing", "Drawing", drawingTab(name));
+      add("schema", "Schema", schemaTab());
       add("history", "History", historyTab(name));
     }
     tabs.get("run")?.tab.describe(run);
+    tabs.get("schema").tab.describe(operations);
     show();
     if (schema) for (const { tab } of tabs.values()) tab.served?.();
   }
@@ -109,6 +111,22 @@ export function deploymentView(name, firstTab) {
   }
 
   return { name, root, update, show, close };
+}
+
+// What each operation takes and returns, as JSON schemas.
+function schemaTab() {
+  const root = element("div");
+
+  function describe(operations) {
+    const each = ({ method, path, summary, ...schemas }) => [
+      element("h2", {}, `${method} ${path}`),
+      element("p", { class: "about" }, summary),
+      element("pre", { class: "source", tabindex: "0", "aria-label": `Schema of ${path}` }, JSON.stringify(schemas, null, 2)),
+    ];
+    root.replaceChildren(...operations.flatMap(each), element("p", {}, element("a", { href: "docs" }, "All operations of the server")));
+  }
+
+  return { root, describe };
 }
 
 // The last revisions of *name*, with what differed.

@@ -1,7 +1,7 @@
 // The list of deployments: what is failed or stale stands first.
 
 import { chart, latest, rate, total } from "./chart.js";
-import { age, element, milliseconds } from "./dom.js";
+import { age, element, estimated, milliseconds } from "./dom.js";
 import { sourceOf } from "./source.js";
 
 const ORDER = { failed: 0, stale: 1, loading: 2, serving: 3 };
@@ -55,8 +55,8 @@ function newRow(name) {
       ["age", deployment.loaded_at ? age(deployment.loaded_at) : "–"],
       ["loaded in", milliseconds(deployment.load_ms)],
       ["requests", `${rate(own, numbers?.step_s ?? 5).toFixed(1)} /s`],
-      ["p50", milliseconds(latest(own?.p50_ms))],
-      ["p95", milliseconds(latest(own?.p95_ms))],
+      ["p50", estimated(latest(own?.p50_ms))],
+      ["p95", estimated(latest(own?.p95_ms))],
       ["errors", String(total(own?.errors))],
     ];
     facts.forEach(([label, text], index) => {

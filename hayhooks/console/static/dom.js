@@ -34,6 +34,11 @@ export function milliseconds(value) {
   return value < 1000 ? `${Math.round(value)} ms` : `${(value / 1000).toFixed(value < 10000 ? 2 : 1)} s`;
 }
 
+// A quantile is known to a bucket of the histogram.
+export function estimated(value) {
+  return value === null ? "–" : `≈ ${milliseconds(value)}`;
+}
+
 export function age(at) {
   const seconds = Math.max(0, Date.now() / 1000 - at);
   if (seconds < 60) return `${Math.floor(seconds)} s`;

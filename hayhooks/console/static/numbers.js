@@ -2,7 +2,7 @@
 
 import { getJson } from "./api.js";
 import { latest, lines, total } from "./chart.js";
-import { bytes, element, milliseconds } from "./dom.js";
+import { bytes, element, estimated } from "./dom.js";
 
 const READ_MS = 5000;
 
@@ -52,8 +52,8 @@ function pipelineBox(name, own, perSecond, rate) {
       figure("Requests", perSecond(own.requests), rate),
       figure("Chunks", perSecond(own.chunks), rate),
       figure("In flight", own.in_flight, String),
-      figure("p50, estimated", own.p50_ms, (value) => `≈ ${milliseconds(value)}`),
-      figure("p95, estimated", own.p95_ms, (value) => `≈ ${milliseconds(value)}`),
+      figure("p50, estimated", own.p50_ms, estimated),
+      figure("p95, estimated", own.p95_ms, estimated),
     ),
   );
 }
