@@ -55,7 +55,8 @@ def dev(
     listener = ServerConfig("", **server_options(settings)).bind_socket() if settings.port == 0 else None
     port = listener.getsockname()[1] if listener else settings.port
     server = Server(settings.model_copy(update={"port": port, "use_https": False}))
-    links = [server.url + settings.root_path + path for path in _PAGES if path in app.switch.live.paths]
+    pages = _PAGES if settings.console else _PAGES[1:]
+    links = [server.url + settings.root_path + path for path in pages if path in app.switch.live.paths]
     keys = "h + Enter lists the keys, " if has_keys else ""
     output.show(f"  {'   '.join(links)}   ({keys}Ctrl+C stops)", indent=2)
     log_exposure(settings, in_development=True)
