@@ -1,6 +1,5 @@
 """The output of ``hayhooks dev``: a line for each change and request, a few for each failure."""
 
-import linecache
 import os
 import sys
 from collections.abc import Iterable
@@ -214,8 +213,7 @@ class DevOutput:
 
     def _source(self, place: Place, around: int) -> list[Text]:
         """Return the line of *place* and those *around* it."""
-        linecache.checkcache(place.file)
-        lines = linecache.getlines(place.file)
+        lines = OpenFiles().lines(place.file)
         first = max(place.line - around, 1)
         shown = []
         for number, line in enumerate(lines[first - 1 : place.line + around], first):

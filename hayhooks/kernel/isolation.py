@@ -184,6 +184,15 @@ def current_folder() -> Path | None:
     return package.folder if package else None
 
 
+def running_source(file: str) -> str | None:
+    """Return *file* as the code in this context runs it, for it may have changed; None if it is not of its folder."""
+    package = _finder.packages.get(_current.get() or "")
+    if package is None or not file.startswith(f"{package.folder}/"):
+        return None
+    source = package.sources.get(file.removeprefix(f"{package.folder}/"))
+    return source.decode(errors="replace") if source is not None else None
+
+
 def current_deployment() -> str:
     """Return the name of the deployment whose code runs in this context; "" for none."""
     package = _finder.packages.get(_current.get() or "")

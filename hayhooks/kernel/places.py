@@ -14,6 +14,7 @@ from types import CodeType, FrameType
 from typing import Any, Protocol
 
 from hayhooks.errors import Place, sendable
+from hayhooks.kernel.isolation import running_source
 from hayhooks.kernel.state import Revision
 
 _INSTALLED = (  # directories of code that is not the user's
@@ -71,14 +72,19 @@ class OpenFiles:
         """Return that line of *file*; None if the file is installed."""
         if file.startswith(_INSTALLED) or not os.path.isabs(file):  # as of a library in C
             return None
+        return Place(file, line, "".join(self.lines(file)[line - 1 : line]).strip())
+
+    def lines(self, file: str) -> list[str]:
+        """Return the lines of *file*; of a wrapper whose request runs in this context as they run."""
+        if (source := running_source(file)) is not None:
+            return source.splitlines()
         linecache.checkcache(file)
-        return Place(file, line, linecache.getline(file, line).strip())
+        return [line.rstrip("\n") for line in linecache.getlines(file)]
 
     def around(self, place: Place, lines: int = 2) -> list[tuple[int, str]]:
         """Return the line of *place* and so many before and after it, with their numbers."""
         first = max(place.line - lines, 1)
-        source = linecache.getlines(place.file)[first - 1 : place.line + lines]
-        return list(enumerate((sendable(line.rstrip()) for line in source), first))
+        return list(enumerate(map(sendable, self.lines(place.file)[first - 1 : place.line + lines]), first))
 
     def texts(self, near: Iterable[str]) -> Iterator[tuple[str, str]]:
         """Yield path and text of the files of *near*, then of those beside them."""

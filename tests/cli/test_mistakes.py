@@ -623,6 +623,19 @@ def test_an_endless_loop_in_setup(dev: Dev):
     dev.shows("✓ mine")
 
 
+def test_a_request_that_fails_on_the_revision_before_shows_its_line(dev: Dev):
+    failing = WRAPPER.replace("return text", "return text.no_such_method()")
+    path = dev.write("mine", failing)
+    dev.shows("✓ mine")
+    replace(path, "# one\n# two\nimport nothing_of_this_name\n" + failing)
+    dev.shows("keeps serving")
+    dev.run("mine", text="x")
+
+    number = failing.splitlines().index("        return text.no_such_method()") + 1
+    shown = dev.shows("→ POST /mine/run  500")
+    assert any(re.search(rf"> +{number} │ +return text.no_such_method\(\)", line) for line in shown), shown
+
+
 def test_a_renamed_folder(dev: Dev):
     dev.write("mine")
     dev.shows("✓ mine")
