@@ -2,7 +2,7 @@
 
 import { call, pathOf, serverSentEvents } from "./api.js";
 import { comparison, runAgain } from "./compare.js";
-import { element, milliseconds, newId } from "./dom.js";
+import { element, milliseconds, newId, parsedObject } from "./dom.js";
 import { assistantMessage } from "./message.js";
 
 export function chatTab(name) {
@@ -36,9 +36,7 @@ export function chatTab(name) {
   function parsedParameters() {
     problem.textContent = "";
     try {
-      const value = parameters.value.trim() === "" ? {} : JSON.parse(parameters.value);
-      if (value === null || typeof value !== "object" || Array.isArray(value)) throw new Error("an object is needed");
-      return value;
+      return parsedObject(parameters.value);
     } catch (error) {
       problem.textContent = `The parameters are not valid: ${error.message}`;
       return null;

@@ -51,6 +51,13 @@ export function bytes(size) {
   return size < 1e6 ? `${(size / 1000).toFixed(1)} kB` : `${(size / 1e6).toFixed(1)} MB`;
 }
 
+// The object that the JSON *text* is; an empty text is an empty object.
+export function parsedObject(text) {
+  const value = text.trim() === "" ? {} : JSON.parse(text);
+  if (value === null || typeof value !== "object" || Array.isArray(value)) throw new Error("an object is needed");
+  return value;
+}
+
 export function clock(at) {
   return new Date(at * 1000).toLocaleTimeString();
 }

@@ -3,7 +3,7 @@
 import { answerBox } from "./answer.js";
 import { call } from "./api.js";
 import { runAgain } from "./compare.js";
-import { element, newId } from "./dom.js";
+import { element, newId, parsedObject } from "./dom.js";
 import { formOf } from "./form.js";
 import { asCurl, asPython, formFields } from "./snippets.js";
 
@@ -58,9 +58,7 @@ export function runTab(name) {
   function parsed() {
     problem.textContent = "";
     try {
-      const value = json.value.trim() === "" ? {} : JSON.parse(json.value);
-      if (value === null || typeof value !== "object" || Array.isArray(value)) throw new Error("an object is needed");
-      return value;
+      return parsedObject(json.value);
     } catch (error) {
       problem.textContent = `The JSON is not valid: ${error.message}`;
       return undefined;
