@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from starlette.middleware.exceptions import ExceptionMiddleware
@@ -44,6 +45,7 @@ from hayhooks.kernel.options import KernelOptions
 from hayhooks.kernel.process_hooks import ProcessHooks
 from hayhooks.kernel.quarantine import Quarantine
 from hayhooks.kernel.reconcile import Reconciler
+from hayhooks.kernel.revision_store import RevisionStore, default_state_dir
 from hayhooks.kernel.self_writes import self_writes
 from hayhooks.kernel.state import Change, Snapshot
 from hayhooks.kernel.static import WrapperFactory, check_directory, static_revisions
@@ -283,6 +285,8 @@ async def _deployer(app: Hayhooks, threads: DaemonThreadPool) -> AsyncIterator[N
         reserved=reserved_names(app.plug_ins),
         given=app.static,
         quarantine=app.quarantine,
+        store=_revision_store(app),
+        restore=settings.restore,
     )
     shared_metrics = metrics.shared(worker_dir) if metrics is not None else nullcontext()
     with (
@@ -305,6 +309,19 @@ async def _deployer(app: Hayhooks, threads: DaemonThreadPool) -> AsyncIterator[N
             await threads.run(app.reconciler.stop, max(app.stop_by - time.monotonic(), 0.0))
             if app.access_log is not None:
                 await threads.run(app.access_log.close)
+
+
+def _revision_store(app: Hayhooks) -> RevisionStore | None:
+    """Return the store of the state directory; an application of another process has one if it is set."""
+    directory = app.settings.state_dir
+    is_auto = directory == "auto"
+    if not directory or (is_auto and not app.owns_process):
+        return None
+    path = default_state_dir(app.root) if is_auto else Path(directory)
+    if is_auto and not path.is_absolute():
+        log.warning("No revisions are kept, for there is no home directory: set HAYHOOKS_STATE_DIR")
+        return None
+    return RevisionStore(path.absolute(), app.settings.revisions_kept)
 
 
 @contextmanager

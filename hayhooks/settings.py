@@ -72,6 +72,19 @@ class Settings(BaseSettings):
         description="Directories of shared modules, separated as in `PATH`. "
         "`HAYHOOKS_ADDITIONAL_PYTHONPATH` means the same.",
     )
+    state_dir: str = Field(
+        "auto",
+        description="Directory for the last revisions that served. "
+        "`auto`: one in the user's state directory, for each pipelines directory. Empty: nothing is kept.",
+    )
+    revisions_kept: int = Field(
+        5, ge=1, description="Number of revisions of each pipeline that are kept in the state directory."
+    )
+    restore: bool = Field(
+        True,
+        description="Where a pipeline does not load at the start, serve its last good revision "
+        "from the state directory.",
+    )
     workers: int = Field(1, ge=1, description="Server processes. Each watches the directory for itself.")
     threads: int = Field(
         200,

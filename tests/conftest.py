@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from tests.logs import logged as logged_lines
 
 for name in [name for name in os.environ if name.startswith("HAYHOOKS_") or name in ("LOG", "LOG_LEVEL")]:
     del os.environ[name]  # the settings of whoever runs the tests are not theirs
+_state_home = tempfile.TemporaryDirectory()  # a server's state directory is not in the home of who runs the tests
+os.environ["XDG_STATE_HOME"] = _state_home.name
 sys.dont_write_bytecode = False  # it would hide that a deployment never runs from stale bytecode
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "false"

@@ -21,6 +21,7 @@ class LoadJob:
     is_reload: bool = False  # of a revision that serves, or has failed: somebody has asked for it
     is_cancelled: bool = False  # another revision is wanted by now, or none
     outcome: Deployment | Failure | None = None  # None: not finished
+    restores: bool = False  # a saved revision was looked for
     finished_at: float = 0.0  # of a monotonic clock
     told: int = 0  # how many of the ages have been logged
 
@@ -47,6 +48,13 @@ class Finished:
 
     job: LoadJob
     outcome: Deployment | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A loader thread's message: a saved revision can serve where the one on disk cannot."""
+
+    deployment: Deployment
 
 
 @dataclass(frozen=True, slots=True)

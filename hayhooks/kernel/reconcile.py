@@ -22,13 +22,14 @@ from hayhooks.errors import safe_str, sendable
 from hayhooks.kernel.discovery import FIRST_STEP, deployment_name, real_path
 from hayhooks.kernel.isolation import replace_stuck_import
 from hayhooks.kernel.load import BuildRoutes, check_threads, load, unload
-from hayhooks.kernel.load_job import Finished, LoadJob, Reload
+from hayhooks.kernel.load_job import Finished, LoadJob, Reload, Restored
 from hayhooks.kernel.operations import TransportTypes
 from hayhooks.kernel.options import KernelOptions
 from hayhooks.kernel.phases import Phase, Phases
 from hayhooks.kernel.preload import Preloader
 from hayhooks.kernel.quarantine import Quarantine
 from hayhooks.kernel.retire import Retirement
+from hayhooks.kernel.revision_store import RevisionStore
 from hayhooks.kernel.scan import EVERYTHING, Scanner, ScanResult, ScanScope
 from hayhooks.kernel.state import (
     Change,
@@ -51,6 +52,7 @@ _LOAD_STUCK_AFTER_S = 1.0  # a load that takes longer no longer counts as one of
 _SUSPECT_STUCK_AFTER_S = 10.0  # the same, where the process has died of one of those that were loading
 _MAX_HOLD_S = 1.0  # a finished load waits no longer than this for its folder to be stable
 _READY_AFTER_S = 30.0  # the server is ready after this long, even if some wrappers are still loading
+_RESTORE_AFTER_S = 3.0  # a saved revision serves when the first load takes longer
 _RETRY_AFTER_S = 0.2  # after a fault of ours
 _IN_VAIN_S = 3.0  # user code that goes on for longer than this though nobody waits for it is logged
 _HOUSEKEEPING_INTERVAL_S = 1.0  # how long a hanging thread may go unnoticed
@@ -81,6 +83,8 @@ class Reconciler:
         reserved: Collection[str] = (),
         given: Collection[Revision] = (),
         quarantine: Quarantine | None = None,
+        store: RevisionStore | None = None,
+        restore: bool = True,
     ) -> None:
         self.snapshot = Snapshot()
         on_loop = partial(run_on, loop)
@@ -89,6 +93,8 @@ class Reconciler:
         unload_ = partial(self._unload, on_loop=on_loop, phases=phases)
         self.retirement = Retirement(unload_, loop=loop, drain_s=options.drain_s, phases=phases, trim=options.trim)
         self._root = root
+        self._store = store
+        self._restore = restore
         self._publish = publish
         self._observe = observe
         self._load = partial(
@@ -101,10 +107,11 @@ class Reconciler:
             taken=[revision.name for revision in given],
             python_path=options.python_path,
             only=options.only,
+            offer=store.offer if store is not None else None,
             debounce_s=self._debounce_s,
             removal_grace_s=options.removal_grace_ms / 1000,
         )
-        self._inbox: queue.SimpleQueue[frozenset[str] | Finished | Reload | None] = (
+        self._inbox: queue.SimpleQueue[frozenset[str] | Finished | Restored | Reload | None] = (
             queue.SimpleQueue()
         )  # ticks, …, stop
         self._reloads: set[str] = set()  # names that are to be loaded again, though nothing has changed
@@ -115,6 +122,7 @@ class Reconciler:
         self._suspect_threads = DaemonThreadPool("load alone", 1, stuck_after_s=_SUSPECT_STUCK_AFTER_S)
         self._jobs: dict[str, LoadJob] = {}  # by name; one that is superseded or cancelled leaves at once
         self._last_scan = ScanResult({}, {}, {}, {}, pending=True, problem="")
+        self._restored: list[Deployment] = []  # to be published
         self._given = {revision.name: revision for revision in given}
         self._began_at = 0.0
         self._stopped = threading.Event()
@@ -126,6 +134,8 @@ class Reconciler:
         self.retirement.start()
         for threads in (self._loader_threads, self._suspect_threads, check_threads):
             threads.keep_thread()
+        if self._store is not None:
+            self._store.start()
         self.watch.start()
         self._thread.start()
 
@@ -188,7 +198,9 @@ class Reconciler:
         self._loader_threads.close()
         self._suspect_threads.close()
         check_threads.close()
-        self.retirement.add(self.snapshot.deployments.values())
+        if self._store is not None:
+            self._store.stop()
+        self.retirement.add([*self.snapshot.deployments.values(), *self._restored])
         if not self.retirement.stop(max(end - time.monotonic(), 0.0)):
             log.warning("Stopped with {} deployment(s) not torn down in time", self.retirement.pending)
 
@@ -215,8 +227,7 @@ class Reconciler:
         # one load at a time.
         claimed = scan.revisions.keys() & self.snapshot.deployments.keys()
         given = {name: revision for name, revision in self._given.items() if name not in claimed}
-        before = self.snapshot
-        deployed = before.deployments
+        before, deployed = self.snapshot, self.snapshot.deployments
         revisions = {
             name: self._quarantine.refused(revision, deployed.get(name))
             for name, revision in {**scan.revisions, **given}.items()
@@ -235,15 +246,19 @@ class Reconciler:
             if name in revisions and revisions[name] not in todo.load:
                 self._start(replace(revisions[name]), is_reload=name in {*deployed, *self.snapshot.failures})
         outcomes = self._publishable(revisions)
+        restored = self._take_restored(revisions, outcomes)
         loading = self._loading(without=outcomes)
         snapshot = advance(
             self.snapshot,
             outcomes=outcomes.values(),
+            restored=restored,
             forget=todo.forget,
             remove=todo.remove,
             loading=loading,
             scanned=not scan.pending,
-            ready=not (scan.pending or loading) or self._is_late,
+            # What a saved revision serves can wait for its own.
+            ready=not (scan.pending or loading.keys() - deployed.keys() - {each.name for each in restored})
+            or self._is_late,
             problem=scan.problem,
         )
         if snapshot.ready and not self.snapshot.ready and not (revisions or scan.problem):
@@ -283,6 +298,8 @@ class Reconciler:
                 outcome = Failure(revision, reason, traceback, None, "", time.time())
             if isinstance(outcome, Failure):
                 self._quarantine.forget(leases)
+                if not (job.restores or job.is_cancelled):
+                    self._restore_for(job)
             self._inbox.put(Finished(job, outcome))
             if self._stopped.is_set() and isinstance(outcome, Deployment):  # nobody reads the inbox any more
                 self.retirement.add([outcome])
@@ -290,11 +307,55 @@ class Reconciler:
         threads = self._suspect_threads if self._quarantine.is_suspect(revision) else self._loader_threads
         self._preloader.when_done(partial(threads.submit, run))
 
+    def _take_restored(
+        self, revisions: Collection[str], outcomes: Mapping[str, Deployment | Failure]
+    ) -> list[Deployment]:
+        """Return the restored deployments, one of each name, that nothing better serves; retire the others."""
+        served = {name for name, outcome in outcomes.items() if isinstance(outcome, Deployment)}
+        names = set(revisions) - self.snapshot.deployments.keys() - served
+        wanted = {each.name: each for each in self._restored if each.name in names}
+        self.retirement.add([each for each in self._restored if wanted.get(each.name) is not each])
+        self._restored = []
+        return list(wanted.values())
+
+    def _restore_for(self, job: LoadJob) -> None:
+        """Load the last good revision of the name of *job*, unless one serves; in a loader thread."""
+        name, store = job.revision.name, self._store
+        job.restores = True
+        if store is None or not self._restore or name in self.snapshot.deployments:
+            return
+        for revision in store.restorable(job.revision):
+            if name in self.snapshot.deployments or self._stopped.is_set():
+                store.discard(revision)
+                return
+            if self._quarantine.refused(revision, None) is revision:
+                leases = self._quarantine.leases_of(revision)
+                with self._quarantine.loading(leases):
+                    outcome = self._load(revision, leases=leases)
+                if isinstance(outcome, Deployment):
+                    self._inbox.put(Restored(outcome))
+                    return
+                log.warning("{}: the saved revision {} does not load: {}", name, revision.id, outcome.reason)
+                self._quarantine.forget(leases)
+            store.discard(revision)
+
+    def _restore_hanging(self) -> None:
+        """Let saved revisions serve where the load of another one does not come to an end."""
+        now = time.time()
+        hanging = [phase.revision for phase in self._phases.running() if now - phase.since > _RESTORE_AFTER_S]
+        for job in self._jobs.values():
+            if not job.restores and any(job.revision is revision for revision in hanging):
+                job.restores = True
+                if self._store and not self._store.served_last(job.revision):  # that one is only slow
+                    self._loader_threads.submit(partial(self._restore_for, job))
+
     def _unload(self, deployment: Deployment, on_loop: OnLoop, phases: Phases) -> None:
         leases = deployment.runtime.leases
         with self._quarantine.loading(leases):
             unload(deployment, on_loop, phases)
         self._quarantine.forget(leases)
+        if self._store is not None:
+            self._store.discard(deployment.revision)
 
     def _publishable(self, revisions: Mapping[str, Revision]) -> dict[str, Deployment | Failure]:
         # A wrapper may have read data that changed during its load. So an outcome waits while its folder is changing,
@@ -325,6 +386,13 @@ class Reconciler:
         released = [old for name, old in before.deployments.items() if serving.get(name) is not old]
         self._publish(snapshot, partial(self.retirement.add, released))
         self.snapshot = snapshot
+        if self._store is not None:
+            for name, deployment in serving.items():
+                if before.deployments.get(name) is not deployment:
+                    self._store.save(deployment)
+            left = {*serving, *snapshot.failures, *snapshot.loading}
+            for name in {*before.deployments, *before.failures} - left:
+                self._store.undeployed(name)
         restored = (Change(name, None, serving[name]) for name in given_up if name in serving)
         for change in (*changes(before, snapshot), *restored):
             is_given = change.serving is not None and change.serving.revision.kind is RevisionKind.CODE
@@ -351,11 +419,12 @@ class Reconciler:
             server_threads.tick()
             self.retirement.tick()
             self._report_slow()
+            self._restore_hanging()
             interval_s = _LOADING_INTERVAL_S if self._jobs else _HOUSEKEEPING_INTERVAL_S
             ticks = self._receive(self._debounce_s if self._last_scan.pending else interval_s)
             becomes_ready = self._is_late and not self.snapshot.ready
             names = self._reloads | {name for name, job in self._jobs.items() if job.outcome is not None}
-            if ticks or names or becomes_ready or self._last_scan.pending or self._stopped.is_set():
+            if ticks or names or self._restored or becomes_ready or self._last_scan.pending or self._stopped.is_set():
                 break
         if not all(ticks):  # a tick without paths
             return EVERYTHING
@@ -383,6 +452,8 @@ class Reconciler:
                         self.retirement.collect_soon()
                     elif message.job.is_cancelled:
                         self.retirement.add([message.outcome])
+                elif isinstance(message, Restored):
+                    self._restored.append(message.deployment)
                 elif isinstance(message, Reload):
                     self._reloads.add(message.name)
                 elif message is not None:

@@ -9,8 +9,9 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from loguru import logger as log
@@ -36,6 +37,8 @@ from hayhooks.kernel.stat_tree import (
     watch_roots,
 )
 from hayhooks.kernel.state import File, Revision, RevisionKind, Stamp
+
+Offer = Callable[[bytes, bytes], None]  # takes the digest and content of data that was read
 
 _MAX_DIGEST_BYTES = 16 * 2**20  # of a data file: the stamp of a larger one stands for its content
 _COMPLETE_AFTER_S = 2.0  # a folder that has not changed for so long is not being copied
@@ -97,6 +100,7 @@ class Scanner:
         taken: Collection[str] = (),  # names given in code; with any, the directory may be missing
         python_path: Sequence[str] = (),
         only: str | None = None,  # the one name to look for
+        offer: Offer | None = None,
         debounce_s: float,
         removal_grace_s: float,
     ) -> None:
@@ -105,6 +109,7 @@ class Scanner:
         self._taken = frozenset(taken)
         self._python_path = PythonPath(python_path)
         self._only = only
+        self._offer = offer
         self._debounce_s = debounce_s
         self._removal_grace_s = removal_grace_s
         self._tracked: dict[str, _Tracked] = {}
@@ -270,11 +275,12 @@ class Scanner:
     def _read(self, name: str, tracked: _Tracked, now: float) -> None:
         """Read the files of the tree, if they are still as they were seen."""
         data_may_move = now - tracked.changed_at < self._debounce_s
-        revision = _read_revision(name, tracked.tree, tracked.revision, data_may_move=data_may_move)
+        read = partial(_read_revision, offer=self._offer, data_may_move=data_may_move)
+        revision = read(name, tracked.tree, tracked.revision)
         if revision is not None and self._python_path.roots and (imports := _imports(revision)) != tracked.imports:
             tracked.imports = imports
             tracked.tree = self._with_shared(tracked.tree, imports)
-            revision = _read_revision(name, tracked.tree, revision, data_may_move=data_may_move)
+            revision = read(name, tracked.tree, revision)
         if revision is None:  # it changed while being read
             tracked.changed_at = now
             return
@@ -323,7 +329,9 @@ def _imports(revision: Revision) -> frozenset[str]:
     return frozenset(name for name in names if name.partition(".")[0] not in siblings)
 
 
-def _read_revision(name: str, tree: TreeStat, before: Revision | None, *, data_may_move: bool) -> Revision | None:
+def _read_revision(
+    name: str, tree: TreeStat, before: Revision | None, *, offer: Offer | None, data_may_move: bool
+) -> Revision | None:
     """Read the changed files of *tree*; None if one has changed since it was seen."""
     if tree.problem:
         return _unreadable(name, tree, tree.problem)
@@ -336,7 +344,7 @@ def _read_revision(name: str, tree: TreeStat, before: Revision | None, *, data_m
         if file is None or file.stamp != stamp:
             runs = is_code(relative, tree.kind)
             try:
-                file = _read_file(folder / relative, stamp, runs=runs)
+                file = _read_file(folder / relative, stamp, offer, runs=runs)
             except _ChangedError:
                 if runs or not data_may_move:
                     return None
@@ -360,7 +368,7 @@ class _ChangedError(Exception):
     """A file no longer has the stamp that was seen."""
 
 
-def _read_file(path: Path, stamp: Stamp, *, runs: bool) -> File:
+def _read_file(path: Path, stamp: Stamp, offer: Offer | None, *, runs: bool) -> File:
     if stamp.size > _MAX_DIGEST_BYTES and not runs:
         return _by_stamp(stamp)
     try:
@@ -374,7 +382,10 @@ def _read_file(path: Path, stamp: Stamp, *, runs: bool) -> File:
         content = file.read()
         if Stamp.of(os.fstat(descriptor)) != stamp:
             raise _ChangedError
-    return File(stamp, _digest(content), content if runs else None)
+    digest = _digest(content)
+    if offer is not None and not runs:
+        offer(digest, content)
+    return File(stamp, digest, content if runs else None)
 
 
 def _by_stamp(stamp: Stamp) -> File:

@@ -79,6 +79,7 @@ class Revision:
     make: Callable[[], Any] | None = field(default=None, repr=False)  # makes the wrapper; only for RevisionKind.CODE
     replaces: str = ""  # the fingerprint of the revision in whose place this is: it must not serve any more
     identity: Identity = field(default=Identity(), compare=False)  # of the wrapper or YAML file; zeros: it is code
+    is_restored: bool = False  # it was saved when it served; its files are not in the pipelines directory
 
     @property
     def id(self) -> str:
@@ -184,7 +185,7 @@ class Snapshot:
     def state(self, name: str) -> str:
         """Return the state of *name*: ``serving``, ``stale``, ``failed`` or ``loading``."""
         if name in self.deployments:
-            return "stale" if name in self.failures else "serving"
+            return "stale" if name in self.failures or self.deployments[name].revision.is_restored else "serving"
         return "loading" if name in self.loading else "failed"
 
 
@@ -249,6 +250,7 @@ def advance(
     snapshot: Snapshot,
     *,
     outcomes: Iterable[Deployment | Failure] = (),
+    restored: Iterable[Deployment] = (),
     forget: Iterable[str] = (),
     remove: Iterable[str] = (),
     loading: Mapping[str, Loading] = MappingProxyType({}),
@@ -256,7 +258,7 @@ def advance(
     ready: bool = False,
     problem: str = "",
 ) -> Snapshot:
-    """Return *snapshot* with *outcomes*, without *remove* and the failures in *forget*.
+    """Return *snapshot* with *outcomes* and *restored*, without *remove* and the failures in *forget*.
 
     A failure leaves the deployment of its name in place. The result is *snapshot* itself when nothing differs.
     """
@@ -270,6 +272,8 @@ def advance(
             failures[name] = outcome
             if name in deployments and deployments[name].revision.fingerprint == outcome.revision.replaces:
                 del deployments[name]
+    for deployment in restored:
+        deployments.setdefault(deployment.name, deployment)
     for name in forget:
         failures.pop(name, None)
     for name in remove:

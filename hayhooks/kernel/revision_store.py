@@ -1,0 +1,334 @@
+"""Revision store: the last revisions of each name that served, in the state directory.
+
+    blobs/ab/abcd…              content of a file, named by its digest
+    names/DIGEST/FINGERPRINT    manifest of one revision; the one touched last served last
+    names/DIGEST/undeployed     the name was removed after all of them
+    running/HOST-PID-…          files of a restored revision, for the process that serves it
+
+Each file appears by a rename, whole, so that several processes can use the directory without locks. What is read is
+compared with its digest.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import tempfile
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+from loguru import logger as log
+
+from hayhooks.kernel.discovery import real_path
+from hayhooks.kernel.self_writes import is_process_alive
+from hayhooks.kernel.stat_tree import is_code
+from hayhooks.kernel.state import Deployment, File, Revision, RevisionKind, Stamp
+from hayhooks.kernel.threads import DaemonThreadPool
+
+_RESTORED = "-restored"  # ends the fingerprint of a restored revision: the same files in their place are another one
+
+_MAX_DATA_BYTES = 64 * 2**20  # of one revision; its larger data files stay links to their place
+_MAX_FILE_BYTES = 16 * 2**20  # of data, as the scan reads it
+_MAX_OFFERED_BYTES = 64 * 2**20  # data that was read and is not saved yet
+_MAX_STORE_BYTES = 2**30
+_YOUNG_S = 600.0  # blobs of this age may belong to a manifest that is being written
+_CLEAN_INTERVAL_S = 60.0
+_FLUSH_S = 2.0
+
+
+def default_state_dir(root: Path) -> Path:
+    """Return the state directory of the pipelines directory *root*, in that of the user."""
+    # A root that is a link to the newest release keeps its history.
+    place = os.path.join(real_path(root.parent), root.name)
+    return platformdirs.user_state_path("hayhooks") / hashlib.blake2b(os.fsencode(place), digest_size=8).hexdigest()
+
+
+class RevisionStore:
+    """Saves revisions in a thread of its own, and restores them; an error costs the history alone."""
+
+    def __init__(self, directory: Path, kept: int) -> None:
+        self._directory = directory
+        self._kept = kept
+        self._threads = DaemonThreadPool("revisions", limit=1)
+        self._offered: OrderedDict[bytes, bytes] = OrderedDict()  # data by digest
+        self._offered_bytes = 0
+        self._lock = threading.Lock()
+        self._cleaned_at = -_CLEAN_INTERVAL_S
+        self._is_told = False  # that nothing can be saved
+
+    def start(self) -> None:
+        """Keep a thread. Raises UnavailableError or RuntimeError without threads."""
+        self._threads.keep_thread()
+
+    def stop(self) -> None:
+        """Save what is left, for a short time."""
+        done = threading.Event()
+        self._threads.submit(done.set)
+        done.wait(_FLUSH_S)
+        self._threads.close()
+
+    def offer(self, digest: bytes, content: bytes) -> None:
+        """Remember data as it was read, until its revision is saved; the oldest is forgotten."""
+        with self._lock:
+            if digest not in self._offered and len(content) <= _MAX_OFFERED_BYTES:
+                self._offered[digest] = content
+                self._offered_bytes += len(content)
+            while self._offered_bytes > _MAX_OFFERED_BYTES:
+                self._offered_bytes -= len(self._offered.popitem(last=False)[1])
+
+    def save(self, deployment: Deployment) -> None:
+        """Save the revision of *deployment*, which serves; in another thread."""
+        revision = deployment.revision
+        if revision.kind is not RevisionKind.CODE and not revision.is_restored:
+            save = partial(self._save, revision, deployment.load_ms)
+            self._threads.submit(partial(self._attempt, save, f"revision {revision.id} of {revision.name}"))
+
+    def undeployed(self, name: str) -> None:
+        """Note that *name* was removed: it is not restored until it has served again; in another thread."""
+
+        def mark() -> None:
+            if (folder := self._folder(name)).is_dir():
+                _write(folder / "undeployed", b"")
+
+        self._threads.submit(partial(self._attempt, mark, f"that {name} was removed"))
+
+    def restorable(self, failed: Revision) -> Iterator[Revision]:
+        """Yield the saved revisions of the name of *failed* but itself, the last good one first, with their files."""
+        folder = self._folder(failed.name)
+        try:
+            self._check_owner()
+            manifests = [] if (folder / "undeployed").exists() else _manifests(folder)
+        except FileNotFoundError:  # the first start
+            return
+        except OSError as error:
+            log.warning("{}: no saved revision can be read: {}", failed.name, error)
+            return
+        for path in manifests:
+            if path.name in (failed.fingerprint, failed.replaces):
+                continue
+            tree: Path | None = None
+            try:
+                manifest = _read_manifest(path)
+                tree = self._new_tree()
+                yield self._materialised(failed, manifest, tree)
+            except (OSError, ValueError, LookupError, TypeError) as error:
+                log.warning("{}: the saved revision {} cannot be used: {}", failed.name, path.name[:12], error)
+                if tree is not None:
+                    shutil.rmtree(tree, ignore_errors=True)
+
+    def served_last(self, revision: Revision) -> bool:
+        """Whether *revision* is the last that served under its name."""
+        try:
+            return [path.name for path in _manifests(self._folder(revision.name))[:1]] == [revision.fingerprint]
+        except OSError:
+            return False
+
+    def discard(self, revision: Revision) -> None:
+        """Remove the files of a restored *revision* that nothing uses any more."""
+        if revision.is_restored:
+            shutil.rmtree(revision.path.parent, ignore_errors=True)
+
+    def _attempt(self, work: Any, what: str) -> None:
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._check_owner()
+            work()
+            self._clean()
+        except OSError as error:
+            log.log("DEBUG" if self._is_told else "WARNING", "The state directory cannot keep {}: {}", what, error)
+            self._is_told = True
+
+    def _check_owner(self) -> None:
+        """Refuse a directory that others can write to: code of it is run."""
+        status = self._directory.stat()
+        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            raise PermissionError(f"{self._directory} belongs to another user, or others can write to it")
+
+    def _folder(self, name: str) -> Path:
+        digest = hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=16)
+        return self._directory / "names" / digest.hexdigest()
+
+    def _blob(self, digest: str) -> Path:
+        return self._directory / "blobs" / digest[:2] / digest
+
+    def _save(self, revision: Revision, load_ms: float) -> None:
+        folder = self._folder(revision.name)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = folder / revision.fingerprint
+        if path.exists():
+            os.utime(path)
+        else:
+            files, rest = {}, _MAX_DATA_BYTES
+            for relative, file in revision.files.items():
+                is_data = file.source is None
+                if is_data and file.stamp.size > min(rest, _MAX_FILE_BYTES):
+                    continue
+                rest -= file.stamp.size * is_data
+                origin = revision.path / relative if revision.kind is RevisionKind.FOLDER else revision.path
+                if not self._keep(file.digest, file.source, origin):
+                    log.debug("{}: revision {} is not saved: {} has changed", revision.name, revision.id, relative)
+                    return
+                files[relative] = file.digest.hex()
+            shared = {}
+            for module, each in revision.shared.items():
+                if not self._keep(each.digest, None, Path(each.path)):
+                    log.debug("{}: revision {} is not saved: {} has changed", revision.name, revision.id, each.path)
+                    return
+                shared[module] = [each.path, each.digest.hex(), each.version]
+            manifest = {
+                "name": revision.name,
+                "fingerprint": revision.fingerprint,
+                "kind": revision.kind.value,
+                "entry": revision.path.name,
+                "files": files,
+                "linked": [relative for relative in revision.files if relative not in files],
+                "shared": shared,
+                "served_at": time.time(),
+                "load_ms": load_ms,
+            }
+            text = json.dumps(manifest)
+            _write(path, _digest(text.encode()).hex().encode() + b"\n" + text.encode())
+        (folder / "undeployed").unlink(missing_ok=True)
+        for old in _manifests(folder)[self._kept :]:
+            old.unlink(missing_ok=True)
+
+    def _keep(self, digest: bytes, content: bytes | None, origin: Path) -> bool:
+        """Store the content of *digest*; where it was not kept, read it again if it is the same."""
+        blob = self._blob(digest.hex())
+        with self._lock:
+            offered = self._offered.pop(digest, None)
+            self._offered_bytes -= len(offered or b"")
+        if blob.exists():
+            os.utime(blob)
+            return True
+        content = offered if content is None else content
+        if content is None:
+            try:
+                content = origin.read_bytes()
+            except OSError:
+                return False
+        if _digest(content) != digest:
+            return False
+        blob.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write(blob, content)
+        return True
+
+    def _new_tree(self) -> Path:
+        prefix = f"{socket.gethostname()}-{os.getpid()}-"
+        try:
+            (self._directory / "running").mkdir(mode=0o700, exist_ok=True)
+            return Path(tempfile.mkdtemp(prefix=prefix, dir=self._directory / "running"))
+        except OSError:  # read-only, or full
+            return Path(tempfile.mkdtemp(prefix="hayhooks-restored-"))
+
+    def _materialised(self, failed: Revision, manifest: dict[str, Any], tree: Path) -> Revision:
+        """Write the files of *manifest* below *tree*; raise ValueError if one is not as it was."""
+        kind = RevisionKind(manifest["kind"])
+        place = tree / manifest["entry"]
+        folder = place if kind is RevisionKind.FOLDER else tree
+        contents = {path: self._content(digest) for path, digest in manifest["files"].items()}
+        for module, (path, digest, _) in manifest["shared"].items():
+            if kind is RevisionKind.FOLDER:  # beside the wrapper: other revisions go on with the present ones
+                end = "/__init__.py" if path.endswith("/__init__.py") else ".py"
+                contents.setdefault(module.replace(".", "/") + end, self._content(digest))
+            elif _digest_of(Path(path)) != bytes.fromhex(digest):
+                raise ValueError(f"{path} is not as it was")
+        files = {}
+        for path, content in contents.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(content)
+            source = content if is_code(path, kind) else None
+            files[path] = File(Stamp.of(os.stat(folder / path)), _digest(content), source)
+        for path in manifest["linked"]:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            os.symlink(failed.path / path, folder / path)
+        return Revision(failed.name, place, manifest["fingerprint"] + _RESTORED, files, kind=kind, is_restored=True)
+
+    def _content(self, digest: str) -> bytes:
+        content = self._blob(digest).read_bytes()
+        if _digest(content).hex() != digest:
+            self._blob(digest).unlink(missing_ok=True)  # the next save writes it again
+            raise ValueError(f"the stored file {digest} is damaged")
+        return content
+
+    def _clean(self) -> None:
+        """Remove what no manifest needs, and the oldest manifests while the store is too large."""
+        if time.monotonic() - self._cleaned_at < _CLEAN_INTERVAL_S:
+            return
+        self._cleaned_at = time.monotonic()
+        host = socket.gethostname()
+        for tree in (self._directory / "running").glob(f"{host}-*-*"):
+            pid = tree.name[len(host) + 1 :].partition("-")[0]
+            if not (pid.isdigit() and is_process_alive(int(pid))):
+                shutil.rmtree(tree, ignore_errors=True)
+        by_age: list[tuple[float, Path]] = []
+        used: set[str] = set()
+        for folder in (self._directory / "names").iterdir():
+            by_age += [(path.stat().st_mtime, path) for path in _manifests(folder)[1:]]
+        sizes = {path: path.stat() for path in (self._directory / "blobs").glob("??/*")}
+        total = sum(status.st_size for status in sizes.values())
+        for _, path in sorted(by_age):
+            if total <= _MAX_STORE_BYTES:
+                break
+            with suppress(OSError, ValueError, LookupError):
+                total -= sum(
+                    sizes[self._blob(digest)].st_size
+                    for digest in _read_manifest(path)["files"].values()
+                    if self._blob(digest) in sizes
+                )
+            path.unlink(missing_ok=True)
+        for path in (self._directory / "names").glob("*/*"):
+            with suppress(OSError, ValueError, LookupError):
+                manifest = _read_manifest(path)
+                used.update(manifest["files"].values(), (digest for _, digest, _ in manifest["shared"].values()))
+        for path, status in sizes.items():
+            if path.name not in used and time.time() - status.st_mtime > _YOUNG_S:
+                path.unlink(missing_ok=True)
+
+
+def _manifests(folder: Path) -> list[Path]:
+    """List the manifests in *folder*, that of the last good revision first."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if path.name != "undeployed" and not path.name.startswith(".")]
+    return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    digest, _, text = path.read_bytes().partition(b"\n")
+    if _digest(text).hex().encode() != digest:
+        raise ValueError("its manifest is damaged")
+    manifest: dict[str, Any] = json.loads(text)
+    return manifest
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write *content* to *path*, whole or not at all."""
+    descriptor, temporary = tempfile.mkstemp(prefix=".", dir=path.parent)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _digest_of(path: Path) -> bytes:
+    try:
+        return _digest(path.read_bytes())
+    except OSError:
+        return b""
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).digest()

@@ -1,0 +1,200 @@
+"""A process that starts where a pipeline does not load: the last good revision serves, from the state directory."""
+
+import contextlib
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from hayhooks import Settings, create_app
+from tests.cli.processes import started
+from tests.faults.traffic import write
+from tests.live_server import LiveServer, eventually, serving
+
+SHARED_USER = """
+import common
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        pass
+
+    def run_api(self) -> int:
+        return common.VALUE
+"""
+
+
+def wrapper_of(root: Path) -> Path:
+    return root / "app/pipeline_wrapper.py"
+
+
+def appended(code: str) -> Callable[[Path], object]:
+    return lambda root: wrapper_of(root).write_text(wrapper_of(root).read_text() + code)
+
+
+def with_folder(root: Path) -> None:
+    wrapper_of(root).unlink()
+    wrapper_of(root).mkdir()
+
+
+BROKEN: dict[str, Callable[[Path], object]] = {
+    "syntax": appended("\nthis is no Python\n"),
+    "missing module": lambda root: (root / "app/helper.py").unlink(),
+    "raising setup": lambda root: (root / "app/data/prompt.txt").write_text("eleven"),
+    "hanging setup": appended("\nimport threading; threading.Event().wait(60)\n"),
+    "a folder in its place": with_folder,
+}
+
+
+def again(root: Path, state: Path, **settings: object):
+    return serving(root, create_app(Settings(pipelines_dir=root, state_dir=str(state), _env_file=None, **settings)))
+
+
+def is_served(server: LiveServer, name: str = "app", state: str = "serving") -> bool:
+    found = server.state(name)
+    return bool(found and found["state"] == state and server.client.get("/readyz").status_code == 200)
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_start_on_a_broken_folder_serves_the_last_good_revision(root: Path, tmp_path: Path, kind: str):
+    write(root / "app", 10)
+    with again(root, tmp_path / "state") as server:
+        server.eventually(lambda: is_served(server))
+        revision = server.state("app")["revision"]
+    (root / "app/data/prompt.txt").write_text("12")
+    BROKEN[kind](root)
+
+    with again(root, tmp_path / "state") as server:
+        server.eventually(lambda: is_served(server, state="stale"))
+        found = server.state("app")
+        assert server.run("app") == [10, 10, 10]
+        assert found["revision"] == revision
+        assert found["error"] or kind == "hanging setup"
+
+        for path in (wrapper_of(root),):
+            if path.is_dir():
+                path.rmdir()
+        write(root / "app", 10)  # the same bytes: they serve from their place again
+        server.eventually(lambda: is_served(server))
+        assert server.run("app") == [10, 10, 10]
+        server.eventually(lambda: not list((tmp_path / "state/running").iterdir()), "its files to be removed")
+
+
+def test_a_shared_module_that_was_deleted_is_that_of_the_revision(root: Path, tmp_path: Path):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / "common.py").write_text("VALUE = 5\n")
+    (root / "app").mkdir()
+    wrapper_of(root).write_text(SHARED_USER)
+    settings = {"additional_python_path": str(shared)}
+    with again(root, tmp_path / "state", **settings) as server:
+        server.eventually(lambda: is_served(server))
+    (shared / "common.py").unlink()
+    with again(root, tmp_path / "state", **settings) as server:
+        server.eventually(lambda: is_served(server, state="stale"))
+        assert server.run("app") == 5
+        assert "common" in server.state("app")["error"]
+
+
+def test_a_damaged_revision_is_noticed_and_an_older_one_serves(root: Path, tmp_path: Path):
+    with again(root, tmp_path / "state") as server:
+        for version in (10, 11):
+            write(root / "app", version)
+            server.eventually(lambda version=version: is_served(server) and server.run("app") == [version] * 3)
+    damaged = next(p for p in (tmp_path / "state/blobs").glob("??/*") if p.read_bytes() == b"VERSION = 11\n")
+    damaged.write_bytes(b"VERSION = 10\n")
+    appended("\n)\n")(root)
+    with again(root, tmp_path / "state") as server:
+        server.eventually(lambda: is_served(server, state="stale"))
+        assert server.run("app") == [10, 10, 10]
+    shutil.rmtree(tmp_path / "state/blobs")
+    with again(root, tmp_path / "state") as server:
+        server.eventually(lambda: is_served_or_failed(server) == "failed")
+
+
+def is_served_or_failed(server: LiveServer) -> str:
+    assert server.client.get("/readyz").status_code == 200
+    return str(server.state("app")["state"])
+
+
+@pytest.mark.parametrize("settings", [{"restore": False}, {"state_dir": ""}])
+def test_it_can_be_turned_off(root: Path, tmp_path: Path, settings: dict[str, object]):
+    write(root / "app", 10)
+    with again(root, tmp_path / "state") as server:
+        server.eventually(lambda: is_served(server))
+    appended("\n)\n")(root)
+    values = {"pipelines_dir": root, "state_dir": str(tmp_path / "state"), **settings}
+    with serving(root, create_app(Settings(_env_file=None, **values))) as server:
+        server.eventually(lambda: is_served_or_failed(server) == "failed")
+
+
+def test_what_was_removed_is_not_restored(root: Path, tmp_path: Path):
+    write(root / "app", 10)
+    with again(root, tmp_path / "state", removal_grace_ms=0) as server:
+        server.eventually(lambda: is_served(server))
+        server.remove("app")
+        server.eventually(lambda: server.state("app") is None)
+    write(root / "app", 10)
+    appended("\n)\n")(root)
+    with again(root, tmp_path / "state") as server:
+        server.eventually(lambda: is_served_or_failed(server) == "failed")
+
+
+def test_a_state_directory_that_cannot_be_written_is_said_once(root: Path, tmp_path: Path, logged: list[str]):
+    (tmp_path / "state").write_text("a file")
+    with again(root, tmp_path / "state") as server:
+        for version in (10, 11):
+            write(root / "app", version)
+            server.eventually(lambda version=version: is_served(server) and server.run("app") == [version] * 3)
+    told = [line for line in logged if "The state directory cannot keep" in line and "WARNING" in line]
+    assert len(told) == 1
+
+
+def test_so_many_revisions_are_kept(root: Path, tmp_path: Path):
+    with again(root, tmp_path / "state", revisions_kept=2) as server:
+        for version in (10, 11, 12):
+            write(root / "app", version)
+            server.eventually(lambda version=version: is_served(server) and server.run("app") == [version] * 3)
+    manifests = list((tmp_path / "state/names").glob("*/*"))
+    assert len(manifests) == 2
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o077 for path in manifests} == {0}
+
+
+@pytest.mark.slow
+def test_the_worker_after_one_that_was_killed_and_all_after_sighup_serve_it(tmp_path: Path):
+    root = tmp_path / "pipelines"
+    write(root / "app", 10)
+    with started(tmp_path, "run", "--workers", "2", STATE_DIR=str(tmp_path / "state")) as server:
+
+        def pids() -> set[int]:
+            with server.client() as client:
+                found = client.get("/status").json()["workers"]
+                return {worker["pid"] for worker in found if worker["ready"]}
+
+        eventually(lambda: len(pids()) == 2, "two workers", 60)
+        appended("\n)\n")(root)
+        eventually(lambda: server.get("/status/app").json()["state"] == "stale")
+        killed = min(pids())
+        os.kill(killed, signal.SIGKILL)
+        answers: list[int] = []
+
+        def ask() -> bool:
+            with contextlib.suppress(httpx.TransportError):  # the connection was the killed worker's
+                answers.append(server.post("/app/run", {}).status_code)
+            return True
+
+        eventually(lambda: ask() and len(pids() - {killed}) == 2, "a new worker", 60)
+        assert set(answers) == {200}
+        assert [server.post("/app/run", {}).json() for _ in range(20)] == [{"result": [10, 10, 10]}] * 20
+
+        before = pids()
+        server.process.send_signal(signal.SIGHUP)
+        eventually(lambda: len(pids() - before) == 2 and not pids() & before, "new workers", 60)
+        assert [server.post("/app/run", {}).json() for _ in range(20)] == [{"result": [10, 10, 10]}] * 20
+        assert server.stop() == 0
