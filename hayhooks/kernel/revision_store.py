@@ -24,7 +24,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 from loguru import logger as log
 
 from hayhooks.kernel.discovery import real_path
@@ -46,6 +45,8 @@ _FLUSH_S = 2.0
 
 def default_state_dir(root: Path) -> Path:
     """Return the state directory of the pipelines directory *root*, in that of the user."""
+    import platformdirs  # noqa: PLC0415 - an application with a directory of its own needs none of it
+
     # A root that is a link to the newest release keeps its history.
     place = os.path.join(real_path(root.parent), root.name)
     return platformdirs.user_state_path("hayhooks") / hashlib.blake2b(os.fsencode(place), digest_size=8).hexdigest()
