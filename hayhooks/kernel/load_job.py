@@ -51,13 +51,6 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
-class Restored:
-    """A loader thread's message: a saved revision can serve where the one on disk cannot."""
-
-    deployment: Deployment
-
-
-@dataclass(frozen=True, slots=True)
 class Reload:
     """A person's message: load the pipeline *name* again, though nothing has changed."""
 

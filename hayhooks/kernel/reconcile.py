@@ -22,12 +22,13 @@ from hayhooks.errors import safe_str, sendable
 from hayhooks.kernel.discovery import FIRST_STEP, deployment_name, real_path
 from hayhooks.kernel.isolation import replace_stuck_import
 from hayhooks.kernel.load import BuildRoutes, check_threads, load, unload
-from hayhooks.kernel.load_job import Finished, LoadJob, Reload, Restored
+from hayhooks.kernel.load_job import Finished, LoadJob, Reload
 from hayhooks.kernel.operations import TransportTypes
 from hayhooks.kernel.options import KernelOptions
 from hayhooks.kernel.phases import Phase, Phases
 from hayhooks.kernel.preload import Preloader
 from hayhooks.kernel.quarantine import Quarantine
+from hayhooks.kernel.restore import Restored, Restorer
 from hayhooks.kernel.retire import Retirement
 from hayhooks.kernel.revision_store import RevisionStore
 from hayhooks.kernel.scan import EVERYTHING, Scanner, ScanResult, ScanScope
@@ -52,7 +53,6 @@ _LOAD_STUCK_AFTER_S = 1.0  # a load that takes longer no longer counts as one of
 _SUSPECT_STUCK_AFTER_S = 10.0  # the same, where the process has died of one of those that were loading
 _MAX_HOLD_S = 1.0  # a finished load waits no longer than this for its folder to be stable
 _READY_AFTER_S = 30.0  # the server is ready after this long, even if some wrappers are still loading
-_RESTORE_AFTER_S = 3.0  # a saved revision serves when the first load takes longer
 _RETRY_AFTER_S = 0.2  # after a fault of ours
 _IN_VAIN_S = 3.0  # user code that goes on for longer than this though nobody waits for it is logged
 _HOUSEKEEPING_INTERVAL_S = 1.0  # how long a hanging thread may go unnoticed
@@ -93,8 +93,6 @@ class Reconciler:
         unload_ = partial(self._unload, on_loop=on_loop, phases=phases)
         self.retirement = Retirement(unload_, loop=loop, drain_s=options.drain_s, phases=phases, trim=options.trim)
         self._root = root
-        self._store = store
-        self._restore = restore
         self._publish = publish
         self._observe = observe
         self._load = partial(
@@ -122,10 +120,18 @@ class Reconciler:
         self._suspect_threads = DaemonThreadPool("load alone", 1, stuck_after_s=_SUSPECT_STUCK_AFTER_S)
         self._jobs: dict[str, LoadJob] = {}  # by name; one that is superseded or cancelled leaves at once
         self._last_scan = ScanResult({}, {}, {}, {}, pending=True, problem="")
-        self._restored: list[Deployment] = []  # to be published
         self._given = {revision.name: revision for revision in given}
         self._began_at = 0.0
         self._stopped = threading.Event()
+        self._restorer = Restorer(
+            store,
+            load=self._load,
+            quarantine=self._quarantine,
+            retire=self.retirement.add,
+            stopped=self._stopped,
+            restores=restore,
+        )
+        self._store = store
         self._thread = threading.Thread(target=self._run, name="hayhooks reconcile", daemon=True)
 
     def start(self) -> None:
@@ -200,7 +206,7 @@ class Reconciler:
         check_threads.close()
         if self._store is not None:
             self._store.stop()
-        self.retirement.add([*self.snapshot.deployments.values(), *self._restored])
+        self.retirement.add([*self.snapshot.deployments.values(), *self._restorer.waiting])
         if not self.retirement.stop(max(end - time.monotonic(), 0.0)):
             log.warning("Stopped with {} deployment(s) not torn down in time", self.retirement.pending)
 
@@ -246,7 +252,7 @@ class Reconciler:
             if name in revisions and revisions[name] not in todo.load:
                 self._start(replace(revisions[name]), is_reload=name in {*deployed, *self.snapshot.failures})
         outcomes = self._publishable(revisions)
-        restored = self._take_restored(revisions, outcomes)
+        restored = self._restorer.take(revisions, outcomes)
         loading = self._loading(without=outcomes)
         snapshot = advance(
             self.snapshot,
@@ -299,55 +305,13 @@ class Reconciler:
             if isinstance(outcome, Failure):
                 self._quarantine.forget(leases)
                 if not (job.restores or job.is_cancelled):
-                    self._restore_for(job)
+                    self._restorer.restore(job, self._inbox.put)
             self._inbox.put(Finished(job, outcome))
             if self._stopped.is_set() and isinstance(outcome, Deployment):  # nobody reads the inbox any more
                 self.retirement.add([outcome])
 
         threads = self._suspect_threads if self._quarantine.is_suspect(revision) else self._loader_threads
         self._preloader.when_done(partial(threads.submit, run))
-
-    def _take_restored(
-        self, revisions: Collection[str], outcomes: Mapping[str, Deployment | Failure]
-    ) -> list[Deployment]:
-        """Return the restored deployments, one of each name, that nothing better serves; retire the others."""
-        served = {name for name, outcome in outcomes.items() if isinstance(outcome, Deployment)}
-        names = set(revisions) - self.snapshot.deployments.keys() - served
-        wanted = {each.name: each for each in self._restored if each.name in names}
-        self.retirement.add([each for each in self._restored if wanted.get(each.name) is not each])
-        self._restored = []
-        return list(wanted.values())
-
-    def _restore_for(self, job: LoadJob) -> None:
-        """Load the last good revision of the name of *job*, unless one serves; in a loader thread."""
-        name, store = job.revision.name, self._store
-        job.restores = True
-        if store is None or not self._restore or name in self.snapshot.deployments:
-            return
-        for revision in store.restorable(job.revision):
-            if name in self.snapshot.deployments or self._stopped.is_set():
-                store.discard(revision)
-                return
-            if self._quarantine.refused(revision, None) is revision:
-                leases = self._quarantine.leases_of(revision)
-                with self._quarantine.loading(leases):
-                    outcome = self._load(revision, leases=leases)
-                if isinstance(outcome, Deployment):
-                    self._inbox.put(Restored(outcome))
-                    return
-                log.warning("{}: the saved revision {} does not load: {}", name, revision.id, outcome.reason)
-                self._quarantine.forget(leases)
-            store.discard(revision)
-
-    def _restore_hanging(self) -> None:
-        """Let saved revisions serve where the load of another one does not come to an end."""
-        now = time.time()
-        hanging = [phase.revision for phase in self._phases.running() if now - phase.since > _RESTORE_AFTER_S]
-        for job in self._jobs.values():
-            if not job.restores and any(job.revision is revision for revision in hanging):
-                job.restores = True
-                if self._store and not self._store.served_last(job.revision):  # that one is only slow
-                    self._loader_threads.submit(partial(self._restore_for, job))
 
     def _unload(self, deployment: Deployment, on_loop: OnLoop, phases: Phases) -> None:
         leases = deployment.runtime.leases
@@ -386,13 +350,7 @@ class Reconciler:
         released = [old for name, old in before.deployments.items() if serving.get(name) is not old]
         self._publish(snapshot, partial(self.retirement.add, released))
         self.snapshot = snapshot
-        if self._store is not None:
-            for name, deployment in serving.items():
-                if before.deployments.get(name) is not deployment:
-                    self._store.save(deployment)
-            left = {*serving, *snapshot.failures, *snapshot.loading}
-            for name in {*before.deployments, *before.failures} - left:
-                self._store.undeployed(name)
+        self._restorer.published(before, snapshot)
         restored = (Change(name, None, serving[name]) for name in given_up if name in serving)
         for change in (*changes(before, snapshot), *restored):
             is_given = change.serving is not None and change.serving.revision.kind is RevisionKind.CODE
@@ -419,12 +377,20 @@ class Reconciler:
             server_threads.tick()
             self.retirement.tick()
             self._report_slow()
-            self._restore_hanging()
+            for job in self._restorer.hanging(self._jobs.values(), self._phases):
+                self._loader_threads.submit(partial(self._restorer.restore, job, self._inbox.put))
             interval_s = _LOADING_INTERVAL_S if self._jobs else _HOUSEKEEPING_INTERVAL_S
             ticks = self._receive(self._debounce_s if self._last_scan.pending else interval_s)
             becomes_ready = self._is_late and not self.snapshot.ready
             names = self._reloads | {name for name, job in self._jobs.items() if job.outcome is not None}
-            if ticks or names or self._restored or becomes_ready or self._last_scan.pending or self._stopped.is_set():
+            if (
+                ticks
+                or names
+                or self._restorer.waiting
+                or becomes_ready
+                or self._last_scan.pending
+                or self._stopped.is_set()
+            ):
                 break
         if not all(ticks):  # a tick without paths
             return EVERYTHING
@@ -453,7 +419,7 @@ class Reconciler:
                     elif message.job.is_cancelled:
                         self.retirement.add([message.outcome])
                 elif isinstance(message, Restored):
-                    self._restored.append(message.deployment)
+                    self._restorer.waiting.append(message.deployment)
                 elif isinstance(message, Reload):
                     self._reloads.add(message.name)
                 elif message is not None:

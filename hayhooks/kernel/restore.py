@@ -1,0 +1,99 @@
+"""Restore: let the last good revision serve where the one in the directory cannot."""
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from loguru import logger as log
+
+from hayhooks.kernel.load_job import LoadJob
+from hayhooks.kernel.phases import Phases
+from hayhooks.kernel.quarantine import Quarantine
+from hayhooks.kernel.revision_store import RevisionStore
+from hayhooks.kernel.state import Deployment, Failure, Snapshot
+
+_RESTORE_AFTER_S = 3.0  # a saved revision serves when the first load takes longer
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A loader thread's message: a saved revision can serve where the one on disk cannot."""
+
+    deployment: Deployment
+
+
+class Restorer:
+    """Saves in *store* what serves, and loads it from there; without one it does nothing."""
+
+    def __init__(
+        self,
+        store: RevisionStore | None,
+        *,
+        load: Callable[..., Deployment | Failure],
+        quarantine: Quarantine,
+        retire: Callable[[Iterable[Deployment]], None],
+        stopped: threading.Event,
+        restores: bool,
+    ) -> None:
+        self.store = store
+        self.waiting: list[Deployment] = []  # to be published; the conductor's
+        self._load = load
+        self._quarantine = quarantine
+        self._retire = retire
+        self._stopped = stopped
+        self._restores = restores
+        self._served: Collection[str] = ()  # names, as of the last publication
+
+    def restore(self, job: LoadJob, send: Callable[[Restored], None]) -> None:
+        """Load the last good revision of the name of *job*, unless one serves, and *send* it; in a loader thread."""
+        name, store = job.revision.name, self.store
+        job.restores = True
+        if store is None or not self._restores or name in self._served:
+            return
+        for revision in store.restorable(job.revision):
+            if name in self._served or self._stopped.is_set():
+                store.discard(revision)
+                return
+            if self._quarantine.refused(revision, None) is revision:
+                leases = self._quarantine.leases_of(revision)
+                with self._quarantine.loading(leases):
+                    outcome = self._load(revision, leases=leases)
+                if isinstance(outcome, Deployment):
+                    send(Restored(outcome))
+                    return
+                log.warning("{}: the saved revision {} does not load: {}", name, revision.id, outcome.reason)
+                self._quarantine.forget(leases)
+            store.discard(revision)
+
+    def hanging(self, jobs: Iterable[LoadJob], phases: Phases) -> list[LoadJob]:
+        """List those of *jobs*, once each, that do not come to an end, though another revision served before."""
+        now = time.time()
+        late = [phase.revision for phase in phases.running() if now - phase.since > _RESTORE_AFTER_S]
+        found = [job for job in jobs if not job.restores and any(job.revision is revision for revision in late)]
+        for job in found:
+            job.restores = True
+        # One that served last is only slow.
+        return [job for job in found if self.store is not None and not self.store.served_last(job.revision)]
+
+    def take(self, revisions: Mapping[str, Any], outcomes: Mapping[str, Deployment | Failure]) -> list[Deployment]:
+        """Return those that wait, one of each name, which nothing better serves; retire the others."""
+        loaded = {name for name, outcome in outcomes.items() if isinstance(outcome, Deployment)}
+        names = revisions.keys() - self._served - loaded
+        wanted = {each.name: each for each in self.waiting if each.name in names}
+        self._retire([each for each in self.waiting if wanted.get(each.name) is not each])
+        self.waiting = []
+        return list(wanted.values())
+
+    def published(self, before: Snapshot, snapshot: Snapshot) -> None:
+        """Save what serves since *before*, and note which names are gone."""
+        self._served = snapshot.deployments.keys()
+        if self.store is None:
+            return
+        for name, deployment in snapshot.deployments.items():
+            if before.deployments.get(name) is not deployment:
+                self.store.save(deployment)
+        left = {*snapshot.deployments, *snapshot.failures, *snapshot.loading}
+        for name in {*before.deployments, *before.failures} - left:
+            self.store.undeployed(name)
