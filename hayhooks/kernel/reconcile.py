@@ -305,7 +305,8 @@ class Reconciler:
             if isinstance(outcome, Failure):
                 self._quarantine.forget(leases)
                 if not (job.restores or job.is_cancelled):
-                    self._restorer.restore(job, self._inbox.put)
+                    with log.catch():  # a fault of ours: the name must not be loading for ever
+                        self._restorer.restore(job, self._inbox.put)
             self._inbox.put(Finished(job, outcome))
             if self._stopped.is_set() and isinstance(outcome, Deployment):  # nobody reads the inbox any more
                 self.retirement.add([outcome])
