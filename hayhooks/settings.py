@@ -98,6 +98,22 @@ class Settings(BaseSettings):
     drain_timeout: int = Field(
         600, ge=0, description="Seconds that in-flight requests get on a revision that was replaced or removed."
     )
+    trial_seconds: int = Field(
+        30,
+        ge=0,
+        description="Seconds for which a replaced revision stays loaded, and serves again if requests of the new one "
+        "fail. `0`: it goes at once, as with `hayhooks dev`. A wrapper can set its own.",
+    )
+    trial_requests: int = Field(
+        5, ge=1, description="Requests that a new revision must have answered before it may be rolled back."
+    )
+    trial_error_rate: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Share of a new revision's requests; it is rolled back if more of them fail, "
+        "and fewer of the replaced one did.",
+    )
     check_timeout: int = Field(30, ge=1, description="Maximum duration of a wrapper's `check()` in seconds.")
     request_timeout: int = Field(
         0,
@@ -301,11 +317,12 @@ def accepted(field: str) -> str:
     annotation = Settings.model_fields[field].annotation
     if get_origin(annotation) is Literal:
         return f"one of {', '.join(get_args(annotation))}"
-    if annotation is not int:
+    if annotation not in (int, float):
         return next(words for known, words in _ACCEPTED_BY_TYPE.items() if annotation in (known, known | None))
     bounds = {type(bound).__name__: bound for bound in Settings.model_fields[field].metadata}
     lowest = bounds["Ge"].ge
-    return f"an integer from {lowest} to {bounds['Le'].le}" if "Le" in bounds else f"an integer of at least {lowest}"
+    kind = "an integer" if annotation is int else "a number"
+    return f"{kind} from {lowest} to {bounds['Le'].le}" if "Le" in bounds else f"{kind} of at least {lowest}"
 
 
 _ACCEPTED_BY_FIELD = {

@@ -15,6 +15,8 @@ class BasePipelineWrapper:
         request_timeout: seconds until a request is cancelled with 504. 0: no limit; None: ``HAYHOOKS_REQUEST_TIMEOUT``.
         concurrency: requests that run at a time; others wait. 0: no limit; None: ``HAYHOOKS_CONCURRENCY``.
         queue_size: requests that may wait; others get a 503. None: ``HAYHOOKS_QUEUE_SIZE``.
+        trial_seconds: for so long the revision that it replaces stays loaded, and serves again if requests of this one
+            fail. 0: it goes at once; None: ``HAYHOOKS_TRIAL_SECONDS``.
         warm_up: whether pipelines and agents are warmed up before the revision serves; where they are not, what needs
             an API key that is missing fails in its first request, and not when it is loaded.
         skip_mcp, skip_a2a: whether to leave it out of what plug-ins offer as tools of MCP, or as agents of A2A.
@@ -24,6 +26,7 @@ class BasePipelineWrapper:
     request_timeout: float | None = None
     concurrency: int | None = None
     queue_size: int | None = None
+    trial_seconds: float | None = None
     warm_up: Any = True  # a wrapper may have a method of this name
     skip_mcp: bool = False
     skip_a2a: bool = False

@@ -157,6 +157,7 @@ def _freeze() -> None:
 def serving(root: Path, app: Hayhooks | None = None, **settings: Any) -> Iterator[LiveServer]:
     """Serve *root* until the block ends."""
     _freeze()
+    settings.setdefault("trial_seconds", 0)  # what is replaced goes at once; kernel/test_trial.py has the trial
     app = app or create_app(Settings(pipelines_dir=root, _env_file=None, **settings))
     options = {**server_options(app.settings), "host": "127.0.0.1", "port": 0, "timeout_graceful_shutdown": 10}
     config = uvicorn.Config(app, **options)

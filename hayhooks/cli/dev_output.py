@@ -75,7 +75,7 @@ class DevOutput:
                 details = f"was {was}" if was else ", ".join(change.files) if change.files else endpoints
                 self.show(_line("✓", "green", change.name, f"{deployment.revision.id}  {took}  {details}"), indent=2)
             case Failure() as failure if change.same_as:
-                rest = f"as {change.same_as}" + (f"; revision {serving.revision.id} keeps serving" if serving else "")
+                rest = f"as {change.same_as}" + (f"; {change.still}" if serving else "")
                 self.show(_line("✗", "red", change.name, f"{failure.revision.id}  {rest}"), indent=2)
             case Failure() as failure:
                 head = _line("✗", "red", change.name, f"{failure.revision.id}  {', '.join(change.files)}".rstrip())
@@ -86,7 +86,7 @@ class DevOutput:
                     hint=failure.hint,
                     traceback=failure.traceback,
                     subject=f"{change.name}, revision {failure.revision.id}",
-                    last=f"  revision {serving.revision.id} keeps serving" if serving else "",
+                    last=f"  {change.still}" if serving else "",
                 )
             case None if serving is None:
                 if removed := self._revisions.pop(change.name, None):

@@ -152,7 +152,7 @@ async def serve_with_lease(deployment: Deployment, app: ASGIApp, scope: Scope, r
     refuse_call(context_of(scope).api_key, deployment.name)
     record = record_pipeline(scope, deployment.name)
     context_of(scope).response_headers.append(deployment.endpoints.header)
-    record.revision, counts = deployment.revision.id, record.counts
+    record.revision, record.outcomes, counts = deployment.revision.id, deployment.runtime.outcomes, record.counts
     if counts is not None:
         counts.in_flight += 1
     lease = Lease(asyncio.current_task())

@@ -1,17 +1,19 @@
-"""Admission: the limits, slots and leases of a deployment's requests."""
+"""Admission: the limits, slots, leases and outcomes of a deployment's requests."""
 
 import asyncio
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from hayhooks.errors import LoadError, UnavailableError
 
 Reason = Callable[[], Exception]
 
+_RECENT = 20  # requests that tell how a deployment does
 _RECANCEL_S = 5.0  # an expired request is cancelled again after this time: its wrapper may ignore a cancellation
 
 # The lease of the request that runs in this context.
@@ -25,16 +27,19 @@ class Limits:
     timeout_s: float = 0.0  # to the last byte; 0: no limit
     concurrency: int = 0  # requests that run at a time; 0: no limit
     queue_size: int = 0  # requests that may wait for a slot
+    trial_s: float = 0.0  # for which the revision that it replaces stays loaded; 0: there is no trial
 
     def of(self, wrapper: Any) -> "Limits":
         """Return the limits that *wrapper* sets, and these where it sets none."""
         timeout_s = _limit_of(wrapper, "request_timeout", float, "seconds, or 0 for no limit")
         concurrency = _limit_of(wrapper, "concurrency", int, "a number of requests, or 0 for no limit")
         queue_size = _limit_of(wrapper, "queue_size", int, "a number of requests")
+        trial_s = _limit_of(wrapper, "trial_seconds", float, "seconds, or 0 for no trial")
         return Limits(
             self.timeout_s if timeout_s is None else float(timeout_s),
             self.concurrency if concurrency is None else concurrency,
             self.queue_size if queue_size is None else queue_size,
+            self.trial_s if trial_s is None else float(trial_s),
         )
 
 
@@ -191,3 +196,43 @@ class Leases:
         except IndexError:  # another thread was faster
             return
         on_idle()
+
+
+class OutcomeJudge(Protocol):
+    """Looks at the failed requests of a deployment while its trial runs."""
+
+    def note(self, outcomes: "Outcomes", error: BaseException) -> None:
+        """Note *error*, which fails a request."""
+
+    def judge(self, outcomes: "Outcomes", problem: str) -> None:
+        """Judge the deployment after a request that has failed by *problem*."""
+
+
+class Outcomes:
+    """How the requests of one deployment ended. For the event loop only, except for the judge.
+
+    Those that were refused, or that their client has left, do not count.
+    """
+
+    __slots__ = ("_failed_at", "ended", "failed", "judge")
+
+    def __init__(self) -> None:
+        self.ended = 0
+        self.failed = 0  # of them, by the pipeline's fault
+        self.judge: OutcomeJudge | None = None  # while a trial runs; the conductor sets it
+        self._failed_at: deque[int] = deque(maxlen=_RECENT)  # the number of each request that failed
+
+    @property
+    def recent_share(self) -> float:
+        """The share of the last requests that failed, from 0 to 1."""
+        recent = min(self.ended, _RECENT)
+        return sum(number > self.ended - recent for number in tuple(self._failed_at)) / recent if recent else 0.0
+
+    def fail(self, problem: str) -> None:
+        """Count a request that has failed by *problem*."""
+        self.ended += 1
+        self.failed += 1
+        self._failed_at.append(self.ended)
+        judge = self.judge  # the conductor may take it away
+        if judge is not None:
+            judge.judge(self, problem)

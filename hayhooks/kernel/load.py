@@ -166,6 +166,7 @@ def _load(
             slots=Slots(revision.name, limits.concurrency, limits.queue_size) if limits.concurrency else None,
         ),
         timeout_s=limits.timeout_s,
+        trial_s=limits.trial_s,
     )
     return replace(deployment, endpoints=build_routes(deployment))
 

@@ -18,6 +18,8 @@ class KernelOptions:
     poll_interval_ms: int = 1000  # between two looks at the whole directory, see `Watch`
     removal_grace_ms: int = 400  # a folder must be absent for this long before it is undeployed
     drain_s: float = 600.0  # requests of a replaced deployment may go on for this long
+    trial_requests: int = 5  # of a new revision must have been answered before it may be rolled back
+    trial_error_rate: float = 0.5  # and more than this share of them have failed
     check_s: float = 30.0  # a wrapper's `check` may take this long
     events: bool = True  # use the file system's change events, not polling alone
     freeze: bool = False  # exclude imported modules from garbage collections; only in a process of our own

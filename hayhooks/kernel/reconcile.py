@@ -46,6 +46,7 @@ from hayhooks.kernel.state import (
     plan,
 )
 from hayhooks.kernel.threads import DaemonThreadPool, OnLoop, run_on, server_threads
+from hayhooks.kernel.trial import Trials
 from hayhooks.kernel.watch import Watch
 
 _CONCURRENT_LOADS = 4
@@ -109,9 +110,10 @@ class Reconciler:
             debounce_s=self._debounce_s,
             removal_grace_s=options.removal_grace_ms / 1000,
         )
-        self._inbox: queue.SimpleQueue[frozenset[str] | Finished | Restored | Reload | None] = (
+        self._inbox: queue.SimpleQueue[frozenset[str] | Finished | Restored | Reload | Failure | None] = (
             queue.SimpleQueue()
         )  # ticks, …, stop
+        self._trials = Trials(self.retirement, options, self._inbox.put)
         self._reloads: set[str] = set()  # names that are to be loaded again, though nothing has changed
         self.watch = Watch(self._inbox.put, poll_interval_s=options.poll_interval_ms / 1000, events=options.events)
         self._preloader = Preloader(freeze=options.freeze)
@@ -256,7 +258,7 @@ class Reconciler:
         loading = self._loading(without=outcomes)
         snapshot = advance(
             self.snapshot,
-            outcomes=outcomes.values(),
+            outcomes=[*self._trials.outcomes(), *outcomes.values()],
             restored=restored,
             forget=todo.forget,
             remove=todo.remove,
@@ -348,8 +350,7 @@ class Reconciler:
     def _go_live(self, snapshot: Snapshot, given_up: Sequence[str]) -> None:
         """Publish *snapshot*; retire replaced deployments when requests cannot reach them."""
         before, serving = self.snapshot, snapshot.deployments
-        released = [old for name, old in before.deployments.items() if serving.get(name) is not old]
-        self._publish(snapshot, partial(self.retirement.add, released))
+        self._publish(snapshot, partial(self.retirement.add, self._trials.replace(before, snapshot)))
         self.snapshot = snapshot
         self._restorer.published(before, snapshot)
         restored = (Change(name, None, serving[name]) for name in given_up if name in serving)
@@ -377,6 +378,7 @@ class Reconciler:
             replace_stuck_import()
             server_threads.tick()
             self.retirement.tick()
+            self._trials.tick()
             self._report_slow()
             for job in self._restorer.hanging(self._jobs.values(), self._phases):
                 self._loader_threads.submit(partial(self._restorer.restore, job, self._inbox.put))
@@ -384,6 +386,7 @@ class Reconciler:
             ticks = self._receive(self._debounce_s if self._last_scan.pending else interval_s)
             becomes_ready = self._is_late and not self.snapshot.ready
             names = self._reloads | {name for name, job in self._jobs.items() if job.outcome is not None}
+            names |= self._trials.failed
             if (
                 ticks
                 or names
@@ -423,6 +426,8 @@ class Reconciler:
                     self._restorer.waiting.append(message.deployment)
                 elif isinstance(message, Reload):
                     self._reloads.add(message.name)
+                elif isinstance(message, Failure):
+                    self._trials.fail(message)
                 elif message is not None:
                     ticks.append(message)
                 message = self._inbox.get_nowait()

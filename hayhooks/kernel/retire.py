@@ -47,6 +47,7 @@ class _Drain:
     expires_at: float  # of a monotonic clock: when its requests are cancelled, or cancelled again
     is_expired: bool = False
     is_tearing_down: bool = False
+    is_held: bool = False  # it may serve again: it is not torn down, though it may have no requests
 
     def retired(self, phases: Phases) -> Unfinished:
         revision = self.deployment.revision
@@ -57,6 +58,7 @@ class _Drain:
         threads = [lease.thread for lease in leases if lease.thread]
         requests = len(leases) - len(threads)
         parts = [f"{requests} request{'s' * (requests != 1)}"] if requests else []
+        parts += ["the trial of its successor"] if self.is_held else []
         parts += [f"{method} in {n} thread{'s' * (n != 1)}" for method, n in sorted(Counter(threads).items())]
         return Unfinished(revision.name, revision.id, self.since, ", ".join(parts) or "teardown", has_served=True)
 
@@ -134,6 +136,24 @@ class Retirement:
             retire = partial(self._retire, drain)
             deployment.runtime.leases.release_when_idle(partial(self._threads.submit, retire))
 
+    def hold(self, deployment: Deployment) -> None:
+        """Keep *deployment*, which is replaced, until ``release`` or ``take_back``."""
+        drain = _Drain(deployment, time.time(), time.monotonic() + self._drain_s, is_held=True)
+        with self._changed:
+            self._drains.append(drain)
+
+    def release(self, deployment: Deployment) -> None:
+        """Tear down *deployment*, which is held, when its last lease ends."""
+        with self._changed:
+            drain = next(drain for drain in self._drains if drain.deployment is deployment)
+            drain.is_held = False
+        deployment.runtime.leases.release_when_idle(partial(self._threads.submit, partial(self._retire, drain)))
+
+    def take_back(self, deployment: Deployment) -> None:
+        """Forget *deployment*, which is held: it serves again."""
+        with self._changed:
+            self._drains = [drain for drain in self._drains if drain.deployment is not deployment]
+
     def tick(self) -> None:
         """Cancel requests that drain for too long, replace stuck threads, collect again what could not be freed."""
         now = time.monotonic()
@@ -161,6 +181,10 @@ class Retirement:
         """
         self._is_stopping = True
         end = time.monotonic() + timeout_s
+        with self._changed:
+            held = [drain.deployment for drain in self._drains if drain.is_held]
+        for deployment in held:
+            self.release(deployment)
         with self._changed:
             while self._drains:
                 is_tearing_down = any(not drain.deployment.runtime.leases.held for drain in self._drains)

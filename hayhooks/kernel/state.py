@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from hayhooks.errors import Place
-from hayhooks.kernel.admission import Leases, Slots
+from hayhooks.kernel.admission import Leases, Outcomes, Slots
 from hayhooks.kernel.discovery import Identity
 from hayhooks.kernel.operations import Operation
 from hayhooks.kernel.threads import DaemonThreadPool
@@ -105,6 +105,7 @@ class DeploymentRuntime:
     threads: DaemonThreadPool  # for its sync methods
     slots: Slots | None = None  # its concurrency limit; None: no limit
     leases: Leases = field(default_factory=Leases)
+    outcomes: Outcomes = field(default_factory=Outcomes)
     cache: dict[str, Any] = field(default_factory=dict)  # what plug-ins compute once per deployment, by their keys
 
 
@@ -121,6 +122,7 @@ class Deployment:
     load_ms: float
     runtime: DeploymentRuntime
     timeout_s: float = 0.0  # of one request, to the last byte; 0: no limit
+    trial_s: float = 0.0  # for which the deployment that it replaces stays loaded
     endpoints: Any = None  # what `build_routes` made of it; the kernel does not look inside
 
     @property
@@ -135,7 +137,7 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A revision that would not load, and the reason as text."""
+    """A revision that would not load, or that was rolled back, and the reason as text."""
 
     revision: Revision
     reason: str
@@ -144,6 +146,7 @@ class Failure:
     hint: str
     failed_at: float  # Unix seconds
     causes: tuple[str, ...] = ()  # what led to the error, the nearest first: "caused by KeyError: 'x'"
+    has_served: bool = False  # it was rolled back: requests failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +209,16 @@ class Change:
         if self.outcome is not None:
             return "deployed" if isinstance(self.outcome, Deployment) else "failed"
         return "restored" if self.serving else "undeployed"
+
+    @property
+    def still(self) -> str:
+        """What serves though the outcome is a failure, for people; "" if nothing does."""
+        again = isinstance(self.outcome, Failure) and self.outcome.has_served
+        return (
+            f"revision {self.serving.revision.id} {'serves again' if again else 'keeps serving'}"
+            if self.serving
+            else ""
+        )
 
     @property
     def revision(self) -> Revision | None:

@@ -17,13 +17,14 @@ def log_change(change: Change) -> None:
             text = "Deployed {} {} in {:.0f} ms (load: {:.0f} ms)"
             logger.info(text, change.name, revision.id, change.took_ms, load_ms)
         case Failure() as failure:
-            still = f"; revision {change.serving.revision.id} keeps serving" if change.serving else ""
+            still = f"; {change.still}" if change.still else ""
             logger = logger.bind(revision=failure.revision.id, took_ms=round(change.took_ms, 1))
             logger = logger.bind(serving=change.serving.revision.id if change.serving else None)
             text = f"\n{failure_text(failure)}"
             if change.same_as and failure.place:
                 text = f": as {change.same_as}, {failure.place.file}:{failure.place.line}"
-            logger.error("Failed to load {} {}{}{}", change.name, failure.revision.id, still, text)
+            what = "Rolled back" if failure.has_served else "Failed to load"
+            logger.error("{} {} {}{}{}", what, change.name, failure.revision.id, still, text)
         case None if change.serving is None:
             logger.info("Undeployed {}", change.name)
         case None:

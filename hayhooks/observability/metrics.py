@@ -14,7 +14,7 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from hayhooks.errors import sendable
-from hayhooks.kernel.state import Change, Snapshot
+from hayhooks.kernel.state import Change, Failure, Snapshot
 from hayhooks.observability.request_record import PipelineCounters, RequestRecord
 from hayhooks.observability.worker_state import WorkerStateDir
 
@@ -56,6 +56,9 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "hayhooks_deploys_total": Family("counter", "Revisions that have been put into service.", ("pipeline",)),
     "hayhooks_deploy_failures_total": Family("counter", "Revisions that would not load.", ("pipeline",)),
+    "hayhooks_rollbacks_total": Family(
+        "counter", "Revisions that were taken back because requests failed.", ("pipeline",)
+    ),
     "hayhooks_undeploys_total": Family("counter", "Pipelines that have been removed."),
     "hayhooks_load_seconds": Family("gauge", "How long what serves took to load.", ("pipeline",), "one"),
     "hayhooks_loaded_timestamp_seconds": Family("gauge", "When what serves was loaded.", ("pipeline",), "one"),
@@ -141,6 +144,8 @@ class Metrics:
         match change.event:
             case "deployed":
                 counts.deploys += 1
+            case "failed" if isinstance(change.outcome, Failure) and change.outcome.has_served:
+                counts.rollbacks += 1
             case "failed":
                 counts.failures += 1
             case "undeployed":
@@ -168,6 +173,7 @@ class Metrics:
             rows["hayhooks_stream_failures_total", label] = [counts.stream_failures]
             rows["hayhooks_deploys_total", label] = [counts.deploys]
             rows["hayhooks_deploy_failures_total", label] = [counts.failures]
+            rows["hayhooks_rollbacks_total", label] = [counts.rollbacks]
         return rows
 
     def all_rows(self, worker_dir: WorkerStateDir) -> Rows:

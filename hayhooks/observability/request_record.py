@@ -5,6 +5,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from hayhooks.errors import PipelineError, shortened, type_and_message
+from hayhooks.kernel.admission import Outcomes
 
 # What the console, commands and probes ask again and again: lists and charts of requests leave these out.
 POLLED = frozenset(
@@ -34,7 +35,7 @@ _MAX_CLIENT = 100
 class PipelineCounters:
     """Counters of one pipeline, or of the server's own routes; only the loop writes."""
 
-    __slots__ = ("answers", "cancelled", "chunks", "deploys", "failures", "in_flight", "stream_failures")
+    __slots__ = ("answers", "cancelled", "chunks", "deploys", "failures", "in_flight", "rollbacks", "stream_failures")
 
     def __init__(self) -> None:
         # By endpoint, method and status: responses per duration bucket, and last the sum of all durations.
@@ -45,6 +46,7 @@ class PipelineCounters:
         self.stream_failures = 0
         self.deploys = 0
         self.failures = 0
+        self.rollbacks = 0
 
 
 class RequestRecord:
@@ -55,6 +57,7 @@ class RequestRecord:
     below_name = False  # the route is below `/{name}`
     pipeline = ""  # the name that is asked for, even if it cannot serve; "" for the server's own routes
     revision = ""  # of the deployment that serves it
+    outcomes: Outcomes | None = None  # of that deployment
     counts: PipelineCounters | None = None  # of its pipeline, if metrics are on
     status = 0  # 0 before the response begins; 499 at the end if the client went away before that
     size = 0  # bytes of the response's body so far
@@ -96,6 +99,13 @@ class RequestRecord:
         if route is not None:
             self.endpoint = "/{name}" + route if self.below_name else route
         self.status = self.status or 499  # nginx's status for a client that closed the connection
+        if self.outcomes is None:
+            return
+        if not (self.error or self.cancelled or self.status >= 400):
+            self.outcomes.ended += 1
+        # By the pipeline's fault: a 500, an answer that broke off, one that took too long.
+        elif not self.cancelled and (self.status == 500 or (self.error and self.status != 503)):
+            self.outcomes.fail(self.error or self.problem or f"status {self.status}")
 
 
 current_request: ContextVar[RequestRecord] = ContextVar("hayhooks_request")  # that runs in this context
@@ -110,4 +120,6 @@ def record_error(error: BaseException) -> BaseException:
     if record is not None:  # a PipelineError's own message names the component too
         told = isinstance(error, PipelineError) and origin is not error
         record.error = str(error) if told else type_and_message(origin)
+        if record.outcomes is not None and (judge := record.outcomes.judge) is not None:
+            judge.note(record.outcomes, origin)
     return origin

@@ -1,0 +1,134 @@
+"""Trial: for a while the revision that was replaced stays loaded, and serves again if requests of the new one fail.
+
+It is a drain that waits: ``Retirement`` holds the replaced deployment. The conductor begins and ends trials; on the
+event loop a ``Judge`` looks at each request that fails, and reports a ``Failure`` to the conductor.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hayhooks.errors import LoadError, PipelineError
+from hayhooks.kernel.admission import Outcomes
+from hayhooks.kernel.failure import failure_of
+from hayhooks.kernel.options import KernelOptions
+from hayhooks.kernel.retire import Retirement
+from hayhooks.kernel.state import Deployment, Failure, Revision, Snapshot
+
+
+@dataclass(slots=True, eq=False)
+class Judge:
+    """Decides after each failed request of *revision* whether the deployment *before* it serves again."""
+
+    revision: Revision
+    before: Outcomes
+    requests: int  # so many must have been answered
+    error_rate: float  # and more than this share of them have failed, and of the one before a smaller one
+    report: Callable[[Failure], None]
+    _last: Failure | None = None  # the error of a request, as text
+    _noted: int = 0  # errors
+    _is_over: bool = False
+
+    def note(self, outcomes: Outcomes, error: BaseException) -> None:
+        """Describe *error*, which fails a request, if it may be the last one."""
+        # It takes a millisecond, and the exception cannot be kept: its frames refer to the deployment.
+        self._noted += 1
+        ended = max(outcomes.ended + 1, self._noted)  # others may have failed too, and not ended yet
+        if not self._is_over and ended >= self.requests and self._noted > self.error_rate * ended:
+            if isinstance(error, PipelineError):  # a result of no use: no code of the user's has raised
+                error = LoadError(str(error), traceback=error.traceback, place=error.place)
+            self._last = failure_of(self.revision, error)
+
+    def judge(self, outcomes: Outcomes, problem: str) -> None:
+        """Report the failure of the revision, once, if too many of its requests have failed, the last by *problem*."""
+        failed, ended = outcomes.failed, outcomes.ended
+        if self._is_over or ended < self.requests or failed <= self.error_rate * ended:
+            return
+        if self.before.recent_share >= failed / ended:
+            return
+        self._is_over = True
+        last = self._last or Failure(self.revision, problem, "", None, "", 0.0)
+        where = f" at {Path(last.place.file).name}:{last.place.line}" if last.place else ""
+        reason = f"rolled back after {failed} of {ended} requests failed: {last.reason}{where}"
+        self.report(replace(last, reason=reason, failed_at=time.time(), has_served=True))
+
+
+@dataclass(slots=True, eq=False)
+class _Trial:
+    deployment: Deployment
+    before: Deployment  # that `Retirement` holds
+    ends_at: float  # of a monotonic clock
+    failure: Failure | None = None  # why it is to be rolled back
+
+
+class Trials:
+    """The trials that run, one of a name. For the conductor only."""
+
+    def __init__(self, retirement: Retirement, options: KernelOptions, report: Callable[[Failure], None]) -> None:
+        self._retirement = retirement
+        self._options = options
+        self._report = report
+        self._running: dict[str, _Trial] = {}
+
+    def fail(self, failure: Failure) -> None:
+        """Note that a revision is to be rolled back, unless its trial is over."""
+        trial = self._running.get(failure.revision.name)
+        if trial is not None and trial.deployment.revision is failure.revision:
+            trial.failure = failure
+
+    @property
+    def failed(self) -> set[str]:
+        """The names that are to be rolled back."""
+        return {name for name, trial in self._running.items() if trial.failure is not None}
+
+    def outcomes(self) -> Iterator[Deployment | Failure]:
+        """Yield what rolls them back: of each the deployment that serves again, and the failure of the other."""
+        for trial in self._running.values():
+            if trial.failure is not None:
+                yield trial.before
+                yield trial.failure
+
+    def replace(self, snapshot: Snapshot, successor: Snapshot) -> list[Deployment]:
+        """End and begin trials before *successor* is published; return the deployments that retire after it."""
+        retiring = []
+        for name, old in snapshot.deployments.items():
+            new = successor.deployments.get(name)
+            trial = self._running.get(name)
+            if new is old or (trial is not None and trial.deployment is new):  # its publication failed before
+                continue
+            trial = self._end(name)
+            if new is not None and trial is not None and new is trial.before:
+                self._retirement.take_back(new)
+                retiring.append(old)
+                continue
+            before = old if new is not None and new.trial_s else None
+            # A trial that was not over: of the two that have served, the one that failed less stays.
+            if before and trial and trial.before.runtime.outcomes.recent_share < old.runtime.outcomes.recent_share:
+                before = trial.before
+            elif trial is not None:
+                self._retirement.release(trial.before)
+            if before is old:
+                self._retirement.hold(old)
+            else:
+                retiring.append(old)
+            if new is not None and before is not None:
+                self._running[name] = _Trial(new, before, time.monotonic() + new.trial_s)
+                outcomes = before.runtime.outcomes
+                requests, error_rate = self._options.trial_requests, self._options.trial_error_rate
+                new.runtime.outcomes.judge = Judge(new.revision, outcomes, requests, error_rate, self._report)
+        return retiring
+
+    def tick(self) -> None:
+        """Let go of the deployments that were replaced where the new one has passed its trial."""
+        now = time.monotonic()
+        for name, trial in list(self._running.items()):
+            if trial.ends_at <= now and trial.failure is None:
+                self._end(name)
+                self._retirement.release(trial.before)
+
+    def _end(self, name: str) -> _Trial | None:
+        trial = self._running.pop(name, None)
+        if trial is not None:
+            trial.deployment.runtime.outcomes.judge = None
+        return trial
