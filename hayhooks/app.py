@@ -12,7 +12,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from starlette.middleware.exceptions import ExceptionMiddleware
@@ -45,7 +44,7 @@ from hayhooks.kernel.options import KernelOptions
 from hayhooks.kernel.process_hooks import ProcessHooks
 from hayhooks.kernel.quarantine import Quarantine
 from hayhooks.kernel.reconcile import Reconciler
-from hayhooks.kernel.revision_store import RevisionStore, default_state_dir
+from hayhooks.kernel.revision_store import RevisionStore, open_store
 from hayhooks.kernel.self_writes import self_writes
 from hayhooks.kernel.state import Change, Snapshot
 from hayhooks.kernel.static import WrapperFactory, check_directory, static_revisions
@@ -316,14 +315,9 @@ async def _deployer(app: Hayhooks, threads: DaemonThreadPool) -> AsyncIterator[N
 def _revision_store(app: Hayhooks) -> RevisionStore | None:
     """Return the store of the state directory; an application of another process has one if it is set."""
     directory = app.settings.state_dir
-    is_auto = directory == "auto"
-    if not directory or (is_auto and not app.owns_process):
+    if directory == "auto" and not app.owns_process:
         return None
-    path = default_state_dir(app.root) if is_auto else Path(directory)
-    if is_auto and not path.is_absolute():
-        log.warning("No revisions are kept, for there is no home directory: set HAYHOOKS_STATE_DIR")
-        return None
-    return RevisionStore(path.absolute(), app.settings.revisions_kept)
+    return open_store(app.root, directory, app.settings.revisions_kept)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from hayhooks.cli import check, copytree
+from hayhooks.cli import audit, check, copytree
 from hayhooks.cli.client import Server, Unreachable, find_server
 from hayhooks.cli.options import advice, refuse_long
 from hayhooks.cli.output import CommandError, note, progress, say
@@ -56,7 +56,7 @@ def deploy_files(settings: Settings, source: Path, *, name: str, as_link: bool, 
         with reporting_os_errors(f"Cannot deploy {source}"):
             new.symlink_to(source) if as_link else _copy(source, new)
 
-    return _put(settings, directory, name, make, name=name, options=options)
+    return put(settings, directory, name, make, name=name, options=options)
 
 
 def deploy_yaml(settings: Settings, source: Path, *, name: str, description: str | None, options: DeployOptions) -> int:
@@ -80,7 +80,7 @@ def deploy_yaml(settings: Settings, source: Path, *, name: str, description: str
         with reporting_os_errors(f"Cannot deploy {source}"):
             (staging.new / target.name).write_bytes(content)
 
-    return _put(settings, directory, target.name, make, name=name, options=options)
+    return put(settings, directory, target.name, make, name=name, options=options)
 
 
 def undeploy(settings: Settings, name: str, *, purge: bool, timeout_s: float) -> int:
@@ -93,6 +93,7 @@ def undeploy(settings: Settings, name: str, *, purge: bool, timeout_s: float) ->
     name = path.stem if path.suffix in YAML_SUFFIXES and not path.is_dir() else path.name
     server = find_server(directory.root, settings)
     with reporting_os_errors(f"Cannot remove {path}"):
+        audit.record(settings, "undeploy", name, path=str(path))
         if path.is_symlink():
             to = os.readlink(path)
             path.unlink()
@@ -104,8 +105,10 @@ def undeploy(settings: Settings, name: str, *, purge: bool, timeout_s: float) ->
                 staging.take_out(path.name)
                 _wait_undeployed(server, name, timeout_s)
             say(f"Deleted {path}.")
+            _say_way_back(settings, "restore", name)
             return 0
     _wait_undeployed(server, name, timeout_s)
+    _say_way_back(settings, "restore", name)
     return 0
 
 
@@ -147,7 +150,7 @@ def with_description(content: bytes, description: str) -> bytes:
     return changed.encode()
 
 
-def _put(
+def put(
     settings: Settings,
     directory: PipelinesDirectory,
     filename: str,
@@ -155,14 +158,19 @@ def _put(
     *,
     name: str,
     options: DeployOptions,
+    what: str = "deploy",
 ) -> int:
-    """Deploy the entry *filename* that *make* creates in the staging directory."""
+    """Deploy the entry *filename* that *make* creates in the staging directory; *what* is the command's name."""
     with directory.staging() as staging:
         make(staging)
         change = staging.deploy(filename, overwrite=options.overwrite)
         try:
             say(f"{'Replaced' if change.replaced else 'Deployed'} {change.target}.")
-            return _report(settings, change.target, name, options, change)
+            status = _report(settings, change.target, name, options, change)
+            audit.record(settings, what, name, replaced=change.replaced, failed=bool(status))
+            if change.replaced and not status:
+                _say_way_back(settings, "rollback", name)
+            return status
         except KeyboardInterrupt:
             note((f"{name} stays deployed; `{advice('status')}` shows the result", "yellow"))
             raise
@@ -223,6 +231,15 @@ def _wait_undeployed(server: Server | Unreachable, name: str, timeout_s: float) 
         say(f"{name} is no longer served; requests still in progress: {remaining}")
     else:
         say(f"{name} is no longer served.")
+
+
+def _say_way_back(settings: Settings, command: str, name: str) -> None:
+    from hayhooks.kernel.revision_store import open_store  # noqa: PLC0415 - only needed here
+
+    store = open_store(settings.pipelines_dir.absolute(), settings.state_dir, settings.revisions_kept)
+    with suppress(OSError):
+        if store is not None and store.saved(name):
+            say(f"`{advice(f'pipeline {command} {name}', with_directory=True)}` brings the previous revision back.")
 
 
 def _refuse_path(name: str) -> None:

@@ -184,6 +184,68 @@ def undeploy(name: str, purge: bool, timeout_s: float, **options: Any) -> None:
     sys.exit(undeploy(settings_of(options), name, purge=purge, timeout_s=timeout_s))
 
 
+@pipeline.command()
+@click.argument("name", required=False, shell_complete=deployed_names)
+@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
+@directory_and_server_options
+def history(name: str | None, as_json: bool, **options: Any) -> None:
+    """List the revisions that served.
+
+    Those that are kept in the state directory, of NAME or of all, the last first: when it last served, how long its load took, how it ended.
+    """
+    from hayhooks.cli.revisions import history  # noqa: PLC0415 - imports the settings
+
+    sys.exit(history(settings_of(options), name, as_json=as_json))
+
+
+@pipeline.command()
+@click.argument("name", shell_complete=deployed_names)
+@click.argument("before", metavar="[REV", required=False)
+@click.argument("after", metavar="[REV]]", required=False)
+@directory_and_server_options
+def diff(name: str, before: str | None, after: str | None, **options: Any) -> None:
+    """Print what a change of NAME was.
+
+    Between two saved revisions, or from one to what is in the pipelines directory. Without any: what `rollback` would
+    take back.
+    """
+    from hayhooks.cli.revisions import diff  # noqa: PLC0415 - imports the settings
+
+    sys.exit(diff(settings_of(options), name, before, after))
+
+
+@pipeline.command()
+@click.argument("name", shell_complete=deployed_names)
+@click.argument("revision", metavar="[REV]", required=False)
+@click.option("--force", is_flag=True, help="Replace a link by a copy.")
+@_timeout_option(120)
+@directory_and_server_options
+def rollback(name: str, revision: str | None, force: bool, timeout_s: float, **options: Any) -> None:
+    """Put an earlier revision of NAME back.
+
+    REV is the beginning of an id of `history`; without it the last one that differs from what is there. The files are
+    replaced in one step. If a server serves the directory, its result is reported.
+    """
+    from hayhooks.cli.revisions import rollback  # noqa: PLC0415 - imports the settings
+
+    sys.exit(rollback(settings_of(options), name, revision, force=force, timeout_s=timeout_s))
+
+
+@pipeline.command()
+@click.argument("name")
+@click.argument("revision", metavar="[REV]", required=False)
+@_timeout_option(120)
+@directory_and_server_options
+def restore(name: str, revision: str | None, timeout_s: float, **options: Any) -> None:
+    """Put NAME back, which was removed.
+
+    Its last revision that served, or REV, the beginning of an id of `history`.
+    """
+    from hayhooks.cli.revisions import restore  # noqa: PLC0415 - imports the settings
+
+    sys.exit(restore(settings_of(options), name, revision, timeout_s=timeout_s))
+
+
 @pipeline.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 @directory_and_server_options

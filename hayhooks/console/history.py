@@ -16,6 +16,8 @@ from hayhooks.http.context import switch_of
 from hayhooks.http.hooks import Hooks
 from hayhooks.http.lookup import exists, not_served_error
 from hayhooks.kernel.state import Change, Failure, Snapshot
+from hayhooks.kernel.threads import server_threads
+from hayhooks.observability.log import log
 from hayhooks.openapi.describe import (
     JSON,
     DocumentedRoute,
@@ -46,10 +48,16 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
         name = request.path_params["name"]
         history: History | None = getattr(request.app.state, "history", None)
         found = history.of(name) if history else []
+        store = request.app.reconciler and request.app.reconciler.store
+        try:
+            saved = [each.facts() for each in await server_threads.run(store.saved, name)] if store else []
+        except OSError as error:
+            log.warning("The saved revisions of {} cannot be read: {}", name, error)
+            saved = []
         live = switch_of(request.scope).live.snapshot
-        if not found and not exists(live, name):
+        if not (found or saved) and not exists(live, name):
             raise not_served_error(live, name)
-        return JSONResponse({"name": name, "revisions": found})
+        return JSONResponse({"name": name, "revisions": found, "saved": saved})
 
     yield DocumentedRoute("/status/{name}/revisions", revisions, {"GET": lambda: _DOCS})
 
@@ -86,14 +94,15 @@ class History:
 _DOCS = OperationDocs(
     name="revisions",
     summary="What became of a pipeline's last revisions",
-    description="The newest first. They are kept in memory, since the process started.",
+    description="The newest first. `revisions` are kept in memory, since the process started; `saved` are those that "
+    "served and are in the state directory.",
     parameters=(parameter("name", "The pipeline's name."),),
     answers={
         "200": response_object(
             "The last changes",
             {
                 JSON: object_schema(
-                    ["name", "revisions"],
+                    ["name", "revisions", "saved"],
                     name={"type": "string"},
                     revisions={
                         "type": "array",
@@ -105,6 +114,18 @@ _DOCS = OperationDocs(
                             took_ms={"type": "number", "description": "From the save to the publication."},
                             files={"type": "array", "items": {"type": "string"}, "description": "What differed."},
                             error={"type": ["string", "null"]},
+                        ),
+                    },
+                    saved={
+                        "type": "array",
+                        "items": object_schema(
+                            ["revision", "served_at", "last_served_at", "load_ms", "ended", "files"],
+                            revision={"type": "string"},
+                            served_at={"type": "number", "description": "Unix seconds, for the first time."},
+                            last_served_at={"type": "number", "description": "Unix seconds."},
+                            load_ms={"type": "number"},
+                            ended={"enum": ["replaced", "undeployed", None]},
+                            files={"type": "array", "items": {"type": "string"}},
                         ),
                     },
                 )

@@ -133,7 +133,7 @@ class Reconciler:
             stopped=self._stopped,
             restores=restore,
         )
-        self._store = store
+        self.store = self._store = store
         self._thread = threading.Thread(target=self._run, name="hayhooks reconcile", daemon=True)
 
     def start(self) -> None:

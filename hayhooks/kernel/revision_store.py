@@ -18,14 +18,16 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from loguru import logger as log
 
+from hayhooks.errors import sendable
 from hayhooks.kernel.discovery import real_path
 from hayhooks.kernel.self_writes import is_process_alive
 from hayhooks.kernel.stat_tree import is_code
@@ -43,6 +45,17 @@ _CLEAN_INTERVAL_S = 60.0
 _FLUSH_S = 2.0
 
 
+def open_store(root: Path, state_dir: str, kept: int) -> "RevisionStore | None":
+    """Return the store of the pipelines directory *root*, in ``HAYHOOKS_STATE_DIR``; None if it keeps nothing."""
+    if not state_dir:
+        return None
+    path = default_state_dir(root) if state_dir == "auto" else Path(state_dir).absolute()
+    if not path.is_absolute():
+        log.warning("No revisions are kept, for there is no home directory: set HAYHOOKS_STATE_DIR")
+        return None
+    return RevisionStore(path, kept)
+
+
 def default_state_dir(root: Path) -> Path:
     """Return the state directory of the pipelines directory *root*, in that of the user."""
     import platformdirs  # noqa: PLC0415 - an application with a directory of its own needs none of it
@@ -52,11 +65,44 @@ def default_state_dir(root: Path) -> Path:
     return platformdirs.user_state_path("hayhooks") / hashlib.blake2b(os.fsencode(place), digest_size=8).hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class SavedRevision:
+    """One revision of the store."""
+
+    name: str
+    fingerprint: str
+    kind: RevisionKind
+    entry: str  # of the pipelines directory
+    files: Mapping[str, str]  # digests by path
+    linked: Sequence[str]  # paths of data that is too large to be saved
+    shared: Mapping[str, tuple[str, str, str]]  # path, digest and version by module
+    served_at: float  # Unix seconds, for the first time
+    last_served_at: float
+    load_ms: float
+    ended: str  # "replaced" or "undeployed"; "": nothing came after it
+
+    @property
+    def id(self) -> str:
+        """The first 12 hex digits of the fingerprint, as of a `Revision`."""
+        return self.fingerprint[:12]
+
+    def facts(self) -> dict[str, Any]:
+        """Return what people want to know of it, for JSON."""
+        return {
+            "revision": self.id,
+            "served_at": self.served_at,
+            "last_served_at": self.last_served_at,
+            "load_ms": round(self.load_ms, 1),
+            "ended": self.ended or None,
+            "files": sorted(map(sendable, (*self.files, *self.linked))),
+        }
+
+
 class RevisionStore:
     """Saves revisions in a thread of its own, and restores them; an error costs the history alone."""
 
     def __init__(self, directory: Path, kept: int) -> None:
-        self._directory = directory
+        self.directory = directory
         self._kept = kept
         self._threads = DaemonThreadPool("revisions", limit=1)
         self._offered: OrderedDict[bytes, bytes] = OrderedDict()  # data by digest
@@ -125,6 +171,54 @@ class RevisionStore:
                 if tree is not None:
                     shutil.rmtree(tree, ignore_errors=True)
 
+    def names(self) -> list[str]:
+        """List the names that have saved revisions. Raises OSError."""
+        folders = self.directory.glob("names/*")
+        found = (next(iter(self._in(folder)), None) for folder in folders)
+        return sorted(saved.name for saved in found if saved)
+
+    def saved(self, name: str) -> list[SavedRevision]:
+        """List the saved revisions of *name*, the last first. Raises OSError."""
+        return list(self._in(self._folder(name)))
+
+    def content(self, digest: str) -> bytes:
+        """Return the file with the *digest*. Raises OSError, or ValueError if it is damaged."""
+        content = self._blob(digest).read_bytes()
+        if _digest(content).hex() != digest:
+            with suppress(OSError):
+                self._blob(digest).unlink()  # the next save writes it again
+            raise ValueError(f"the stored file {digest} is damaged")
+        return content
+
+    @staticmethod
+    def digest(content: bytes) -> str:
+        """Return the digest under which *content* is stored."""
+        return _digest(content).hex()
+
+    def write(self, saved: SavedRevision, place: Path, present: Path) -> None:
+        """Write the files of *saved* at *place*; those too large to be saved are copied from *present*.
+
+        Raises OSError, or ValueError if one is damaged.
+        """
+        folder = place if saved.kind is RevisionKind.FOLDER else place.parent
+        for path, digest in saved.files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(self.content(digest))
+        for path in saved.linked:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(present / path, folder / path)
+
+    def _in(self, folder: Path) -> Iterator[SavedRevision]:
+        ended = "undeployed" if (folder / "undeployed").exists() else ""
+        for path in _manifests(folder):
+            try:
+                manifest = _read_manifest(path)
+                manifest["kind"] = RevisionKind(manifest["kind"])
+                yield SavedRevision(**manifest, last_served_at=path.stat().st_mtime, ended=ended)
+            except (OSError, ValueError, TypeError) as error:
+                log.warning("The saved revision {} cannot be used: {}", path.name[:12], error)
+            ended = "replaced"
+
     def served_last(self, revision: Revision) -> bool:
         """Whether *revision* is the last that served under its name."""
         try:
@@ -139,7 +233,7 @@ class RevisionStore:
 
     def _attempt(self, work: Any, what: str) -> None:
         try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._check_owner()
             work()
             self._clean()
@@ -149,16 +243,16 @@ class RevisionStore:
 
     def _check_owner(self) -> None:
         """Refuse a directory that others can write to: code of it is run."""
-        status = self._directory.stat()
+        status = self.directory.stat()
         if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-            raise PermissionError(f"{self._directory} belongs to another user, or others can write to it")
+            raise PermissionError(f"{self.directory} belongs to another user, or others can write to it")
 
     def _folder(self, name: str) -> Path:
         digest = hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=16)
-        return self._directory / "names" / digest.hexdigest()
+        return self.directory / "names" / digest.hexdigest()
 
     def _blob(self, digest: str) -> Path:
-        return self._directory / "blobs" / digest[:2] / digest
+        return self.directory / "blobs" / digest[:2] / digest
 
     def _save(self, revision: Revision, load_ms: float) -> None:
         folder = self._folder(revision.name)
@@ -225,8 +319,8 @@ class RevisionStore:
     def _new_tree(self) -> Path:
         prefix = f"{socket.gethostname()}-{os.getpid()}-"
         try:
-            (self._directory / "running").mkdir(mode=0o700, exist_ok=True)
-            return Path(tempfile.mkdtemp(prefix=prefix, dir=self._directory / "running"))
+            (self.directory / "running").mkdir(mode=0o700, exist_ok=True)
+            return Path(tempfile.mkdtemp(prefix=prefix, dir=self.directory / "running"))
         except OSError:  # read-only, or full
             return Path(tempfile.mkdtemp(prefix="hayhooks-restored-"))
 
@@ -235,11 +329,11 @@ class RevisionStore:
         kind = RevisionKind(manifest["kind"])
         place = tree / manifest["entry"]
         folder = place if kind is RevisionKind.FOLDER else tree
-        contents = {path: self._content(digest) for path, digest in manifest["files"].items()}
+        contents = {path: self.content(digest) for path, digest in manifest["files"].items()}
         for module, (path, digest, _) in manifest["shared"].items():
             if kind is RevisionKind.FOLDER:  # beside the wrapper: other revisions go on with the present ones
                 end = "/__init__.py" if path.endswith("/__init__.py") else ".py"
-                contents.setdefault(module.replace(".", "/") + end, self._content(digest))
+                contents.setdefault(module.replace(".", "/") + end, self.content(digest))
             elif _digest_of(Path(path)) != bytes.fromhex(digest):
                 raise ValueError(f"{path} is not as it was")
         files = {}
@@ -253,28 +347,21 @@ class RevisionStore:
             os.symlink(failed.path / path, folder / path)
         return Revision(failed.name, place, manifest["fingerprint"] + _RESTORED, files, kind=kind, is_restored=True)
 
-    def _content(self, digest: str) -> bytes:
-        content = self._blob(digest).read_bytes()
-        if _digest(content).hex() != digest:
-            self._blob(digest).unlink(missing_ok=True)  # the next save writes it again
-            raise ValueError(f"the stored file {digest} is damaged")
-        return content
-
     def _clean(self) -> None:
         """Remove what no manifest needs, and the oldest manifests while the store is too large."""
         if time.monotonic() - self._cleaned_at < _CLEAN_INTERVAL_S:
             return
         self._cleaned_at = time.monotonic()
         host = socket.gethostname()
-        for tree in (self._directory / "running").glob(f"{host}-*-*"):
+        for tree in (self.directory / "running").glob(f"{host}-*-*"):
             pid = tree.name[len(host) + 1 :].partition("-")[0]
             if not (pid.isdigit() and is_process_alive(int(pid))):
                 shutil.rmtree(tree, ignore_errors=True)
         by_age: list[tuple[float, Path]] = []
         used: set[str] = set()
-        for folder in (self._directory / "names").iterdir():
+        for folder in (self.directory / "names").iterdir():
             by_age += [(path.stat().st_mtime, path) for path in _manifests(folder)[1:]]
-        sizes = {path: path.stat() for path in (self._directory / "blobs").glob("??/*")}
+        sizes = {path: path.stat() for path in (self.directory / "blobs").glob("??/*")}
         total = sum(status.st_size for status in sizes.values())
         for _, path in sorted(by_age):
             if total <= _MAX_STORE_BYTES:
@@ -286,7 +373,7 @@ class RevisionStore:
                     if self._blob(digest) in sizes
                 )
             path.unlink(missing_ok=True)
-        for path in (self._directory / "names").glob("*/*"):
+        for path in (self.directory / "names").glob("*/*"):
             with suppress(OSError, ValueError, LookupError):
                 manifest = _read_manifest(path)
                 used.update(manifest["files"].values(), (digest for _, digest, _ in manifest["shared"].values()))

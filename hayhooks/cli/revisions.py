@@ -1,0 +1,184 @@
+"""``hayhooks pipeline history``, ``diff``, ``rollback`` and ``restore``: the revisions in the state directory."""
+
+import difflib
+import os
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+
+from hayhooks.cli.deploy import DeployOptions, put, usable_name
+from hayhooks.cli.options import advice
+from hayhooks.cli.output import CommandError, note, say, say_json, say_table
+from hayhooks.cli.staging import PipelinesDirectory, StagingDir, reporting_os_errors
+from hayhooks.kernel.revision_store import RevisionStore, SavedRevision, open_store
+from hayhooks.kernel.scan import EVERYTHING, Scanner
+from hayhooks.kernel.state import RevisionKind
+from hayhooks.settings import Settings
+
+_COLOURS = {"+": "green", "-": "red", "@": "cyan"}
+
+
+def history(settings: Settings, name: str | None, *, as_json: bool) -> int:
+    """Print the saved revisions of *name*, or of all names."""
+    store = _store(settings)
+    with reporting_os_errors(f"Cannot read {store.directory}"):
+        names = [name] if name else store.names()
+        saved = [each for name in names for each in store.saved(name)]
+    if as_json:
+        say_json([{"name": each.name, **each.facts()} for each in saved])
+    elif not saved:
+        say(f"No revision{f' of {name}' if name else ''} has been saved in {store.directory}.")
+    else:
+        rows = [
+            (each.name, each.id, _time(each.last_served_at), f"{each.load_ms:.0f} ms", each.ended or "-")
+            for each in saved
+        ]
+        say_table(("name", "revision", "last served", "load", "ended"), rows)
+    return 0
+
+
+def diff(settings: Settings, name: str, before: str | None, after: str | None) -> int:
+    """Print what differs between two saved revisions, or one and the pipelines directory."""
+    store = _store(settings)
+    root = settings.pipelines_dir.absolute()
+    present = None if after else _present(root, name)
+    old = _chosen(store, name, before, None if present is None else _digests(present))
+    new = _chosen(store, name, after, None) if after else None
+    with reporting_os_errors("Cannot read a file"):
+        old_files = _contents(store, old)
+        new_files = _contents(store, new) if new else present or {}
+    if new is None:  # of these, what is there is not known, or not to be compared
+        old_files = {path: content for path, content in old_files.items() if path in old.files}
+        new_files = {path: content for path, content in new_files.items() if path not in old.linked}
+    differs = False
+    for path in sorted(old_files.keys() | new_files.keys()):
+        if old_files.get(path) != new_files.get(path):
+            differs = True
+            labels = (f"{old.id}/{path}", f"{new.id if new else name}/{path}")
+            for line in _unified(old_files.get(path, b""), new_files.get(path, b""), *labels):
+                say((line, _COLOURS.get(line[:1], "")))
+    if not differs:
+        say("There is no difference.")
+    return 0
+
+
+def rollback(settings: Settings, name: str, revision: str | None, *, force: bool, timeout_s: float) -> int:
+    """Put a saved revision in place of the present one; return 1 if the server cannot load it."""
+    name = usable_name(name, hint="")
+    directory, store = PipelinesDirectory(settings.pipelines_dir), _store(settings)
+    present = directory.entries(name)
+    if not present:
+        command = advice(f"pipeline restore {name}", with_directory=True)
+        raise CommandError(f"There is no {name!r} in {directory.root}; `{command}` brings it back")
+    chosen = _chosen(store, name, revision, _digests(_present(directory.root, name)))
+    for path in present:
+        if path.name != chosen.entry:
+            raise CommandError(
+                f"{path} has the name {name!r}, but revision {chosen.id} is {chosen.entry}: move it away"
+            )
+        if path.is_symlink() and not force:
+            raise CommandError(f"{path} is a link to {os.readlink(path)}: use --force to replace it by a copy")
+    return _put(settings, directory, store, chosen, timeout_s, "rollback")
+
+
+def restore(settings: Settings, name: str, revision: str | None, *, timeout_s: float) -> int:
+    """Put the last revision of a name that was removed back; return 1 if the server cannot load it."""
+    name = usable_name(name, hint="")
+    directory, store = PipelinesDirectory(settings.pipelines_dir), _store(settings)
+    for path in directory.entries(name):
+        command = advice(f"pipeline rollback {name}", with_directory=True)
+        raise CommandError(f"{path} is there: `{command}` replaces it by an earlier revision")
+    return _put(settings, directory, store, _chosen(store, name, revision, None), timeout_s, "restore")
+
+
+def _put(
+    settings: Settings,
+    directory: PipelinesDirectory,
+    store: RevisionStore,
+    chosen: SavedRevision,
+    timeout_s: float,
+    what: str,
+) -> int:
+    for module, (path, digest, _) in chosen.shared.items():
+        if not Path(path).is_file() or Path(path).read_bytes() != _content(store, digest):
+            note((f"The shared module {module} ({path}) is not as revision {chosen.id} had it", "yellow"))
+
+    def make(staging: StagingDir) -> None:
+        with reporting_os_errors(f"Cannot write revision {chosen.id}"):
+            try:
+                store.write(chosen, staging.new / chosen.entry, directory.root / chosen.entry)
+            except ValueError as error:
+                raise CommandError(f"Revision {chosen.id} cannot be used: {error}") from None
+
+    options = DeployOptions(overwrite=True, rollback=True, checked=False, timeout_s=timeout_s)
+    say(f"Revision {chosen.id}, last served {_time(chosen.last_served_at)}.")
+    return put(settings, directory, chosen.entry, make, name=chosen.name, options=options, what=what)
+
+
+def _store(settings: Settings) -> RevisionStore:
+    store = open_store(settings.pipelines_dir.absolute(), settings.state_dir, settings.revisions_kept)
+    if store is None:
+        raise CommandError("No revisions are kept: HAYHOOKS_STATE_DIR is empty")
+    return store
+
+
+def _chosen(
+    store: RevisionStore, name: str, revision: str | None, differing_from: Mapping[str, str] | None
+) -> SavedRevision:
+    """Return the saved revision whose id begins so, or the last one whose files are others."""
+    with reporting_os_errors(f"Cannot read {store.directory}"):
+        saved = store.saved(name)
+    if revision is not None:
+        found = [each for each in saved if each.fingerprint.startswith(revision)]
+    else:
+        found = [each for each in saved if differing_from is None or not _equals(each, differing_from)][:1]
+    if len(found) == 1:
+        return found[0]
+    listed = ", ".join(each.id for each in saved) or "none"
+    what = f"revision {revision!r}" if revision is not None else "other revision" if saved else "revision"
+    raise CommandError(f"{'More than one' if found else 'No'} {what} of {name!r} has been saved (saved: {listed})")
+
+
+def _equals(saved: SavedRevision, digests: Mapping[str, str]) -> bool:
+    return {path: digest for path, digest in digests.items() if path not in saved.linked} == saved.files
+
+
+def _present(root: Path, name: str) -> dict[str, bytes]:
+    """Return the files of *name* in the pipelines directory *root*."""
+    scanner = Scanner(root, only=name, debounce_s=0, removal_grace_s=0)
+    revision = scanner.scan(time.monotonic(), EVERYTHING).revisions.get(name)
+    if revision is None:
+        return {}
+    folder = revision.path if revision.kind is RevisionKind.FOLDER else revision.path.parent
+    with reporting_os_errors(f"Cannot read {folder}"):
+        return {path: (folder / path).read_bytes() for path in revision.files}
+
+
+def _digests(files: Mapping[str, bytes]) -> dict[str, str]:
+    return {path: RevisionStore.digest(content) for path, content in files.items()}
+
+
+def _contents(store: RevisionStore, saved: SavedRevision) -> dict[str, bytes]:
+    own = {path: _content(store, digest) for path, digest in saved.files.items()}
+    shared = {f"{module} (shared)": _content(store, digest) for module, (_, digest, _) in saved.shared.items()}
+    return {**own, **shared}
+
+
+def _content(store: RevisionStore, digest: str) -> bytes:
+    try:
+        return store.content(digest)
+    except (OSError, ValueError) as error:
+        raise CommandError(f"The revision cannot be read: {error}") from None
+
+
+def _unified(old: bytes, new: bytes, old_label: str, new_label: str) -> list[str]:
+    try:
+        old_lines, new_lines = old.decode().splitlines(), new.decode().splitlines()
+    except UnicodeDecodeError:
+        return [f"Binary files {old_label} and {new_label} differ"]
+    return list(difflib.unified_diff(old_lines, new_lines, old_label, new_label, lineterm=""))
+
+
+def _time(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M:%S}"

@@ -1,0 +1,115 @@
+"""``hayhooks pipeline history``, ``diff``, ``rollback`` and ``restore``, with a real server and without."""
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from hayhooks import Settings, create_app
+from tests.cli.commands import pipeline
+from tests.faults.traffic import write
+from tests.live_server import LiveServer, serving
+
+
+@pytest.fixture
+def server(root: Path, tmp_path: Path) -> Iterator[LiveServer]:
+    """A server with a state directory, that has served the versions 10 and 11 of "app"."""
+    settings = Settings(pipelines_dir=root, state_dir=str(tmp_path / "state"), _env_file=None)
+    with serving(root, create_app(settings)) as running:
+        for version in (10, 11):
+            write(root / "app", version)
+
+            running.eventually(partial(serves, running, version))
+        running.eventually(lambda: len(saved(running)) == 2, "both to be saved")
+        yield running
+
+
+def serves(server: LiveServer, version: int) -> bool:
+    return bool(server.run("app") == [version] * 3)
+
+
+def saved(server: LiveServer) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = server.client.get("/status/app/revisions").raise_for_status().json()["saved"]
+    return found
+
+
+def run(server: LiveServer, *arguments: str):
+    state = str(server.root.parent / "state")
+    return pipeline(*arguments, cwd=server.root.parent, port=str(server.port), STATE_DIR=state)
+
+
+def test_history_lists_what_served(server: LiveServer):
+    table = run(server, "history", "app")
+    listed = json.loads(run(server, "history", "--json").stdout)
+
+    assert [each["ended"] for each in listed] == [None, "replaced"] == [each["ended"] for each in saved(server)]
+    assert [each["revision"] for each in listed] == [each["revision"] for each in saved(server)]
+    assert listed[0]["revision"] == server.state("app")["revision"]
+    assert listed[0]["files"] == ["data/prompt.txt", "helper.py", "pipeline_wrapper.py"]
+    assert [line.split()[1] for line in table.stdout.splitlines()[1:]] == [each["revision"] for each in listed]
+
+
+def test_diff_shows_what_rollback_takes_back(server: LiveServer):
+    first = saved(server)[1]["revision"]
+    result = run(server, "diff", "app")
+    lines = result.stdout.splitlines()
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert f"--- {first}/helper.py" in lines
+    assert "-VERSION = 10" in lines
+    assert "+VERSION = 11" in lines
+    between = run(server, "diff", "app", *(str(each["revision"]) for each in saved(server)))
+    assert "+VERSION = 10" in between.stdout.splitlines()
+    assert "no difference" in run(server, "diff", "app", str(saved(server)[0]["revision"])).stdout
+    assert "No revision 'ffff' of 'app'" in run(server, "diff", "app", "ffff").stderr
+
+
+def test_rollback_puts_the_bytes_back_and_reports(server: LiveServer):
+    result = run(server, "rollback", "app")
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert server.run("app") == [10, 10, 10]
+    assert (server.root / "app/helper.py").read_text() == "VERSION = 10\n"
+    server.eventually(lambda: saved(server)[0]["revision"] == server.state("app")["revision"])
+    assert run(server, "rollback", "app").returncode == 0
+    assert server.run("app") == [11, 11, 11]
+    audit = [json.loads(line) for line in (server.root.parent / "state/audit.jsonl").read_text().splitlines()]
+    assert [(line["what"], line["name"], line["failed"]) for line in audit] == [("rollback", "app", False)] * 2
+    assert all(line["who"] and line["at"] for line in audit)
+
+
+def test_rollback_of_a_broken_folder(server: LiveServer):
+    (server.root / "app/helper.py").write_text("def (")
+    server.eventually(lambda: server.state("app")["state"] == "stale")
+
+    assert run(server, "rollback", "app").returncode == 0
+    assert server.run("app") == [11, 11, 11]
+    assert server.state("app")["state"] == "serving"
+
+
+def test_rollback_replaces_a_link_only_by_force(server: LiveServer, tmp_path: Path):
+    (server.root / "app").rename(tmp_path / "elsewhere")
+    (server.root / "app").symlink_to(tmp_path / "elsewhere")
+    refused = run(server, "rollback", "app")
+    assert (refused.returncode, "use --force" in refused.stderr) == (1, True)
+    assert run(server, "rollback", "app", "--force").returncode == 0
+    assert not (server.root / "app").is_symlink()
+    assert (tmp_path / "elsewhere/helper.py").read_text() == "VERSION = 11\n"
+
+
+def test_restore_brings_back_what_was_removed(server: LiveServer):
+    assert "is there: `hayhooks pipeline rollback app" in run(server, "restore", "app").stderr
+    removed = run(server, "undeploy", "app", "--purge")
+    assert "pipeline restore app" in removed.stdout
+    server.eventually(lambda: saved(server)[0]["ended"] == "undeployed")
+    assert "`hayhooks pipeline restore app" in run(server, "rollback", "app").stderr
+    assert run(server, "restore", "app").returncode == 0
+    assert server.run("app") == [11, 11, 11]
+
+
+def test_without_a_state_directory(tmp_path: Path):
+    result = pipeline("history", cwd=tmp_path, STATE_DIR="")
+    assert (result.returncode, "HAYHOOKS_STATE_DIR is empty" in result.stderr) == (1, True)
+    assert "No revision has been saved" in pipeline("history", cwd=tmp_path, STATE_DIR=str(tmp_path / "no")).stdout
