@@ -191,7 +191,8 @@ def undeploy(name: str, purge: bool, timeout_s: float, **options: Any) -> None:
 def history(name: str | None, as_json: bool, **options: Any) -> None:
     """List the revisions that served.
 
-    Those that are kept in the state directory, of NAME or of all, the last first: when it last served, how long its load took, how it ended.
+    Those that are kept in the state directory, of NAME or of all, the last first: when each last served, how long its
+    load took, how it ended.
     """
     from hayhooks.cli.revisions import history  # noqa: PLC0415 - imports the settings
 

@@ -132,7 +132,11 @@ def _chosen(
     if revision is not None:
         found = [each for each in saved if each.fingerprint.startswith(revision)]
     else:
-        found = [each for each in saved if differing_from is None or not _equals(each, differing_from)][:1]
+        found = [
+            each
+            for each in saved
+            if each.ended != "rolled back" and (differing_from is None or not _equals(each, differing_from))
+        ][:1]
     if len(found) == 1:
         return found[0]
     listed = ", ".join(each.id for each in saved) or "none"

@@ -94,6 +94,9 @@ class Restorer:
         for name, deployment in snapshot.deployments.items():
             if before.deployments.get(name) is not deployment:
                 self.store.save(deployment)
+        for name, failure in snapshot.failures.items():
+            if failure.has_served and before.failures.get(name) is not failure:
+                self.store.rolled_back(failure.revision)
         left = {*snapshot.deployments, *snapshot.failures, *snapshot.loading}
         for name in {*before.deployments, *before.failures} - left:
             self.store.undeployed(name)

@@ -2,6 +2,7 @@
 
     blobs/ab/abcd…              content of a file, named by its digest
     names/DIGEST/FINGERPRINT    manifest of one revision; the one touched last served last
+    names/DIGEST/.FINGERPRINT-rolled-back   it failed its requests
     names/DIGEST/undeployed     the name was removed after all of them
     running/HOST-PID-…          files of a restored revision, for the process that serves it
 
@@ -79,7 +80,7 @@ class SavedRevision:
     served_at: float  # Unix seconds, for the first time
     last_served_at: float
     load_ms: float
-    ended: str  # "replaced" or "undeployed"; "": nothing came after it
+    ended: str  # "replaced", "rolled back" or "undeployed"; "": nothing came after it
 
     @property
     def id(self) -> str:
@@ -147,6 +148,16 @@ class RevisionStore:
 
         self._threads.submit(partial(self._attempt, mark, f"that {name} was removed"))
 
+    def rolled_back(self, revision: Revision) -> None:
+        """Note that *revision* failed its requests: it is not restored; in another thread."""
+        path = self._folder(revision.name) / revision.fingerprint
+
+        def mark() -> None:
+            if path.exists():
+                _write(_mark_of(path), b"")
+
+        self._threads.submit(partial(self._attempt, mark, f"that {revision.id} was rolled back"))
+
     def restorable(self, failed: Revision) -> Iterator[Revision]:
         """Yield the saved revisions of the name of *failed* but itself, the last good one first, with their files."""
         folder = self._folder(failed.name)
@@ -159,7 +170,7 @@ class RevisionStore:
             log.warning("{}: no saved revision can be read: {}", failed.name, error)
             return
         for path in manifests:
-            if path.name in (failed.fingerprint, failed.replaces):
+            if path.name in (failed.fingerprint, failed.replaces) or _mark_of(path).exists():
                 continue
             tree: Path | None = None
             try:
@@ -214,7 +225,8 @@ class RevisionStore:
             try:
                 manifest = _read_manifest(path)
                 manifest["kind"] = RevisionKind(manifest["kind"])
-                yield SavedRevision(**manifest, last_served_at=path.stat().st_mtime, ended=ended)
+                how = "rolled back" if _mark_of(path).exists() else ended
+                yield SavedRevision(**manifest, last_served_at=path.stat().st_mtime, ended=how)
             except (OSError, ValueError, TypeError) as error:
                 log.warning("The saved revision {} cannot be used: {}", path.name[:12], error)
             ended = "replaced"
@@ -291,9 +303,11 @@ class RevisionStore:
             }
             text = json.dumps(manifest)
             _write(path, _digest(text.encode()).hex().encode() + b"\n" + text.encode())
-        (folder / "undeployed").unlink(missing_ok=True)
+        for mark in (folder / "undeployed", _mark_of(path)):
+            mark.unlink(missing_ok=True)
         for old in _manifests(folder)[self._kept :]:
             old.unlink(missing_ok=True)
+            _mark_of(old).unlink(missing_ok=True)
 
     def _keep(self, digest: bytes, content: bytes | None, origin: Path) -> bool:
         """Store the content of *digest*; where it was not kept, read it again if it is the same."""
@@ -388,6 +402,10 @@ def _manifests(folder: Path) -> list[Path]:
         return []
     found = [path for path in folder.iterdir() if path.name != "undeployed" and not path.name.startswith(".")]
     return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+
+def _mark_of(manifest: Path) -> Path:
+    return manifest.with_name(f".{manifest.name}-rolled-back")
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

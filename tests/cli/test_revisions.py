@@ -113,3 +113,15 @@ def test_without_a_state_directory(tmp_path: Path):
     result = pipeline("history", cwd=tmp_path, STATE_DIR="")
     assert (result.returncode, "HAYHOOKS_STATE_DIR is empty" in result.stderr) == (1, True)
     assert "No revision has been saved" in pipeline("history", cwd=tmp_path, STATE_DIR=str(tmp_path / "no")).stdout
+
+
+def test_a_revision_that_failed_its_requests_is_not_brought_back(server: LiveServer):
+    write(server.root / "app", 12)
+    wrapper = server.root / "app/pipeline_wrapper.py"
+    wrapper.write_text(wrapper.read_text().replace("return [VERSION", "return [NOBODY, VERSION"))
+    failing = server.eventually(lambda: server.client.post("/app/run", json={}).status_code == 500)
+    assert failing
+    server.eventually(lambda: server.client.post("/app/run", json={}).status_code == 200)
+    server.eventually(lambda: [each["ended"] for each in saved(server)][:2] == [None, "rolled back"])
+    assert run(server, "rollback", "app").returncode == 0
+    assert server.run("app") == [11, 11, 11]

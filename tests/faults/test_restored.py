@@ -52,7 +52,8 @@ BROKEN: dict[str, Callable[[Path], object]] = {
 
 
 def again(root: Path, state: Path, **settings: object):
-    return serving(root, create_app(Settings(pipelines_dir=root, state_dir=str(state), _env_file=None, **settings)))
+    values = {"trial_seconds": 0, **settings, "pipelines_dir": root, "state_dir": str(state)}
+    return serving(root, create_app(Settings(_env_file=None, **values)))
 
 
 def is_served(server: LiveServer, name: str = "app", state: str = "serving") -> bool:
