@@ -187,7 +187,7 @@ def require_receiver(method: Callable[..., Any]) -> None:
         return
     parameters = list(inspect.signature(function).parameters.values())
     setup = getattr(type(getattr(method, "__self__", None)), "setup", None)
-    usual = {"self", "cls", "_", next(iter(inspect.signature(setup).parameters), "") if setup else ""}
+    usual = {"self", "this", "cls", "_", next(iter(inspect.signature(setup).parameters), "") if setup else ""}
     for first in parameters[:1]:
         is_plain = first.default is first.empty and first.kind is not first.KEYWORD_ONLY
         if first.kind is first.VAR_POSITIONAL or (is_plain and first.name in usual):
