@@ -49,6 +49,7 @@ from hayhooks.kernel.self_writes import self_writes
 from hayhooks.kernel.state import Change, Snapshot
 from hayhooks.kernel.static import WrapperFactory, check_directory, static_revisions
 from hayhooks.kernel.threads import NO_THREAD, DaemonThreadPool
+from hayhooks.kernel.trial import rollbacks
 from hayhooks.observability.access_log import AccessLog
 from hayhooks.observability.change_log import log_change
 from hayhooks.observability.log import STDERR, log, writer_of
@@ -286,6 +287,7 @@ async def _deployer(app: Hayhooks, threads: DaemonThreadPool) -> AsyncIterator[N
         reserved=reserved_names(app.plug_ins),
         given=app.static,
         quarantine=app.quarantine,
+        rolled_back=worker_dir.rollbacks,
         store=_revision_store(app),
         restore=settings.restore,
     )
@@ -368,6 +370,7 @@ class _Publisher:
 
         self._loop.call_soon_threadsafe(swap)
         self._worker_dir.post(serving_summary(snapshot))
+        self._worker_dir.post_rollbacks(rollbacks(snapshot))
 
     def observe(self, change: Change) -> None:
         for on_change in self._app.hooks.on_change:  # after the swap, which the loop got before

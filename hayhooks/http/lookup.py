@@ -72,6 +72,6 @@ def model_not_found_error(model: str, meant: str | None = None) -> OpenAIError:
 
 def serving_summary(snapshot: Snapshot) -> dict[str, Any]:
     """Summarize a worker's deployments; an equal ``revision`` means equal deployments."""
-    all_served = "".join(f"{name}\0{d.revision.fingerprint}\0" for name, d in snapshot.deployments.items())
+    all_served = "".join(f"{name}\0{d.revision.id}\0" for name, d in snapshot.deployments.items())
     revision = hashlib.blake2b(all_served.encode(errors="surrogateescape"), digest_size=6).hexdigest()
     return {"generation": snapshot.generation, "revision": revision, "ready": snapshot.ready and not snapshot.problem}

@@ -46,7 +46,7 @@ from hayhooks.kernel.state import (
     plan,
 )
 from hayhooks.kernel.threads import DaemonThreadPool, OnLoop, run_on, server_threads
-from hayhooks.kernel.trial import Trials
+from hayhooks.kernel.trial import Rollbacks, Trials
 from hayhooks.kernel.watch import Watch
 
 _CONCURRENT_LOADS = 4
@@ -84,6 +84,7 @@ class Reconciler:
         reserved: Collection[str] = (),
         given: Collection[Revision] = (),
         quarantine: Quarantine | None = None,
+        rolled_back: Callable[[], Rollbacks] = dict,
         store: RevisionStore | None = None,
         restore: bool = True,
     ) -> None:
@@ -113,7 +114,7 @@ class Reconciler:
         self._inbox: queue.SimpleQueue[frozenset[str] | Finished | Restored | Reload | Failure | None] = (
             queue.SimpleQueue()
         )  # ticks, …, stop
-        self._trials = Trials(self.retirement, options, self._inbox.put)
+        self._trials = Trials(self.retirement, options, self._inbox.put, rolled_back)
         self._reloads: set[str] = set()  # names that are to be loaded again, though nothing has changed
         self.watch = Watch(self._inbox.put, poll_interval_s=options.poll_interval_ms / 1000, events=options.events)
         self._preloader = Preloader(freeze=options.freeze)
@@ -238,7 +239,7 @@ class Reconciler:
         before, deployed = self.snapshot, self.snapshot.deployments
         revisions = {
             name: self._quarantine.refused(revision, deployed.get(name))
-            for name, revision in {**scan.revisions, **given}.items()
+            for name, revision in self._trials.refused({**scan.revisions, **given}, before).items()
         }
         reloads = [name for name, job in self._jobs.items() if job.is_reload]  # the plan would take them for obsolete
         todo = plan(self.snapshot, self._loading(without=reloads), revisions)

@@ -5,7 +5,7 @@ event loop a ``Judge`` looks at each request that fails, and reports a ``Failure
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,20 @@ from hayhooks.kernel.failure import failure_of
 from hayhooks.kernel.options import KernelOptions
 from hayhooks.kernel.retire import Retirement
 from hayhooks.kernel.state import Deployment, Failure, Revision, Snapshot
+
+Rollbacks = Mapping[tuple[str, str], str]  # by name and fingerprint of a revision, why it was rolled back
+
+_MARK = "-rolled-back"  # of the fingerprint of a revision that another worker has rolled back
+
+
+def rollbacks(snapshot: Snapshot) -> Rollbacks:
+    """Return what is rolled back in *snapshot*, here or in another worker."""
+    failed = [(each.revision, each) for each in snapshot.failures.values()]
+    return {
+        (revision.name, revision.fingerprint.removesuffix(_MARK)): failure.reason
+        for revision, failure in failed
+        if failure.has_served or revision.fingerprint.endswith(_MARK)
+    }
 
 
 @dataclass(slots=True, eq=False)
@@ -65,11 +79,34 @@ class _Trial:
 class Trials:
     """The trials that run, one of a name. For the conductor only."""
 
-    def __init__(self, retirement: Retirement, options: KernelOptions, report: Callable[[Failure], None]) -> None:
+    def __init__(
+        self,
+        retirement: Retirement,
+        options: KernelOptions,
+        report: Callable[[Failure], None],
+        told: Callable[[], Rollbacks],
+    ) -> None:
         self._retirement = retirement
         self._options = options
         self._report = report
+        self._told = told  # what other workers have rolled back
         self._running: dict[str, _Trial] = {}
+
+    def refused(self, revisions: Mapping[str, Revision], snapshot: Snapshot) -> Mapping[str, Revision]:
+        """Return *revisions*, each that another worker has rolled back replaced by one that says so.
+
+        Those that serve in *snapshot* are for ``tick``: what they have replaced may serve again.
+        """
+        told = {**self._told(), **rollbacks(snapshot)}
+        refused = {}
+        for (name, fingerprint), why in told.items():
+            known = (snapshot.deployments.get(name), snapshot.failures.get(name))
+            is_known = any(each is not None and each.revision.fingerprint == fingerprint for each in known)
+            if name in revisions and revisions[name].fingerprint == fingerprint and not is_known:
+                refused[name] = replace(
+                    revisions[name], fingerprint=fingerprint + _MARK, problem=why, replaces=fingerprint
+                )
+        return {**revisions, **refused} if refused else revisions
 
     def fail(self, failure: Failure) -> None:
         """Note that a revision is to be rolled back, unless its trial is over."""
@@ -121,8 +158,12 @@ class Trials:
 
     def tick(self) -> None:
         """Let go of the deployments that were replaced where the new one has passed its trial."""
-        now = time.monotonic()
+        now, told = time.monotonic(), self._told() if self._running else {}
         for name, trial in list(self._running.items()):
+            revision = trial.deployment.revision
+            why = told.get((name, revision.fingerprint))
+            if why is not None and trial.failure is None:
+                trial.failure = Failure(revision, why, "", None, "", time.time(), has_served=True)
             if trial.ends_at <= now and trial.failure is None:
                 self._end(name)
                 self._retirement.release(trial.before)

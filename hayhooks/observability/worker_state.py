@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from hayhooks.kernel.self_writes import is_process_alive
+from hayhooks.kernel.trial import Rollbacks
 from hayhooks.observability.log import log
 
 _VARIABLE = "_HAYHOOKS_WORKERS"  # not a setting: the supervisor sets it
+_ROLLBACKS = "rollbacks"
 
 
 class WorkerStateDir:
@@ -21,6 +23,7 @@ class WorkerStateDir:
     def __init__(self, directory: Path | None) -> None:
         self.directory = directory
         self._facts: dict[str, Any] = {}  # posted last
+        self._rolled_back: Rollbacks = {}  # the same
 
     @classmethod
     def of_environment(cls) -> "WorkerStateDir":
@@ -68,6 +71,17 @@ class WorkerStateDir:
                 except FileNotFoundError:  # as above
                     continue
                 yield is_process_alive(int(file.name.split("-")[1])), text
+
+    def post_rollbacks(self, rolled_back: Rollbacks) -> None:
+        """Publish what this worker has rolled back."""
+        if rolled_back != self._rolled_back:
+            self._rolled_back = rolled_back
+            self.post_as(_ROLLBACKS, json.dumps([[*key, why] for key, why in rolled_back.items()]))
+
+    def rollbacks(self) -> Rollbacks:
+        """Return what other workers that live have rolled back."""
+        posted = [json.loads(text) for lives, text in self.posted(_ROLLBACKS) if lives]
+        return {(name, fingerprint): why for each in posted for name, fingerprint, why in each}
 
     def _write(self, name: str, text: str) -> None:
         if self.directory is None:

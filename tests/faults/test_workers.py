@@ -63,3 +63,47 @@ def test_the_command_line_says_when_workers_differ(tmp_path: Path):
         assert differ.returncode == 2
         told = json.loads(hayhooks("status", "--json", "--port", str(server.port), cwd=tmp_path).stdout)
         assert len(told["workers"]) == 2
+
+
+ANSWERS = """
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self): pass
+
+    def run_api(self):
+        return {answer}
+"""
+
+
+@pytest.mark.slow
+def test_all_workers_follow_the_first_that_rolls_back_and_so_does_one_that_starts(tmp_path: Path):
+    file = tmp_path / "pipelines/app/pipeline_wrapper.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(ANSWERS.format(answer="1"))
+    with started(tmp_path, "run", "--workers", "3") as server:
+        eventually(lambda: agree(server), "three workers that serve the same", 60)
+        first = workers(server)[0]["revision"]
+        file.write_text(ANSWERS.format(answer="{}['missing']"))
+        eventually(lambda: workers(server)[0]["revision"] != first and agree(server))
+
+        with server.client() as client:  # one connection, so one worker
+            answers = [client.post("/app/run", json={}).status_code for _ in range(5)]
+        assert answers == [500] * 5
+        eventually(lambda: agree(server) and workers(server)[0]["revision"] == first)
+        for _ in range(10):
+            entry = server.get("/status").json()["deployments"][0]
+            assert entry["state"] == "stale"
+            assert "rolled back after 5 of 5 requests failed: KeyError: 'missing'" in entry["error"]
+
+        dead = workers(server)[0]["pid"]
+        assert isinstance(dead, int)
+        os.kill(dead, signal.SIGKILL)
+        eventually(lambda: dead not in [each["pid"] for each in workers(server)] and agree(server), "a new one", 60)
+        assert [server.post("/app/run", {}).json()["result"] for _ in range(20)] == [1] * 20
+
+        file.write_text(ANSWERS.format(answer="3"))
+        eventually(lambda: agree(server) and workers(server)[0]["revision"] != first)
+        assert [server.post("/app/run", {}).json()["result"] for _ in range(10)] == [3] * 10
+        assert {server.get("/status").json()["deployments"][0]["state"] for _ in range(10)} == {"serving"}
