@@ -134,7 +134,7 @@ class Reconciler:
             stopped=self._stopped,
             restores=restore,
         )
-        self.store = self._store = store
+        self.store = store
         self._thread = threading.Thread(target=self._run, name="hayhooks reconcile", daemon=True)
 
     def start(self) -> None:
@@ -143,8 +143,7 @@ class Reconciler:
         self.retirement.start()
         for threads in (self._loader_threads, self._suspect_threads, check_threads):
             threads.keep_thread()
-        if self._store is not None:
-            self._store.start()
+        self._restorer.start()
         self.watch.start()
         self._thread.start()
 
@@ -207,9 +206,8 @@ class Reconciler:
         self._loader_threads.close()
         self._suspect_threads.close()
         check_threads.close()
-        if self._store is not None:
-            self._store.stop()
-        self.retirement.add([*self.snapshot.deployments.values(), *self._restorer.waiting])
+        self._restorer.stop()
+        self.retirement.add(self.snapshot.deployments.values())
         if not self.retirement.stop(max(end - time.monotonic(), 0.0)):
             log.warning("Stopped with {} deployment(s) not torn down in time", self.retirement.pending)
 
@@ -322,8 +320,8 @@ class Reconciler:
         with self._quarantine.loading(leases):
             unload(deployment, on_loop, phases)
         self._quarantine.forget(leases)
-        if self._store is not None:
-            self._store.discard(deployment.revision)
+        if self.store is not None:
+            self.store.discard(deployment.revision)
 
     def _publishable(self, revisions: Mapping[str, Revision]) -> dict[str, Deployment | Failure]:
         # A wrapper may have read data that changed during its load. So an outcome waits while its folder is changing,

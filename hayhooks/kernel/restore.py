@@ -44,7 +44,25 @@ class Restorer:
         self._retire = retire
         self._stopped = stopped
         self._restores = restores
+        self._unsaved: list[Deployment] = []
         self._served: Collection[str] = ()  # names, as of the last publication
+
+    def start(self) -> None:
+        """Keep a thread for the store. Raises UnavailableError or RuntimeError without threads."""
+        if self.store is not None:
+            self.store.start()
+
+    def stop(self) -> None:
+        """Save what is left, for a short time, and retire what was not published."""
+        if self.store is not None:
+            self._save(self.store)
+            self.store.stop()
+        self._retire(self.waiting)
+
+    def _save(self, store: RevisionStore) -> None:
+        for deployment in self._unsaved:
+            store.save(deployment)
+        self._unsaved = []
 
     def restore(self, job: LoadJob, send: Callable[[Restored], None]) -> None:
         """Load the last good revision of the name of *job*, unless one serves, and *send* it; in a loader thread."""
@@ -91,9 +109,11 @@ class Restorer:
         self._served = snapshot.deployments.keys()
         if self.store is None:
             return
-        for name, deployment in snapshot.deployments.items():
-            if before.deployments.get(name) is not deployment:
-                self.store.save(deployment)
+        self._unsaved += [
+            each for name, each in snapshot.deployments.items() if before.deployments.get(name) is not each
+        ]
+        if snapshot.ready:  # not before: it would delay the other loads of the start
+            self._save(self.store)
         for name, failure in snapshot.failures.items():
             if failure.has_served and before.failures.get(name) is not failure:
                 self.store.rolled_back(failure.revision)

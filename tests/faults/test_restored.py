@@ -199,3 +199,53 @@ def test_the_worker_after_one_that_was_killed_and_all_after_sighup_serve_it(tmp_
         eventually(lambda: len(pids() - before) == 2 and not pids() & before, "new workers", 60)
         assert [server.post("/app/run", {}).json() for _ in range(20)] == [{"result": [10, 10, 10]}] * 20
         assert server.stop() == 0
+
+
+def test_a_state_directory_that_others_can_write_to_is_not_used(root: Path, tmp_path: Path, logged: list[str]):
+    write(root / "app", 10)
+    with again(root, tmp_path / "state") as server:
+        server.eventually(lambda: is_served(server))
+    (tmp_path / "state").chmod(0o777)
+    appended("\n)\n")(root)
+    with again(root, tmp_path / "state") as server:
+        server.eventually(lambda: is_served_or_failed(server) == "failed")
+    assert [line for line in logged if "others can write to it" in line]
+
+
+def test_two_servers_share_a_state_directory(root: Path, tmp_path: Path):
+    state = tmp_path / "state"
+    with again(root, state) as one, again(root, state) as other:
+        for version in range(10, 14):
+            write(root / "app", version)
+            for server in (one, other):
+                server.eventually(lambda server=server, version=version: server.run("app") == [version] * 3)
+    appended("\n)\n")(root)
+    with again(root, state) as one, again(root, state) as other:
+        for server in (one, other):
+            server.eventually(lambda server=server: is_served(server, state="stale"))
+            assert server.run("app") == [13, 13, 13]
+        assert len(list((state / "running").iterdir())) == 2
+
+
+def test_data_that_is_too_large_is_a_link_to_its_place(root: Path, tmp_path: Path):
+    write(root / "app", 10)
+    with (root / "app/weights").open("wb") as file:
+        file.truncate(17 * 2**20)
+    with again(root, tmp_path / "state") as server:
+        server.eventually(lambda: is_served(server))
+    appended("\n)\n")(root)
+    with again(root, tmp_path / "state") as server:
+        server.eventually(lambda: is_served(server, state="stale"))
+        link = next((tmp_path / "state/running").glob("*/app/weights"))
+        assert link.resolve() == root / "app/weights"
+
+
+def test_a_disk_that_is_full_costs_the_history_alone(root: Path, tmp_path: Path, logged: list[str]):
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    (state / "blobs").symlink_to("/dev/full")  # neither a directory, nor to be written
+    with again(root, state) as server:
+        for version in (10, 11):
+            write(root / "app", version)
+            server.eventually(lambda version=version: server.run("app") == [version] * 3)
+    assert len([line for line in logged if "The state directory cannot keep" in line and "WARNING" in line]) == 1
