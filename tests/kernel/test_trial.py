@@ -233,6 +233,45 @@ class PipelineWrapper(BasePipelineWrapper):
 """
 
 
+HANGS = """
+import asyncio
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    request_timeout = 0.2
+
+    def setup(self): pass
+
+    async def run_api_async(self):
+        await asyncio.sleep(60)
+"""
+
+
+def test_answers_that_take_too_long_are_failures(tried: Tried):
+    server = tried.server
+    first = tried.save(1)
+    tried.save(2, code=HANGS)
+    with ThreadPoolExecutor(5) as pool:
+        assert list(pool.map(lambda _: tried.ask(), range(5))) == [[504]] * 5
+    eventually(lambda: server.state("it")["revision"] == first)
+    assert "5 of 5 requests failed: TimedOutError" in server.state("it")["error"]
+
+
+def test_clients_that_leave_are_no_failures(tried: Tried):
+    tried.save(1)
+    second = tried.save(2, code=HANGS.replace("0.2", "30"))
+    for _ in range(6):
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{tried.server.url}/it/run", json={}, timeout=0.1)
+    tried.server.eventually(lambda: 'hayhooks_requests_cancelled_total{pipeline="it"} 6' in metrics(tried.server))
+    assert tried.server.state("it")["revision"] == second
+
+
+def metrics(server: LiveServer) -> str:
+    return server.client.get("/metrics").text
+
+
 def test_no_request_is_lost_and_streams_end_on_their_revision(root: Path):
     with serving(root, trial_seconds=30) as server:
         server.serve("it", SLOW, version="1", fails=False)
