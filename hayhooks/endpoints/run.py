@@ -32,7 +32,7 @@ from hayhooks.http.request_json import LARGE, encoding_problem, parse_json, read
 from hayhooks.http.responses import EventStreamResponse, ItemEventEncoder, SSEStream, TextStreamResponse
 from hayhooks.http.stream import Stream, open_stream
 from hayhooks.kernel.operations import Operation
-from hayhooks.kernel.places import place_of_definition
+from hayhooks.kernel.places import place_of_result
 from hayhooks.kernel.state import Deployment
 from hayhooks.openapi.describe import (
     EVENTS,
@@ -172,7 +172,7 @@ async def _respond(
     try:
         body = encode(result, operation)
     except TypeError as error:
-        raise PipelineError(str(error), traceback="", place=place_of_definition(operation.method)) from None
+        raise PipelineError(str(error), traceback="", place=place_of_result(operation.method)) from None
     return JSONBytesResponse(b'{"result":' + body + b"}" if wrapped else body)
 
 

@@ -118,8 +118,9 @@ def _converted(value: Any, operation: Operation) -> bytes:
         detail = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = f"result{path_text(detail['loc'])}"
         annotation = with_public_names(inspect.formatannotation(inspect.signature(operation.method).return_annotation))
+        kind = "None (forgot return?)" if value is None else f"a {type(value).__name__}"
         raise TypeError(
-            f"{operation.name}() returned a {type(value).__name__}, which its annotation `-> {annotation}` does not "
+            f"{operation.name}() returned {kind}, which its annotation `-> {annotation}` does not "
             f"allow: {place}: {detail['msg']}"
         ) from None
     return operation.result.serializer.to_json(fitting)

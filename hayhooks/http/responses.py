@@ -17,7 +17,7 @@ from hayhooks.http.disconnect import cancel_on_disconnect
 from hayhooks.http.json import encode, on_one_line
 from hayhooks.http.stream import Stream
 from hayhooks.http.user_code import honest, log_failure, pipeline_error
-from hayhooks.kernel.places import place_of_definition
+from hayhooks.kernel.places import place_of_result
 from hayhooks.observability.request_record import current_request
 from hayhooks.toolkit.events import PipelineEvent
 
@@ -268,7 +268,7 @@ class _EncodedBody:
             if not isinstance(error, PipelineError):
                 error.__hayhooks_call__ = StreamCall(code.co_filename, code.co_firstlineno, ())  # type: ignore[attr-defined]
             elif error.__cause__ is None:
-                error.place = error.place or place_of_definition(code)
+                error.place = error.place or place_of_result(code)
         last = self._encoder.fail(error)
         if last is None:
             self._error = error

@@ -13,7 +13,7 @@ from hayhooks.errors import PipelineError, UnavailableError, fold, safe_str, sen
 from hayhooks.kernel.admission import Lease, current_lease
 from hayhooks.kernel.isolation import with_public_names
 from hayhooks.kernel.operations import Operation
-from hayhooks.kernel.places import OpenFiles, place_of_definition
+from hayhooks.kernel.places import OpenFiles, place_of_result
 from hayhooks.kernel.state import Deployment
 from hayhooks.kernel.threads import Outcome
 from hayhooks.kernel.user_errors import headline, place_of
@@ -110,7 +110,7 @@ def log_failure(error: Exception, subject: str, operation: Operation | None = No
         trace.locate(place or place_of(exception, OpenFiles()))
     logger = log.opt(exception=exception)
     if isinstance(exception, PipelineError):  # the result is of no use: no code of the user's has raised
-        place = place or (place_of_definition(operation.method) if operation else None)
+        place = place or (place_of_result(operation.method) if operation else None)
         logger = log.bind(place=place) if place else log
     logger.error("{}: {}", subject, printable_line(safe_str(error), _MAX_LOGGED))
 

@@ -1,11 +1,13 @@
 """Places: where in the user's code a thread or an error is."""
 
+import ast
 import inspect
 import linecache
 import os
 import re
 import site
 import sysconfig
+import textwrap
 import traceback as tracebacks
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -134,6 +136,24 @@ def place_of_definition(defined: Callable[..., Any] | CodeType) -> Place | None:
         return None
     line += next((index for index, text in enumerate(lines) if _DEFINITION.match(text)), 0)  # decorators are before
     return OpenFiles().place(file, line) if file else None
+
+
+def place_of_result(method: Callable[..., Any] | CodeType) -> Place | None:
+    """Return the only line on which the user's *method* returns or yields a value; with several its definition."""
+    if (defined := place_of_definition(method)) is None:
+        return None
+    lines, first = inspect.getsourcelines(method)
+    try:
+        nodes: list[ast.AST] = [*ast.parse(textwrap.dedent("".join(lines))).body]
+    except SyntaxError:  # lines of a text may be indented less
+        return defined
+    found = []
+    for node in nodes:  # it grows
+        if isinstance(node, ast.Yield | ast.YieldFrom) or (isinstance(node, ast.Return) and node.value):
+            found.append(first + node.lineno - 1)
+        is_inner = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and node is not nodes[0]
+        nodes += [] if is_inner else ast.iter_child_nodes(node)
+    return OpenFiles().place(defined.file, found[0]) if len(found) == 1 else defined
 
 
 def frames_of(error: BaseException) -> Iterator[tuple[FrameType, int]]:

@@ -48,7 +48,7 @@ def unusable_error(item: Any) -> PipelineError:
     if iscoroutine(item):
         item.close()  # this error says that nobody has awaited it: Python need not
     return PipelineError(
-        f"an answer cannot be made of {'None' if item is None else f'a {kind}'}: return or yield str, "
+        f"an answer cannot be made of {'None (forgot return?)' if item is None else f'a {kind}'}: return or yield str, "
         "StreamingChunk, ChatMessage, PipelineEvent or an object with the shape of an OpenAI message or chunk",
         traceback="",
     )

@@ -312,23 +312,28 @@ REQUESTS = {  # the wrapper, a line of it, and what is shown
     "forgotten await": (
         WRAPPER.replace("-> str", "").replace("return text", "return {'sources': [{'score': self.score()}]}")
         + "\n    async def score(self):\n        return 1\n",
-        "def run_api",
+        "return {'sources'",
         ["cannot be encoded as JSON: result.sources[0].score: a coroutine (forgot await?)"],
     ),
     "not serialisable": (
         "class Score: pass\n" + WRAPPER.replace("-> str", "").replace("return text", "return {'score': Score()}"),
-        "def run_api",
+        "return {'score'",
         ["cannot be encoded as JSON: result.score: a pipeline_wrapper.Score (it has no to_dict)"],
     ),
     "bytes": (
         WRAPPER.replace("return text", "return b'\\xff'"),
-        "def run_api",
+        "return b",
         ["cannot be encoded as JSON: result: bytes that are no UTF-8"],
     ),
     "wrong result": (
         WRAPPER.replace("-> str", "-> dict[str, int]").replace("return text", "return {'a': 'many'}"),
-        "def run_api",
+        "return {'a'",
         ["annotation `-> dict[str, int]` does not allow: result.a: Input should be a valid integer"],
+    ),
+    "forgotten return": (
+        WRAPPER.replace("return text", "text.upper()"),
+        "def run_api",
+        ["run_api() returned None (forgot return?), which its annotation `-> str` does not allow"],
     ),
     "forgotten await of a result": (
         WRAPPER.replace("return text", "return self.answer()['text']")
@@ -578,6 +583,15 @@ def test_wrong_arguments_of_a_stream(dev: Dev, mistake: str, wrapper: str):
     assert_shown(dev.shows("→ POST /mine/chat  500"), path, source, told)
 
 
+def test_a_stream_that_is_not_returned(dev: Dev):
+    path = dev.write("mine", CHAT.replace("return streaming_generator", "streaming_generator"))
+    dev.shows("✓ mine")
+    httpx.post(f"{dev.url}/mine/chat", json={"messages": [{"role": "user", "content": "x"}]}, timeout=30)
+    told = "an answer cannot be made of None (forgot return?)"
+
+    assert_shown(dev.shows("→ POST /mine/chat  500"), path, "def run_chat_completion", told)
+
+
 def test_a_component_of_a_yaml_pipeline(dev: Dev):
     replace(dev.root / "ask.yml", YAML)
     dev.shows("✓ ask")
@@ -618,7 +632,7 @@ def test_an_endless_loop_in_setup(dev: Dev):
     loop = f"import os, time\n        while not os.path.exists('{end}'): time.sleep(0.01)"
     dev.write("mine", WRAPPER.replace("pass", loop))
 
-    assert "pipeline_wrapper.py:8: while" in "".join(line.strip() for line in dev.shows("has been loading for"))
+    assert "pipeline_wrapper.py:8:" in "".join(line.strip() for line in dev.shows("has been loading for"))
     end.touch()
     dev.shows("✓ mine")
 

@@ -118,7 +118,10 @@ def test_arguments_and_results_are_what_the_annotations_say(server: LiveServer, 
     ("definition", "told"),
     [
         ("def run_api(self) -> int: return 'five'", "returned a str, which its annotation `-> int` does not allow"),
-        ("def run_api(self) -> int: return None", "returned a NoneType, which its annotation `-> int` does not allow"),
+        (
+            "def run_api(self) -> int: return None",
+            "returned None (forgot return?), which its annotation `-> int` does not allow",
+        ),
         ("def run_api(self) -> str: return {'replies': []}", "returned a dict, which its annotation `-> str`"),
         (
             "def run_api(self) -> list[int]: return [1, 'two']",
