@@ -28,7 +28,7 @@ from hayhooks.kernel.options import KernelOptions
 from hayhooks.kernel.phases import Phase, Phases
 from hayhooks.kernel.preload import Preloader
 from hayhooks.kernel.quarantine import Quarantine
-from hayhooks.kernel.restore import Restored, Restorer
+from hayhooks.kernel.restore import Restored, Restorer, discard
 from hayhooks.kernel.retire import Retirement
 from hayhooks.kernel.revision_store import RevisionStore
 from hayhooks.kernel.scan import EVERYTHING, Scanner, ScanResult, ScanScope
@@ -320,8 +320,7 @@ class Reconciler:
         with self._quarantine.loading(leases):
             unload(deployment, on_loop, phases)
         self._quarantine.forget(leases)
-        if self.store is not None:
-            self.store.discard(deployment.revision)
+        discard(deployment.revision)
 
     def _publishable(self, revisions: Mapping[str, Revision]) -> dict[str, Deployment | Failure]:
         # A wrapper may have read data that changed during its load. So an outcome waits while its folder is changing,

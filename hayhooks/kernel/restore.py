@@ -1,9 +1,14 @@
 """Restore: let the last good revision serve where the one in the directory cannot."""
 
+import os
+import shutil
+import socket
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from loguru import logger as log
@@ -11,9 +16,11 @@ from loguru import logger as log
 from hayhooks.kernel.load_job import LoadJob
 from hayhooks.kernel.phases import Phases
 from hayhooks.kernel.quarantine import Quarantine
-from hayhooks.kernel.revision_store import RevisionStore
-from hayhooks.kernel.state import Deployment, Failure, Snapshot
+from hayhooks.kernel.revision_store import RevisionStore, SavedRevision
+from hayhooks.kernel.stat_tree import is_code
+from hayhooks.kernel.state import Deployment, Failure, File, Revision, RevisionKind, Snapshot, Stamp
 
+_RESTORED = "-restored"  # ends the fingerprint of a restored revision
 _RESTORE_AFTER_S = 3.0  # a saved revision serves when the first load takes longer
 
 
@@ -70,9 +77,9 @@ class Restorer:
         job.restores = True
         if store is None or not self._restores or name in self._served:
             return
-        for revision in store.restorable(job.revision):
+        for revision in _restorable(store, job.revision):
             if name in self._served or self._stopped.is_set():
-                store.discard(revision)
+                discard(revision)
                 return
             if self._quarantine.refused(revision, None) is revision:
                 leases = self._quarantine.leases_of(revision)
@@ -83,7 +90,7 @@ class Restorer:
                     return
                 log.warning("{}: the saved revision {} does not load: {}", name, revision.id, outcome.reason)
                 self._quarantine.forget(leases)
-            store.discard(revision)
+            discard(revision)
 
     def hanging(self, jobs: Iterable[LoadJob], phases: Phases) -> list[LoadJob]:
         """List those of *jobs*, once each, that do not come to an end, though another revision served before."""
@@ -120,3 +127,68 @@ class Restorer:
         left = {*snapshot.deployments, *snapshot.failures, *snapshot.loading}
         for name in {*before.deployments, *before.failures} - left:
             self.store.undeployed(name)
+
+
+def discard(revision: Revision) -> None:
+    """Remove the files of *revision*, if it is a restored one, when nothing uses them any more."""
+    if revision.is_restored:
+        shutil.rmtree(revision.path.parent, ignore_errors=True)
+
+
+def _restorable(store: RevisionStore, failed: Revision) -> Iterator[Revision]:
+    """Yield the saved revisions of the name of *failed* but itself, the last good one first, with their files."""
+    try:
+        store.check_owner()
+        saved = store.saved(failed.name)
+    except FileNotFoundError:  # the first start
+        return
+    except OSError as error:
+        log.warning("{}: no saved revision can be read: {}", failed.name, error)
+        return
+    if saved and saved[0].ended == "undeployed":
+        return
+    for each in saved:
+        if each.fingerprint in (failed.fingerprint, failed.replaces) or each.ended == "rolled back":
+            continue
+        tree: Path | None = None
+        try:
+            tree = _new_tree(store.directory)
+            yield _materialised(store, each, failed.path, tree)
+        except (OSError, ValueError, LookupError) as error:
+            log.warning("{}: the saved revision {} cannot be used: {}", failed.name, each.id, error)
+            if tree is not None:
+                shutil.rmtree(tree, ignore_errors=True)
+
+
+def _new_tree(directory: Path) -> Path:
+    prefix = f"{socket.gethostname()}-{os.getpid()}-"
+    try:
+        (directory / "running").mkdir(mode=0o700, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=prefix, dir=directory / "running"))
+    except OSError:  # read-only, or full
+        return Path(tempfile.mkdtemp(prefix="hayhooks-restored-"))
+
+
+def _materialised(store: RevisionStore, saved: SavedRevision, present: Path, tree: Path) -> Revision:
+    """Write the files of *saved* below *tree*; raise ValueError if one is not as it was."""
+    place = tree / saved.entry
+    folder = place if saved.kind is RevisionKind.FOLDER else tree
+    contents = {path: store.content(digest) for path, digest in saved.files.items()}
+    for module, (path, digest, _) in saved.shared.items():
+        if saved.kind is RevisionKind.FOLDER:  # beside the wrapper: other revisions go on with the present ones
+            end = "/__init__.py" if path.endswith("/__init__.py") else ".py"
+            contents.setdefault(module.replace(".", "/") + end, store.content(digest))
+        elif store.digest(Path(path).read_bytes()) != digest:
+            raise ValueError(f"{path} is not as it was")
+    files = {}
+    for path, content in contents.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+        source = content if is_code(path, saved.kind) else None
+        files[path] = File(Stamp.of(os.stat(folder / path)), bytes.fromhex(store.digest(content)), source)
+    for path in saved.linked:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        os.symlink(present / path, folder / path)
+    # The same files in their place are another revision.
+    fingerprint = saved.fingerprint + _RESTORED
+    return Revision(saved.name, place, fingerprint, files, kind=saved.kind, is_restored=True)

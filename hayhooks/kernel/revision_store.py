@@ -31,11 +31,8 @@ from loguru import logger as log
 from hayhooks.errors import sendable
 from hayhooks.kernel.discovery import real_path
 from hayhooks.kernel.self_writes import is_process_alive
-from hayhooks.kernel.stat_tree import is_code
-from hayhooks.kernel.state import Deployment, File, Revision, RevisionKind, Stamp
+from hayhooks.kernel.state import Deployment, Revision, RevisionKind
 from hayhooks.kernel.threads import DaemonThreadPool
-
-_RESTORED = "-restored"  # ends the fingerprint of a restored revision: the same files in their place are another one
 
 _MAX_DATA_BYTES = 64 * 2**20  # of one revision; its larger data files stay links to their place
 _MAX_FILE_BYTES = 16 * 2**20  # of data, as the scan reads it
@@ -158,30 +155,6 @@ class RevisionStore:
 
         self._threads.submit(partial(self._attempt, mark, f"that {revision.id} was rolled back"))
 
-    def restorable(self, failed: Revision) -> Iterator[Revision]:
-        """Yield the saved revisions of the name of *failed* but itself, the last good one first, with their files."""
-        folder = self._folder(failed.name)
-        try:
-            self._check_owner()
-            manifests = [] if (folder / "undeployed").exists() else _manifests(folder)
-        except FileNotFoundError:  # the first start
-            return
-        except OSError as error:
-            log.warning("{}: no saved revision can be read: {}", failed.name, error)
-            return
-        for path in manifests:
-            if path.name in (failed.fingerprint, failed.replaces) or _mark_of(path).exists():
-                continue
-            tree: Path | None = None
-            try:
-                manifest = _read_manifest(path)
-                tree = self._new_tree()
-                yield self._materialised(failed, manifest, tree)
-            except (OSError, ValueError, LookupError, TypeError) as error:
-                log.warning("{}: the saved revision {} cannot be used: {}", failed.name, path.name[:12], error)
-                if tree is not None:
-                    shutil.rmtree(tree, ignore_errors=True)
-
     def names(self) -> list[str]:
         """List the names that have saved revisions. Raises OSError."""
         folders = self.directory.glob("names/*")
@@ -223,11 +196,13 @@ class RevisionStore:
         ended = "undeployed" if (folder / "undeployed").exists() else ""
         for path in _manifests(folder):
             try:
-                manifest = _read_manifest(path)
+                # What a later version of hayhooks adds is passed over.
+                known = SavedRevision.__dataclass_fields__
+                manifest = {key: value for key, value in _read_manifest(path).items() if key in known}
                 manifest["kind"] = RevisionKind(manifest["kind"])
                 how = "rolled back" if _mark_of(path).exists() else ended
                 yield SavedRevision(**manifest, last_served_at=path.stat().st_mtime, ended=how)
-            except (OSError, ValueError, TypeError) as error:
+            except (OSError, ValueError, LookupError, TypeError) as error:
                 log.warning("The saved revision {} cannot be used: {}", path.name[:12], error)
             ended = "replaced"
 
@@ -238,22 +213,17 @@ class RevisionStore:
         except OSError:
             return False
 
-    def discard(self, revision: Revision) -> None:
-        """Remove the files of a restored *revision* that nothing uses any more."""
-        if revision.is_restored:
-            shutil.rmtree(revision.path.parent, ignore_errors=True)
-
     def _attempt(self, work: Any, what: str) -> None:
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._check_owner()
+            self.check_owner()
             work()
             self._clean()
         except OSError as error:
             log.log("DEBUG" if self._is_told else "WARNING", "The state directory cannot keep {}: {}", what, error)
             self._is_told = True
 
-    def _check_owner(self) -> None:
+    def check_owner(self) -> None:
         """Refuse a directory that others can write to: code of it is run."""
         status = self.directory.stat()
         if status.st_uid != os.geteuid() or status.st_mode & 0o022:
@@ -330,52 +300,28 @@ class RevisionStore:
         _write(blob, content)
         return True
 
-    def _new_tree(self) -> Path:
-        prefix = f"{socket.gethostname()}-{os.getpid()}-"
-        try:
-            (self.directory / "running").mkdir(mode=0o700, exist_ok=True)
-            return Path(tempfile.mkdtemp(prefix=prefix, dir=self.directory / "running"))
-        except OSError:  # read-only, or full
-            return Path(tempfile.mkdtemp(prefix="hayhooks-restored-"))
-
-    def _materialised(self, failed: Revision, manifest: dict[str, Any], tree: Path) -> Revision:
-        """Write the files of *manifest* below *tree*; raise ValueError if one is not as it was."""
-        kind = RevisionKind(manifest["kind"])
-        place = tree / manifest["entry"]
-        folder = place if kind is RevisionKind.FOLDER else tree
-        contents = {path: self.content(digest) for path, digest in manifest["files"].items()}
-        for module, (path, digest, _) in manifest["shared"].items():
-            if kind is RevisionKind.FOLDER:  # beside the wrapper: other revisions go on with the present ones
-                end = "/__init__.py" if path.endswith("/__init__.py") else ".py"
-                contents.setdefault(module.replace(".", "/") + end, self.content(digest))
-            elif _digest_of(Path(path)) != bytes.fromhex(digest):
-                raise ValueError(f"{path} is not as it was")
-        files = {}
-        for path, content in contents.items():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_bytes(content)
-            source = content if is_code(path, kind) else None
-            files[path] = File(Stamp.of(os.stat(folder / path)), _digest(content), source)
-        for path in manifest["linked"]:
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            os.symlink(failed.path / path, folder / path)
-        return Revision(failed.name, place, manifest["fingerprint"] + _RESTORED, files, kind=kind, is_restored=True)
+    def _remove_abandoned(self) -> None:
+        """Remove the restored files of processes that were killed."""
+        host = socket.gethostname()
+        for tree in (self.directory / "running").glob(f"{host}-*-*"):
+            pid = tree.name[len(host) + 1 :].partition("-")[0]
+            if not (pid.isdigit() and is_process_alive(int(pid))):
+                shutil.rmtree(tree, ignore_errors=True)
 
     def _clean(self) -> None:
         """Remove what no manifest needs, and the oldest manifests while the store is too large."""
         if time.monotonic() - self._cleaned_at < _CLEAN_INTERVAL_S:
             return
         self._cleaned_at = time.monotonic()
-        host = socket.gethostname()
-        for tree in (self.directory / "running").glob(f"{host}-*-*"):
-            pid = tree.name[len(host) + 1 :].partition("-")[0]
-            if not (pid.isdigit() and is_process_alive(int(pid))):
-                shutil.rmtree(tree, ignore_errors=True)
+        self._remove_abandoned()
         by_age: list[tuple[float, Path]] = []
         used: set[str] = set()
         for folder in (self.directory / "names").iterdir():
-            by_age += [(path.stat().st_mtime, path) for path in _manifests(folder)[1:]]
-        sizes = {path: path.stat() for path in (self.directory / "blobs").glob("??/*")}
+            by_age += [(_mtime(path), path) for path in _manifests(folder)[1:]]
+        sizes: dict[Path, os.stat_result] = {}
+        for path in (self.directory / "blobs").glob("??/*"):
+            with suppress(FileNotFoundError):  # another process cleans too
+                sizes[path] = path.stat()
         total = sum(status.st_size for status in sizes.values())
         for _, path in sorted(by_age):
             if total <= _MAX_STORE_BYTES:
@@ -401,7 +347,15 @@ def _manifests(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     found = [path for path in folder.iterdir() if path.name != "undeployed" and not path.name.startswith(".")]
-    return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    return sorted(found, key=_mtime, reverse=True)
+
+
+def _mtime(path: Path) -> float:
+    """Return when *path* was touched; 0 if another process has removed it."""
+    try:
+        return path.stat().st_mtime_ns / 1e9
+    except FileNotFoundError:
+        return 0.0
 
 
 def _mark_of(manifest: Path) -> Path:

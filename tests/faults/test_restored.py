@@ -4,6 +4,8 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -165,6 +167,27 @@ def test_so_many_revisions_are_kept(root: Path, tmp_path: Path):
     assert len(manifests) == 2
     assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o077 for path in manifests} == {0}
+
+
+def test_what_nothing_needs_is_removed(root: Path, tmp_path: Path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    abandoned = tmp_path / f"state/running/{socket.gethostname()}-{dead.pid}-x"
+    abandoned.mkdir(parents=True)
+    (tmp_path / "state").chmod(0o700)
+    unused, young = tmp_path / "state/blobs/ab/abcd", tmp_path / "state/blobs/ab/abce"
+    unused.parent.mkdir(parents=True)
+    for blob in (unused, young):  # which may belong to a manifest that is being written
+        blob.touch()
+    os.utime(unused, (0, 0))
+    write(root / "app", 10)
+    with again(root, tmp_path / "state") as server:
+        server.eventually(lambda: is_served(server))
+        server.eventually(lambda: not abandoned.exists() and not unused.exists())
+    assert young.exists()
+    appended("\n)\n")(root)
+    with again(root, tmp_path / "state") as server:
+        server.eventually(lambda: is_served(server, state="stale"))
 
 
 @pytest.mark.slow
