@@ -12,6 +12,14 @@ from tests.cli.commands import pipeline
 from tests.faults.traffic import write
 from tests.live_server import LiveServer, serving
 
+YAML = """
+components:
+  prompt:
+    type: haystack.components.builders.prompt_builder.PromptBuilder
+    init_parameters: {template: "Q: {{question}}"}
+inputs: {question: prompt.question}
+"""
+
 
 @pytest.fixture
 def server(root: Path, tmp_path: Path) -> Iterator[LiveServer]:
@@ -125,3 +133,19 @@ def test_a_revision_that_failed_its_requests_is_not_brought_back(server: LiveSer
     server.eventually(lambda: [each["ended"] for each in saved(server)][:2] == [None, "rolled back"])
     assert run(server, "rollback", "app").returncode == 0
     assert server.run("app") == [11, 11, 11]
+
+
+def test_a_yaml_pipeline_is_restored_and_rolled_back(root: Path, tmp_path: Path):
+    values = {"pipelines_dir": root, "state_dir": str(tmp_path / "state"), "trial_seconds": 0}
+    yaml = root / "ask.yml"
+    yaml.write_text(YAML)
+    with serving(root, create_app(Settings(_env_file=None, **values))) as first:
+        first.eventually(lambda: first.run("ask", question="why") == {"prompt": {"prompt": "Q: why"}})
+    yaml.write_text(YAML.replace("PromptBuilder", "Nobody"))
+    with serving(root, create_app(Settings(_env_file=None, **values))) as second:
+        second.eventually(lambda: second.state("ask")["state"] == "stale")
+        assert second.run("ask", question="why") == {"prompt": {"prompt": "Q: why"}}
+        assert "+    type: haystack.components.builders.prompt_builder.Nobody" in run(second, "diff", "ask").stdout
+        assert run(second, "rollback", "ask").returncode == 0
+        assert yaml.read_text() == YAML
+        assert second.state("ask")["state"] == "serving"
