@@ -39,6 +39,7 @@ from hayhooks.kernel.shared_modules import named_modules
 from hayhooks.kernel.standard_streams import reopen_streams
 from hayhooks.kernel.state import Deployment, DeploymentRuntime, Failure, Revision, RevisionKind
 from hayhooks.kernel.threads import DaemonThreadPool, OnLoop, Outcome
+from hayhooks.toolkit.yaml_source import closest
 from hayhooks.toolkit.yaml_wrapper import YAMLPipelineWrapper
 from hayhooks.wrapper import OPERATIONS, BasePipelineWrapper
 
@@ -211,7 +212,13 @@ def _make_wrapper(revision: Revision, package: str, running: Phase) -> BasePipel
 
 
 def _check_hooks(wrapper: BasePipelineWrapper) -> None:
-    """Check that ``setup``, ``check`` and ``teardown`` can be called."""
+    """Check that there is a ``setup``, and that ``setup``, ``check`` and ``teardown`` can be called."""
+    if getattr(wrapper.setup, "__func__", None) is BasePipelineWrapper.setup:
+        own = [name for name in vars(type(wrapper)) if not hasattr(BasePipelineWrapper, name)]
+        meant = closest("setup", own)
+        place = place_of_definition(getattr(type(wrapper), meant, type(wrapper)))
+        hint = f"did you mean setup() instead of {meant}()?" if meant else ""
+        raise LoadError(f"{type(wrapper).__name__} has no setup()", place=place, hint=hint)
     for method in (wrapper.setup, wrapper.check, wrapper.teardown):
         try:
             require_receiver(method)

@@ -16,17 +16,23 @@ from hayhooks.errors import Place, safe_str
 from hayhooks.kernel.await_hints import await_hint
 from hayhooks.kernel.import_hints import forgotten_import
 from hayhooks.kernel.import_names import OFTEN_FORGOTTEN
-from hayhooks.kernel.places import UserFiles, frames_of
-from hayhooks.kernel.templates import TEMPLATE, is_jinja, place_of_variable, unmet_variable
+from hayhooks.kernel.places import OpenFiles, UserFiles, frames_of
+from hayhooks.kernel.templates import TEMPLATE, is_jinja, place_of_variable, template_line, unmet_variable
 from hayhooks.kernel.user_errors import WRONG_NAME, chain_of, files_near, stream_call
 
 _NOT_GIVEN = re.compile(r"missing \d+ required .*arguments?: '(\w+)'")  # Python's TypeError
 _JINJA = re.compile(r"No (?P<kind>filter|test) named '(?P<name>\w+)'|unknown tag '(?P<tag>\w+)'")
+_UNCLOSED = re.compile(r"(?:nesting mistake|Unexpected end).* The innermost block that needs to be closed is '(\w+)'")
+_SOCKET = re.compile(  # Haystack's PipelineConnectError
+    r"'(?P<of>[^'\s]+)\.(?P<socket>\w+)'? does not exist\. (In|Out)put connections of \S+ are: (?P<known>.*)", re.DOTALL
+)
+_TYPES = {"string": "str", "integer": "int", "boolean": "bool", "number": "float", "array": "list"}  # of JSON Schema
 _TAGS = ("for", "endfor", "if", "elif", "else", "endif", "set", "endset", "message", "endmessage")  # the most used
 _UNDEFINED = re.compile(
     r"'(?P<owner>[\w.]+) object' has no attribute '(?P<attribute>\w+)'|'(?P<variable>\w+)' is undefined"
 )
 
+_ALIKE_BUILTINS = 0.8  # but not store and str
 _ALIKE_KEYS = 0.6  # reply and replies
 _MAX_NAMES = 2_000  # that are compared: a dict may have millions of keys
 
@@ -43,17 +49,20 @@ def name_hint(error: BaseException, files: UserFiles) -> str:
                 place = place_of_variable(unmet.component, unmet.name, files_near(error), files)
                 if unmet.meant:
                     return f"did you mean {unmet.meant!r}?"
-                given = _closest(unmet.name, call.given) if call else ""
-                return f"did you mean {unmet.name!r} instead of {given!r}?" if given else _asked(place)
+                given = _closest(unmet.name, call.given if call else _texts_in_code(each))
+                meant = f"did you mean {unmet.name!r} instead of {given!r}? " if given else ""
+                return f"{meant}{_asked(place)}".rstrip()
             if call and not_given and (given := _closest(not_given[1], call.given)):
                 return f"did you mean {not_given[1]!r} instead of {given!r}?"
             if hint := _local_hint(each) or _forgotten_hint(each):
                 return hint
+            if hint := _unclosed_hint(each):
+                return hint
             if meant := _meant(each, [frame for frame, _ in frames_of(each)]):
                 place = None
-                if (wrong := WRONG_NAME.search(safe_str(each))) and wrong["of"]:
-                    component = _pipeline(each).get_component(wrong["of"])
-                    place = place_of_variable(component, meant.strip("'"), files_near(error), files)
+                if (wrong := WRONG_NAME.search(safe_str(each)) or _SOCKET.search(safe_str(each))) and wrong["of"]:
+                    component, name = _pipeline(each).get_component(wrong["of"]), meant.strip("'").rpartition(".")[2]
+                    place = place_of_variable(component, name, files_near(error), files)
                 return f"did you mean {meant}? {_asked(place)}".rstrip()
             if hint := await_hint(each):
                 return hint
@@ -65,8 +74,27 @@ def _forgotten_hint(error: BaseException) -> str:
     if not isinstance(error, NameError) or not error.name:
         return ""
     frames = [frame for frame, _ in frames_of(error)]
+    lines = (linecache.getline(frame.f_code.co_filename, line) for frame, line in frames_of(error))
+    if error.name in _TYPES and not any(f"{error.name}." in line for line in lines):
+        return f"did you mean {_TYPES[error.name]}?"
     known = error.name[:1].isupper() or error.name in OFTEN_FORGOTTEN
     return forgotten_import(error.name) if known or not _meant(error, frames) else ""
+
+
+def _unclosed_hint(error: BaseException) -> str:
+    """Say which block of a template is not closed, if that is what Jinja's *error* is about."""
+    found = _UNCLOSED.search(safe_str(error)) if is_jinja(error) else None
+    source, last = getattr(error, "source", None), template_line(error)
+    if found is None or not isinstance(source, str) or last is None:
+        return ""
+    begun = []
+    for number, line in enumerate(source.splitlines()[:last], 1):
+        for tag in re.findall(rf"{{%[-+]?\s*(end)?{found[1]}\b", line):
+            if not tag:
+                begun.append(number)
+            elif begun:
+                begun.pop()
+    return f"{{% {found[1]} %}} of line {begun[-1]} has no {{% end{found[1]} %}}" if begun else ""
 
 
 def _local_hint(error: BaseException) -> str:
@@ -101,7 +129,8 @@ def _meant(error: BaseException, frames: list[FrameType]) -> str:
         case NameError(name=str(name)):
             if getattr_static(local.get("self"), name, None) is not None:  # a property may be what has failed
                 return f"self.{name}"
-            return _closest(name, {**vars(builtins), **frames[0].f_globals, **local})
+            own = {**frames[0].f_globals, **local}
+            return _closest(name, {**vars(builtins), **own}, _ALIKE_BUILTINS) or _closest(name, own)
         case AttributeError(name=str(name), obj=owner):
             return _closest(name, dir(owner))
         case KeyError(args=(str(name),)):
@@ -119,6 +148,9 @@ def _meant(error: BaseException, frames: list[FrameType]) -> str:
             names = inputs.get(found["of"], {}) if found["input"] else inputs
             meant = _closest(found["input"] or found["component"], names)
             return meant and repr(meant)
+        case _ if found := _SOCKET.search(safe_str(error)):
+            meant = _closest(found["socket"], re.findall(r"(\w+) \(type", found["known"]))
+            return meant and repr(f"{found['of']}.{meant}")
         case _ if is_jinja(error):
             return _meant_in_template(error, frames)
     return ""
@@ -167,6 +199,14 @@ def _keys(frame: FrameType) -> Iterator[list[str]]:
         yield from (
             [key for key in each if isinstance(key, str)] for each in _values(results) if isinstance(each, dict)
         )
+
+
+def _texts_in_code(error: BaseException) -> Iterator[str]:
+    """Yield the texts in the functions of the user that *error* went through, such as the keys of a dict."""
+    for frame, line in frames_of(error):
+        if OpenFiles().place(frame.f_code.co_filename, line):
+            for value in frame.f_code.co_consts:  # the keys of a dict may be one tuple
+                yield from (each for each in (value if isinstance(value, tuple) else [value]) if isinstance(each, str))
 
 
 def _pipeline(error: BaseException) -> Any:

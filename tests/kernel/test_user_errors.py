@@ -75,6 +75,12 @@ def pipeline(part: Any) -> Pipeline:
     return made
 
 
+def joined(part: Any, receiver: str) -> Pipeline:
+    made = pipeline(part)
+    made.add_component("doubler", Doubler())
+    return made.connect("doubler.value", receiver)
+
+
 def chained() -> None:
     try:
         pipeline(Doubler()).run({"part": {"value": 1}})
@@ -312,6 +318,17 @@ NAMES: dict[str, tuple[Callable[[], object], str]] = {
     "component": (lambda: pipeline(Doubler()).run({"prt": {"value": 1}}), "did you mean 'part'?"),
     "attribute": (lambda: "text".uper(), "did you mean upper?"),  # type: ignore[attr-defined]
     "another case": (lambda: Strr, "did you mean str?"),  # type: ignore[name-defined] # noqa: F821
+    "name that is alike a builtin's": (lambda: store, ""),  # type: ignore[name-defined] # noqa: F821
+    "type of JSON Schema": (lambda: string, "did you mean str?"),  # type: ignore[name-defined] # noqa: F821
+    "module of that name": (lambda: string.digits, "add `import string`"),  # type: ignore[name-defined] # noqa: F821
+    "socket of a template": (
+        lambda: joined(PromptBuilder("{% for document in docments %}{% endfor %}"), "part.documents"),
+        "did you mean 'part.docments'?",
+    ),
+    "block of a template": (
+        lambda: PromptBuilder("{% if a %}\n{% for b in a %}\n{% endif %}"),
+        "{% for %} of line 2 has no {% endfor %}",
+    ),
     "key": (key, "did you mean 'answer'?"),
     "nested key": (nested_key, "did you mean 'replies'?"),
     "key of a pipeline's result": (Wrapper().key, "did you mean 'value'?"),
@@ -366,7 +383,7 @@ NAMES: dict[str, tuple[Callable[[], object], str]] = {
 def test_a_name_that_does_not_exist_has_a_hint(kind: str):
     call, told = NAMES[kind]
 
-    assert name_hint(raised(call), OpenFiles()) == told
+    assert name_hint(raised(call), OpenFiles()).partition(f" {Path(__file__).name}:")[0] == told
 
 
 class Owner:
