@@ -48,8 +48,10 @@ class AccessMiddleware:
             try:
                 key = self._check(scope)
             except RefusedError as error:
-                if error.status != 401 or all(r.matches(scope)[0] is not Match.FULL for r in self._public.routes):
+                if error.status != 401 or not self._is_public(scope):
                     raise
+                app = self._public
+            if key is not None and not key.reads and self._is_public(scope):
                 app = self._public
         if scope["type"] == "http":
             context = context_of(scope)
@@ -64,6 +66,9 @@ class AccessMiddleware:
             return app(scope, receive, send)
         context_of(scope).api_key = key
         return self._serve_counted(key, app, scope, receive, send) if key.rate else app(scope, receive, send)
+
+    def _is_public(self, scope: Scope) -> bool:
+        return any(route.matches(scope)[0] is Match.FULL for route in self._public.routes)
 
     async def _serve_counted(self, key: ApiKey, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         await self._keys.count(key)

@@ -47,6 +47,8 @@ def build_generation(snapshot: Snapshot, plug_ins: Sequence[PlugIn]) -> Generati
         if scope["type"] != "http":
             raise NotFoundError(f"no websocket is served at {root_path}{shortened(path)}")
         name = path[1:].partition("/")[0]
+        if name not in server_names:
+            refuse_call(context_of(scope).api_key, name)
         live = await switch.wait_until_known(name)
         if not name or (name in server_names and not exists(live, name)):
             there = f"{root_path}/status lists what is, {root_path}/docs shows it"
@@ -136,7 +138,8 @@ def dispatch(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
     name = path[1:].partition("/")[0]
     deployment = generation.snapshot.deployments.get(name)
     if deployment is None or path in generation.paths or scope["type"] != "http":
-        refuse_path(context.api_key, path)
+        if path in generation.paths or (name and name in generation.names):
+            refuse_path(context.api_key, path)
         return generation.router(scope, receive, send)
     root_path = scope.get("root_path", "")
     scope.setdefault("app_root_path", root_path)

@@ -10,7 +10,8 @@ from typing import Any
 from starlette.types import Scope
 
 from hayhooks.errors import NotFoundError, OpenAIError, UnavailableError, shortened
-from hayhooks.http.context import record_pipeline, switch_of
+from hayhooks.http.api_keys import refuse_call
+from hayhooks.http.context import context_of, record_pipeline, switch_of
 from hayhooks.kernel.state import Deployment, Snapshot
 
 _MAX_CORRECTED = 100  # characters of a name
@@ -20,8 +21,10 @@ _MAX_COMPARED = 1_000  # names
 async def wait_for_deployment(scope: Scope, name: str) -> Deployment | None:
     """Return the live deployment *name*, if any; wait until a starting server knows.
 
-    Take the lease without an ``await`` in between: the deployment may be retired.
+    Take the lease without an ``await`` in between: the deployment may be retired. Raises RefusedError for a name that
+    the request's key may not call, whether there is one or not.
     """
+    refuse_call(context_of(scope).api_key, name)
     snapshot = await switch_of(scope).wait_until_known(name)
     if exists(snapshot, name):
         record_pipeline(scope, name)

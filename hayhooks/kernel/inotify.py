@@ -37,18 +37,21 @@ class PollableEvent(threading.Event):
         super().__init__()
         self._file = io.FileIO(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC), "r+")
         self.fileno = self._file.fileno
+        self._lock = threading.Lock()  # the flag and the descriptor change together
 
     def set(self) -> None:
         """Set the event; nothing can be polled after ``close``."""
-        super().set()
-        with suppress(OSError, ValueError):  # a wrapper has closed all descriptors, or we this one
-            self._file.write(_ONE)
+        with self._lock:
+            super().set()
+            with suppress(OSError, ValueError):  # a wrapper has closed all descriptors, or we this one
+                self._file.write(_ONE)
 
     def clear(self) -> None:
         """Clear the event."""
-        super().clear()
-        with suppress(OSError, ValueError):
-            self._file.read(len(_ONE))
+        with self._lock:
+            super().clear()
+            with suppress(OSError, ValueError):
+                self._file.read(len(_ONE))
 
     def close(self) -> None:
         """Close the descriptor."""
@@ -104,7 +107,7 @@ class Inotify:
                 return changes or "stop"
             if any(what & select.POLLNVAL for what in ready.values()):
                 raise OSError(errno.EBADF, "a descriptor was closed by other code")
-            if ready:
+            if self._descriptor in ready:
                 if not changes:
                     end = time.monotonic() + max_burst_ms / 1000
                 changes.update(self._read())

@@ -21,7 +21,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from hayhooks.errors import OpenAIError, PipelineError, shortened
-from hayhooks.http.context import switch_of
+from hayhooks.http.context import context_of, switch_of
 from hayhooks.http.disconnect import cancel_on_disconnect
 from hayhooks.http.dispatch import serve_with_lease
 from hayhooks.http.forms import content_type, form_of
@@ -174,7 +174,8 @@ async def _find_deployment(scope: Scope, method: str, model: Any) -> Deployment:
             raise _not_implemented(method, deployment)
         return deployment
     snapshot = switch_of(scope).live.snapshot
-    able = [deployment for deployment in snapshot.deployments.values() if method in deployment.operations]
+    key, served = context_of(scope).api_key, snapshot.deployments.values()
+    able = [each for each in served if method in each.operations and (key is None or key.may_call(each.name))]
     if len(able) == 1:
         return able[0]
     if able:

@@ -1,7 +1,8 @@
 """Parse a YAML pipeline and remember line numbers, so that every error names its key and line."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import yaml
 from hayhooks.errors import LoadError, Place
 
 _MAX_LINE_CHARACTERS = 200  # of the source line in an error
+_MAX_DEPTH = 500
 _MAX_VALUES = 200_000  # after alias expansion: a few lines of aliases can expand to millions
 
 _MAX_HEAD = 2**20  # bytes, in which a pipeline has its components
@@ -126,6 +128,9 @@ class YamlSource:
     def _parse(self, text: str) -> tuple[yaml.Node | None, Any]:
         """Return the node tree, which knows lines, and the values."""
         try:
+            if sum(map(text.count, ("[", "{", "- "))) > _MAX_DEPTH:
+                with suppress(yaml.YAMLError):  # which is told below, and better
+                    list(_top_keys(text.encode()))
             root: yaml.Node | None = yaml.compose(text, Loader=_Loader)
             if root is not None:
                 self._check_tree(root)
@@ -208,12 +213,30 @@ def is_meant_as_pipeline(content: bytes) -> bool:
     OpenAPI documents have it too, and are none.
     """
     try:
-        root = yaml.compose(content[:_MAX_HEAD], Loader=_QUICK_LOADER)
-    except (yaml.YAMLError, ValueError, RecursionError):  # a pipeline in the making, perhaps
+        keys = set(_top_keys(content[:_MAX_HEAD]))
+    except (yaml.YAMLError, ValueError):  # a pipeline in the making, perhaps
         return _COMPONENTS_KEY.search(content) is not None
-    pairs = root.value if isinstance(root, yaml.MappingNode) else ()
-    keys = {key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode)}
     return "openapi" not in keys and any(get_close_matches("components", keys, n=1, cutoff=0.85))
+
+
+def _top_keys(content: bytes) -> Iterator[str]:
+    """Yield the keys of the mapping that *content* is; ValueError if it is nested too deeply."""
+    # By events: to compose nodes, the loader in C calls itself for each level, until the process crashes. And each
+    # level costs as much as all around it.
+    depth, is_key = 0, True
+    for event in yaml.parse(content, Loader=_QUICK_LOADER):
+        if isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, yaml.NodeEvent):
+            if depth == 0 and not isinstance(event, yaml.MappingStartEvent):
+                return
+            if depth == 1:
+                if is_key and isinstance(event, yaml.ScalarEvent):
+                    yield event.value
+                is_key = not is_key
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            if depth > _MAX_DEPTH:
+                raise ValueError("nested too deeply")
 
 
 def closest(name: Any, names: Iterable[str]) -> str:

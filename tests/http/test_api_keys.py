@@ -7,8 +7,6 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
-from websockets.exceptions import InvalidStatus
-from websockets.sync.client import connect
 
 from hayhooks import Settings
 from hayhooks.cli.client import Server
@@ -119,11 +117,28 @@ def test_the_refusal_names_key_pipeline_and_scopes_in_openais_form(server: LiveS
         client.chat.completions.create(model="secret", messages=[{"role": "user", "content": "x"}])
 
 
-def test_a_websocket_needs_a_key_that_reads(server: LiveServer):
-    url = server.url.replace("http", "ws", 1) + "/nothing"
-    with pytest.raises(InvalidStatus) as raised:
-        connect(url, additional_headers={"Authorization": "Bearer calls-key"})
-    assert raised.value.response.status_code == 403
+def test_a_key_learns_nothing_of_pipelines_that_it_may_not_call(server: LiveServer):
+    replace(server.root / "broken/pipeline_wrapper.py", "raise RuntimeError('a secret')")
+    replace(server.root / "hand-broken/pipeline_wrapper.py", "raise RuntimeError('its own')")
+    eventually(lambda: asked(server, "all-key", "GET", "/status/hand-broken").json()["state"] == "failed")
+    for name in ("broken", "secrat"):
+        bodies: dict[str, dict[str, object]] = {
+            f"/{name}/run": {},
+            "/v1/chat/completions": {"model": name, "messages": []},
+        }
+        for path, body in bodies.items():
+            answer = asked(server, "desk-key", "POST", path, json=body)
+            assert answer.status_code in (400, 403), answer.text
+            assert "a secret" not in answer.text
+            assert "'secret'" not in answer.text
+    own = asked(server, "desk-key", "POST", "/hand-broken/run", json={})
+    assert (own.status_code, "its own" in own.text) == (503, True)
+    doubled = asked(server, "desk-key", "POST", f"{server.url}//desk//run", json={})
+    assert doubled.status_code == 200, doubled.text
+    assert asked(server, "reads-key", "GET", "/v1/models%0a").status_code == 403
+    assert asked(server, "desk-key", "GET", "/").status_code == 200  # which needs no key
+    long = asked(server, "desk-key", "GET", "/v1/models/" + "a" * 50_000)
+    assert (long.status_code, len(long.content) < 1_000) == (403, True)
 
 
 def test_a_key_has_its_own_rate(server: LiveServer):

@@ -122,6 +122,15 @@ def test_a_yaml_without_components_is_ignored_and_logged_once(server: LiveServer
         assert lines == [f"DEBUG {server.root / filename} is ignored: it has no key `components`, as a pipeline has"]
 
 
+@pytest.mark.parametrize("content", ["[" * 200_000, "{a: " * 200_000, "- " * 200_000], ids=["list", "mapping", "items"])
+def test_a_file_that_is_nested_without_end_harms_nothing(server: LiveServer, content: str):
+    replace(server.root / "deep.yml", content)
+    replace(server.root / "double.yml", DOUBLE)
+    eventually(lambda: server.state("double")["state"] == "serving")
+    replace(server.root / "deep.yml", "components: " + content)
+    eventually(lambda: server.state("deep")["state"] == "failed")
+
+
 @pytest.mark.parametrize(
     ("content", "error"),
     [

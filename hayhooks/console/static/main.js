@@ -43,7 +43,11 @@ async function readOnce() {
     state.deployments = status.deployments;
     state.problem = status.error;
     view?.update(state);
-  } catch {
+  } catch (error) {
+    if (/scopes/.test(error.message)) {
+      state.problem = error.message; // of the API key
+      view?.update(state);
+    }
     // `follow` tells that the server is away, and what it serves is read when it is back.
   }
 }
