@@ -333,10 +333,15 @@ def _watched(app: Hayhooks, reconciler: Reconciler) -> Iterator[None]:
         # The live ones: a loop that is blocked has not switched to what was deployed since.
         lambda: [*app.switch.live.snapshot.deployments.values(), *reconciler.retirement.draining()],
         lambda: [load.revision for load in reconciler.snapshot.loading.values()],
+        lambda: [
+            each.revision
+            for name, each in reconciler.snapshot.deployments.items()
+            if app.switch.live.snapshot.deployments.get(name) is not each
+        ],
     )
     if app.metrics is not None:
         app.metrics.loop_lag = watchdog.longest_lag
-    with watchdog.running(), app.hooks.use(on_stop=watchdog.stop_asked):
+    with watchdog.running(), app.hooks.use(on_stop=lambda: watchdog.stop_asked(app.stop_by)):
         yield
 
 

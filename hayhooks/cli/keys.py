@@ -34,8 +34,12 @@ def keys_read(app: Hayhooks, page: str, output: DevOutput) -> Iterator[None]:
     if not output.has_keys:
         yield
         return
-    with Keyboard(Keys(app, page, output), lambda: app.switch.stopping).shared():
-        yield
+    is_over = threading.Event()
+    with Keyboard(Keys(app, page, output), is_over.is_set).shared():
+        try:
+            yield
+        finally:
+            is_over.set()
 
 
 class Keys:
@@ -51,7 +55,7 @@ class Keys:
             "r": (" NAME", "load NAME again, though nothing has changed", self._reload),
             "t": ("", "print the whole traceback of the last failure", lambda _: output.show_last_traceback()),
             "c": ("", "clear the screen", lambda _: output.console.clear()),
-            "q": ("", "quit", self._quit),
+            "q": ("", "quit; again: at once", self._quit),
         }
 
     def __call__(self, line: str) -> None:
@@ -75,7 +79,7 @@ class Keys:
     def _quit(self, _: str) -> None:
         while self._app.reconciler is None:  # before it the server does not handle signals
             time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT if self._app.switch.stopping else signal.SIGTERM)
 
     def _reload(self, name: str) -> None:
         reconciler = self._app.reconciler

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import threading
 import traceback as tracebacks
 from collections.abc import Callable
 from functools import partial
@@ -44,12 +45,13 @@ def run_in_thread(
     context = contextvars.copy_context()
     loop, leases, request = asyncio.get_running_loop(), deployment.runtime.leases, current_lease.get()
     slot = request.slot if request is not None else None
-    lease = Lease(thread=method)
+    lease = Lease(thread=method, request=request)
     leases.take(lease)
     if slot is not None:
         slot.share()
 
     def job() -> None:
+        lease.ident = threading.get_ident()
         outcome = Outcome.of(partial(context.run, call))
         leases.give_back(lease)
         if slot is not None:

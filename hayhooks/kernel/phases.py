@@ -34,7 +34,11 @@ class Phase:
     @property
     def place(self) -> Place | None:
         """The innermost line of the user's code that runs now."""
-        frames = _frames_of(self._awaitable) if self._awaitable else outward(sys._current_frames().get(self._thread))
+        frames = (
+            frames_of_awaitable(self._awaitable)
+            if self._awaitable
+            else outward(sys._current_frames().get(self._thread))
+        )
         return innermost_place(self.revision, ((frame.f_code.co_filename, frame.f_lineno) for frame in frames))
 
     def __str__(self) -> str:
@@ -77,7 +81,7 @@ class Phases:
         return next((str(phase) for phase in self.running() if phase.revision is revision), "")
 
 
-def _frames_of(awaitable: Any) -> Iterator[FrameType]:
+def frames_of_awaitable(awaitable: Any) -> Iterator[FrameType]:
     """Return the frames of a suspended *awaitable*, from the innermost outwards."""
     frames: list[FrameType] = []
     while awaitable is not None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from loguru import logger as log
 
 from hayhooks.errors import safe_str, sendable
+from hayhooks.kernel.calls import AbandonedCalls
 from hayhooks.kernel.discovery import FIRST_STEP, deployment_name, real_path
 from hayhooks.kernel.isolation import replace_stuck_import
 from hayhooks.kernel.load import BuildRoutes, check_threads, load, unload
@@ -119,6 +120,7 @@ class Reconciler:
         self.watch = Watch(self._inbox.put, poll_interval_s=options.poll_interval_ms / 1000, events=options.events)
         self._preloader = Preloader(freeze=options.freeze)
         self._loader_threads = DaemonThreadPool("load", _CONCURRENT_LOADS, stuck_after_s=_LOAD_STUCK_AFTER_S)
+        self._abandoned = AbandonedCalls()
         self._reported: set[Phase] = set()  # phases that go on in vain
         self._suspect_threads = DaemonThreadPool("load alone", 1, stuck_after_s=_SUSPECT_STUCK_AFTER_S)
         self._jobs: dict[str, LoadJob] = {}  # by name; one that is superseded or cancelled leaves at once
@@ -195,6 +197,7 @@ class Reconciler:
             message = "{}: revision {} is not wanted any more, and still runs {}; only a restart ends its thread"
             log.warning(message, phase.revision.name, phase.revision.id, phase)
         self._reported = hanging
+        self._abandoned.tick([*self.snapshot.deployments.values(), *self.retirement.draining()])
 
     def stop(self, timeout_s: float) -> None:
         """Stop watching and retire every deployment; wait for *timeout_s* at most."""

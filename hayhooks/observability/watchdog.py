@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from hayhooks.errors import Place
 from hayhooks.kernel.admission import Lease
+from hayhooks.kernel.calls import running_calls
 from hayhooks.kernel.places import innermost_place, outward
 from hayhooks.kernel.state import Deployment, Revision
 from hayhooks.observability.log import log
@@ -28,6 +29,9 @@ _WINDOW_S = 60.0  # of the longest lag: Prometheus asks more often
 # What no line of the user's code on the loop explains may be a busy machine for as long: in code of a deployment, and
 # in other code.
 _MIN_ELSEWHERE_S, _MIN_FOREIGN_S = 0.5, 1.0
+_STOPS_WITHIN_S = 0.3  # what keeps the server from stopping for longer is told
+_MOST_CALLS = 5  # of these
+_AT_ONCE = "Ctrl+C ends it at once"
 _DEBUGGERS = ("bdb", "pdb")  # modules: a person has stopped the loop
 
 
@@ -53,7 +57,7 @@ class Watchdog:
     """Watches the running event loop.
 
     A line is logged once for each place that blocks it for longer than *blocked_after_s*. The code is that of the
-    *loaded* deployments, or of the revisions that are *loading*.
+    *loaded* deployments, or of the revisions that are *loading*. Those that are *waiting* serve once the loop goes on.
     """
 
     def __init__(
@@ -61,13 +65,17 @@ class Watchdog:
         blocked_after_s: float,
         loaded: Callable[[], Sequence[Deployment]],
         loading: Callable[[], Sequence[Revision]] = list,
+        waiting: Callable[[], Sequence[Revision]] = list,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self._blocked_after_s = blocked_after_s
         self._loaded = loaded
         self._loading = loading
-        self._is_stopping = False
+        self._waiting = waiting
+        self._told_waiting: dict[str, Revision] = {}  # by name
+        self._stop_by = 0.0  # of a monotonic clock; 0: no stop is to be told of
+        self._stop_asked_at = 0.0
         self._answered_at = 0.0  # of a monotonic clock; the loop writes
         self._lags: deque[tuple[float, float]] = deque()  # when and how long, the longest first; the thread writes
         self._holder = _Blocker()  # who held the interpreter lock when this thread wanted it
@@ -83,9 +91,9 @@ class Watchdog:
         finally:
             self._stopped.set()
 
-    def stop_asked(self) -> None:
-        """Log what keeps the loop from stopping, if anything does; signal handlers may call this."""
-        self._is_stopping = True
+    def stop_asked(self, stop_by: float) -> None:
+        """Log what keeps the server from stopping before *stop_by*; signal handlers may call this."""
+        self._stop_asked_at, self._stop_by = time.monotonic(), stop_by
 
     def longest_lag(self) -> float:
         """Return for how many seconds the event loop has let others wait, at most, in the last minute."""
@@ -98,6 +106,7 @@ class Watchdog:
             ask_at = time.monotonic() + pause_s  # but this thread may get the interpreter much later
             if self._has_been_set(self._stopped, pause_s):
                 return
+            self._tell_what_runs()
             try:
                 self._ask(ask_at, cpu_s)
             except RuntimeError:  # the loop is closed
@@ -131,12 +140,8 @@ class Watchdog:
             seen[self._blocker(frames)] += 1
             so_far = time.monotonic() - asked_at
             pause_s = min(max(self._blocked_after_s / 4, so_far / 20), _MAX_PAUSE_S)
-            if self._is_stopping and not is_debugged:
-                self._is_stopping = False
-                self._tell(seen, so_far, "cannot stop: it has been blocked for", rest="; Ctrl+C again ends it at once")
-            if not is_debugged and still_blocked_s and so_far > still_blocked_s[0]:
-                del still_blocked_s[0]
-                self._tell(seen, so_far, "has been blocked for")
+            if not is_debugged:
+                self._tell_meanwhile(seen, so_far, still_blocked_s)
         lag = self._answered_at - asked_at
         while self._lags and (self._lags[-1][1] <= lag or self._lags[0][0] < asked_at - _WINDOW_S):
             self._lags.pop() if self._lags[-1][1] <= lag else self._lags.popleft()
@@ -146,10 +151,49 @@ class Watchdog:
             self._tell(seen, lag, "blocked", is_over=True)
         self._holder = _Blocker()
 
+    def _tell_meanwhile(self, seen: Counter[_Blocker], so_far: float, still_blocked_s: list[float]) -> None:
+        """Log what is to be known of a loop that has been blocked for *so_far* s; drop from *still_blocked_s*."""
+        if self._stop_by and (any(each.name for each in seen) or so_far > _MIN_FOREIGN_S):
+            self._stop_by = 0.0
+            self._tell(seen, so_far, "cannot stop: it has been blocked for", rest=f"; {_AT_ONCE}")
+        self._tell_what_runs()
+        if still_blocked_s and so_far > still_blocked_s[0]:
+            del still_blocked_s[0]
+            self._tell(seen, so_far, "has been blocked for", note="; nothing is served until it ends")
+        if so_far < _STILL_BLOCKED_S[0]:
+            return
+        for revision in self._waiting():
+            if self._told_waiting.get(revision.name) is not revision:
+                self._told_waiting[revision.name] = revision
+                message = "{}: revision {} waits, as requests do, until the event loop goes on; if it never does, {}"
+                log.warning(message, revision.name, revision.id, "only a restart helps")
+
+    def _tell_what_runs(self) -> None:
+        """Log the calls that the server waits for, shortly after it was asked to stop."""
+        now = time.monotonic()
+        if not self._stop_by or now - self._stop_asked_at < _STOPS_WITHIN_S:
+            return
+        left_s, self._stop_by = max(self._stop_by - now, 0), 0.0
+        calls = [(each.revision, text) for each in self._loaded() for _, text in running_calls(each)]
+        counts = Counter((revision.name, revision.id, text) for revision, text in calls).most_common()
+        for (name, revision_id, text), count in counts[:_MOST_CALLS]:
+            times = f" ({count} times)" if count > 1 else ""
+            message = "stopping waits up to {:.0f} s for {}, {}{}; " + _AT_ONCE
+            log.bind(pipeline=name, revision=revision_id).warning(message, left_s, name, text, times)
+        if rest := len(counts[_MOST_CALLS:]):
+            log.warning("stopping waits for {} calls at other lines too", rest)
+
     def _tell(
-        self, seen: Counter[_Blocker], blocked_s: float, verb: str, *, is_over: bool = False, rest: str = ""
+        self,
+        seen: Counter[_Blocker],
+        blocked_s: float,
+        verb: str,
+        *,
+        is_over: bool = False,
+        rest: str = "",
+        note: str = "",
     ) -> None:
-        """Log who was *seen* most often, unless that is known and there is no *rest* to say."""
+        """Log who was *seen* most often, and the *note*, unless that is known and there is no *rest* to say."""
         own = [each for each in seen if each.is_own]
         is_own = 2 * sum(map(seen.__getitem__, own)) >= seen.total() > 0
         blocker = max(own if is_own else seen, key=seen.__getitem__, default=_Blocker())
@@ -163,7 +207,7 @@ class Watchdog:
         logger = log.bind(event="loop_blocked", blocked_s=round(blocked_s, 3))
         if blocker.name:
             logger = logger.bind(pipeline=blocker.name, revision=blocker.revision)
-        logger.warning("event loop {} {:.1f} s {}{}", verb, blocked_s, blocker, rest)
+        logger.warning("event loop {} {:.1f} s {}{}", verb, blocked_s, blocker, rest or note)
 
     def _blocker(self, frames: Sequence[FrameType]) -> _Blocker:
         """Return whose code the loop runs, to judge by its task and by the *frames* of its thread."""

@@ -1,6 +1,7 @@
 """Run the server in this process until a signal stops it."""
 
 import signal
+import time
 from collections.abc import Callable, Mapping
 from socket import socket
 from types import FrameType
@@ -15,6 +16,8 @@ from hayhooks.server.forks import ServedPorts
 from hayhooks.server.preflight import check_settings
 from hayhooks.server.protocol import stop_listening
 from hayhooks.settings import Settings
+
+_SAME_STOP_S = 1.0  # systemd and a supervisor may both send SIGTERM for one stop
 
 
 def run_app(
@@ -61,13 +64,18 @@ class Server(uvicorn.Server):
 
     on_listen: Callable[[], None] | None = None
     _is_over = False
+    _stop_began_at = 0.0  # of a monotonic clock
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin the shutdown, which ``/readyz`` reports; a second SIGINT forces it.
+        """Begin the shutdown, which ``/readyz`` reports; a second SIGINT forces it, and a SIGTERM that comes later.
 
         uvicorn would raise the signal again after the shutdown: the exit status would be -15.
         """
-        self.force_exit = self.force_exit or (self.should_exit and sig == signal.SIGINT)
+        now = time.monotonic()
+        if self.should_exit:
+            self.force_exit |= sig == signal.SIGINT or now - self._stop_began_at > _SAME_STOP_S
+        else:
+            self._stop_began_at = now
         self.config.app.begin_stop(at_once=self.force_exit)  # type: ignore[union-attr]  # serve() passes a Hayhooks
         self.should_exit = True
 

@@ -1,6 +1,7 @@
 import signal
 import sys
 import threading
+import time
 from collections import Counter
 
 import httpx
@@ -48,6 +49,10 @@ class PipelineWrapper(BasePipelineWrapper):
         return sorted({"h11", "haystack", "opentelemetry", "prometheus_client", "websockets"} & set(sys.modules))
 """
 
+BEGUN = """\
+    def run_api(self):
+        open("begun", "w").close()
+"""
 STUCK = """
 import time
 from hayhooks import BasePipelineWrapper
@@ -126,6 +131,22 @@ def test_open_streams_end_before_it_stops_and_everything_is_torn_down(tmp_path):
             assert "".join(pieces) == "ended"
         assert server.process.wait(timeout=30) == 0
         assert left.exists()
+
+
+def test_a_second_sigterm_of_the_same_stop_changes_nothing_and_a_later_one_ends_it(tmp_path):
+    replace(tmp_path / "pipelines/stuck/pipeline_wrapper.py", STUCK.replace("    def run_api(self):", BEGUN))
+    with started(tmp_path, "run", GRACEFUL_SHUTDOWN_TIMEOUT="600") as server:
+        request = threading.Thread(target=_ignore_the_end, args=(server.url + "/stuck/run",))
+        request.start()
+        eventually((tmp_path / "begun").exists)
+        for _ in range(2):
+            server.process.send_signal(signal.SIGTERM)
+        server.prints("stopping waits up to")
+        assert "stuck, run_api" in server.output()
+        assert server.process.poll() is None
+        time.sleep(1)
+        assert server.stop() == 0
+        request.join(timeout=10)
 
 
 def test_what_outlives_the_graceful_time_does_not_keep_it(tmp_path):

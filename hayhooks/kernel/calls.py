@@ -1,0 +1,61 @@
+"""Calls: which methods of a wrapper run for requests, and at which line.
+
+A thread cannot be stopped: the method of a request that was given up goes on. It can be seen, at least.
+"""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+
+from loguru import logger as log
+
+from hayhooks.kernel.admission import Lease
+from hayhooks.kernel.phases import frames_of_awaitable
+from hayhooks.kernel.places import innermost_place, outward
+from hayhooks.kernel.state import Deployment
+
+_IN_VAIN_S = 3.0  # a method that goes on for longer than this after its request has ended is logged
+
+
+def running_calls(deployment: Deployment) -> Iterator[tuple[Lease, str]]:
+    """Yield the lease of each call that runs, and what that is: "run_api() at pipeline_wrapper.py:9: sleep(1)"."""
+    held, revision = deployment.runtime.leases.held, deployment.revision
+    with_threads = {lease.request for lease in held if lease.thread}
+    threads = sys._current_frames()
+    for lease in held:
+        if lease in with_threads:
+            continue
+        name = f"{lease.thread}()" if lease.thread.isidentifier() else lease.thread or "a request"
+        frames = outward(threads.get(lease.ident)) if lease.thread else frames_of_awaitable(lease.task)
+        place = innermost_place(revision, ((frame.f_code.co_filename, frame.f_lineno) for frame in frames))
+        yield lease, f"{name} at {place}".replace(f" at {revision.path}/", " at ").rstrip(":") if place else name
+
+
+class AbandonedCalls:
+    """Methods that run in threads though their requests have ended. For one thread."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Lease, float] = {}  # since when, of a monotonic clock
+        self._told: set[Lease] = set()
+
+    def tick(self, deployments: Iterable[Deployment]) -> None:
+        """Log once what goes on in vain; call it about once a second."""
+        now = time.monotonic()
+        seen: dict[Lease, float] = {}
+        for deployment in deployments:
+            held = deployment.runtime.leases.held
+            left = [lease for lease in held if lease.request is not None and lease.request.task is None]
+            seen |= {lease: self._seen.get(lease, now) for lease in left}
+            due = {lease for lease in left if now - seen[lease] > _IN_VAIN_S} - self._told
+            if not due:
+                continue
+            self._told |= due
+            texts = [text for lease, text in running_calls(deployment) if lease in due]
+            if texts:
+                more = f" (and {len(texts) - 1} more)" if len(texts) > 1 else ""
+                message = (
+                    "{}: revision {} still runs {}{}, though its request has ended; only a restart ends its thread"
+                )
+                log.warning(message, deployment.name, deployment.revision.id, texts[0], more)
+        self._seen = seen
+        self._told &= seen.keys()
