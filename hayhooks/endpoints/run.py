@@ -28,7 +28,7 @@ from hayhooks.http.disconnect import cancel_on_disconnect
 from hayhooks.http.forms import FORMS, arguments_of, content_type, form_of
 from hayhooks.http.invoke import invoke
 from hayhooks.http.json import JSONBytesResponse, encode
-from hayhooks.http.request_json import LARGE, encoding_problem, parse_json, read_json
+from hayhooks.http.request_json import LARGE, json_problem, parse_json, read_json
 from hayhooks.http.responses import EventStreamResponse, ItemEventEncoder, SSEStream, TextStreamResponse
 from hayhooks.http.stream import Stream, open_stream
 from hayhooks.kernel.operations import Operation
@@ -125,7 +125,7 @@ def _parse_json(operation: Operation, body: bytes) -> dict[str, Any]:
         detail = error.details[0]
         if detail["type"] == "missing" and len(body) <= LARGE:
             operation.name_unknown(error, from_json(body or b"{}"))
-        elif detail["type"] == "json_invalid" and (problem := encoding_problem(body)):
+        elif detail["type"] == "json_invalid" and (problem := json_problem(body)):
             detail["msg"] = f"Invalid JSON: {problem}"
         raise
 

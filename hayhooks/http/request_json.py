@@ -16,6 +16,7 @@ T = TypeVar("T")
 LARGE = 65_536  # bytes of a body from which it is parsed in a thread
 
 _COSTLY = 10  # values that an array, an object or a key counts as: it takes that much more time and memory
+_OTHER_QUOTES = re.compile(rb"[\s\[{]*('|\w+\s*:)")  # as Python and JavaScript print an object
 _IN_STRING = re.compile(rb'(?:[^"\\]+|\\.){1,10000}+', re.DOTALL)  # a part of it: matching holds the interpreter's lock
 
 
@@ -42,8 +43,8 @@ async def parse_json(scope: Scope, body: bytes, parse: Callable[[bytes], T]) -> 
     return await server_threads.run(_parse_large, body, scope["app"].settings.max_json_values, parse)
 
 
-def encoding_problem(body: bytes) -> str:
-    """Say why *body*, which is not valid JSON, is not text; "" if it is."""
+def json_problem(body: bytes) -> str:
+    """Say why *body*, which is not valid JSON, is not text, or which quotes it needs; "" if it is something else."""
     try:
         body.decode(json.detect_encoding(body))
     except UnicodeDecodeError as error:
@@ -51,7 +52,7 @@ def encoding_problem(body: bytes) -> str:
         return (
             f"JSON must be UTF-8, or UTF-16 or UTF-32; the byte {byte:#04x} at {error.start:,} is not {error.encoding}"
         )
-    return ""
+    return "names and texts need double quotes" if _OTHER_QUOTES.match(body) else ""
 
 
 def _as_utf8(body: bytes) -> bytes:

@@ -20,7 +20,14 @@ from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.openai import schemas
 from hayhooks.openai.bridge import CHAT_METHODS, TO_RESPONSES, Body
 from hayhooks.openai.delta import Delta, DeltaAccumulator, PendingCall
-from hayhooks.openai.endpoint import AnswerEncoder, OpenAIEndpoint, check_content, check_stream, parse_object
+from hayhooks.openai.endpoint import (
+    AnswerEncoder,
+    OpenAIEndpoint,
+    check_content,
+    check_stream,
+    parse_object,
+    sent_instead,
+)
 from hayhooks.openai.normalize import completion_of, plain_texts, to_delta
 
 DONE = b"data: [DONE]\n\n"
@@ -41,7 +48,8 @@ def parse(content: bytes) -> Body:
     body = parse_object(content)
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
-        raise OpenAIError(400, "'messages' must be a list of at least one message", param="messages")
+        message = f"'messages' must be a list of at least one message{sent_instead(body, 'messages')}"
+        raise OpenAIError(400, message, param="messages")
     for index, message in enumerate(messages):
         param = f"messages[{index}]"
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):

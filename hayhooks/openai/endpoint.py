@@ -9,6 +9,7 @@ from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from pydantic_core import from_json
@@ -24,7 +25,7 @@ from hayhooks.http.dispatch import serve_with_lease
 from hayhooks.http.invoke import collect, invoke
 from hayhooks.http.json import JSONBytesResponse, encode_part
 from hayhooks.http.lookup import model_not_served_error, wait_for_deployment
-from hayhooks.http.request_json import encoding_problem, read_json
+from hayhooks.http.request_json import json_problem, read_json
 from hayhooks.http.responses import EventStreamResponse, StreamEncoder
 from hayhooks.http.stream import Stream
 from hayhooks.http.user_code import log_failure, raise_pipeline_error
@@ -36,6 +37,9 @@ from hayhooks.openai.delta import Delta
 from hayhooks.openai.normalize import to_delta, unusable_error
 from hayhooks.openai.schemas import docs_by_model, docs_of_pipeline
 from hayhooks.openapi.describe import DocumentedRoute, OperationDocs
+from hayhooks.toolkit.yaml_source import closest
+
+_MAX_FIELDS = 50  # of a body that are compared with a missing one
 
 Parse = Callable[[bytes], Body]
 Handle = Callable[[Deployment, Body, Scope, Receive, Send], Awaitable[None]]
@@ -203,10 +207,16 @@ def parse_object(content: bytes) -> Body:
     try:
         body = from_json(content, allow_inf_nan=False, cache_strings="keys")
     except ValueError as error:
-        raise OpenAIError(400, f"The body is not valid JSON: {encoding_problem(content) or error}") from None
+        raise OpenAIError(400, f"The body is not valid JSON: {json_problem(content) or error}") from None
     if not isinstance(body, dict):
         raise OpenAIError(400, "The body must be a JSON object")
     return body
+
+
+def sent_instead(body: Body, field: str) -> str:
+    """Return the end of an error about *field* that names what *body* has in its place."""
+    sent = "" if field in body else closest(field, islice(body, _MAX_FIELDS))
+    return f"; you sent {sent!r}" if sent else ""
 
 
 def check_content(message: dict[str, Any], param: str) -> None:

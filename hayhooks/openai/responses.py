@@ -21,7 +21,14 @@ from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.openai import schemas
 from hayhooks.openai.bridge import RESPONSE_METHODS, TO_CHAT, Body
 from hayhooks.openai.delta import Delta, DeltaAccumulator
-from hayhooks.openai.endpoint import AnswerEncoder, OpenAIEndpoint, check_content, check_stream, parse_object
+from hayhooks.openai.endpoint import (
+    AnswerEncoder,
+    OpenAIEndpoint,
+    check_content,
+    check_stream,
+    parse_object,
+    sent_instead,
+)
 from hayhooks.openai.normalize import response_of, to_delta
 from hayhooks.openai.recent_items import RecentItems
 
@@ -41,7 +48,8 @@ def parse(content: bytes) -> Body:
     body = parse_object(content)
     items = body.get("input")
     if not isinstance(items, str | list) or items == []:
-        raise OpenAIError(400, "'input' must be a string or a list of at least one item", param="input")
+        message = f"'input' must be a string or a list of at least one item{sent_instead(body, 'input')}"
+        raise OpenAIError(400, message, param="input")
     for index, item in enumerate(items if isinstance(items, list) else ()):
         param = f"input[{index}]"
         kind = item.get("type", "message") if isinstance(item, dict) else None

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hayhooks.errors import InvalidMessagesError, safe_str
+from hayhooks.errors import InvalidMessagesError, safe_str, shortened
 from hayhooks.toolkit.conversations import (
     arguments_text,
     call_id,
@@ -22,6 +22,9 @@ from hayhooks.toolkit.conversations import (
 
 if TYPE_CHECKING:
     from haystack.dataclasses import ChatMessage, ToolCall
+
+
+_ROLES = ("user", "assistant", "system", "developer", "tool", "function")
 
 
 def get_last_user_message(messages: Sequence[Any]) -> str | None:
@@ -41,7 +44,7 @@ def require_user_text(messages: Sequence[Any]) -> str:
     """
     text = get_last_user_input_text(messages)
     if not text:
-        raise InvalidMessagesError("no user message has a text")
+        raise InvalidMessagesError(f"no user message has a text{_unknown_role(messages)}")
     return text
 
 
@@ -72,7 +75,7 @@ def require_chat_messages(messages: Sequence[Any]) -> "list[ChatMessage]":
     """
     converted = chat_messages_from_openai(messages)
     if not converted:
-        raise InvalidMessagesError("no message has a content and a known role")
+        raise InvalidMessagesError(f"no message has a content and a known role{_unknown_role(messages)}")
     if is_user_message(last := messages[-1]):
         kinds = [
             get(part, "type") for part in _parts(last) if not isinstance(part, str) and _content_part(part) is None
@@ -83,6 +86,13 @@ def require_chat_messages(messages: Sequence[Any]) -> "list[ChatMessage]":
                 f"the user's last message has {what}; it can have text, and images and files as base64 data"
             )
     return converted
+
+
+def _unknown_role(messages: str | Sequence[Any]) -> str:
+    """Return the end of an error that names the first unknown role in *messages*, and the known ones."""
+    roles = [] if isinstance(messages, str) else [get(message, "role") for message in messages]
+    unknown = next((role for role in roles if isinstance(role, str) and role not in _ROLES), None)
+    return "" if unknown is None else f": {shortened(unknown)!r} is none of the roles {', '.join(_ROLES)}"
 
 
 def is_user_message(message: Any) -> bool:

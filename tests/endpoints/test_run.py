@@ -224,6 +224,15 @@ def test_a_traceback_is_told_where_it_is_asked_for(root):
     assert "ValueError: it broke" in response.json()["traceback"]
 
 
+@pytest.mark.parametrize("body", ["{'text': 'hi'}", "{text: 'hi'}"])
+def test_a_body_in_other_quotes_is_told_which_json_needs(server: LiveServer, body: str):
+    server.serve("it", method("def run_api(self, text: str): return text"))
+    response = server.client.post("/it/run", content=body)
+
+    assert response.status_code == 422
+    assert response.json()["detail"][0]["msg"] == "Invalid JSON: names and texts need double quotes"
+
+
 def test_a_result_that_is_no_json_is_a_clear_500(server: LiveServer):
     response = post(server, "def run_api(self): return {'socket': __import__('socket').socket}")
 

@@ -183,6 +183,18 @@ def test_a_bad_body_is_400_and_names_the_field(server: LiveServer, api: Api, bod
 
 
 @APIS
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [("{'FIELD': []}", "double quotes"), ("{FIELD: []}", "double quotes"), ('{"xFIELD": []}', "you sent 'xFIELD'")],
+)
+def test_a_body_that_is_nearly_right_is_told_what_is_wrong(server: LiveServer, api: Api, body: str, told: str):
+    field = next(iter(api.question))
+    response = server.client.post(api.path, content=body.replace("FIELD", field))
+
+    assert told.replace("FIELD", field) in response.json()["error"]["message"]
+
+
+@APIS
 def test_an_unknown_model_is_404_and_named(server: LiveServer, api: Api):
     response = api.ask(server, model="nothing")
 

@@ -179,6 +179,12 @@ def test_an_item_that_haystack_refuses_is_a_value_error_of_the_toolkit():
         chat_messages_from_openai_response([{"role": "user", "content": [image]}])
 
 
+@pytest.mark.parametrize("read", [require_user_text, require_chat_messages])
+def test_an_unknown_role_is_told_where_no_message_is_left(read):
+    with pytest.raises(InvalidMessagesError, match="'usr' is none of the roles user, assistant, system"):
+        read([{"role": "usr", "content": "x"}])
+
+
 def test_messages_without_user_text_raise_value_error():
     """Messages without a text of the user are a value error of the toolkit."""
     with pytest.raises(InvalidMessagesError, match="no user message has a text"):
