@@ -1,6 +1,7 @@
 """The output of ``hayhooks dev``: a line for each change and request, a few for each failure."""
 
 import os
+import re
 import sys
 from collections.abc import Iterable
 from datetime import datetime
@@ -191,7 +192,8 @@ class DevOutput:
         end += [Text(last, style="yellow")] if last else []
         path = self._fitted(Text(f"  {place.file}:{place.line}", style="bold"), 2) if place else []
         room = _MAX_LINES - sum(map(len, (head, lines, path, end)))
-        source = self._source(place, min(_CONTEXT_LINES, max(room - 1, 0) // 2)) if place else []
+        told = " ".join([*(line.plain for line in head), hint])
+        source = self._source(place, min(_CONTEXT_LINES, max(room - 1, 0) // 2), told) if place else []
         if traceback and self._tracebacks:
             end += [Text(f"  {text}", style="dim") for text in traceback.splitlines()]
         self._print([*head, *lines, *path, *source, *end])
@@ -211,15 +213,21 @@ class DevOutput:
         Path(self._file).write_text(self._last_traceback + "\n", encoding="utf-8", errors="backslashreplace")
         return self._file
 
-    def _source(self, place: Place, around: int) -> list[Text]:
-        """Return the line of *place* and those *around* it."""
+    def _source(self, place: Place, around: int, told: str) -> list[Text]:
+        """Return the line of *place*, as much of it as has the names that are *told*, and those *around* it."""
         lines = OpenFiles().lines(place.file)
         first = max(place.line - around, 1)
         shown = []
         for number, line in enumerate(lines[first - 1 : place.line + around], first):
             mark, style = (">", "") if number == place.line else (" ", "dim")
-            text = Text(f"  {mark} {number:>4} │ {line.rstrip().expandtabs(4)}", style=style)
+            head, code = f"  {mark} {number:>4} │ ", line.rstrip().expandtabs(4)
+            text = Text(f"{head}{code}", style=style)
             if self.console.is_terminal:
+                room = self.console.width - len(head)
+                names = [re.search(rf"\b{name}\b", code) for name in re.findall(r"'(\w+)'", told)]
+                end = max((found.end() for found in names if found), default=0)
+                if number == place.line and end >= room:
+                    text = Text(f"{head}…{code[end - room // 2 :]}", style=style)
                 text.truncate(self.console.width, overflow="ellipsis")
             shown.append(text)
         return shown

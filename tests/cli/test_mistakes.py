@@ -498,6 +498,17 @@ ASYNC_CHAT = CHAT.replace("def run_chat_completion", "async def run_chat_complet
 )
 
 
+def test_a_fault_behind_the_edge_of_the_terminal_is_shown(dev: Dev):
+    prompt = dev.root / "mine/prompt.jinja"
+    replace(prompt, "x " * 60 + "{{ question | uper }} {{ documents }}" + " y" * 60)
+    dev.write("mine", WITH_PROMPT)
+    lines = dev.shows("✗ mine")
+
+    assert_shown(lines, prompt, "uper", "did you mean upper?")
+    (marked,) = [line for line in lines if line.startswith("  >    1 │ …")]
+    assert "{{ question | uper }}" in marked
+
+
 def test_a_tool_that_is_called_with_wrong_arguments(dev: Dev):
     path = dev.write("mine", AGENT.replace('{"article": "coffee"}', '{"artcle": "coffee"}'))
     dev.shows("✓ mine")
