@@ -17,7 +17,14 @@ from hayhooks.kernel.await_hints import await_hint
 from hayhooks.kernel.import_hints import forgotten_import
 from hayhooks.kernel.import_names import OFTEN_FORGOTTEN
 from hayhooks.kernel.places import OpenFiles, UserFiles, frames_of
-from hayhooks.kernel.templates import TEMPLATE, is_jinja, place_of_variable, template_line, unmet_variable
+from hayhooks.kernel.templates import (
+    TEMPLATE,
+    attributes_in,
+    is_jinja,
+    place_of_variable,
+    template_line,
+    unmet_variable,
+)
 from hayhooks.kernel.user_errors import WRONG_NAME, chain_of, files_near, stream_call
 
 _NOT_GIVEN = re.compile(r"missing \d+ required .*arguments?: '(\w+)'")  # Python's TypeError
@@ -56,7 +63,7 @@ def name_hint(error: BaseException, files: UserFiles) -> str:
                 return f"did you mean {not_given[1]!r} instead of {given!r}?"
             if hint := _local_hint(each) or _forgotten_hint(each):
                 return hint
-            if hint := _unclosed_hint(each):
+            if hint := _unclosed_hint(each) or _empty_hint(each):
                 return hint
             if meant := _meant(each, [frame for frame, _ in frames_of(each)]):
                 place = None
@@ -95,6 +102,15 @@ def _unclosed_hint(error: BaseException) -> str:
             elif begun:
                 begun.pop()
     return f"{{% {found[1]} %}} of line {begun[-1]} has no {{% end{found[1]} %}}" if begun else ""
+
+
+def _empty_hint(error: BaseException) -> str:
+    """Say which name of a template was meant that made a message empty; to Jinja an unknown one is an empty text."""
+    for owner, name in attributes_in(error) if "content in template is empty" in safe_str(error) else ():
+        names = owner if isinstance(owner, dict) else dir(owner)
+        if name not in names and (meant := _closest(name, names)):
+            return f"did you mean {meant!r} instead of {name!r}?"
+    return ""
 
 
 def _local_hint(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from hayhooks.toolkit.yaml_source import closest
 
 TEMPLATE = "<template>"  # the file name of Jinja's templates that are strings
 _EXPRESSION = re.compile(r"\{[{%].*?[%}]\}", re.DOTALL)
+_ATTRIBUTE = re.compile(r"\{\{[-+]?\s*(\w+)\.(\w+)")
 _NAME = re.compile(r"""(?:'[^']*'|"[^"]*")|(?<![\w.])([A-Za-z_]\w*)""")  # or a text, which has none
 _UNMET = re.compile(  # Haystack's ValueErrors about an input that nobody gives
     r"Missing mandatory input '(?P<input>\w+)' for component '(?P<component>[^']+)'"
@@ -86,6 +87,15 @@ def variables_of(component: Any) -> set[str]:
     """Return the names in the templates of *component*: variables, and words of Jinja's."""
     expressions = (each[0] for text in _templates_in(component) for each in _EXPRESSION.finditer(text))
     return {found[1] for each in expressions for found in _NAME.finditer(each) if found[1]}
+
+
+def attributes_in(error: BaseException) -> Iterator[tuple[Any, str]]:
+    """Yield each object, and the name after it, that begin an expression of the template that has raised *error*."""
+    frames = [frame for frame, _ in frames_of(error)]
+    variables = next((frame.f_locals for frame in frames if frame.f_code.co_filename == TEMPLATE), {})
+    components = (frame.f_locals.get("self") for frame in frames)
+    texts = (text for each in components if hasattr(each, "__haystack_input__") for text in _templates_in(each))
+    yield from ((variables[each[1]], each[2]) for each in _ATTRIBUTE.finditer(" ".join(texts)) if each[1] in variables)
 
 
 def place_of_variable(component: Any, name: str, near: Iterable[str], files: UserFiles) -> Place | None:

@@ -329,6 +329,12 @@ NAMES: dict[str, tuple[Callable[[], object], str]] = {
         lambda: PromptBuilder("{% if a %}\n{% for b in a %}\n{% endif %}"),
         "{% for %} of line 2 has no {% endfor %}",
     ),
+    "attribute that makes a message empty": (
+        lambda: pipeline(ChatPromptBuilder('{% message role="user" %}{{ question.txt }}{% endmessage %}')).run(
+            {"part": {"question": ChatMessage.from_user("x")}}
+        ),
+        "did you mean 'text' instead of 'txt'?",
+    ),
     "key": (key, "did you mean 'answer'?"),
     "nested key": (nested_key, "did you mean 'replies'?"),
     "key of a pipeline's result": (Wrapper().key, "did you mean 'value'?"),
