@@ -73,7 +73,13 @@ class DevOutput:
                 was = self._removed.pop(deployment.revision.fingerprint, "")
                 took = f"in {change.took_ms:.0f} ms"
                 endpoints = "  ".join(f"POST {path}" for path in deployment.endpoints.paths)
-                details = f"was {was}" if was else ", ".join(change.files) if change.files else endpoints
+                details = (
+                    f"was {was}"
+                    if was not in ("", change.name)
+                    else ", ".join(change.files)
+                    if change.files
+                    else endpoints
+                )
                 self.show(_line("✓", "green", change.name, f"{deployment.revision.id}  {took}  {details}"), indent=2)
             case Failure() as failure if change.same_as:
                 rest = f"as {change.same_as}" + (f"; {change.still}" if serving else "")
@@ -181,6 +187,8 @@ class DevOutput:
     ) -> None:
         """Print a failure of *subject*: its source is shown with as many lines around it as there is room for."""
         if traceback:
+            if place and (files := re.findall(r'^ +File "(.+)", line', traceback, re.M)) and files[-1] != place.file:
+                traceback = f"{traceback.rstrip()}\n\nyour code: {place}"  # else only a library's frames are at the end
             self._last_traceback = f"{subject}, at {datetime.now():%H:%M:%S}\n".lstrip(", ") + traceback.rstrip()
         if len(causes) > _MAX_CAUSES:
             causes = [causes[0], f"... {len(causes) - 2} more ...", causes[-1]]

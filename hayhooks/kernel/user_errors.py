@@ -66,7 +66,8 @@ def place_of(error: BaseException, files: UserFiles) -> Place | None:
 
     That is the innermost frame of the first error of the chain that their code raised, else of the last one that went
     through it, else where they have asked for the stream. For a template it is its line, for a component of a YAML
-    pipeline the line of its key, for a name in the data of a run the line that has it.
+    pipeline the line of its key, for a name in the data of a run the line that has it. For a component that fails by
+    itself, as in its warm-up, it is the line that makes one of its class.
     """
     chain, near = chain_of(error), files_near(error)
     if (place := next((place for each in chain if (place := _told_place(each, near, files))), None)) is not None:
@@ -82,7 +83,7 @@ def place_of(error: BaseException, files: UserFiles) -> Place | None:
             place = files.place(frame.f_code.co_filename, line) or getattr(_component_in(frame), _PLACE, None)
             if place is not None:
                 return _line_of_name(each, place, files)
-    return next(_places_of_calls(chain, files), None)
+    return next(_places_of_calls(chain, files), None) or next(_places_of_components(chain, near, files), None)
 
 
 def _told_place(error: BaseException, near: list[str], files: UserFiles) -> Place | None:
@@ -107,6 +108,16 @@ def _places_of_calls(chain: list[BaseException], files: UserFiles) -> Iterator[P
         call = stream_call(each)
         if call is not None and (place := files.place(call.file, call.line)) is not None:
             yield _line_of_name(each, place, files)
+
+
+def _places_of_components(chain: list[BaseException], near: list[str], files: UserFiles) -> Iterator[Place]:
+    """Yield the lines of the user's *files* that make components like those in which *chain* was raised."""
+    frames = [frame for each in chain for frame, _ in frames_of(each)]
+    for component in filter(None, map(_component_in, frames)):
+        made = re.compile(rf"^(?!\s*(class|from|import|#)\b).*\b{re.escape(type(component).__name__)}\(")
+        for file, text in files.texts(near):
+            lines = enumerate(text.splitlines() if file.endswith(".py") else [], 1)
+            yield from (Place(file, number, line.strip()) for number, line in lines if made.match(line))
 
 
 def stream_call(error: BaseException) -> StreamCall | None:

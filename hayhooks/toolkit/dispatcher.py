@@ -23,6 +23,19 @@ OnPipelineEnd = Callable[[Any], Any]
 OnComponentEnd = Mapping[str, Callable[[Any], Any]]
 
 
+class CallbackCall(partial[Any]):
+    """A call of the user's callback *name*, which is due."""
+
+    name: str
+
+    @classmethod
+    def of(cls, name: str, function: Callable[..., Any], *arguments: Any) -> "CallbackCall":
+        """Make the call of *function* with *arguments*."""
+        call = cls(function, *arguments)
+        call.name = name
+        return call
+
+
 @dataclass(slots=True)
 class CallbackDispatcher:
     """The user's callbacks, with the state of one stream that decides when they are due.
@@ -48,25 +61,28 @@ class CallbackDispatcher:
         """Whether a callback depends on chunks, or on the end of a component."""
         return bool(self.on_tool_call_start or self.on_tool_call_end or self.on_reasoning or self.on_component_end)
 
-    def before(self, item: Any) -> Iterator[Callable[[], Any]]:
+    def before(self, item: Any) -> Iterator[CallbackCall]:
         """Yield the calls that are due before *item* is passed on; a ``ComponentEnd`` is not passed on."""
         if isinstance(item, ComponentEnd):
-            yield partial(self.on_component_end[item.name], item.outputs)
+            yield CallbackCall.of(f"on_component_end of {item.name!r}", self.on_component_end[item.name], item.outputs)
         if not isinstance(item, _chunk_class()):
             return
         for delta in self._newly_started(item):
             if self.on_tool_call_start:
-                yield partial(self.on_tool_call_start, delta.tool_name or "", _parsed(delta.arguments), delta.id)
+                started = (delta.tool_name or "", _parsed(delta.arguments), delta.id)
+                yield CallbackCall.of("on_tool_call_start", self.on_tool_call_start, *started)
         if self.on_tool_call_end and (ended := item.tool_call_result):
             call = ended.origin
-            yield partial(self.on_tool_call_end, call.tool_name, call.arguments, ended.result, bool(ended.error))
+            told = (call.tool_name, call.arguments, ended.result, bool(ended.error))
+            yield CallbackCall.of("on_tool_call_end", self.on_tool_call_end, *told)
         if self.on_reasoning and item.reasoning:
-            yield partial(self.on_reasoning, item.reasoning.reasoning_text, item.reasoning.extra)
+            reasoning = item.reasoning
+            yield CallbackCall.of("on_reasoning", self.on_reasoning, reasoning.reasoning_text, reasoning.extra)
 
-    def at_end(self, result: Any) -> Iterator[Callable[[], Any]]:
+    def at_end(self, result: Any) -> Iterator[CallbackCall]:
         """Yield the calls that are due when the pipeline has returned *result*."""
         if self.on_pipeline_end:
-            yield partial(self.on_pipeline_end, result)
+            yield CallbackCall.of("on_pipeline_end", self.on_pipeline_end, result)
 
     def _newly_started(self, chunk: "StreamingChunk") -> "Iterator[ToolCallDelta]":
         """Yield the deltas that name a call for the first time.

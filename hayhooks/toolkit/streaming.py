@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from loguru import logger as log
 
-from hayhooks.errors import fold
+from hayhooks.errors import fold, type_and_message
 from hayhooks.toolkit.channel import ConsumerGoneError, TaskChunkReader, ThreadChunkReader, settled
-from hayhooks.toolkit.dispatcher import CallbackDispatcher, outputs
+from hayhooks.toolkit.dispatcher import CallbackCall, CallbackDispatcher, outputs
 from hayhooks.toolkit.observe import ComponentEnd
 from hayhooks.toolkit.target import StreamTarget, is_sync_only, stream_target, user_callback
 
@@ -303,20 +303,20 @@ def _log_failure(pipeline: asyncio.Task[Any]) -> None:
         log.opt(exception=error).error("A pipeline failed after its stream had been closed: {}", error)
 
 
-def _outputs(call: Callable[[], Any]) -> list[Any]:
+def _outputs(call: CallbackCall) -> list[Any]:
     try:
         return outputs(call())
     # A failing callback must not spoil the answer.
     except Exception as error:
         fold(error)
-        log.opt(exception=error).error("A callback of a stream failed: {}", error)
+        log.opt(exception=error).error("{} failed: {}", call.name, type_and_message(error))
         return []
 
 
-async def _outputs_async(call: Callable[[], Any]) -> list[Any]:
+async def _outputs_async(call: CallbackCall) -> list[Any]:
     try:
         return outputs(await settled(call()))
     except Exception as error:  # as above
         fold(error)
-        log.opt(exception=error).error("A callback of a stream failed: {}", error)
+        log.opt(exception=error).error("{} failed: {}", call.name, type_and_message(error))
         return []

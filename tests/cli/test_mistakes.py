@@ -465,6 +465,8 @@ def test_a_tool_that_fails_while_its_agent_goes_on(dev: Dev, wrapper: str):
     assert_shown(lines, path, "return PRICES", "full traceback: t + Enter", "the Agent goes on: its model is told")
     dev.terminal.type("t")
     shown = dev.shows("ToolInvocationError: Failed to invoke", most=1_000)
+    number = wrapper.splitlines().index("    return PRICES[article]") + 1
+    assert "".join(shown).replace(" ", "").endswith(f"yourcode:{path}:{number}:returnPRICES[article]")
     assert re.match(rf"mine, request {answer.headers['x-request-id']}, at \d\d:\d\d:\d\d$", shown[1])
     assert "hayhooks/kernel" not in joined(shown)
 
@@ -507,6 +509,18 @@ def test_a_fault_behind_the_edge_of_the_terminal_is_shown(dev: Dev):
     assert_shown(lines, prompt, "uper", "did you mean upper?")
     (marked,) = [line for line in lines if line.startswith("  >    1 │ …")]
     assert "{{ question | uper }}" in marked
+
+
+def test_a_callback_that_fails_is_told_once_with_its_name(dev: Dev):
+    path = dev.write(
+        "mine", CHAT.replace("        )", "            on_pipeline_end=lambda result: result['x'],\n        )")
+    )
+    dev.shows("✓ mine")
+    httpx.post(f"{dev.url}/mine/chat", json={"messages": [{"role": "user", "content": "x"}]}, timeout=30)
+    lines = dev.shows("→ POST /mine/chat  200")
+
+    assert_shown(lines, path, "on_pipeline_end", "✗ mine: on_pipeline_end failed: KeyError: 'x'")
+    assert joined(lines).count("KeyError") == 1
 
 
 def test_a_tool_that_is_called_with_wrong_arguments(dev: Dev):
@@ -721,7 +735,7 @@ def test_deleted_and_restored(dev: Dev):
     shutil.move(path.parent, dev.root.parent / "away")
     assert_one_line(dev.shows("- mine  removed"))
     shutil.move(dev.root.parent / "away", path.parent)
-    assert_one_line(dev.shows("✓ mine"))
+    assert " was " not in assert_one_line(dev.shows("✓ mine"))[0]
 
 
 def test_saved_twice(dev: Dev):

@@ -353,6 +353,7 @@ def test_a_missing_api_key_names_the_component_and_the_variable(
         "ValueError: None of the following authentication environment variables are set: "
         f"('OPENAI_API_KEY',), in {where}\n"
     )
+    assert f"pipeline_wrapper.py:{keyless[: keyless.index(part)].count(chr(10)) + 1}: self.pipeline.add_comp" in error
     assert "hint: set OPENAI_API_KEY, or `warm_up = False` in the wrapper to load it without\n" in error
 
     server.serve("keyless", keyless.replace("OPTION", "warm_up = False"))
