@@ -42,7 +42,7 @@ def test_yaml_files_of_255_bytes_work_with_every_command(server: LiveServer, por
 
     results = [
         pipeline("deploy", "mine.yml", "-n", name, cwd=tmp_path, port=port),
-        pipeline("run", name, "-p", "text=hi", cwd=tmp_path, port=port),
+        pipeline("run", name, "-p", "question=hi", cwd=tmp_path, port=port),
         pipeline("undeploy", name, cwd=tmp_path, port=port),
         pipeline("new", name, "-t", "yaml", cwd=tmp_path, port=port),
         pipeline("undeploy", f"{name}.yml", cwd=tmp_path, port=port),

@@ -78,7 +78,7 @@ def test_the_template_is_served_at_once_and_answers(server, port, tmp_path):
     done = pipeline("new", "mine", "-t", "yaml", cwd=tmp_path, port=port)
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "You said: hello" in pipeline("run", "mine", "-p", "text=hello", cwd=tmp_path, port=port).stdout
+    assert "You asked: hello" in pipeline("run", "mine", "-p", "question=hello", cwd=tmp_path, port=port).stdout
 
 
 def test_check_tells_what_it_would_serve(source, tmp_path):
