@@ -93,7 +93,7 @@ export function chatTab(name) {
     let answer = null;
     let first = null;
     let problemOf = "";
-    turn.root.scrollIntoView({ block: "nearest" });
+    scrollTo(0, document.documentElement.scrollHeight);
     try {
       answer = await call(pathOf(name, "/chat"), {
         method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" }, signal: own.signal,

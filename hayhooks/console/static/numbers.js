@@ -11,6 +11,7 @@ export function numbersView() {
   const workers = element("div");
   const pipelines = element("div");
   const root = element("section", { "aria-labelledby": "title" }, element("h1", { id: "title" }, "The last 15 minutes"), charts, workers, pipelines);
+  let served = new Set(); // names
   let timer = null;
 
   async function read() {
@@ -28,11 +29,12 @@ export function numbersView() {
       figure("Memory, all workers", server.memory_bytes, bytes),
     );
     workers.replaceChildren(...(numbers.workers.length > 1 ? [workersTable(numbers.workers)] : []));
-    pipelines.replaceChildren(...Object.entries(numbers.pipelines).map(([name, own]) => pipelineBox(name, own, perSecond, rate)));
+    pipelines.replaceChildren(...Object.entries(numbers.pipelines).map(([name, own]) => pipelineBox(name, served.has(name), own, perSecond, rate)));
   }
 
   read();
-  return { name: "numbers", root, update: () => {}, close: () => clearTimeout(timer) };
+  const update = ({ deployments }) => (served = new Set(deployments.map((each) => each.name)));
+  return { name: "numbers", root, update, close: () => clearTimeout(timer) };
 }
 
 function figure(title, series, format) {
@@ -40,11 +42,11 @@ function figure(title, series, format) {
   return element("figure", {}, element("figcaption", {}, title, element("b", {}, last === null ? "–" : format(last))), lines(title, series, format));
 }
 
-function pipelineBox(name, own, perSecond, rate) {
+function pipelineBox(name, isServed, own, perSecond, rate) {
   return element(
     "section",
     { "aria-label": name },
-    element("h2", {}, element("a", { href: `#/${encodeURIComponent(name)}` }, name)),
+    element("h2", {}, isServed ? element("a", { href: `#/${encodeURIComponent(name)}` }, name) : `${name}, removed`),
     element("p", { class: "facts" }, `${total(own.requests)} requests, ${total(own.errors)} errors, ${total(own.chunks)} chunks`),
     element(
       "div",
