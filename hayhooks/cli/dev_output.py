@@ -68,6 +68,10 @@ class DevOutput:
         """Print what became of a save."""
         serving = change.serving
         match change.outcome:
+            case Deployment(revision=revision) if revision.is_restored:
+                self._revisions[change.name] = revision
+                saved = "serves as it was saved: the files on disk do not, or not yet"
+                self.show(_line("✓", "yellow", change.name, f"{revision.id}  {saved}"), indent=2)
             case Deployment() as deployment:
                 self._revisions[change.name] = deployment.revision
                 was = self._removed.pop(deployment.revision.fingerprint, "")

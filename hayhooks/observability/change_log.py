@@ -15,6 +15,8 @@ def log_change(change: Change) -> None:
             logger = logger.bind(revision=revision.id)
             logger = logger.bind(took_ms=round(change.took_ms, 1), load_ms=round(load_ms, 1))
             text = "Deployed {} {} in {:.0f} ms (load: {:.0f} ms)"
+            if revision.is_restored:
+                text = "Deployed {} {}, as it was saved when it last served: what is on disk does not serve"
             logger.info(text, change.name, revision.id, change.took_ms, load_ms)
         case Failure() as failure:
             still = f"; {change.still}" if change.still else ""

@@ -52,6 +52,17 @@ def test_dev_tells_what_becomes_of_every_save(tmp_path):
         assert server.stop() == 0
 
 
+def test_dev_says_that_what_serves_at_its_start_is_not_what_is_on_disk(tmp_path):
+    wrapper = tmp_path / "pipelines/echo/pipeline_wrapper.py"
+    replace(wrapper, "ANSWER = ''\n" + ECHO)
+    with started(tmp_path, "dev") as server:
+        server.prints("✓ echo")
+        assert server.stop() == 0
+    replace(wrapper, "import threading\nthreading.Event().wait(60)\nANSWER = ''\n" + ECHO)
+    with started(tmp_path, "dev") as server:
+        server.prints("serves as it was saved: the files on disk do not, or not yet")
+
+
 BOOST = """
 from haystack import Pipeline, component
 

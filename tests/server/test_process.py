@@ -23,8 +23,7 @@ def resident_mb(server: Process) -> int:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_hundred_reloads_of_5_mb_leave_little(tmp_path: Path):
-    settings = {"TRIAL_SECONDS": "0"}  # what is replaced goes at once
-    with started(tmp_path, "run", "--pipelines-dir", str(tmp_path / "pipelines"), **settings) as server:
+    with started(tmp_path, "run", "--pipelines-dir", str(tmp_path / "pipelines"), TRIAL_SECONDS="0") as server:
 
         def reload(versions: range) -> None:
             for version in versions:
