@@ -38,6 +38,15 @@ def evaluated_annotations(method: Callable[..., Any], *, strict: bool) -> dict[s
     return hints
 
 
+def functions_in(annotation: Any) -> Iterator[Callable[..., Any]]:
+    """Yield the functions that stand in *annotation* for types, as ``any`` for ``Any``."""
+    if inspect.isroutine(annotation):
+        yield annotation
+    arguments = typing.get_args(annotation)
+    for argument in arguments[:1] if typing.get_origin(annotation) is typing.Annotated else arguments:
+        yield from functions_in(argument)
+
+
 def _names_for_type_checkers(method: Callable[..., Any]) -> Iterator[str]:
     """Yield what the module of *method* imports or defines in ``if TYPE_CHECKING``."""
     try:

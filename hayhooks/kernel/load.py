@@ -14,6 +14,7 @@ from concurrent.futures import wait
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from loguru import logger as log
@@ -21,6 +22,7 @@ from loguru import logger as log
 from hayhooks.errors import LoadError, fold
 from hayhooks.kernel import haystack_hooks
 from hayhooks.kernel.admission import Leases, Slots
+from hayhooks.kernel.annotations import evaluated_annotations, functions_in
 from hayhooks.kernel.discovery import WRAPPER_FILE
 from hayhooks.kernel.failure import failure_of
 from hayhooks.kernel.isolation import (
@@ -141,6 +143,7 @@ def _load(
         for name, method in implemented.items():
             try:
                 operations[name] = inspect_method(method, transport)
+                _warn_of_functions(revision.name, method)
             except TypeError as error:
                 raise LoadError(str(error), place=place_of_definition(method)) from error
         if wrapper.warm_up is not False:
@@ -245,6 +248,18 @@ def _wrapper_class(package: str) -> type[BasePipelineWrapper]:
     ]
     hint = f"rename {others[0]} to {_CLASS}" if others else f"define {base}"
     raise LoadError(f"{module.__file__} has no class {_CLASS}: {hint}")
+
+
+def _warn_of_functions(name: str, method: Callable[..., Any]) -> None:
+    """Log the functions that *method* of the deployment *name* has as types."""
+    for parameter, annotation in evaluated_annotations(method, strict=False).items():
+        for function in functions_in(annotation):
+            wrong, place = function.__name__, place_of_definition(method)
+            meant = f"did you mean {wrong.capitalize()}?" if function in (any, callable) else "write a type"
+            which = "its result" if parameter == "return" else parameter
+            message = "{}: {}() at {}: {} is annotated with the function {}, which says nothing: {}"
+            where = f"{Path(place.file).name}:{place.line}" if place else "an unknown line"
+            log.warning(message, name, method.__name__, where, which, wrong, meant)
 
 
 def _misspelled(wrapper: BasePipelineWrapper, implemented: Collection[str]) -> dict[str, str]:

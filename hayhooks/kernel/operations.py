@@ -60,11 +60,11 @@ class Operation:
         """Say in *error*, where an argument is missing, what was *sent* that is none."""
         unknown = [name for name in sent if name not in self.parameters]
         listed = ", ".join(repr(shortened(name, 50)) for name in unknown[:3])
+        is_ours = self.method.__module__.startswith("hayhooks.")  # of a YAML pipeline: nobody has written it
+        of = "input of the pipeline" if is_ours else f"argument of {self.name}()"
         for detail in error.details:
             if unknown and detail["type"] == "missing" and len(detail["loc"]) == 2:
-                detail["msg"] += (
-                    f"; you sent {listed}{', ...' if len(unknown) > 3 else ''}, no argument of {self.name}()"
-                )
+                detail["msg"] += f"; you sent {listed}{', ...' if len(unknown) > 3 else ''}, no {of}"
 
 
 def inspect_method(method: Callable[..., Any], transport: TransportTypes) -> Operation:

@@ -1,5 +1,6 @@
 """Schema types: annotations of Haystack's data and uploaded files for pydantic."""
 
+import inspect
 import types
 import typing
 from collections.abc import Mapping
@@ -91,6 +92,8 @@ class SchemaTypes:
                 return annotation if annotation in within else self._typed_dict(annotation, within | {annotation})
             # Others have from_dict too: that of a Pipeline, a Tool or a Secret runs or reads what the client names.
             is_data = is_haystack_data(annotation) and annotation.__module__.startswith("haystack.dataclasses")
+            if inspect.isroutine(annotation):  # pydantic would take any value too, and warn of its own code
+                return Any
             return _by_dict(annotation) if is_data else annotation
         if origin is typing.Literal or not arguments:
             return annotation

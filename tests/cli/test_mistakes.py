@@ -673,6 +673,30 @@ def test_lines_of_requests_name_field_model_and_a_failed_stream(dev: Dev):
     assert "model mine failed in mid-stream: RuntimeError" in shown
 
 
+def test_a_missing_input_of_a_yaml_pipeline(dev: Dev):
+    replace(dev.root / "ask.yml", YAML)
+    dev.shows("✓ ask")
+    dev.run("ask", qestion="x")
+
+    assert "question: Field required; you sent 'qestion', no input of the pipeline" in joined(
+        dev.shows("→ POST /ask/run  422")
+    )
+
+
+def test_a_function_in_place_of_a_type(dev: Dev):
+    dev.write(
+        "mine", WRAPPER.replace('text: str = "") -> str', "text: any, more: dict[str, any] | None = None) -> any")
+    )
+    lines = dev.shows("✓ mine")
+
+    told = "mine: run_api() at pipeline_wrapper.py:9: text is annotated with the function any, which says nothing: did"
+    assert f"{told} you mean Any?" in joined(lines)
+    assert len([line for line in lines if "which says" in line or "the function any" in line]) >= 3
+    assert "site-packages" not in joined(lines)
+    assert dev.run("mine", text=[1]).json() == {"result": [1]}
+    dev.shows("→ POST /mine/run  200")
+
+
 def test_a_blocking_call_in_async(dev: Dev):
     call = "import time; time.sleep(0.5)"
     dev.write("mine", WRAPPER.replace("def run_api", "async def run_api_async").replace("return text", call))
