@@ -47,7 +47,9 @@ async def invoke(deployment: Deployment, operation: Operation, arguments: dict[s
         result.body_iterator = _without_exits(result.body_iterator)
     # By attribute, as above: the checks of collections.abc cost more than the rest of a short call.
     if hasattr(result, "__next__") or hasattr(result, "__aiter__"):
-        return await open_stream(deployment, result)
+        stream = await open_stream(deployment, result)
+        stream.method = operation.method
+        return stream
     return result
 
 

@@ -264,11 +264,14 @@ class _EncodedBody:
     def _fail(self, error: Exception) -> bytes:
         start, self._start = self._start, b""
         self._ended = True
-        if (code := self._stream.code) is not None:  # an item is of no use: no code of the user's has raised
-            if not isinstance(error, PipelineError):
-                error.__hayhooks_call__ = StreamCall(code.co_filename, code.co_firstlineno, ())  # type: ignore[attr-defined]
-            elif error.__cause__ is None:
-                error.place = error.place or place_of_result(code)
+        # An item is of no use: no code of the user's has raised.
+        code, method = self._stream.code, self._stream.method
+        if isinstance(error, PipelineError):
+            if error.__cause__ is None and error.place is None:
+                places = (place_of_result(each) for each in (code, method) if each is not None)
+                error.place = next(filter(None, places), None)
+        elif code is not None:
+            error.__hayhooks_call__ = StreamCall(code.co_filename, code.co_firstlineno, ())  # type: ignore[attr-defined]
         last = self._encoder.fail(error)
         if last is None:
             self._error = error

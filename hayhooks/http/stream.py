@@ -29,6 +29,7 @@ class Stream:
     """
 
     code: CodeType | None = None  # of the wrapper's generator, if it is one
+    method: Callable[..., Any] | None = None  # of the wrapper that has returned it
 
     def __init__(self, first: list[Any]) -> None:
         self.first = first

@@ -47,9 +47,10 @@ def unusable_error(item: Any) -> PipelineError:
         kind += " (forgot await?)"
     if iscoroutine(item):
         item.close()  # this error says that nobody has awaited it: Python need not
+    found = "None (forgot return?)" if item is None else f"a {kind}"
     return PipelineError(
-        f"an answer cannot be made of {'None (forgot return?)' if item is None else f'a {kind}'}: return or yield str, "
-        "StreamingChunk, ChatMessage, PipelineEvent or an object with the shape of an OpenAI message or chunk",
+        f"an answer cannot be made of {found}: return or yield str, StreamingChunk, ChatMessage, PipelineEvent, or a "
+        "message or chunk of OpenAI's shape, in callbacks such as on_component_end too",
         traceback="",
     )
 

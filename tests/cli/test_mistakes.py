@@ -649,6 +649,19 @@ def test_a_stream_that_is_not_returned(dev: Dev):
     assert_shown(dev.shows("→ POST /mine/chat  500"), path, "def run_chat_completion", told)
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("wrapper", [CHAT, ASYNC_CHAT], ids=["sync", "async"])
+def test_a_callback_that_returns_what_a_chat_cannot_send(dev: Dev, wrapper: str, stream: bool):
+    callback = 'on_component_end={"llm": lambda outputs: {"sources": 1}}'
+    path = dev.write("mine", wrapper.replace('"x"}},\n        )', f'"x"}}}},\n            {callback},\n        )'))
+    dev.shows("✓ mine")
+    body = {"messages": [{"role": "user", "content": "x"}], "stream": stream}
+    httpx.post(f"{dev.url}/mine/chat", json=body, timeout=30)
+    told = "an answer cannot be made of a dict:"
+
+    assert_shown(dev.shows("→ POST /mine/chat"), path, "return", told, "in callbacks such as on_component_end too")
+
+
 def test_a_component_of_a_yaml_pipeline(dev: Dev):
     replace(dev.root / "ask.yml", YAML)
     dev.shows("✓ ask")
