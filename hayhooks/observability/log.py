@@ -1,5 +1,6 @@
 """Configure ``log``, the loguru logger of the server and of wrappers."""
 
+import asyncio
 import logging
 import re
 import sys
@@ -222,6 +223,10 @@ class _ToLoguru(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         level = record.levelname if record.levelname in _LEVELS else record.levelno
         error: Any = record.exc_info
+        if error and record.name == "uvicorn.error" and isinstance(error[1], asyncio.CancelledError):
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # by a stop at once: no fault of anybody's
+                return
         if not error and record.name.startswith(_AGENTS):
             error = next((value for value in vars(record).values() if isinstance(value, BaseException)), None)
         log.bind(logger=record.name).opt(exception=error).log(level, "{}", record.getMessage())

@@ -88,6 +88,7 @@ def test_a_stop_names_the_method_that_it_waits_for_and_a_second_one_does_not_wai
         assert "event loop" not in terminal.text
         terminal.type(*again)
         assert terminal.process.wait(10) == 0
+        assert "ASGI" not in terminal.text
 
 
 def test_a_method_that_goes_on_after_its_client_has_left_is_told_once(tmp_path: Path):
