@@ -282,8 +282,13 @@ def test_workers_know_of_each_others_requests(tmp_path: Path, monkeypatch: pytes
     replace(tmp_path / "pipelines/it/pipeline_wrapper.py", SYNC)
     with started(tmp_path, "run", "--workers", "2") as server:
         eventually(lambda: server.get("/status/it").status_code == 200)
-        ids = {server.post("/it/run", {"text": "x"}).headers["x-request-id"] for _ in range(6)}
-        assert len({request_id[:16] for request_id in ids}) > 1  # of both
+        ids: set[str] = set()
+
+        def both_have_answered() -> bool:
+            ids.add(server.post("/it/run", {"text": "x"}).headers["x-request-id"])
+            return len({request_id[:16] for request_id in ids}) > 1
+
+        eventually(both_have_answered)
 
         def is_known() -> bool:
             listed = server.get("/traces").json()["traces"]
