@@ -13,7 +13,7 @@ from hayhooks.cli.output import CommandError, note, say, say_json, say_table
 from hayhooks.cli.staging import PipelinesDirectory, StagingDir, reporting_os_errors
 from hayhooks.kernel.revision_store import RevisionStore, SavedRevision, open_store
 from hayhooks.kernel.scan import EVERYTHING, Scanner
-from hayhooks.kernel.state import RevisionKind
+from hayhooks.kernel.state import RevisionKind, digest_of
 from hayhooks.settings import Settings
 
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
@@ -160,7 +160,7 @@ def _present(root: Path, name: str) -> dict[str, bytes]:
 
 
 def _digests(files: Mapping[str, bytes]) -> dict[str, str]:
-    return {path: RevisionStore.digest(content) for path, content in files.items()}
+    return {path: digest_of(content).hex() for path, content in files.items()}
 
 
 def _contents(store: RevisionStore, saved: SavedRevision) -> dict[str, bytes]:

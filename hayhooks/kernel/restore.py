@@ -16,9 +16,9 @@ from loguru import logger as log
 from hayhooks.kernel.load_job import LoadJob
 from hayhooks.kernel.phases import Phases
 from hayhooks.kernel.quarantine import Quarantine
-from hayhooks.kernel.revision_store import RevisionStore, SavedRevision
+from hayhooks.kernel.revision_store import RevisionStore, SavedRevision, write_within
 from hayhooks.kernel.stat_tree import is_code
-from hayhooks.kernel.state import Deployment, Failure, File, Revision, RevisionKind, Snapshot, Stamp
+from hayhooks.kernel.state import Deployment, Failure, File, Revision, RevisionKind, Snapshot, Stamp, digest_of
 
 _RESTORED = "-restored"  # ends the fingerprint of a restored revision
 _RESTORE_AFTER_S = 3.0  # a saved revision serves when the first load takes longer
@@ -173,22 +173,19 @@ def _materialised(store: RevisionStore, saved: SavedRevision, present: Path, tre
     """Write the files of *saved* below *tree*; raise ValueError if one is not as it was."""
     place = tree / saved.entry
     folder = place if saved.kind is RevisionKind.FOLDER else tree
-    contents = {path: store.content(digest) for path, digest in saved.files.items()}
+    contents = store.write(saved, place, present, links=True)
     for module, (path, digest, _) in saved.shared.items():
         if saved.kind is RevisionKind.FOLDER:  # beside the wrapper: other revisions go on with the present ones
-            end = "/__init__.py" if path.endswith("/__init__.py") else ".py"
-            contents.setdefault(module.replace(".", "/") + end, store.content(digest))
-        elif store.digest(Path(path).read_bytes()) != digest:
+            own = module.replace(".", "/") + ("/__init__.py" if path.endswith("/__init__.py") else ".py")
+            if own not in contents:
+                contents[own] = store.content(digest)
+                write_within(folder, own, contents[own])
+        elif digest_of(Path(path).read_bytes()).hex() != digest:
             raise ValueError(f"{path} is not as it was")
-    files = {}
-    for path, content in contents.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(content)
-        source = content if is_code(path, saved.kind) else None
-        files[path] = File(Stamp.of(os.stat(folder / path)), bytes.fromhex(store.digest(content)), source)
-    for path in saved.linked:
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        os.symlink(present / path, folder / path)
+    files = {
+        path: File(Stamp.of(os.stat(folder / path)), digest_of(content), content if is_code(path, saved.kind) else None)
+        for path, content in contents.items()
+    }
     # The same files in their place are another revision.
     fingerprint = saved.fingerprint + _RESTORED
     return Revision(saved.name, place, fingerprint, files, kind=saved.kind, is_restored=True)

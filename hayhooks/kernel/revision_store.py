@@ -31,7 +31,7 @@ from loguru import logger as log
 from hayhooks.errors import sendable
 from hayhooks.kernel.discovery import real_path
 from hayhooks.kernel.self_writes import is_process_alive
-from hayhooks.kernel.state import Deployment, Revision, RevisionKind
+from hayhooks.kernel.state import Deployment, Revision, RevisionKind, digest_of
 from hayhooks.kernel.threads import DaemonThreadPool
 
 _MAX_DATA_BYTES = 64 * 2**20  # of one revision; its larger data files stay links to their place
@@ -168,29 +168,25 @@ class RevisionStore:
     def content(self, digest: str) -> bytes:
         """Return the file with the *digest*. Raises OSError, or ValueError if it is damaged."""
         content = self._blob(digest).read_bytes()
-        if _digest(content).hex() != digest:
+        if digest_of(content).hex() != digest:
             with suppress(OSError):
                 self._blob(digest).unlink()  # the next save writes it again
             raise ValueError(f"the stored file {digest} is damaged")
         return content
 
-    @staticmethod
-    def digest(content: bytes) -> str:
-        """Return the digest under which *content* is stored."""
-        return _digest(content).hex()
+    def write(self, saved: SavedRevision, place: Path, present: Path, *, links: bool = False) -> dict[str, bytes]:
+        """Write the files of *saved* at *place*, and return them; those too large to be saved are taken from *present*.
 
-    def write(self, saved: SavedRevision, place: Path, present: Path) -> None:
-        """Write the files of *saved* at *place*; those too large to be saved are copied from *present*.
-
-        Raises OSError, or ValueError if one is damaged.
+        They are copied, or with *links* linked. Raises OSError, or ValueError if one is damaged.
         """
         folder = place if saved.kind is RevisionKind.FOLDER else place.parent
-        for path, digest in saved.files.items():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_bytes(self.content(digest))
+        contents = {path: self.content(digest) for path, digest in saved.files.items()}
+        for path, content in contents.items():
+            write_within(folder, path, content)
         for path in saved.linked:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(present / path, folder / path)
+            (os.symlink if links else shutil.copy2)(present / path, folder / path)
+        return contents
 
     def _in(self, folder: Path) -> Iterator[SavedRevision]:
         ended = "undeployed" if (folder / "undeployed").exists() else ""
@@ -272,7 +268,7 @@ class RevisionStore:
                 "load_ms": load_ms,
             }
             text = json.dumps(manifest)
-            _write(path, _digest(text.encode()).hex().encode() + b"\n" + text.encode())
+            _write(path, digest_of(text.encode()).hex().encode() + b"\n" + text.encode())
         for mark in (folder / "undeployed", _mark_of(path)):
             mark.unlink(missing_ok=True)
         for old in _manifests(folder)[self._kept :]:
@@ -294,7 +290,7 @@ class RevisionStore:
                 content = origin.read_bytes()
             except OSError:
                 return False
-        if _digest(content) != digest:
+        if digest_of(content) != digest:
             return False
         blob.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _write(blob, content)
@@ -364,10 +360,16 @@ def _mark_of(manifest: Path) -> Path:
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     digest, _, text = path.read_bytes().partition(b"\n")
-    if _digest(text).hex().encode() != digest:
+    if digest_of(text).hex().encode() != digest:
         raise ValueError("its manifest is damaged")
     manifest: dict[str, Any] = json.loads(text)
     return manifest
+
+
+def write_within(folder: Path, path: str, content: bytes) -> None:
+    """Write *content* to *path* below *folder*, and make the folders between."""
+    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    (folder / path).write_bytes(content)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -381,14 +383,3 @@ def _write(path: Path, content: bytes) -> None:
         with suppress(OSError):
             os.unlink(temporary)
         raise
-
-
-def _digest_of(path: Path) -> bytes:
-    try:
-        return _digest(path.read_bytes())
-    except OSError:
-        return b""
-
-
-def _digest(content: bytes) -> bytes:
-    return hashlib.blake2b(content, digest_size=16).digest()

@@ -36,7 +36,7 @@ from hayhooks.kernel.stat_tree import (
     stat_tree,
     watch_roots,
 )
-from hayhooks.kernel.state import File, Revision, RevisionKind, Stamp
+from hayhooks.kernel.state import File, Revision, RevisionKind, Stamp, digest_of
 
 Offer = Callable[[bytes, bytes], None]  # takes the digest and content of data that was read
 
@@ -360,7 +360,7 @@ def _read_revision(
 
 
 def _unreadable(name: str, tree: TreeStat, problem: str) -> Revision:
-    fingerprint = _digest(problem.encode(errors="surrogateescape")).hex()
+    fingerprint = digest_of(problem.encode(errors="surrogateescape")).hex()
     return Revision(name, tree.path, fingerprint, {}, problem, identity=tree.identity)
 
 
@@ -382,15 +382,11 @@ def _read_file(path: Path, stamp: Stamp, offer: Offer | None, *, runs: bool) -> 
         content = file.read()
         if Stamp.of(os.fstat(descriptor)) != stamp:
             raise _ChangedError
-    digest = _digest(content)
+    digest = digest_of(content)
     if offer is not None and not runs:
         offer(digest, content)
     return File(stamp, digest, content if runs else None)
 
 
 def _by_stamp(stamp: Stamp) -> File:
-    return File(stamp, _digest(repr(stamp).encode()), None)
-
-
-def _digest(content: bytes) -> bytes:
-    return hashlib.blake2b(content, digest_size=16).digest()
+    return File(stamp, digest_of(repr(stamp).encode()), None)

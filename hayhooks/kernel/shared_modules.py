@@ -19,7 +19,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, TypeVar
 
-from hayhooks.kernel.state import SharedModule, Stamp
+from hayhooks.kernel.state import SharedModule, Stamp, digest_of
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ _imports: dict[tuple[bytes, str], frozenset[str]] = {}  # by the source's digest
 
 def imported_names(source: bytes, package: str = "") -> frozenset[str]:
     """Return the dotted names that *source* in *package* imports, at any level."""
-    key = (hashlib.blake2b(source, digest_size=16).digest(), package)
+    key = (digest_of(source), package)
     if key not in _imports:
         if len(_imports) >= _CACHE_SIZE:
             _imports.clear()
@@ -144,7 +144,7 @@ class PythonPath:
                     break
 
     def _digest(self, path: str) -> bytes:
-        return hashlib.blake2b(self._source(path) or b"", digest_size=16).digest()
+        return digest_of(self._source(path) or b"")
 
     def _source(self, path: str) -> bytes | None:
         if path not in self._files:

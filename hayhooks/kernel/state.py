@@ -1,5 +1,6 @@
 """State: the kernel's values, and pure functions on them."""
 
+import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -38,6 +39,11 @@ class Stamp(NamedTuple):
         except OSError:
             return None
         return None if only_regular and not stat.S_ISREG(status.st_mode) else cls.of(status)
+
+
+def digest_of(content: bytes) -> bytes:
+    """Return the digest by which files are compared, and stored in the state directory."""
+    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 @dataclass(frozen=True, slots=True)
