@@ -107,6 +107,11 @@ class Place:
     def __str__(self) -> str:
         return f"{self.file}:{self.line}: {self.source}".removesuffix(": ")
 
+    @property
+    def short(self) -> str:
+        """The file's name and the line, within a sentence."""
+        return f"{self.file.rpartition('/')[2]}:{self.line}"
+
 
 class StreamCall(NamedTuple):
     """Where the user's code has asked for a stream of a pipeline, and the names of the run arguments.

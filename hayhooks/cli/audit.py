@@ -5,9 +5,13 @@ import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hayhooks.cli.output import note
 from hayhooks.settings import Settings
+
+if TYPE_CHECKING:
+    from hayhooks.kernel.revision_store import RevisionStore
 
 _MAX_BYTES = 2**20  # of one file
 _KEPT = 5  # older files
@@ -15,9 +19,7 @@ _KEPT = 5  # older files
 
 def record(settings: Settings, what: str, name: str, **facts: object) -> None:
     """Append a line that the user of this process did *what* to *name*; a failure is told, and nothing else."""
-    from hayhooks.kernel.revision_store import open_store  # noqa: PLC0415 - imports the settings
-
-    store = open_store(settings.pipelines_dir.absolute(), settings.state_dir, settings.revisions_kept)
+    store = store_of(settings)
     if store is None:
         return
     line = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "who": _user(), "what": what, "name": name}
@@ -34,6 +36,13 @@ def record(settings: Settings, what: str, name: str, **facts: object) -> None:
             os.close(descriptor)
     except OSError as error:
         note((f"The audit {file} cannot be written: {error.strerror or error}", "yellow"))
+
+
+def store_of(settings: Settings) -> "RevisionStore | None":
+    """Return the store of the pipelines directory; None if nothing is kept."""
+    from hayhooks.kernel.revision_store import open_store  # noqa: PLC0415 - most commands need none of the kernel
+
+    return open_store(settings.pipelines_dir.absolute(), settings.state_dir, settings.revisions_kept)
 
 
 def _rotate(file: Path) -> None:

@@ -234,9 +234,7 @@ def _wait_undeployed(server: Server | Unreachable, name: str, timeout_s: float) 
 
 
 def _say_way_back(settings: Settings, command: str, name: str) -> None:
-    from hayhooks.kernel.revision_store import open_store  # noqa: PLC0415 - only needed here
-
-    store = open_store(settings.pipelines_dir.absolute(), settings.state_dir, settings.revisions_kept)
+    store = audit.store_of(settings)
     with suppress(OSError):
         if store is not None and store.saved(name):
             say(f"`{advice(f'pipeline {command} {name}', with_directory=True)}` brings the previous revision back.")

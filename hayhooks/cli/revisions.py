@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
+from hayhooks.cli.audit import store_of
 from hayhooks.cli.deploy import DeployOptions, put, usable_name
 from hayhooks.cli.options import advice
 from hayhooks.cli.output import CommandError, note, say, say_json, say_table
 from hayhooks.cli.staging import PipelinesDirectory, StagingDir, reporting_os_errors
-from hayhooks.kernel.revision_store import RevisionStore, SavedRevision, open_store
+from hayhooks.kernel.revision_store import RevisionStore, SavedRevision
 from hayhooks.kernel.scan import EVERYTHING, Scanner
 from hayhooks.kernel.state import RevisionKind, digest_of
 from hayhooks.settings import Settings
@@ -117,7 +118,7 @@ def _put(
 
 
 def _store(settings: Settings) -> RevisionStore:
-    store = open_store(settings.pipelines_dir.absolute(), settings.state_dir, settings.revisions_kept)
+    store = store_of(settings)
     if store is None:
         raise CommandError("No revisions are kept: HAYHOOKS_STATE_DIR is empty")
     return store

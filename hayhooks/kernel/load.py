@@ -14,7 +14,6 @@ from concurrent.futures import wait
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from loguru import logger as log
@@ -258,7 +257,7 @@ def _warn_of_functions(name: str, method: Callable[..., Any]) -> None:
             meant = f"did you mean {wrong.capitalize()}?" if function in (any, callable) else "write a type"
             which = "its result" if parameter == "return" else parameter
             message = "{}: {}() at {}: {} is annotated with the function {}, which says nothing: {}"
-            where = f"{Path(place.file).name}:{place.line}" if place else "an unknown line"
+            where = place.short if place else "an unknown line"
             log.warning(message, name, method.__name__, where, which, wrong, meant)
 
 

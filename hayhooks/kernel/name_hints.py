@@ -133,7 +133,7 @@ def _local_hint(error: BaseException) -> str:
 
 
 def _asked(place: Place | None) -> str:
-    return f"{place.file.rpartition('/')[2]}:{place.line} asks for it" if place else ""
+    return f"{place.short} asks for it" if place else ""
 
 
 def _meant(error: BaseException, frames: list[FrameType]) -> str:

@@ -130,24 +130,18 @@ class Retirement:
     def add(self, deployments: Iterable[Deployment]) -> None:
         """Tear each of *deployments*, which no router has, down when its last lease ends."""
         for deployment in deployments:
-            drain = _Drain(deployment, time.time(), time.monotonic() + self._drain_s)
-            with self._changed:
-                self._drains.append(drain)
-            retire = partial(self._retire, drain)
-            deployment.runtime.leases.release_when_idle(partial(self._threads.submit, retire))
+            self._retire_when_idle(self._begin(deployment))
 
     def hold(self, deployment: Deployment) -> None:
         """Keep *deployment*, which is replaced, until ``release`` or ``take_back``."""
-        drain = _Drain(deployment, time.time(), time.monotonic() + self._drain_s, is_held=True)
-        with self._changed:
-            self._drains.append(drain)
+        self._begin(deployment, is_held=True)
 
     def release(self, deployment: Deployment) -> None:
         """Tear down *deployment*, which is held, when its last lease ends."""
         with self._changed:
             drain = next(drain for drain in self._drains if drain.deployment is deployment)
             drain.is_held = False
-        deployment.runtime.leases.release_when_idle(partial(self._threads.submit, partial(self._retire, drain)))
+        self._retire_when_idle(drain)
 
     def take_back(self, deployment: Deployment) -> None:
         """Forget *deployment*, which is held: it serves again."""
@@ -196,6 +190,16 @@ class Retirement:
         self._threads.close()
         self._collector.close()
         return not self._drains
+
+    def _begin(self, deployment: Deployment, *, is_held: bool = False) -> _Drain:
+        drain = _Drain(deployment, time.time(), time.monotonic() + self._drain_s, is_held=is_held)
+        with self._changed:
+            self._drains.append(drain)
+        return drain
+
+    def _retire_when_idle(self, drain: _Drain) -> None:
+        retire = partial(self._threads.submit, partial(self._retire, drain))
+        drain.deployment.runtime.leases.release_when_idle(retire)
 
     def _retire(self, drain: _Drain) -> None:
         drain.is_tearing_down = True

@@ -219,12 +219,10 @@ class Change:
     @property
     def still(self) -> str:
         """What serves though the outcome is a failure, for people; "" if nothing does."""
+        if self.serving is None:
+            return ""
         again = isinstance(self.outcome, Failure) and self.outcome.has_served
-        return (
-            f"revision {self.serving.revision.id} {'serves again' if again else 'keeps serving'}"
-            if self.serving
-            else ""
-        )
+        return f"revision {self.serving.revision.id} {'serves again' if again else 'keeps serving'}"
 
     @property
     def revision(self) -> Revision | None:

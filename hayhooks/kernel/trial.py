@@ -7,7 +7,6 @@ event loop a ``Judge`` looks at each request that fails, and reports a ``Failure
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from hayhooks.errors import LoadError, PipelineError
 from hayhooks.kernel.admission import Outcomes
@@ -63,7 +62,7 @@ class Judge:
             return
         self._is_over = True
         last = self._last or Failure(self.revision, problem, "", None, "", 0.0)
-        where = f" at {Path(last.place.file).name}:{last.place.line}" if last.place else ""
+        where = f" at {last.place.short}" if last.place else ""
         reason = f"rolled back after {failed} of {ended} requests failed: {last.reason}{where}"
         self.report(replace(last, reason=reason, failed_at=time.time(), has_served=True))
 

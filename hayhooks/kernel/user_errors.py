@@ -57,7 +57,7 @@ def cause_lines(error: BaseException, files: UserFiles) -> Iterator[str]:
     for how, linked in chained(error):
         text, place = " ".join(headline(linked, with_component=False).split()), place_of(linked, files)
         if text != last:  # libraries raise an error of theirs with the same text
-            yield f"{how} {text}  ({place.file.rpartition('/')[2]}:{place.line})" if place else f"{how} {text}"
+            yield f"{how} {text}  ({place.short})" if place else f"{how} {text}"
         last = text
 
 

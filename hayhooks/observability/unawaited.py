@@ -44,7 +44,7 @@ def log_unawaited() -> None:
         name = deployment_at(place.file) if place else ""
         is_prefixed = current_deployment() == name and current_request.get(None) is None  # by the log, as all of setup
         subject = "" if is_prefixed or not name else f"{name}: "
-        where = f" ({place.file.rpartition('/')[2]}:{place.line})" if place else ""
+        where = f" ({place.short})" if place else ""
         text = "{}the coroutine {}() was never awaited{}: forgot await?"
         bound = {"place": place, "pipeline": name} if place else {}
         log.bind(event=UNAWAITED, **bound).warning(text, subject, found["name"], where)
