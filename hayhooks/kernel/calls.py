@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator
 from loguru import logger as log
 
 from hayhooks.kernel.admission import Lease
-from hayhooks.kernel.phases import frames_of_awaitable
+from hayhooks.kernel.phases import Phase, frames_of_awaitable
 from hayhooks.kernel.places import innermost_place, outward
 from hayhooks.kernel.state import Deployment
 
-_IN_VAIN_S = 3.0  # a method that goes on for longer than this after its request has ended is logged
+_IN_VAIN_S = 3.0  # code that goes on for longer than this though nobody waits for it is logged
 
 
 def running_calls(deployment: Deployment) -> Iterator[tuple[Lease, str]]:
@@ -31,15 +31,21 @@ def running_calls(deployment: Deployment) -> Iterator[tuple[Lease, str]]:
         yield lease, f"{name} at {place}".replace(f" at {revision.path}/", " at ").rstrip(":") if place else name
 
 
-class AbandonedCalls:
-    """Methods that run in threads though their requests have ended. For one thread."""
+class AbandonedCode:
+    """User code that goes on in its thread though nobody waits for it. For one thread."""
 
     def __init__(self) -> None:
+        self._told_phases: set[Phase] = set()
         self._seen: dict[Lease, float] = {}  # since when, of a monotonic clock
         self._told: set[Lease] = set()
 
-    def tick(self, deployments: Iterable[Deployment]) -> None:
-        """Log once what goes on in vain; call it about once a second."""
+    def tick(self, phases: Iterable[Phase], deployments: Iterable[Deployment]) -> None:
+        """Log once what goes on in vain of *phases* and for requests; call it about once a second."""
+        hanging = {phase for phase in phases if time.time() - phase.since > _IN_VAIN_S}
+        for phase in hanging - self._told_phases:
+            message = "{}: revision {} is not wanted any more, and still runs {}; only a restart ends its thread"
+            log.warning(message, phase.revision.name, phase.revision.id, phase)
+        self._told_phases = hanging
         now = time.monotonic()
         seen: dict[Lease, float] = {}
         for deployment in deployments:

@@ -19,7 +19,7 @@ from pathlib import Path
 from loguru import logger as log
 
 from hayhooks.errors import safe_str, sendable
-from hayhooks.kernel.calls import AbandonedCalls
+from hayhooks.kernel.calls import AbandonedCode
 from hayhooks.kernel.discovery import FIRST_STEP, deployment_name, real_path
 from hayhooks.kernel.isolation import replace_stuck_import
 from hayhooks.kernel.load import BuildRoutes, check_threads, load, unload
@@ -56,7 +56,6 @@ _SUSPECT_STUCK_AFTER_S = 10.0  # the same, where the process has died of one of 
 _MAX_HOLD_S = 1.0  # a finished load waits no longer than this for its folder to be stable
 _READY_AFTER_S = 30.0  # the server is ready after this long, even if some wrappers are still loading
 _RETRY_AFTER_S = 0.2  # after a fault of ours
-_IN_VAIN_S = 3.0  # user code that goes on for longer than this though nobody waits for it is logged
 _HOUSEKEEPING_INTERVAL_S = 1.0  # how long a hanging thread may go unnoticed
 _LOADING_INTERVAL_S = 0.25  # the same for a load
 _MIN_STOP_S = 1.0  # what the conductor gets to end its turn at the server's stop
@@ -120,9 +119,9 @@ class Reconciler:
         self.watch = Watch(self._inbox.put, poll_interval_s=options.poll_interval_ms / 1000, events=options.events)
         self._preloader = Preloader(freeze=options.freeze)
         self._loader_threads = DaemonThreadPool("load", _CONCURRENT_LOADS, stuck_after_s=_LOAD_STUCK_AFTER_S)
-        self._abandoned = AbandonedCalls()
-        self._reported: set[Phase] = set()  # phases that go on in vain
         self._suspect_threads = DaemonThreadPool("load alone", 1, stuck_after_s=_SUSPECT_STUCK_AFTER_S)
+        self._pools = (self._loader_threads, self._suspect_threads, check_threads)
+        self._abandoned = AbandonedCode()
         self._jobs: dict[str, LoadJob] = {}  # by name; one that is superseded or cancelled leaves at once
         self._last_scan = ScanResult({}, {}, {}, {}, pending=True, problem="")
         self._given = {revision.name: revision for revision in given}
@@ -143,8 +142,8 @@ class Reconciler:
         """Begin to watch and to load. Raises UnavailableError or RuntimeError without threads."""
         self._began_at = time.monotonic()
         self.retirement.start()
-        for threads in (self._loader_threads, self._suspect_threads, check_threads):
-            threads.keep_thread()
+        for pool in self._pools:
+            pool.keep_thread()
         self._restorer.start()
         self.watch.start()
         self._thread.start()
@@ -188,17 +187,6 @@ class Reconciler:
         wanted = [job.revision for job in self._jobs.copy().values() if job.outcome is None]
         return [phase for phase in self._phases.running() if not any(phase.revision is r for r in wanted)]
 
-    def _report_slow(self) -> None:
-        """Log what each load is at that takes long, at some ages, and once the code that goes on in vain."""
-        for job in self._jobs.values():
-            job.tell_if_slow(self._phases)
-        hanging = {phase for phase in self._left_behind() if time.time() - phase.since > _IN_VAIN_S}
-        for phase in hanging - self._reported:
-            message = "{}: revision {} is not wanted any more, and still runs {}; only a restart ends its thread"
-            log.warning(message, phase.revision.name, phase.revision.id, phase)
-        self._reported = hanging
-        self._abandoned.tick([*self.snapshot.deployments.values(), *self.retirement.draining()])
-
     def stop(self, timeout_s: float) -> None:
         """Stop watching and retire every deployment; wait for *timeout_s* at most."""
         end = time.monotonic() + timeout_s
@@ -206,9 +194,8 @@ class Reconciler:
         self.watch.stop()
         self._inbox.put(None)
         self._thread.join(max(timeout_s, _MIN_STOP_S))
-        self._loader_threads.close()
-        self._suspect_threads.close()
-        check_threads.close()
+        for pool in self._pools:
+            pool.close()
         self._restorer.stop()
         self.retirement.add(self.snapshot.deployments.values())
         if not self.retirement.stop(max(end - time.monotonic(), 0.0)):
@@ -373,14 +360,15 @@ class Reconciler:
         """
         while True:
             self._preloader.tick()
-            self._loader_threads.tick()
-            self._suspect_threads.tick()
-            check_threads.tick()
+            for pool in (*self._pools, server_threads):
+                pool.tick()
             replace_stuck_import()
-            server_threads.tick()
             self.retirement.tick()
             self._trials.tick()
-            self._report_slow()
+            for job in self._jobs.values():
+                job.tell_if_slow(self._phases)
+            deployments = [*self.snapshot.deployments.values(), *self.retirement.draining()]
+            self._abandoned.tick(self._left_behind(), deployments)
             for job in self._restorer.hanging(self._jobs.values(), self._phases):
                 self._loader_threads.submit(partial(self._restorer.restore, job, self._inbox.put))
             interval_s = _LOADING_INTERVAL_S if self._jobs else _HOUSEKEEPING_INTERVAL_S
