@@ -17,6 +17,7 @@ from hayhooks.cli.keys import keys_read, open_page
 from hayhooks.cli.run import make_directory, warn_of_unknown
 from hayhooks.cli.try_requests import THREAD, TryRequest, tried
 from hayhooks.http.access import log_exposure
+from hayhooks.http.context import context_of
 from hayhooks.kernel.discovery import single_name
 from hayhooks.observability.log import configure_logging, log
 from hayhooks.observability.request_record import RequestRecord
@@ -95,6 +96,6 @@ def _log_to(output: DevOutput, settings: Settings) -> None:
 
 
 def _note_origin(record: RequestRecord, scope: Scope) -> None:
-    headers = dict(scope["headers"])
+    headers = context_of(scope).headers
     record.is_of_command = headers.get(b"user-agent", b"").startswith(OWN_AGENT.encode())
     record.is_of_page = headers.get(b"sec-fetch-site") == b"same-origin"  # browsers send it to this machine and by TLS

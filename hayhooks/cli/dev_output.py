@@ -21,7 +21,7 @@ from hayhooks.kernel.name_hints import name_hint
 from hayhooks.kernel.places import OpenFiles
 from hayhooks.kernel.state import Change, Deployment, Failure, Revision
 from hayhooks.kernel.user_errors import cause_lines, headline, place_of
-from hayhooks.observability.log import STDOUT, prefix_of, printable, writer_of
+from hayhooks.observability.log import AGENT_LOGGERS, STDOUT, prefix_of, printable, writer_of
 from hayhooks.observability.log_writer import QueuedStream
 from hayhooks.observability.request_record import POLLED, RequestRecord, current_request
 from hayhooks.observability.unawaited import UNAWAITED
@@ -148,7 +148,7 @@ class DevOutput:
         if reason and reason not in text:
             head += self._fitted(Text(f"  {reason}", style=style), 2)
         subject = ", ".join([*([name] if name else []), *([f"request {request.id}"] if request is not None else [])])
-        goes_on = record["extra"].get("logger", "").startswith("haystack.components.agents.")
+        goes_on = record["extra"].get("logger", "").startswith(AGENT_LOGGERS)
         last = "  the Agent goes on: its model is told" if goes_on else ""
         self._show_failure(head, causes=causes, place=place, hint=hint, traceback=traceback, subject=subject, last=last)
 

@@ -214,7 +214,7 @@ def _with_public_names(text: str) -> str:
     return with_public_names(text)
 
 
-_AGENTS = "haystack.components.agents."  # their loggers are given the exception of a tool as a mere value
+AGENT_LOGGERS = "haystack.components.agents."  # their loggers are given the exception of a tool as a mere value
 
 
 class _ToLoguru(logging.Handler):
@@ -227,7 +227,7 @@ class _ToLoguru(logging.Handler):
             task = asyncio.current_task()
             if task is not None and task.cancelling():  # by a stop at once: no fault of anybody's
                 return
-        if not error and record.name.startswith(_AGENTS):
+        if not error and record.name.startswith(AGENT_LOGGERS):
             error = next((value for value in vars(record).values() if isinstance(value, BaseException)), None)
         log.bind(logger=record.name).opt(exception=error).log(level, "{}", record.getMessage())
 

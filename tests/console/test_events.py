@@ -167,9 +167,11 @@ def test_requests_beyond_a_rate_are_only_counted(server: LiveServer):
     assert sum(each["skipped"] for each in seen) + len(seen) <= 450
 
 
-def test_a_reader_that_reads_nothing_costs_the_others_nothing(root: Path, logged: list[str]):
-    with serving(root, write_timeout=1) as server, server.connected(receive_buffer=2048) as idle:
-        log = server.app.state.events
+@contextmanager
+def filled(server: LiveServer) -> Iterator[None]:
+    """Fill what the server holds for a reader that reads nothing, while another reads on."""
+    log = server.app.state.events
+    with server.connected(receive_buffer=2048) as idle:
         idle.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         eventually(lambda: log.followers)
         with follow(server.url, types="request") as events:
@@ -179,7 +181,12 @@ def test_a_reader_that_reads_nothing_costs_the_others_nothing(root: Path, logged
                     log.append("undeployed", name="x" * 5_000, at=0.0)
                 server.client.get("/docs")
                 events.next_of("request")
-        eventually(lambda: not log.followers, "the reader to be disconnected")
+        yield
+
+
+def test_a_reader_that_reads_nothing_costs_the_others_nothing(root: Path, logged: list[str]):
+    with serving(root, write_timeout=1) as server, filled(server):
+        eventually(lambda: not server.app.state.events.followers, "the reader to be disconnected")
 
     assert any("took no data for 1 s" in line for line in logged)
     assert not any("ERROR" in line for line in logged), logged
@@ -188,17 +195,7 @@ def test_a_reader_that_reads_nothing_costs_the_others_nothing(root: Path, logged
 def test_a_reader_that_reads_nothing_does_not_delay_the_stop(root: Path, logged: list[str]):
     with ExitStack() as stack:
         with serving(root, write_timeout=60) as server:
-            log = server.app.state.events
-            idle = stack.enter_context(server.connected(receive_buffer=2048))
-            idle.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            eventually(lambda: log.followers)
-            with follow(server.url, types="request") as events:
-                events.next_of("reset")
-                for _ in range(100):
-                    for _ in range(100):
-                        log.append("undeployed", name="x" * 5_000, at=0.0)
-                    server.client.get("/docs")
-                    events.next_of("request")
+            stack.enter_context(filled(server))
             began_at = time.monotonic()
             server.app.begin_stop()  # as the signal handler does
         assert time.monotonic() - began_at < 8  # of the 10 s that a stop may take
