@@ -2,7 +2,9 @@
 
 import ast
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -110,6 +112,30 @@ def test_every_script_is_listed():
 
     assert set(re.findall(r"^\| `scripts/(\w+)`", (DOCS / "CONTRIBUTING.md").read_text(), re.MULTILINE)) == scripts
     assert {"demo", "test", "check"} <= set(re.findall(r"scripts/(\w+)", README)) <= scripts
+
+
+def test_every_script_ends_at_its_first_error_however_it_is_started():
+    for script in [ROOT / ".ci/run", *(path for path in (ROOT / "scripts").iterdir() if not path.suffix)]:
+        if script.is_file():
+            assert "\nset -e\n" in script.read_text(), script  # "sh scripts/test" does not read the first line
+
+
+def test_ci_fails_when_the_checks_fail(tmp_path: Path):
+    for path, text in {"scripts/check": "exit 3", "scripts/test": "echo tested"}.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / path).chmod(0o755)
+    (tmp_path / ".ci").mkdir()
+    for tool in ("chromium", "curl", "nginx", "rsync"):
+        (tmp_path / tool).symlink_to("/bin/true")
+    shutil.copy(ROOT / ".ci/run", tmp_path / ".ci/run")
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+
+    done = subprocess.run(
+        ["/bin/sh", tmp_path / ".ci/run"], env={"PATH": path}, capture_output=True, text=True, check=False, timeout=20
+    )
+
+    assert (done.returncode, done.stdout) == (3, "")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -365,10 +365,7 @@ class Reconciler:
             replace_stuck_import()
             self.retirement.tick()
             self._trials.tick()
-            for job in self._jobs.values():
-                job.tell_if_slow(self._phases)
-            deployments = [*self.snapshot.deployments.values(), *self.retirement.draining()]
-            self._abandoned.tick(self._left_behind(), deployments)
+            self._report_slow()
             for job in self._restorer.hanging(self._jobs.values(), self._phases):
                 self._loader_threads.submit(partial(self._restorer.restore, job, self._inbox.put))
             interval_s = _LOADING_INTERVAL_S if self._jobs else _HOUSEKEEPING_INTERVAL_S
@@ -398,6 +395,13 @@ class Reconciler:
                 return EVERYTHING
             names |= concerned
         return ScanScope(frozenset(names))
+
+    def _report_slow(self) -> None:
+        # A method of its own, so that no local variable holds a retired deployment in memory while the deployer waits.
+        for job in self._jobs.values():
+            job.tell_if_slow(self._phases)
+        deployments = [*self.snapshot.deployments.values(), *self.retirement.draining()]
+        self._abandoned.tick(self._left_behind(), deployments)
 
     def _receive(self, timeout_s: float) -> list[frozenset[str]]:
         """Wait for a message, take all there are, return the ticks."""

@@ -303,7 +303,7 @@ def test_dev_is_quiet_otherwise(tmp_path):
         of_page = {"Sec-Fetch-Site": "same-origin"}
         assert httpx.get(f"{server.url}/console/numbers", headers=of_page).status_code == 200
         assert httpx.get(f"{server.url}/v1/models", headers=of_page).status_code == 200
-        server.prints("/v1/models")
+        server.prints("→ GET /v1/models")
         lines = server.output().splitlines()
     assert "in a request" in lines
     paths = [line.split()[2] for line in lines if line.startswith("→ ")]

@@ -3,6 +3,7 @@
 import colorsys
 import sys
 from pathlib import Path
+from types import FrameType
 
 from tests.live_server import LiveServer, eventually
 
@@ -72,3 +73,33 @@ def test_what_somebody_kept_is_freed_when_they_let_go_of_it(server: LiveServer, 
 
     eventually(gone.exists)
     eventually(lambda: not server.status()["retired"])
+
+
+def test_the_waiting_deployer_refers_to_no_retired_deployment(server: LiveServer, tmp_path: Path):
+    gate = tmp_path / "gate"
+    server.serve("slow", TEARDOWN, torn=str(tmp_path / "torn"))
+    reconciler = server.app.reconciler
+    assert reconciler
+
+    def waiting() -> list[FrameType]:
+        frame = sys._current_frames()[reconciler._thread.ident or 0]
+        frames = [frame]
+        while frame := frame.f_back:  # type: ignore[assignment]
+            frames.append(frame)
+        return frames if any(frame.f_code.co_name == "_receive" for frame in frames) else []
+
+    with server.client.stream("POST", "/slow/run", json={"gate": str(gate)}) as response:
+        pieces = response.iter_text()
+        assert next(pieces) == "began"
+        server.remove("slow")
+        eventually(lambda: len(reconciler.retirement.draining()) == 1)
+        server.serve("other")  # the deployer has looked at what drains before it waits again
+        eventually(waiting)
+        (deployment,) = reconciler.retirement.draining()
+        for frame in waiting():
+            for name, value in frame.f_locals.items():
+                assert value is not deployment, f"{frame.f_code.co_name}: {name}"
+                assert not (isinstance(value, list) and deployment in value), f"{frame.f_code.co_name}: {name}"
+        del deployment
+        gate.touch()
+        assert "".join(pieces) == " ended"
