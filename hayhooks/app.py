@@ -267,13 +267,23 @@ async def _deployer(app: Hayhooks, threads: DaemonThreadPool) -> AsyncIterator[N
             python_path=settings.python_path,
             only=app.only,
             threads=settings.threads,
-            limits=Limits(settings.request_timeout, settings.concurrency, settings.queue_size, settings.trial_seconds),
+            limits=Limits(
+                settings.request_timeout,
+                settings.concurrency,
+                settings.queue_size,
+                settings.trial_seconds,
+                settings.canary,
+            ),
             debounce_ms=settings.debounce_ms,
             poll_interval_ms=settings.poll_interval_ms,
             removal_grace_ms=settings.removal_grace_ms,
             drain_s=settings.drain_timeout,
             trial_requests=settings.trial_requests,
             trial_error_rate=settings.trial_error_rate,
+            canary_requests=settings.canary_requests,
+            canary_s=settings.canary_seconds,
+            canary_error_rate=settings.canary_error_rate,
+            canary_slowdown=settings.canary_slowdown,
             check_s=settings.check_timeout,
             events=settings.watch_events,
             freeze=app.owns_process,
@@ -331,13 +341,9 @@ def _watched(app: Hayhooks, reconciler: Reconciler) -> Iterator[None]:
     watchdog = Watchdog(
         app.blocked_after_s,
         # The live ones: a loop that is blocked has not switched to what was deployed since.
-        lambda: [*app.switch.live.snapshot.deployments.values(), *reconciler.retirement.draining()],
+        lambda: [*app.switch.live.snapshot.loaded, *reconciler.retirement.draining()],
         lambda: [load.revision for load in reconciler.snapshot.loading.values()],
-        lambda: [
-            each.revision
-            for name, each in reconciler.snapshot.deployments.items()
-            if app.switch.live.snapshot.deployments.get(name) is not each
-        ],
+        lambda: [each.revision for each in reconciler.snapshot.loaded if each not in app.switch.live.snapshot.loaded],
     )
     if app.metrics is not None:
         app.metrics.loop_lag = watchdog.longest_lag

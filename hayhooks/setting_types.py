@@ -125,6 +125,18 @@ def _check_regex(value: str | None) -> str | None:
     return value
 
 
+def parse_share(value: Any) -> float:
+    """Return a share from 0 to 1, written so or as a percentage; raise ValueError."""
+    text = str(value).strip()
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if isinstance(value, bool) or not 0 <= share <= 1:
+        raise ValueError(f"it must be a share from 0 to 1, or a percentage such as 10%, not {text[:50]!r}")
+    return share
+
+
 def _check_root_path(value: str) -> str:
     if value and not value.startswith("/"):
         raise ValueError("it does not begin with a slash")
@@ -144,4 +156,5 @@ LogLevel = Annotated[_Level, BeforeValidator(lambda v: v.upper() if isinstance(v
 OptionalPath = Annotated[Path | None, _EmptyAsNone]
 OptionalText = Annotated[str | None, _EmptyAsNone]
 Pattern = Annotated[str | None, _EmptyAsNone, AfterValidator(_check_regex)]
+Share = Annotated[float, BeforeValidator(parse_share)]
 RootPath = Annotated[str, AfterValidator(_check_root_path)]

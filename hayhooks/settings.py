@@ -29,6 +29,7 @@ from hayhooks.setting_types import (
     OptionalText,
     Pattern,
     RootPath,
+    Share,
     TextList,
     read_keys,
 )
@@ -113,6 +114,32 @@ class Settings(BaseSettings):
         le=1,
         description="Share of a new revision's requests; it is rolled back if more of them fail, "
         "and fewer of the replaced one did.",
+    )
+    canary: Share = Field(
+        0.0,
+        description="Share of the requests, such as `0.1` or `10%`, that a new revision gets at first, beside the one "
+        "that it replaces. `0`: all at once. A wrapper can set its own.",
+    )
+    canary_requests: int = Field(
+        100, ge=1, description="Requests that a canary answers before it gets all of them, or is rolled back."
+    )
+    canary_seconds: int = Field(
+        600,
+        ge=0,
+        description="Seconds after which a canary gets all requests or is rolled back, however few it has answered. "
+        "`0`: there are no canaries, as with `hayhooks dev`.",
+    )
+    canary_error_rate: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="Share of a canary's requests; it is rolled back if more of them fail, and fewer beside it did.",
+    )
+    canary_slowdown: float = Field(
+        1.5,
+        ge=0,
+        description="A canary is rolled back if 95 % of its requests take so many times as long as those beside it. "
+        "`0`: how long they take does not count.",
     )
     check_timeout: int = Field(30, ge=1, description="Maximum duration of a wrapper's `check()` in seconds.")
     request_timeout: int = Field(

@@ -17,6 +17,8 @@ class BasePipelineWrapper:
         queue_size: requests that may wait; others get a 503. None: ``HAYHOOKS_QUEUE_SIZE``.
         trial_seconds: for so long the revision that it replaces stays loaded, and serves again if requests of this one
             fail. 0: it goes at once; None: ``HAYHOOKS_TRIAL_SECONDS``.
+        canary: a share of the requests, as 0.1, that it gets at first, beside the revision that it replaces; all
+            of them once it has done as well. 0: all at once; None: ``HAYHOOKS_CANARY``.
         warm_up: whether pipelines and agents are warmed up before the revision serves; where they are not, what needs
             an API key that is missing fails in its first request, and not when it is loaded.
         skip_mcp, skip_a2a: whether to leave it out of what plug-ins offer as tools of MCP, or as agents of A2A.
@@ -27,6 +29,7 @@ class BasePipelineWrapper:
     concurrency: int | None = None
     queue_size: int | None = None
     trial_seconds: float | None = None
+    canary: float | None = None
     warm_up: Any = True  # a wrapper may have a method of this name
     skip_mcp: bool = False
     skip_a2a: bool = False

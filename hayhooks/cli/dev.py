@@ -70,7 +70,7 @@ def dev(
 
 def _served(settings: Settings, path: Path | None) -> tuple[Settings, str | None]:
     """Return the settings that *path* is served with, and its name if it is one deployment and not a directory."""
-    defaults: dict[str, object] = {"traces": _TRACES, "trial_seconds": 0}
+    defaults: dict[str, object] = {"traces": _TRACES, "trial_seconds": 0, "canary_seconds": 0}
     update = {name: value for name, value in defaults.items() if name not in settings.model_fields_set}
     only = None
     if path is not None:

@@ -17,7 +17,7 @@ from hayhooks.kernel.state import Change, Failure, Revision, Snapshot
 from hayhooks.observability.change_log import failure_parts
 from hayhooks.observability.request_record import POLLED, RequestRecord
 
-TYPES = ("reset", "loading", "deployed", "failed", "restored", "undeployed", "request")
+TYPES = ("reset", "loading", "deployed", "canary", "failed", "restored", "undeployed", "request")
 
 _MAX_EVENTS = 2_000
 _MAX_REQUESTS_PER_S = 100  # the others are only counted

@@ -128,8 +128,8 @@ _DOCS = OperationDocs(
     name="events",
     summary="Changes and requests as they happen",
     description=(
-        "Types: `loading`, `deployed`, `failed`, `restored`, `undeployed`, `request`, and `reset`: what was before is "
-        "not known any more, read `/status`. After a reconnect with `Last-Event-ID` comes what was missed."
+        "Types: `loading`, `deployed`, `canary`, `failed`, `restored`, `undeployed`, `request`, and `reset`: what was "
+        "before is not known any more, read `/status`. After a reconnect with `Last-Event-ID` comes what was missed."
     ),
     parameters=(
         parameter("types", "Only these, with commas between them.", "query", pattern=f"^(?:{_TYPE}(?:,{_TYPE})*)?$"),

@@ -109,7 +109,7 @@ _DOCS = OperationDocs(
                         "items": object_schema(
                             ["revision", "outcome", "at", "took_ms", "files", "error"],
                             revision={"type": ["string", "null"]},
-                            outcome={"enum": ["deployed", "failed", "restored", "undeployed"]},
+                            outcome={"enum": ["deployed", "canary", "failed", "restored", "undeployed"]},
                             at={"type": "number", "description": "Unix seconds."},
                             took_ms={"type": "number", "description": "From the save to the publication."},
                             files={"type": "array", "items": {"type": "string"}, "description": "What differed."},
@@ -124,7 +124,7 @@ _DOCS = OperationDocs(
                             served_at={"type": "number", "description": "Unix seconds, for the first time."},
                             last_served_at={"type": "number", "description": "Unix seconds."},
                             load_ms={"type": "number"},
-                            ended={"enum": ["replaced", "rolled back", "undeployed", None]},
+                            ended={"enum": ["replaced", "rolled back", "undeployed", "canary", None]},
                             files={"type": "array", "items": {"type": "string"}},
                         ),
                     },

@@ -82,6 +82,7 @@ def _live_status(switch: Switch) -> dict[str, Any]:
     """Return the fields that change without a new generation."""
     kernel = switch.kernel
     watching = kernel.watch.state if kernel else None
+    store = kernel.store if kernel else None
     directory = kernel.directory if kernel else None
     return {
         "directory": directory and {"path": directory[0], "device": directory[1][0], "inode": directory[1][1]},
@@ -92,6 +93,8 @@ def _live_status(switch: Switch) -> dict[str, Any]:
             "poll_interval_ms": round(watching.poll_interval_s * 1000),
             "problem": watching.problem or None,
         },
+        "state_directory": store and str(store.directory),
+        "canaries": [asdict(report) for report in kernel.canaries.reports()] if kernel else [],
         "loading": [asdict(unfinished) for unfinished in kernel.loading()] if kernel else [],
         "retired": [asdict(unfinished) for unfinished in kernel.retired()] if kernel else [],
     }
@@ -99,11 +102,12 @@ def _live_status(switch: Switch) -> dict[str, Any]:
 
 def _deployment_status(snapshot: Snapshot, name: str) -> dict[str, Any]:
     deployment, failure = snapshot.deployments.get(name), snapshot.failures.get(name)
-    loading = snapshot.loading.get(name)
+    loading, canary = snapshot.loading.get(name), snapshot.canaries.get(name)
     return {
         "name": sendable(name),
         "state": snapshot.state(name),
         "revision": deployment.revision.id if deployment else None,
+        "canary": canary.revision.id if canary else None,
         "loaded_at": deployment.loaded_at if deployment else None,
         "load_ms": round(deployment.load_ms, 1) if deployment else None,
         "endpoints": list(deployment.endpoints.paths) if deployment else [],
@@ -119,6 +123,7 @@ _DEPLOYMENT: dict[str, Schema] = {
     "name": {"type": "string"},
     "state": {"enum": ["serving", "stale", "failed", "loading"]},
     "revision": {"type": ["string", "null"]},
+    "canary": {"type": ["string", "null"], "description": "The revision that gets a share of the requests."},
     "loaded_at": {"type": ["number", "null"], "description": "Unix seconds."},
     "load_ms": {"type": ["number", "null"], "description": "Import, setup, warm-up and check."},
     "endpoints": {"type": "array", "items": {"type": "string"}},
@@ -144,6 +149,22 @@ _SCHEMAS = {
             "description": "Last read from disk: revision, device, inode.",
         },
         **_DEPLOYMENT,
+    ),
+    "CanaryFigures": object_schema(
+        ["revision", "requests", "failed", "p95_ms"],
+        revision={"type": "string"},
+        requests={"type": "integer", "description": "Answered since the canary began."},
+        failed={"type": "integer", "description": "Of them, by the pipeline's fault."},
+        p95_ms={"type": ["number", "null"], "description": "95 % of the last that did not fail took no longer."},
+    ),
+    "Canary": object_schema(
+        ["name", "share", "since", "ends_in_s", "canary", "serving"],
+        name={"type": "string"},
+        share={"type": "number", "description": "Of the requests, from 0 to 1."},
+        since={"type": "number", "description": "Unix seconds."},
+        ends_in_s={"type": "number", "description": "Seconds until it is promoted or rolled back, at the latest."},
+        canary=ref("CanaryFigures"),
+        serving=ref("CanaryFigures"),
     ),
     "Unfinished": object_schema(
         ["name", "revision", "since", "why"],
@@ -174,6 +195,8 @@ _SCHEMAS = {
             "items": {"type": "string"},
             "description": "The directories of shared modules.",
         },
+        state_directory={"type": ["string", "null"], "description": "Where the revisions that served are kept."},
+        canaries={"type": "array", "items": ref("Canary"), "description": "New revisions that get a share."},
         loading={"type": "array", "items": ref("Unfinished"), "description": "The revisions that are being loaded."},
         retired={
             "type": "array",

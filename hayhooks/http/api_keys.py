@@ -38,8 +38,8 @@ class ApiKeys:
         except (OSError, ValueError) as error:  # without keys everybody would be let in
             raise StartError(f"HAYHOOKS_API_KEYS_FILE={settings.api_keys_file}: {_reason(error)}") from None
 
-    def __bool__(self) -> bool:
-        return bool(self._keys)
+    def __len__(self) -> int:
+        return len(self._keys)
 
     def find(self, key: bytes) -> ApiKey | None:
         """Return the valid key with the text *key*."""

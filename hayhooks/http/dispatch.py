@@ -12,7 +12,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hayhooks.errors import NotFoundError, RefusedError, TimedOutError, UnavailableError, shortened
 from hayhooks.http.api_keys import refuse_call, refuse_path
-from hayhooks.http.context import context_of, normal_path, record_pipeline, route_path, set_route_path, switch_of
+from hayhooks.http.canary import choose
+from hayhooks.http.context import (
+    context_of,
+    deployment_of,
+    normal_path,
+    record_pipeline,
+    route_path,
+    set_route_path,
+    switch_of,
+)
 from hayhooks.http.lookup import exists, not_served_error
 from hayhooks.http.plug_in import PlugIn, deployment_routes, server_routes
 from hayhooks.http.switch import Generation
@@ -141,6 +150,8 @@ def dispatch(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if path in generation.paths or (name and name in generation.names):
             refuse_path(context.api_key, path)
         return generation.router(scope, receive, send)
+    if generation.snapshot.canaries:
+        deployment = choose(scope, generation.snapshot, name) or deployment
     root_path = scope.get("root_path", "")
     scope.setdefault("app_root_path", root_path)
     scope["root_path"] = f"{root_path}/{name}"
@@ -180,3 +191,17 @@ async def serve_with_lease(deployment: Deployment, app: ASGIApp, scope: Scope, r
             counts.in_flight -= 1
         lease.end()
         deployment.runtime.leases.give_back(lease)
+
+
+async def serve_instead(deployment: Deployment, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Run *app* on *deployment*, though the request was dispatched to another of its name: the body has told which."""
+    context, counts = context_of(scope), current_request.get().counts
+    context.response_headers.remove(deployment_of(scope).endpoints.header)
+    context.deployment = deployment
+    if counts is not None:
+        counts.in_flight -= 1  # which counts it once more
+    try:
+        await serve_with_lease(deployment, app, scope, receive, send)
+    finally:
+        if counts is not None:
+            counts.in_flight += 1

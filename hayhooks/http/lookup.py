@@ -11,6 +11,7 @@ from starlette.types import Scope
 
 from hayhooks.errors import NotFoundError, OpenAIError, UnavailableError, shortened
 from hayhooks.http.api_keys import refuse_call
+from hayhooks.http.canary import choose
 from hayhooks.http.context import context_of, record_pipeline, switch_of
 from hayhooks.kernel.state import Deployment, Snapshot
 
@@ -18,8 +19,10 @@ _MAX_CORRECTED = 100  # characters of a name
 _MAX_COMPARED = 1_000  # names
 
 
-async def wait_for_deployment(scope: Scope, name: str) -> Deployment | None:
+async def wait_for_deployment(scope: Scope, name: str, conversation: bytes = b"") -> Deployment | None:
     """Return the live deployment *name*, if any; wait until a starting server knows.
+
+    It is the canary for a share of the requests, and for all of a *conversation* or for none.
 
     Take the lease without an ``await`` in between: the deployment may be retired. Raises RefusedError for a name that
     the request's key may not call, whether there is one or not.
@@ -28,7 +31,7 @@ async def wait_for_deployment(scope: Scope, name: str) -> Deployment | None:
     snapshot = await switch_of(scope).wait_until_known(name)
     if exists(snapshot, name):
         record_pipeline(scope, name)
-    return snapshot.deployments.get(name)
+    return choose(scope, snapshot, name, conversation)
 
 
 def exists(snapshot: Snapshot, name: str) -> bool:
@@ -75,6 +78,6 @@ def model_not_found_error(model: str, meant: str | None = None) -> OpenAIError:
 
 def serving_summary(snapshot: Snapshot) -> dict[str, Any]:
     """Summarize a worker's deployments; an equal ``revision`` means equal deployments."""
-    all_served = "".join(f"{name}\0{d.revision.id}\0" for name, d in snapshot.deployments.items())
+    all_served = "".join(f"{each.name}\0{each.revision.id}\0" for each in snapshot.loaded)
     revision = hashlib.blake2b(all_served.encode(errors="surrogateescape"), digest_size=6).hexdigest()
     return {"generation": snapshot.generation, "revision": revision, "ready": snapshot.ready and not snapshot.problem}

@@ -14,6 +14,7 @@ from hayhooks.errors import LoadError, UnavailableError
 Reason = Callable[[], Exception]
 
 _RECENT = 20  # requests that tell how a deployment does
+_TIMED = 1_000  # requests whose durations tell how fast one is, at most
 _RECANCEL_S = 5.0  # an expired request is cancelled again after this time: its wrapper may ignore a cancellation
 
 # The lease of the request that runs in this context.
@@ -28,6 +29,7 @@ class Limits:
     concurrency: int = 0  # requests that run at a time; 0: no limit
     queue_size: int = 0  # requests that may wait for a slot
     trial_s: float = 0.0  # for which the revision that it replaces stays loaded; 0: there is no trial
+    canary: float = 0.0  # share of the requests that it gets at first, beside the one that it replaces; 0: all
 
     def of(self, wrapper: Any) -> "Limits":
         """Return the limits that *wrapper* sets, and these where it sets none."""
@@ -35,23 +37,25 @@ class Limits:
         concurrency = _limit_of(wrapper, "concurrency", int, "a number of requests, or 0 for no limit")
         queue_size = _limit_of(wrapper, "queue_size", int, "a number of requests")
         trial_s = _limit_of(wrapper, "trial_seconds", float, "seconds, or 0 for no trial")
+        canary = _limit_of(wrapper, "canary", float, "a share of the requests from 0 to 1, as 0.1", largest=1)
         return Limits(
             self.timeout_s if timeout_s is None else float(timeout_s),
             self.concurrency if concurrency is None else concurrency,
             self.queue_size if queue_size is None else queue_size,
             self.trial_s if trial_s is None else float(trial_s),
+            self.canary if canary is None else float(canary),
         )
 
 
 NO_LIMITS = Limits()
 
 
-def _limit_of(wrapper: Any, name: str, kind: type, accepted: str) -> Any:
+def _limit_of(wrapper: Any, name: str, kind: type, accepted: str, *, largest: float = math.inf) -> Any:
     value = getattr(wrapper, name)
     if value is None:
         return None
     fits = isinstance(value, int) or (kind is float and isinstance(value, float) and math.isfinite(value))
-    if isinstance(value, bool) or not fits or value < 0:
+    if isinstance(value, bool) or not fits or not 0 <= value <= largest:
         setting = f"HAYHOOKS_{name.upper()}"
         raise LoadError(f"{name} of the wrapper is {value!r}: it must be {accepted}, or None to use {setting}")
     return value
@@ -218,9 +222,10 @@ class Outcomes:
     Those that were refused, or that their client has left, do not count.
     """
 
-    __slots__ = ("_failed_at", "ended", "failed", "judge")
+    __slots__ = ("_failed_at", "durations_s", "ended", "failed", "judge")
 
     def __init__(self) -> None:
+        self.durations_s: deque[float] | None = None  # of the last that were answered; only where a canary runs
         self.ended = 0
         self.failed = 0  # of them, by the pipeline's fault
         self.judge: OutcomeJudge | None = None  # while a trial runs; the conductor sets it
@@ -231,6 +236,10 @@ class Outcomes:
         """The share of the last requests that failed, from 0 to 1."""
         recent = min(self.ended, _RECENT)
         return sum(number > self.ended - recent for number in tuple(self._failed_at)) / recent if recent else 0.0
+
+    def measure(self) -> None:
+        """Note how long requests take, from now on."""
+        self.durations_s = deque(maxlen=_TIMED)
 
     def fail(self, problem: str) -> None:
         """Count a request that has failed by *problem*."""

@@ -170,6 +170,7 @@ def _load(
         ),
         timeout_s=limits.timeout_s,
         trial_s=limits.trial_s,
+        canary=limits.canary,
     )
     return replace(deployment, endpoints=build_routes(deployment))
 

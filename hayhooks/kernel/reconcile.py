@@ -20,6 +20,7 @@ from loguru import logger as log
 
 from hayhooks.errors import safe_str, sendable
 from hayhooks.kernel.calls import AbandonedCode
+from hayhooks.kernel.canary import Canaries
 from hayhooks.kernel.discovery import FIRST_STEP, deployment_name, real_path
 from hayhooks.kernel.isolation import replace_stuck_import
 from hayhooks.kernel.load import BuildRoutes, check_threads, load, unload
@@ -115,6 +116,7 @@ class Reconciler:
             queue.SimpleQueue()
         )  # ticks, …, stop
         self._trials = Trials(self.retirement, options, self._inbox.put, rolled_back)
+        self.canaries = Canaries(options, store, self._inbox.put, rolled_back)
         self._reloads: set[str] = set()  # names that are to be loaded again, though nothing has changed
         self.watch = Watch(self._inbox.put, poll_interval_s=options.poll_interval_ms / 1000, events=options.events)
         self._preloader = Preloader(freeze=options.freeze)
@@ -197,7 +199,7 @@ class Reconciler:
         for pool in self._pools:
             pool.close()
         self._restorer.stop()
-        self.retirement.add(self.snapshot.deployments.values())
+        self.retirement.add(self.snapshot.loaded)
         if not self.retirement.stop(max(end - time.monotonic(), 0.0)):
             log.warning("Stopped with {} deployment(s) not torn down in time", self.retirement.pending)
 
@@ -220,15 +222,8 @@ class Reconciler:
         if scope.everything:
             self.watch.full_scan_took(time.thread_time() - began)
         self.watch.follow(scan.directories)
-        # A folder with the name of a given pipeline is a failure beside it, but not before that one serves: a name has
-        # one load at a time.
-        claimed = scan.revisions.keys() & self.snapshot.deployments.keys()
-        given = {name: revision for name, revision in self._given.items() if name not in claimed}
         before, deployed = self.snapshot, self.snapshot.deployments
-        revisions = {
-            name: self._quarantine.refused(revision, deployed.get(name))
-            for name, revision in self._trials.refused({**scan.revisions, **given}, before).items()
-        }
+        revisions = self._wanted(scan)
         reloads = [name for name, job in self._jobs.items() if job.is_reload]  # the plan would take them for obsolete
         todo = plan(self.snapshot, self._loading(without=reloads), revisions)
         cancelled = {name: self._cancel(name) for name in (*todo.forget, *todo.remove)}
@@ -243,13 +238,17 @@ class Reconciler:
             if name in revisions and revisions[name] not in todo.load:
                 self._start(replace(revisions[name]), is_reload=name in {*deployed, *self.snapshot.failures})
         outcomes = self._publishable(revisions)
-        restored = self._restorer.take(revisions, outcomes)
+        begun = self.canaries.begun(outcomes, self.snapshot, {each.name for each in self._restorer.waiting})
+        settled = [outcome for name, outcome in outcomes.items() if name not in begun]
+        restored = self._restorer.take(revisions, settled)
         loading = self._loading(without=outcomes)
         snapshot = advance(
             self.snapshot,
-            outcomes=[*self._trials.outcomes(), *outcomes.values()],
+            outcomes=[*self._trials.outcomes(), *self.canaries.outcomes(), *settled],
+            canaries=begun.values(),
             restored=restored,
             forget=todo.forget,
+            drop=todo.drop,
             remove=todo.remove,
             loading=loading,
             scanned=not scan.pending,
@@ -264,6 +263,18 @@ class Reconciler:
             self._go_live(snapshot, given_up)
         for name in outcomes:  # not before they are published: if that failed, the next turn publishes them
             del self._jobs[name]
+
+    def _wanted(self, scan: ScanResult) -> dict[str, Revision]:
+        """Return the revisions on disk and given in code; in place of one that must not serve, one that says why."""
+        # A folder with the name of a given pipeline is a failure beside it, but not before that one serves: a name has
+        # one load at a time.
+        deployed = self.snapshot.deployments
+        claimed = scan.revisions.keys() & deployed.keys()
+        given = {name: revision for name, revision in self._given.items() if name not in claimed}
+        return {
+            name: self._quarantine.refused(revision, deployed.get(name))
+            for name, revision in self._trials.refused({**scan.revisions, **given}, self.snapshot).items()
+        }
 
     def _loading(self, without: Collection[str] = ()) -> dict[str, Loading]:
         jobs = {name: job for name, job in self._jobs.items() if name not in without}
@@ -286,9 +297,14 @@ class Reconciler:
             if job.is_cancelled or self._stopped.is_set():
                 return
             leases = self._quarantine.leases_of(revision)
+            outcome: Deployment | Failure | None
             try:
-                with self._quarantine.loading(leases):
-                    outcome = self._load(revision, leases=leases)
+                outcome = self._restorer.refused(job, self._inbox.put)
+                if outcome is None:
+                    with self._quarantine.loading(leases):
+                        outcome = self._load(revision, leases=leases)
+                if isinstance(outcome, Deployment):
+                    outcome = self.canaries.prepare(outcome, is_beside=revision.name in self.snapshot.deployments)
             except BaseException as error:  # a fault of ours: the name must not be loading for ever
                 reason = f"hayhooks failed to load it ({type(error).__name__}: {safe_str(error)})"
                 traceback = sendable("".join(tracebacks.format_tb(error.__traceback__)))
@@ -338,7 +354,8 @@ class Reconciler:
     def _go_live(self, snapshot: Snapshot, given_up: Sequence[str]) -> None:
         """Publish *snapshot*; retire replaced deployments when requests cannot reach them."""
         before, serving = self.snapshot, snapshot.deployments
-        self._publish(snapshot, partial(self.retirement.add, self._trials.replace(before, snapshot)))
+        retiring = [*self.canaries.replace(before, snapshot), *self._trials.replace(before, snapshot)]
+        self._publish(snapshot, partial(self.retirement.add, retiring))
         self.snapshot = snapshot
         self._restorer.published(before, snapshot)
         restored = (Change(name, None, serving[name]) for name in given_up if name in serving)
@@ -365,6 +382,7 @@ class Reconciler:
             replace_stuck_import()
             self.retirement.tick()
             self._trials.tick()
+            self.canaries.tick()
             self._report_slow()
             for job in self._restorer.hanging(self._jobs.values(), self._phases):
                 self._loader_threads.submit(partial(self._restorer.restore, job, self._inbox.put))
@@ -372,7 +390,7 @@ class Reconciler:
             ticks = self._receive(self._debounce_s if self._last_scan.pending else interval_s)
             becomes_ready = self._is_late and not self.snapshot.ready
             names = self._reloads | {name for name, job in self._jobs.items() if job.outcome is not None}
-            names |= self._trials.failed
+            names |= self._trials.failed | self.canaries.decided
             if (
                 ticks
                 or names
@@ -400,8 +418,7 @@ class Reconciler:
         # A method of its own, so that no local variable holds a retired deployment in memory while the deployer waits.
         for job in self._jobs.values():
             job.tell_if_slow(self._phases)
-        deployments = [*self.snapshot.deployments.values(), *self.retirement.draining()]
-        self._abandoned.tick(self._left_behind(), deployments)
+        self._abandoned.tick(self._left_behind(), [*self.snapshot.loaded, *self.retirement.draining()])
 
     def _receive(self, timeout_s: float) -> list[frozenset[str]]:
         """Wait for a message, take all there are, return the ticks."""
@@ -421,6 +438,7 @@ class Reconciler:
                     self._reloads.add(message.name)
                 elif isinstance(message, Failure):
                     self._trials.fail(message)
+                    self.canaries.fail(message)
                 elif message is not None:
                     ticks.append(message)
                 message = self._inbox.get_nowait()

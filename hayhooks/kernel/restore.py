@@ -51,7 +51,7 @@ class Restorer:
         self._retire = retire
         self._stopped = stopped
         self._restores = restores
-        self._unsaved: list[Deployment] = []
+        self._unsaved: list[tuple[Deployment, bool]] = []  # and whether it is a canary
         self._served: Collection[str] = ()  # names, as of the last publication
 
     def start(self) -> None:
@@ -67,30 +67,49 @@ class Restorer:
         self._retire(self.waiting)
 
     def _save(self, store: RevisionStore) -> None:
-        for deployment in self._unsaved:
-            store.save(deployment)
+        for deployment, is_canary in self._unsaved:
+            store.save(deployment, is_canary=is_canary)
         self._unsaved = []
 
-    def restore(self, job: LoadJob, send: Callable[[Restored], None]) -> None:
-        """Load the last good revision of the name of *job*, unless one serves, and *send* it; in a loader thread."""
+    def refused(self, job: LoadJob, send: Callable[[Restored], None]) -> Failure | None:
+        """Return why the revision of *job* must not serve: it was rolled back before this process began.
+
+        What served before it is restored, and beside one that was a canary too. In a loader thread.
+        """
+        revision, store = job.revision, self.store
+        if store is None or revision.name in self._served:
+            return None
+        why = store.mark(revision, "rolled-back")
+        is_canary = store.mark(revision, "canary") is not None
+        if not (why is not None or is_canary) or not self.restore(job, send):
+            return None
+        why = why or "rolled back before the server was started"
+        return None if is_canary else Failure(revision, why, "", None, "", time.time(), has_served=True)
+
+    def restore(self, job: LoadJob, send: Callable[[Restored], None]) -> bool:
+        """Load the last good revision of the name of *job*, unless one serves, and *send* it; in a loader thread.
+
+        False without one.
+        """
         name, store = job.revision.name, self.store
         job.restores = True
         if store is None or not self._restores or name in self._served:
-            return
+            return False
         for revision in _restorable(store, job.revision):
             if name in self._served or self._stopped.is_set():
                 discard(revision)
-                return
+                return False
             if self._quarantine.refused(revision, None) is revision:
                 leases = self._quarantine.leases_of(revision)
                 with self._quarantine.loading(leases):
                     outcome = self._load(revision, leases=leases)
                 if isinstance(outcome, Deployment):
                     send(Restored(outcome))
-                    return
+                    return True
                 log.warning("{}: the saved revision {} does not load: {}", name, revision.id, outcome.reason)
                 self._quarantine.forget(leases)
             discard(revision)
+        return False
 
     def hanging(self, jobs: Iterable[LoadJob], phases: Phases) -> list[LoadJob]:
         """List those of *jobs*, once each, that do not come to an end, though another revision served before."""
@@ -102,9 +121,9 @@ class Restorer:
         # One that served last is only slow.
         return [job for job in found if self.store is not None and not self.store.served_last(job.revision)]
 
-    def take(self, revisions: Mapping[str, Any], outcomes: Mapping[str, Deployment | Failure]) -> list[Deployment]:
+    def take(self, revisions: Mapping[str, Any], outcomes: Iterable[Deployment | Failure]) -> list[Deployment]:
         """Return those that wait, one of each name, which nothing better serves; retire the others."""
-        loaded = {name for name, outcome in outcomes.items() if isinstance(outcome, Deployment)}
+        loaded = {outcome.name for outcome in outcomes if isinstance(outcome, Deployment)}
         names = revisions.keys() - self._served - loaded
         wanted = {each.name: each for each in self.waiting if each.name in names}
         self._retire([each for each in self.waiting if wanted.get(each.name) is not each])
@@ -116,14 +135,16 @@ class Restorer:
         self._served = snapshot.deployments.keys()
         if self.store is None:
             return
-        self._unsaved += [
-            each for name, each in snapshot.deployments.items() if before.deployments.get(name) is not each
-        ]
+        for is_canary, old, new in (
+            (False, before.deployments, snapshot.deployments),
+            (True, before.canaries, snapshot.canaries),
+        ):
+            self._unsaved += [(each, is_canary) for name, each in new.items() if old.get(name) is not each]
         if snapshot.ready:  # not before: it would delay the other loads of the start
             self._save(self.store)
         for name, failure in snapshot.failures.items():
             if failure.has_served and before.failures.get(name) is not failure:
-                self.store.rolled_back(failure.revision)
+                self.store.rolled_back(failure.revision, failure.reason)
         left = {*snapshot.deployments, *snapshot.failures, *snapshot.loading}
         for name in {*before.deployments, *before.failures} - left:
             self.store.undeployed(name)
@@ -145,10 +166,10 @@ def _restorable(store: RevisionStore, failed: Revision) -> Iterator[Revision]:
     except OSError as error:
         log.warning("{}: no saved revision can be read: {}", failed.name, error)
         return
-    if saved and saved[0].ended == "undeployed":
+    if any(each.ended == "undeployed" for each in saved):
         return
     for each in saved:
-        if each.fingerprint in (failed.fingerprint, failed.replaces) or each.ended == "rolled back":
+        if each.fingerprint in (failed.fingerprint, failed.replaces) or each.ended in ("rolled back", "canary"):
             continue
         tree: Path | None = None
         try:

@@ -2,7 +2,8 @@
 
     blobs/ab/abcd…              content of a file, named by its digest
     names/DIGEST/FINGERPRINT    manifest of one revision; the one touched last served last
-    names/DIGEST/.FINGERPRINT-rolled-back   it failed its requests
+    names/DIGEST/.FINGERPRINT-rolled-back   it failed its requests; says why
+    names/DIGEST/.FINGERPRINT-canary        it gets a share of the requests, so large, beside the one before it
     names/DIGEST/undeployed     the name was removed after all of them
     running/HOST-PID-…          files of a restored revision, for the process that serves it
 
@@ -77,7 +78,7 @@ class SavedRevision:
     served_at: float  # Unix seconds, for the first time
     last_served_at: float
     load_ms: float
-    ended: str  # "replaced", "rolled back" or "undeployed"; "": nothing came after it
+    ended: str  # "replaced", "rolled back" or "undeployed"; "": nothing came after it; "canary": it is one yet
 
     @property
     def id(self) -> str:
@@ -129,11 +130,11 @@ class RevisionStore:
             while self._offered_bytes > _MAX_OFFERED_BYTES:
                 self._offered_bytes -= len(self._offered.popitem(last=False)[1])
 
-    def save(self, deployment: Deployment) -> None:
+    def save(self, deployment: Deployment, *, is_canary: bool = False) -> None:
         """Save the revision of *deployment*, which serves; in another thread."""
         revision = deployment.revision
         if revision.kind is not RevisionKind.CODE and not revision.is_restored:
-            save = partial(self._save, revision, deployment.load_ms)
+            save = partial(self._save, revision, deployment.load_ms, is_canary)
             self._threads.submit(partial(self._attempt, save, f"revision {revision.id} of {revision.name}"))
 
     def undeployed(self, name: str) -> None:
@@ -145,15 +146,49 @@ class RevisionStore:
 
         self._threads.submit(partial(self._attempt, mark, f"that {name} was removed"))
 
-    def rolled_back(self, revision: Revision) -> None:
+    def rolled_back(self, revision: Revision, why: str) -> None:
         """Note that *revision* failed its requests: it is not restored; in another thread."""
-        path = self._folder(revision.name) / revision.fingerprint
-
-        def mark() -> None:
-            if path.exists():
-                _write(_mark_of(path), b"")
-
+        mark = partial(self.roll_back, revision.name, revision.fingerprint, why)
         self._threads.submit(partial(self._attempt, mark, f"that {revision.id} was rolled back"))
+
+    def roll_back(self, name: str, fingerprint: str, why: str) -> None:
+        """Mark a revision as one that must not serve; a canary ends, in every process. Raises OSError."""
+        path = self._folder(name) / fingerprint
+        if path.exists():
+            _write(_mark_of(path, "rolled-back"), why.encode(errors="replace"))
+        _mark_of(path, "canary").unlink(missing_ok=True)
+
+    def begin_canary(self, revision: Revision, share: float) -> None:
+        """Mark *revision* as a canary; a restarted process goes on with it and the one before it."""
+        mark = partial(self.ask_canary, revision.name, revision.fingerprint, share)
+        self._attempt(mark, f"that {revision.id} is a canary")
+
+    def ask_canary(self, name: str, fingerprint: str, share: float) -> None:
+        """Mark a revision as a canary before a server has it. Raises OSError."""
+        path = self._folder(name) / fingerprint
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _mark_of(path, "rolled-back").unlink(missing_ok=True)
+        _write(_mark_of(path, "canary"), f"{share:g}".encode())
+
+    def promote(self, name: str, fingerprint: str) -> None:
+        """Remove the mark of a canary: it gets all requests, in every process. Raises OSError."""
+        _mark_of(self._folder(name) / fingerprint, "canary").unlink()
+
+    def canary_of(self, name: str, revision: str) -> str | None:
+        """Return the fingerprint of the canary whose id is *revision*; None without its mark."""
+        marks = self._folder(name).glob(f".{revision}*-canary")
+        return next((path.name[1:].removesuffix("-canary") for path in marks), None)
+
+    def mark(self, revision: Revision, kind: str) -> str | None:
+        """Return the text of a mark of *revision*, "canary" or "rolled-back"; None without it."""
+        try:
+            return _mark_of(self._folder(revision.name) / revision.fingerprint, kind).read_text()
+        except OSError:
+            return None
+
+    def has(self, revision: Revision) -> bool:
+        """Whether *revision* is saved."""
+        return (self._folder(revision.name) / revision.fingerprint).exists()
 
     def names(self) -> list[str]:
         """List the names that have saved revisions. Raises OSError."""
@@ -196,16 +231,19 @@ class RevisionStore:
                 known = SavedRevision.__dataclass_fields__
                 manifest = {key: value for key, value in _read_manifest(path).items() if key in known}
                 manifest["kind"] = RevisionKind(manifest["kind"])
-                how = "rolled back" if _mark_of(path).exists() else ended
+                how = "rolled back" if _mark_of(path, "rolled-back").exists() else ended
+                how = "canary" if (is_canary := _mark_of(path, "canary").exists()) else how
                 yield SavedRevision(**manifest, last_served_at=path.stat().st_mtime, ended=how)
             except (OSError, ValueError, LookupError, TypeError) as error:
                 log.warning("The saved revision {} cannot be used: {}", path.name[:12], error)
-            ended = "replaced"
+            else:
+                ended = ended if is_canary else "replaced"
 
     def served_last(self, revision: Revision) -> bool:
         """Whether *revision* is the last that served under its name."""
         try:
-            return [path.name for path in _manifests(self._folder(revision.name))[:1]] == [revision.fingerprint]
+            served = (path for path in _manifests(self._folder(revision.name)) if not _mark_of(path, "canary").exists())
+            return next((path.name for path in served), "") == revision.fingerprint
         except OSError:
             return False
 
@@ -232,7 +270,7 @@ class RevisionStore:
     def _blob(self, digest: str) -> Path:
         return self.directory / "blobs" / digest[:2] / digest
 
-    def _save(self, revision: Revision, load_ms: float) -> None:
+    def _save(self, revision: Revision, load_ms: float, is_canary: bool) -> None:
         folder = self._folder(revision.name)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = folder / revision.fingerprint
@@ -269,11 +307,12 @@ class RevisionStore:
             }
             text = json.dumps(manifest)
             _write(path, digest_of(text.encode()).hex().encode() + b"\n" + text.encode())
-        for mark in (folder / "undeployed", _mark_of(path)):
-            mark.unlink(missing_ok=True)
+        (folder / "undeployed").unlink(missing_ok=True)
+        if not is_canary:
+            _unmark(path)
         for old in _manifests(folder)[self._kept :]:
             old.unlink(missing_ok=True)
-            _mark_of(old).unlink(missing_ok=True)
+            _unmark(old)
 
     def _keep(self, digest: bytes, content: bytes | None, origin: Path) -> bool:
         """Store the content of *digest*; where it was not kept, read it again if it is the same."""
@@ -354,8 +393,13 @@ def _mtime(path: Path) -> float:
         return 0.0
 
 
-def _mark_of(manifest: Path) -> Path:
-    return manifest.with_name(f".{manifest.name}-rolled-back")
+def _mark_of(manifest: Path, kind: str) -> Path:
+    return manifest.with_name(f".{manifest.name}-{kind}")
+
+
+def _unmark(manifest: Path) -> None:
+    for kind in ("rolled-back", "canary"):
+        _mark_of(manifest, kind).unlink(missing_ok=True)
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -129,6 +129,7 @@ class Deployment:
     runtime: DeploymentRuntime
     timeout_s: float = 0.0  # of one request, to the last byte; 0: no limit
     trial_s: float = 0.0  # for which the deployment that it replaces stays loaded
+    canary: float = 0.0  # share of the requests that it gets as a canary; 0: it serves all at once
     endpoints: Any = None  # what `build_routes` made of it; the kernel does not look inside
 
     @property
@@ -178,8 +179,9 @@ class Unfinished:
 class Snapshot:
     """All deployments, failures and loads at one moment, by name and in name order."""
 
-    generation: int = 0  # one higher each time that deployments or failures change
+    generation: int = 0  # one higher each time that deployments, canaries or failures change
     deployments: Mapping[str, Deployment] = field(default_factory=dict)
+    canaries: Mapping[str, Deployment] = field(default_factory=dict)  # that get a share of a deployment's requests
     failures: Mapping[str, Failure] = field(default_factory=dict)
     # The rest changes without a new generation: routes do not depend on it.
     loading: Mapping[str, Loading] = field(default_factory=dict)
@@ -188,14 +190,20 @@ class Snapshot:
     problem: str = ""  # why the pipelines directory cannot be read at the moment
 
     def __post_init__(self) -> None:
-        for name in ("deployments", "failures", "loading"):
+        for name in ("deployments", "canaries", "failures", "loading"):
             object.__setattr__(self, name, MappingProxyType(dict(sorted(getattr(self, name).items()))))
 
     def state(self, name: str) -> str:
         """Return the state of *name*: ``serving``, ``stale``, ``failed`` or ``loading``."""
         if name in self.deployments:
-            return "stale" if name in self.failures or self.deployments[name].revision.is_restored else "serving"
+            is_restored = self.deployments[name].revision.is_restored and name not in self.canaries
+            return "stale" if name in self.failures or is_restored else "serving"
         return "loading" if name in self.loading else "failed"
+
+    @property
+    def loaded(self) -> list[Deployment]:
+        """All that get requests: deployments and canaries."""
+        return [*self.deployments.values(), *self.canaries.values()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,10 +216,16 @@ class Change:
     files: tuple[str, ...] = ()  # that differ from what was deployed or failed before
     took_ms: float = 0.0  # from when the scan first saw the change to its publication
     same_as: str = ""  # the name of another failure, already told, with the same error in a shared module
+    was_canary: bool = False  # the outcome was one before
 
     @property
     def event(self) -> str:
-        """What has happened: deployed, failed, restored (the one that serves is on disk again) or undeployed."""
+        """What has happened: deployed, canary (it gets a share), failed, restored or undeployed.
+
+        Restored: the one that serves is on disk again.
+        """
+        if self.outcome is not None and self.outcome is not self.serving and isinstance(self.outcome, Deployment):
+            return "canary"
         if self.outcome is not None:
             return "deployed" if isinstance(self.outcome, Deployment) else "failed"
         return "restored" if self.serving else "undeployed"
@@ -221,7 +235,7 @@ class Change:
         """What serves though the outcome is a failure, for people; "" if nothing does."""
         if self.serving is None:
             return ""
-        again = isinstance(self.outcome, Failure) and self.outcome.has_served
+        again = isinstance(self.outcome, Failure) and self.outcome.has_served and not self.was_canary
         return f"revision {self.serving.revision.id} {'serves again' if again else 'keeps serving'}"
 
     @property
@@ -237,10 +251,11 @@ class Plan:
 
     load: tuple[Revision, ...] = ()
     forget: tuple[str, ...] = ()  # names whose failure or load is obsolete: the files are those that serve again
+    drop: tuple[str, ...] = ()  # names whose canary is obsolete: the files are those that serve all others again
     remove: tuple[str, ...] = ()  # names that are gone
 
     def __bool__(self) -> bool:
-        return bool(self.load or self.forget or self.remove)
+        return bool(self.load or self.forget or self.drop or self.remove)
 
 
 def plan(snapshot: Snapshot, loading: Mapping[str, Loading], revisions: Mapping[str, Revision]) -> Plan:
@@ -248,17 +263,24 @@ def plan(snapshot: Snapshot, loading: Mapping[str, Loading], revisions: Mapping[
     # A revision that serves, is being loaded or is known to fail is not loaded again: a broken folder costs one attempt
     # per save and not one per tick, and a save that takes everything back costs none.
     serving = {name: deployment.revision.fingerprint for name, deployment in snapshot.deployments.items()}
+    tried = {name: canary.revision.fingerprint for name, canary in snapshot.canaries.items()}
     failed = {name: failure.revision.fingerprint for name, failure in snapshot.failures.items()}
     in_progress = {name: load.revision.fingerprint for name, load in loading.items()}
     latest = {**serving, **failed, **in_progress}
     return Plan(
-        load=tuple(r for r in revisions.values() if r.fingerprint not in (serving.get(r.name), latest.get(r.name))),
+        load=tuple(
+            r
+            for r in revisions.values()
+            if r.fingerprint not in (serving.get(r.name), tried.get(r.name), latest.get(r.name))
+        ),
         forget=tuple(
             name
             for name in (failed.keys() | in_progress.keys()) & serving.keys() & revisions.keys()
             # An equal failure is one of a reload of what serves: it stays until the next load.
-            if revisions[name].fingerprint == serving[name] != failed.get(name)
+            if revisions[name].fingerprint in (serving[name], tried.get(name))
+            and revisions[name].fingerprint != failed.get(name)
         ),
+        drop=tuple(name for name in tried.keys() & revisions.keys() if revisions[name].fingerprint == serving[name]),
         remove=tuple(sorted(latest.keys() - revisions.keys())),
     )
 
@@ -267,39 +289,48 @@ def advance(
     snapshot: Snapshot,
     *,
     outcomes: Iterable[Deployment | Failure] = (),
+    canaries: Iterable[Deployment] = (),
     restored: Iterable[Deployment] = (),
     forget: Iterable[str] = (),
-    remove: Iterable[str] = (),
+    drop: Iterable[str] = (),
+    remove: Collection[str] = (),
     loading: Mapping[str, Loading] = MappingProxyType({}),
     scanned: bool = False,
     ready: bool = False,
     problem: str = "",
 ) -> Snapshot:
-    """Return *snapshot* with *outcomes* and *restored*, without *remove* and the failures in *forget*.
+    """Return *snapshot* with *outcomes*, *canaries* and *restored*, without *remove* and the failures in *forget*.
 
     A failure leaves the deployment of its name in place. The result is *snapshot* itself when nothing differs.
     """
-    deployments, failures = dict(snapshot.deployments), dict(snapshot.failures)
+    deployments, failures, tried = dict(snapshot.deployments), dict(snapshot.failures), dict(snapshot.canaries)
     for outcome in outcomes:
         name = outcome.revision.name
         if isinstance(outcome, Deployment):
             deployments[name] = outcome
             failures.pop(name, None)
+            tried.pop(name, None)
         else:
             failures[name] = outcome
+            if name in tried and tried[name].revision is outcome.revision:  # it is put back
+                del tried[name]
             if name in deployments and deployments[name].revision.fingerprint == outcome.revision.replaces:
                 del deployments[name]
     for deployment in restored:
         deployments.setdefault(deployment.name, deployment)
-    for name in forget:
-        failures.pop(name, None)
-    for name in remove:
-        deployments.pop(name, None)
-        failures.pop(name, None)
-    changed = deployments != snapshot.deployments or failures != snapshot.failures
+    for canary in canaries:
+        tried[canary.name] = canary
+        failures.pop(canary.name, None)
+    for mapping, names in ((failures, {*forget, *remove}), (tried, {*drop, *remove}), (deployments, remove)):
+        for name in names:
+            mapping.pop(name, None)
+    for name in tried.keys() - deployments.keys():  # what served beside it is gone
+        deployments[name] = tried.pop(name)
+    changed = (deployments, failures, tried) != (snapshot.deployments, snapshot.failures, snapshot.canaries)
     successor = Snapshot(
         generation=snapshot.generation + changed,
         deployments=deployments,
+        canaries=tried,
         failures=failures,
         loading=loading,
         scanned=snapshot.scanned or scanned,
@@ -314,16 +345,21 @@ def changes(before: Snapshot, after: Snapshot) -> Iterator[Change]:
     told = {_shared_error(failure): name for name, failure in before.failures.items()}
     for name in sorted({*before.deployments, *before.failures, *after.deployments, *after.failures}):
         old, new = before.deployments.get(name), after.deployments.get(name)
+        old_canary, canary = before.canaries.get(name), after.canaries.get(name)
         old_failure, failure = before.failures.get(name), after.failures.get(name)
         if failure is not None and failure is not old_failure:
             last = old_failure or old
             files = failure.revision.changed_since(last.revision if last else None)
             error = _shared_error(failure)
             first = told.setdefault(error, name) if error else name
-            yield Change(name, failure, new, files, same_as=first if first != name else "")
+            was_canary = old_canary is not None and old_canary.revision is failure.revision
+            yield Change(name, failure, new, files, same_as=first if first != name else "", was_canary=was_canary)
         elif new is not old:
-            yield Change(name, new, new, new.revision.changed_since(old.revision if old else None) if new else ())
-        elif old_failure is not None and failure is None:
+            files = new.revision.changed_since(old.revision if old else None) if new else ()
+            yield Change(name, new, new, files, was_canary=new is not None and new is old_canary)
+        if canary is not None and canary is not old_canary and new is not None:
+            yield Change(name, canary, new, canary.revision.changed_since(new.revision))
+        elif new is old and failure is None and (old_failure or (old_canary and not canary)):
             yield Change(name, None, new)
 
 

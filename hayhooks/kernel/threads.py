@@ -20,7 +20,7 @@ from hayhooks.errors import UnavailableError
 
 T = TypeVar("T")
 
-Job = Callable[[], None]
+Job = Callable[[], object]
 
 NO_THREAD = "The system starts no more threads (ulimit -u, pids.max, memory)"
 

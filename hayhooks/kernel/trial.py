@@ -39,6 +39,7 @@ class Judge:
     requests: int  # so many must have been answered
     error_rate: float  # and more than this share of them have failed, and of the one before a smaller one
     report: Callable[[Failure], None]
+    problem: str = ""  # by which the last request failed
     _last: Failure | None = None  # the error of a request, as text
     _noted: int = 0  # errors
     _is_over: bool = False
@@ -55,7 +56,7 @@ class Judge:
 
     def judge(self, outcomes: Outcomes, problem: str) -> None:
         """Report the failure of the revision, once, if too many of its requests have failed, the last by *problem*."""
-        failed, ended = outcomes.failed, outcomes.ended
+        self.problem, failed, ended = problem, outcomes.failed, outcomes.ended
         if self._is_over or ended < self.requests or failed <= self.error_rate * ended:
             return
         if self.before.recent_share >= failed / ended:

@@ -11,11 +11,16 @@ def log_change(change: Change) -> None:
     """Log *change* in one line, and a failure with its place, hint and traceback."""
     logger = log.bind(pipeline=change.name, event=change.event)
     match change.outcome:
-        case Deployment(revision=revision, load_ms=load_ms):
+        case Deployment(revision=revision, load_ms=load_ms) as outcome:
             logger = logger.bind(revision=revision.id)
             logger = logger.bind(took_ms=round(change.took_ms, 1), load_ms=round(load_ms, 1))
             text = "Deployed {} {} in {:.0f} ms (load: {:.0f} ms)"
-            if revision.is_restored:
+            if outcome is not change.serving and change.serving:
+                text = f"Deployed {{}} {{}} as a canary: it gets {outcome.canary:.0%} of the requests, revision "
+                text += f"{change.serving.revision.id} the others"
+            elif change.was_canary:
+                text = "Promoted {} {}: it gets all requests"
+            elif revision.is_restored:
                 text = "Deployed {} {}, as it was saved when it last served: what is on disk does not serve"
             logger.info(text, change.name, revision.id, change.took_ms, load_ms)
         case Failure() as failure:

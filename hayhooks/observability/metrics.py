@@ -268,6 +268,8 @@ def _of_snapshot(snapshot: Snapshot) -> Iterator[tuple[Key, list[float]]]:
             yield ("hayhooks_load_seconds", (name,)), [deployment.load_ms / 1000]
             yield ("hayhooks_loaded_timestamp_seconds", (name,)), [deployment.loaded_at]
             yield ("hayhooks_deployment_info", (name, deployment.revision.id, state)), [1]
+        if canary := snapshot.canaries.get(name):
+            yield ("hayhooks_deployment_info", (name, canary.revision.id, "canary")), [1]
     for state, count in states.items():
         yield ("hayhooks_deployments", (state,)), [count]
 

@@ -103,6 +103,8 @@ class RequestRecord:
             return
         if not (self.error or self.cancelled or self.status >= 400):
             self.outcomes.ended += 1
+            if self.outcomes.durations_s is not None:
+                self.outcomes.durations_s.append(self.took_s)
         # By the pipeline's fault: a 500, an answer that broke off, one that took too long.
         elif not self.cancelled and (self.status == 500 or (self.error and self.status != 503)):
             self.outcomes.fail(self.error or self.problem or f"status {self.status}")

@@ -4,6 +4,7 @@
 ``OpenAIEndpoint.respond``, which calls the wrapper and picks the response.
 """
 
+import json
 import sys
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -19,9 +20,10 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from hayhooks.errors import InvalidMessagesError, OpenAIError, PipelineError, safe_str
-from hayhooks.http.context import switch_of
+from hayhooks.http.canary import choose
+from hayhooks.http.context import deployment_of, switch_of
 from hayhooks.http.disconnect import cancel_on_disconnect
-from hayhooks.http.dispatch import serve_with_lease
+from hayhooks.http.dispatch import serve_instead, serve_with_lease
 from hayhooks.http.invoke import collect, invoke
 from hayhooks.http.json import JSONBytesResponse, encode_part
 from hayhooks.http.lookup import model_not_served_error, wait_for_deployment
@@ -181,7 +183,9 @@ class ModelRoute:
         model = body.get("model")
         if not isinstance(model, str) or not model:
             raise OpenAIError(400, "'model' must be a string that names a model", param="model")
-        deployment = await wait_for_deployment(scope, model)
+        snapshot = switch_of(scope).live.snapshot
+        conversation = _conversation_of(body) if model in snapshot.canaries else b""
+        deployment = await wait_for_deployment(scope, model, conversation)
         if deployment is None:
             raise model_not_served_error(switch_of(scope).live.snapshot, model)
         await serve_with_lease(deployment, partial(self._handle, deployment, body), scope, receive, send)
@@ -198,8 +202,24 @@ class PipelineRoute:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         body = await read_json(scope, receive, self._parse)  # dispatch has taken the lease
-        body["model"] = self._deployment.name
+        body["model"] = name = self._deployment.name
+        snapshot, chosen = switch_of(scope).live.snapshot, None
+        if name in snapshot.canaries:  # now that the conversation is known
+            chosen = choose(scope, snapshot, name, _conversation_of(body))
+        if chosen is not None and chosen is not deployment_of(scope):
+            await serve_instead(chosen, partial(self._handle, chosen, body), scope, receive, send)
+            return
         await self._handle(self._deployment, body, scope, receive, send)
+
+
+def _conversation_of(body: Body) -> bytes:
+    """Return what each turn of a conversation has: its id, or the user's first message; ``b""`` without."""
+    messages = body.get("messages") or body.get("input")
+    if isinstance(messages, list):
+        users = (item.get("content") for item in messages if isinstance(item, dict) and item.get("role") == "user")
+        messages = next(users, None)
+    first = body.get("conversation") or messages
+    return json.dumps(first, sort_keys=True).encode() if first else b""
 
 
 def parse_object(content: bytes) -> Body:
