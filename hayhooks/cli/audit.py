@@ -22,7 +22,7 @@ def record(settings: Settings, what: str, name: str, **facts: object) -> None:
     store = store_of(settings)
     if store is None:
         return
-    line = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "who": _user(), "what": what, "name": name}
+    line = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "who": user(), "what": what, "name": name}
     file = store.directory / "audit.jsonl"
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -53,7 +53,8 @@ def _rotate(file: Path) -> None:
     file.replace(file.with_name(f"{file.name}.1"))
 
 
-def _user() -> str:
+def user() -> str:
+    """Return the name of the user of this process."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a user id without a name, as in containers

@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,6 +20,9 @@ from hayhooks.cli.staging import PendingChange, PipelinesDirectory, StagingDir, 
 from hayhooks.cli.wait import say_unreachable, show_result, wait_until_loaded, wait_until_released
 from hayhooks.kernel.discovery import WRAPPER_FILE, YAML_SUFFIXES, is_ignored, name_problem
 from hayhooks.settings import Settings
+
+if TYPE_CHECKING:
+    from hayhooks.kernel.revision_store import RevisionStore
 
 # The key `description` with its value: the following indented lines, and empty lines between them.
 _DESCRIPTION = re.compile(
@@ -35,6 +40,7 @@ class DeployOptions:
     rollback: bool
     checked: bool  # load it in a separate process before anything changes
     timeout_s: float  # for that load, and again for the server's
+    canary: float | None = None  # share of the requests that it gets at first; None: as it or the server is set
 
 
 def deploy_files(settings: Settings, source: Path, *, name: str, as_link: bool, options: DeployOptions) -> int:
@@ -163,11 +169,14 @@ def put(
     """Deploy the entry *filename* that *make* creates in the staging directory; *what* is the command's name."""
     with directory.staging() as staging:
         make(staging)
+        if options.canary is not None:
+            _ask_canary(settings, directory.root, staging.new, name, options.canary)
         change = staging.deploy(filename, overwrite=options.overwrite)
         try:
             say(f"{'Replaced' if change.replaced else 'Deployed'} {change.target}.")
             status = _report(settings, change.target, name, options, change)
-            audit.record(settings, what, name, replaced=change.replaced, failed=bool(status))
+            asked = {"canary": options.canary} if options.canary else {}
+            audit.record(settings, what, name, replaced=change.replaced, failed=bool(status), **asked)
             if change.replaced and not status:
                 _say_way_back(settings, "rollback", name)
             return status
@@ -197,6 +206,33 @@ def _report(settings: Settings, target: Path, name: str, options: DeployOptions,
         with suppress(CommandError):  # the files are restored, whatever the server says
             wait_until_loaded(server, target, name, _ROLLBACK_TIMEOUT_S, lambda: True)
     return 1
+
+
+def _ask_canary(settings: Settings, root: Path, new: Path, name: str, share: float) -> None:
+    """Note in the state directory which share of the requests the files of *name* in *new* get at first."""
+    from hayhooks.kernel.scan import EVERYTHING, Scanner  # noqa: PLC0415 - most deploys need none of it
+
+    store = audit.store_of(settings)
+    if store is None:
+        if share:
+            raise CommandError("A canary needs the state directory, but HAYHOOKS_STATE_DIR is empty")
+        return
+    server = find_server(root, settings)
+    if share and isinstance(server, Server):
+        refuse_other_store(server, store)
+    scanner = Scanner(new, only=name, python_path=settings.python_path, debounce_s=0, removal_grace_s=0)
+    revision = scanner.scan(time.monotonic(), EVERYTHING).revisions.get(name)
+    with reporting_os_errors(f"Cannot write to the state directory {store.directory}"):
+        if revision is not None:  # else the server says what is wrong with it
+            store.ask_canary(name, revision.fingerprint, share)
+
+
+def refuse_other_store(server: Server, store: "RevisionStore") -> None:
+    """Exit with an error if *server* would not see what is noted in *store*."""
+    used = server.status().get("state_directory")
+    if used != str(store.directory):
+        kept = f"keeps its state in {used}" if used else "has no state directory"
+        raise CommandError(f"The server {kept}, this command in {store.directory}: set HAYHOOKS_STATE_DIR for both")
 
 
 def _check(settings: Settings, path: Path, name: str, options: DeployOptions) -> None:

@@ -70,6 +70,20 @@ class _Template(click.ParamType):  # type: ignore[type-arg]  # as above
         return [CompletionItem(name, help=about) for name, about in _TEMPLATES.items() if name.startswith(incomplete)]
 
 
+class _Share(click.ParamType):  # type: ignore[type-arg]  # as above
+    """A share of the requests."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        from hayhooks.setting_types import parse_share  # noqa: PLC0415 - imports pydantic
+
+        try:
+            return parse_share(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 class _PipelineGroup(click.Group):
     """A group with ``deploy-yaml`` as an alias of ``deploy``."""
 
@@ -102,6 +116,11 @@ def _timeout_option(default: int) -> Command:
 def _deploy_options(command: Command) -> Command:
     for option in (
         _timeout_option(120),
+        click.option(
+            "--canary",
+            type=_Share(),
+            help="Share of the requests that it gets at first, beside what it replaces, such as 10%.",
+        ),
         click.option("--no-check", is_flag=True, help="Do not load it in a separate process first."),
         click.option("--no-rollback", is_flag=True, help="Leave it there even if the server cannot load it."),
         click.option("-o", "--overwrite", is_flag=True, help="Replace an existing deployment of that name."),
@@ -128,6 +147,7 @@ def _pop_deploy_options(options: dict[str, Any]) -> Any:
         rollback=not options.pop("no_rollback"),
         checked=not options.pop("no_check"),
         timeout_s=options.pop("timeout_s"),
+        canary=options.pop("canary"),
     )
 
 
@@ -245,6 +265,34 @@ def restore(name: str, revision: str | None, timeout_s: float, **options: Any) -
     from hayhooks.cli.revisions import restore  # noqa: PLC0415 - imports the settings
 
     sys.exit(restore(settings_of(options), name, revision, timeout_s=timeout_s))
+
+
+@pipeline.command()
+@click.argument("name", shell_complete=deployed_names)
+@_timeout_option(60)
+@directory_and_server_options
+def promote(name: str, timeout_s: float, **options: Any) -> None:
+    """Give the canary of NAME all requests.
+
+    The revision that it replaces stays loaded for the trial, as after each deploy.
+    """
+    from hayhooks.cli.revisions import end_canary  # noqa: PLC0415 - imports the settings
+
+    sys.exit(end_canary(settings_of(options), name, promotes=True, timeout_s=timeout_s))
+
+
+@pipeline.command()
+@click.argument("name", shell_complete=deployed_names)
+@_timeout_option(60)
+@directory_and_server_options
+def abort(name: str, timeout_s: float, **options: Any) -> None:
+    """Take all requests from the canary of NAME.
+
+    The revision beside it serves them. The files stay as they are, and are not served again until they change.
+    """
+    from hayhooks.cli.revisions import end_canary  # noqa: PLC0415 - imports the settings
+
+    sys.exit(end_canary(settings_of(options), name, promotes=False, timeout_s=timeout_s))
 
 
 @pipeline.command("list")

@@ -1,4 +1,4 @@
-"""``hayhooks pipeline history``, ``diff``, ``rollback`` and ``restore``: the revisions in the state directory."""
+"""``hayhooks pipeline history``, ``diff``, ``rollback``, ``restore``, ``promote`` and ``abort``: saved revisions."""
 
 import difflib
 import os
@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
-from hayhooks.cli.audit import store_of
-from hayhooks.cli.deploy import DeployOptions, put, usable_name
+from hayhooks.cli import audit
+from hayhooks.cli.client import Unreachable, find_server
+from hayhooks.cli.deploy import DeployOptions, put, refuse_other_store, usable_name
 from hayhooks.cli.options import advice
 from hayhooks.cli.output import CommandError, note, say, say_json, say_table
 from hayhooks.cli.staging import PipelinesDirectory, StagingDir, reporting_os_errors
+from hayhooks.cli.wait import wait_until_canary_ended
 from hayhooks.kernel.revision_store import RevisionStore, SavedRevision
 from hayhooks.kernel.scan import EVERYTHING, Scanner
 from hayhooks.kernel.state import RevisionKind, digest_of
@@ -93,6 +95,34 @@ def restore(settings: Settings, name: str, revision: str | None, *, timeout_s: f
     return _put(settings, directory, store, _chosen(store, name, revision, None), timeout_s, "restore")
 
 
+def end_canary(settings: Settings, name: str, *, promotes: bool, timeout_s: float) -> int:
+    """Let the canary of *name* get all requests, or none; return 1 if another revision serves after it."""
+    root, store = settings.pipelines_dir.absolute(), _store(settings)
+    server = find_server(root, settings)
+    if isinstance(server, Unreachable):
+        raise CommandError(server.why)
+    revision = (server.state(name) or {}).get("canary")
+    if not revision:
+        raise CommandError(f"{name!r} has no canary; `{advice('status')}` shows what serves")
+    refuse_other_store(server, store)
+    fingerprint = store.canary_of(name, revision)
+    if fingerprint is None:
+        raise CommandError(f"The state directory {store.directory} does not say that {revision} is a canary")
+    with reporting_os_errors(f"Cannot write to the state directory {store.directory}"):
+        if promotes:
+            store.promote(name, fingerprint)
+        else:
+            store.roll_back(name, fingerprint, f"aborted by {audit.user()}")
+    state = wait_until_canary_ended(server, name, timeout_s)
+    is_serving = state["revision"] == revision
+    audit.record(settings, "promote" if promotes else "abort", name, revision=revision, serving=state["revision"])
+    what = "gets all requests." if is_serving else f"gets no requests: revision {state['revision']} has them all."
+    say(f"Revision {revision} of {name} {what}")
+    if not promotes and not is_serving:
+        say(f"Its files are still there; `{advice(f'pipeline rollback {name}', with_directory=True)}` replaces them.")
+    return int(is_serving is not promotes)
+
+
 def _put(
     settings: Settings,
     directory: PipelinesDirectory,
@@ -112,13 +142,14 @@ def _put(
             except ValueError as error:
                 raise CommandError(f"Revision {chosen.id} cannot be used: {error}") from None
 
-    options = DeployOptions(overwrite=True, rollback=True, checked=False, timeout_s=timeout_s)
+    # At once: who goes back does not want to wait for a canary.
+    options = DeployOptions(overwrite=True, rollback=True, checked=False, timeout_s=timeout_s, canary=0)
     say(f"Revision {chosen.id}, last served {_time(chosen.last_served_at)}.")
     return put(settings, directory, chosen.entry, make, name=chosen.name, options=options, what=what)
 
 
 def _store(settings: Settings) -> RevisionStore:
-    store = store_of(settings)
+    store = audit.store_of(settings)
     if store is None:
         raise CommandError("No revisions are kept: HAYHOOKS_STATE_DIR is empty")
     return store

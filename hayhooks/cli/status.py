@@ -112,10 +112,19 @@ def _notes(body: dict[str, Any]) -> Iterator[str]:
         listed = ", ".join(f"{worker['pid']}: {worker['revision']}" for worker in differing)
         yield f"The workers do not serve the same revisions ({listed})"
     yield from _loading(body)
+    for each in body.get("canaries", []):
+        canary, serving = each["canary"], each["serving"]
+        share = f"{canary['revision']} gets {each['share']:.0%} of the requests for {_age(each['since'])}"
+        yield f"{each['name']} {share}: {_figures(canary)}; {serving['revision']}: {_figures(serving)}"
     for retired in body.get("retired", []):
         age = _age(retired["since"])
         how = f"was replaced {age} ago and is still alive" if retired["has_served"] else f"runs for {age} in vain"
         yield f"{retired['name']} {retired['revision']} {how}: {retired['why']}"
+
+
+def _figures(figures: dict[str, Any]) -> str:
+    p95 = "" if figures["p95_ms"] is None else f", p95 {figures['p95_ms']:.0f} ms"
+    return f"{figures['requests']} answered, {figures['failed']} failed{p95}"
 
 
 def _loading(body: dict[str, Any]) -> Iterator[str]:

@@ -43,10 +43,20 @@ def wait_until_loaded(
             return None
         if state["failed_revision"] == found["revision"]:
             return DeployResult(state, serves=False)
-        is_serving = state["revision"] == found["revision"] and state["state"] == "serving"
+        is_serving = state["state"] == "serving" and found["revision"] in (state["revision"], state["canary"])
         return DeployResult(state, serves=True) if is_serving and not differing_workers(server.status()) else None
 
     return _wait(result, f"Waiting for the server to load {name}", timeout_s, f"has not loaded {name}")
+
+
+def wait_until_canary_ended(server: Server, name: str, timeout_s: float) -> dict[str, Any]:
+    """Wait until *name* has no canary in any worker; return the body of ``/status/{name}``."""
+
+    def result() -> dict[str, Any] | None:
+        state = server.state(name)
+        return state if state and not state["canary"] and not differing_workers(server.status()) else None
+
+    return _wait(result, f"Waiting for the server to end the canary of {name}", timeout_s, "has not ended it")
 
 
 def wait_until_released(server: Server, name: str, timeout_s: float) -> str:
@@ -75,7 +85,16 @@ def show_result(result: DeployResult, name: str) -> None:
     state = result.state
     if result.serves:
         endpoints = "  ".join(f"POST {path}" for path in state["endpoints"])
-        say_deployment(True, name, f"{state['revision']}  {endpoints}")
+        say_deployment(True, name, f"{state['canary'] or state['revision']}  {endpoints}")
+        if state["canary"]:
+            say(
+                (
+                    f"  It is a canary beside revision {state['revision']}, until it has answered enough requests.",
+                    "yellow",
+                )
+            )
+            promote, abort = (advice(f"pipeline {command} {name}") for command in ("promote", "abort"))
+            say((f"  `{promote}` gives it all requests at once, `{abort}` none.", "yellow"))
         return
     say_deployment(False, name, state["failed_revision"])
     for line in str(state["error"]).partition("\n\n")[0].splitlines():  # the rest is the traceback

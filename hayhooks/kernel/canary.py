@@ -7,7 +7,6 @@ trials puts one back at once that fails most of its requests.
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from loguru import logger as log
@@ -103,10 +102,9 @@ class Canaries:
         In a loader thread. If it *is_beside* another, the state directory gets to know: a restart goes on with both.
         """
         revision, share = deployment.revision, deployment.canary if is_beside else 0.0
-        asked = self._store.mark(revision, "canary") if self._store else None
+        asked = self._store.canary_share(revision) if self._store else None
         if asked is not None:
-            with suppress(ValueError):  # a damaged mark
-                share = float(asked)
+            share = asked
         if not self._options.canary_s:
             share = 0.0
         if share and asked is None and self._store:
@@ -183,12 +181,12 @@ class Canaries:
             if canary.failure or canary.is_promoted:
                 continue
             revision, store = canary.deployment.revision, self._store
-            why = told.get((name, revision.fingerprint)) or (store and store.mark(revision, "rolled-back"))
+            why = told.get((name, revision.fingerprint)) or (store and store.why_rolled_back(revision))
             if why:
                 canary.failure = _failure(canary, why)
                 continue
             report = canary.report()
-            is_marked = store is not None and store.mark(revision, "canary") is not None
+            is_marked = store is not None and store.canary_share(revision) is not None
             if canary.is_marked and not is_marked and store is not None and store.has(revision):
                 canary.is_promoted = True  # by a command, or another worker
             elif report.canary.requests >= self._options.canary_requests or not report.ends_in_s:

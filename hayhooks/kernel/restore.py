@@ -79,12 +79,10 @@ class Restorer:
         revision, store = job.revision, self.store
         if store is None or revision.name in self._served:
             return None
-        why = store.mark(revision, "rolled-back")
-        is_canary = store.mark(revision, "canary") is not None
-        if not (why is not None or is_canary) or not self.restore(job, send):
+        why, share = store.why_rolled_back(revision), store.canary_share(revision)
+        if (why is None and not share) or not self.restore(job, send) or why is None:
             return None
-        why = why or "rolled back before the server was started"
-        return None if is_canary else Failure(revision, why, "", None, "", time.time(), has_served=True)
+        return Failure(revision, why or "rolled back", "", None, "", time.time(), has_served=True)
 
     def restore(self, job: LoadJob, send: Callable[[Restored], None]) -> bool:
         """Load the last good revision of the name of *job*, unless one serves, and *send* it; in a loader thread.

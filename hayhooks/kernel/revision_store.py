@@ -154,7 +154,7 @@ class RevisionStore:
     def roll_back(self, name: str, fingerprint: str, why: str) -> None:
         """Mark a revision as one that must not serve; a canary ends, in every process. Raises OSError."""
         path = self._folder(name) / fingerprint
-        if path.exists():
+        if path.exists() or _mark_of(path, "canary").exists():
             _write(_mark_of(path, "rolled-back"), why.encode(errors="replace"))
         _mark_of(path, "canary").unlink(missing_ok=True)
 
@@ -164,7 +164,7 @@ class RevisionStore:
         self._attempt(mark, f"that {revision.id} is a canary")
 
     def ask_canary(self, name: str, fingerprint: str, share: float) -> None:
-        """Mark a revision as a canary before a server has it. Raises OSError."""
+        """Mark a revision as a canary before a server has it; with a *share* of 0 as none. Raises OSError."""
         path = self._folder(name) / fingerprint
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _mark_of(path, "rolled-back").unlink(missing_ok=True)
@@ -179,11 +179,15 @@ class RevisionStore:
         marks = self._folder(name).glob(f".{revision}*-canary")
         return next((path.name[1:].removesuffix("-canary") for path in marks), None)
 
-    def mark(self, revision: Revision, kind: str) -> str | None:
-        """Return the text of a mark of *revision*, "canary" or "rolled-back"; None without it."""
+    def why_rolled_back(self, revision: Revision) -> str | None:
+        """Return why *revision* was rolled back; None if it was not."""
+        return self._mark(revision, "rolled-back")
+
+    def canary_share(self, revision: Revision) -> float | None:
+        """Return the share of the requests that *revision* gets by its mark; None without it."""
         try:
-            return _mark_of(self._folder(revision.name) / revision.fingerprint, kind).read_text()
-        except OSError:
+            return float(self._mark(revision, "canary") or "")
+        except ValueError:
             return None
 
     def has(self, revision: Revision) -> bool:
@@ -246,6 +250,12 @@ class RevisionStore:
             return next((path.name for path in served), "") == revision.fingerprint
         except OSError:
             return False
+
+    def _mark(self, revision: Revision, kind: str) -> str | None:
+        try:
+            return _mark_of(self._folder(revision.name) / revision.fingerprint, kind).read_text(errors="replace")
+        except OSError:
+            return None
 
     def _attempt(self, work: Any, what: str) -> None:
         try:

@@ -149,3 +149,75 @@ def test_a_yaml_pipeline_is_restored_and_rolled_back(root: Path, tmp_path: Path)
         assert run(second, "rollback", "ask").returncode == 0
         assert yaml.read_text() == YAML
         assert second.state("ask")["state"] == "serving"
+
+
+def folder(root: Path, version: int) -> Path:
+    """A folder outside of the pipelines directory."""
+    write(root.parent / f"new{version}", version)
+    return root.parent / f"new{version}"
+
+
+def begin_canary(server: LiveServer, version: int = 12, share: str = "50%"):
+    new = folder(server.root, version)
+    return run(server, "deploy-files", str(new), "-n", "app", "--overwrite", "--no-check", "--canary", share)
+
+
+def test_a_canary_is_deployed_and_promoted(server: LiveServer):
+    before = server.state("app")["revision"]
+    result = begin_canary(server)
+    canary = server.state("app")["canary"]
+    assert (result.returncode, result.stderr) == (0, "")
+    assert f"It is a canary beside revision {before}" in result.stdout
+    assert "`hayhooks pipeline promote app" in result.stdout
+    assert server.state("app")["revision"] == before
+    assert {server.run("app")[0] for _ in range(40)} == {11, 12}
+
+    promoted = run(server, "promote", "app")
+    assert (promoted.returncode, promoted.stderr) == (0, "")
+    assert f"Revision {canary} of app gets all requests." in promoted.stdout
+    assert {server.run("app")[0] for _ in range(10)} == {12}
+    assert run(server, "promote", "app").returncode == 1
+    assert "'app' has no canary" in run(server, "abort", "app").stderr
+    audit = [json.loads(line) for line in (server.root.parent / "state/audit.jsonl").read_text().splitlines()]
+    assert [(line["what"], line.get("canary"), line.get("revision")) for line in audit] == [
+        ("deploy", 0.5, None),
+        ("promote", None, canary),
+    ]
+
+
+def test_a_canary_is_aborted(server: LiveServer):
+    before = server.state("app")["revision"]
+    begin_canary(server)
+    result = run(server, "abort", "app")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert f"gets no requests: revision {before} has them all" in result.stdout
+    assert "pipeline rollback app" in result.stdout
+    assert "aborted by " in server.state("app")["error"]
+    assert {server.run("app")[0] for _ in range(10)} == {11}
+    assert run(server, "rollback", "app").returncode == 0
+    assert (server.root / "app/helper.py").read_text() == "VERSION = 11\n"
+    assert server.state("app")["error"] is None
+
+
+def test_a_rollback_is_for_all_at_once(root: Path, tmp_path: Path):
+    values = {"pipelines_dir": root, "state_dir": str(tmp_path / "state"), "trial_seconds": 0}
+    with serving(root, create_app(Settings(_env_file=None, canary=0.5, **values))) as server:
+        write(root / "app", 10)
+        server.eventually(lambda: (state := server.state("app")) and state["revision"])
+        write(root / "app", 11)
+        server.eventually(lambda: server.state("app")["canary"])
+        assert run(server, "promote", "app").returncode == 0
+        assert run(server, "rollback", "app").returncode == 0
+        assert server.state("app")["canary"] is None
+        assert server.run("app") == [10, 10, 10]
+
+
+def test_a_canary_needs_the_state_directory_of_the_server(server: LiveServer):
+    new = str(folder(server.root, 12))
+    arguments = ("deploy-files", new, "-n", "app", "--overwrite", "--no-check", "--canary")
+    for state, why in {"": "HAYHOOKS_STATE_DIR is empty", "/tmp/other": "set HAYHOOKS_STATE_DIR for both"}.items():
+        result = pipeline(*arguments, "10%", cwd=server.root.parent, port=str(server.port), STATE_DIR=state)
+        assert (result.returncode, why in result.stderr) == (1, True), result.stderr
+    wrong = run(server, *arguments, "110%")
+    assert (wrong.returncode, "it must be a share from 0 to 1" in wrong.stderr) == (2, True)
+    assert server.run("app") == [11, 11, 11]
