@@ -133,7 +133,7 @@ def parse_share(value: Any) -> float:
     except ValueError:
         share = -1.0
     if isinstance(value, bool) or not 0 <= share <= 1:
-        raise ValueError(f"it must be a share from 0 to 1, or a percentage such as 10%, not {text[:50]!r}")
+        raise ValueError("from 0 to 1, or a percentage such as 10%")
     return share
 
 

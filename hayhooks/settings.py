@@ -355,6 +355,7 @@ def accepted(field: str) -> str:
 _ACCEPTED_BY_FIELD = {
     "root_path": "a path that begins with a slash, such as /hayhooks, or empty",
     "cors_allow_origin_regex": "a regular expression",
+    "canary": "a share of the requests",
 }
 _ACCEPTED_BY_TYPE: Mapping[Any, str] = {
     bool: "true or false",

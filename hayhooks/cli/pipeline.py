@@ -81,7 +81,7 @@ class _Share(click.ParamType):  # type: ignore[type-arg]  # as above
         try:
             return parse_share(value)
         except ValueError as error:
-            self.fail(str(error), param, ctx)
+            self.fail(f"{value!r} is not a share of the requests: {error}", param, ctx)
 
 
 class _PipelineGroup(click.Group):

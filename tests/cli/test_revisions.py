@@ -219,5 +219,5 @@ def test_a_canary_needs_the_state_directory_of_the_server(server: LiveServer):
         result = pipeline(*arguments, "10%", cwd=server.root.parent, port=str(server.port), STATE_DIR=state)
         assert (result.returncode, why in result.stderr) == (1, True), result.stderr
     wrong = run(server, *arguments, "110%")
-    assert (wrong.returncode, "it must be a share from 0 to 1" in wrong.stderr) == (2, True)
+    assert (wrong.returncode, "not a share of the requests: from 0 to 1" in wrong.stderr) == (2, True)
     assert server.run("app") == [11, 11, 11]

@@ -9,8 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
 from hayhooks import Settings, create_app
+from hayhooks.settings import problems
 from tests.live_server import LiveServer, eventually, serving
 
 TRIED = """
@@ -315,6 +317,15 @@ def test_what_is_no_share_is_refused(tried: Tried, share: object):
 def test_the_setting_takes_percentages(monkeypatch: pytest.MonkeyPatch, text: str, share: float):
     monkeypatch.setenv("HAYHOOKS_CANARY", text)
     assert Settings(_env_file=None).canary == share
+
+
+@pytest.mark.parametrize("text", ["1.1", "110%", "half", "nan", "-1", ""])
+def test_a_wrong_setting_says_what_it_accepts(monkeypatch: pytest.MonkeyPatch, text: str):
+    monkeypatch.setenv("HAYHOOKS_CANARY", text)
+    with pytest.raises(ValidationError) as raised:
+        Settings(_env_file=None)
+    wanted = f"HAYHOOKS_CANARY={text!r}: must be a share of the requests (from 0 to 1, or a percentage such as 10%)"
+    assert problems(raised.value) == [wanted]
 
 
 def again(root: Path, state: Path, **settings: object):
