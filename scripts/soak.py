@@ -1,8 +1,9 @@
 """Soak test: writers change a pipelines directory as people and tools do, while clients send requests.
 
-Checks: no request fails, and no answer mixes versions. After the writers stop, the server serves the same as a fresh
-one on the same directory, and memory, threads, file descriptors and modules have not grown. Prints figures; the exit
-status is 1 if a check fails.
+Among the changes are canaries, revisions that fail their requests, and ``hayhooks pipeline rollback``. Checks: no
+request fails but by the code of its revision, and no answer mixes versions. After the writers stop, the server serves
+the same as a fresh one on the same directory, and memory, threads, file descriptors and modules have not grown. Prints
+figures; the exit status is 1 if a check fails.
 """
 
 import argparse
@@ -27,6 +28,7 @@ import httpx
 HAYHOOKS = Path(sys.executable).with_name("hayhooks")
 DEADLINE_S = 60
 GROWTH_MB = 60  # freed memory that the allocator may keep
+FAILURE = "as the soak test wants it"  # what a wrapper raises
 
 WRAPPER = """
 import gc, os, sys, threading
@@ -37,11 +39,15 @@ VERSION = {version}
 
 
 class PipelineWrapper(BasePipelineWrapper):
+    canary = {canary}
+
     def setup(self):
         {setup}
         self.prompt = int((Path(__file__).parent / "prompt.txt").read_text())
 
     def run_api(self, stream: bool = False):
+        if {fails}:
+            raise RuntimeError("{failure}")
         return self.words() if stream else [VERSION, helper.VERSION, self.prompt]
 
     def words(self):
@@ -79,6 +85,7 @@ class Writer(threading.Thread):
         self.stopped = threading.Event()
         self.finished = False
         self._root = root
+        self._state = state_of(root)
         self._beside = beside / f"writer{number}"
         self._beside.mkdir(parents=True)
         self._random = random.Random(f"{seed}.{number}")
@@ -89,7 +96,8 @@ class Writer(threading.Thread):
     def run(self) -> None:
         operations: list[Callable[[Path], None]] = [
             self.move_in, self.replace_link, self.remove_and_copy, self.remove, self.break_wrapper, self.break_helper,
-            self.touch, self.leave_junk, self.grow_data, self.slow_setup, self.write_own,
+            self.touch, self.leave_junk, self.grow_data, self.slow_setup, self.write_own, self.begin_canary,
+            self.fail_requests, self.roll_back,
         ]  # fmt: skip
         while not self.stopped.is_set():
             operation = self._random.choice(operations)
@@ -150,19 +158,39 @@ class Writer(threading.Thread):
     def write_own(self, app: Path) -> None:
         self._replace(app, setup="(Path(__file__).parent / 'own.json').write_text(str(VERSION))")
 
-    def _replace(self, app: Path, setup: str = "pass") -> None:
+    def begin_canary(self, app: Path) -> None:
+        self._replace(app, canary=0.5, fails=self._random.random() < 0.3)
+
+    def fail_requests(self, app: Path) -> None:
+        self._replace(app, fails=True)
+
+    def roll_back(self, app: Path) -> None:
+        command = [HAYHOOKS, "pipeline", "rollback", app.name, "--force", "--port", "1"]  # the server is not waited for
+        environment = {**os.environ, "HAYHOOKS_PIPELINES_DIR": str(self._root), "HAYHOOKS_STATE_DIR": str(self._state)}
+        subprocess.run(
+            command, env=environment, capture_output=True, timeout=DEADLINE_S, check=False
+        )  # there may be none
+
+    def _replace(self, app: Path, setup: str = "pass", canary: float = 0, *, fails: bool = False) -> None:
         """Replace the folder with a new version by renames."""
         new = self._beside / "new"
-        self._write(new, setup)
+        self._write(new, setup, canary, fails=fails)
         self._clear(app)
         os.rename(new, app)
 
-    def _write(self, folder: Path, setup: str = "pass") -> None:
+    def _write(self, folder: Path, setup: str = "pass", canary: float = 0, *, fails: bool = False) -> None:
         self._clear(folder)
         self._version += 1
         _save(folder / "prompt.txt", str(self._version))
         _save(folder / "helper.py", f"VERSION = {self._version}\n")
-        source = WRAPPER.format(version=self._version, setup=setup, statement="import helper")
+        source = WRAPPER.format(
+            version=self._version,
+            setup=setup,
+            statement="import helper",
+            canary=canary,
+            fails=fails,
+            failure=FAILURE,
+        )
         _save(folder / "pipeline_wrapper.py", source)
 
     def _clear(self, folder: Path) -> None:
@@ -208,7 +236,7 @@ class Client(threading.Thread):
             versions = response.text.split() if stream else response.json()["result"]
             if len(set(versions)) != 1 or len(versions) != 3:
                 self.wrong.append(f"{name}: one answer has the versions {versions}")
-        elif response.status_code not in (404, 503):
+        elif response.status_code not in (404, 503) and FAILURE not in response.text:
             self.wrong.append(f"{name}: {response.status_code} {response.text[:200]}")
 
 
@@ -219,6 +247,11 @@ def _save(path: Path, content: str) -> None:
     os.replace(draft, path)
 
 
+def state_of(root: Path) -> Path:
+    """Return the state directory of the pipelines directory *root*."""
+    return root.parent / "state"
+
+
 @contextmanager
 def server(root: Path, log: Path) -> Iterator[str]:
     """Run a server process on a free port; yield its URL when it is ready."""
@@ -226,8 +259,15 @@ def server(root: Path, log: Path) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with log.open("wb") as output:
+        settings = {
+            "STATE_DIR": str(state_of(root)),
+            "TRIAL_SECONDS": "2",
+            "CANARY_SECONDS": "3",
+            "CANARY_REQUESTS": "50",
+        }
+        environment = {**os.environ, **{f"HAYHOOKS_{name}": value for name, value in settings.items()}}
         command = [HAYHOOKS, "run", "--port", str(port), "--pipelines-dir", str(root)]
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
     url = f"http://127.0.0.1:{port}"
     try:
         wait_for(lambda: httpx.get(f"{url}/readyz").status_code == 200, "the server is ready")

@@ -4,7 +4,9 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from tests.cli.processes import Process, hayhooks, started
@@ -17,9 +19,9 @@ def workers(server: Process) -> list[dict[str, object]]:
     return found
 
 
-def agree(server: Process) -> bool:
+def agree(server: Process, count: int = 3) -> bool:
     found = workers(server)
-    return len(found) == 3 and len({worker["revision"] for worker in found}) == 1 and all(w["ready"] for w in found)
+    return len(found) == count and len({worker["revision"] for worker in found}) == 1 and all(w["ready"] for w in found)
 
 
 @pytest.mark.slow
@@ -107,3 +109,52 @@ def test_all_workers_follow_the_first_that_rolls_back_and_so_does_one_that_start
         eventually(lambda: agree(server) and workers(server)[0]["revision"] != first)
         assert [server.post("/app/run", {}).json()["result"] for _ in range(10)] == [3] * 10
         assert {server.get("/status").json()["deployments"][0]["state"] for _ in range(10)} == {"serving"}
+
+
+@pytest.mark.slow
+def test_a_canary_is_that_of_all_workers_and_outlives_them(tmp_path: Path):
+    file = tmp_path / "pipelines/app/pipeline_wrapper.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(ANSWERS.format(answer="1"))
+    state: Any = {"STATE_DIR": str(tmp_path / "state")}
+    with started(tmp_path, "run", "--workers", "2", CANARY="50%", **state) as server:
+        eventually(lambda: agree(server, 2), "two workers that serve the same", 60)
+        first = server.get("/status").json()["deployments"][0]["revision"]
+        file.write_text(ANSWERS.format(answer="2"))
+
+        def canary() -> str | None:
+            """The canary, if all workers have it."""
+            entry = server.get("/status").json()["deployments"][0]
+            return entry["canary"] if agree(server, 2) and entry["revision"] == first else None
+
+        def answers() -> dict[str, set[int]]:
+            """What each session gets, from new connections and so from any worker."""
+            sessions = [f"s{number}" for number in range(8)]
+            return {session: {ask(server, {"X-Hayhooks-Session": session}) for _ in range(4)} for session in sessions}
+
+        second = eventually(canary)
+        before = answers()
+        assert all(len(each) == 1 for each in before.values())
+        assert set.union(*before.values()) == {1, 2}
+
+        dead = min(pids(server))
+        os.kill(dead, signal.SIGKILL)
+        eventually(lambda: dead not in pids(server) and canary() == second, "another", 60)
+        others = pids(server)
+        assert answers() == before
+        server.process.send_signal(signal.SIGHUP)
+        eventually(lambda: not others & pids(server) and canary(), "new workers", 60)
+        assert answers() == before
+
+        done = hayhooks("pipeline", "promote", "app", "--port", str(server.port), cwd=tmp_path, **state)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert f"Revision {second} of app gets all requests." in done.stdout
+        assert set.union(*answers().values()) == {2}
+
+
+def pids(server: Process) -> set[int]:
+    return {int(str(worker["pid"])) for worker in workers(server)}
+
+
+def ask(server: Process, headers: dict[str, str]) -> int:
+    return int(httpx.post(f"{server.url}/app/run", json={}, headers=headers).raise_for_status().json()["result"])
