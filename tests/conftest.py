@@ -1,6 +1,7 @@
 """Fixtures for all tests."""
 
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live_server import LiveServer, SharedServer, serving
+from tests.live_server import LiveServer, SharedServer, freeze, serving
 from tests.logs import logged as logged_lines
 
 for name in [name for name in os.environ if name.startswith("HAYHOOKS_") or name in ("LOG", "LOG_LEVEL")]:
@@ -18,6 +19,8 @@ os.environ["XDG_STATE_HOME"] = _state_home.name
 sys.dont_write_bytecode = False  # it would hide that a deployment never runs from stale bytecode
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "false"
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of a script, and so in all processes
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # httpx reads all certificates to trust for each client, up to 44 ms; what we call has plain HTTP or brings its own.
 os.environ["SSL_CERT_FILE"] = str(Path(__file__).with_name("nobody.pem"))
 
@@ -34,6 +37,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         rest = share * (worker + 1) - len(items)
         items += quick[:rest]
         del quick[:rest]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imports_frozen() -> None:
+    freeze(len(sys.modules) // 100)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import itertools
 import os
 import shutil
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from starlette.applications import Starlette
 from hayhooks import Settings, create_app
 from hayhooks.app import Hayhooks
 from hayhooks.server.config import server_options
-from hayhooks.server.run import Server
+from hayhooks.testing.client import StoppableServer
 from tests.network import connected
 from tests.wrappers import source
 
@@ -142,10 +143,11 @@ def replace(path: Path, content: str) -> None:
 
 
 @functools.cache
-def _freeze() -> None:
+def freeze(_hundreds_of_modules: int) -> None:
     """Let the collection after each retirement pass over pytest, Haystack and the clients, as a process of ours does.
 
-    Looking through all of them took more than half of the time of the tests that deploy something.
+    Looking through all of them took more than half of the time of the tests that deploy something. So did LiteLLM alone
+    in the rest of a process that had imported it: it is done again for each new number.
     """
     for name in ("haystack.components.agents", "haystack.components.builders", "haystack.components.generators.chat"):
         importlib.import_module(name)
@@ -156,12 +158,11 @@ def _freeze() -> None:
 @contextmanager
 def serving(root: Path, app: Hayhooks | None = None, **settings: Any) -> Iterator[LiveServer]:
     """Serve *root* until the block ends."""
-    _freeze()
+    freeze(len(sys.modules) // 100)
     settings.setdefault("trial_seconds", 0)  # what is replaced goes at once; kernel/test_trial.py has the trial
     app = app or create_app(Settings(pipelines_dir=root, _env_file=None, **settings))
     options = {**server_options(app.settings), "host": "127.0.0.1", "port": 0, "timeout_graceful_shutdown": 10}
-    config = uvicorn.Config(app, **options)
-    server = Server(config)
+    server = StoppableServer(uvicorn.Config(app, **options))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
@@ -171,7 +172,9 @@ def serving(root: Path, app: Hayhooks | None = None, **settings: Any) -> Iterato
         with live.client:
             yield live
     finally:
-        server.should_exit = True
+        if server.started:
+            server.stop()
+        server.should_exit = True  # one that has not started
         thread.join(timeout=30)
 
 

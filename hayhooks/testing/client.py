@@ -248,25 +248,28 @@ class Client(httpx.Client):
         return names[0]
 
 
-class _Server(Server):
+class StoppableServer(Server):
     """A server that another thread stops at once; uvicorn's looks ten times a second whether it shall."""
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
+        """Start; ``stop`` may be called from then on."""
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         await super().startup(sockets)
 
     async def main_loop(self) -> None:
+        """Serve until ``stop``."""
         await self.on_tick(0)
         await self._stop.wait()
 
     def stop(self) -> None:
+        """End the server."""
         self._loop.call_soon_threadsafe(self._stop.set)
 
 
 @contextmanager
 def _serving(app: Hayhooks) -> Iterator[str]:
     """Serve *app* in a thread; yields the URL."""
-    server = _Server(ServerConfig(app, **{**server_options(app.settings), "port": 0}))
+    server = StoppableServer(ServerConfig(app, **{**server_options(app.settings), "port": 0}))
     thread = threading.Thread(target=server.run, name="hayhooks testing", daemon=True)
     thread.start()
     while not server.started:
