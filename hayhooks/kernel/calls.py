@@ -35,17 +35,22 @@ class AbandonedCode:
     """User code that goes on in its thread though nobody waits for it. For one thread."""
 
     def __init__(self) -> None:
-        self._told_phases: set[Phase] = set()
+        self._told_phases: set[tuple[str, str, str]] = set()
         self._seen: dict[Lease, float] = {}  # since when, of a monotonic clock
         self._told: set[Lease] = set()
 
     def tick(self, phases: Iterable[Phase], deployments: Iterable[Deployment]) -> None:
         """Log once what goes on in vain of *phases* and for requests; call it about once a second."""
-        hanging = {phase for phase in phases if time.time() - phase.since > _IN_VAIN_S}
-        for phase in hanging - self._told_phases:
+        # By their names: where a check has a thread of its own, the loader's thread is in the same phase.
+        hanging = {
+            (phase.revision.name, phase.revision.fingerprint, phase.name): phase
+            for phase in phases
+            if time.time() - phase.since > _IN_VAIN_S
+        }
+        for phase in (hanging[key] for key in hanging.keys() - self._told_phases):
             message = "{}: revision {} is not wanted any more, and still runs {}; only a restart ends its thread"
             log.warning(message, phase.revision.name, phase.revision.id, phase)
-        self._told_phases = hanging
+        self._told_phases = set(hanging)
         now = time.monotonic()
         seen: dict[Lease, float] = {}
         for deployment in deployments:

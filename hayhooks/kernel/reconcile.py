@@ -9,7 +9,6 @@ import os
 import queue
 import threading
 import time
-import traceback as tracebacks
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -18,13 +17,14 @@ from pathlib import Path
 
 from loguru import logger as log
 
-from hayhooks.errors import safe_str, sendable
+from hayhooks.errors import sendable
 from hayhooks.kernel.calls import AbandonedCode
 from hayhooks.kernel.canary import Canaries
 from hayhooks.kernel.discovery import FIRST_STEP, deployment_name, real_path
 from hayhooks.kernel.isolation import replace_stuck_import
 from hayhooks.kernel.load import BuildRoutes, check_threads, load, unload
 from hayhooks.kernel.load_job import Finished, LoadJob, Reload
+from hayhooks.kernel.load_threads import LoadThreads
 from hayhooks.kernel.operations import TransportTypes
 from hayhooks.kernel.options import KernelOptions
 from hayhooks.kernel.phases import Phase, Phases
@@ -47,13 +47,10 @@ from hayhooks.kernel.state import (
     changes,
     plan,
 )
-from hayhooks.kernel.threads import DaemonThreadPool, OnLoop, run_on, server_threads
+from hayhooks.kernel.threads import OnLoop, run_on, server_threads
 from hayhooks.kernel.trial import Rollbacks, Trials
 from hayhooks.kernel.watch import Watch
 
-_CONCURRENT_LOADS = 4
-_LOAD_STUCK_AFTER_S = 1.0  # a load that takes longer no longer counts as one of them
-_SUSPECT_STUCK_AFTER_S = 10.0  # the same, where the process has died of one of those that were loading
 _MAX_HOLD_S = 1.0  # a finished load waits no longer than this for its folder to be stable
 _READY_AFTER_S = 30.0  # the server is ready after this long, even if some wrappers are still loading
 _RETRY_AFTER_S = 0.2  # after a fault of ours
@@ -98,7 +95,7 @@ class Reconciler:
         self._root = root
         self._publish = publish
         self._observe = observe
-        self._load = partial(
+        load_ = partial(
             load, options=options, transport=transport, build_routes=build_routes, on_loop=on_loop, phases=phases
         )
         self._debounce_s = options.debounce_ms / 1000
@@ -120,9 +117,6 @@ class Reconciler:
         self._reloads: set[str] = set()  # names that are to be loaded again, though nothing has changed
         self.watch = Watch(self._inbox.put, poll_interval_s=options.poll_interval_ms / 1000, events=options.events)
         self._preloader = Preloader(freeze=options.freeze)
-        self._loader_threads = DaemonThreadPool("load", _CONCURRENT_LOADS, stuck_after_s=_LOAD_STUCK_AFTER_S)
-        self._suspect_threads = DaemonThreadPool("load alone", 1, stuck_after_s=_SUSPECT_STUCK_AFTER_S)
-        self._pools = (self._loader_threads, self._suspect_threads, check_threads)
         self._abandoned = AbandonedCode()
         self._jobs: dict[str, LoadJob] = {}  # by name; one that is superseded or cancelled leaves at once
         self._last_scan = ScanResult({}, {}, {}, {}, pending=True, problem="")
@@ -131,12 +125,22 @@ class Reconciler:
         self._stopped = threading.Event()
         self._restorer = Restorer(
             store,
-            load=self._load,
+            load=load_,
             quarantine=self._quarantine,
             retire=self.retirement.add,
             stopped=self._stopped,
             restores=restore,
         )
+        self._load_threads = LoadThreads(
+            load_,
+            quarantine=self._quarantine,
+            restorer=self._restorer,
+            canaries=self.canaries,
+            retire=self.retirement.add,
+            send=self._inbox.put,
+            stopped=self._stopped,
+        )
+        self._pools = (*self._load_threads.pools, check_threads)
         self.store = store
         self._thread = threading.Thread(target=self._run, name="hayhooks reconcile", daemon=True)
 
@@ -292,34 +296,7 @@ class Reconciler:
         """Load *revision* once the preload is done, in place of another load of its name."""
         self._cancel(revision.name)
         self._jobs[revision.name] = job = LoadJob(revision, time.time(), is_retry, is_reload)
-
-        def run() -> None:  # in a loader thread
-            if job.is_cancelled or self._stopped.is_set():
-                return
-            leases = self._quarantine.leases_of(revision)
-            outcome: Deployment | Failure | None
-            try:
-                outcome = self._restorer.refused(job, self._inbox.put)
-                if outcome is None:
-                    with self._quarantine.loading(leases):
-                        outcome = self._load(revision, leases=leases)
-                if isinstance(outcome, Deployment):
-                    outcome = self.canaries.prepare(outcome, is_beside=revision.name in self.snapshot.deployments)
-            except BaseException as error:  # a fault of ours: the name must not be loading for ever
-                reason = f"hayhooks failed to load it ({type(error).__name__}: {safe_str(error)})"
-                traceback = sendable("".join(tracebacks.format_tb(error.__traceback__)))
-                outcome = Failure(revision, reason, traceback, None, "", time.time())
-            if isinstance(outcome, Failure):
-                self._quarantine.forget(leases)
-                if not (job.restores or job.is_cancelled):
-                    with log.catch():  # a fault of ours: the name must not be loading for ever
-                        self._restorer.restore(job, self._inbox.put)
-            self._inbox.put(Finished(job, outcome))
-            if self._stopped.is_set() and isinstance(outcome, Deployment):  # nobody reads the inbox any more
-                self.retirement.add([outcome])
-
-        threads = self._suspect_threads if self._quarantine.is_suspect(revision) else self._loader_threads
-        self._preloader.when_done(partial(threads.submit, run))
+        self._preloader.when_done(partial(self._load_threads.start, job))
 
     def _unload(self, deployment: Deployment, on_loop: OnLoop, phases: Phases) -> None:
         leases = deployment.runtime.leases
@@ -385,9 +362,11 @@ class Reconciler:
             self.canaries.tick()
             self._report_slow()
             for job in self._restorer.hanging(self._jobs.values(), self._phases):
-                self._loader_threads.submit(partial(self._restorer.restore, job, self._inbox.put))
+                self._load_threads.restore(job)
             interval_s = _LOADING_INTERVAL_S if self._jobs else _HOUSEKEEPING_INTERVAL_S
-            ticks = self._receive(self._debounce_s if self._last_scan.pending else interval_s)
+            if self._trials.failed or self.canaries.decided:
+                interval_s = 0.0
+            ticks = self._receive(min(self._debounce_s, interval_s) if self._last_scan.pending else interval_s)
             becomes_ready = self._is_late and not self.snapshot.ready
             names = self._reloads | {name for name, job in self._jobs.items() if job.outcome is not None}
             names |= self._trials.failed | self.canaries.decided

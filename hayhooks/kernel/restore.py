@@ -16,9 +16,10 @@ from loguru import logger as log
 from hayhooks.kernel.load_job import LoadJob
 from hayhooks.kernel.phases import Phases
 from hayhooks.kernel.quarantine import Quarantine
-from hayhooks.kernel.revision_store import RevisionStore, SavedRevision, write_within
+from hayhooks.kernel.revision_store import RevisionStore, SavedRevision
 from hayhooks.kernel.stat_tree import is_code
 from hayhooks.kernel.state import Deployment, Failure, File, Revision, RevisionKind, Snapshot, Stamp, digest_of
+from hayhooks.kernel.store_files import write_within
 
 _RESTORED = "-restored"  # ends the fingerprint of a restored revision
 _RESTORE_AFTER_S = 3.0  # a saved revision serves when the first load takes longer
@@ -70,6 +71,10 @@ class Restorer:
         for deployment, is_canary in self._unsaved:
             store.save(deployment, is_canary=is_canary)
         self._unsaved = []
+
+    def is_served(self, name: str) -> bool:
+        """Whether *name* is served, as of the last publication; from any thread."""
+        return name in self._served
 
     def refused(self, job: LoadJob, send: Callable[[Restored], None]) -> Failure | None:
         """Return why the revision of *job* must not serve: it was rolled back before this process began.

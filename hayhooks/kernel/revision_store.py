@@ -1,22 +1,8 @@
-"""Revision store: the last revisions of each name that served, in the state directory.
-
-    blobs/ab/abcd…              content of a file, named by its digest
-    names/DIGEST/FINGERPRINT    manifest of one revision; the one touched last served last
-    names/DIGEST/.FINGERPRINT-rolled-back   it failed its requests; says why
-    names/DIGEST/.FINGERPRINT-canary        it gets a share of the requests, so large, beside the one before it
-    names/DIGEST/undeployed     the name was removed after all of them
-    running/HOST-PID-…          files of a restored revision, for the process that serves it
-
-Each file appears by a rename, whole, so that several processes can use the directory without locks. What is read is
-compared with its digest.
-"""
+"""Revision store: the last revisions of each name that served, in the state directory."""
 
 import hashlib
-import json
 import os
 import shutil
-import socket
-import tempfile
 import threading
 import time
 from collections import OrderedDict
@@ -31,15 +17,25 @@ from loguru import logger as log
 
 from hayhooks.errors import sendable
 from hayhooks.kernel.discovery import real_path
-from hayhooks.kernel.self_writes import is_process_alive
 from hayhooks.kernel.state import Deployment, Revision, RevisionKind, digest_of
+from hayhooks.kernel.store_files import (
+    Mark,
+    blob_of,
+    clean,
+    folder_of,
+    manifests,
+    mark_of,
+    read_manifest,
+    unmark,
+    write_manifest,
+    write_whole,
+    write_within,
+)
 from hayhooks.kernel.threads import DaemonThreadPool
 
 _MAX_DATA_BYTES = 64 * 2**20  # of one revision; its larger data files stay links to their place
 _MAX_FILE_BYTES = 16 * 2**20  # of data, as the scan reads it
 _MAX_OFFERED_BYTES = 64 * 2**20  # data that was read and is not saved yet
-_MAX_STORE_BYTES = 2**30
-_YOUNG_S = 600.0  # blobs of this age may belong to a manifest that is being written
 _CLEAN_INTERVAL_S = 60.0
 _FLUSH_S = 2.0
 
@@ -79,6 +75,7 @@ class SavedRevision:
     last_served_at: float
     load_ms: float
     ended: str  # "replaced", "rolled back" or "undeployed"; "": nothing came after it; "canary": it is one yet
+    executable: Sequence[str] = ()  # paths of files that may be run
 
     @property
     def id(self) -> str:
@@ -141,8 +138,8 @@ class RevisionStore:
         """Note that *name* was removed: it is not restored until it has served again; in another thread."""
 
         def mark() -> None:
-            if (folder := self._folder(name)).is_dir():
-                _write(folder / "undeployed", b"")
+            if (folder := folder_of(self.directory, name)).is_dir():
+                write_whole(folder / "undeployed", b"")
 
         self._threads.submit(partial(self._attempt, mark, f"that {name} was removed"))
 
@@ -153,10 +150,10 @@ class RevisionStore:
 
     def roll_back(self, name: str, fingerprint: str, why: str) -> None:
         """Mark a revision as one that must not serve; a canary ends, in every process. Raises OSError."""
-        path = self._folder(name) / fingerprint
-        if path.exists() or _mark_of(path, "canary").exists():
-            _write(_mark_of(path, "rolled-back"), why.encode(errors="replace"))
-        _mark_of(path, "canary").unlink(missing_ok=True)
+        path = folder_of(self.directory, name) / fingerprint
+        if path.exists() or mark_of(path, "canary").exists():
+            write_whole(mark_of(path, "rolled-back"), why.encode(errors="replace"))
+        mark_of(path, "canary").unlink(missing_ok=True)
 
     def begin_canary(self, revision: Revision, share: float) -> None:
         """Mark *revision* as a canary; a restarted process goes on with it and the one before it."""
@@ -165,18 +162,18 @@ class RevisionStore:
 
     def ask_canary(self, name: str, fingerprint: str, share: float) -> None:
         """Mark a revision as a canary before a server has it; with a *share* of 0 as none. Raises OSError."""
-        path = self._folder(name) / fingerprint
+        path = folder_of(self.directory, name) / fingerprint
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _mark_of(path, "rolled-back").unlink(missing_ok=True)
-        _write(_mark_of(path, "canary"), f"{share:g}".encode())
+        mark_of(path, "rolled-back").unlink(missing_ok=True)
+        write_whole(mark_of(path, "canary"), f"{share:g}".encode())
 
     def promote(self, name: str, fingerprint: str) -> None:
         """Remove the mark of a canary: it gets all requests, in every process. Raises OSError."""
-        _mark_of(self._folder(name) / fingerprint, "canary").unlink()
+        mark_of(folder_of(self.directory, name) / fingerprint, "canary").unlink()
 
     def canary_of(self, name: str, revision: str) -> str | None:
         """Return the fingerprint of the canary whose id is *revision*; None without its mark."""
-        marks = self._folder(name).glob(f".{revision}*-canary")
+        marks = folder_of(self.directory, name).glob(f".{revision}*-canary")
         return next((path.name[1:].removesuffix("-canary") for path in marks), None)
 
     def why_rolled_back(self, revision: Revision) -> str | None:
@@ -192,7 +189,7 @@ class RevisionStore:
 
     def has(self, revision: Revision) -> bool:
         """Whether *revision* is saved."""
-        return (self._folder(revision.name) / revision.fingerprint).exists()
+        return self._manifest_of(revision).exists()
 
     def names(self) -> list[str]:
         """List the names that have saved revisions. Raises OSError."""
@@ -202,14 +199,14 @@ class RevisionStore:
 
     def saved(self, name: str) -> list[SavedRevision]:
         """List the saved revisions of *name*, the last first. Raises OSError."""
-        return list(self._in(self._folder(name)))
+        return list(self._in(folder_of(self.directory, name)))
 
     def content(self, digest: str) -> bytes:
         """Return the file with the *digest*. Raises OSError, or ValueError if it is damaged."""
-        content = self._blob(digest).read_bytes()
+        content = blob_of(self.directory, digest).read_bytes()
         if digest_of(content).hex() != digest:
             with suppress(OSError):
-                self._blob(digest).unlink()  # the next save writes it again
+                blob_of(self.directory, digest).unlink()  # the next save writes it again
             raise ValueError(f"the stored file {digest} is damaged")
         return content
 
@@ -222,6 +219,8 @@ class RevisionStore:
         contents = {path: self.content(digest) for path, digest in saved.files.items()}
         for path, content in contents.items():
             write_within(folder, path, content)
+            if path in saved.executable:
+                (folder / path).chmod(0o755)
         for path in saved.linked:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (os.symlink if links else shutil.copy2)(present / path, folder / path)
@@ -229,14 +228,14 @@ class RevisionStore:
 
     def _in(self, folder: Path) -> Iterator[SavedRevision]:
         ended = "undeployed" if (folder / "undeployed").exists() else ""
-        for path in _manifests(folder):
+        for path in manifests(folder):
             try:
                 # What a later version of hayhooks adds is passed over.
                 known = SavedRevision.__dataclass_fields__
-                manifest = {key: value for key, value in _read_manifest(path).items() if key in known}
+                manifest = {key: value for key, value in read_manifest(path).items() if key in known}
                 manifest["kind"] = RevisionKind(manifest["kind"])
-                how = "rolled back" if _mark_of(path, "rolled-back").exists() else ended
-                how = "canary" if (is_canary := _mark_of(path, "canary").exists()) else how
+                how = "rolled back" if mark_of(path, "rolled-back").exists() else ended
+                how = "canary" if (is_canary := mark_of(path, "canary").exists()) else how
                 yield SavedRevision(**manifest, last_served_at=path.stat().st_mtime, ended=how)
             except (OSError, ValueError, LookupError, TypeError) as error:
                 log.warning("The saved revision {} cannot be used: {}", path.name[:12], error)
@@ -246,14 +245,18 @@ class RevisionStore:
     def served_last(self, revision: Revision) -> bool:
         """Whether *revision* is the last that served under its name."""
         try:
-            served = (path for path in _manifests(self._folder(revision.name)) if not _mark_of(path, "canary").exists())
-            return next((path.name for path in served), "") == revision.fingerprint
+            saved = manifests(folder_of(self.directory, revision.name))
         except OSError:
             return False
+        served = (path.name for path in saved if not mark_of(path, "canary").exists())
+        return next(served, "") == revision.fingerprint
 
-    def _mark(self, revision: Revision, kind: str) -> str | None:
+    def _manifest_of(self, revision: Revision) -> Path:
+        return folder_of(self.directory, revision.name) / revision.fingerprint
+
+    def _mark(self, revision: Revision, mark: Mark) -> str | None:
         try:
-            return _mark_of(self._folder(revision.name) / revision.fingerprint, kind).read_text(errors="replace")
+            return mark_of(self._manifest_of(revision), mark).read_text(errors="replace")
         except OSError:
             return None
 
@@ -262,7 +265,9 @@ class RevisionStore:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.check_owner()
             work()
-            self._clean()
+            if time.monotonic() - self._cleaned_at >= _CLEAN_INTERVAL_S:
+                self._cleaned_at = time.monotonic()
+                clean(self.directory)
         except OSError as error:
             log.log("DEBUG" if self._is_told else "WARNING", "The state directory cannot keep {}: {}", what, error)
             self._is_told = True
@@ -273,21 +278,14 @@ class RevisionStore:
         if status.st_uid != os.geteuid() or status.st_mode & 0o022:
             raise PermissionError(f"{self.directory} belongs to another user, or others can write to it")
 
-    def _folder(self, name: str) -> Path:
-        digest = hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=16)
-        return self.directory / "names" / digest.hexdigest()
-
-    def _blob(self, digest: str) -> Path:
-        return self.directory / "blobs" / digest[:2] / digest
-
     def _save(self, revision: Revision, load_ms: float, is_canary: bool) -> None:
-        folder = self._folder(revision.name)
+        folder = folder_of(self.directory, revision.name)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = folder / revision.fingerprint
         if path.exists():
             os.utime(path)
         else:
-            files, rest = {}, _MAX_DATA_BYTES
+            files, executable, rest = {}, [], _MAX_DATA_BYTES
             for relative, file in revision.files.items():
                 is_data = file.source is None
                 if is_data and file.stamp.size > min(rest, _MAX_FILE_BYTES):
@@ -298,6 +296,8 @@ class RevisionStore:
                     log.debug("{}: revision {} is not saved: {} has changed", revision.name, revision.id, relative)
                     return
                 files[relative] = file.digest.hex()
+                if os.access(origin, os.X_OK):
+                    executable.append(relative)
             shared = {}
             for module, each in revision.shared.items():
                 if not self._keep(each.digest, None, Path(each.path)):
@@ -310,23 +310,23 @@ class RevisionStore:
                 "kind": revision.kind.value,
                 "entry": revision.path.name,
                 "files": files,
+                "executable": executable,
                 "linked": [relative for relative in revision.files if relative not in files],
                 "shared": shared,
                 "served_at": time.time(),
                 "load_ms": load_ms,
             }
-            text = json.dumps(manifest)
-            _write(path, digest_of(text.encode()).hex().encode() + b"\n" + text.encode())
+            write_manifest(path, manifest)
         (folder / "undeployed").unlink(missing_ok=True)
         if not is_canary:
-            _unmark(path)
-        for old in _manifests(folder)[self._kept :]:
+            unmark(path)
+        for old in manifests(folder)[self._kept :]:
             old.unlink(missing_ok=True)
-            _unmark(old)
+            unmark(old)
 
     def _keep(self, digest: bytes, content: bytes | None, origin: Path) -> bool:
         """Store the content of *digest*; where it was not kept, read it again if it is the same."""
-        blob = self._blob(digest.hex())
+        blob = blob_of(self.directory, digest.hex())
         with self._lock:
             offered = self._offered.pop(digest, None)
             self._offered_bytes -= len(offered or b"")
@@ -342,98 +342,5 @@ class RevisionStore:
         if digest_of(content) != digest:
             return False
         blob.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write(blob, content)
+        write_whole(blob, content)
         return True
-
-    def _remove_abandoned(self) -> None:
-        """Remove the restored files of processes that were killed."""
-        host = socket.gethostname()
-        for tree in (self.directory / "running").glob(f"{host}-*-*"):
-            pid = tree.name[len(host) + 1 :].partition("-")[0]
-            if not (pid.isdigit() and is_process_alive(int(pid))):
-                shutil.rmtree(tree, ignore_errors=True)
-
-    def _clean(self) -> None:
-        """Remove what no manifest needs, and the oldest manifests while the store is too large."""
-        if time.monotonic() - self._cleaned_at < _CLEAN_INTERVAL_S:
-            return
-        self._cleaned_at = time.monotonic()
-        self._remove_abandoned()
-        by_age: list[tuple[float, Path]] = []
-        used: set[str] = set()
-        for folder in (self.directory / "names").iterdir():
-            by_age += [(_mtime(path), path) for path in _manifests(folder)[1:]]
-        sizes: dict[Path, os.stat_result] = {}
-        for path in (self.directory / "blobs").glob("??/*"):
-            with suppress(FileNotFoundError):  # another process cleans too
-                sizes[path] = path.stat()
-        total = sum(status.st_size for status in sizes.values())
-        for _, path in sorted(by_age):
-            if total <= _MAX_STORE_BYTES:
-                break
-            with suppress(OSError, ValueError, LookupError):
-                total -= sum(
-                    sizes[self._blob(digest)].st_size
-                    for digest in _read_manifest(path)["files"].values()
-                    if self._blob(digest) in sizes
-                )
-            path.unlink(missing_ok=True)
-        for path in (self.directory / "names").glob("*/*"):
-            with suppress(OSError, ValueError, LookupError):
-                manifest = _read_manifest(path)
-                used.update(manifest["files"].values(), (digest for _, digest, _ in manifest["shared"].values()))
-        for path, status in sizes.items():
-            if path.name not in used and time.time() - status.st_mtime > _YOUNG_S:
-                path.unlink(missing_ok=True)
-
-
-def _manifests(folder: Path) -> list[Path]:
-    """List the manifests in *folder*, that of the last good revision first."""
-    if not folder.is_dir():
-        return []
-    found = [path for path in folder.iterdir() if path.name != "undeployed" and not path.name.startswith(".")]
-    return sorted(found, key=_mtime, reverse=True)
-
-
-def _mtime(path: Path) -> float:
-    """Return when *path* was touched; 0 if another process has removed it."""
-    try:
-        return path.stat().st_mtime_ns / 1e9
-    except FileNotFoundError:
-        return 0.0
-
-
-def _mark_of(manifest: Path, kind: str) -> Path:
-    return manifest.with_name(f".{manifest.name}-{kind}")
-
-
-def _unmark(manifest: Path) -> None:
-    for kind in ("rolled-back", "canary"):
-        _mark_of(manifest, kind).unlink(missing_ok=True)
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    digest, _, text = path.read_bytes().partition(b"\n")
-    if digest_of(text).hex().encode() != digest:
-        raise ValueError("its manifest is damaged")
-    manifest: dict[str, Any] = json.loads(text)
-    return manifest
-
-
-def write_within(folder: Path, path: str, content: bytes) -> None:
-    """Write *content* to *path* below *folder*, and make the folders between."""
-    (folder / path).parent.mkdir(parents=True, exist_ok=True)
-    (folder / path).write_bytes(content)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write *content* to *path*, whole or not at all."""
-    descriptor, temporary = tempfile.mkstemp(prefix=".", dir=path.parent)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise

@@ -1,6 +1,7 @@
 """A process that starts where a pipeline does not load: the last good revision serves, from the state directory."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ import httpx
 import pytest
 
 from hayhooks import Settings, create_app
+from hayhooks.kernel.state import digest_of
 from tests.cli.processes import started
 from tests.faults.traffic import write
 from tests.live_server import LiveServer, eventually, serving
@@ -272,3 +274,42 @@ def test_a_disk_that_is_full_costs_the_history_alone(root: Path, tmp_path: Path,
             write(root / "app", version)
             server.eventually(lambda version=version: server.run("app") == [version] * 3)
     assert len([line for line in logged if "The state directory cannot keep" in line and "WARNING" in line]) == 1
+
+
+def manifests(state: Path) -> list[Path]:
+    return [path for path in state.glob("names/*/*") if not path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("kind", ["newer", "older"])
+def test_a_state_directory_of_another_version_of_hayhooks_is_read(root: Path, tmp_path: Path, kind: str):
+    write(root / "app", 10)
+    with again(root, tmp_path / "state") as server:
+        server.eventually(lambda: is_served(server))
+        server.eventually(lambda: manifests(tmp_path / "state"))
+    (path,) = manifests(tmp_path / "state")
+    manifest = json.loads(path.read_bytes().partition(b"\n")[2])
+    if kind == "newer":
+        manifest["colour"] = "blue"  # what this version does not know
+    else:
+        del manifest["executable"]  # what the first ones did not write
+    text = json.dumps(manifest).encode()
+    path.write_bytes(digest_of(text).hex().encode() + b"\n" + text)
+    appended("\n)\n")(root)
+    with again(root, tmp_path / "state") as server:
+        server.eventually(lambda: is_served(server, state="stale"))
+        assert server.run("app") == [10, 10, 10]
+
+
+def test_a_program_beside_the_wrapper_can_be_run(root: Path, tmp_path: Path):
+    write(root / "app", 10)
+    (root / "app/tool.sh").write_text("#!/bin/sh\n")
+    (root / "app/tool.sh").chmod(0o755)
+    with again(root, tmp_path / "state") as server:
+        server.eventually(lambda: is_served(server))
+        server.eventually(lambda: manifests(tmp_path / "state"))
+    appended("\n)\n")(root)
+    with again(root, tmp_path / "state") as server:
+        server.eventually(lambda: is_served(server, state="stale"))
+        (tool,) = (tmp_path / "state/running").glob("*/app/tool.sh")
+        assert os.access(tool, os.X_OK)
+        assert not os.access(tool.with_name("helper.py"), os.X_OK)

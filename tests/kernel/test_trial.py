@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -52,6 +53,9 @@ class Tried:
 
     def write(self, version: int) -> None:
         self.server.write("it", TRIED, version=version, fails=False, torn=str(self.torn))
+
+    def serves(self, version: int) -> bool:
+        return bool(self.server.run("it") == version)
 
     def ask(self, times: int = 1, **arguments: str) -> list[int]:
         return [self.server.client.post("/it/run", json=arguments).status_code for _ in range(times)]
@@ -213,6 +217,18 @@ def test_a_server_that_stops_in_a_trial_tears_both_down(root: Path, tmp_path: Pa
         tried.save(1)
         tried.save(2)
     assert sorted(tried.gone()) == ["1", "2"]
+
+
+def test_a_save_while_a_rollback_happens_is_served(tried: Tried):
+    with ThreadPoolExecutor(5) as pool:
+        for version in range(1, 40, 4):
+            tried.save(version)
+            tried.save(version + 1, fails=True)
+            asked = [pool.submit(tried.ask) for _ in range(8)]  # of which the fifth that fails rolls it back
+            tried.write(version + 2)
+            eventually(partial(tried.serves, version + 2))
+            assert {status for each in asked for status in each.result()} <= {200, 500}
+            eventually(lambda: tried.server.state("it")["state"] == "serving")
 
 
 SLOW = """

@@ -1,0 +1,82 @@
+"""Load threads: run load jobs, and restore what served before where a job fails."""
+
+import time
+import traceback as tracebacks
+from collections.abc import Callable, Iterable
+from functools import partial
+from threading import Event
+
+from loguru import logger as log
+
+from hayhooks.errors import safe_str, sendable
+from hayhooks.kernel.canary import Canaries
+from hayhooks.kernel.load_job import Finished, LoadJob
+from hayhooks.kernel.quarantine import Quarantine
+from hayhooks.kernel.restore import Restored, Restorer
+from hayhooks.kernel.state import Deployment, Failure
+from hayhooks.kernel.threads import DaemonThreadPool
+
+_CONCURRENT_LOADS = 4
+_STUCK_AFTER_S = 1.0  # a load that takes longer no longer counts as one of them
+_SUSPECT_STUCK_AFTER_S = 10.0  # the same, where the process has died of one of those that were loading
+
+
+class LoadThreads:
+    """Threads that run load jobs and *send* their outcomes; a revision that may end the process is loaded alone."""
+
+    def __init__(
+        self,
+        load: Callable[..., Deployment | Failure],
+        *,
+        quarantine: Quarantine,
+        restorer: Restorer,
+        canaries: Canaries,
+        retire: Callable[[Iterable[Deployment]], None],
+        send: Callable[[Finished | Restored], None],
+        stopped: Event,
+    ) -> None:
+        self._load = load
+        self._quarantine = quarantine
+        self._restorer = restorer
+        self._canaries = canaries
+        self._retire = retire
+        self._send = send
+        self._stopped = stopped
+        self._threads = DaemonThreadPool("load", _CONCURRENT_LOADS, stuck_after_s=_STUCK_AFTER_S)
+        self._suspect_threads = DaemonThreadPool("load alone", 1, stuck_after_s=_SUSPECT_STUCK_AFTER_S)
+        self.pools = (self._threads, self._suspect_threads)
+
+    def start(self, job: LoadJob) -> None:
+        """Queue *job*."""
+        threads = self._suspect_threads if self._quarantine.is_suspect(job.revision) else self._threads
+        threads.submit(partial(self._run, job))
+
+    def restore(self, job: LoadJob) -> None:
+        """Queue the restoring of what served before *job*, which hangs."""
+        self._threads.submit(partial(self._restorer.restore, job, self._send))
+
+    def _run(self, job: LoadJob) -> None:
+        if job.is_cancelled or self._stopped.is_set():
+            return
+        revision = job.revision
+        leases = self._quarantine.leases_of(revision)
+        outcome: Deployment | Failure | None
+        try:
+            outcome = self._restorer.refused(job, self._send)
+            if outcome is None:
+                with self._quarantine.loading(leases):
+                    outcome = self._load(revision, leases=leases)
+            if isinstance(outcome, Deployment):
+                outcome = self._canaries.prepare(outcome, is_beside=self._restorer.is_served(revision.name))
+        except BaseException as error:  # a fault of ours: the name must not be loading for ever
+            reason = f"hayhooks failed to load it ({type(error).__name__}: {safe_str(error)})"
+            traceback = sendable("".join(tracebacks.format_tb(error.__traceback__)))
+            outcome = Failure(revision, reason, traceback, None, "", time.time())
+        if isinstance(outcome, Failure):
+            self._quarantine.forget(leases)
+            if not (job.restores or job.is_cancelled):
+                with log.catch():  # a fault of ours: the name must not be loading for ever
+                    self._restorer.restore(job, self._send)
+        self._send(Finished(job, outcome))
+        if self._stopped.is_set() and isinstance(outcome, Deployment):  # nobody reads the inbox any more
+            self._retire([outcome])
