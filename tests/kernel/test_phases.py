@@ -14,8 +14,7 @@ from hayhooks import BasePipelineWrapper
 
 
 def wait():
-    while not Path(GATE).exists():
-        time.sleep(0.01)  # this line
+    while not Path(GATE).exists(): time.sleep(0.01)  # this line
 
 
 async def wait_async():
