@@ -4,6 +4,7 @@ A hint names a distribution only if it is known to provide the module: on the pa
 own module belongs to a stranger.
 """
 
+import functools
 import importlib.metadata
 import importlib.util
 import linecache
@@ -12,7 +13,7 @@ import pkgutil
 import re
 import sys
 import traceback as tracebacks
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from difflib import get_close_matches
 from itertools import islice
@@ -129,7 +130,7 @@ def _close_hint(module: str, name: str) -> str:
     elif last in STANDARD_LIBRARY:  # of an earlier Python
         close = ""
     else:
-        top_level = {*sys.stdlib_module_names, *importlib.metadata.packages_distributions()}
+        top_level = {*sys.stdlib_module_names, *_distributions(_search_path())}
         close = next(iter(get_close_matches(last, top_level, 1, 0.85)), "")
     return f"did you mean `{close}`?" if close else ""
 
@@ -216,8 +217,26 @@ def _installed(top: str) -> str:
             return ""
     except (ImportError, ValueError):
         return ""
-    distributions = importlib.metadata.packages_distributions().get(top, ())
+    distributions = _distributions(_search_path()).get(top, ())
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in distributions) or f"`{top}`"
+
+
+def _search_path() -> tuple[tuple[str, int], ...]:
+    """Return the directories of ``sys.path``, and when something was installed in or removed from each."""
+    found = []
+    for directory in sys.path:
+        with suppress(OSError):
+            found.append((directory, os.stat(directory).st_mtime_ns))
+    return tuple(found)
+
+
+@functools.lru_cache(maxsize=1)
+def _distributions(_search_path: tuple[tuple[str, int], ...]) -> Mapping[str, list[str]]:
+    """Return which distributions provide each top-level module.
+
+    To read all of them takes 0.1 s, in which requests wait for the interpreter.
+    """
+    return importlib.metadata.packages_distributions()
 
 
 def _near(folder: Path) -> Iterator[Path]:

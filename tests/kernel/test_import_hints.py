@@ -228,6 +228,20 @@ def test_nothing_above_the_project_is_looked_at(tmp_path: Path):
     assert failure(tmp_path / "project/pipelines/chat/pipeline_wrapper.py") == UNKNOWN.format("common_of_others")
 
 
+def test_what_is_installed_later_is_known(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    installed = tmp_path / "site-packages"
+    installed.mkdir()
+    monkeypatch.syspath_prepend(str(installed))
+    wrapper = root / "chat/pipeline_wrapper.py"
+    replace(wrapper, "import zebrastripe")
+    assert failure(wrapper) == UNKNOWN.format("zebrastripe")
+
+    replace(installed / "zebrastripes-1.dist-info/METADATA", "Name: zebrastripes\nVersion: 1\n")
+    replace(installed / "zebrastripes-1.dist-info/top_level.txt", "zebrastripes\n")
+
+    assert failure(wrapper) == "did you mean `zebrastripes`?"
+
+
 def test_the_folders_requirements_come_first_for_what_is_not_near(root: Path):
     wrapper = root / "chat/pipeline_wrapper.py"
     for statement, rest in (("import sklearn", ""), ("import of_nobody", "; " + OWN.format("of_nobody"))):
