@@ -23,7 +23,7 @@ class PipelineWrapper(BasePipelineWrapper):
 """
 
 STUBBORN = """async def check(self):
-        for _ in range(3):
+        for _ in range(2):
             try:
                 await asyncio.sleep(60)
             except asyncio.CancelledError:

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hayhooks.kernel.isolation import close_package, open_package, running_packa
 from hayhooks.kernel.scan import Scanner
 from hayhooks.kernel.self_writes import self_writes
 from hayhooks.kernel.state import Revision, Stamp
-from tests.live_server import ECHO, LiveServer, eventually, replace
+from tests.live_server import ECHO, LiveServer, eventually, replace, serving
 
 LOGBOOK = """
 import itertools, os, pathlib, sqlite3, tempfile
@@ -36,6 +37,13 @@ class PipelineWrapper(BasePipelineWrapper):
         {in_run}
         return ANSWER
 """
+
+
+@pytest.fixture
+def server(root: Path) -> Iterator[LiveServer]:
+    with serving(root, poll_interval_ms=100) as server:
+        yield server
+
 
 WRITES = {
     "appends to a log": "append('own.log.txt')",

@@ -157,10 +157,12 @@ def test_streams_are_counted_while_they_last(server: LiveServer, tmp_path: Path)
     with pytest.raises(httpx.RemoteProtocolError):
         server.client.post("/streams/run", json={"fail": True})
     server.eventually(lambda: told(server).sum("hayhooks_stream_failures_total", pipeline="streams") == 1)
-    with httpx.stream("POST", server.url + "/streams/run", json={"gate": "never"}) as response_:
+    later = tmp_path / "later"
+    with httpx.stream("POST", server.url + "/streams/run", json={"gate": str(later)}) as response_:
         next(response_.iter_raw())
     server.eventually(lambda: told(server).sum("hayhooks_requests_cancelled_total", pipeline="streams") == 1)
     server.eventually(lambda: told(server).sum("hayhooks_requests_in_flight", pipeline="streams") == 0)
+    later.touch()  # its thread would not end
 
 
 def test_series_go_with_the_deployment(server: LiveServer):
