@@ -124,7 +124,7 @@ _DOCS = OperationDocs(
                             served_at={"type": "number", "description": "Unix seconds, for the first time."},
                             last_served_at={"type": "number", "description": "Unix seconds."},
                             load_ms={"type": "number"},
-                            ended={"enum": ["replaced", "rolled back", "undeployed", "canary", None]},
+                            ended={"enum": ["replaced", "rolled back", "undeployed", "canary", "not promoted", None]},
                             files={"type": "array", "items": {"type": "string"}},
                         ),
                     },

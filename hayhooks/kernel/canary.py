@@ -186,15 +186,14 @@ class Canaries:
                 canary.failure = _failure(canary, why)
                 continue
             report = canary.report()
-            is_marked = store is not None and store.canary_share(revision) is not None
-            if canary.is_marked and not is_marked and store is not None and store.has(revision):
+            if store is not None and canary.is_marked and store.is_promoted(revision):
                 canary.is_promoted = True  # by a command, or another worker
             elif report.canary.requests >= self._options.canary_requests or not report.ends_in_s:
                 if problem := self._problem(report):
                     canary.failure = _failure(canary, f"rolled back: {problem}; {report.serving}")
                 else:
                     canary.is_promoted = True
-            canary.is_marked = is_marked
+            canary.is_marked = store is not None and store.canary_share(revision) is not None
             if canary.is_promoted:
                 log.info("{}: the canary gets all requests; {}; {}", name, report.canary, report.serving)
 

@@ -143,6 +143,11 @@ class Restorer:
             (True, before.canaries, snapshot.canaries),
         ):
             self._unsaved += [(each, is_canary) for name, each in new.items() if old.get(name) is not each]
+        for name, canary in before.canaries.items():
+            failure = snapshot.failures.get(name)
+            is_rolled_back = failure is not None and failure.revision is canary.revision
+            if canary not in snapshot.loaded and not is_rolled_back:
+                self.store.canary_replaced(canary.revision)
         if snapshot.ready:  # not before: it would delay the other loads of the start
             self._save(self.store)
         for name, failure in snapshot.failures.items():
@@ -172,7 +177,11 @@ def _restorable(store: RevisionStore, failed: Revision) -> Iterator[Revision]:
     if any(each.ended == "undeployed" for each in saved):
         return
     for each in saved:
-        if each.fingerprint in (failed.fingerprint, failed.replaces) or each.ended in ("rolled back", "canary"):
+        if each.fingerprint in (failed.fingerprint, failed.replaces) or each.ended in (
+            "rolled back",
+            "canary",
+            "not promoted",
+        ):
             continue
         tree: Path | None = None
         try:

@@ -38,6 +38,7 @@ _MAX_FILE_BYTES = 16 * 2**20  # of data, as the scan reads it
 _MAX_OFFERED_BYTES = 64 * 2**20  # data that was read and is not saved yet
 _CLEAN_INTERVAL_S = 60.0
 _FLUSH_S = 2.0
+_REPLACED = b"replaced"  # in the mark of a canary
 
 
 def open_store(root: Path, state_dir: str, kept: int) -> "RevisionStore | None":
@@ -74,7 +75,9 @@ class SavedRevision:
     served_at: float  # Unix seconds, for the first time
     last_served_at: float
     load_ms: float
-    ended: str  # "replaced", "rolled back" or "undeployed"; "": nothing came after it; "canary": it is one yet
+    ended: (
+        str  # "replaced", "rolled back", "undeployed"; "": nothing came after it; "canary": is one; "not promoted": was
+    )
     executable: Sequence[str] = ()  # paths of files that may be run
 
     @property
@@ -167,6 +170,16 @@ class RevisionStore:
         mark_of(path, "rolled-back").unlink(missing_ok=True)
         write_whole(mark_of(path, "canary"), f"{share:g}".encode())
 
+    def canary_replaced(self, revision: Revision) -> None:
+        """Note that *revision*, a canary, was replaced before it was promoted; in another thread."""
+        mark = mark_of(self._manifest_of(revision), "canary")
+
+        def replace() -> None:
+            if mark.exists():  # it stays: without it the revision would be promoted
+                write_whole(mark, _REPLACED)
+
+        self._threads.submit(partial(self._attempt, replace, f"that {revision.id} was not promoted"))
+
     def promote(self, name: str, fingerprint: str) -> None:
         """Remove the mark of a canary: it gets all requests, in every process. Raises OSError."""
         mark_of(folder_of(self.directory, name) / fingerprint, "canary").unlink()
@@ -181,15 +194,16 @@ class RevisionStore:
         return self._mark(revision, "rolled-back")
 
     def canary_share(self, revision: Revision) -> float | None:
-        """Return the share of the requests that *revision* gets by its mark; None without it."""
+        """Return the share of the requests that *revision* gets at first, by its mark; None without one."""
         try:
             return float(self._mark(revision, "canary") or "")
         except ValueError:
             return None
 
-    def has(self, revision: Revision) -> bool:
-        """Whether *revision* is saved."""
-        return self._manifest_of(revision).exists()
+    def is_promoted(self, revision: Revision) -> bool:
+        """Whether *revision*, which has been a canary, is saved as one that serves all requests."""
+        path = self._manifest_of(revision)
+        return path.exists() and not mark_of(path, "canary").exists()
 
     def names(self) -> list[str]:
         """List the names that have saved revisions. Raises OSError."""
@@ -234,8 +248,11 @@ class RevisionStore:
                 known = SavedRevision.__dataclass_fields__
                 manifest = {key: value for key, value in read_manifest(path).items() if key in known}
                 manifest["kind"] = RevisionKind(manifest["kind"])
-                how = "rolled back" if mark_of(path, "rolled-back").exists() else ended
-                how = "canary" if (is_canary := mark_of(path, "canary").exists()) else how
+                is_canary, how = (mark := mark_of(path, "canary")).exists(), ended
+                if is_canary:
+                    how = "not promoted" if mark.read_bytes() == _REPLACED else "canary"
+                elif mark_of(path, "rolled-back").exists():
+                    how = "rolled back"
                 yield SavedRevision(**manifest, last_served_at=path.stat().st_mtime, ended=how)
             except (OSError, ValueError, LookupError, TypeError) as error:
                 log.warning("The saved revision {} cannot be used: {}", path.name[:12], error)

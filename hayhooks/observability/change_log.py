@@ -21,7 +21,7 @@ def log_change(change: Change) -> None:
             elif change.was_canary:
                 text = "Promoted {} {}: it gets all requests"
             elif revision.is_restored:
-                text = "Deployed {} {}, as it was saved when it last served: what is on disk does not serve"
+                text = "Deployed {} {}, as it was saved when it served before what is on disk"
             logger.info(text, change.name, revision.id, change.took_ms, load_ms)
         case Failure() as failure:
             still = f"; {change.still}" if change.still else ""

@@ -357,6 +357,25 @@ def test_a_restart_goes_on_with_both(root: Path, tmp_path: Path):
         assert tried.canary() is None
 
 
+def test_one_that_was_replaced_is_no_revision_to_go_back_to(root: Path, tmp_path: Path):
+    with again(root, tmp_path / "state") as server:
+        tried = Tried(server, tmp_path / "torn")
+        first = tried.serve(1)
+        second, third = tried.begin(2), tried.begin(3)
+
+        def saved() -> list[tuple[str, str | None]]:
+            listed = server.client.get("/status/it/revisions").json()["saved"]
+            return [(each["revision"], each["ended"]) for each in listed]
+
+        eventually(lambda: saved() == [(third, "canary"), (second, "not promoted"), (first, None)])
+        tried.write(1)  # what serves
+        eventually(lambda: [ended for _, ended in saved()] == ["not promoted", "not promoted", None])
+    server.write("it", "this is no Python")
+    with again(root, tmp_path / "state") as server:
+        eventually(lambda: (state := server.state("it")) and state["state"] == "stale")
+        assert server.state("it")["revision"] == first
+
+
 def test_what_was_rolled_back_is_so_after_a_restart(root: Path, tmp_path: Path):
     with again(root, tmp_path / "state") as server:
         tried = Tried(server, tmp_path / "torn")
