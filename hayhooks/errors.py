@@ -20,6 +20,7 @@ import importlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -52,6 +53,11 @@ def sendable(text: str) -> str:
 def shortened(text: str, longest: int = 100) -> str:
     """Return *text*, or its beginning and how much of it is missing."""
     return text if len(text) <= longest else f"{text[:longest]}...({len(text) - longest:,} more)"
+
+
+def closest(name: Any, names: Iterable[str]) -> str:
+    """Return the most similar of *names*, or "" if none is similar."""
+    return next(iter(get_close_matches(str(name), list(names), n=1, cutoff=0.7)), "")
 
 
 def path_text(steps: Iterable[Any]) -> str:

@@ -105,6 +105,11 @@ class ApiKeys:
             return None
 
 
+def may_call(key: ApiKey | None, name: str) -> bool:
+    """Whether a request with *key*, if the server has keys, may call the pipeline *name*."""
+    return key is None or key.may_call(name)
+
+
 def refuse_call(key: ApiKey | None, name: str) -> None:
     """Raise RefusedError unless *key*, if the server has keys, may call the pipeline *name*."""
     if key is not None and not key.may_call(name):

@@ -20,7 +20,7 @@ from itertools import islice
 from pathlib import Path
 
 from hayhooks import _compat
-from hayhooks.errors import safe_str
+from hayhooks.errors import closest, safe_str
 from hayhooks.kernel.discovery import is_ignored
 from hayhooks.kernel.import_names import (
     DISTRIBUTIONS,
@@ -33,7 +33,6 @@ from hayhooks.kernel.import_names import (
 )
 from hayhooks.kernel.isolation import PREFIX
 from hayhooks.kernel.state import Revision
-from hayhooks.toolkit.yaml_source import closest
 
 _PATH_SETTING = "HAYHOOKS_ADDITIONAL_PYTHON_PATH"
 _LEVELS_UP = 3  # from the pipelines directory, to look for a module of the user's own

@@ -18,7 +18,7 @@ from typing import Any
 
 from loguru import logger as log
 
-from hayhooks.errors import LoadError, fold
+from hayhooks.errors import LoadError, closest, fold
 from hayhooks.kernel import haystack_hooks
 from hayhooks.kernel.admission import Leases, Slots
 from hayhooks.kernel.annotations import evaluated_annotations, functions_in
@@ -40,7 +40,6 @@ from hayhooks.kernel.shared_modules import named_modules
 from hayhooks.kernel.standard_streams import reopen_streams
 from hayhooks.kernel.state import Deployment, DeploymentRuntime, Failure, Revision, RevisionKind
 from hayhooks.kernel.threads import DaemonThreadPool, OnLoop, Outcome
-from hayhooks.toolkit.yaml_source import closest
 from hayhooks.toolkit.yaml_wrapper import YAMLPipelineWrapper
 from hayhooks.wrapper import OPERATIONS, BasePipelineWrapper
 

@@ -5,9 +5,8 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
-from hayhooks.errors import Place, safe_str
+from hayhooks.errors import Place, closest, safe_str
 from hayhooks.kernel.places import UserFiles, frames_of
-from hayhooks.toolkit.yaml_source import closest
 
 TEMPLATE = "<template>"  # the file name of Jinja's templates that are strings
 _EXPRESSION = re.compile(r"\{[{%].*?[%}]\}", re.DOTALL)

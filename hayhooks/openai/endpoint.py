@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from hayhooks.errors import InvalidMessagesError, OpenAIError, PipelineError, safe_str
+from hayhooks.errors import InvalidMessagesError, OpenAIError, PipelineError, closest, safe_str
 from hayhooks.http.canary import choose
 from hayhooks.http.context import deployment_of, switch_of
 from hayhooks.http.disconnect import cancel_on_disconnect
@@ -39,7 +39,6 @@ from hayhooks.openai.delta import Delta
 from hayhooks.openai.normalize import to_delta, unusable_error
 from hayhooks.openai.schemas import docs_by_model, docs_of_pipeline
 from hayhooks.openapi.describe import DocumentedRoute, OperationDocs
-from hayhooks.toolkit.yaml_source import closest
 
 _MAX_FIELDS = 50  # of a body that are compared with a missing one
 

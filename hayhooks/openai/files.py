@@ -21,6 +21,8 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from hayhooks.errors import OpenAIError, PipelineError, shortened
+from hayhooks.http.api_keys import may_call
+from hayhooks.http.canary import choose
 from hayhooks.http.context import context_of, switch_of
 from hayhooks.http.disconnect import cancel_on_disconnect
 from hayhooks.http.dispatch import serve_with_lease
@@ -175,9 +177,10 @@ async def _find_deployment(scope: Scope, method: str, model: Any) -> Deployment:
         return deployment
     snapshot = switch_of(scope).live.snapshot
     key, served = context_of(scope).api_key, snapshot.deployments.values()
-    able = [each for each in served if method in each.operations and (key is None or key.may_call(each.name))]
+    able = [each for each in served if method in each.operations and may_call(key, each.name)]
     if len(able) == 1:
-        return able[0]
+        chosen = choose(scope, snapshot, able[0].name)
+        return chosen if chosen is not None and method in chosen.operations else able[0]
     if able:
         names = ", ".join(deployment.name for deployment in able)
         raise _several_store_files(names)

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Route
 
-from hayhooks.http.api_keys import refuse_call
+from hayhooks.http.api_keys import may_call, refuse_call
 from hayhooks.http.context import context_of
 from hayhooks.http.lookup import model_not_found_error
 from hayhooks.kernel.state import Deployment, Snapshot
@@ -36,7 +36,7 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
     async def list_models(request: Request) -> JSONResponse:
         key = context_of(request.scope).api_key
         served = snapshot.deployments.values()
-        models = [_model(each) for each in served if is_model(each) and (key is None or key.may_call(each.name))]
+        models = [_model(each) for each in served if is_model(each) and may_call(key, each.name)]
         return JSONResponse({"object": "list", "data": models})
 
     async def retrieve_model(request: Request) -> JSONResponse:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, Required
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from hayhooks.errors import LoadError, safe_str
+from hayhooks.errors import LoadError, closest, safe_str
 from hayhooks.toolkit import yaml_types
 from hayhooks.toolkit.target import stream_target
-from hayhooks.toolkit.yaml_source import YamlSource, closest, suggestion
+from hayhooks.toolkit.yaml_source import YamlSource, suggestion
 from hayhooks.toolkit.yaml_unnamed import UnnamedSockets
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from hayhooks.errors import LoadError, Place
+from hayhooks.errors import LoadError, Place, closest
 
 _MAX_LINE_CHARACTERS = 200  # of the source line in an error
 _MAX_DEPTH = 500
@@ -237,11 +237,6 @@ def _top_keys(content: bytes) -> Iterator[str]:
             depth += isinstance(event, yaml.CollectionStartEvent)
             if depth > _MAX_DEPTH:
                 raise ValueError("nested too deeply")
-
-
-def closest(name: Any, names: Iterable[str]) -> str:
-    """Return the most similar of *names*, or "" if none is similar."""
-    return next(iter(get_close_matches(str(name), list(names), n=1, cutoff=0.7)), "")
 
 
 def suggestion(name: str, names: Iterable[str]) -> str:
