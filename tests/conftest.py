@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.live_server import LiveServer, SharedServer, freeze, serving
+from tests.logs import log_to_stderr
 from tests.logs import logged as logged_lines
 
 for name in [name for name in os.environ if name.startswith("HAYHOOKS_") or name in ("LOG", "LOG_LEVEL")]:
@@ -21,6 +22,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "false"
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of a script, and so in all processes
     signal.signal(signal.SIGINT, signal.default_int_handler)
+log_to_stderr()
 # httpx reads all certificates to trust for each client, up to 44 ms; what we call has plain HTTP or brings its own.
 os.environ["SSL_CERT_FILE"] = str(Path(__file__).with_name("nobody.pem"))
 

@@ -47,7 +47,7 @@ def eventually(condition: Callable[[], T], what: str = "", deadline_s: float = D
         waited = time.monotonic() - began
         if waited > deadline_s:
             raise AssertionError(f"not within {deadline_s:g} s: {what or condition}") from error
-        time.sleep(min(max(waited / 10, 0.005), 0.03))  # asking takes a processor from what is waited for
+        time.sleep(min(max(waited / 10, 0.01), 0.04))  # asking takes a processor from what is waited for
 
 
 class LiveServer:

@@ -1,9 +1,16 @@
 """The lines that the server logs while a test runs."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hayhooks import log
+
+
+def log_to_stderr() -> None:
+    """Print the log, in place of all sinks, without the values of variables: to show them takes long and keeps them."""
+    log.remove()
+    log.add(lambda line: sys.stderr.write(line), diagnose=False, backtrace=False)
 
 
 @contextmanager
@@ -15,6 +22,8 @@ def logged(level: str = "DEBUG", *, deploys: bool = True) -> Iterator[list[str]]
         level=level,
         format="{level} {message}",  # loguru appends the traceback
         filter=lambda record: deploys or not record["message"].startswith("Deployed "),
+        diagnose=False,
+        backtrace=False,
     )
     try:
         yield lines

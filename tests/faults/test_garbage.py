@@ -3,7 +3,6 @@
 import gc
 import gzip
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,6 @@ from hayhooks.http.multipart import FormReader
 from hayhooks.http.responses import EventStreamResponse, TextStreamResponse
 from hayhooks.http.stream import Stream
 from hayhooks.kernel.admission import Lease, Slot
-from hayhooks.observability.log import log
 from hayhooks.observability.request_record import RequestRecord
 from hayhooks.toolkit.channel import BoundedChannel
 from tests.live_server import LiveServer
@@ -70,16 +68,6 @@ ASYNC = WRAPPER.replace("def run_api(", "async def run_api_async(").replace(
 @pytest.fixture
 def server(shared_server: LiveServer) -> LiveServer:
     return shared_server
-
-
-@pytest.fixture(autouse=True)
-def _logs_as_the_server_does() -> Iterator[None]:
-    """loguru's own way to show an error looks at all variables, and Python keeps for ever what was looked at."""
-    log.remove()
-    log.add(sys.stderr, diagnose=False, backtrace=False)
-    yield
-    log.remove()
-    log.add(sys.stderr)
 
 
 LONG = 0.05  # long enough for a request to be watched for its client's leaving

@@ -14,10 +14,11 @@ from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionUserMessageParam
 
 import hayhooks.testing
-from hayhooks import create_app, log
+from hayhooks import create_app
 from hayhooks.errors import LoadError
 from hayhooks.wrapper import BasePipelineWrapper
 from tests.live_server import replace
+from tests.logs import log_to_stderr
 
 HEAD = """
 import os
@@ -593,8 +594,7 @@ class PipelineWrapper(BasePipelineWrapper):
         with hayhooks.testing.client(root / "it") as client, pytest.raises(httpx.HTTPStatusError, match="KeyError"):
             client.run()
     finally:
-        log.remove()
-        log.add(sys.stderr)
+        log_to_stderr()
 
 
 def test_what_the_test_raises_is_raised(answers: Path):
