@@ -1,14 +1,11 @@
 """Settings: default < environment file (``.env``) < environment (``HAYHOOKS_*``) < command line."""
 
-import errno
 import json
 import os
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from dotenv import dotenv_values
 from pydantic import AliasChoices, ByteSize, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
@@ -18,6 +15,7 @@ from pydantic_settings import (
 )
 
 from hayhooks.current_app import current_app
+from hayhooks.env_file import ENCODING, env_file, env_file_names, env_file_values, upper_names
 from hayhooks.setting_types import (
     LOG_LEVELS,
     ApiKey,
@@ -35,10 +33,7 @@ from hayhooks.setting_types import (
 )
 
 PREFIX = "HAYHOOKS_"
-ENV_FILE_VARIABLE = PREFIX + "ENV_FILE"
 
-_ENV_FILE = ".env"
-_ENCODING = "utf-8-sig"  # of the environment file; some editors begin it with a byte order mark
 
 _MASK = "***"
 _MAX_SHOWN = 200  # characters of a wrong value
@@ -56,7 +51,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
-        env_file_encoding=_ENCODING,
+        env_file_encoding=ENCODING,
         extra="ignore",
         populate_by_name=True,
         validate_default=False,
@@ -366,39 +361,6 @@ _ACCEPTED_BY_TYPE: Mapping[Any, str] = {
 }
 
 
-def env_file() -> Path | None:
-    """Return the environment file: that of ``HAYHOOKS_ENV_FILE``, else the nearest ``.env``; None if there is none.
-
-    The nearest is looked for from the working directory upwards. Above it, files are passed over that cannot be read,
-    or that belong to others: whoever can write to /tmp does not set the environment of what runs in a directory there.
-    FileNotFoundError: the variable names no file.
-    """
-    if (name := os.environ.get(ENV_FILE_VARIABLE)) is not None:
-        if name and not Path(name).is_file():
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-        return Path(name) if name else None
-    here = Path.cwd()
-    owners = {0, os.geteuid(), here.stat().st_uid}
-    for directory in (here, *here.parents):
-        file = directory / _ENV_FILE
-        with suppress(OSError):
-            ours = directory == here or (file.stat().st_uid in owners and os.access(file, os.R_OK))
-            if ours and file.is_file():
-                return file
-    return None
-
-
-def env_file_values() -> dict[str, str | None]:
-    """Return the variables that the environment file sets; raise OSError or UnicodeDecodeError."""
-    file = env_file()
-    return {} if file is None else dotenv_values(file, encoding=_ENCODING)
-
-
-def env_file_names() -> set[str]:
-    """Return the names that the environment file sets; raise OSError or UnicodeDecodeError."""
-    return set(env_file_values())
-
-
 def export_env_file() -> None:
     """Put the variables of the environment file into the environment, for wrappers; what is set there stays."""
     present = upper_names(os.environ)
@@ -407,11 +369,6 @@ def export_env_file() -> None:
         same = next((names for names in spellings if name.upper() in names), {name.upper()})
         if value is not None and not present & same:
             os.environ[name] = value
-
-
-def upper_names(names: Iterable[str]) -> set[str]:
-    """Return *names* in upper case, as settings match them."""
-    return {name.upper() for name in names}
 
 
 def variable_names(field: str) -> set[str]:

@@ -6,7 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from hayhooks.cli.settings_report import sources, unknown
-from hayhooks.settings import Settings, accepted, env_file, export_env_file, problems
+from hayhooks.env_file import env_file
+from hayhooks.settings import Settings, accepted, export_env_file, problems
 
 NAMES = {
     "HOST": ("0.0.0.0", "host", "0.0.0.0"),

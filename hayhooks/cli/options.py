@@ -101,7 +101,8 @@ def settings_of(options: dict[str, Any]) -> "Settings":
     """
     from pydantic import ValidationError  # noqa: PLC0415 - --help must stay fast
 
-    from hayhooks.settings import ENV_FILE_VARIABLE, Settings, env_file, problems  # noqa: PLC0415 - --help must stay fast
+    from hayhooks.env_file import ENV_FILE_VARIABLE, env_file  # noqa: PLC0415 - --help must stay fast
+    from hayhooks.settings import Settings, problems  # noqa: PLC0415 - as above
 
     if file := options.pop("env_file", None):
         os.environ[ENV_FILE_VARIABLE] = os.path.abspath(file)

@@ -6,17 +6,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from hayhooks.settings import (
-    ENV_FILE_VARIABLE,
-    PREFIX,
-    Settings,
-    env_file,
-    env_file_values,
-    masked,
-    plain_log_level,
-    upper_names,
-    variable_names,
-)
+from hayhooks.env_file import ENV_FILE_VARIABLE, env_file, env_file_values, upper_names
+from hayhooks.settings import PREFIX, Settings, masked, plain_log_level, variable_names
 
 
 def shown(settings: Settings) -> dict[str, Any]:
