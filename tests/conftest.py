@@ -1,5 +1,6 @@
 """Fixtures for all tests."""
 
+import gc
 import os
 import signal
 import sys
@@ -25,6 +26,14 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of
 log_to_stderr()
 # httpx reads all certificates to trust for each client, up to 44 ms; what we call has plain HTTP or brings its own.
 os.environ["SSL_CERT_FILE"] = str(Path(__file__).with_name("nobody.pem"))
+
+
+gc.disable()  # a tenth of the time of the collection of tests, which makes no garbage
+
+
+def pytest_collection_finish() -> None:
+    """Begin to collect garbage."""
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
