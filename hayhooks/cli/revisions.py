@@ -165,9 +165,7 @@ def _chosen(
         found = [each for each in saved if each.fingerprint.startswith(revision)]
     else:
         found = [
-            each
-            for each in saved
-            if each.ended != "rolled back" and (differing_from is None or not _equals(each, differing_from))
+            each for each in saved if each.is_good and (differing_from is None or not _equals(each, differing_from))
         ][:1]
     if len(found) == 1:
         return found[0]

@@ -43,7 +43,7 @@ def wait_until_loaded(
             return None
         if state["failed_revision"] == found["revision"]:
             return DeployResult(state, serves=False)
-        is_serving = state["state"] == "serving" and found["revision"] in (state["revision"], state["canary"])
+        is_serving = state["state"] == "serving" and found["revision"] == (state["canary"] or state["revision"])
         return DeployResult(state, serves=True) if is_serving and not differing_workers(server.status()) else None
 
     return _wait(result, f"Waiting for the server to load {name}", timeout_s, f"has not loaded {name}")

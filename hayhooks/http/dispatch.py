@@ -175,7 +175,11 @@ async def serve_with_lease(deployment: Deployment, app: ASGIApp, scope: Scope, r
     if deployment.timeout_s:
         lease.expire_in(deployment.timeout_s, partial(TimedOutError, deployment.timeout_s))
     try:
-        if deployment.runtime.slots is not None and scope["method"] == "POST":
+        if (
+            deployment.runtime.slots is not None
+            and scope["method"] == "POST"
+            and deployment.name not in switch_of(scope).live.snapshot.canaries  # else the body tells which serves it
+        ):
             try:
                 deployment.runtime.slots.refuse_if_full()  # before the body is read; `invoke` takes a slot after it
             except UnavailableError:
@@ -195,9 +199,13 @@ async def serve_with_lease(deployment: Deployment, app: ASGIApp, scope: Scope, r
 
 async def serve_instead(deployment: Deployment, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """Run *app* on *deployment*, though the request was dispatched to another of its name: the body has told which."""
-    context, counts = context_of(scope), current_request.get().counts
-    context.response_headers.remove(deployment_of(scope).endpoints.header)
+    context, counts, other = context_of(scope), current_request.get().counts, deployment_of(scope)
+    context.response_headers.remove(other.endpoints.header)
     context.deployment = deployment
+    lease = current_lease.get()
+    if lease is not None:  # neither its timeout nor its drain concerns this request
+        lease.end()
+        other.runtime.leases.give_back(lease)
     if counts is not None:
         counts.in_flight -= 1  # which counts it once more
     try:

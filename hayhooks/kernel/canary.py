@@ -101,14 +101,16 @@ class Canaries:
 
         In a loader thread. If it *is_beside* another, the state directory gets to know: a restart goes on with both.
         """
-        revision, share = deployment.revision, deployment.canary if is_beside else 0.0
-        asked = self._store.canary_share(revision) if self._store else None
+        revision, store, share = deployment.revision, self._store, deployment.canary if is_beside else 0.0
+        asked = store.canary_share(revision) if store else None
         if asked is not None:
             share = asked
+        elif store and store.is_last_good(revision):  # another worker has promoted it, or it takes its own place
+            share = 0.0
         if not self._options.canary_s:
             share = 0.0
-        if share and asked is None and self._store:
-            self._store.begin_canary(revision, share)
+        if share and store:
+            store.begin_canary(revision, share)
         return replace(deployment, canary=share)
 
     def begun(
@@ -193,14 +195,14 @@ class Canaries:
                     canary.failure = _failure(canary, f"rolled back: {problem}; {report.serving}")
                 else:
                     canary.is_promoted = True
-            canary.is_marked = store is not None and store.canary_share(revision) is not None
+            canary.is_marked = store is not None and store.is_canary(revision)
             if canary.is_promoted:
                 log.info("{}: the canary gets all requests; {}; {}", name, report.canary, report.serving)
 
     def _problem(self, report: CanaryReport) -> str:
         """Return why the canary is to be put back; "" if it is not."""
         canary, serving, options = report.canary, report.serving, self._options
-        if canary.requests < options.trial_requests:
+        if canary.requests < min(options.trial_requests, options.canary_requests):
             return ""
         if canary.failed_share > max(options.canary_error_rate, serving.failed_share):
             last = self._running[report.name].judge.problem

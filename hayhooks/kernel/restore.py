@@ -122,7 +122,7 @@ class Restorer:
         for job in found:
             job.restores = True
         # One that served last is only slow.
-        return [job for job in found if self.store is not None and not self.store.served_last(job.revision)]
+        return [job for job in found if self.store is not None and not self.store.is_last_good(job.revision)]
 
     def take(self, revisions: Mapping[str, Any], outcomes: Iterable[Deployment | Failure]) -> list[Deployment]:
         """Return those that wait, one of each name, which nothing better serves; retire the others."""
@@ -148,6 +148,8 @@ class Restorer:
             is_rolled_back = failure is not None and failure.revision is canary.revision
             if canary not in snapshot.loaded and not is_rolled_back:
                 self.store.canary_replaced(canary.revision)
+            if name in snapshot.deployments and name not in snapshot.canaries:  # again the last that serves
+                self._unsaved.append((snapshot.deployments[name], False))
         if snapshot.ready:  # not before: it would delay the other loads of the start
             self._save(self.store)
         for name, failure in snapshot.failures.items():
@@ -177,11 +179,7 @@ def _restorable(store: RevisionStore, failed: Revision) -> Iterator[Revision]:
     if any(each.ended == "undeployed" for each in saved):
         return
     for each in saved:
-        if each.fingerprint in (failed.fingerprint, failed.replaces) or each.ended in (
-            "rolled back",
-            "canary",
-            "not promoted",
-        ):
+        if each.fingerprint in (failed.fingerprint, failed.replaces) or not each.is_good:
             continue
         tree: Path | None = None
         try:

@@ -23,9 +23,11 @@ from hayhooks.kernel.store_files import (
     blob_of,
     clean,
     folder_of,
+    last_good,
     manifests,
     mark_of,
     read_manifest,
+    removable,
     unmark,
     write_manifest,
     write_whole,
@@ -38,7 +40,7 @@ _MAX_FILE_BYTES = 16 * 2**20  # of data, as the scan reads it
 _MAX_OFFERED_BYTES = 64 * 2**20  # data that was read and is not saved yet
 _CLEAN_INTERVAL_S = 60.0
 _FLUSH_S = 2.0
-_REPLACED = b"replaced"  # in the mark of a canary
+_REPLACED = "replaced"  # in the mark of a canary
 
 
 def open_store(root: Path, state_dir: str, kept: int) -> "RevisionStore | None":
@@ -75,15 +77,18 @@ class SavedRevision:
     served_at: float  # Unix seconds, for the first time
     last_served_at: float
     load_ms: float
-    ended: (
-        str  # "replaced", "rolled back", "undeployed"; "": nothing came after it; "canary": is one; "not promoted": was
-    )
+    ended: str  # "replaced", "undeployed", "rolled back", "not promoted"; "canary": it is one; "": it is the last
     executable: Sequence[str] = ()  # paths of files that may be run
 
     @property
     def id(self) -> str:
         """The first 12 hex digits of the fingerprint, as of a `Revision`."""
         return self.fingerprint[:12]
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it has served all requests, and was not rolled back."""
+        return self.ended in ("", "replaced", "undeployed")
 
     def facts(self) -> dict[str, Any]:
         """Return what people want to know of it, for JSON."""
@@ -158,17 +163,26 @@ class RevisionStore:
             write_whole(mark_of(path, "rolled-back"), why.encode(errors="replace"))
         mark_of(path, "canary").unlink(missing_ok=True)
 
-    def begin_canary(self, revision: Revision, share: float) -> None:
-        """Mark *revision* as a canary; a restarted process goes on with it and the one before it."""
-        mark = partial(self.ask_canary, revision.name, revision.fingerprint, share)
-        self._attempt(mark, f"that {revision.id} is a canary")
-
     def ask_canary(self, name: str, fingerprint: str, share: float) -> None:
-        """Mark a revision as a canary before a server has it; with a *share* of 0 as none. Raises OSError."""
+        """Note the share that a revision is to begin with, before a server has it; 0: it is no canary.
+
+        Raises OSError.
+        """
         path = folder_of(self.directory, name) / fingerprint
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         mark_of(path, "rolled-back").unlink(missing_ok=True)
-        write_whole(mark_of(path, "canary"), f"{share:g}".encode())
+        write_whole(mark_of(path, "asked"), f"{share:g}".encode())
+
+    def begin_canary(self, revision: Revision, share: float) -> None:
+        """Mark *revision* as a canary; a restarted process goes on with it and the one before it."""
+
+        def mark() -> None:
+            path = self._manifest_of(revision)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_whole(mark_of(path, "canary"), f"{share:g}".encode())
+            mark_of(path, "asked").unlink(missing_ok=True)
+
+        self._attempt(mark, f"that {revision.id} is a canary")
 
     def canary_replaced(self, revision: Revision) -> None:
         """Note that *revision*, a canary, was replaced before it was promoted; in another thread."""
@@ -176,7 +190,7 @@ class RevisionStore:
 
         def replace() -> None:
             if mark.exists():  # it stays: without it the revision would be promoted
-                write_whole(mark, _REPLACED)
+                write_whole(mark, _REPLACED.encode())
 
         self._threads.submit(partial(self._attempt, replace, f"that {revision.id} was not promoted"))
 
@@ -191,19 +205,27 @@ class RevisionStore:
 
     def why_rolled_back(self, revision: Revision) -> str | None:
         """Return why *revision* was rolled back; None if it was not."""
-        return self._mark(revision, "rolled-back")
+        return _text_of(mark_of(self._manifest_of(revision), "rolled-back"))
 
     def canary_share(self, revision: Revision) -> float | None:
-        """Return the share of the requests that *revision* gets at first, by its mark; None without one."""
+        """Return the share of the requests that *revision* gets at first, by a mark; None without one."""
+        path = self._manifest_of(revision)
         try:
-            return float(self._mark(revision, "canary") or "")
+            share = float(_text_of(mark_of(path, "asked")) or _text_of(mark_of(path, "canary")) or "")
         except ValueError:
             return None
+        return share if 0 <= share <= 1 else None
+
+    def is_canary(self, revision: Revision) -> bool:
+        """Whether *revision* is marked as a canary."""
+        return os.path.exists(mark_of(self._manifest_of(revision), "canary"))
 
     def is_promoted(self, revision: Revision) -> bool:
         """Whether *revision*, which has been a canary, is saved as one that serves all requests."""
         path = self._manifest_of(revision)
-        return path.exists() and not mark_of(path, "canary").exists()
+        # In this order, for another process may roll it back meanwhile; and unlike those of `Path` they never raise.
+        marks: tuple[Mark, ...] = ("canary", "rolled-back")
+        return os.path.exists(path) and not any(os.path.exists(mark_of(path, mark)) for mark in marks)
 
     def names(self) -> list[str]:
         """List the names that have saved revisions. Raises OSError."""
@@ -248,34 +270,26 @@ class RevisionStore:
                 known = SavedRevision.__dataclass_fields__
                 manifest = {key: value for key, value in read_manifest(path).items() if key in known}
                 manifest["kind"] = RevisionKind(manifest["kind"])
-                is_canary, how = (mark := mark_of(path, "canary")).exists(), ended
-                if is_canary:
-                    how = "not promoted" if mark.read_bytes() == _REPLACED else "canary"
+                canary, how = _text_of(mark_of(path, "canary")), ended
+                if canary is not None:
+                    how = "not promoted" if canary == _REPLACED else "canary"
                 elif mark_of(path, "rolled-back").exists():
                     how = "rolled back"
                 yield SavedRevision(**manifest, last_served_at=path.stat().st_mtime, ended=how)
             except (OSError, ValueError, LookupError, TypeError) as error:
                 log.warning("The saved revision {} cannot be used: {}", path.name[:12], error)
             else:
-                ended = ended if is_canary else "replaced"
+                ended = "replaced" if canary is None else ended
 
-    def served_last(self, revision: Revision) -> bool:
-        """Whether *revision* is the last that served under its name."""
+    def is_last_good(self, revision: Revision) -> bool:
+        """Whether *revision* is the last good one of its name."""
         try:
-            saved = manifests(folder_of(self.directory, revision.name))
+            return last_good(manifests(folder_of(self.directory, revision.name))) == self._manifest_of(revision)
         except OSError:
             return False
-        served = (path.name for path in saved if not mark_of(path, "canary").exists())
-        return next(served, "") == revision.fingerprint
 
     def _manifest_of(self, revision: Revision) -> Path:
         return folder_of(self.directory, revision.name) / revision.fingerprint
-
-    def _mark(self, revision: Revision, mark: Mark) -> str | None:
-        try:
-            return mark_of(self._manifest_of(revision), mark).read_text(errors="replace")
-        except OSError:
-            return None
 
     def _attempt(self, work: Any, what: str) -> None:
         try:
@@ -337,7 +351,7 @@ class RevisionStore:
         (folder / "undeployed").unlink(missing_ok=True)
         if not is_canary:
             unmark(path)
-        for old in manifests(folder)[self._kept :]:
+        for old in removable(folder, self._kept):
             old.unlink(missing_ok=True)
             unmark(old)
 
@@ -361,3 +375,11 @@ class RevisionStore:
         blob.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_whole(blob, content)
         return True
+
+
+def _text_of(mark: Path) -> str | None:
+    """Return what a mark says; None without it."""
+    try:
+        return mark.read_text(errors="replace")
+    except OSError:
+        return None

@@ -3,6 +3,7 @@
     blobs/ab/abcd…              content of a file, named by its digest
     names/DIGEST/FINGERPRINT    manifest of one revision; the one touched last served last
     names/DIGEST/.FINGERPRINT-rolled-back   mark: it must not serve; says why
+    names/DIGEST/.FINGERPRINT-asked         mark: it is to begin as a canary with this share, or with 0 as none
     names/DIGEST/.FINGERPRINT-canary        mark: it gets a share of the requests, so large, beside the one before it
     names/DIGEST/undeployed     the name was removed after all of them
     running/HOST-PID-…          files of a restored revision, for the process that serves it
@@ -20,12 +21,12 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from hayhooks.kernel.self_writes import is_process_alive
 from hayhooks.kernel.state import digest_of
 
-Mark = Literal["rolled-back", "canary"]
+Mark = Literal["rolled-back", "asked", "canary"]
 
 _MAX_STORE_BYTES = 2**30
 _YOUNG_S = 600.0  # blobs of this age may belong to a manifest that is being written
@@ -73,8 +74,21 @@ def mark_of(manifest: Path, mark: Mark) -> Path:
 
 def unmark(manifest: Path) -> None:
     """Remove the marks of a revision. Raises OSError."""
-    mark_of(manifest, "rolled-back").unlink(missing_ok=True)
-    mark_of(manifest, "canary").unlink(missing_ok=True)
+    for mark in get_args(Mark):
+        mark_of(manifest, mark).unlink(missing_ok=True)
+
+
+def last_good(saved: list[Path]) -> Path | None:
+    """Return the first of the manifests *saved* whose revision was no canary and was not rolled back."""
+    marked = (any(mark_of(path, mark).exists() for mark in ("rolled-back", "canary")) for path in saved)
+    return next((path for path, is_marked in zip(saved, marked, strict=True) if not is_marked), None)
+
+
+def removable(folder: Path, kept: int) -> list[Path]:
+    """List the manifests in *folder* but the first *kept* and that of the last good revision."""
+    saved = manifests(folder)
+    good = last_good(saved)  # canaries do not push it out
+    return [path for path in saved[kept:] if path != good]
 
 
 def write_within(folder: Path, path: str, content: bytes) -> None:
@@ -101,7 +115,7 @@ def clean(directory: Path) -> None:
     _remove_abandoned(directory)
     by_age: list[tuple[float, Path]] = []
     for folder in (directory / "names").iterdir():
-        by_age += [(_mtime(path), path) for path in manifests(folder)[1:]]
+        by_age += [(_mtime(path), path) for path in removable(folder, 1)]
     sizes: dict[Path, os.stat_result] = {}
     for path in (directory / "blobs").glob("??/*"):
         with suppress(FileNotFoundError):  # another process cleans too
@@ -132,9 +146,10 @@ def _remove_abandoned(directory: Path) -> None:
         pid = tree.name[len(host) + 1 :].partition("-")[0]
         if not (pid.isdigit() and is_process_alive(int(pid))):
             shutil.rmtree(tree, ignore_errors=True)
-    for mark in (directory / "names").glob("*/.*-canary"):
-        has_served = mark.with_name(mark.name[1:].removesuffix("-canary")).exists()
-        if not has_served and time.time() - _mtime(mark) > _ASKED_S:
+    for mark in (directory / "names").glob("*/.*"):
+        manifest, _, kind = mark.name[1:].rpartition("-")
+        is_idle = kind == "asked" or (kind == "canary" and not mark.with_name(manifest).exists())
+        if is_idle and time.time() - _mtime(mark) > _ASKED_S:
             mark.unlink(missing_ok=True)
 
 

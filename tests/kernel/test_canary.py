@@ -369,7 +369,7 @@ def test_one_that_was_replaced_is_no_revision_to_go_back_to(root: Path, tmp_path
 
         eventually(lambda: saved() == [(third, "canary"), (second, "not promoted"), (first, None)])
         tried.write(1)  # what serves
-        eventually(lambda: [ended for _, ended in saved()] == ["not promoted", "not promoted", None])
+        eventually(lambda: [ended for _, ended in saved()] == [None, "not promoted", "not promoted"])
     server.write("it", "this is no Python")
     with again(root, tmp_path / "state") as server:
         eventually(lambda: (state := server.state("it")) and state["state"] == "stale")

@@ -1,0 +1,202 @@
+"""Canaries met at the wrong moment, with odd marks and limits; none of it takes away what serves."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from hayhooks import Settings, create_app
+from tests.cli.commands import pipeline
+from tests.faults.traffic import write
+from tests.kernel.test_canary import Tried, again
+from tests.live_server import LiveServer, eventually, serving
+
+LIMITED = """
+import asyncio
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    canary = 0.5
+    request_timeout = TIMEOUT_S
+    concurrency = CONCURRENCY
+    queue_size = 0
+
+    def setup(self): pass
+
+    async def run_chat_completion_async(self, model, messages, body):
+        await asyncio.sleep(DELAY_S)
+        return str(VERSION)
+"""
+
+
+def saved(server: LiveServer, name: str = "it") -> list[tuple[str, str | None]]:
+    listed = server.client.get(f"/status/{name}/revisions").raise_for_status().json()["saved"]
+    return [(each["revision"], each["ended"]) for each in listed]
+
+
+class Commands:
+    """A server with a state directory, that serves version 11 of "app", and the commands."""
+
+    def __init__(self, server: LiveServer) -> None:
+        self.server = server
+        self.first = str(eventually(lambda: (state := server.state("app")) and state["revision"]))
+        eventually(lambda: saved(server, "app"))
+
+    def __call__(self, *arguments: str):
+        server = self.server
+        state = str(server.root.parent / "state")
+        result = pipeline(*arguments, cwd=server.root.parent, port=str(server.port), STATE_DIR=state)
+        assert result.returncode == 0, result.stderr
+        return result
+
+    def begin(self, version: int) -> None:
+        new = self.server.root.parent / f"new{version}"
+        write(new, version)
+        self("deploy-files", str(new), "-n", "app", "--overwrite", "--no-check", "--canary", "50%")
+
+    @property
+    def serving(self) -> tuple[str, str | None]:
+        """What serves, and the canary."""
+        state = self.server.state("app")
+        return state["revision"], state["canary"]
+
+
+@pytest.fixture
+def commands(root: Path, tmp_path: Path) -> Iterator[Commands]:
+    settings = Settings(pipelines_dir=root, state_dir=str(tmp_path / "state"), _env_file=None)
+    write(root / "app", 11)
+    with serving(root, create_app(settings)) as server:
+        yield Commands(server)
+
+
+def test_a_rollback_ends_a_canary_and_leaves_the_history_as_it_was(commands: Commands):
+    commands.begin(12)
+    commands("rollback", "app")
+    assert commands.serving == (commands.first, None)
+    eventually(lambda: [ended for _, ended in saved(commands.server, "app")] == [None, "not promoted"])
+
+
+@pytest.mark.parametrize("how", ["rollback", "deploy"])
+def test_files_that_serve_already_are_no_canary(commands: Commands, how: str):
+    (commands.server.root / "app/pipeline_wrapper.py").write_text("this is no Python")
+    eventually(lambda: commands.server.state("app")["error"])
+    commands("rollback", "app") if how == "rollback" else commands.begin(11)
+    assert commands.serving == (commands.first, None)
+    assert saved(commands.server, "app") == [(commands.first, None)]
+
+
+@pytest.mark.parametrize("how", ["rollback", "restore"])
+def test_what_was_never_promoted_is_not_brought_back(commands: Commands, how: str):
+    commands.begin(12)
+    commands.begin(13)
+    if how == "restore":
+        commands("undeploy", "app")
+    commands(how, "app")
+    assert commands.serving == (commands.first, None)
+
+
+@pytest.mark.parametrize("kept", [1, 2])
+def test_canaries_do_not_push_out_what_serves(root: Path, tmp_path: Path, kept: int):
+    with again(root, tmp_path / "state", revisions_kept=kept) as server:
+        tried = Tried(server, tmp_path / "torn")
+        first = tried.serve(1)
+        for version in range(2, 5):
+            tried.begin(version)
+    server.write("it", "this is no Python")
+    with again(root, tmp_path / "state") as server:
+        eventually(lambda: (state := server.state("it")) and state["state"] == "stale")
+        assert server.state("it")["revision"] == first
+
+
+def test_a_canary_that_was_put_back_leaves_the_history_as_it_was(root: Path, tmp_path: Path):
+    with again(root, tmp_path / "state") as server:
+        tried = Tried(server, tmp_path / "torn")
+        first = tried.serve(1)
+        second = tried.begin(2, share=1, fails=True)
+        tried.ask(5)
+        eventually(lambda: saved(server) == [(first, None), (second, "rolled back")])
+
+
+def test_what_was_restored_takes_its_own_place(root: Path, tmp_path: Path):
+    with again(root, tmp_path / "state") as server:
+        first = Tried(server, tmp_path / "torn").serve(1)
+        eventually(lambda: saved(server))
+    server.write("it", "this is no Python")
+    with again(root, tmp_path / "state") as server:
+        tried = Tried(server, tmp_path / "torn")
+        eventually(lambda: (state := server.state("it")) and state["state"] == "stale")
+        tried.write(1)
+        eventually(lambda: server.state("it")["state"] == "serving")
+        assert (server.state("it")["revision"], tried.canary()) == (first, None)
+
+
+def test_one_that_fails_all_of_a_few_requests_is_put_back(root: Path, tmp_path: Path):
+    with serving(root, trial_seconds=0, canary_requests=2) as server:
+        tried = Tried(server, tmp_path / "torn")
+        first = tried.serve(1)
+        tried.begin(2, share=1, fails=True)
+        tried.ask(2)
+        eventually(lambda: tried.canary() is None)
+        assert server.state("it")["revision"] == first
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-1", "5", "", "no number", "\0"])
+def test_a_damaged_mark_harms_nothing(root: Path, tmp_path: Path, text: str):
+    with again(root, tmp_path / "state") as server:
+        tried = Tried(server, tmp_path / "torn")
+        first, second = tried.serve(1), tried.begin(2)
+        eventually(lambda: len(saved(server)) == 2)
+        (mark,) = (tmp_path / "state").glob("names/*/.*-canary")
+        mark.write_text(text)
+    with again(root, tmp_path / "state") as server:
+        eventually(lambda: (state := server.state("it")) and state["revision"])
+        assert server.status()["canaries"] == []
+        assert server.state("it")["revision"] in (first, second)
+
+
+def test_a_state_directory_that_goes_costs_the_marks_alone(root: Path, tmp_path: Path):
+    with again(root, tmp_path / "state") as server:
+        tried = Tried(server, tmp_path / "torn")
+        first, second = tried.serve(1), tried.begin(2)
+        eventually(lambda: len(saved(server)) == 2)
+        (tmp_path / "state").rename(tmp_path / "gone")
+        (tmp_path / "state").write_text("no directory")
+        assert set(tried.ask(20)) == {first, second}
+        third = tried.begin(3)
+        assert set(tried.ask(20)) == {first, third}
+
+
+def ask(server: LiveServer, text: str) -> tuple[int, str]:
+    body = {"messages": [{"role": "user", "content": text}]}
+    answer = httpx.post(f"{server.url}/it/chat", json=body, timeout=30)
+    return answer.status_code, answer.headers["x-hayhooks-revision"]
+
+
+def test_a_conversation_has_the_timeout_of_its_revision(root: Path):
+    with serving(root, trial_seconds=0) as server:
+        server.write("it", LIMITED, timeout_s=0.2, concurrency=0, delay_s=0, version=1)
+        first = eventually(lambda: server.state("it")["revision"])
+        server.write("it", LIMITED, timeout_s=30, concurrency=0, delay_s=0.4, version=2)
+        second = eventually(lambda: server.state("it")["canary"])
+        with ThreadPoolExecutor(16) as pool:
+            answers = set(pool.map(lambda number: ask(server, f"Number {number}?"), range(16)))
+        assert answers == {(200, first), (200, second)}
+
+
+def test_a_full_canary_refuses_only_its_own_conversations(root: Path):
+    with serving(root, trial_seconds=0) as server:
+        server.write("it", LIMITED, timeout_s=30, concurrency=0, delay_s=0, version=1)
+        first = eventually(lambda: server.state("it")["revision"])
+        server.write("it", LIMITED, timeout_s=30, concurrency=1, delay_s=0.5, version=2)
+        second = eventually(lambda: server.state("it")["canary"])
+        asked = {ask(server, text)[1]: text for text in "abcdef"}
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(ask, server, asked[second])
+            eventually(lambda: 'in_flight{pipeline="it"} 1' in server.client.get("/metrics").text)
+            assert {ask(server, asked[first]) for _ in range(12)} == {(200, first)}
+            assert not running.done()
+            assert ask(server, asked[second]) == (503, second)
+            assert running.result() == (200, second)
