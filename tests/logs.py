@@ -9,12 +9,8 @@ from hayhooks import log
 
 def log_to_stderr() -> None:
     """Print the log, in place of all sinks, without the values of variables: to show them takes long and keeps them."""
-
-    def show(message: str) -> None:
-        sys.stderr.write(message)  # which is another one in each test
-
     log.remove()
-    log.add(show, diagnose=False, backtrace=False)
+    log.add(sys.stderr, diagnose=False, backtrace=False)
 
 
 @contextmanager
