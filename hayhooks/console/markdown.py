@@ -1,5 +1,6 @@
 """``POST /console/markdown``: Markdown as HTML that a page may show, whoever wrote the Markdown."""
 
+import re
 from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING
@@ -50,7 +51,7 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
 
 
 def render(text: str) -> str:
-    """Render *text*: HTML in it is shown as text, an image as a link, and a link to a script is none."""
+    """Render *text*: HTML in it is shown as text, an image as a link, and a link to anything but a page as text."""
     return str(_renderer().render(text))
 
 
@@ -59,19 +60,26 @@ def _renderer() -> "MarkdownIt":
     from markdown_it import MarkdownIt  # noqa: PLC0415 - only an open console needs it
     from markdown_it.rules_core import StateCore  # noqa: PLC0415 - the same
 
-    def remove_styles(state: StateCore) -> None:
-        for token in state.tokens:  # the alignment of a table's cells: the page's policy forbids inline styles
-            token.attrs.pop("style", None)
+    def set_attributes(state: StateCore) -> None:
+        for token in state.tokens:
+            token.attrs.pop("style", None)  # the alignment of a table's cells: the page's policy forbids inline styles
+            for link in token.children or ():
+                if link.type == "link_open":
+                    link.attrs |= {"target": "_blank", "rel": "noopener noreferrer"}
 
     renderer = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"]).disable("image")
-    renderer.core.ruler.push("remove_styles", remove_styles)
+    renderer.validateLink = lambda url: re.match("(?:https?|mailto):", url, re.IGNORECASE) is not None  # type: ignore[method-assign]
+    renderer.core.ruler.push("set_attributes", set_attributes)
     return renderer
 
 
 _DOCS = OperationDocs(
     name="markdown",
     summary="Markdown as HTML",
-    description="HTML in the text is escaped, images become links, and links to scripts are left as text.",
+    description=(
+        "HTML in the text is escaped, images become links, links open in a window of their own, and those that are not "
+        "to http, https or mailto are left as text."
+    ),
     body={JSON: object_schema(["text"], text={"type": "string", "maxLength": _MAX_CHARACTERS})},
     answers={
         "200": response_object("The HTML", {JSON: object_schema(["html"], html={"type": "string"})}),

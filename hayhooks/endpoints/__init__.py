@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hayhooks.console import events, history, markdown, numbers, page, traces
+from hayhooks.console import difference, events, history, markdown, numbers, page, traces
 from hayhooks.endpoints import draw, health, metrics, run, status
 from hayhooks.http.plug_in import PlugIn
 from hayhooks.openai import chat, files, models, responses
@@ -24,5 +24,6 @@ BUILTIN: Sequence[PlugIn] = (
     numbers,
     traces,
     markdown,
+    difference,
     page,
 )

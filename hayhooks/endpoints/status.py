@@ -60,12 +60,10 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
             raise not_served_error(snapshot, name)
         found = kernel and kernel.found(name)
         on_disk = found and {"revision": found.id, **found.identity._asdict()}
-        failure = snapshot.failures.get(name)
         body = {
             "status": "Up!",
             "pipeline": name,
             **_deployment_status(snapshot, name),
-            "failure": failure and failure_parts(failure),
             "found": on_disk,
         }
         return JSONResponse(body, status_code=200 if name in snapshot.deployments else 503)
@@ -113,6 +111,7 @@ def _deployment_status(snapshot: Snapshot, name: str) -> dict[str, Any]:
         "endpoints": list(deployment.endpoints.paths) if deployment else [],
         "description": deployment.description if deployment else "",
         "error": failure_text(failure) if failure else None,
+        "failure": failure and failure_parts(failure),
         "failed_revision": failure.revision.id if failure else None,
         "failed_at": failure.failed_at if failure else None,
         "loading_since": loading.since if loading else None,
@@ -129,6 +128,10 @@ _DEPLOYMENT: dict[str, Schema] = {
     "endpoints": {"type": "array", "items": {"type": "string"}},
     "description": {"type": "string"},
     "error": {"type": ["string", "null"], "description": "Why the newest revision does not serve."},
+    "failure": {
+        "type": ["object", "null"],
+        "description": "The error's reason, place (file, line, source lines), hint and traceback.",
+    },
     "failed_revision": {"type": ["string", "null"]},
     "failed_at": {"type": ["number", "null"]},
     "loading_since": {"type": ["number", "null"]},
@@ -140,10 +143,6 @@ _SCHEMAS = {
         ["status", "pipeline", "name", "state"],
         status={"const": "Up!"},
         pipeline={"type": "string"},
-        failure={
-            "type": ["object", "null"],
-            "description": "The error's reason, place (file, line, source lines), hint and traceback.",
-        },
         found={
             "type": ["object", "null"],
             "description": "Last read from disk: revision, device, inode.",

@@ -21,6 +21,7 @@ POLLED = frozenset(
         "/traces/{id}",
         "/draw/{name}",
         "/{name}/schema",
+        "/console/difference",
         "/console/markdown",
         "/console/numbers",
         "/console/static/{file}",

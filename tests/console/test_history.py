@@ -63,3 +63,4 @@ def test_the_state_of_a_failed_name_has_its_source_as_it_was(server: LiveServer)
     assert failure["place"]["line"] == 3
     assert failure["place"]["source"] == [[1, "import os"], [2, ""], [3, "os.nothing"], [4, "x = 1"]]
     assert "Traceback" in failure["traceback"]
+    assert server.state("echo")["failure"] == failure  # in the list of all too

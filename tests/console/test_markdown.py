@@ -13,6 +13,16 @@ def test_markdown_becomes_html(server: LiveServer):
     assert answer.json() == {"html": expected}
 
 
+def test_a_link_opens_in_a_window_of_its_own():
+    for url in ("https://example.com/?a=1", "HTTP://example.com", "mailto:a@example.com"):
+        assert f'<a href="{url}" target="_blank" rel="noopener noreferrer">' in render(f"* **[a]({url})**"), url
+
+
+@pytest.mark.parametrize("url", ["status", "#here", "/docs", "//elsewhere.example", "ftp://x", "data:text/html,x"])
+def test_a_link_to_anything_but_a_page_is_text(url: str):
+    assert "<a" not in render(f"[x]({url}) <{url}>\n\n[y]\n\n[y]: {url}")
+
+
 @pytest.mark.parametrize(
     "text",
     [
