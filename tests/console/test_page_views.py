@@ -26,6 +26,33 @@ class PipelineWrapper(BasePipelineWrapper):
     def run_chat_completion(self, model, messages, body):
         return f"The old answer to {messages[-1]['content']}."
 """
+FILE = """
+from starlette.responses import Response
+
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self): pass
+
+    def run_api(self):
+        disposition = "attachment; filename=a.bin"
+        return Response(b'one', media_type="application/octet-stream", headers={"Content-Disposition": disposition})
+"""
+LONG = """
+import time
+
+from hayhooks import BasePipelineWrapper
+
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self): pass
+
+    def run_chat_completion(self, model, messages, body):
+        for number in range(120):
+            time.sleep(0.01)
+            yield f"* line {number}\\n"
+"""
 BROKEN = "import nothing_there_at_all\n" + ANSWERS
 
 
@@ -46,6 +73,7 @@ def test_a_run_is_repeated_on_save_and_the_difference_is_marked(server: LiveServ
 
     server.serve("answers", ANSWERS.replace("old answer to {text}", "new answer to {text}"))
     expect(page.locator(".result")).to_contain_text("The new answer to you")
+    expect(page.locator(".comparison")).to_be_visible()
     before, now = page.locator(".comparison figure").all()
     expect(before.locator("figcaption")).to_have_text(f"Before: revision {first}")
     expect(before).to_contain_text("The old answer to you, with <b>words</b>.")
@@ -54,7 +82,7 @@ def test_a_run_is_repeated_on_save_and_the_difference_is_marked(server: LiveServ
     expect(page.get_by_role("tabpanel", name="Run").locator(".again .problem")).to_be_empty()
 
     server.serve("answers", ANSWERS.replace("old answer to {text}", "new answer to {text}") + "\n# as before")
-    expect(page.locator(".answer")).to_contain_text("The same answer as that of revision")
+    expect(page.get_by_text("The same answer as that of revision")).to_be_visible()
 
     again.uncheck()
     server.serve("answers", ANSWERS)
@@ -76,8 +104,40 @@ def test_a_chat_is_asked_again_on_save(server: LiveServer, page: Page):
     expect(page.locator(".assistant .said").last).to_contain_text("The new answer to two.")
     expect(page.locator(".assistant .said").first).to_contain_text("The old answer to one.")
     expect(page.locator(".assistant")).to_have_count(2)
+    expect(page.locator(".comparison")).to_be_visible()
     expect(page.locator(".comparison del")).to_have_text("old")
     expect(page.locator(".comparison ins")).to_have_text("new")
+
+
+def test_files_and_errors_are_run_again_on_save(server: LiveServer, page: Page):
+    server.serve("answers", FILE)
+    opened(page, f"{server.url}/#/answers/run")
+    page.get_by_role("checkbox", name="Run again on save").check()
+    page.get_by_role("button", name="Run", exact=True).click()
+    expect(page.get_by_role("link", name="Download a.bin (3 B)")).to_be_visible()
+
+    server.serve("answers", FILE.replace("b'one'", "b'four'"))
+    expect(page.get_by_role("link", name="Download a.bin (4 B)")).to_be_visible()
+    server.serve("answers", FILE.replace("disposition =", "raise ValueError('none')\n        disposition ="))
+    expect(page.locator(".answer .facts")).to_contain_text("500")
+    server.serve("answers", FILE.replace("return", "return 'text' or"))
+    expect(page.locator(".result")).to_have_text("text")
+
+
+def test_a_chat_follows_its_answer_until_one_scrolls_up(server: LiveServer, page: Page):
+    server.serve("long", LONG)
+    opened(page, f"{server.url}/#/long/chat")
+    page.get_by_label("Message", exact=True).fill("Hello")
+    page.get_by_role("button", name="Send", exact=True).click()
+    left = "document.documentElement.scrollHeight - innerHeight - scrollY"
+    expect(page.locator(".assistant .said")).to_contain_text("line 60")
+    eventually(lambda: page.evaluate(f"scrollY > 500 && {left} < 50"))
+
+    page.mouse.wheel(0, -400)
+    eventually(lambda: page.evaluate(left) > 200)
+    expect(page.locator(".assistant .said")).to_contain_text("line 119")
+    expect(page.get_by_role("button", name="Send again")).to_be_attached()
+    assert page.evaluate(left) > 200
 
 
 @pytest.fixture

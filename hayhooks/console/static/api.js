@@ -4,13 +4,7 @@ const base = new URL(".", location.href.split("#")[0]);
 const KEPT = `hayhooks-key ${base.pathname}`;
 let asking = null;
 
-export function urlOf(path) {
-  return new URL(path.replace(/^\/+/, ""), base);
-}
-
-export function pathOf(name, rest = "") {
-  return `${encodeURIComponent(name)}${rest}`;
-}
+export const urlOf = (path) => new URL(path.replace(/^\/+/, ""), base);
 
 // Fetch *path*; without a valid key ask for one, and try again.
 export async function call(path, options = {}) {
@@ -20,37 +14,35 @@ export async function call(path, options = {}) {
     if (key) headers.set("Authorization", `Bearer ${key}`);
     const answer = await fetch(urlOf(path), { ...options, headers });
     if (answer.status !== 401 || !answer.headers.has("www-authenticate")) return answer;
-    if (key === sessionStorage.getItem(KEPT)) await askForKey(key ? "The API key is not valid." : "");
+    if (key === sessionStorage.getItem(KEPT)) await askForKey(key);
   }
 }
 
-export async function getJson(path) {
-  const answer = await call(path);
-  const body = await answer.json();
-  if (!answer.ok && body.state === undefined) throw new Error(body.detail ?? `status ${answer.status}`);
-  return body;
+// Get *path*; throw with what the server says if it refuses.
+export async function get(path, signal) {
+  const answer = await call(path, { signal });
+  if (answer.ok) return answer;
+  const { detail } = await answer.json().catch(() => ({}));
+  throw new Error(detail ?? `status ${answer.status}`);
 }
 
-export function hasKey() {
-  return sessionStorage.getItem(KEPT) !== null;
+export const getJson = async (path, signal) => (await get(path, signal)).json();
+
+export function postJson(path, value, signal) {
+  const headers = { "Content-Type": "application/json" };
+  return call(path, { method: "POST", body: JSON.stringify(value), headers, signal });
 }
 
-function askForKey(problem) {
+export const hasKey = () => sessionStorage.getItem(KEPT) !== null;
+
+// Ask for a key in place of *wrong*, once for all calls that wait for it; who closes the dialog is asked again.
+function askForKey(wrong) {
   asking ??= new Promise((resolve) => {
-    const dialog = document.getElementById("key");
-    const input = document.getElementById("key-input");
-    if (problem) document.getElementById("key-problem").textContent = problem;
+    const [dialog, input, problem] = ["key", "key-input", "key-problem"].map((id) => document.getElementById(id));
+    problem.textContent = wrong ? "The API key is not valid." : "This server needs an API key.";
     input.value = "";
-    dialog.oncancel = (event) => event.preventDefault();
-    dialog.querySelector("form").onsubmit = (event) => {
-      event.preventDefault();
-      const key = input.value.trim();
-      if (!/^[!-~]+$/.test(key)) {
-        document.getElementById("key-problem").textContent = "A key has letters, digits and signs of ASCII, no spaces.";
-        return;
-      }
-      sessionStorage.setItem(KEPT, key);
-      dialog.close();
+    dialog.onclose = () => {
+      if (input.validity.valid) sessionStorage.setItem(KEPT, input.value.trim());
       asking = null;
       resolve();
     };
@@ -59,36 +51,21 @@ function askForKey(problem) {
   return asking;
 }
 
-// The server-sent events of *answer*, as {id, type, data: text}.
+// The server-sent events of *answer*, as {id, data: text}.
 export async function* serverSentEvents(answer) {
-  let event = { id: "", type: "message", data: [] };
   let rest = "";
   for await (const text of texts(answer)) {
-    const lines = (rest + text).split(/\r\n|\n|\r(?!$)/);
-    rest = lines.pop();
-    for (const line of lines) {
-      const [, field, value] = /^([^:]*):? ?(.*)$/s.exec(line);
-      if (line === "") {
-        if (event.data.length) yield { ...event, data: event.data.join("\n") };
-        event = { id: "", type: "message", data: [] };
-      } else if (field === "data") event.data.push(value);
-      else if (field === "event") event.type = value;
-      else if (field === "id") event.id = value;
+    const blocks = (rest + text).split(/\r?\n\r?\n/);
+    rest = blocks.pop();
+    for (const block of blocks) {
+      const data = [...block.matchAll(/^data: ?(.*)$/gm)].map(([, line]) => line);
+      if (data.length) yield { id: /^id: ?(.*)$/m.exec(block)?.[1] ?? "", data: data.join("\n") };
     }
   }
 }
 
 // The body of *answer*, as pieces of text as they come.
 export async function* texts(answer) {
-  const reader = answer.body.getReader();
-  const decoder = new TextDecoder();
-  try {
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) return;
-      yield decoder.decode(value, { stream: true });
-    }
-  } finally {
-    reader.cancel().catch(() => {});
-  }
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let read = await reader.read(); !read.done; read = await reader.read()) yield read.value;
 }

@@ -1,48 +1,41 @@
 // Charts: small bars of requests and errors, and a line of one number.
 
-import { svg } from "./dom.js";
+import { fill, partsOf } from "./dom.js";
 
-const SHOWN = 36; // steps
+const SHOWN = 36; // bars
 
-export function chart(numbers) {
-  const requests = (numbers?.requests ?? []).slice(-SHOWN);
-  const errors = (numbers?.errors ?? []).slice(-SHOWN);
-  const most = Math.max(1, ...requests.map(Number));
-  const image = svg("svg", { class: "chart", viewBox: `0 0 ${SHOWN * 4} 28`, role: "img", preserveAspectRatio: "none" });
-  const sum = requests.reduce((total, count) => total + (count ?? 0), 0);
-  image.setAttribute("aria-label", `${sum} requests in the last 3 minutes`);
-  image.append(svg("line", { x1: 0, x2: SHOWN * 4, y1: 27.5, y2: 27.5 }));
-  requests.forEach((count, step) => {
-    for (const [value, kind] of [[count, "all"], [errors[step], "error"]]) {
-      if (!value) continue;
-      const height = Math.max(2, (value / most) * 26);
-      image.append(svg("rect", { class: kind, x: step * 4 + 0.5, y: 27 - height, width: 3, height }));
-    }
+// The *numbers* of a pipeline in the last minutes, as bars.
+export function bars(numbers) {
+  const [requests, errors] = [numbers?.requests, numbers?.errors].map((series) => (series ?? []).slice(-SHOWN));
+  const most = Math.max(1, ...requests);
+  const bar = (count, step) => (count ? `M${step * 4 + 2} 27v${-Math.max(2, (count / most) * 26)}` : "");
+  const { root, all, errors: failed } = partsOf("bars");
+  all.setAttribute("d", requests.map(bar).join(""));
+  failed.setAttribute("d", errors.map(bar).join(""));
+  root.setAttribute("aria-label", `${total(requests)} requests in the last 3 minutes`);
+  return root;
+}
+
+// A line of *series*, whose unknown values are gaps, with its title and the last value that is known.
+export function figure(title, series, format) {
+  const last = latest(series);
+  const most = Math.max(...series, 0);
+  const { root, chart, line } = fill(partsOf("figure"), { title, last: last === null ? "–" : format(last) });
+  const points = series.map((value, step) => {
+    const move = step && series[step - 1] !== null ? "L" : "M";
+    return value === null ? "" : `${move}${(step * 100) / (series.length - 1)} ${27 - (value / (most || 1)) * 26}`;
   });
-  return image;
-}
-
-// A line of *series*, whose unknown values are gaps; the highest value stands beside it.
-export function lines(title, series, format) {
-  const most = Math.max(...series.map(Number), 0);
-  const image = svg("svg", { class: "chart", viewBox: `0 0 ${series.length - 1} 40`, role: "img", preserveAspectRatio: "none" });
-  image.setAttribute("aria-label", `${title}: at most ${format(most)}`);
-  const point = (value, step) => `${step} ${(39 - (value / (most || 1)) * 37).toFixed(1)}`;
-  const path = series.map((value, step) => value === null ? "" : `${step && series[step - 1] !== null ? "L" : "M"}${point(value, step)}`);
-  image.append(svg("line", { x1: 0, x2: series.length - 1, y1: 39.5, y2: 39.5 }), svg("path", { d: path.join("") }));
-  return image;
-}
-
-export function rate(numbers, step) {
-  const last = (numbers?.requests ?? []).slice(-12).filter((count) => count !== null);
-  return last.length ? last.reduce((sum, count) => sum + count, 0) / (last.length * step) : 0;
+  line.setAttribute("d", points.join(""));
+  chart.setAttribute("aria-label", `${title}: at most ${format(most)}`);
+  return root;
 }
 
 // The last value that is known.
-export function latest(series) {
-  return (series ?? []).findLast((value) => value !== null) ?? null;
-}
+export const latest = (series) => (series ?? []).findLast((value) => value !== null) ?? null;
+export const total = (series) => (series ?? []).reduce((sum, value) => sum + value, 0);
 
-export function total(series) {
-  return (series ?? []).reduce((sum, value) => sum + (value ?? 0), 0);
+// Requests a second in the last minute.
+export function rate(numbers, step) {
+  const last = (numbers?.requests ?? []).slice(-12).filter((count) => count !== null);
+  return `${(total(last) / (last.length * step || 1)).toFixed(1)} /s`;
 }

@@ -1,49 +1,39 @@
 // The pipeline as a drawing; what failed or took longest in its last request is marked.
 
-import { call, getJson, pathOf } from "./api.js";
-import { element, milliseconds } from "./dom.js";
+import { get, getJson } from "./api.js";
+import { fill, partsOf } from "./dom.js";
+import { milliseconds } from "./formats.js";
 
 export function drawingTab(name) {
-  const note = element("p", { class: "facts", role: "status" });
-  const image = element("div", { class: "drawing", tabindex: "0", role: "group", "aria-label": `Drawing of ${name}` });
-  const root = element("div", {}, note, image);
+  const parts = partsOf("drawing");
+  parts.image.setAttribute("aria-label", `Drawing of ${name}`);
 
   async function shown() {
-    const answer = await call(`draw/${pathOf(name)}?format=svg`).catch(() => null);
-    const text = (await answer?.text()) ?? "";
-    const drawn = answer?.ok ? new DOMParser().parseFromString(text, "image/svg+xml").documentElement : null;
-    if (drawn?.localName !== "svg") {
-      note.textContent = answer ? detailOf(text) : "The server is away.";
-      image.replaceChildren();
-      return;
+    try {
+      const text = await (await get(`draw/${encodeURIComponent(name)}?format=svg`)).text();
+      const drawn = new DOMParser().parseFromString(text, "image/svg+xml").documentElement;
+      fill(parts, { image: drawn, note: await marked(drawn) });
+    } catch (error) {
+      fill(parts, { image: "", note: error.message });
     }
-    image.replaceChildren(drawn);
-    note.textContent = "";
-    await mark();
   }
 
-  async function mark() {
-    const { traces } = await getJson(`traces?limit=1&pipeline=${encodeURIComponent(name)}`).catch(() => ({ traces: [] }));
-    const trace = traces.length ? await getJson(`traces/${pathOf(traces[0].id)}`).catch(() => null) : null;
-    const parts = [...image.querySelectorAll("[data-component], [data-tool]")];
+  // Mark what the last request ran in *drawn*; return what is to be said of it.
+  async function marked(drawn) {
+    const query = new URLSearchParams({ limit: 1, pipeline: name });
+    const last = await getJson(`traces?${query}`).catch(() => null);
+    const id = last?.traces[0]?.id;
+    const trace = id && (await getJson(`traces/${encodeURIComponent(id)}`).catch(() => null));
+    const parts = [...drawn.querySelectorAll("[data-component], [data-tool]")];
     const boxes = (span) => parts.filter(({ dataset }) => (dataset.component ?? dataset.tool) === span.name);
     const ran = (trace?.spans ?? []).filter((span) => span.kind !== "request" && boxes(span).length);
     const failed = ran.filter((span) => span.error);
     const slowest = ran.toSorted((a, b) => (b.took_ms ?? Infinity) - (a.took_ms ?? Infinity))[0];
-    if (!slowest) return;
+    if (!slowest) return "";
     boxes(slowest).forEach((box) => box.classList.add("slowest"));
     failed.flatMap(boxes).forEach((box) => box.classList.add("failing"));
-    note.textContent = `In the last request ${slowest.name} took longest, ${milliseconds(slowest.took_ms)}` +
-      (failed.length ? `; ${failed.at(-1).name} failed: ${failed.at(-1).error}` : "");
+    const told = `In the last request ${slowest.name} took longest, ${milliseconds(slowest.took_ms)}`;
+    return failed.length ? `${told}; ${failed.at(-1).name} failed: ${failed.at(-1).error}` : told;
   }
-
-  return { root, shown };
-}
-
-function detailOf(text) {
-  try {
-    return JSON.parse(text).detail;
-  } catch {
-    return "There is no drawing.";
-  }
+  return { root: parts.root, shown };
 }

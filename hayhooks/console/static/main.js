@@ -1,80 +1,47 @@
 // The page: which view is shown, and what reaches all views.
 
-import { getJson, pathOf } from "./api.js";
+import { getJson } from "./api.js";
 import { deploymentView } from "./deployment.js";
 import { deploymentsView } from "./deployments.js";
-import { element } from "./dom.js";
-import { follow } from "./events.js";
+import { follow, once, poll } from "./live.js";
 import { numbersView } from "./numbers.js";
-import { requestsView } from "./requests.js";
+import { requestsList } from "./requests.js";
 
-const NUMBERS_MS = 5000;
 const CHANGES = "loading,deployed,failed,restored,undeployed";
-const VIEWS = { "#requests": ["Requests", requestsView], "#numbers": ["Numbers", numbersView] };
+const VIEWS = { "#requests": ["Requests", requestsList], "#numbers": ["Numbers", numbersView] };
 const main = document.getElementById("main");
 const connection = document.getElementById("connection");
-const state = { deployments: [], failures: new Map(), numbers: null, problem: null };
+const state = { deployments: [], numbers: null, problem: null };
 let view = null;
-let reading = null;
-let again = false;
+let showing = new AbortController(); // of the view
 
-// Read what is served; a change while it is read is read after it.
-function read() {
-  if (reading) {
-    again = true;
-    return reading;
-  }
-  reading = readOnce().finally(() => {
-    reading = null;
-    if (again) {
-      again = false;
-      read();
-    }
-  });
-  return reading;
+function change(changes) {
+  Object.assign(state, changes);
+  view?.update(state);
 }
 
-async function readOnce() {
-  try {
-    const status = await getJson("status");
-    const broken = status.deployments.filter((each) => each.error !== null);
-    const failures = await Promise.all(broken.map((each) => getJson(`status/${pathOf(each.name)}`).catch(() => null)));
-    state.failures = new Map(failures.filter(Boolean).map((each) => [each.name, each.failure]));
-    state.deployments = status.deployments;
-    state.problem = status.error;
-    view?.update(state);
-  } catch (error) {
-    if (/scopes/.test(error.message)) {
-      state.problem = error.message; // of the API key
-      view?.update(state);
-    }
-    // `follow` tells that the server is away, and what it serves is read when it is back.
-  }
-}
-
-async function readNumbers() {
-  if (!document.hidden) {
-    state.numbers = await getJson("console/numbers?points=36").catch(() => null);
-    view?.update(state);
-  }
-  setTimeout(readNumbers, NUMBERS_MS);
-}
+const read = once(() =>
+  getJson("status").then(
+    ({ deployments, error }) => change({ deployments, problem: error }),
+    ({ message }) => /scopes/.test(message) && change({ problem: message }), // else `follow` tells that it is away
+  ),
+);
 
 function show() {
   const [start, name, tab] = location.hash.split("/").map(decoded);
-  if (view?.show && name && view.name === name) {
-    view.show(tab);
-    return;
-  }
-  view?.close?.();
-  const [title, make] = VIEWS[start] ?? (name ? [name, () => deploymentView(name, tab)] : ["", deploymentsView]);
-  view = make();
+  if (view?.name && view.name === name) return view.show(tab);
+  showing.abort();
+  showing = new AbortController();
+  const [title, makeView] = VIEWS[start] ?? (name ? [name, deploymentView] : ["", deploymentsView]);
+  view = makeView(name, showing.signal, tab);
   document.title = title ? `${title} · hayhooks` : "hayhooks";
   for (const link of document.querySelectorAll("nav a")) {
     link.toggleAttribute("aria-current", link.hash !== "" && link.hash === (VIEWS[start] ? start : "#/"));
   }
   main.replaceChildren(view.root);
   view.update(state);
+  view.shown?.(showing.signal);
+  if (view.points) poll(`console/numbers?points=${view.points}`, (numbers) => change({ numbers }), showing.signal);
 }
 
 function decoded(text) {
@@ -85,21 +52,15 @@ function decoded(text) {
   }
 }
 
-document.querySelector(".skip").addEventListener("click", (event) => {
-  event.preventDefault();
+document.querySelector(".skip").onclick = () => {
   main.focus();
-});
+  return false;
+};
 window.addEventListener("hashchange", show);
-main.replaceChildren(element("p", { class: "quiet" }, "Reading what is served …"));
 await read();
 show();
-readNumbers();
-follow(
-  CHANGES,
-  read,
-  (isConnected) => {
-    connection.textContent = isConnected ? "live" : "no connection: trying again";
-    connection.className = isConnected ? "live" : "away";
-    if (isConnected) read();
-  },
-);
+follow(CHANGES, (isConnected) => {
+  connection.textContent = isConnected ? "live" : "no connection: trying again";
+  connection.className = isConnected ? "live" : "away";
+  if (isConnected) read();
+});

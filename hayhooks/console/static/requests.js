@@ -1,107 +1,90 @@
-// The last requests, of all pipelines or of one: a list that follows what comes, and each request as a waterfall.
+// The last requests to all pipelines or to one: a list that follows what comes, and each request as a waterfall.
 
-import { getJson, pathOf } from "./api.js";
-import { clock, element, milliseconds, newId } from "./dom.js";
-import { follow } from "./events.js";
-import { waterfall } from "./waterfall.js";
+import { getJson } from "./api.js";
+import { element, fill, filled, partsOf, showRows } from "./dom.js";
+import { sourceOf } from "./failure.js";
+import { joined, milliseconds } from "./formats.js";
+import { follow, once } from "./live.js";
 
-const STATUSES = [["", "any status"], ["error", "with an error"], ["2xx", "2xx"], ["4xx", "4xx"], ["5xx", "5xx"]];
-const REREAD_MS = 300; // after an event
+const REREAD_MS = 300; // between two reads
+const NOT_KEPT = "No requests are kept: start the server with HAYHOOKS_TRACES=200, or with hayhooks dev.";
 
-export function requestsView() {
-  const list = requestsList();
-  const root = element("section", { "aria-labelledby": "title" }, element("h1", { id: "title" }, "Requests"), list.root);
-  list.shown();
-  return { name: "requests", root, update: list.update, close: list.close };
-}
-
-// The list, of the requests to *name* if it is given.
+// The requests to *name*; without it to all, with a choice.
 export function requestsList(name) {
-  const pipeline = element("select", { id: newId("pipeline"), onchange: read }, element("option", { value: "" }, "all pipelines"));
-  const status = element("select", { id: newId("status"), onchange: read }, STATUSES.map(([value, text]) => element("option", { value }, text)));
-  const problem = element("p", { class: "quiet", role: "status" });
-  const list = element("ol", { class: "requests" });
-  const filters = element(
-    "p",
-    { class: "filters" },
-    name === undefined && [element("label", { for: pipeline.id }, "Pipeline"), pipeline],
-    element("label", { for: status.id }, "Status"), status,
-  );
-  const root = element("div", {}, filters, problem, list);
-  const rows = new Map(); // by request id
-  let following = null;
-  let waiting = null;
+  const parts = partsOf("requests");
+  const { pipeline, status, list } = parts;
+  const read = once(readOnce, REREAD_MS);
+  if (name) for (const part of [parts.title, parts.label, pipeline]) part.remove();
+  pipeline.onchange = status.onchange = read;
 
-  async function read() {
-    waiting = null;
+  async function readOnce() {
     const query = new URLSearchParams({ limit: 100, status: status.value });
-    if (name ?? pipeline.value) query.set("pipeline", name ?? pipeline.value);
+    if (name || pipeline.value) query.set("pipeline", name || pipeline.value);
     try {
       const { traces } = await getJson(`traces?${query}`);
-      problem.textContent = traces.length ? "" : "No such request is kept. Send one, and it appears here.";
-      const ids = new Set(traces.map((each) => each.id));
-      for (const [id, row] of rows) if (!ids.has(id)) row.remove() ?? rows.delete(id);
-      traces.forEach((trace, index) => {
-        const row = rows.get(trace.id) ?? rowOf(trace);
-        rows.set(trace.id, row);
-        if (list.children[index] !== row) list.insertBefore(row, list.children[index] ?? null);
-      });
-    } catch (error) {
-      problem.textContent = /HAYHOOKS_TRACES/.test(error.message)
-        ? "No requests are kept: start the server with HAYHOOKS_TRACES=200, or with hayhooks dev."
-        : `The requests cannot be read: ${error.message}`;
+      fill(parts, { problem: traces.length ? "" : "No such request is kept. Send one, and it appears here." });
+      showRows(list, traces, "id", "request-row", fillRow);
+    } catch ({ message }) {
+      fill(parts, { problem: /HAYHOOKS_TRACES/.test(message) ? NOT_KEPT : `The requests cannot be read: ${message}` });
     }
   }
 
   function update({ deployments }) {
-    const known = new Set([...pipeline.options].map((option) => option.value));
-    pipeline.append(...deployments.filter((each) => !known.has(each.name)).map((each) => element("option", {}, each.name)));
+    const known = [...pipeline.options].map((option) => option.value);
+    const added = deployments.filter((each) => !known.includes(each.name));
+    pipeline.append(...added.map((each) => element("option", {}, each.name)));
   }
-
-  // Follow the requests while the list can be seen.
-  function shown() {
-    read();
-    if (following) return;
-    following = new AbortController();
-    follow("request", () => (waiting ??= setTimeout(read, REREAD_MS)), (isConnected) => isConnected && read(), following.signal);
-  }
-
-  function close() {
-    following?.abort();
-    following = null;
-    clearTimeout(waiting);
-  }
-
-  return { root, update, shown, hidden: close, close };
+  return { root: parts.root, update, shown: (signal) => follow("request", read, signal) };
 }
 
-function rowOf(trace) {
-  const kind = trace.error || trace.status >= 500 ? "bad" : trace.status >= 400 ? "warn" : "good";
-  const inside = element("div");
-  const row = element(
-    "details",
-    { ontoggle: open },
-    element(
-      "summary",
-      {},
-      element("time", { datetime: new Date(trace.at * 1000).toISOString() }, clock(trace.at)),
-      element("span", { class: kind }, String(trace.status)),
-      element("span", { class: "path" }, `${trace.method} ${trace.path}`),
-      !trace.path.startsWith(`/${trace.pipeline}/`) && element("span", {}, trace.pipeline),
-      element("span", { class: "took" }, milliseconds(trace.took_ms)),
-      trace.error && element("span", { class: "reason" }, trace.error.split("\n")[0]),
-    ),
-    inside,
-  );
+function fillRow(parts, trace) {
+  const { details, inside } = parts;
+  fill(parts, {
+    ...trace,
+    path: `${trace.method} ${trace.path}`,
+    pipeline: !trace.path.startsWith(`/${trace.pipeline}/`) && trace.pipeline,
+    error: trace.error.split("\n")[0],
+  });
+  parts.status.className = trace.error || trace.status >= 500 ? "bad" : trace.status >= 400 ? "warn" : "good";
+  details.ontoggle = async () => {
+    if (!details.open || inside.firstChild) return;
+    const read = getJson(`traces/${encodeURIComponent(trace.id)}`).then(waterfall);
+    inside.replaceChildren(await read.catch((error) => element("p", { class: "quiet" }, error.message)));
+  };
+}
 
-  async function open() {
-    if (!row.open || inside.firstChild) return;
-    try {
-      inside.replaceChildren(waterfall(await getJson(`traces/${pathOf(trace.id)}`)));
-    } catch (error) {
-      inside.replaceChildren(element("p", { class: "quiet" }, error.message));
-    }
-  }
+// What ran in a request, when, and with which inputs and outputs.
+function waterfall(trace) {
+  const whole = Math.max(trace.took_ms, ...trace.spans.map((span) => span.start_ms + (span.took_ms ?? 0)), 0.001);
+  const children = Map.groupBy(trace.spans.keys(), (index) => trace.spans[index].parent);
+  const rowsOf = (index, depth) => {
+    const inner = children.get(index) ?? [];
+    return [spanRow(trace.spans[index], depth, whole), ...inner.flatMap((child) => rowsOf(child, depth + 1))];
+  };
+  const { id, trace_id: otherId, revision, chunks, cut, error, place } = trace;
+  const ids = [`request ${id}`, otherId && `trace ${otherId}`, `revision ${revision || "–"}`];
+  const facts = joined(...ids, `${chunks} chunks`, cut && "more ran than is kept");
+  return filled("waterfall", { facts, error, place: place && sourceOf(place), spans: rowsOf(0, 0) });
+}
 
-  return element("li", {}, row);
+function spanRow(span, depth, whole) {
+  const { kind, type, error, start_ms: start, took_ms: took } = span;
+  const { root, bar } = fill(partsOf("span"), {
+    ...span,
+    title: type.split(".").at(-1) || kind,
+    took: took === null ? "not ended" : milliseconds(took),
+    about: `${kind} ${type}, from ${milliseconds(start)} on`,
+    inputs: sockets("Inputs", span.inputs),
+    outputs: sockets("Outputs", span.outputs),
+  });
+  bar.className = error ? "error" : kind;
+  bar.style.left = `${(start / whole) * 100}%`;
+  bar.style.width = `${Math.max(0.3, ((took ?? whole - start) / whole) * 100)}%`;
+  root.style.setProperty("--depth", Math.min(depth, 12));
+  return root;
+}
+
+function sockets(title, values) {
+  const rows = Object.entries(values).map(([name, shape]) => element("dd", {}, element("code", {}, name), ` ${shape}`));
+  return rows.length ? [element("dt", {}, title), ...rows] : [];
 }

@@ -1,120 +1,118 @@
-// The tab Run: arguments as a form and as JSON, one beside the other, and the answer.
+// The tab Run: arguments as a form and as JSON, one beside the other, and the answer: text as it comes, or a file.
 
-import { answerBox } from "./answer.js";
-import { call } from "./api.js";
-import { runAgain } from "./compare.js";
-import { element, newId, parsedObject } from "./dom.js";
+import { call, postJson, texts } from "./api.js";
+import { element, fill, partsOf } from "./dom.js";
 import { formOf } from "./form.js";
+import { bytes, cutNote, readObject } from "./formats.js";
+import { sender } from "./sending.js";
 import { asCurl, asPython, formFields } from "./snippets.js";
 
-const FORM = "multipart/form-data";
+const MOST_SHOWN = 200_000; // characters; a browser draws more of them only slowly
 
-export function runTab(name) {
-  const formBox = element("div");
-  const id = newId("json");
-  const json = element("textarea", { id, class: "code", rows: 8, spellcheck: "false" });
-  const problem = element("p", { class: "problem", role: "alert" });
-  const send = element("button", { class: "primary" }, "Run");
-  const stop = element("button", { type: "button", hidden: true }, "Stop");
-  const copied = element("span", { class: "quiet", role: "status" });
-  const answer = answerBox();
-  const again = runAgain(() => run(true), answer.hasAnswer);
-  const whole = element(
-    "form",
-    { class: "run" },
-    element("div", { class: "columns" }, formBox, element("div", { class: "field" }, element("label", { for: id }, "As JSON"), json)),
-    problem,
-    element(
-      "p",
-      { class: "actions" },
-      send, stop,
-      element("button", { type: "button", class: "small", onclick: () => copy(asCurl) }, "Copy as curl"),
-      element("button", { type: "button", class: "small", onclick: () => copy(asPython) }, "Copy as Python"),
-      copied, again.root,
-    ),
-  );
-  const snippet = element("pre", { class: "source", tabindex: "0", "aria-label": "Request", hidden: true });
-  const root = element("div", {}, element("p", { class: "about" }), whole, snippet, answer.root);
+export function runTab(name, signal) {
+  const parts = partsOf("run");
+  const { json, problem, form, shown, more } = parts;
+  const sending = sender(parts, run, signal);
+  const path = `${encodeURIComponent(name)}/run`;
+  const parsed = () => readObject(json, problem, "The JSON is");
+  const writeJson = () => (json.value = JSON.stringify(fields.get(), null, 2));
   let described = "";
-  let path = `${encodeURIComponent(name)}/run`;
-  let form = null;
+  let fields = null;
   let isForm = false;
-  let stopper = null;
+  let links = []; // to files that are offered
 
   // Follow the schema of *operation*; what is typed stays. Without one, the form stays as it is.
   function describe(operation) {
     if (!operation || JSON.stringify(operation) === described) return;
     described = JSON.stringify(operation);
-    root.firstElementChild.textContent = [operation.summary, operation.description].filter(Boolean).join("\n\n");
-    isForm = !operation.request["application/json"];
-    const schema = operation.request["application/json"] ?? operation.request[FORM] ?? { properties: {} };
-    const value = parsed();
-    form = formOf(schema, () => (json.value = JSON.stringify(form.get(), null, 2)));
-    if (value !== undefined && json.value.trim() !== "") form.set(value);
-    else json.value = JSON.stringify(form.get(), null, 2);
-    formBox.replaceChildren(form.root);
+    const { request, summary, description } = operation;
+    const isTyped = json.value.trim() !== "";
+    isForm = !request["application/json"];
+    fields = formOf(request["application/json"] ?? request["multipart/form-data"] ?? {}, writeJson);
+    fill(parts, { about: [summary, description].filter(Boolean).join("\n\n"), fields: fields.root });
+    if (isTyped) readJson();
+    else writeJson();
   }
 
-  function parsed() {
-    problem.textContent = "";
-    try {
-      return parsedObject(json.value);
-    } catch (error) {
-      problem.textContent = `The JSON is not valid: ${error.message}`;
-      return undefined;
-    }
-  }
-
-  json.addEventListener("input", () => {
+  function readJson() {
     const value = parsed();
-    if (value !== undefined) form?.set(value);
-  });
+    if (value) fields?.set(value);
+  }
 
   async function copy(format) {
     const value = parsed();
-    if (value === undefined) return;
-    const text = format(path, value, isForm ? form.files() : null);
-    snippet.hidden = false;
-    snippet.textContent = text;
-    await navigator.clipboard?.writeText(text).then(() => (copied.textContent = "copied"), () => {});
+    if (!value) return;
+    const snippet = format(path, value, isForm ? fields.files() : null);
+    fill(parts, { snippet, copied: "" });
+    await navigator.clipboard?.writeText(snippet).then(() => fill(parts, { copied: "copied" }), () => {});
   }
 
-  function requestOf(value) {
-    if (!isForm) return { body: JSON.stringify(value), headers: { "Content-Type": "application/json" } };
-    const body = new FormData();
-    for (const [field, text] of formFields(value)) body.append(field, text);
-    for (const [field, file] of form.files()) body.append(field, file);
-    return { body };
-  }
-
-  async function run(isAgain) {
+  function run() {
     const value = parsed();
-    if (value === undefined || stopper) return;
-    stopper = new AbortController();
-    send.disabled = true;
-    stop.hidden = false;
-    answer.clear(isAgain);
-    const started = performance.now();
-    let response = null;
-    try {
-      response = await call(path, { method: "POST", ...requestOf(value), signal: stopper.signal });
-      await answer.show(response, started);
-    } catch (error) {
-      answer.fail(error, response, started);
-    } finally {
-      stopper = null;
-      send.disabled = false;
-      stop.hidden = true;
-    }
+    if (!value || sending.isBusy()) return;
+    links.forEach((link) => URL.revokeObjectURL(link));
+    links = [];
+    fill(parts, { shown: "", more: "", compared: "" });
+    sending.exchange((stopSignal) => post(value, stopSignal), show, parts);
   }
 
-  whole.addEventListener("submit", (event) => {
-    event.preventDefault();
-    run(false);
-  });
-  whole.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) whole.requestSubmit();
-  });
-  stop.addEventListener("click", () => stopper?.abort());
-  return { root, describe, served: again.served, failed: again.failed, close: () => stopper?.abort() };
+  function post(value, stopSignal) {
+    if (!isForm) return postJson(path, value, stopSignal);
+    const body = new FormData();
+    for (const [field, content] of [...formFields(value), ...fields.files()]) body.append(field, content);
+    return call(path, { method: "POST", body, signal: stopSignal });
+  }
+
+  // Show *answer* to its end, or until it breaks off; return its text, if it is one.
+  async function show(answer) {
+    const type = answer.headers.get("content-type") ?? "";
+    if (/json/.test(type)) return [await showText([pretty(await answer.text())], "json")];
+    if (/^text\//.test(type)) return [await showText(texts(answer), "txt")];
+    const filename = /filename="?([^";]+)/.exec(answer.headers.get("content-disposition"))?.[1];
+    const blob = await answer.blob();
+    offer(blob, filename ?? "answer", `Download ${filename ?? type} (${bytes(blob.size)})`);
+    return [];
+  }
+
+  async function showText(pieces, extension) {
+    let text = "";
+    shown.hidden = false;
+    try {
+      for await (const piece of pieces) {
+        shown.append(piece.slice(0, Math.max(0, MOST_SHOWN - text.length)));
+        text += piece;
+      }
+    } finally {
+      shown.normalize();
+      fill(parts, { more: cutNote(text, MOST_SHOWN) });
+      if (text.length > MOST_SHOWN) offer(new Blob([text]), `answer.${extension}`, "Download all");
+    }
+    return text;
+  }
+
+  function offer(blob, filename, label) {
+    links.push(URL.createObjectURL(blob));
+    more.hidden = false;
+    more.append(element("a", { href: links.at(-1), download: filename }, label));
+  }
+
+  json.oninput = readJson;
+  form.onsubmit = run;
+  form.onkeydown = ({ key, ctrlKey, metaKey }) => {
+    if (key === "Enter" && (ctrlKey || metaKey)) form.requestSubmit();
+  };
+  parts.curl.onclick = () => copy(asCurl);
+  parts.python.onclick = () => copy(asPython);
+  return { ...sending, root: parts.root, describe };
+}
+
+// The JSON *text* as a person reads it: a text that it is, or has as its only "result", is shown as such.
+function pretty(text) {
+  try {
+    const value = JSON.parse(text);
+    const result = value && Object.keys(value).join() === "result" ? value.result : value;
+    return typeof result === "string" ? result : JSON.stringify(result, null, 2);
+  } catch {
+    return text;
+  }
 }

@@ -1,0 +1,48 @@
+// What goes on by itself: events of the server, what is read again and again, and what is done once for many reasons.
+
+import { call, getJson, serverSentEvents } from "./api.js";
+
+const RETRY_MS = 1000;
+const POLL_MS = 5000;
+
+const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+// Call *onChange* with true when the server is reached and after each event of *types*, with false when it is away. It
+// is no EventSource, so that the API key can be sent.
+export async function follow(types, onChange, signal) {
+  for (let lastId = ""; !signal?.aborted; await wait(RETRY_MS)) {
+    try {
+      const headers = lastId ? { "Last-Event-ID": lastId } : {};
+      const answer = await call(`events?types=${types}`, { headers, signal });
+      onChange(answer.ok);
+      for await (const { id } of serverSentEvents(answer)) {
+        lastId = id;
+        onChange(true);
+      }
+    } catch {
+      // The server stops, or restarts: it is tried again.
+    }
+    if (!signal?.aborted) onChange(false);
+  }
+}
+
+// Call *onRead* with the JSON of *path* every few seconds while the page can be seen.
+export async function poll(path, onRead, signal) {
+  while (!signal.aborted) {
+    if (!document.hidden) await getJson(path, signal).then(onRead, () => {});
+    await wait(POLL_MS);
+  }
+}
+
+// A function that does *task* once for all calls that come while it waits, and at most every *pause* ms.
+export function once(task, pause = 0) {
+  let [due, done] = [null, null]; // the next time, and the last
+  return () => {
+    due ??= Promise.allSettled([done]).then(() => {
+      due = null;
+      done = task().then(() => wait(pause));
+      return done;
+    });
+    return due;
+  };
+}
