@@ -229,3 +229,18 @@ def test_the_schemas_of_the_operations_are_shown(server: LiveServer, page: Page)
     server.serve("answers", ANSWERS)
     opened(page, f"{server.url}/#/answers/schema")
     expect(page.get_by_label("Schema of /answers/run")).to_contain_text('"default": "you"')
+
+
+def test_a_canary_stands_beside_the_revision_that_serves(server: LiveServer, page: Page):
+    wrapper = ANSWERS.replace("def setup", "canary = 0.5\n\n    def setup")
+    server.serve("answers", wrapper)
+    first = server.state("answers")["revision"]
+    opened(page, server.url)
+    server.write("answers", wrapper + "\n# another")
+    canary = eventually(lambda: server.state("answers")["canary"])
+
+    expect(page.locator(".numbers dd").first).to_have_text(f"{first} · canary {canary}")
+    page.get_by_role("link", name="answers").click()
+    expect(page.locator(".facts").first).to_contain_text(f"canary {canary}")
+    page.get_by_role("tab", name="History").click()
+    expect(page.locator(".history .canary")).to_contain_text(canary)

@@ -67,11 +67,12 @@ export function deploymentView(name, signal, firstTab) {
 
   function update({ deployments }) {
     const deployment = deployments.find((each) => each.name === name);
-    const { state, revision: serving = null, loaded_at: loadedAt, load_ms: loadMs, failure } = deployment ?? {};
+    const { state, revision: serving = null, loaded_at: loadedAt, load_ms: loadMs, canary, failure } = deployment ?? {};
     const gone = `${name} is not in the pipelines directory. What you typed is kept; it works again when it is back.`;
+    const facts = [`for ${age(loadedAt)}`, `loaded in ${milliseconds(loadMs)}`, canary && `canary ${canary}`];
     fill(parts, {
       state: state ?? "not served",
-      facts: serving && joined(`revision ${serving}`, `for ${age(loadedAt)}`, `loaded in ${milliseconds(loadMs)}`),
+      facts: serving && joined(`revision ${serving}`, ...facts),
       about: deployment ? deployment.description : gone,
     });
     parts.state.className = `state ${state ?? "failed"}`;

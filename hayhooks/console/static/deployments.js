@@ -3,6 +3,7 @@
 import { bars, latest, rate, total } from "./chart.js";
 import { fill, partsOf, showRows } from "./dom.js";
 import { showFailure } from "./failure.js";
+import { joined } from "./formats.js";
 
 const ORDER = ["failed", "stale", "loading", "serving"];
 
@@ -14,11 +15,11 @@ export function deploymentsView() {
     const place = ({ state }) => ORDER.indexOf(state);
     const sorted = deployments.toSorted((a, b) => place(a) - place(b) || (a.name < b.name ? -1 : 1));
     showRows(parts.list, sorted, "name", "deployment-row", (row, deployment) => {
-      const { name, state, description } = deployment;
+      const { name, state, description, revision, canary } = deployment;
       const own = numbers?.pipelines[name];
       fill(row, {
         ...deployment,
-        revision: deployment.revision ?? "–",
+        revision: joined(revision ?? "–", canary && `canary ${canary}`),
         about: description.split("\n")[0],
         graph: bars(own),
         rate: rate(own, numbers?.step_s),

@@ -20,8 +20,7 @@ export function drawingTab(name) {
 
   // Mark what the last request ran in *drawn*; return what is to be said of it.
   async function marked(drawn) {
-    const query = new URLSearchParams({ limit: 1, pipeline: name });
-    const last = await getJson(`traces?${query}`).catch(() => null);
+    const last = await getJson(`traces?limit=1&pipeline=${encodeURIComponent(name)}`).catch(() => null);
     const id = last?.traces[0]?.id;
     const trace = id && (await getJson(`traces/${encodeURIComponent(id)}`).catch(() => null));
     const parts = [...drawn.querySelectorAll("[data-component], [data-tool]")];

@@ -8,7 +8,7 @@ export function milliseconds(value) {
   return value < 1000 ? `${Math.round(value)} ms` : `${(value / 1000).toFixed(value < 10000 ? 2 : 1)} s`;
 }
 
-export const estimated = (value) => (value === null ? "–" : `≈ ${milliseconds(value)}`); // from a histogram's buckets
+export const estimated = (value) => (value === null ? "–" : `≈ ${milliseconds(value)}`); // from buckets
 
 export function age(at) {
   if (!at) return "–";

@@ -7,7 +7,7 @@ import { follow, once, poll } from "./live.js";
 import { numbersView } from "./numbers.js";
 import { requestsList } from "./requests.js";
 
-const CHANGES = "loading,deployed,failed,restored,undeployed";
+const CHANGES = "loading,deployed,canary,failed,restored,undeployed";
 const VIEWS = { "#requests": ["Requests", requestsList], "#numbers": ["Numbers", numbersView] };
 const main = document.getElementById("main");
 const connection = document.getElementById("connection");

@@ -65,8 +65,7 @@ export function assistantMessage(log) {
   // Render the text that has come, one request at a time.
   const render = once(async () => {
     const text = message.content;
-    const isShort = text.length <= MOST_RENDERED;
-    const answer = isShort && (await postJson("console/markdown", { text }).catch(() => null));
+    const answer = text.length <= MOST_RENDERED && (await postJson("console/markdown", { text }).catch(() => null));
     parts.said.classList.toggle("plain", !answer?.ok);
     if (answer?.ok) parts.said.innerHTML = (await answer.json()).html; // made by our server, with HTML off
     else parts.said.textContent = text.slice(0, MOST_SHOWN);
