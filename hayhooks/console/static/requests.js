@@ -14,7 +14,7 @@ export function requestsList(name) {
   const parts = partsOf("requests");
   const { pipeline, status, list } = parts;
   const read = once(readOnce, REREAD_MS);
-  if (name) for (const part of [parts.title, parts.label, pipeline]) part.remove();
+  if (name) for (const part of [parts.title, parts.choice]) part.remove();
   pipeline.onchange = status.onchange = read;
 
   async function readOnce() {
