@@ -194,6 +194,9 @@ def _report(settings: Settings, target: Path, name: str, options: DeployOptions,
     result = wait_until_loaded(server, target, name, options.timeout_s, lambda: change is None or change.is_current)
     show_result(result, name)
     if result.serves:
+        if options.canary and not result.state["canary"]:
+            why = "no other revision serves beside it, or HAYHOOKS_CANARY_SECONDS is 0, as in `hayhooks dev`"
+            note((f"It is no canary, and gets all requests: {why}", "yellow"))
         return 0
     if change is None or not options.rollback:
         return 1

@@ -107,15 +107,18 @@ def end_canary(settings: Settings, name: str, *, promotes: bool, timeout_s: floa
     refuse_other_store(server, store)
     fingerprint = store.canary_of(name, revision)
     if fingerprint is None:
-        raise CommandError(f"The state directory {store.directory} does not say that {revision} is a canary")
+        raise CommandError(
+            f"The state directory {store.directory} does not say that {revision} is a canary: "
+            "it is ending, or it could not be marked"
+        )
     with reporting_os_errors(f"Cannot write to the state directory {store.directory}"):
         if promotes:
             store.promote(name, fingerprint)
         else:
             store.roll_back(name, fingerprint, f"aborted by {audit.user()}")
+    audit.record(settings, "promote" if promotes else "abort", name, revision=revision)
     state = wait_until_canary_ended(server, name, timeout_s)
     is_serving = state["revision"] == revision
-    audit.record(settings, "promote" if promotes else "abort", name, revision=revision, serving=state["revision"])
     what = "gets all requests." if is_serving else f"gets no requests: revision {state['revision']} has them all."
     say(f"Revision {revision} of {name} {what}")
     if not promotes and not is_serving:

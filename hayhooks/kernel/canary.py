@@ -60,7 +60,7 @@ class _Canary:
     ends_at: float  # of a monotonic clock
     since: float = field(default_factory=time.time)  # Unix seconds
     counted: tuple[int, int] = (0, 0)  # requests and failures of `beside` before it began
-    is_marked: bool = False  # the state directory says that it is one
+    is_marked: bool = False  # the state directory has said that it is one
     failure: Failure | None = None  # why it is to be put back
     is_promoted: bool = False  # it is to get all requests
 
@@ -111,7 +111,7 @@ class Canaries:
             share = 0.0
         if share and store:
             store.begin_canary(revision, share)
-        return replace(deployment, canary=share)
+        return deployment if share == deployment.canary else replace(deployment, canary=share)
 
     def begun(
         self, outcomes: Mapping[str, Deployment | Failure], snapshot: Snapshot, restored: Collection[str]
@@ -167,6 +167,7 @@ class Canaries:
                     self._report,
                 )
                 self._running[name] = canary = _Canary(deployment, beside, judge, time.monotonic() + options.canary_s)
+                canary.is_marked = self._store is not None and self._store.is_canary(deployment.revision)
                 deployment.runtime.outcomes.judge = judge
                 deployment.runtime.outcomes.measure()
                 canary.stand_beside(beside)
@@ -195,7 +196,6 @@ class Canaries:
                     canary.failure = _failure(canary, f"rolled back: {problem}; {report.serving}")
                 else:
                     canary.is_promoted = True
-            canary.is_marked = store is not None and store.is_canary(revision)
             if canary.is_promoted:
                 log.info("{}: the canary gets all requests; {}; {}", name, report.canary, report.serving)
 

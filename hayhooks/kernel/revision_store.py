@@ -272,7 +272,7 @@ class RevisionStore:
                 manifest["kind"] = RevisionKind(manifest["kind"])
                 canary, how = _text_of(mark_of(path, "canary")), ended
                 if canary is not None:
-                    how = "not promoted" if canary == _REPLACED else "canary"
+                    how = "not promoted" if canary == _REPLACED or ended else "canary"
                 elif mark_of(path, "rolled-back").exists():
                     how = "rolled back"
                 yield SavedRevision(**manifest, last_served_at=path.stat().st_mtime, ended=how)

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
 from hayhooks import Settings, create_app
+from hayhooks.kernel.revision_store import RevisionStore
 from tests.cli.commands import pipeline
 from tests.faults.traffic import write
 from tests.kernel.test_canary import Tried, again
@@ -79,6 +81,16 @@ def test_a_rollback_ends_a_canary_and_leaves_the_history_as_it_was(commands: Com
     eventually(lambda: [ended for _, ended in saved(commands.server, "app")] == [None, "not promoted"])
 
 
+def test_a_canary_that_ended_without_a_server_is_listed_so(root: Path, tmp_path: Path):
+    with again(root, tmp_path / "state") as server:
+        tried = Tried(server, tmp_path / "torn")
+        first, second = tried.serve(1), tried.begin(2)
+        eventually(lambda: saved(server) == [(second, "canary"), (first, None)])
+    tried.write(1)
+    with again(root, tmp_path / "state") as server:
+        eventually(lambda: saved(server) == [(first, None), (second, "not promoted")])
+
+
 @pytest.mark.parametrize("how", ["rollback", "deploy"])
 def test_files_that_serve_already_are_no_canary(commands: Commands, how: str):
     (commands.server.root / "app/pipeline_wrapper.py").write_text("this is no Python")
@@ -118,6 +130,13 @@ def test_a_canary_that_was_put_back_leaves_the_history_as_it_was(root: Path, tmp
         second = tried.begin(2, share=1, fails=True)
         tried.ask(5)
         eventually(lambda: saved(server) == [(first, None), (second, "rolled back")])
+
+
+def test_a_first_revision_is_told_to_be_no_canary(commands: Commands):
+    new = commands.server.root.parent / "new"
+    write(new, 12)
+    result = commands("deploy-files", str(new), "-n", "other", "--no-check", "--canary", "10%")
+    assert "It is no canary, and gets all requests: no other revision serves beside it" in result.stderr
 
 
 def test_what_was_restored_takes_its_own_place(root: Path, tmp_path: Path):
@@ -200,3 +219,17 @@ def test_a_full_canary_refuses_only_its_own_conversations(root: Path):
             assert not running.done()
             assert ask(server, asked[second]) == (503, second)
             assert running.result() == (200, second)
+
+
+def is_serving(server: LiveServer, revision: str) -> bool:
+    return bool(server.state("it")["revision"] == revision)
+
+
+def test_one_that_has_just_begun_can_be_promoted(root: Path, tmp_path: Path):
+    with again(root, tmp_path / "state") as server:
+        tried = Tried(server, tmp_path / "torn")
+        tried.serve(1)
+        for version in range(2, 6):
+            new = tried.begin(version)
+            (store := RevisionStore(tmp_path / "state", 5)).promote("it", str(store.canary_of("it", new)))
+            eventually(partial(is_serving, server, new), deadline_s=5)
