@@ -16,7 +16,12 @@ from hayhooks.cli.options import refuse_long
 from hayhooks.cli.output import note, progress, say, say_deployment, say_json
 from hayhooks.settings import Settings
 
-_MAIN = "from hayhooks.cli.check_process import main; main()"
+_MAIN = """
+from hayhooks.server.process import permanent_imports
+with permanent_imports():
+    from hayhooks.cli.check_process import main
+main()
+"""
 _TEARDOWN_TIMEOUT_S = 5.0
 _POLL_S = 0.1
 

@@ -1,7 +1,7 @@
 """The process in which ``hayhooks pipeline check`` loads a wrapper.
 
-``python -P -c "from hayhooks.cli.check_process import main; main()" NAME PATH OUT LIFELINE``: the finding is written as
-JSON to the descriptor *OUT*. The process ends when its parent, which holds the other end of *LIFELINE*, has ended.
+Its arguments are NAME PATH OUT LIFELINE: the finding is written as JSON to the descriptor *OUT*. The process ends when
+its parent, which holds the other end of *LIFELINE*, has ended.
 """
 
 import asyncio
