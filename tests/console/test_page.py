@@ -263,6 +263,12 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(root: Path, page: Page, browser
         server.client.headers["Authorization"] = "Bearer secret"
         server.serve("echo")
         page.goto(server.url)
+        expect(page.get_by_text("This server needs an API key.")).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.get_by_text("This server needs an API key.")).to_be_visible()
+        page.get_by_role("textbox", name="Key").fill("two words")
+        page.get_by_role("button", name="Continue").click()
+        expect(page.get_by_role("dialog")).to_be_visible()
         page.get_by_role("textbox", name="Key").fill("wrong")
         page.get_by_role("button", name="Continue").click()
         expect(page.get_by_text("The API key is not valid.")).to_be_visible()

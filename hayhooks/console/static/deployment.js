@@ -9,8 +9,8 @@ import { age, joined, milliseconds } from "./formats.js";
 import { requestsList } from "./requests.js";
 import { runTab } from "./run.js";
 
-const TABS = { run: runTab, chat: chatTab, requests: requestsList, drawing: drawingTab };
-Object.assign(TABS, { schema: schemaTab, history: historyTab });
+// In the order of their buttons and panels in the page.
+const TABS = [runTab, chatTab, requestsList, drawingTab, schemaTab, historyTab];
 
 export function deploymentView(name, signal, firstTab) {
   const parts = fill(partsOf("deployment"), { name });
@@ -24,19 +24,19 @@ export function deploymentView(name, signal, firstTab) {
   function show(key) {
     chosen = key || chosen;
     const current = tabs.has(chosen) ? chosen : buttons.find((each) => !each.hidden).value;
-    for (const button of buttons) {
+    buttons.forEach((button, index) => {
       const isCurrent = button.value === current;
       button.setAttribute("aria-selected", String(isCurrent));
       button.tabIndex = isCurrent ? 0 : -1;
-      panels[buttons.indexOf(button)].hidden = !isCurrent;
-    }
+      panels[index].hidden = !isCurrent;
+    });
     showing.abort();
     showing = new AbortController();
     tabs.get(current).shown?.(AbortSignal.any([signal, showing.signal]));
   }
 
   function add(button) {
-    const tab = TABS[button.value](name, signal);
+    const tab = TABS[buttons.indexOf(button)](name, signal);
     tabs.set(button.value, tab);
     panels[buttons.indexOf(button)].append(tab.root);
     button.hidden = false;
