@@ -156,30 +156,36 @@ def test_run_app_serves_until_it_is_stopped(tmp_path: Path):
     assert process.returncode == 0
 
 
-@pytest.mark.parametrize(
-    "hostile",
-    [
-        "os.chdir('/')",
-        "sys.stdout = sys.stderr = None",
-        "sys.stdout.close(); sys.stderr.close()",
-        "warnings.simplefilter('error')",
-        "logging.disable(logging.CRITICAL)",
-    ],
-)
-def test_a_wrapper_that_misbehaves_takes_nothing_down(tmp_path: Path, hostile: str):
-    source = "import logging, os, sys, warnings\nANSWER = 'echo '\n" + ECHO.replace(
-        "        pass", f"        {hostile}"
-    )
-    replace(tmp_path / "pipelines/hostile/pipeline_wrapper.py", source)
+HOSTILE = [
+    "os.chdir('/')",
+    "sys.stdout = sys.stderr = None",
+    "warnings.simplefilter('error')",
+    "logging.disable(logging.CRITICAL)",
+]
+
+
+@pytest.mark.parametrize("hostile", [HOSTILE, ["sys.stdout.close(); sys.stderr.close()"]], ids=["open", "closed"])
+def test_a_wrapper_that_misbehaves_takes_nothing_down(tmp_path: Path, hostile: list[str]):
     port = free_port()
+    (tmp_path / "pipelines").mkdir()
     code = f"from hayhooks import run_app; run_app(port={port})"
     with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
+        url = f"http://127.0.0.1:{port}"
+
+        def serves(name: str, answer: str, statement: str) -> None:
+            source = ECHO.replace("        pass", f"        {statement}")
+            imports = "import logging, os, sys, warnings"
+            replace(tmp_path / f"pipelines/{name}/pipeline_wrapper.py", f"{imports}\nANSWER = {answer!r}\n{source}")
+            expected = {"result": f"{answer}x"}
+            eventually(
+                lambda: httpx.post(f"{url}/{name}/run", json={"text": "x"}).json() == expected, f"{name} to serve"
+            )
+
         try:
-            url = f"http://127.0.0.1:{port}"
             eventually(lambda: httpx.get(url + "/readyz").status_code == 200, "the server to be ready", 30)
-            replace(tmp_path / "pipelines/echo/pipeline_wrapper.py", "ANSWER = 'new '\n" + ECHO)
-            eventually(lambda: httpx.post(url + "/echo/run", json={"text": "x"}).json() == {"result": "new x"})
-            assert httpx.post(url + "/hostile/run", json={"text": "x"}).json() == {"result": "echo x"}
+            for number, statement in enumerate(hostile):
+                serves("hostile", f"hostile {number} ", statement)
+                serves("echo", f"new {number} ", "pass")
         finally:
             process.terminate()
     assert process.returncode == 0

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import httpx
-import pytest
 
 from tests.cli.processes import Process, started
 from tests.live_server import ECHO, eventually, replace
@@ -93,27 +92,27 @@ class PipelineWrapper(BasePipelineWrapper):
 """
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "sys.exit(3)",
-        "raise KeyboardInterrupt",
-        "raise BaseException('odd')",
-        pytest.param("raise GeneratorExit"),
-        "raise StopIteration",
-        pytest.param("raise ValueError('\\ud800')"),
-        pytest.param("raise type('Untellable', (Exception,), {'__str__': lambda self: 1 / 0})"),
-    ],
-)
-def test_what_a_request_raises_is_its_own_answer(tmp_path: Path, statement: str):
+RAISED = [
+    "sys.exit(3)",
+    "raise KeyboardInterrupt",
+    "raise BaseException('odd')",
+    "raise GeneratorExit",
+    "raise StopIteration",
+    "raise ValueError('\\ud800')",
+    "raise type('Untellable', (Exception,), {'__str__': lambda self: 1 / 0})",
+]
+
+
+def test_what_a_request_raises_is_its_own_answer(tmp_path: Path):
     root = tmp_path / "pipelines"
     replace(root / "echo/pipeline_wrapper.py", f"ANSWER = 'echo '\n{ECHO}")
-    replace(root / "raises/pipeline_wrapper.py", AT_RUN.replace("STATEMENT", statement))
+    for number, statement in enumerate(RAISED):
+        replace(root / f"raises{number}/pipeline_wrapper.py", AT_RUN.replace("STATEMENT", statement))
     with started(tmp_path, "run") as server:
         message = [{"role": "user", "content": "x"}]
-        for _ in range(2):
-            assert server.post("/raises/run", {}).status_code == 500
-            chat = server.post("/v1/chat/completions", {"model": "raises", "messages": message})
-            assert (chat.status_code, "error" in chat.json()) == (500, True)
+        for number, statement in [*enumerate(RAISED)] * 2:
+            assert server.post(f"/raises{number}/run", {}).status_code == 500, statement
+            chat = server.post("/v1/chat/completions", {"model": f"raises{number}", "messages": message})
+            assert (chat.status_code, "error" in chat.json()) == (500, True), statement
             _answers(server, "echo", "echo ", f"does {statement}")
         assert server.stop() == 0
