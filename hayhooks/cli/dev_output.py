@@ -73,7 +73,7 @@ class DevOutput:
                 saved = "serves as it was saved: the files on disk do not, or not yet"
                 self.show(_line("✓", "yellow", change.name, f"{revision.id}  {saved}"), indent=2)
             case Deployment() as canary if canary is not serving:
-                share = f"gets {canary.canary:.0%} of the requests as a canary"
+                share = f"gets {canary.canary * 100:.3g}% of the requests as a canary"
                 self.show(_line("✓", "yellow", change.name, f"{canary.revision.id}  {share}"), indent=2)
             case Deployment() as deployment:
                 self._revisions[change.name] = deployment.revision

@@ -114,7 +114,7 @@ def _notes(body: dict[str, Any]) -> Iterator[str]:
     yield from _loading(body)
     for each in body.get("canaries", []):
         canary, serving = each["canary"], each["serving"]
-        share = f"{canary['revision']} has got {each['share']:.0%} of the requests for {_age(each['since'])}"
+        share = f"{canary['revision']} has got {each['share'] * 100:.3g}% of the requests for {_age(each['since'])}"
         yield f"{each['name']} {share}: {_figures(canary)}; {serving['revision']}: {_figures(serving)}"
     for retired in body.get("retired", []):
         age = _age(retired["since"])

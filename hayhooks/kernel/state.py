@@ -309,15 +309,15 @@ def advance(
         if isinstance(outcome, Deployment):
             deployments[name] = outcome
             failures.pop(name, None)
-            tried.pop(name, None)
+            if name in tried and tried[name].loaded_at <= outcome.loaded_at:  # not of a trial that is rolled back
+                del tried[name]
         else:
             failures[name] = outcome
             if name in tried and tried[name].revision is outcome.revision:  # it is put back
                 del tried[name]
             if name in deployments and deployments[name].revision.fingerprint == outcome.revision.replaces:
                 del deployments[name]
-    for deployment in restored:
-        deployments.setdefault(deployment.name, deployment)
+    deployments = {each.name: each for each in restored} | deployments
     for canary in canaries:
         tried[canary.name] = canary
         failures.pop(canary.name, None)

@@ -16,7 +16,7 @@ def log_change(change: Change) -> None:
             logger = logger.bind(took_ms=round(change.took_ms, 1), load_ms=round(load_ms, 1))
             text = "Deployed {} {} in {:.0f} ms (load: {:.0f} ms)"
             if outcome is not change.serving and change.serving:
-                text = f"Deployed {{}} {{}} as a canary: it gets {outcome.canary:.0%} of the requests, revision "
+                text = f"Deployed {{}} {{}} as a canary: it gets {outcome.canary * 100:.3g}% of the requests, revision "
                 text += f"{change.serving.revision.id} the others"
             elif change.was_canary:
                 text = "Promoted {} {}: it gets all requests"

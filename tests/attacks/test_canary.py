@@ -10,7 +10,7 @@ import pytest
 
 from hayhooks import Settings, create_app
 from hayhooks.kernel.revision_store import RevisionStore
-from tests.cli.commands import pipeline
+from tests.cli.commands import hayhooks, pipeline
 from tests.faults.traffic import write
 from tests.kernel.test_canary import Tried, again
 from tests.live_server import LiveServer, eventually, serving
@@ -233,3 +233,30 @@ def test_one_that_has_just_begun_can_be_promoted(root: Path, tmp_path: Path):
             new = tried.begin(version)
             (store := RevisionStore(tmp_path / "state", 5)).promote("it", str(store.canary_of("it", new)))
             eventually(partial(is_serving, server, new), deadline_s=5)
+
+
+def test_a_canary_outlives_the_rollback_of_what_serves_beside_it(root: Path, tmp_path: Path):
+    with serving(root, trial_seconds=30) as server:
+        tried = Tried(server, tmp_path / "torn")
+        first = tried.serve(1)
+        tried.write(2, share=0)
+        eventually(lambda: server.run("it") == 2)
+        third = tried.begin(3, share=0.001)
+        for _ in range(8):
+            server.client.post("/it/run", json={"ask": "fail"})
+        eventually(partial(is_serving, server, first))
+        eventually(lambda: tried.gone() == ["2"])
+        assert tried.canary() == third
+        outcomes = [each["outcome"] for each in server.client.get("/status/it/revisions").json()["revisions"]]
+        assert outcomes.count("canary") == 1
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.0004, "0.04%"), (1, "100%"), (1 / 3, "33.3%")])
+def test_its_share_is_told_as_it_is(root: Path, tmp_path: Path, logged: list[str], share: float, said: str):
+    with serving(root) as server:
+        tried = Tried(server, tmp_path / "torn")
+        tried.serve(1)
+        tried.begin(2, share=share)
+        assert any(f"as a canary: it gets {said} of the requests" in line for line in logged)
+        result = hayhooks("status", cwd=tmp_path, PORT=str(server.port))
+        assert f"has got {said} of the requests" in result.stdout
