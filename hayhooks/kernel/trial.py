@@ -39,6 +39,7 @@ class Judge:
     requests: int  # so many must have been answered
     error_rate: float  # and more than this share of them have failed, and of the one before a smaller one
     report: Callable[[Failure], None]
+    counted: tuple[int, int] = (0, 0)  # requests and failures before it began, as a canary
     problem: str = ""  # by which the last request failed
     _last: Failure | None = None  # the error of a request, as text
     _noted: int = 0  # errors
@@ -48,7 +49,7 @@ class Judge:
         """Describe *error*, which fails a request, if it may be the last one."""
         # It takes a millisecond, and the exception cannot be kept: its frames refer to the deployment.
         self._noted += 1
-        ended = max(outcomes.ended + 1, self._noted)  # others may have failed too, and not ended yet
+        ended = max(outcomes.ended - self.counted[0] + 1, self._noted)  # others may have failed too, and not ended yet
         if not self._is_over and ended >= self.requests and self._noted > self.error_rate * ended:
             if isinstance(error, PipelineError):  # a result of no use: no code of the user's has raised
                 error = LoadError(str(error), traceback=error.traceback, place=error.place)
@@ -56,7 +57,8 @@ class Judge:
 
     def judge(self, outcomes: Outcomes, problem: str) -> None:
         """Report the failure of the revision, once, if too many of its requests have failed, the last by *problem*."""
-        self.problem, failed, ended = problem, outcomes.failed, outcomes.ended
+        self.problem = problem
+        ended, failed = outcomes.ended - self.counted[0], outcomes.failed - self.counted[1]
         if self._is_over or ended < self.requests or failed <= self.error_rate * ended:
             return
         if self.before.recent_share >= failed / ended:
@@ -151,9 +153,15 @@ class Trials:
                 retiring.append(old)
             if new is not None and before is not None:
                 self._running[name] = _Trial(new, before, time.monotonic() + new.trial_s)
-                outcomes = before.runtime.outcomes
-                requests, error_rate = self._options.trial_requests, self._options.trial_error_rate
-                new.runtime.outcomes.judge = Judge(new.revision, outcomes, requests, error_rate, self._report)
+                outcomes, options = new.runtime.outcomes, self._options
+                outcomes.judge = Judge(
+                    new.revision,
+                    before.runtime.outcomes,
+                    options.trial_requests,
+                    options.trial_error_rate,
+                    self._report,
+                    counted=(outcomes.ended, outcomes.failed),
+                )
         return retiring
 
     def tick(self) -> None:

@@ -260,3 +260,16 @@ def test_its_share_is_told_as_it_is(root: Path, tmp_path: Path, logged: list[str
         assert any(f"as a canary: it gets {said} of the requests" in line for line in logged)
         result = hayhooks("status", cwd=tmp_path, PORT=str(server.port))
         assert f"has got {said} of the requests" in result.stdout
+
+
+def test_the_trial_after_its_promotion_counts_from_there(root: Path, tmp_path: Path):
+    with serving(root, trial_seconds=30, canary_requests=30) as server:
+        tried = Tried(server, tmp_path / "torn")
+        first = tried.serve(1)
+        second = tried.begin(2, share=1)
+        tried.ask(30)
+        eventually(partial(is_serving, server, second))
+        for _ in range(6):
+            server.client.post("/it/run", json={"ask": "fail"})
+        eventually(partial(is_serving, server, first))
+        assert "rolled back after 5 of 5 requests failed" in server.state("it")["error"]
