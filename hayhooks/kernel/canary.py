@@ -1,7 +1,7 @@
 """Canary: a new revision gets a share of the requests beside the one that serves; then all of them, or none.
 
 The conductor begins and ends canaries; the dispatcher chooses which requests go to them. On the event loop the judge of
-trials puts one back at once that fails most of its requests.
+trials rolls one back at once that fails most of its requests.
 """
 
 import math
@@ -61,7 +61,7 @@ class _Canary:
     since: float = field(default_factory=time.time)  # Unix seconds
     counted: tuple[int, int] = (0, 0)  # requests and failures of `beside` before it began
     is_marked: bool = False  # the state directory has said that it is one
-    failure: Failure | None = None  # why it is to be put back
+    failure: Failure | None = None  # why it is to be rolled back
     is_promoted: bool = False  # it is to get all requests
 
     def stand_beside(self, deployment: Deployment) -> None:
@@ -127,14 +127,14 @@ class Canaries:
         return begun
 
     def fail(self, failure: Failure) -> None:
-        """Note that a revision is to be put back, if it is a canary."""
+        """Note that a revision is to be rolled back, if it is a canary."""
         canary = self._running.get(failure.revision.name)
         if canary is not None and canary.deployment.revision is failure.revision:
             canary.failure = failure
 
     @property
     def decided(self) -> set[str]:
-        """The names whose canary is to be promoted or put back."""
+        """The names whose canary is to be promoted or rolled back."""
         return {name for name, canary in self._running.items() if canary.is_promoted or canary.failure}
 
     def outcomes(self) -> Iterator[Deployment | Failure]:
@@ -200,7 +200,7 @@ class Canaries:
                 log.info("{}: the canary gets all requests; {}; {}", name, report.canary, report.serving)
 
     def _problem(self, report: CanaryReport) -> str:
-        """Return why the canary is to be put back; "" if it is not."""
+        """Return why the canary is to be rolled back; "" if it is not."""
         canary, serving, options = report.canary, report.serving, self._options
         if canary.requests < min(options.trial_requests, options.canary_requests):
             return ""

@@ -20,10 +20,10 @@ class KernelOptions:
     drain_s: float = 600.0  # requests of a replaced deployment may go on for this long
     trial_requests: int = 5  # of a new revision must have been answered before it may be rolled back
     trial_error_rate: float = 0.5  # and more than this share of them have failed
-    canary_requests: int = 100  # that a canary answers before it is promoted or put back
+    canary_requests: int = 100  # that a canary answers before it is promoted or rolled back
     canary_s: float = 600.0  # after which it is, however few there were; 0: there are no canaries
-    canary_error_rate: float = 0.05  # of its requests: if more fail, and a smaller share beside it, it is put back
-    canary_slowdown: float = 1.5  # it is put back if its p95 is so many times that of the other; 0: it is not compared
+    canary_error_rate: float = 0.05  # of its requests: if more fail, and a smaller share beside it, it is rolled back
+    canary_slowdown: float = 1.5  # it is rolled back if its p95 is so many times that of the other; 0: not compared
     check_s: float = 30.0  # a wrapper's `check` may take this long
     events: bool = True  # use the file system's change events, not polling alone
     freeze: bool = False  # exclude imported modules from garbage collections; only in a process of our own

@@ -79,13 +79,16 @@ class Restorer:
     def refused(self, job: LoadJob, send: Callable[[Restored], None]) -> Failure | None:
         """Return why the revision of *job* must not serve: it was rolled back before this process began.
 
-        What served before it is restored, and beside one that was a canary too. In a loader thread.
+        What served before it is restored; one that was a canary then begins beside that again. In a loader thread.
         """
         revision, store = job.revision, self.store
         if store is None or revision.name in self._served:
             return None
         why, share = store.why_rolled_back(revision), store.canary_share(revision)
-        if (why is None and not share) or not self.restore(job, send) or why is None:
+        if why is None and not share:
+            return None
+        is_restored = self.restore(job, send)
+        if why is None or not is_restored:
             return None
         return Failure(revision, why or "rolled back", "", None, "", time.time(), has_served=True)
 

@@ -313,7 +313,7 @@ def advance(
                 del tried[name]
         else:
             failures[name] = outcome
-            if name in tried and tried[name].revision is outcome.revision:  # it is put back
+            if name in tried and tried[name].revision is outcome.revision:  # it is rolled back
                 del tried[name]
             if name in deployments and deployments[name].revision.fingerprint == outcome.revision.replaces:
                 del deployments[name]
