@@ -37,6 +37,10 @@ class PendingHeads:
             cycle.flush()
 
 
+def _unexpected(kind: str, wanted: str) -> RuntimeError:
+    return RuntimeError(f"ASGI message {kind!r} sent where the server expects {wanted}")
+
+
 class FastCycle(RequestResponseCycle):
     """One request and its response: one write for head and body, cached header lines."""
 
@@ -52,13 +56,14 @@ class FastCycle(RequestResponseCycle):
             await self.flow.drain()
         if self.disconnected:
             return
-        expected = "http.response.body" if self.response_started else "http.response.start"
-        if message["type"] != expected or self._all_sent:
-            wanted = "nothing more" if self._all_sent else repr(expected)
-            raise RuntimeError(f"ASGI message {message['type']!r} sent where the server expects {wanted}")
+        kind = message["type"]
         if not self.response_started:
+            if kind != "http.response.start":
+                raise _unexpected(kind, "'http.response.start'")
             self._start(message["status"], message.get("headers", ()))
             return
+        if kind != "http.response.body" or self._all_sent:
+            raise _unexpected(kind, "nothing more" if self._all_sent else "'http.response.body'")
         body, more = message.get("body", b""), message.get("more_body", False)
         if more:
             self._write_body(body, more=True)
@@ -101,11 +106,13 @@ class FastCycle(RequestResponseCycle):
             server_lines = b"".join(b"%b: %b\r\n" % header for header in self.default_headers)
             FastCycle._server_lines = self.default_headers, server_lines
         lines = [STATUS_LINE[status], server_lines]
+        cached = self._lines
         for header in headers:
-            if type(header) is tuple and type(header[0]) is type(header[1]) is bytes:
-                lines.append(self._lines.get(header) or self._line(*header))
-            else:
-                lines.append(self._line(*map(bytes, header)))
+            try:
+                line = cached.get(header)
+            except TypeError:  # a list, or of bytearrays
+                line = None
+            lines.append(line or self._line(*header))
         if not self.keep_alive:
             lines.append(b"connection: close\r\n")
         if self.chunked_encoding is None and self.scope["method"] != "HEAD" and status not in (204, 304):
@@ -121,7 +128,7 @@ class FastCycle(RequestResponseCycle):
 
     def _line(self, name: bytes, value: bytes) -> bytes:
         """Encode a valid header; note its effect on the connection and the body."""
-        name = name.lower()
+        name, value = bytes(name).lower(), bytes(value)
         if name == b"content-length" and self.chunked_encoding is None:
             self.expected_content_length = int(value)
             self.chunked_encoding = False

@@ -228,10 +228,11 @@ class FastHttpProtocol(GracefulClose, HttpToolsProtocol):
         self._parsed_bytes += len(data)
         try:
             self.parser.feed_data(data)
-            if self._parsed_bytes > MAX_HEAD_BYTES:  # of a head, trailers or a chunk's size that are not complete
-                raise _RequestRefusedError(431, f"Request headers too large: more than {MAX_HEAD_BYTES:,} bytes")
-            if self._parsed_bytes > _MAX_SLICE_BYTES and self._is_in_head():
-                self._check_head()
+            if self._parsed_bytes > _MAX_SLICE_BYTES:  # of a head, trailers or a chunk's size that are not complete
+                if self._parsed_bytes > MAX_HEAD_BYTES:
+                    raise _RequestRefusedError(431, f"Request headers too large: more than {MAX_HEAD_BYTES:,} bytes")
+                if self._is_in_head():
+                    self._check_head()
         except httptools.HttpParserUpgrade as upgrade:
             self._on_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
