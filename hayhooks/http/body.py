@@ -19,12 +19,13 @@ class LimitedReceive:
     # Not Starlette's RequestBodyLimitMiddleware: its 413 has a fixed text, an endpoint cannot raise its limit for
     # uploads, and it is missing in the oldest Starlette that we accept.
 
-    __slots__ = ("_context", "_expired", "_receive", "_received", "_task", "_timeout")
+    __slots__ = ("_accepted", "_context", "_expired", "_receive", "_received", "_task", "_timeout")
 
     def __init__(self, context: RequestContext, receive: Receive, timeout: "ReadTimeout") -> None:
         self._context = context
         self._receive = receive
         self._timeout = timeout
+        self._accepted = 0  # bytes that were announced, and are allowed
         self._received: int | None = -1  # bytes; -1 before the first message, None after the last
         self._task: asyncio.Task[Any] | None = None  # that waits for a message
         self._expired = False
@@ -38,7 +39,8 @@ class LimitedReceive:
             received = 0
             announced = self._context.headers.get(b"content-length", b"")
             if announced.isdigit():
-                refuse_if_larger(self._context, int(announced[:20]))  # more digits would only take time
+                self._accepted = int(announced[:20])  # more digits would only take time
+                refuse_if_larger(self._context, self._accepted)
         self._task = task = asyncio.current_task()
         self._timeout.add(self)
         try:
@@ -53,7 +55,8 @@ class LimitedReceive:
             self._task = None
         if message["type"] == "http.request":
             received += len(message.get("body", b""))
-            refuse_if_larger(self._context, received)
+            if received > self._accepted:
+                refuse_if_larger(self._context, received)
             self._received = received if message.get("more_body", False) else None
         return message
 

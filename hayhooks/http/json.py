@@ -17,7 +17,7 @@ from hayhooks.kernel.operations import Operation
 from hayhooks.kernel.schema_types import haystack_to_dict
 from hayhooks.toolkit.inputs import is_haystack_data
 
-_CONTENT_TYPE = (b"content-type", b"application/json")
+CONTENT_TYPE = (b"content-type", b"application/json")
 _MAX_DEPTH = 250  # pydantic's limit is 255
 _MAX_PLACE = 200  # characters
 _LEAVES = frozenset({str, int, float, bool, type(None)})
@@ -188,7 +188,7 @@ class JSONBytesResponse(Response):
         self.body = body
         self.status_code = 200
         self.background = None
-        self.raw_headers = [(b"content-length", b"%d" % len(body)), _CONTENT_TYPE]
+        self.raw_headers = [(b"content-length", b"%d" % len(body)), CONTENT_TYPE]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response."""
