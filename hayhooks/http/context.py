@@ -85,9 +85,9 @@ def drop_repeated_root_path(scope: Scope, live: Generation) -> None:
         set_route_path(scope, shorter)
 
 
-def record_pipeline(scope: Scope, name: str) -> RequestRecord:
+def record_pipeline(context: RequestContext, name: str) -> RequestRecord:
     """Note in the request's record that it asks for the existing pipeline *name*."""
-    record, metrics = current_request.get(), switch_of(scope).metrics
+    record, metrics = current_request.get(), context.switch.metrics
     record.pipeline = name
     if metrics is not None:
         record.counts = metrics.of(name)

@@ -66,7 +66,7 @@ def build_generation(snapshot: Snapshot, plug_ins: Sequence[PlugIn]) -> Generati
             await dispatch(scope, receive, send)
             return
         if exists(live, name):
-            record_pipeline(scope, name)
+            record_pipeline(context_of(scope), name)
         raise not_served_error(live, name)
 
     return Generation(snapshot, Router(routes, redirect_slashes=False, default=not_found), paths, server_names)
@@ -163,25 +163,25 @@ def dispatch(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
 
 async def serve_with_lease(deployment: Deployment, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """Run *app* on a lease of *deployment*, held to the last byte of the response, if the request's key allows it."""
-    refuse_call(context_of(scope).api_key, deployment.name)
-    record = record_pipeline(scope, deployment.name)
-    context_of(scope).response_headers.append(deployment.endpoints.header)
-    record.revision, record.outcomes, counts = deployment.revision.id, deployment.runtime.outcomes, record.counts
+    context, runtime, name = context_of(scope), deployment.runtime, deployment.name
+    refuse_call(context.api_key, name)
+    record, lease = record_pipeline(context, name), Lease(asyncio.current_task())
+    context.response_headers.append(deployment.endpoints.header)
+    record.revision, record.outcomes, counts = deployment.revision.id, runtime.outcomes, record.counts
     if counts is not None:
         counts.in_flight += 1
-    lease = Lease(asyncio.current_task())
     current_lease.set(lease)
-    deployment.runtime.leases.take(lease)
+    runtime.leases.take(lease)
     if deployment.timeout_s:
         lease.expire_in(deployment.timeout_s, partial(TimedOutError, deployment.timeout_s))
     try:
         if (
-            deployment.runtime.slots is not None
+            runtime.slots is not None
             and scope["method"] == "POST"
-            and deployment.name not in switch_of(scope).live.snapshot.canaries  # else the body tells which serves it
+            and name not in context.switch.live.snapshot.canaries  # else the body tells which serves it
         ):
             try:
-                deployment.runtime.slots.refuse_if_full()  # before the body is read; `invoke` takes a slot after it
+                runtime.slots.refuse_if_full()  # before the body is read; `invoke` takes a slot after it
             except UnavailableError:
                 if "route" not in scope:  # not routed yet, but the metrics name the endpoint
                     scope["route"] = deployment.endpoints.route_of(scope)
@@ -194,7 +194,7 @@ async def serve_with_lease(deployment: Deployment, app: ASGIApp, scope: Scope, r
         if counts is not None:
             counts.in_flight -= 1
         lease.end()
-        deployment.runtime.leases.give_back(lease)
+        runtime.leases.give_back(lease)
 
 
 async def serve_instead(deployment: Deployment, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:

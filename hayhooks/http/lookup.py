@@ -12,7 +12,7 @@ from starlette.types import Scope
 from hayhooks.errors import NotFoundError, OpenAIError, UnavailableError, shortened
 from hayhooks.http.api_keys import refuse_call
 from hayhooks.http.canary import choose
-from hayhooks.http.context import context_of, record_pipeline, switch_of
+from hayhooks.http.context import context_of, record_pipeline
 from hayhooks.kernel.state import Deployment, Snapshot
 
 _MAX_CORRECTED = 100  # characters of a name
@@ -27,10 +27,11 @@ async def wait_for_deployment(scope: Scope, name: str, conversation: bytes = b""
     Take the lease without an ``await`` in between: the deployment may be retired. Raises RefusedError for a name that
     the request's key may not call, whether there is one or not.
     """
-    refuse_call(context_of(scope).api_key, name)
-    snapshot = await switch_of(scope).wait_until_known(name)
+    context = context_of(scope)
+    refuse_call(context.api_key, name)
+    snapshot = await context.switch.wait_until_known(name)
     if exists(snapshot, name):
-        record_pipeline(scope, name)
+        record_pipeline(context, name)
     return choose(scope, snapshot, name, conversation)
 
 

@@ -100,15 +100,16 @@ class RequestRecord:
         if route is not None:
             self.endpoint = "/{name}" + route if self.below_name else route
         self.status = self.status or 499  # nginx's status for a client that closed the connection
-        if self.outcomes is None:
+        outcomes = self.outcomes
+        if outcomes is None:
             return
         if not (self.error or self.cancelled or self.status >= 400):
-            self.outcomes.ended += 1
-            if self.outcomes.durations_s is not None:
-                self.outcomes.durations_s.append(self.took_s)
+            outcomes.ended += 1
+            if outcomes.durations_s is not None:
+                outcomes.durations_s.append(self.took_s)
         # By the pipeline's fault: a 500, an answer that broke off, one that took too long.
         elif not self.cancelled and (self.status == 500 or (self.error and self.status != 503)):
-            self.outcomes.fail(self.error or self.problem or f"status {self.status}")
+            outcomes.fail(self.error or self.problem or f"status {self.status}")
 
 
 current_request: ContextVar[RequestRecord] = ContextVar("hayhooks_request")  # that runs in this context
