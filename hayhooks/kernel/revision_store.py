@@ -23,6 +23,7 @@ from hayhooks.kernel.store_files import (
     blob_of,
     clean,
     folder_of,
+    is_whole,
     last_good,
     manifests,
     mark_of,
@@ -313,7 +314,7 @@ class RevisionStore:
         folder = folder_of(self.directory, revision.name)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = folder / revision.fingerprint
-        if path.exists():
+        if is_whole(self.directory, path):
             os.utime(path)
         else:
             files, executable, rest = {}, [], _MAX_DATA_BYTES

@@ -61,6 +61,19 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
+def is_whole(directory: Path, manifest: Path) -> bool:
+    """Whether *manifest* can be read, and the files of its revision are there."""
+    try:
+        return all(blob_of(directory, digest).exists() for digest in _digests_of(manifest))
+    except (OSError, ValueError, LookupError):
+        return False
+
+
+def _digests_of(path: Path) -> list[str]:
+    manifest = read_manifest(path)
+    return [*manifest["files"].values(), *(digest for _, digest, _ in manifest["shared"].values())]
+
+
 def write_manifest(path: Path, manifest: dict[str, Any]) -> None:
     """Write one. Raises OSError."""
     text = json.dumps(manifest).encode()
@@ -132,8 +145,7 @@ def clean(directory: Path) -> None:
     used: set[str] = set()
     for path in (directory / "names").glob("*/*"):
         with suppress(OSError, ValueError, LookupError):
-            manifest = read_manifest(path)
-            used.update(manifest["files"].values(), (digest for _, digest, _ in manifest["shared"].values()))
+            used.update(_digests_of(path))
     for path, status in sizes.items():
         if path.name not in used and time.time() - status.st_mtime > _YOUNG_S:
             path.unlink(missing_ok=True)

@@ -122,6 +122,24 @@ def test_a_damaged_revision_is_noticed_and_an_older_one_serves(root: Path, tmp_p
         server.eventually(lambda: is_served_or_failed(server) == "failed")
 
 
+@pytest.mark.parametrize("damage", ["a manifest", "no blobs"])
+def test_what_serves_is_saved_again_where_it_is_damaged(root: Path, tmp_path: Path, damage: str):
+    write(root / "app", 10)
+    with again(root, tmp_path / "state") as server:
+        server.eventually(lambda: is_served(server))
+    if damage == "no blobs":
+        shutil.rmtree(tmp_path / "state/blobs")
+    else:
+        for manifest in manifests(tmp_path / "state"):
+            manifest.write_bytes(manifest.read_bytes().replace(b"helper.py", b"halper.py"))
+    with again(root, tmp_path / "state") as server:
+        server.eventually(lambda: is_served(server))
+    appended("\n)\n")(root)
+    with again(root, tmp_path / "state") as server:
+        server.eventually(lambda: is_served(server, state="stale"))
+        assert server.run("app") == [10, 10, 10]
+
+
 def is_served_or_failed(server: LiveServer) -> str:
     assert server.client.get("/readyz").status_code == 200
     return str(server.state("app")["state"])
