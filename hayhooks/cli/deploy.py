@@ -169,12 +169,15 @@ def put(
     """Deploy the entry *filename* that *make* creates in the staging directory; *what* is the command's name."""
     with directory.staging() as staging:
         make(staging)
+        asked_canary = None
         if options.canary is not None:
-            _ask_canary(settings, directory.root, staging.new, name, options.canary)
+            asked_canary = _ask_canary(settings, directory.root, staging.new, name, options.canary)
         change = staging.deploy(filename, overwrite=options.overwrite)
         try:
             say(f"{'Replaced' if change.replaced else 'Deployed'} {change.target}.")
             status = _report(settings, change.target, name, options, change)
+            if status and asked_canary is not None:  # the next deploy of these files may ask for none
+                asked_canary.unlink(missing_ok=True)
             asked = {"canary": options.canary} if options.canary else {}
             audit.record(settings, what, name, replaced=change.replaced, failed=bool(status), **asked)
             if change.replaced and not status:
@@ -211,23 +214,23 @@ def _report(settings: Settings, target: Path, name: str, options: DeployOptions,
     return 1
 
 
-def _ask_canary(settings: Settings, root: Path, new: Path, name: str, share: float) -> None:
-    """Note in the state directory which share of the requests the files of *name* in *new* get at first."""
+def _ask_canary(settings: Settings, root: Path, new: Path, name: str, share: float) -> Path | None:
+    """Mark in the state directory which share of the requests the files of *name* in *new* get at first."""
     from hayhooks.kernel.scan import EVERYTHING, Scanner  # noqa: PLC0415 - most deploys need none of it
 
     store = audit.store_of(settings)
     if store is None:
         if share:
             raise CommandError("A canary needs the state directory, but HAYHOOKS_STATE_DIR is empty")
-        return
+        return None
     server = find_server(root, settings)
     if share and isinstance(server, Server):
         refuse_other_store(server, store)
     scanner = Scanner(new, only=name, python_path=settings.python_path, debounce_s=0, removal_grace_s=0)
     revision = scanner.scan(time.monotonic(), EVERYTHING).revisions.get(name)
     with reporting_os_errors(f"Cannot write to the state directory {store.directory}"):
-        if revision is not None:  # else the server says what is wrong with it
-            store.ask_canary(name, revision.fingerprint, share)
+        # Without a revision the server says what is wrong with it.
+        return store.ask_canary(name, revision.fingerprint, share) if revision is not None else None
 
 
 def refuse_other_store(server: Server, store: "RevisionStore") -> None:

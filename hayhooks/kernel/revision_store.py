@@ -164,15 +164,16 @@ class RevisionStore:
             write_whole(mark_of(path, "rolled-back"), why.encode(errors="replace"))
         mark_of(path, "canary").unlink(missing_ok=True)
 
-    def ask_canary(self, name: str, fingerprint: str, share: float) -> None:
-        """Note the share that a revision is to begin with, before a server has it; 0: it is no canary.
+    def ask_canary(self, name: str, fingerprint: str, share: float) -> Path:
+        """Note the share that a revision is to begin with, before a server has it; 0: it is no canary. Return the mark.
 
         Raises OSError.
         """
         path = folder_of(self.directory, name) / fingerprint
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         mark_of(path, "rolled-back").unlink(missing_ok=True)
-        write_whole(mark_of(path, "asked"), f"{share:g}".encode())
+        write_whole(mark := mark_of(path, "asked"), f"{share:g}".encode())
+        return mark
 
     def begin_canary(self, revision: Revision, share: float) -> None:
         """Mark *revision* as a canary; a restarted process goes on with it and the one before it."""

@@ -51,7 +51,7 @@ class Commands:
         server = self.server
         state = str(server.root.parent / "state")
         result = pipeline(*arguments, cwd=server.root.parent, port=str(server.port), STATE_DIR=state)
-        assert result.returncode == 0, result.stderr
+        assert result.returncode == 0, result.stdout + result.stderr
         return result
 
     def begin(self, version: int) -> None:
@@ -137,6 +137,19 @@ def test_a_first_revision_is_told_to_be_no_canary(commands: Commands):
     write(new, 12)
     result = commands("deploy-files", str(new), "-n", "other", "--no-check", "--canary", "10%")
     assert "It is no canary, and gets all requests: no other revision serves beside it" in result.stderr
+
+
+def test_a_share_that_was_asked_for_a_deploy_that_failed_is_forgotten(commands: Commands):
+    new = commands.server.root.parent / "new"
+    write(new, 12)
+    allowed = commands.server.root.parent / "allowed"
+    (new / "helper.py").write_text(f"import os\nVERSION = 12\nos.stat({str(allowed)!r})\n")
+    deploy = ("deploy-files", str(new), "-n", "app", "--overwrite", "--no-check")
+    with pytest.raises(AssertionError, match="No such file"):
+        commands(*deploy, "--canary", "50%")
+    allowed.touch()
+    commands(*deploy)
+    assert commands.serving[0] != commands.first
 
 
 def test_what_was_restored_takes_its_own_place(root: Path, tmp_path: Path):
