@@ -103,10 +103,8 @@ class Settings(BaseSettings):
     trial_requests: int = Field(
         5, ge=1, description="Requests that a new revision must have answered before it may be rolled back."
     )
-    trial_error_rate: float = Field(
+    trial_error_rate: Share = Field(
         0.5,
-        ge=0,
-        le=1,
         description="Share of a new revision's requests; it is rolled back if more of them fail, "
         "and fewer of the replaced one did.",
     )
@@ -124,10 +122,8 @@ class Settings(BaseSettings):
         description="Seconds after which a canary gets all requests or is rolled back, however few it has answered. "
         "`0`: there are no canaries, as with `hayhooks dev`.",
     )
-    canary_error_rate: float = Field(
+    canary_error_rate: Share = Field(
         0.05,
-        ge=0,
-        le=1,
         description="Share of a canary's requests; it is rolled back if more of them fail, and fewer beside it did.",
     )
     canary_slowdown: float = Field(
@@ -351,6 +347,8 @@ _ACCEPTED_BY_FIELD = {
     "root_path": "a path that begins with a slash, such as /hayhooks, or empty",
     "cors_allow_origin_regex": "a regular expression",
     "canary": "a share of the requests",
+    "canary_error_rate": "a share of the requests",
+    "trial_error_rate": "a share of the requests",
 }
 _ACCEPTED_BY_TYPE: Mapping[Any, str] = {
     bool: "true or false",

@@ -180,7 +180,7 @@ def put(
                 asked_canary.unlink(missing_ok=True)
             asked = {"canary": options.canary} if options.canary else {}
             audit.record(settings, what, name, replaced=change.replaced, failed=bool(status), **asked)
-            if change.replaced and not status:
+            if change.replaced and not status and not options.canary:  # of a canary, `abort` has been told
                 _say_way_back(settings, "rollback", name)
             return status
         except KeyboardInterrupt:
@@ -198,7 +198,8 @@ def _report(settings: Settings, target: Path, name: str, options: DeployOptions,
     show_result(result, name)
     if result.serves:
         if options.canary and not result.state["canary"]:
-            why = "no other revision serves beside it, or HAYHOOKS_CANARY_SECONDS is 0, as in `hayhooks dev`"
+            why = "the files are those that serve already, or nothing served before"
+            why += ", or the server has no canaries (HAYHOOKS_CANARY_SECONDS is 0, or it is `hayhooks dev`)"
             note((f"It is no canary, and gets all requests: {why}", "yellow"))
         return 0
     if change is None or not options.rollback:

@@ -14,6 +14,7 @@ from hayhooks.cli.options import advice
 from hayhooks.cli.output import CommandError, note, say, say_json, say_table
 from hayhooks.cli.staging import PipelinesDirectory, StagingDir, reporting_os_errors
 from hayhooks.cli.wait import wait_until_canary_ended
+from hayhooks.errors import closest
 from hayhooks.kernel.revision_store import RevisionStore, SavedRevision
 from hayhooks.kernel.scan import EVERYTHING, Scanner
 from hayhooks.kernel.state import RevisionKind, digest_of
@@ -73,7 +74,8 @@ def rollback(settings: Settings, name: str, revision: str | None, *, force: bool
     present = directory.entries(name)
     if not present:
         command = advice(f"pipeline restore {name}", with_directory=True)
-        raise CommandError(f"There is no {name!r} in {directory.root}; `{command}` brings it back")
+        way = f"; `{command}` brings it back" if store.saved(name) else ", and no revision of it has been saved"
+        raise CommandError(f"There is no {name!r} in {directory.root}{way}")
     chosen = _chosen(store, name, revision, _digests(_present(directory.root, name)))
     for path in present:
         if path.name != chosen.entry:
@@ -101,7 +103,11 @@ def end_canary(settings: Settings, name: str, *, promotes: bool, timeout_s: floa
     server = find_server(root, settings)
     if isinstance(server, Unreachable):
         raise CommandError(server.why)
-    revision = (server.state(name) or {}).get("canary")
+    found = server.state(name)
+    if found is None:
+        meant = closest(name, [each["name"] for each in server.status()["deployments"]])
+        raise CommandError(f"The server has no {name!r}" + (f"; did you mean {meant!r}?" if meant else ""))
+    revision = found["canary"]
     if not revision:
         raise CommandError(f"{name!r} has no canary; `{advice('status')}` shows what serves")
     refuse_other_store(server, store)
@@ -121,7 +127,7 @@ def end_canary(settings: Settings, name: str, *, promotes: bool, timeout_s: floa
     is_serving = state["revision"] == revision
     what = "gets all requests." if is_serving else f"gets no requests: revision {state['revision']} has them all."
     say(f"Revision {revision} of {name} {what}")
-    if not promotes and not is_serving:
+    if not promotes and not is_serving and state["found"] and state["found"]["revision"] == revision:
         say(f"Its files are still there; `{advice(f'pipeline rollback {name}', with_directory=True)}` replaces them.")
     return int(is_serving is not promotes)
 

@@ -72,7 +72,7 @@ def list_pipelines(settings: Settings, *, as_json: bool) -> int:
         say_table(columns, cells)
     else:
         say(f"Nothing is deployed in {root}. {FIRST_STEP}")
-    for line in _loading(body):
+    for line in (*_loading(body), *_canaries(body)):
         note((line, "yellow"))
     if isinstance(found, Unreachable):
         note((found.why, "yellow"))
@@ -112,14 +112,23 @@ def _notes(body: dict[str, Any]) -> Iterator[str]:
         listed = ", ".join(f"{worker['pid']}: {worker['revision']}" for worker in differing)
         yield f"The workers do not serve the same revisions ({listed})"
     yield from _loading(body)
-    for each in body.get("canaries", []):
-        canary, serving = each["canary"], each["serving"]
-        share = f"{canary['revision']} has got {each['share'] * 100:.3g}% of the requests for {_age(each['since'])}"
-        yield f"{each['name']} {share}: {_figures(canary)}; {serving['revision']}: {_figures(serving)}"
+    yield from _canaries(body)
     for retired in body.get("retired", []):
         age = _age(retired["since"])
         how = f"was replaced {age} ago and is still alive" if retired["has_served"] else f"runs for {age} in vain"
+        if retired["why"] == "the trial of its successor":
+            how = f"was replaced {age} ago and stays loaded for"
+            yield f"{retired['name']} {retired['revision']} {how} {retired['why']}"
+            continue
         yield f"{retired['name']} {retired['revision']} {how}: {retired['why']}"
+
+
+def _canaries(body: dict[str, Any]) -> Iterator[str]:
+    for each in body.get("canaries", []):
+        canary, serving = each["canary"], each["serving"]
+        share = f"{canary['revision']} has got {each['share'] * 100:.3g}% of the requests for {_age(each['since'])}"
+        figures = f"{_figures(canary)}; {serving['revision']}: {_figures(serving)}"
+        yield f"{each['name']} {share}: {figures}; at most {each['ends_in_s']:.0f}s more"
 
 
 def _figures(figures: dict[str, Any]) -> str:

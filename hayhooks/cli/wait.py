@@ -87,12 +87,9 @@ def show_result(result: DeployResult, name: str) -> None:
         endpoints = "  ".join(f"POST {path}" for path in state["endpoints"])
         say_deployment(True, name, f"{state['canary'] or state['revision']}  {endpoints}")
         if state["canary"]:
-            say(
-                (
-                    f"  It is a canary beside revision {state['revision']}, until it has answered enough requests.",
-                    "yellow",
-                )
-            )
+            share = f"{state['canary_share'] * 100:.3g}% of the requests"
+            others = f"revision {state['revision']} the others; see `{advice('status')}`."
+            say((f"  As a canary it gets {share}, {others}", "yellow"))
             promote, abort = (advice(f"pipeline {command} {name}") for command in ("promote", "abort"))
             say((f"  `{promote}` gives it all requests at once, `{abort}` none.", "yellow"))
         return

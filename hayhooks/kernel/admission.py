@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from hayhooks.errors import LoadError, UnavailableError
+from hayhooks.setting_types import parse_share
 
 Reason = Callable[[], Exception]
 
@@ -37,25 +38,34 @@ class Limits:
         concurrency = _limit_of(wrapper, "concurrency", int, "a number of requests, or 0 for no limit")
         queue_size = _limit_of(wrapper, "queue_size", int, "a number of requests")
         trial_s = _limit_of(wrapper, "trial_seconds", float, "seconds, or 0 for no trial")
-        canary = _limit_of(wrapper, "canary", float, "a share of the requests from 0 to 1, as 0.1", largest=1)
+        canary = _share_of(wrapper)
         return Limits(
             self.timeout_s if timeout_s is None else float(timeout_s),
             self.concurrency if concurrency is None else concurrency,
             self.queue_size if queue_size is None else queue_size,
             self.trial_s if trial_s is None else float(trial_s),
-            self.canary if canary is None else float(canary),
+            self.canary if canary is None else canary,
         )
 
 
 NO_LIMITS = Limits()
+LIMITS = ("request_timeout", "concurrency", "queue_size", "trial_seconds", "canary")  # attributes of wrappers
 
 
-def _limit_of(wrapper: Any, name: str, kind: type, accepted: str, *, largest: float = math.inf) -> Any:
+def _share_of(wrapper: Any) -> float | None:
+    try:
+        return None if wrapper.canary is None else parse_share(wrapper.canary)
+    except ValueError as error:
+        message = f"canary of the wrapper is {wrapper.canary!r}: it must be a share of the requests, {error}"
+        raise LoadError(f"{message}, or None to use HAYHOOKS_CANARY") from None
+
+
+def _limit_of(wrapper: Any, name: str, kind: type, accepted: str) -> Any:
     value = getattr(wrapper, name)
     if value is None:
         return None
     fits = isinstance(value, int) or (kind is float and isinstance(value, float) and math.isfinite(value))
-    if isinstance(value, bool) or not fits or not 0 <= value <= largest:
+    if isinstance(value, bool) or not fits or value < 0:
         setting = f"HAYHOOKS_{name.upper()}"
         raise LoadError(f"{name} of the wrapper is {value!r}: it must be {accepted}, or None to use {setting}")
     return value

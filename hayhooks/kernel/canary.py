@@ -96,21 +96,27 @@ class Canaries:
         self._told = told  # what other workers have rolled back
         self._running: dict[str, _Canary] = {}
 
+    def share_of(self, deployment: Deployment) -> float:
+        """Return the share that *deployment* gets at first beside another; 0 if it gets all requests."""
+        store, revision = self._store, deployment.revision
+        if not self._options.canary_s:
+            return 0.0
+        asked = store.canary_share(revision) if store else None
+        if asked is not None:
+            return asked
+        if store and store.is_last_good(revision):  # another worker has promoted it, or it takes its own place
+            return 0.0
+        return deployment.canary
+
     def prepare(self, deployment: Deployment, *, is_beside: bool) -> Deployment:
         """Return *deployment* with the share that it was deployed with, if it is to begin as a canary.
 
         In a loader thread. If it *is_beside* another, the state directory gets to know: a restart goes on with both.
         """
-        revision, store, share = deployment.revision, self._store, deployment.canary if is_beside else 0.0
-        asked = store.canary_share(revision) if store else None
-        if asked is not None:
-            share = asked
-        elif store and store.is_last_good(revision):  # another worker has promoted it, or it takes its own place
-            share = 0.0
-        if not self._options.canary_s:
-            share = 0.0
-        if share and store:
-            store.begin_canary(revision, share)
+        asked = self._store.canary_share(deployment.revision) if self._store else None
+        share = self.share_of(deployment) if is_beside or asked is not None else 0.0
+        if share and self._store:
+            self._store.begin_canary(deployment.revision, share)
         return deployment if share == deployment.canary else replace(deployment, canary=share)
 
     def begun(

@@ -20,7 +20,7 @@ from loguru import logger as log
 
 from hayhooks.errors import LoadError, closest, fold
 from hayhooks.kernel import haystack_hooks
-from hayhooks.kernel.admission import Leases, Slots
+from hayhooks.kernel.admission import LIMITS, Leases, Slots
 from hayhooks.kernel.annotations import evaluated_annotations, functions_in
 from hayhooks.kernel.discovery import WRAPPER_FILE
 from hayhooks.kernel.failure import failure_of
@@ -206,6 +206,7 @@ def _make_wrapper(revision: Revision, package: str, running: Phase) -> BasePipel
                     f"the pipeline given in code made an object of {type(wrapper).__name__}, not of BasePipelineWrapper"
                 )
     _check_hooks(wrapper)
+    _warn_of_misspelled_limits(revision.name, wrapper)
     if isinstance(wrapper, YAMLPipelineWrapper) and revision.kind is not RevisionKind.YAML:
         import_public("haystack", haystack_hooks.patch_haystack)
     running.enter("setup()")
@@ -259,6 +260,15 @@ def _warn_of_functions(name: str, method: Callable[..., Any]) -> None:
             message = "{}: {}() at {}: {} is annotated with the function {}, which says nothing: {}"
             where = place.short if place else "an unknown line"
             log.warning(message, name, method.__name__, where, which, wrong, meant)
+
+
+def _warn_of_misspelled_limits(name: str, wrapper: BasePipelineWrapper) -> None:
+    """Log the class attributes of *wrapper* with nearly the name of a limit."""
+    for attribute, value in vars(type(wrapper)).items():
+        close = difflib.get_close_matches(attribute.lower(), LIMITS, n=1, cutoff=_MISSPELLED)
+        if close and isinstance(value, int | float | str) and not hasattr(BasePipelineWrapper, attribute):
+            message = "{}: nothing reads {} = {!r} of {}: did you mean {}?"
+            log.warning(message, name, attribute, value, type(wrapper).__name__, close[0])
 
 
 def _misspelled(wrapper: BasePipelineWrapper, implemented: Collection[str]) -> dict[str, str]:

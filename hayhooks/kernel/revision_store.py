@@ -281,7 +281,7 @@ class RevisionStore:
             except (OSError, ValueError, LookupError, TypeError) as error:
                 log.warning("The saved revision {} cannot be used: {}", path.name[:12], error)
             else:
-                ended = "replaced" if canary is None else ended
+                ended = "replaced" if how == ended else ended  # what served before a good one
 
     def is_last_good(self, revision: Revision) -> bool:
         """Whether *revision* is the last good one of its name."""

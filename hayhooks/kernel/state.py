@@ -305,18 +305,7 @@ def advance(
     """
     deployments, failures, tried = dict(snapshot.deployments), dict(snapshot.failures), dict(snapshot.canaries)
     for outcome in outcomes:
-        name = outcome.revision.name
-        if isinstance(outcome, Deployment):
-            deployments[name] = outcome
-            failures.pop(name, None)
-            if name in tried and tried[name].loaded_at <= outcome.loaded_at:  # not of a trial that is rolled back
-                del tried[name]
-        else:
-            failures[name] = outcome
-            if name in tried and tried[name].revision is outcome.revision:  # it is rolled back
-                del tried[name]
-            if name in deployments and deployments[name].revision.fingerprint == outcome.revision.replaces:
-                del deployments[name]
+        _settle(outcome, deployments, failures, tried)
     deployments = {each.name: each for each in restored} | deployments
     for canary in canaries:
         tried[canary.name] = canary
@@ -338,6 +327,30 @@ def advance(
         problem=problem,
     )
     return snapshot if successor == snapshot else successor
+
+
+def _settle(
+    outcome: Deployment | Failure,
+    deployments: dict[str, Deployment],
+    failures: dict[str, Failure],
+    canaries: dict[str, Deployment],
+) -> None:
+    """Put *outcome* into the three mappings."""
+    name = outcome.revision.name
+    canary = canaries.get(name)
+    if isinstance(outcome, Deployment):
+        deployments[name] = outcome
+        if outcome is not canary:  # else a failure is one of a newer save
+            failures.pop(name, None)
+        if canary is not None and canary.loaded_at <= outcome.loaded_at:  # not of a trial that is rolled back
+            del canaries[name]
+    elif canary is not None and canary.revision is outcome.revision:  # it is rolled back
+        del canaries[name]
+        failures.setdefault(name, outcome)  # as above
+    else:
+        failures[name] = outcome
+        if name in deployments and deployments[name].revision.fingerprint == outcome.revision.replaces:
+            del deployments[name]
 
 
 def changes(before: Snapshot, after: Snapshot) -> Iterator[Change]:

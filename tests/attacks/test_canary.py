@@ -136,7 +136,7 @@ def test_a_first_revision_is_told_to_be_no_canary(commands: Commands):
     new = commands.server.root.parent / "new"
     write(new, 12)
     result = commands("deploy-files", str(new), "-n", "other", "--no-check", "--canary", "10%")
-    assert "It is no canary, and gets all requests: no other revision serves beside it" in result.stderr
+    assert "It is no canary, and gets all requests: the files are those that serve already, or nothing" in result.stderr
 
 
 def test_a_share_that_was_asked_for_a_deploy_that_failed_is_forgotten(commands: Commands):
@@ -184,9 +184,9 @@ def test_a_damaged_mark_harms_nothing(root: Path, tmp_path: Path, text: str):
         (mark,) = (tmp_path / "state").glob("names/*/.*-canary")
         mark.write_text(text)
     with again(root, tmp_path / "state") as server:
-        eventually(lambda: (state := server.state("it")) and state["revision"])
-        assert server.status()["canaries"] == []
-        assert server.state("it")["revision"] in (first, second)
+        eventually(lambda: (state := server.state("it")) and state["canary"] == second)
+        assert server.state("it")["revision"] == first
+        assert [each["share"] for each in server.status()["canaries"]] == [0.5]  # the wrapper's
 
 
 def test_a_state_directory_that_goes_costs_the_marks_alone(root: Path, tmp_path: Path):

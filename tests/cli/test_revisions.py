@@ -167,7 +167,7 @@ def test_a_canary_is_deployed_and_promoted(server: LiveServer):
     result = begin_canary(server)
     canary = server.state("app")["canary"]
     assert (result.returncode, result.stderr) == (0, "")
-    assert f"It is a canary beside revision {before}" in result.stdout
+    assert f"As a canary it gets 50% of the requests, revision {before} the others" in result.stdout
     assert "`hayhooks pipeline promote app" in result.stdout
     assert server.state("app")["revision"] == before
     assert {server.run("app")[0] for _ in range(40)} == {11, 12}

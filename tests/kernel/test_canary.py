@@ -306,11 +306,11 @@ def test_the_setting_is_for_all_and_a_wrapper_can_do_without(root: Path, tmp_pat
         eventually(lambda: server.state("other")["canary"])
 
 
-@pytest.mark.parametrize("share", [1.5, -0.1, "10%", True])
+@pytest.mark.parametrize("share", [1.5, -0.1, "110%", True, [0.1]])
 def test_what_is_no_share_is_refused(tried: Tried, share: object):
     tried.server.write("it", TRIED, share=share)
     state = eventually(lambda: (state := tried.server.state("it")) and state["error"] and state)
-    assert f"canary of the wrapper is {share!r}: it must be a share of the requests from 0 to 1" in state["error"]
+    assert f"canary of the wrapper is {share!r}: it must be a share of the requests, from 0 to 1" in state["error"]
 
 
 @pytest.mark.parametrize(("text", "share"), [("0.1", 0.1), ("10%", 0.1), ("0", 0), ("100 %", 1)])
@@ -374,6 +374,70 @@ def test_one_that_was_replaced_is_no_revision_to_go_back_to(root: Path, tmp_path
     with again(root, tmp_path / "state") as server:
         eventually(lambda: (state := server.state("it")) and state["state"] == "stale")
         assert server.state("it")["revision"] == first
+
+
+def test_a_save_while_the_server_was_stopped_begins_as_a_canary(root: Path, tmp_path: Path):
+    with again(root, tmp_path / "state") as server:
+        tried = Tried(server, tmp_path / "torn")
+        first = tried.serve(1)
+        eventually(lambda: server.client.get("/status/it/revisions").json()["saved"])
+    tried.write(2)
+    with again(root, tmp_path / "state") as server:
+        tried = Tried(server, tmp_path / "torn")
+        second = eventually(lambda: (state := server.state("it")) and state["canary"])
+        assert server.state("it")["revision"] == first
+        assert set(tried.ask(20)) == {first, second}
+
+
+def test_a_request_can_ask_for_either_of_them(tried: Tried):
+    first = tried.serve(1)
+    second = tried.begin(2, share=0.01)
+    for revision in (first, second):
+        assert set(tried.ask(4, **{"X-Hayhooks-Revision": revision})) == {revision}
+        assert tried.chat("Hi", **{"X-Hayhooks-Revision": revision}) == revision
+        assert tried.chat("Hi", "/it/chat", **{"X-Hayhooks-Revision": revision}) == revision
+    assert set(tried.ask(4, **{"X-Hayhooks-Revision": "other"})) <= {first, second}
+
+
+@pytest.mark.parametrize("end", ["promote", "abort"])
+def test_its_end_hides_no_failure_of_a_newer_save(root: Path, tmp_path: Path, end: str):
+    with again(root, tmp_path / "state", canary_requests=5) as server:
+        tried = Tried(server, tmp_path / "torn")
+        first = tried.serve(1)
+        second = tried.begin(2, share=1, fails=end == "abort")
+        server.write("it", "this is no Python")
+        eventually(lambda: server.state("it")["error"])
+        error = server.state("it")["error"]
+        tried.ask(5)
+        eventually(lambda: tried.canary() is None)
+        state = server.state("it")
+        assert (state["error"], state["state"]) == (error, "stale")
+        assert state["revision"] == (second if end == "promote" else first)
+
+
+def test_the_history_says_what_is_the_last_good_one(root: Path, tmp_path: Path):
+    with again(root, tmp_path / "state") as server:
+        tried = Tried(server, tmp_path / "torn")
+        first = tried.serve(1)
+        second = tried.begin(2, share=1, fails=True)
+    with again(root, tmp_path / "state") as server:
+        tried = Tried(server, tmp_path / "torn")
+        eventually(lambda: (state := server.state("it")) and state["canary"])
+        tried.ask(5)
+
+        def saved() -> list[tuple[str, str | None]]:
+            listed = server.client.get("/status/it/revisions").json()["saved"]
+            return [(each["revision"], each["ended"]) for each in listed]
+
+        eventually(lambda: saved() == [(second, "rolled back"), (first, None)])
+
+
+def test_a_slip_in_an_option_is_told(server: LiveServer, logged: list[str]):
+    server.serve(
+        "it", TRIED.replace("canary = SHARE", "canry = 0.1"), version=1, delay_s=0, fails=False, torn="/dev/null"
+    )
+    wanted = "it: nothing reads canry = 0.1 of PipelineWrapper: did you mean canary?"
+    eventually(lambda: any(wanted in line for line in logged))
 
 
 def test_what_was_rolled_back_is_so_after_a_restart(root: Path, tmp_path: Path):

@@ -1,6 +1,6 @@
 // One deployment: its state, and a tab for each thing to do with it.
 
-import { getJson } from "./api.js";
+import { ask, getJson } from "./api.js";
 import { chatTab } from "./chat.js";
 import { element, fill, partsOf, showRows } from "./dom.js";
 import { drawingTab } from "./drawing.js";
@@ -80,8 +80,9 @@ export function deploymentView(name, signal, firstTab) {
       tabs.get("history")?.shown();
       if (failure) for (const tab of tabs.values()) tab.failed?.(serving, failure.reason);
     }
-    if (serving !== revision) {
-      revision = serving;
+    ask(canary); // who has just saved wants to see the answer of the save
+    if ((canary ?? serving) !== revision) {
+      revision = canary ?? serving;
       readSchema();
     }
   }
