@@ -115,12 +115,13 @@ def _notes(body: dict[str, Any]) -> Iterator[str]:
     yield from _canaries(body)
     for retired in body.get("retired", []):
         age = _age(retired["since"])
-        how = f"was replaced {age} ago and is still alive" if retired["has_served"] else f"runs for {age} in vain"
         if retired["why"] == "the trial of its successor":
-            how = f"was replaced {age} ago and stays loaded for"
-            yield f"{retired['name']} {retired['revision']} {how} {retired['why']}"
-            continue
-        yield f"{retired['name']} {retired['revision']} {how}: {retired['why']}"
+            how = f"was replaced {age} ago, and stays loaded for"
+        elif retired["has_served"]:
+            how = f"was replaced {age} ago and is still alive:"
+        else:
+            how = f"runs for {age} in vain:"
+        yield f"{retired['name']} {retired['revision']} {how} {retired['why']}"
 
 
 def _canaries(body: dict[str, Any]) -> Iterator[str]:

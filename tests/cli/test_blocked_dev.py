@@ -49,7 +49,9 @@ def blocked(tmp_path: Path, code: str = ENDLESS, **settings: str) -> Iterator[tu
     ) as terminal:
         terminal.shows("✓ looping")
         url = f"http://127.0.0.1:{port}/looping/run"
-        asking = subprocess.Popen(["curl", "-s", "-X", "POST", url, "-d", "{}"], stdout=subprocess.DEVNULL)
+        retries = ["--retry", "9", "--retry-connrefused"]  # it may not listen yet
+        command = ["curl", "-s", *retries, "-X", "POST", url, "-d", "{}"]
+        asking = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
             eventually(begun.exists)
             yield terminal, asking

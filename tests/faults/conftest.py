@@ -1,11 +1,19 @@
 """A server with the deployment under test, a bystander, and traffic on both."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.faults.traffic import BYSTANDER, Traffic, write
-from tests.live_server import LiveServer
+from tests.live_server import LiveServer, serving
+
+
+@pytest.fixture
+def own_server(root: Path) -> Iterator[LiveServer]:
+    """A server of this test alone, which gives a writer on a busy machine the time to write all files of a version."""
+    with serving(root, debounce_ms=100) as server:
+        yield server
 
 
 @pytest.fixture
