@@ -46,7 +46,7 @@ from hayhooks.kernel.quarantine import Quarantine
 from hayhooks.kernel.reconcile import Reconciler
 from hayhooks.kernel.revision_store import RevisionStore, open_store
 from hayhooks.kernel.self_writes import self_writes
-from hayhooks.kernel.state import Change, Snapshot
+from hayhooks.kernel.state import Change, Revision, Snapshot
 from hayhooks.kernel.static import WrapperFactory, check_directory, static_revisions
 from hayhooks.kernel.threads import NO_THREAD, DaemonThreadPool
 from hayhooks.kernel.trial import rollbacks
@@ -338,12 +338,17 @@ def _watched(app: Hayhooks, reconciler: Reconciler) -> Iterator[None]:
     if not app.blocked_after_s:
         yield
         return
+
+    def not_live() -> list[Revision]:
+        live = {*app.switch.live.snapshot.loaded}
+        return [each.revision for each in reconciler.snapshot.loaded if each not in live]
+
     watchdog = Watchdog(
         app.blocked_after_s,
         # The live ones: a loop that is blocked has not switched to what was deployed since.
         lambda: [*app.switch.live.snapshot.loaded, *reconciler.retirement.draining()],
         lambda: [load.revision for load in reconciler.snapshot.loading.values()],
-        lambda: [each.revision for each in reconciler.snapshot.loaded if each not in app.switch.live.snapshot.loaded],
+        not_live,
     )
     if app.metrics is not None:
         app.metrics.loop_lag = watchdog.longest_lag

@@ -137,6 +137,11 @@ def parse_share(value: Any) -> float:
     return share
 
 
+def share_text(share: float) -> str:
+    """Return *share* as a percentage, for people."""
+    return f"{share * 100:.3g}%"
+
+
 def _check_root_path(value: str) -> str:
     if value and not value.startswith("/"):
         raise ValueError("it does not begin with a slash")

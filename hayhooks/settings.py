@@ -34,7 +34,6 @@ from hayhooks.setting_types import (
 
 PREFIX = "HAYHOOKS_"
 
-
 _MASK = "***"
 _MAX_SHOWN = 200  # characters of a wrong value
 

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -217,7 +216,7 @@ def _report(settings: Settings, target: Path, name: str, options: DeployOptions,
 
 def _ask_canary(settings: Settings, root: Path, new: Path, name: str, share: float) -> Path | None:
     """Mark in the state directory which share of the requests the files of *name* in *new* get at first."""
-    from hayhooks.kernel.scan import EVERYTHING, Scanner  # noqa: PLC0415 - most deploys need none of it
+    from hayhooks.kernel.scan import read_now  # noqa: PLC0415 - most deploys need none of it
 
     store = audit.store_of(settings)
     if store is None:
@@ -227,8 +226,7 @@ def _ask_canary(settings: Settings, root: Path, new: Path, name: str, share: flo
     server = find_server(root, settings)
     if share and isinstance(server, Server):
         refuse_other_store(server, store)
-    scanner = Scanner(new, only=name, python_path=settings.python_path, debounce_s=0, removal_grace_s=0)
-    revision = scanner.scan(time.monotonic(), EVERYTHING).revisions.get(name)
+    revision = read_now(new, name, settings.python_path)
     with reporting_os_errors(f"Cannot write to the state directory {store.directory}"):
         # Without a revision the server says what is wrong with it.
         return store.ask_canary(name, revision.fingerprint, share) if revision is not None else None

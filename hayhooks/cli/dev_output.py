@@ -25,6 +25,7 @@ from hayhooks.observability.log import AGENT_LOGGERS, STDOUT, prefix_of, printab
 from hayhooks.observability.log_writer import QueuedStream
 from hayhooks.observability.request_record import POLLED, RequestRecord, current_request
 from hayhooks.observability.unawaited import UNAWAITED
+from hayhooks.setting_types import share_text
 
 _MAX_LINES = 14  # of a failure, in a terminal: with the line of its request 15
 _CONTEXT_LINES = 2  # of the source, before and after the line that failed
@@ -73,7 +74,7 @@ class DevOutput:
                 saved = "serves as it was saved: the files on disk do not, or not yet"
                 self.show(_line("✓", "yellow", change.name, f"{revision.id}  {saved}"), indent=2)
             case Deployment() as canary if canary is not serving:
-                share = f"gets {canary.canary * 100:.3g}% of the requests as a canary"
+                share = f"gets {share_text(canary.canary)} of the requests as a canary"
                 self.show(_line("✓", "yellow", change.name, f"{canary.revision.id}  {share}"), indent=2)
             case Deployment() as deployment:
                 self._revisions[change.name] = deployment.revision

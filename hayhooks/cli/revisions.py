@@ -2,7 +2,6 @@
 
 import difflib
 import os
-import time
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +15,7 @@ from hayhooks.cli.staging import PipelinesDirectory, StagingDir, reporting_os_er
 from hayhooks.cli.wait import wait_until_canary_ended
 from hayhooks.errors import closest
 from hayhooks.kernel.revision_store import RevisionStore, SavedRevision
-from hayhooks.kernel.scan import EVERYTHING, Scanner
+from hayhooks.kernel.scan import read_now
 from hayhooks.kernel.state import RevisionKind, digest_of
 from hayhooks.settings import Settings
 
@@ -189,8 +188,7 @@ def _equals(saved: SavedRevision, digests: Mapping[str, str]) -> bool:
 
 def _present(root: Path, name: str) -> dict[str, bytes]:
     """Return the files of *name* in the pipelines directory *root*."""
-    scanner = Scanner(root, only=name, debounce_s=0, removal_grace_s=0)
-    revision = scanner.scan(time.monotonic(), EVERYTHING).revisions.get(name)
+    revision = read_now(root, name)
     if revision is None:
         return {}
     folder = revision.path if revision.kind is RevisionKind.FOLDER else revision.path.parent

@@ -8,6 +8,7 @@ from typing import Any
 from hayhooks.cli.client import NoAnswerError, Server, Unreachable, differing_workers, find_server
 from hayhooks.cli.output import Cell, CommandError, note, say, say_json, say_table, state_cell
 from hayhooks.kernel.discovery import FIRST_STEP, WRAPPER_FILE, YAML_SUFFIXES
+from hayhooks.setting_types import share_text
 from hayhooks.settings import Settings
 
 
@@ -127,7 +128,7 @@ def _notes(body: dict[str, Any]) -> Iterator[str]:
 def _canaries(body: dict[str, Any]) -> Iterator[str]:
     for each in body.get("canaries", []):
         canary, serving = each["canary"], each["serving"]
-        share = f"{canary['revision']} has got {each['share'] * 100:.3g}% of the requests for {_age(each['since'])}"
+        share = f"{canary['revision']} has got {share_text(each['share'])} of the requests for {_age(each['since'])}"
         figures = f"{_figures(canary)}; {serving['revision']}: {_figures(serving)}"
         yield f"{each['name']} {share}: {figures}; at most {each['ends_in_s']:.0f}s more"
 

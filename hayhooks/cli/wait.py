@@ -10,6 +10,7 @@ from hayhooks.cli.client import NoAnswerError, Server, Unreachable, differing_wo
 from hayhooks.cli.options import advice
 from hayhooks.cli.output import CommandError, note, progress, say, say_deployment
 from hayhooks.kernel.discovery import entry_identity
+from hayhooks.setting_types import share_text
 
 _STEP_S = 0.05
 
@@ -87,7 +88,7 @@ def show_result(result: DeployResult, name: str) -> None:
         endpoints = "  ".join(f"POST {path}" for path in state["endpoints"])
         say_deployment(True, name, f"{state['canary'] or state['revision']}  {endpoints}")
         if state["canary"]:
-            share = f"{state['canary_share'] * 100:.3g}% of the requests"
+            share = f"{share_text(state['canary_share'])} of the requests"
             others = f"revision {state['revision']} the others; see `{advice('status')}`."
             say((f"  As a canary it gets {share}, {others}", "yellow"))
             promote, abort = (advice(f"pipeline {command} {name}") for command in ("promote", "abort"))

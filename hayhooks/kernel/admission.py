@@ -247,6 +247,11 @@ class Outcomes:
         recent = min(self.ended, _RECENT)
         return sum(number > self.ended - recent for number in tuple(self._failed_at)) / recent if recent else 0.0
 
+    @property
+    def counted(self) -> tuple[int, int]:
+        """How many have ended, and how many of them have failed."""
+        return self.ended, self.failed
+
     def measure(self) -> None:
         """Note how long requests take, from now on."""
         self.durations_s = deque(maxlen=_TIMED)

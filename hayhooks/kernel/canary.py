@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from loguru import logger as log
 
 from hayhooks.kernel.admission import Outcomes
+from hayhooks.kernel.failure import rolled_back
 from hayhooks.kernel.options import KernelOptions
 from hayhooks.kernel.revision_store import RevisionStore
 from hayhooks.kernel.state import Deployment, Failure, Snapshot
@@ -66,7 +67,7 @@ class _Canary:
 
     def stand_beside(self, deployment: Deployment) -> None:
         outcomes = deployment.runtime.outcomes
-        self.beside, self.judge.before, self.counted = deployment, outcomes, (outcomes.ended, outcomes.failed)
+        self.beside, self.judge.before, self.counted = deployment, outcomes, outcomes.counted
         outcomes.measure()
 
     def report(self) -> CanaryReport:
@@ -81,7 +82,7 @@ class _Canary:
 
 
 class Canaries:
-    """The canaries that run, one of a name. For the conductor only, except for `prepare` and `reports`."""
+    """The canaries that run, one of a name. For the conductor only, except for `share_of`, `prepare` and `reports`."""
 
     def __init__(
         self,
@@ -96,25 +97,26 @@ class Canaries:
         self._told = told  # what other workers have rolled back
         self._running: dict[str, _Canary] = {}
 
-    def share_of(self, deployment: Deployment) -> float:
-        """Return the share that *deployment* gets at first beside another; 0 if it gets all requests."""
+    def share_of(self, deployment: Deployment) -> tuple[float, bool]:
+        """Return the share that *deployment* gets at first beside another, 0 for all, and whether a mark asks for it.
+
+        In a loader thread.
+        """
         store, revision = self._store, deployment.revision
         if not self._options.canary_s:
-            return 0.0
+            return 0.0, False
         asked = store.canary_share(revision) if store else None
         if asked is not None:
-            return asked
-        if store and store.is_last_good(revision):  # another worker has promoted it, or it takes its own place
-            return 0.0
-        return deployment.canary
+            return asked, True
+        # Another worker may have promoted it, or it takes its own place.
+        is_tried = deployment.canary and not (store and store.is_last_good(revision))
+        return (deployment.canary if is_tried else 0.0), False
 
-    def prepare(self, deployment: Deployment, *, is_beside: bool) -> Deployment:
-        """Return *deployment* with the share that it was deployed with, if it is to begin as a canary.
+    def prepare(self, deployment: Deployment, share: float) -> Deployment:
+        """Return *deployment* with its *share*; the state directory gets to know: a restart goes on with both.
 
-        In a loader thread. If it *is_beside* another, the state directory gets to know: a restart goes on with both.
+        In a loader thread.
         """
-        asked = self._store.canary_share(deployment.revision) if self._store else None
-        share = self.share_of(deployment) if is_beside or asked is not None else 0.0
         if share and self._store:
             self._store.begin_canary(deployment.revision, share)
         return deployment if share == deployment.canary else replace(deployment, canary=share)
@@ -164,15 +166,9 @@ class Canaries:
                 canary.stand_beside(serving)
         for name, deployment in successor.canaries.items():
             if name not in self._running:
-                options, beside = self._options, successor.deployments[name]
-                judge = Judge(
-                    deployment.revision,
-                    beside.runtime.outcomes,
-                    options.trial_requests,
-                    options.trial_error_rate,
-                    self._report,
-                )
-                self._running[name] = canary = _Canary(deployment, beside, judge, time.monotonic() + options.canary_s)
+                beside, ends_at = successor.deployments[name], time.monotonic() + self._options.canary_s
+                judge = Judge(deployment.revision, beside.runtime.outcomes, self._options, self._report)
+                self._running[name] = canary = _Canary(deployment, beside, judge, ends_at)
                 canary.is_marked = self._store is not None and self._store.is_canary(deployment.revision)
                 deployment.runtime.outcomes.judge = judge
                 deployment.runtime.outcomes.measure()
@@ -192,14 +188,14 @@ class Canaries:
             revision, store = canary.deployment.revision, self._store
             why = told.get((name, revision.fingerprint)) or (store and store.why_rolled_back(revision))
             if why:
-                canary.failure = _failure(canary, why)
+                canary.failure = rolled_back(revision, why)
                 continue
             report = canary.report()
             if store is not None and canary.is_marked and store.is_promoted(revision):
                 canary.is_promoted = True  # by a command, or another worker
             elif report.canary.requests >= self._options.canary_requests or not report.ends_in_s:
                 if problem := self._problem(report):
-                    canary.failure = _failure(canary, f"rolled back: {problem}; {report.serving}")
+                    canary.failure = rolled_back(revision, f"rolled back: {problem}; {report.serving}")
                 else:
                     canary.is_promoted = True
             if canary.is_promoted:
@@ -224,10 +220,6 @@ class Canaries:
     def reports(self) -> list[CanaryReport]:
         """Return what each canary and the deployment beside it have answered; from any thread."""
         return [canary.report() for canary in self._running.copy().values()]
-
-
-def _failure(canary: _Canary, reason: str) -> Failure:
-    return Failure(canary.deployment.revision, reason, "", None, "", time.time(), has_served=True)
 
 
 def _figures(revision: str, outcomes: Outcomes, before: tuple[int, int]) -> CanaryFigures:

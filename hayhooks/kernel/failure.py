@@ -16,6 +16,11 @@ from hayhooks.kernel.user_errors import cause_lines, headline, place_of
 _KEY_MISSING = "None of the following authentication environment variables are set:"  # Haystack's ValueError
 
 
+def rolled_back(revision: Revision, why: str) -> Failure:
+    """Return the failure of *revision*, which has served and must not any more."""
+    return Failure(revision, why, "", None, "", time.time(), has_served=True)
+
+
 def failure_of(revision: Revision, error: BaseException) -> Failure:
     """Describe *error*, raised by the load of *revision*."""
     causes: tuple[str, ...] = ()

@@ -265,8 +265,9 @@ def _warn_of_functions(name: str, method: Callable[..., Any]) -> None:
 def _warn_of_misspelled_limits(name: str, wrapper: BasePipelineWrapper) -> None:
     """Log the class attributes of *wrapper* with nearly the name of a limit."""
     for attribute, value in vars(type(wrapper)).items():
-        close = difflib.get_close_matches(attribute.lower(), LIMITS, n=1, cutoff=_MISSPELLED)
-        if close and isinstance(value, int | float | str) and not hasattr(BasePipelineWrapper, attribute):
+        if not isinstance(value, int | float | str) or hasattr(BasePipelineWrapper, attribute):
+            continue
+        if close := difflib.get_close_matches(attribute.lower(), LIMITS, n=1, cutoff=_MISSPELLED):
             message = "{}: nothing reads {} = {!r} of {}: did you mean {}?"
             log.warning(message, name, attribute, value, type(wrapper).__name__, close[0])
 

@@ -67,10 +67,11 @@ class LoadThreads:
                 with self._quarantine.loading(leases):
                     outcome = self._load(revision, leases=leases)
             if isinstance(outcome, Deployment):
+                share, is_asked = self._canaries.share_of(outcome)
                 is_beside = self._restorer.is_served(revision.name)
-                if self._canaries.share_of(outcome) and not (is_beside or job.restores):  # the process has just begun
+                if share and not (is_beside or job.restores):  # the process has just begun
                     is_beside = self._restorer.restore(job, self._send)
-                outcome = self._canaries.prepare(outcome, is_beside=is_beside)
+                outcome = self._canaries.prepare(outcome, share if is_beside or is_asked else 0.0)
         except BaseException as error:  # a fault of ours: the name must not be loading for ever
             reason = f"hayhooks failed to load it ({type(error).__name__}: {safe_str(error)})"
             traceback = sendable("".join(tracebacks.format_tb(error.__traceback__)))

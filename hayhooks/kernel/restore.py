@@ -13,6 +13,7 @@ from typing import Any
 
 from loguru import logger as log
 
+from hayhooks.kernel.failure import rolled_back
 from hayhooks.kernel.load_job import LoadJob
 from hayhooks.kernel.phases import Phases
 from hayhooks.kernel.quarantine import Quarantine
@@ -90,7 +91,7 @@ class Restorer:
         is_restored = self.restore(job, send)
         if why is None or not is_restored:
             return None
-        return Failure(revision, why or "rolled back", "", None, "", time.time(), has_served=True)
+        return rolled_back(revision, why or "rolled back")
 
     def restore(self, job: LoadJob, send: Callable[[Restored], None]) -> bool:
         """Load the last good revision of the name of *job*, unless one serves, and *send* it; in a loader thread.

@@ -319,6 +319,12 @@ class Scanner:
         return self._last
 
 
+def read_now(root: Path, name: str, python_path: Sequence[str] = ()) -> Revision | None:
+    """Read the deployment *name* in *root* as it is; None if there is none."""
+    scanner = Scanner(root, only=name, python_path=python_path, debounce_s=0, removal_grace_s=0)
+    return scanner.scan(time.monotonic(), EVERYTHING).revisions.get(name)
+
+
 def _imports(revision: Revision) -> frozenset[str]:
     """Return the names that the code of *revision* imports from outside its folder."""
     sources = {path: file.source for path, file in revision.files.items() if file.source is not None}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from hayhooks.errors import LoadError, PipelineError
 from hayhooks.kernel.admission import Outcomes
-from hayhooks.kernel.failure import failure_of
+from hayhooks.kernel.failure import failure_of, rolled_back
 from hayhooks.kernel.options import KernelOptions
 from hayhooks.kernel.retire import Retirement
 from hayhooks.kernel.state import Deployment, Failure, Revision, Snapshot
@@ -36,8 +36,7 @@ class Judge:
 
     revision: Revision
     before: Outcomes
-    requests: int  # so many must have been answered
-    error_rate: float  # and more than this share of them have failed, and of the one before a smaller one
+    options: KernelOptions  # how many must have been answered, and which share of them may fail
     report: Callable[[Failure], None]
     counted: tuple[int, int] = (0, 0)  # requests and failures before it began, as a canary
     problem: str = ""  # by which the last request failed
@@ -50,7 +49,7 @@ class Judge:
         # It takes a millisecond, and the exception cannot be kept: its frames refer to the deployment.
         self._noted += 1
         ended = max(outcomes.ended - self.counted[0] + 1, self._noted)  # others may have failed too, and not ended yet
-        if not self._is_over and ended >= self.requests and self._noted > self.error_rate * ended:
+        if not self._is_over and self._are_too_many(self._noted, ended):
             if isinstance(error, PipelineError):  # a result of no use: no code of the user's has raised
                 error = LoadError(str(error), traceback=error.traceback, place=error.place)
             self._last = failure_of(self.revision, error)
@@ -59,15 +58,16 @@ class Judge:
         """Report the failure of the revision, once, if too many of its requests have failed, the last by *problem*."""
         self.problem = problem
         ended, failed = outcomes.ended - self.counted[0], outcomes.failed - self.counted[1]
-        if self._is_over or ended < self.requests or failed <= self.error_rate * ended:
-            return
-        if self.before.recent_share >= failed / ended:
+        if self._is_over or not self._are_too_many(failed, ended) or self.before.recent_share >= failed / ended:
             return
         self._is_over = True
-        last = self._last or Failure(self.revision, problem, "", None, "", 0.0)
+        last = self._last or rolled_back(self.revision, problem)
         where = f" at {last.place.short}" if last.place else ""
         reason = f"rolled back after {failed} of {ended} requests failed: {last.reason}{where}"
         self.report(replace(last, reason=reason, failed_at=time.time(), has_served=True))
+
+    def _are_too_many(self, failed: int, ended: int) -> bool:
+        return ended >= self.options.trial_requests and failed > self.options.trial_error_rate * ended
 
 
 @dataclass(slots=True, eq=False)
@@ -153,15 +153,8 @@ class Trials:
                 retiring.append(old)
             if new is not None and before is not None:
                 self._running[name] = _Trial(new, before, time.monotonic() + new.trial_s)
-                outcomes, options = new.runtime.outcomes, self._options
-                outcomes.judge = Judge(
-                    new.revision,
-                    before.runtime.outcomes,
-                    options.trial_requests,
-                    options.trial_error_rate,
-                    self._report,
-                    counted=(outcomes.ended, outcomes.failed),
-                )
+                outcomes, counted = new.runtime.outcomes, new.runtime.outcomes.counted
+                outcomes.judge = Judge(new.revision, before.runtime.outcomes, self._options, self._report, counted)
         return retiring
 
     def tick(self) -> None:
@@ -171,7 +164,7 @@ class Trials:
             revision = trial.deployment.revision
             why = told.get((name, revision.fingerprint))
             if why is not None and trial.failure is None:
-                trial.failure = Failure(revision, why, "", None, "", time.time(), has_served=True)
+                trial.failure = rolled_back(revision, why)
             if trial.ends_at <= now and trial.failure is None:
                 self._end(name)
                 self._retirement.release(trial.before)

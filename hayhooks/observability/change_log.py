@@ -5,6 +5,7 @@ from typing import Any
 from hayhooks.kernel.places import RevisionFiles
 from hayhooks.kernel.state import Change, Deployment, Failure
 from hayhooks.observability.log import log
+from hayhooks.setting_types import share_text
 
 
 def log_change(change: Change) -> None:
@@ -16,8 +17,9 @@ def log_change(change: Change) -> None:
             logger = logger.bind(took_ms=round(change.took_ms, 1), load_ms=round(load_ms, 1))
             text = "Deployed {} {} in {:.0f} ms (load: {:.0f} ms)"
             if outcome is not change.serving and change.serving:
-                text = f"Deployed {{}} {{}} as a canary: it gets {outcome.canary * 100:.3g}% of the requests, revision "
-                text += f"{change.serving.revision.id} the others"
+                others = f"revision {change.serving.revision.id} the others"
+                share = share_text(outcome.canary)
+                text = f"Deployed {{}} {{}} as a canary: it gets {share} of the requests, {others}"
             elif change.was_canary:
                 text = "Promoted {} {}: it gets all requests"
             elif revision.is_restored:
