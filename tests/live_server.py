@@ -179,6 +179,12 @@ def serving(root: Path, app: Hayhooks | None = None, **settings: Any) -> Iterato
         thread.join(timeout=30)
 
 
+def again(root: Path, state: Path, **settings: Any) -> AbstractContextManager[LiveServer]:
+    """Serve *root* with the state directory *state*, as a process does that starts again."""
+    values = {"trial_seconds": 0, **settings, "pipelines_dir": root, "state_dir": str(state)}
+    return serving(root, create_app(Settings(_env_file=None, **values)))
+
+
 @contextmanager
 def also_at(app: Starlette, root_path: str = "") -> Iterator[str]:
     """Serve *app*, whose lifespan another server runs already, on another port; yields the URL."""

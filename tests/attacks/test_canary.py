@@ -12,8 +12,8 @@ from hayhooks import Settings, create_app
 from hayhooks.kernel.revision_store import RevisionStore
 from tests.cli.commands import hayhooks, pipeline
 from tests.faults.traffic import write
-from tests.kernel.test_canary import Tried, again
-from tests.live_server import LiveServer, eventually, serving
+from tests.kernel.test_canary import Tried, saved
+from tests.live_server import LiveServer, again, eventually, serving
 
 LIMITED = """
 import asyncio
@@ -32,11 +32,6 @@ class PipelineWrapper(BasePipelineWrapper):
         await asyncio.sleep(DELAY_S)
         return str(VERSION)
 """
-
-
-def saved(server: LiveServer, name: str = "it") -> list[tuple[str, str | None]]:
-    listed = server.client.get(f"/status/{name}/revisions").raise_for_status().json()["saved"]
-    return [(each["revision"], each["ended"]) for each in listed]
 
 
 class Commands:

@@ -10,7 +10,7 @@ import pytest
 from hayhooks import Settings, create_app
 from tests.cli.commands import pipeline
 from tests.faults.traffic import write
-from tests.live_server import LiveServer, serving
+from tests.live_server import LiveServer, again, serving
 
 YAML = """
 components:
@@ -136,13 +136,12 @@ def test_a_revision_that_failed_its_requests_is_not_brought_back(server: LiveSer
 
 
 def test_a_yaml_pipeline_is_restored_and_rolled_back(root: Path, tmp_path: Path):
-    values = {"pipelines_dir": root, "state_dir": str(tmp_path / "state"), "trial_seconds": 0}
     yaml = root / "ask.yml"
     yaml.write_text(YAML)
-    with serving(root, create_app(Settings(_env_file=None, **values))) as first:
+    with again(root, tmp_path / "state") as first:
         first.eventually(lambda: first.run("ask", question="why") == {"prompt": {"prompt": "Q: why"}})
     yaml.write_text(YAML.replace("PromptBuilder", "Nobody"))
-    with serving(root, create_app(Settings(_env_file=None, **values))) as second:
+    with again(root, tmp_path / "state") as second:
         second.eventually(lambda: second.state("ask")["state"] == "stale")
         assert second.run("ask", question="why") == {"prompt": {"prompt": "Q: why"}}
         assert "+    type: haystack.components.builders.prompt_builder.Nobody" in run(second, "diff", "ask").stdout
@@ -200,8 +199,7 @@ def test_a_canary_is_aborted(server: LiveServer):
 
 
 def test_a_rollback_is_for_all_at_once(root: Path, tmp_path: Path):
-    values = {"pipelines_dir": root, "state_dir": str(tmp_path / "state"), "trial_seconds": 0}
-    with serving(root, create_app(Settings(_env_file=None, canary=0.5, **values))) as server:
+    with again(root, tmp_path / "state", canary=0.5) as server:
         write(root / "app", 10)
         server.eventually(lambda: (state := server.state("app")) and state["revision"])
         write(root / "app", 11)

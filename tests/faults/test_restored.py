@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -17,7 +18,7 @@ from hayhooks import Settings, create_app
 from hayhooks.kernel.state import digest_of
 from tests.cli.processes import started
 from tests.faults.traffic import write
-from tests.live_server import LiveServer, eventually, serving
+from tests.live_server import LiveServer, again, eventually, serving
 
 SHARED_USER = """
 import common
@@ -55,14 +56,17 @@ BROKEN: dict[str, Callable[[Path], object]] = {
 }
 
 
-def again(root: Path, state: Path, **settings: object):
-    values = {"trial_seconds": 0, **settings, "pipelines_dir": root, "state_dir": str(state)}
-    return serving(root, create_app(Settings(_env_file=None, **values)))
-
-
 def is_served(server: LiveServer, name: str = "app", state: str = "serving") -> bool:
     found = server.state(name)
     return bool(found and found["state"] == state and server.client.get("/readyz").status_code == 200)
+
+
+def answers(server: LiveServer, version: int) -> bool:
+    return bool(server.run("app") == [version] * 3)
+
+
+def serves(server: LiveServer, version: int) -> bool:
+    return is_served(server) and answers(server, version)
 
 
 @pytest.mark.parametrize("kind", BROKEN)
@@ -110,7 +114,7 @@ def test_a_damaged_revision_is_noticed_and_an_older_one_serves(root: Path, tmp_p
     with again(root, tmp_path / "state") as server:
         for version in (10, 11):
             write(root / "app", version)
-            server.eventually(lambda version=version: is_served(server) and server.run("app") == [version] * 3)
+            server.eventually(partial(serves, server, version))
     damaged = next(p for p in (tmp_path / "state/blobs").glob("??/*") if p.read_bytes() == b"VERSION = 11\n")
     damaged.write_bytes(b"VERSION = 10\n")
     appended("\n)\n")(root)
@@ -173,7 +177,7 @@ def test_a_state_directory_that_cannot_be_written_is_said_once(root: Path, tmp_p
     with again(root, tmp_path / "state") as server:
         for version in (10, 11):
             write(root / "app", version)
-            server.eventually(lambda version=version: is_served(server) and server.run("app") == [version] * 3)
+            server.eventually(partial(serves, server, version))
     told = [line for line in logged if "The state directory cannot keep" in line and "WARNING" in line]
     assert len(told) == 1
 
@@ -182,7 +186,7 @@ def test_so_many_revisions_are_kept(root: Path, tmp_path: Path):
     with again(root, tmp_path / "state", revisions_kept=2) as server:
         for version in (10, 11, 12):
             write(root / "app", version)
-            server.eventually(lambda version=version: is_served(server) and server.run("app") == [version] * 3)
+            server.eventually(partial(serves, server, version))
     manifests = list((tmp_path / "state/names").glob("*/*"))
     assert len(manifests) == 2
     assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
@@ -272,11 +276,11 @@ def test_two_servers_share_a_state_directory(root: Path, tmp_path: Path):
         for version in range(10, 14):
             write(root / "app", version)
             for server in (one, other):
-                server.eventually(lambda server=server, version=version: server.run("app") == [version] * 3)
+                server.eventually(partial(answers, server, version))
     appended("\n)\n")(root)
     with again(root, state) as one, again(root, state) as other:
         for server in (one, other):
-            server.eventually(lambda server=server: is_served(server, state="stale"))
+            server.eventually(partial(is_served, server, state="stale"))
             assert server.run("app") == [13, 13, 13]
         assert len(list((state / "running").iterdir())) == 2
 
@@ -301,7 +305,7 @@ def test_a_disk_that_is_full_costs_the_history_alone(root: Path, tmp_path: Path,
     with again(root, state) as server:
         for version in (10, 11):
             write(root / "app", version)
-            server.eventually(lambda version=version: server.run("app") == [version] * 3)
+            server.eventually(partial(answers, server, version))
     assert len([line for line in logged if "The state directory cannot keep" in line and "WARNING" in line]) == 1
 
 

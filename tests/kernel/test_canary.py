@@ -11,9 +11,9 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from hayhooks import Settings, create_app
+from hayhooks import Settings
 from hayhooks.settings import problems
-from tests.live_server import LiveServer, eventually, serving
+from tests.live_server import LiveServer, again, eventually, serving
 
 TRIED = """
 import asyncio
@@ -94,6 +94,12 @@ class Tried:
     def gone(self) -> list[str]:
         """The versions that have been torn down."""
         return self.torn.read_text().split()
+
+
+def saved(server: LiveServer, name: str = "it") -> list[tuple[str, str | None]]:
+    """The saved revisions of *name*, the last first, and how each ended."""
+    listed = server.client.get(f"/status/{name}/revisions").raise_for_status().json()["saved"]
+    return [(each["revision"], each["ended"]) for each in listed]
 
 
 @pytest.fixture
@@ -328,20 +334,13 @@ def test_a_wrong_setting_says_what_it_accepts(monkeypatch: pytest.MonkeyPatch, t
     assert problems(raised.value) == [wanted]
 
 
-def again(root: Path, state: Path, **settings: object):
-    values = {"trial_seconds": 0, **settings, "pipelines_dir": root, "state_dir": str(state)}
-    return serving(root, create_app(Settings(_env_file=None, **values)))
-
-
 def test_a_restart_goes_on_with_both(root: Path, tmp_path: Path):
     with again(root, tmp_path / "state") as server:
         tried = Tried(server, tmp_path / "torn")
         first = tried.serve(1)
         second = tried.begin(2)
-        listed = server.client.get("/status/it/revisions").json()["saved"]
-        eventually(lambda: len(server.client.get("/status/it/revisions").json()["saved"]) == 2)
-        listed = server.client.get("/status/it/revisions").json()["saved"]
-        assert [(each["revision"], each["ended"]) for each in listed] == [(second, "canary"), (first, None)]
+        eventually(lambda: len(saved(server)) == 2)
+        assert saved(server) == [(second, "canary"), (first, None)]
 
     with again(root, tmp_path / "state", canary_requests=20) as server:
         tried = Tried(server, tmp_path / "torn")
@@ -362,14 +361,9 @@ def test_one_that_was_replaced_is_no_revision_to_go_back_to(root: Path, tmp_path
         tried = Tried(server, tmp_path / "torn")
         first = tried.serve(1)
         second, third = tried.begin(2), tried.begin(3)
-
-        def saved() -> list[tuple[str, str | None]]:
-            listed = server.client.get("/status/it/revisions").json()["saved"]
-            return [(each["revision"], each["ended"]) for each in listed]
-
-        eventually(lambda: saved() == [(third, "canary"), (second, "not promoted"), (first, None)])
+        eventually(lambda: saved(server) == [(third, "canary"), (second, "not promoted"), (first, None)])
         tried.write(1)  # what serves
-        eventually(lambda: [ended for _, ended in saved()] == [None, "not promoted", "not promoted"])
+        eventually(lambda: [ended for _, ended in saved(server)] == [None, "not promoted", "not promoted"])
     server.write("it", "this is no Python")
     with again(root, tmp_path / "state") as server:
         eventually(lambda: (state := server.state("it")) and state["state"] == "stale")
@@ -380,7 +374,7 @@ def test_a_save_while_the_server_was_stopped_begins_as_a_canary(root: Path, tmp_
     with again(root, tmp_path / "state") as server:
         tried = Tried(server, tmp_path / "torn")
         first = tried.serve(1)
-        eventually(lambda: server.client.get("/status/it/revisions").json()["saved"])
+        eventually(lambda: saved(server))
     tried.write(2)
     with again(root, tmp_path / "state") as server:
         tried = Tried(server, tmp_path / "torn")
@@ -424,12 +418,7 @@ def test_the_history_says_what_is_the_last_good_one(root: Path, tmp_path: Path):
         tried = Tried(server, tmp_path / "torn")
         eventually(lambda: (state := server.state("it")) and state["canary"])
         tried.ask(5)
-
-        def saved() -> list[tuple[str, str | None]]:
-            listed = server.client.get("/status/it/revisions").json()["saved"]
-            return [(each["revision"], each["ended"]) for each in listed]
-
-        eventually(lambda: saved() == [(second, "rolled back"), (first, None)])
+        eventually(lambda: saved(server) == [(second, "rolled back"), (first, None)])
 
 
 def test_a_slip_in_an_option_is_told(server: LiveServer, logged: list[str]):
