@@ -1,0 +1,1 @@
+"""Plug-ins that serve other protocols, each behind its extra."""
