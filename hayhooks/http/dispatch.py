@@ -164,7 +164,8 @@ def dispatch(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
 async def serve_with_lease(deployment: Deployment, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """Run *app* on a lease of *deployment*, held to the last byte of the response, if the request's key allows it."""
     context, runtime, name = context_of(scope), deployment.runtime, deployment.name
-    refuse_call(context.api_key, name)
+    if context.api_key is not None:
+        refuse_call(context.api_key, name)
     record, lease = record_pipeline(context, name), Lease(asyncio.current_task())
     context.response_headers.append(deployment.endpoints.header)
     record.revision, record.outcomes, counts = deployment.revision.id, runtime.outcomes, record.counts
@@ -183,8 +184,7 @@ async def serve_with_lease(deployment: Deployment, app: ASGIApp, scope: Scope, r
             try:
                 runtime.slots.refuse_if_full()  # before the body is read; `invoke` takes a slot after it
             except UnavailableError:
-                if "route" not in scope:  # not routed yet, but the metrics name the endpoint
-                    scope["route"] = deployment.endpoints.route_of(scope)
+                scope.setdefault("route", deployment.endpoints.route_of(scope))  # the metrics name the endpoint
                 raise
         await app(scope, receive, send)
     except asyncio.CancelledError:

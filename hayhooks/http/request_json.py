@@ -22,15 +22,17 @@ _IN_STRING = re.compile(rb'(?:[^"\\]+|\\.){1,10000}+', re.DOTALL)  # a part of i
 
 async def read_json(scope: Scope, receive: Receive, parse: Callable[[bytes], T]) -> T:
     """Read a whole body and *parse* it; raise RefusedError if it has too many values, ClientDisconnect at a cut."""
-    buffer = bytearray()  # not a list of parts, each of which may be one byte
-    more = True
-    while more:
+    before = bytearray()  # the last part; not a list of parts, each of which may be one byte
+    while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
-        buffer += message.get("body", b"")
-        more = message.get("more_body", False)
-    body = bytes(buffer)
+        body = message.get("body", b"")
+        if not message.get("more_body", False):
+            break
+        before += body
+    if before:
+        body = bytes(before + body)
     if len(body) <= LARGE:  # as parse_json, without another coroutine: benchmark row run-async
         return parse(_as_utf8(body))
     return await parse_json(scope, body, parse)
