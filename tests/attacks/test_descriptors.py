@@ -8,7 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.cli.processes import HAYHOOKS, Process, environment, started
+from tests.cli.processes import Process, environment, started
+from tests.fork_server import HAYHOOKS
 from tests.live_server import ECHO, eventually, replace
 from tests.network import free_port
 

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,8 @@ from threading import Thread
 
 import pytest
 
-from tests.cli.processes import HAYHOOKS, Process, environment
+from tests.cli.processes import Process, environment
+from tests.fork_server import HAYHOOKS, popen
 from tests.live_server import eventually, replace
 from tests.network import free_port
 
@@ -49,7 +49,7 @@ def unread(tmp_path: Path, *arguments: str) -> Iterator[tuple[Process, int]]:
     reader, writer = os.pipe()
     port = free_port()
     command = [HAYHOOKS, *arguments, "--port", str(port)]
-    with subprocess.Popen(
+    with popen(
         command, cwd=tmp_path, env=environment(), stdout=writer, stderr=writer, start_new_session=True
     ) as process:
         os.close(writer)

@@ -16,7 +16,8 @@ import pytest
 
 from hayhooks.errors import UnavailableError
 from hayhooks.kernel.threads import DaemonThreadPool
-from tests.cli.processes import HAYHOOKS, Process, environment, started
+from tests.cli.processes import Process, environment, started
+from tests.fork_server import HAYHOOKS
 from tests.live_server import ECHO, LiveServer, eventually, replace, serving
 
 SYNC = """

@@ -4,17 +4,15 @@ import os
 import signal
 import ssl
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 
+from tests.fork_server import HAYHOOKS, popen
 from tests.live_server import eventually
 from tests.network import free_port
-
-HAYHOOKS = str(Path(sys.executable).with_name("hayhooks"))
 
 
 def environment(**settings: str) -> dict[str, str]:
@@ -24,15 +22,13 @@ def environment(**settings: str) -> dict[str, str]:
 
 def hayhooks(*arguments: str, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
-    return subprocess.run(
-        [HAYHOOKS, *arguments],
-        cwd=cwd,
-        env=environment(**settings),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    command, pipe = [HAYHOOKS, *arguments], subprocess.PIPE
+    with popen(command, cwd=cwd, env=environment(**settings), stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            output, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
 class Process:
@@ -79,17 +75,19 @@ def started(
     executable: str = HAYHOOKS,
     cafile: Path | None = None,
     ready: int = 200,
+    forks: bool = True,
     variables: dict[str, str] | None = None,
     **settings: str,
 ) -> Iterator[Process]:
     """A serving command that is ready, or whose ``/readyz`` has the status *ready*; with *cafile* it serves TLS.
 
-    *settings* are in its environment, and other *variables*.
+    *settings* are in its environment, and other *variables*. Without *forks* it is a new interpreter, see
+    ``tests.fork_server``.
     """
     port = port or free_port()
     output = tmp_path / f"output-{port}"
     with output.open("wb") as file:
-        process = subprocess.Popen(
+        process = (popen if forks else subprocess.Popen)(
             [executable, *arguments, "--port", str(port)],
             cwd=tmp_path,
             env={**environment(**settings), **(variables or {})},

@@ -4,20 +4,17 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import termios
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.cli.processes import HAYHOOKS, environment
+from tests.cli.processes import environment
+from tests.fork_server import HAYHOOKS, popen
 from tests.live_server import eventually
 
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[()][0B]|\x1b[=>]")
-_WITH_TERMINAL = (  # after setsid the terminal is to be the process's own, so that Ctrl+C reaches it
-    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
-)
 
 
 class Terminal:
@@ -69,8 +66,9 @@ def in_terminal(
     master, slave = os.openpty()
     termios.tcsetwinsize(slave, (lines, columns))
     variables = {name: value for name, value in environment(**settings).items() if name not in ("COLUMNS", "NO_COLOR")}
-    process = subprocess.Popen(
-        [sys.executable, "-c", _WITH_TERMINAL, HAYHOOKS, *map(str, arguments)],
+    process = popen(
+        [HAYHOOKS, *map(str, arguments)],
+        terminal=True,
         cwd=cwd,
         env={**variables, "TERM": "xterm-256color"},
         stdin=slave,

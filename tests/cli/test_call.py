@@ -7,7 +7,8 @@ import pytest
 
 from hayhooks.cli.server_sent_events import events
 from tests.cli.commands import hayhooks, pipeline
-from tests.cli.processes import HAYHOOKS, environment
+from tests.cli.processes import environment
+from tests.fork_server import HAYHOOKS, popen
 from tests.live_server import eventually, replace
 from tests.wrappers import source
 
@@ -110,7 +111,7 @@ def test_run_prints_a_stream_as_it_comes(server, port, tmp_path):
     command = [HAYHOOKS, "pipeline", "run", "slow", "-p", "kind=x", "--stream", "--port", port]
     with (
         output.open("wb") as file,
-        subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=file) as process,
+        popen(command, cwd=tmp_path, env=environment(), stdout=file) as process,
     ):
         eventually(lambda: output.read_text() == "began ")
         gate.touch()

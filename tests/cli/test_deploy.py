@@ -25,9 +25,10 @@ from hayhooks.cli.staging import PipelinesDirectory
 from tests.cli import processes
 from tests.cli.commands import hayhooks, pipeline
 from tests.cli.killing import contents
-from tests.cli.processes import HAYHOOKS, environment, started
+from tests.cli.processes import environment, started
 from tests.faults.traffic import BYSTANDER, Traffic
 from tests.faults.traffic import write as write_version
+from tests.fork_server import HAYHOOKS, popen
 from tests.live_server import ECHO, eventually, replace, serving
 
 BROKEN = "import nothing_of_this_name\n"
@@ -771,7 +772,7 @@ def interrupted(
 ) -> subprocess.CompletedProcess[str]:
     """A command that gets a Ctrl+C as soon as *when* gives something true."""
     command = [HAYHOOKS, "pipeline", *map(str, arguments)]
-    with subprocess.Popen(
+    with popen(
         command, cwd=cwd, env=environment(PORT=port), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         eventually(lambda: when(process), "the moment to interrupt", 60)

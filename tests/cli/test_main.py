@@ -6,7 +6,7 @@ import pytest
 
 import hayhooks
 from tests.cli.commands import hayhooks as run_hayhooks
-from tests.cli.processes import HAYHOOKS
+from tests.fork_server import HAYHOOKS
 
 
 def test_help_names_the_commands(tmp_path):

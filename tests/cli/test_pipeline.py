@@ -10,8 +10,9 @@ import click
 import pytest
 
 from tests.cli.commands import hayhooks, pipeline
-from tests.cli.processes import HAYHOOKS, environment
+from tests.cli.processes import environment
 from tests.cli.test_deploy import wrapper
+from tests.fork_server import HAYHOOKS, popen
 from tests.live_server import ECHO, eventually, replace, serving
 
 MANY = """
@@ -205,7 +206,7 @@ def test_check_ends_when_the_command_is_killed(tmp_path):
     pid = tmp_path / "pid"
     code = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
     replace(tmp_path / "mine/pipeline_wrapper.py", code)
-    with subprocess.Popen([HAYHOOKS, "pipeline", "check", "mine"], cwd=tmp_path, env=environment()) as process:
+    with popen([HAYHOOKS, "pipeline", "check", "mine"], cwd=tmp_path, env=environment()) as process:
         loading = int(eventually(lambda: pid.read_text(), "the wrapper to be loaded", 60))
         process.kill()
     eventually(lambda: not is_alive(loading), "the loading process to end")

@@ -70,7 +70,7 @@ class PipelineWrapper(BasePipelineWrapper):
 def test_what_takes_long_to_import_waits_until_somebody_needs_it(tmp_path):
     replace(tmp_path / "pipelines/it/pipeline_wrapper.py", IMPORTED)
 
-    with started(tmp_path, "run") as server:
+    with started(tmp_path, "run", forks=False) as server:
         eventually(lambda: server.post("/it/run", {}).json() == {"result": []})
 
         assert "hayhooks_generation" in server.get("/metrics").text
@@ -84,7 +84,7 @@ def test_what_we_import_late_is_not_looked_for_among_shared_modules(tmp_path):
     for name in ("prometheus_client", "websockets"):
         replace(tmp_path / f"shared/{name}.py", "raise RuntimeError('mine')")
 
-    with started(tmp_path, "run", ADDITIONAL_PYTHON_PATH=str(tmp_path / "shared")) as server:
+    with started(tmp_path, "run", forks=False, ADDITIONAL_PYTHON_PATH=str(tmp_path / "shared")) as server:
         assert "hayhooks_generation" in server.get("/metrics").text
         with pytest.raises(InvalidStatus), connect(server.url.replace("http", "ws") + "/it/run"):
             pass

@@ -146,7 +146,7 @@ def test_invalid_keys_stop_the_start(tmp_path: Path):
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_every_worker_wants_the_key_and_no_process_shows_it(tmp_path: Path, workers: str):
-    with started(tmp_path, "run", "--workers", workers, API_KEYS="the-key") as server:
+    with started(tmp_path, "run", "--workers", workers, forks=False, API_KEYS="the-key") as server:
         for _ in range(10):
             assert server.get("/status").status_code == 401
             with_key = httpx.get(server.url + "/status", headers={"Authorization": "Bearer the-key"}, timeout=10)

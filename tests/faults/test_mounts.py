@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.processes import HAYHOOKS, started
+from tests.cli.processes import started
 from tests.faults.traffic import BYSTANDER, Traffic, write
+from tests.fork_server import HAYHOOKS
 from tests.live_server import LiveServer, eventually, replace, serving
 
 

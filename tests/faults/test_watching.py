@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.processes import HAYHOOKS, Process, started
+from tests.cli.processes import Process, started
+from tests.fork_server import HAYHOOKS
 from tests.live_server import ECHO, eventually, replace
 
 FOLDERS = 6
