@@ -22,6 +22,7 @@ class BasePipelineWrapper:
         warm_up: whether pipelines and agents are warmed up before the revision serves; where they are not, what needs
             an API key that is missing fails in its first request, and not when it is loaded.
         skip_mcp, skip_a2a: whether to leave it out of what plug-ins offer as tools of MCP, or as agents of A2A.
+        mcp_chat: whether its chat is a tool of MCP too, which takes a ``message``.
     """
 
     pipeline: Any = None
@@ -33,6 +34,7 @@ class BasePipelineWrapper:
     warm_up: Any = True  # a wrapper may have a method of this name
     skip_mcp: bool = False
     skip_a2a: bool = False
+    mcp_chat: bool = False
 
     def setup(self) -> None:
         """Build the pipeline; called once per revision, in a thread, before it serves.

@@ -13,6 +13,7 @@ from hayhooks.http.api_keys import ApiKeys
 from hayhooks.http.body import LimitedReceive, ReadTimeout
 from hayhooks.http.content_coding import check_transfer_coding, unpacked
 from hayhooks.http.context import context_of, route_path
+from hayhooks.http.within import INNER
 from hayhooks.observability.log import log
 from hayhooks.observability.request_record import current_request
 from hayhooks.setting_types import ApiKey
@@ -71,11 +72,15 @@ class AccessMiddleware:
         return any(route.matches(scope)[0] is Match.FULL for route in self._public.routes)
 
     async def _serve_counted(self, key: ApiKey, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._keys.count(key)
+        if INNER not in scope:
+            await self._keys.count(key)
         await app(scope, receive, send)
 
     def _check(self, scope: Scope) -> ApiKey | None:
         """Return the key of the request, None where it needs none; raise RefusedError."""
+        if INNER in scope:
+            key: ApiKey | None = scope[INNER]
+            return key
         if scope["type"] == "http":
             if scope["method"] in ("GET", "HEAD") and route_path(scope) in _PROBES:
                 return None
@@ -83,26 +88,28 @@ class AccessMiddleware:
             return None
         headers = Headers(scope=scope)
         if self._hosts is not None:
-            match = _HOST.fullmatch(headers.get("host", ""))
-            host = match[1].lower() if match else ""
-            if not any(host == name or (name.startswith("*.") and host.endswith(name[1:])) for name in self._hosts):
-                raise RefusedError(
-                    400, f"Host {shortened(headers.get('host', ''))!r} is not allowed (HAYHOOKS_ALLOWED_HOSTS)"
-                )
+            _refuse_other_host(headers.get("host", ""), self._hosts)
         if not self._keys:
             return None
         authorization = headers.getlist("authorization")
         # The messages never repeat what was sent: it may be a key for something else.
-        scheme, _, key = authorization[0].strip().partition(" ") if authorization else ("", "", "")
+        scheme, _, sent = authorization[0].strip().partition(" ") if authorization else ("", "", "")
         if not authorization:
             message = "API key missing: send the header 'Authorization: Bearer KEY'"
-        elif len(authorization) > 1 or scheme.lower() != "bearer" or not key.strip():
+        elif len(authorization) > 1 or scheme.lower() != "bearer" or not sent.strip():
             message = "Authorization header not valid: send exactly one, as 'Bearer KEY'"
-        elif (known := self._keys.find(key.strip().encode("latin-1"))) is None:
+        elif (known := self._keys.find(sent.strip().encode("latin-1"))) is None:
             message = "The API key is not valid"
         else:
             return known
         raise RefusedError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+
+
+def _refuse_other_host(sent: str, hosts: Sequence[str]) -> None:
+    match = _HOST.fullmatch(sent)
+    host = match[1].lower() if match else ""
+    if not any(host == name or (name.startswith("*.") and host.endswith(name[1:])) for name in hosts):
+        raise RefusedError(400, f"Host {shortened(sent)!r} is not allowed (HAYHOOKS_ALLOWED_HOSTS)")
 
 
 def log_exposure(settings: Settings, *, in_development: bool = False) -> None:

@@ -23,6 +23,9 @@ _POLL_S = 0.5  # a changed file is read when it was the same at two polls
 # The server's routes that call the pipeline named in the request: OpenAI's API. All others tell of the server.
 _CALLING_PATH = re.compile(r"(/v1)?/(chat/completions|responses|models|files)\b")
 
+# These send requests within the process, for each of which the key is asked.
+_CARRYING_PATH = re.compile(r"/mcp/*")
+
 
 class ApiKeys:
     """The valid API keys, of the settings and of a file that is read when it changes."""
@@ -118,7 +121,9 @@ def refuse_call(key: ApiKey | None, name: str) -> None:
 
 def refuse_path(key: ApiKey | None, path: str) -> None:
     """Raise RefusedError unless *key*, if the server has keys, may ask the server's own route *path*."""
-    if key is not None and not (key.calls if _CALLING_PATH.match(path) else key.reads):
+    if key is None or _CARRYING_PATH.fullmatch(path):
+        return
+    if not (key.calls if _CALLING_PATH.match(path) else key.reads):
         raise _out_of_scope(key, "call pipelines" if _CALLING_PATH.match(path) else "read what the server tells")
 
 

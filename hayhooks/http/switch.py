@@ -45,8 +45,17 @@ class Switch:
                 return snapshot
             if snapshot.scanned and name not in snapshot.loading:
                 return snapshot
-            if self.kernel is None:
-                raise UnavailableError(
-                    "hayhooks has not been started: the application that it is mounted in must run its lifespan"
-                )
-            await self._superseded.wait()
+            await self._next()
+
+    async def wait_until_ready(self) -> Snapshot:
+        """Return the live snapshot once the first look at the directory is done."""
+        while not self.live.snapshot.ready:
+            await self._next()
+        return self.live.snapshot
+
+    async def _next(self) -> None:
+        if self.kernel is None:
+            raise UnavailableError(
+                "hayhooks has not been started: the application that it is mounted in must run its lifespan"
+            )
+        await self._superseded.wait()

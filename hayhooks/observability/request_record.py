@@ -7,7 +7,8 @@ from typing import Any
 from hayhooks.errors import PipelineError, shortened, type_and_message
 from hayhooks.kernel.admission import Outcomes
 
-# What the console, commands and probes ask again and again: lists and charts of requests leave these out.
+# What the console, commands and probes ask again and again, and what carries requests that are listed themselves: lists
+# and charts of requests leave these out.
 POLLED = frozenset(
     {
         "/healthz",
@@ -17,6 +18,7 @@ POLLED = frozenset(
         "/status/{name}",
         "/status/{name}/revisions",
         "/events",
+        "/mcp",
         "/traces",
         "/traces/{id}",
         "/draw/{name}",

@@ -1,0 +1,375 @@
+"""The server of the Model Context Protocol, by its SDK: tools, resources, notices of changes, sessions.
+
+What a tool does is a request within the process, to the deployment or to ``/status``.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from urllib.parse import quote, unquote
+
+from mcp.server import NotificationOptions, Server
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
+from mcp.server.context import ServerRequestContext
+from mcp.server.models import InitializationOptions
+from mcp.server.session import ServerSession
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ResourcesListChanged, ToolsListChanged
+from mcp.shared.exceptions import MCPError
+from mcp_types import (
+    INVALID_PARAMS,
+    CallToolRequestParams,
+    CallToolResult,
+    ListResourcesResult,
+    ListToolsResult,
+    NotificationParams,
+    PaginatedRequestParams,
+    ReadResourceRequestParams,
+    ReadResourceResult,
+    Resource,
+    TextResourceContents,
+)
+from pydantic_core import from_json, to_json
+from starlette.applications import Starlette
+from starlette.types import Message, Receive, Scope, Send
+
+from hayhooks._version import __version__
+from hayhooks.errors import closest, shortened
+from hayhooks.http.api_keys import may_call
+from hayhooks.http.compute import compute_once
+from hayhooks.http.context import context_of
+from hayhooks.http.lookup import exists
+from hayhooks.http.switch import Switch
+from hayhooks.http.within import Answer, OnChunk, request_within
+from hayhooks.integrations.mcp_tools import (
+    DeploymentTool,
+    core_tools,
+    failed,
+    result_of,
+    text_of_events,
+    tools_of,
+)
+from hayhooks.kernel.state import Deployment, Snapshot
+from hayhooks.kernel.threads import server_threads
+
+MAX_SESSIONS = 1_000  # of clients of 2025: beyond, the one that was idle for longest ends
+IDLE_S = 30 * 60.0  # after which a session ends
+
+_INSTRUCTIONS = (
+    "Each tool runs a Haystack pipeline. Pipelines come, change and go while the server runs: list_pipelines and "
+    "pipeline_status tell which there are, and why one does not serve."
+)
+
+_Context = ServerRequestContext[Any, Any]
+
+
+class ToolServer:
+    """ASGI app for ``/mcp``, and the handlers of what comes over it or over stdio; *app* is the application."""
+
+    def __init__(self, app: Starlette) -> None:
+        self._app = app
+        self._switch: Switch = app.switch  # type: ignore[attr-defined]  # a Hayhooks
+        self.started = asyncio.Event()
+        self._bus = InMemorySubscriptionBus()
+        self._listen = ListenHandler(self._bus)
+        self._revisions = _revisions_of(self._switch.live.snapshot)
+        self._sessions: OrderedDict[str, _Session] = OrderedDict()  # of 2025, by id; the last used one is the last
+        self._stopping = asyncio.Event()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.protocol = _Protocol(
+            "hayhooks",
+            version=__version__,
+            instructions=_INSTRUCTIONS,
+            get_tool_input_schema=lambda name: None,  # no argument of ours is sent as a header
+            on_list_tools=self._list_tools,
+            on_call_tool=self._call_tool,
+            on_list_resources=self._list_resources,
+            on_read_resource=self._read_resource,
+            on_subscriptions_listen=self._listen,
+        )
+        self.protocol.add_notification_handler("notifications/initialized", NotificationParams, self._initialized)
+        settings = app.settings  # type: ignore[attr-defined]  # as above
+        # With several workers the next request of a session may come to another one.
+        is_alone = app.worker_state.directory is None  # type: ignore[attr-defined]  # as above
+        self._manager = StreamableHTTPSessionManager(
+            self.protocol,
+            stateless=not is_alone,
+            session_idle_timeout=IDLE_S,
+            max_sessions=None,
+            max_request_body_size=settings.max_body_size or 2**63,
+        )
+
+    async def run(self) -> None:
+        """Serve until this is cancelled."""
+        async with self._manager.run():
+            self.started.set()
+            await asyncio.Event().wait()
+
+    def note_snapshot(self, snapshot: Snapshot) -> None:
+        """Tell the clients if other revisions serve."""
+        before, self._revisions = self._revisions, _revisions_of(snapshot)
+        if self._revisions == before:
+            return
+        self._begin(self._bus.publish(ToolsListChanged()))
+        self._begin(self._bus.publish(ResourcesListChanged()))
+        for session in self._sessions.values():
+            if session.server is not None and not session.is_notified:  # its client may read nothing
+                self._begin(session.notify())
+
+    def end_streams(self) -> None:
+        """End the streams of notices: the server stops, and they have no end."""
+        self._stopping.set()
+        self._listen.close()
+
+    def _begin(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # ------------------------------------------------------------------------------------------- Streamable HTTP
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request."""
+        context, is_get = context_of(scope), scope["method"] == "GET"
+        if (key := context.api_key) is not None:  # a session belongs to it
+            scope["user"] = AuthenticatedUser(AccessToken(token=key.key, client_id=key.key, scopes=[]))
+        session_id = context.headers.get(b"mcp-session-id", b"").decode("latin-1")
+        session = self._sessions.get(session_id)
+        has_ended = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal has_ended
+            if message["type"] == "http.response.start":
+                headers, status = dict(message["headers"]), message["status"]
+                if status == 404 or (scope["method"] == "DELETE" and status < 300):
+                    self._sessions.pop(session_id, None)
+                elif not session_id and status < 300 and b"mcp-session-id" in headers:
+                    await self._add_session(headers[b"mcp-session-id"].decode(), scope)
+            has_ended = message["type"] == "http.response.body" and not message.get("more_body", False)
+            await send(message)
+
+        if session is not None:
+            session.begin()
+            self._sessions.move_to_end(session_id)
+        try:
+            await self._manager.handle_request(scope, self._until_stop(receive) if is_get else receive, watched_send)
+        finally:
+            if session is not None:
+                session.end()
+        if is_get and self._stopping.is_set() and not has_ended:
+            await send({"type": "http.response.body", "body": b""})
+
+    def _until_stop(self, receive: Receive) -> Receive:
+        """Return *receive*, for which the client goes away when the server stops."""
+
+        async def received() -> Message:
+            message, stop = asyncio.ensure_future(receive()), asyncio.ensure_future(self._stopping.wait())
+            try:
+                await asyncio.wait((message, stop), return_when=asyncio.FIRST_COMPLETED)
+                return message.result() if message.done() else {"type": "http.disconnect"}
+            finally:
+                message.cancel()
+                stop.cancel()
+
+        return received
+
+    async def _add_session(self, session_id: str, scope: Scope) -> None:
+        self._sessions[session_id] = _Session(scope)
+        idle_since = time.monotonic() - IDLE_S
+        for each, session in list(self._sessions.items()):
+            if len(self._sessions) <= MAX_SESSIONS and session.used_at > idle_since:
+                break
+            if not session.requests and each != session_id:
+                del self._sessions[each]
+                headers = [(b"mcp-session-id", each.encode())]
+                delete = {**session.scope, "method": "DELETE", "headers": headers}
+                await self._manager.handle_request(delete, _receive_nothing, _send_nowhere)
+
+    async def _initialized(self, ctx: _Context, params: NotificationParams | None) -> None:
+        session = self._sessions.get(ctx.request.headers.get("mcp-session-id", "")) if ctx.request else None
+        if session is not None:
+            session.server = ctx.session
+
+    # ------------------------------------------------------------------------------------------- tools, resources
+
+    async def _list_tools(self, ctx: _Context, params: PaginatedRequestParams | None) -> ListToolsResult:
+        own = [each.tool for each in await self._deployment_tools(ctx)]
+        names = {tool.name for tool in own}
+        core = core_tools() if self._may_read(ctx) else []
+        return ListToolsResult(tools=[*own, *(tool for tool in core if tool.name not in names)])
+
+    async def _call_tool(self, ctx: _Context, params: CallToolRequestParams) -> CallToolResult:
+        name, arguments = params.name, params.arguments or {}
+        snapshot = await self._switch.wait_until_known(name)
+        called = await self._find_tool(snapshot, name)
+        if called is not None:
+            deployment, tool = called
+            return await self._call_deployment(ctx, deployment, tool, arguments)
+        if name == "list_pipelines":
+            return result_of(_listed(await self._send(ctx, "GET", "/status")))
+        if name == "pipeline_status":
+            pipeline = arguments.get("name")
+            if not isinstance(pipeline, str) or not pipeline or "/" in pipeline:
+                return failed("name: must be the name of a pipeline")
+            return _status(await self._send(ctx, "GET", f"/status/{pipeline}"))
+        if exists(snapshot, name) and name not in snapshot.deployments:
+            return result_of(await self._send(ctx, "POST", f"/{name}/run"))  # which says why it is not served
+        meant = closest(name, (tool.name for tool in (await self._list_tools(ctx, None)).tools))
+        return failed(f"There is no tool {shortened(name)!r}" + (f"; did you mean {meant!r}?" if meant else ""))
+
+    async def _find_tool(self, snapshot: Snapshot, name: str) -> tuple[Deployment, DeploymentTool] | None:
+        for deployment in filter(None, map(snapshot.deployments.get, (name, name.removesuffix("_chat")))):
+            if not _skips(deployment):
+                for each in await compute_once(deployment, "mcp.tools", partial(tools_of, deployment)):
+                    if each.tool.name == name:
+                        return deployment, each
+        return None
+
+    async def _call_deployment(
+        self, ctx: _Context, deployment: Deployment, called: DeploymentTool, arguments: dict[str, Any]
+    ) -> CallToolResult:
+        body: Any = arguments
+        if called.path == "/chat":
+            message = arguments.get("message")
+            if not isinstance(message, str):
+                return failed("message: must be a string")
+            body = {"messages": [{"role": "user", "content": message}], "stream": True}
+        parts = 0
+
+        async def report(chunk: bytes) -> None:
+            nonlocal parts
+            text = text_of_events(chunk)[0] if called.path == "/chat" else chunk.decode(errors="replace")
+            if text:
+                parts += 1
+                await ctx.session.report_progress(parts, message=text)
+
+        on_chunk = report if ctx.meta and "progress_token" in ctx.meta else None
+        answer = await self._send(ctx, "POST", f"/{deployment.name}{called.path}", to_json(body), on_chunk)
+        return result_of(answer, called)
+
+    async def _send(
+        self, ctx: _Context, method: str, path: str, body: bytes = b"", on_chunk: OnChunk | None = None
+    ) -> Answer:
+        outer = ctx.request.scope if ctx.request else None
+        return await request_within(self._app, method, path, body, outer=outer, on_chunk=on_chunk)
+
+    async def _deployment_tools(self, ctx: _Context) -> list[DeploymentTool]:
+        """Return the tools that the client may call."""
+        deployments = await self._visible(ctx)
+        found = await asyncio.gather(
+            *(compute_once(each, "mcp.tools", partial(tools_of, each)) for each in deployments)
+        )
+        return [tool for tools in found for tool in tools]
+
+    async def _visible(self, ctx: _Context) -> list[Deployment]:
+        key = context_of(ctx.request.scope).api_key if ctx.request else None
+        snapshot = await self._switch.wait_until_ready()
+        return [each for name, each in snapshot.deployments.items() if may_call(key, name) and not _skips(each)]
+
+    def _may_read(self, ctx: _Context) -> bool:
+        key = context_of(ctx.request.scope).api_key if ctx.request else None
+        return key is None or key.reads
+
+    async def _list_resources(self, ctx: _Context, params: PaginatedRequestParams | None) -> ListResourcesResult:
+        resources = []
+        for deployment in await self._visible(ctx):
+            name = deployment.name
+            base = f"hayhooks://{quote(name)}"
+            if "README.md" in deployment.revision.files:
+                resources.append(Resource(uri=f"{base}/README.md", name=f"{name}/README.md", mime_type="text/markdown"))
+            resources.append(
+                Resource(
+                    uri=f"{base}/schema.json",
+                    name=f"{name}/schema.json",
+                    description=f"The JSON schemas of what {name} takes and returns.",
+                    mime_type="application/json",
+                )
+            )
+        return ListResourcesResult(resources=resources)
+
+    async def _read_resource(self, ctx: _Context, params: ReadResourceRequestParams) -> ReadResourceResult:
+        uri = str(params.uri)
+        name, _, file = unquote(uri.removeprefix("hayhooks://")).partition("/")
+        deployment = next((each for each in await self._visible(ctx) if each.name == name), None)
+        if deployment is not None and file == "README.md" and file in deployment.revision.files:
+            path = deployment.revision.path / file
+            try:
+                text, kind = await server_threads.run(partial(path.read_text, "utf-8", "replace")), "text/markdown"
+            except OSError as error:
+                raise MCPError(INVALID_PARAMS, f"{uri} cannot be read: {error.strerror}") from None
+        elif deployment is not None and file == "schema.json":
+            answer = await self._send(ctx, "GET", f"/{name}/schema")
+            text, kind = answer.body.decode(), "application/json"
+        else:
+            raise MCPError(INVALID_PARAMS, f"there is no resource {shortened(uri)!r}", {"uri": uri})
+        return ReadResourceResult(contents=[TextResourceContents(uri=uri, mime_type=kind, text=text)])
+
+
+class _Protocol(Server[Any]):
+    def create_initialization_options(self, *args: Any, **kwargs: Any) -> InitializationOptions:
+        """Return what clients of 2025 are told: that lists change."""
+        return super().create_initialization_options(NotificationOptions(tools_changed=True, resources_changed=True))
+
+
+@dataclass(slots=True)
+class _Session:
+    """A session of a client of 2025."""
+
+    scope: Scope  # of the request that has begun it
+    used_at: float = 0.0
+    requests: int = 0  # that are being answered
+    server: ServerSession | None = None  # sends notices, once the client is ready for them
+    is_notified: bool = False
+
+    def begin(self) -> None:
+        self.requests += 1
+
+    def end(self) -> None:
+        self.requests -= 1
+        self.used_at = time.monotonic()
+
+    async def notify(self) -> None:
+        assert self.server is not None
+        self.is_notified = True
+        try:
+            await self.server.send_tool_list_changed()
+            await self.server.send_resource_list_changed()
+        finally:
+            self.is_notified = False
+
+
+def _revisions_of(snapshot: Snapshot) -> dict[str, str]:
+    return {name: deployment.revision.fingerprint for name, deployment in snapshot.deployments.items()}
+
+
+def _skips(deployment: Deployment) -> bool:
+    return bool(getattr(deployment.wrapper, "skip_mcp", False))
+
+
+def _listed(answer: Answer) -> Answer:
+    """Cut the answer of ``/status`` to what tells the pipelines apart."""
+    if answer.status != 200:
+        return answer
+    fields = ("name", "state", "description", "error")
+    found = [{field: each[field] for field in fields} for each in from_json(answer.body)["deployments"]]
+    return Answer(200, answer.media_type, to_json({"pipelines": found}))
+
+
+def _status(answer: Answer) -> CallToolResult:
+    """Return the status of a pipeline that cannot serve as a result: that was asked, and is no error."""
+    if answer.status == 503 and b'"state"' in answer.body:
+        return result_of(Answer(200, answer.media_type, answer.body))
+    return result_of(answer)
+
+
+async def _receive_nothing() -> Message:
+    return {"type": "http.request", "body": b""}
+
+
+async def _send_nowhere(message: Message) -> None:
+    pass

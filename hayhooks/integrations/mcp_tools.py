@@ -1,0 +1,177 @@
+"""Tools of the Model Context Protocol: how a deployment is described as one, and its answer as a result."""
+
+import base64
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mcp_types import (
+    AudioContent,
+    BlobResourceContents,
+    CallToolResult,
+    ContentBlock,
+    EmbeddedResource,
+    ImageContent,
+    TextContent,
+    Tool,
+    ToolAnnotations,
+)
+from pydantic_core import from_json, to_json
+
+from hayhooks.http.within import Answer
+from hayhooks.kernel.operations import Operation
+from hayhooks.kernel.state import Deployment
+from hayhooks.openai.bridge import CHAT_METHODS, TO_RESPONSES
+from hayhooks.openapi.describe import EVENTS, JSON, object_schema
+from hayhooks.openapi.type_schemas import inline_refs, schemas_of
+
+_MESSAGE = {
+    "type": "object",
+    "properties": {"message": {"type": "string", "description": "What to say to it."}},
+    "required": ["message"],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentTool:
+    """A tool that calls a deployment."""
+
+    tool: Tool
+    path: str  # of the endpoint that is called, below "/{name}"
+    wraps: bool = False  # its structured content is `{"result": value}`: the value is not an object
+
+
+def tools_of(deployment: Deployment) -> list[DeploymentTool]:
+    """Describe *deployment*: a tool for ``run_api``, one for its chat if the wrapper wants that."""
+    found = []
+    wrapper, run = deployment.wrapper, deployment.operation("run_api_async", "run_api")
+    if run is not None:
+        found.append(_run_tool(deployment, run))
+    if (
+        getattr(wrapper, "mcp_chat", False)
+        and (chat := deployment.operation(*CHAT_METHODS, *TO_RESPONSES.methods)) is not None
+    ):
+        name = f"{deployment.name}_chat" if run is not None else deployment.name
+        tool = Tool(name=name, description=_description(deployment, chat), input_schema=_MESSAGE)
+        found.append(DeploymentTool(tool, "/chat"))
+    return found
+
+
+def _run_tool(deployment: Deployment, run: Operation) -> DeploymentTool:
+    types: dict[str, Any] = {"request": (run.arguments, "validation")}
+    if run.result is not None and run.result_kinds == {"value"}:
+        types["result"] = (run.result, "serialization")
+    schemas, components = schemas_of(deployment.name, types)
+    output, wraps = None, False
+    if "result" in schemas:
+        output = inline_refs(schemas["result"], components)
+        if wraps := output.get("type") != "object":
+            output = inline_refs(object_schema(["result"], result=schemas["result"]), components)
+    tool = Tool(
+        name=deployment.name,
+        description=_description(deployment, run),
+        input_schema={"type": "object", **inline_refs(schemas["request"], components)},
+        output_schema=output,
+    )
+    return DeploymentTool(tool, "/run", wraps)
+
+
+def _description(deployment: Deployment, operation: Operation) -> str:
+    own = "\n\n".join(filter(None, (operation.summary, operation.description)))
+    return own or deployment.description or f"Run the pipeline {deployment.name}."
+
+
+def core_tools() -> list[Tool]:
+    """Describe the tools that tell of the server."""
+    reads = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
+    name = {"type": "string", "description": "The pipeline's name."}
+    return [
+        Tool(
+            name="list_pipelines",
+            description="List the pipelines of this server: their names, states and descriptions.",
+            input_schema=object_schema([]),
+            annotations=reads,
+        ),
+        Tool(
+            name="pipeline_status",
+            description="Tell the state of one pipeline, its revision, and why its newest revision does not serve.",
+            input_schema=object_schema(["name"], name=name),
+            annotations=reads,
+        ),
+    ]
+
+
+def failed(*reasons: str) -> CallToolResult:
+    """Return a result that is an error."""
+    return CallToolResult(content=_texts(*reasons), is_error=True)
+
+
+def result_of(answer: Answer, called: DeploymentTool | None = None) -> CallToolResult:
+    """Return what *answer* says, as the result of a tool."""
+    if answer.status >= 400 or not answer.status:
+        return failed(_problem(answer))
+    if answer.media_type == EVENTS:
+        text, error = text_of_events(answer.body)
+        return failed(*filter(None, (text, error))) if error else CallToolResult(content=_texts(text))
+    if answer.cut_by:
+        return failed(*filter(None, (answer.body.decode(errors="replace"), answer.cut_by)))
+    if answer.media_type != JSON:
+        return CallToolResult(content=list(_content(answer)))
+    value = from_json(answer.body)
+    if called is not None and isinstance(value, dict) and value.keys() == {"result"}:
+        value = value["result"]
+    structured = value if isinstance(value, dict) else None
+    if called is not None and called.wraps:
+        structured = {"result": value}
+    text = value if isinstance(value, str) else to_json(value).decode()
+    return CallToolResult(content=_texts(text), structured_content=structured)
+
+
+def text_of_events(body: bytes) -> tuple[str, str]:
+    """Return the text of server-sent events, ours or OpenAI's chunks, and the error that ended them, if any."""
+    texts, error = [], ""
+    for event in body.decode(errors="replace").split("\n\n"):
+        lines = [line for line in event.splitlines() if line.startswith(("data:", "event:"))]
+        data = "\n".join(line[5:].removeprefix(" ") for line in lines if line.startswith("data:"))
+        chunk: Any = None
+        if data.startswith("{"):
+            try:
+                chunk = from_json(data)
+            except ValueError:
+                chunk = None
+        if isinstance(chunk, dict) and "error" in chunk and ("event: error" in lines or "choices" not in chunk):
+            reason = chunk["error"]
+            error = str(reason.get("message", reason) if isinstance(reason, dict) else reason)
+        elif isinstance(chunk, dict) and chunk.get("object") == "chat.completion.chunk":
+            texts += [choice["delta"].get("content") or "" for choice in chunk["choices"]]
+        elif data != "[DONE]":
+            texts.append(data)
+    return "".join(texts), error
+
+
+def _problem(answer: Answer) -> str:
+    """Return why a request failed: the field that is wrong, or what the pipeline raised."""
+    try:
+        body = from_json(answer.body)
+        detail = body.get("detail", body)
+    except (ValueError, AttributeError):
+        return answer.body.decode(errors="replace") or answer.cut_by or f"status {answer.status or 499}"
+    if not isinstance(detail, list):
+        return str(detail)
+    return "\n".join(f"{'.'.join(map(str, each['loc'][1:])) or 'arguments'}: {each['msg']}" for each in detail)
+
+
+def _texts(*texts: str) -> list[ContentBlock]:
+    return [TextContent(text=text) for text in texts]
+
+
+def _content(answer: Answer) -> Iterator[ContentBlock]:
+    kind, encoded = answer.media_type, base64.b64encode(answer.body).decode()
+    if kind.startswith("text/") or not answer.body:
+        yield TextContent(text=answer.body.decode(errors="replace"))
+    elif kind.startswith("image/"):
+        yield ImageContent(data=encoded, mime_type=kind)
+    elif kind.startswith("audio/"):
+        yield AudioContent(data=encoded, mime_type=kind)
+    else:
+        yield EmbeddedResource(resource=BlobResourceContents(uri="hayhooks://result", mime_type=kind, blob=encoded))
