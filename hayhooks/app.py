@@ -44,7 +44,7 @@ from hayhooks.kernel.options import KernelOptions
 from hayhooks.kernel.process_hooks import ProcessHooks
 from hayhooks.kernel.quarantine import Quarantine
 from hayhooks.kernel.reconcile import Reconciler
-from hayhooks.kernel.revision_store import RevisionStore, open_store
+from hayhooks.kernel.revision_store import open_store
 from hayhooks.kernel.self_writes import self_writes
 from hayhooks.kernel.state import Change, Revision, Snapshot
 from hayhooks.kernel.static import WrapperFactory, check_directory, static_revisions
@@ -260,6 +260,9 @@ async def _deployer(app: Hayhooks, threads: DaemonThreadPool) -> AsyncIterator[N
         log_exposure(settings)
         warn_if_missing()
 
+    # In a process of somebody else's there is a state directory if it is set.
+    has_store = app.owns_process or settings.state_dir != "auto"
+    store = open_store(app.root, settings.state_dir, settings.revisions_kept) if has_store else None
     publisher = _Publisher(app, worker_dir, loop)
     app.reconciler = app.switch.kernel = reconciler = Reconciler(
         app.root,
@@ -298,7 +301,7 @@ async def _deployer(app: Hayhooks, threads: DaemonThreadPool) -> AsyncIterator[N
         given=app.static,
         quarantine=app.quarantine,
         rolled_back=worker_dir.rollbacks,
-        store=_revision_store(app),
+        store=store,
         restore=settings.restore,
     )
     shared_metrics = metrics.shared(worker_dir) if metrics is not None else nullcontext()
@@ -322,14 +325,6 @@ async def _deployer(app: Hayhooks, threads: DaemonThreadPool) -> AsyncIterator[N
             await threads.run(app.reconciler.stop, max(app.stop_by - time.monotonic(), 0.0))
             if app.access_log is not None:
                 await threads.run(app.access_log.close)
-
-
-def _revision_store(app: Hayhooks) -> RevisionStore | None:
-    """Return the store of the state directory; an application of another process has one if it is set."""
-    directory = app.settings.state_dir
-    if directory == "auto" and not app.owns_process:
-        return None
-    return open_store(app.root, directory, app.settings.revisions_kept)
 
 
 @contextmanager

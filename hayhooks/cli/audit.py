@@ -4,7 +4,6 @@ import getpass
 import json
 import os
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hayhooks.cli.output import note
@@ -27,7 +26,11 @@ def record(settings: Settings, what: str, name: str, **facts: object) -> None:
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if file.exists() and file.stat().st_size > _MAX_BYTES:
-            _rotate(file)
+            for number in range(_KEPT - 1, 0, -1):
+                older = file.with_name(f"{file.name}.{number}")
+                if older.exists():
+                    older.replace(file.with_name(f"{file.name}.{number + 1}"))
+            file.replace(file.with_name(f"{file.name}.1"))
         # One write at the end of the file: other commands may write at the same time.
         descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -43,14 +46,6 @@ def store_of(settings: Settings) -> "RevisionStore | None":
     from hayhooks.kernel.revision_store import open_store  # noqa: PLC0415 - most commands need none of the kernel
 
     return open_store(settings.pipelines_dir.absolute(), settings.state_dir, settings.revisions_kept)
-
-
-def _rotate(file: Path) -> None:
-    for number in range(_KEPT - 1, 0, -1):
-        older = file.with_name(f"{file.name}.{number}")
-        if older.exists():
-            older.replace(file.with_name(f"{file.name}.{number + 1}"))
-    file.replace(file.with_name(f"{file.name}.1"))
 
 
 def user() -> str:

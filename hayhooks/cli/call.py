@@ -42,7 +42,12 @@ def run(settings: Settings, name: str, call: CallOptions) -> int:
         if not key or not equals:
             raise click.UsageError(f"-p {argument}: expected key=value")
         arguments[key] = value
-    files = [*call.files, *(file for directory in call.directories for file in _files(directory))]
+    files = list(call.files)
+    for field, folder in call.directories:
+        found = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+        if not found:
+            raise click.UsageError(f"-d {folder}: the directory has no files")
+        files += ((field, path) for path in found)
     server = Server(settings)
     url = f"{server.url}/{quote(name, safe='')}"
     try:
@@ -99,14 +104,6 @@ def _posted(
 
 
 # --------------------------------------------------------------------------------------------- what is sent
-
-
-def _files(directory: Upload) -> list[Upload]:
-    field, folder = directory
-    found = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    if not found:
-        raise click.UsageError(f"-d {folder}: the directory has no files")
-    return [(field, path) for path in found]
 
 
 def _with_fields(server: Server, name: str, files: Sequence[Upload]) -> list[Upload]:

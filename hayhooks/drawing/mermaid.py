@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from hayhooks.drawing.graph import Graph, Socket
+from hayhooks.drawing.graph import Graph
 
 _MAX_LABEL = 200  # characters
 
@@ -34,11 +34,8 @@ def _statements(prefix: str, graph: Graph) -> Iterator[str]:
     for sender, receiver, sockets, is_mandatory in graph.edges:
         start = f"{prefix}_in" if sender is None else f"{prefix}_{sender}"
         end = f"{prefix}_out" if receiver is None else f"{prefix}_{receiver}"
-        yield f"{start} {'-->' if is_mandatory else '-.->'}|{_label(*map(_described, sockets))}| {end}"
-
-
-def _described(socket: Socket) -> str:
-    return f"{socket.name}: {socket.type}"
+        label = _label(*(f"{socket.name}: {socket.type}" for socket in sockets))
+        yield f"{start} {'-->' if is_mandatory else '-.->'}|{label}| {end}"
 
 
 def _label(*lines: str) -> str:

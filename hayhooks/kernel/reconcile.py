@@ -1,7 +1,7 @@
 """Reconcile: bring the snapshot up to the directory, again and again.
 
 One thread runs the line of ``hayhooks.kernel`` for every tick. Loads run in threads beside it and report back through
-its inbox, so that ``Reconciler.snapshot`` and the table of loads have one writer, and no lock.
+its inbox, so that ``Reconciler.snapshot`` and ``LoadTable`` have one writer, and no lock.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -23,7 +23,8 @@ from hayhooks.kernel.canary import Canaries
 from hayhooks.kernel.discovery import FIRST_STEP, deployment_name, real_path
 from hayhooks.kernel.isolation import replace_stuck_import
 from hayhooks.kernel.load import BuildRoutes, check_threads, load, unload
-from hayhooks.kernel.load_job import Finished, LoadJob, Reload
+from hayhooks.kernel.load_job import Finished, Reload
+from hayhooks.kernel.load_table import LoadTable
 from hayhooks.kernel.load_threads import LoadThreads
 from hayhooks.kernel.operations import TransportTypes
 from hayhooks.kernel.options import KernelOptions
@@ -38,7 +39,6 @@ from hayhooks.kernel.state import (
     Change,
     Deployment,
     Failure,
-    Loading,
     Revision,
     RevisionKind,
     Snapshot,
@@ -51,7 +51,6 @@ from hayhooks.kernel.threads import OnLoop, run_on, server_threads
 from hayhooks.kernel.trial import Rollbacks, Trials
 from hayhooks.kernel.watch import Watch
 
-_MAX_HOLD_S = 1.0  # a finished load waits no longer than this for its folder to be stable
 _READY_AFTER_S = 30.0  # the server is ready after this long, even if some wrappers are still loading
 _RETRY_AFTER_S = 0.2  # after a fault of ours
 _HOUSEKEEPING_INTERVAL_S = 1.0  # how long a hanging thread may go unnoticed
@@ -118,7 +117,6 @@ class Reconciler:
         self.watch = Watch(self._inbox.put, poll_interval_s=options.poll_interval_ms / 1000, events=options.events)
         self._preloader = Preloader(freeze=options.freeze)
         self._abandoned = AbandonedCode()
-        self._jobs: dict[str, LoadJob] = {}  # by name; one that is superseded or cancelled leaves at once
         self._last_scan = ScanResult({}, {}, {}, {}, pending=True, problem="")
         self._given = {revision.name: revision for revision in given}
         self._began_at = 0.0
@@ -139,6 +137,13 @@ class Reconciler:
             retire=self.retirement.add,
             send=self._inbox.put,
             stopped=self._stopped,
+        )
+        self._loads = LoadTable(
+            preloader=self._preloader,
+            threads=self._load_threads,
+            scanner=self._scanner,
+            phases=phases,
+            retire=self.retirement.add,
         )
         self._pools = (*self._load_threads.pools, check_threads)
         self.store = store
@@ -174,9 +179,7 @@ class Reconciler:
 
     def loading(self) -> list[Unfinished]:
         """List the loads that are not finished, with what runs of each."""
-        waits_for = "the import of Haystack" if self._preloader.is_running else "other loads"
-        jobs = self._jobs.copy().values()
-        return [job.unfinished(self._phases, waits_for) for job in jobs if job.outcome is None]
+        return self._loads.unfinished()
 
     def retired(self) -> list[Unfinished]:
         """List what is left of replaced and removed revisions, the oldest first."""
@@ -190,7 +193,7 @@ class Reconciler:
 
     def _left_behind(self) -> list[Phase]:
         """List the phases that run though nobody waits for them any more."""
-        wanted = [job.revision for job in self._jobs.copy().values() if job.outcome is None]
+        wanted = [job.revision for job in self._loads.jobs.copy().values() if job.outcome is None]
         return [phase for phase in self._phases.running() if not any(phase.revision is r for r in wanted)]
 
     def stop(self, timeout_s: float) -> None:
@@ -228,24 +231,25 @@ class Reconciler:
         self.watch.follow(scan.directories)
         before, deployed = self.snapshot, self.snapshot.deployments
         revisions = self._wanted(scan)
-        reloads = [name for name, job in self._jobs.items() if job.is_reload]  # the plan would take them for obsolete
-        todo = plan(self.snapshot, self._loading(without=reloads), revisions)
-        cancelled = {name: self._cancel(name) for name in (*todo.forget, *todo.remove)}
+        # The plan would take reloads for obsolete.
+        reloads = [name for name, job in self._loads.jobs.items() if job.is_reload]
+        todo = plan(self.snapshot, self._loads.loading(without=reloads), revisions)
+        cancelled = {name: self._loads.cancel(name) for name in (*todo.forget, *todo.remove)}
         # Loads that a person knows of and that are over; a failure that is over is a change by itself.
         given_up = [name for name, job in cancelled.items() if job and job.told and name not in before.failures]
         if todo.load:
             self._preloader.start(todo.load)
         for revision in todo.load:
-            self._start(revision)
+            self._loads.start(revision)
         while self._reloads:
             name = self._reloads.pop()
             if name in revisions and revisions[name] not in todo.load:
-                self._start(replace(revisions[name]), is_reload=name in {*deployed, *self.snapshot.failures})
-        outcomes = self._publishable(revisions)
+                self._loads.start(replace(revisions[name]), is_reload=name in {*deployed, *self.snapshot.failures})
+        outcomes = self._loads.publishable(revisions)
         begun = self.canaries.begun(outcomes, self.snapshot, {each.name for each in self._restorer.waiting})
         settled = [outcome for name, outcome in outcomes.items() if name not in begun]
         restored = self._restorer.take(revisions, settled)
-        loading = self._loading(without=outcomes)
+        loading = self._loads.loading(without=outcomes)
         snapshot = advance(
             self.snapshot,
             outcomes=[*self._trials.outcomes(), *self.canaries.outcomes(), *settled],
@@ -266,7 +270,7 @@ class Reconciler:
         if snapshot is not self.snapshot:
             self._go_live(snapshot, given_up)
         for name in outcomes:  # not before they are published: if that failed, the next turn publishes them
-            del self._jobs[name]
+            del self._loads.jobs[name]
 
     def _wanted(self, scan: ScanResult) -> dict[str, Revision]:
         """Return the revisions on disk and given in code; in place of one that must not serve, one that says why."""
@@ -280,49 +284,12 @@ class Reconciler:
             for name, revision in self._trials.refused({**scan.revisions, **given}, self.snapshot).items()
         }
 
-    def _loading(self, without: Collection[str] = ()) -> dict[str, Loading]:
-        jobs = {name: job for name, job in self._jobs.items() if name not in without}
-        return {name: Loading(job.revision, job.since) for name, job in jobs.items()}
-
-    def _cancel(self, name: str) -> LoadJob | None:
-        job = self._jobs.pop(name, None)
-        if job is not None:
-            job.is_cancelled = True
-            if isinstance(job.outcome, Deployment):
-                self.retirement.add([job.outcome])
-        return job
-
-    def _start(self, revision: Revision, *, is_retry: bool = False, is_reload: bool = False) -> None:
-        """Load *revision* once the preload is done, in place of another load of its name."""
-        self._cancel(revision.name)
-        self._jobs[revision.name] = job = LoadJob(revision, time.time(), is_retry, is_reload)
-        self._preloader.when_done(partial(self._load_threads.start, job))
-
     def _unload(self, deployment: Deployment, on_loop: OnLoop, phases: Phases) -> None:
         leases = deployment.runtime.leases
         with self._quarantine.loading(leases):
             unload(deployment, on_loop, phases)
         self._quarantine.forget(leases)
         discard(deployment.revision)
-
-    def _publishable(self, revisions: Mapping[str, Revision]) -> dict[str, Deployment | Failure]:
-        # A wrapper may have read data that changed during its load. So an outcome waits while its folder is changing,
-        # and the load is repeated once if data was changed and changed back.
-        outcomes = {}
-        for name, job in list(self._jobs.items()):
-            if job.outcome is None:
-                continue
-            if self._scanner.is_pending(name) and time.monotonic() - job.finished_at < _MAX_HOLD_S:
-                continue
-            latest = revisions[name]
-            if not job.is_retry and any(
-                file.source is None and latest.files[path].stamp != file.stamp
-                for path, file in job.revision.files.items()
-            ):
-                self._start(latest, is_retry=True, is_reload=job.is_reload)
-            else:
-                outcomes[name] = job.outcome
-        return outcomes
 
     @property
     def _is_late(self) -> bool:
@@ -339,7 +306,7 @@ class Reconciler:
         for change in (*changes(before, snapshot), *restored):
             is_given = change.serving is not None and change.serving.revision.kind is RevisionKind.CODE
             changed_at = self._began_at if is_given else self._scanner.changed_at(change.name)
-            job = self._jobs.get(change.name)
+            job = self._loads.jobs.get(change.name)
             took_s = time.time() - job.since if job and job.is_reload else time.monotonic() - changed_at
             try:
                 self._observe(replace(change, name=sendable(change.name), took_ms=took_s * 1000))
@@ -361,15 +328,14 @@ class Reconciler:
             self._trials.tick()
             self.canaries.tick()
             self._report_slow()
-            for job in self._restorer.hanging(self._jobs.values(), self._phases):
+            for job in self._restorer.hanging(self._loads.jobs.values(), self._phases):
                 self._load_threads.restore(job)
-            interval_s = _LOADING_INTERVAL_S if self._jobs else _HOUSEKEEPING_INTERVAL_S
+            interval_s = _LOADING_INTERVAL_S if self._loads.jobs else _HOUSEKEEPING_INTERVAL_S
             if self._trials.failed or self.canaries.decided:
                 interval_s = 0.0
             ticks = self._receive(min(self._debounce_s, interval_s) if self._last_scan.pending else interval_s)
             becomes_ready = self._is_late and not self.snapshot.ready
-            names = self._reloads | {name for name, job in self._jobs.items() if job.outcome is not None}
-            names |= self._trials.failed | self.canaries.decided
+            names = self._reloads | self._loads.finished() | self._trials.failed | self.canaries.decided
             if (
                 ticks
                 or names
@@ -395,7 +361,7 @@ class Reconciler:
 
     def _report_slow(self) -> None:
         # A method of its own, so that no local variable holds a retired deployment in memory while the deployer waits.
-        for job in self._jobs.values():
+        for job in self._loads.jobs.values():
             job.tell_if_slow(self._phases)
         self._abandoned.tick(self._left_behind(), [*self.snapshot.loaded, *self.retirement.draining()])
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema, to_json
 
 from hayhooks.observability.log import log
@@ -31,31 +31,25 @@ def schemas_of(
     """
     prefix = f"{slug(deployment)}."
     try:
-        return _schemas_of(prefix, types)
+        inputs = [(key, mode, adapter) for key, (adapter, mode) in types.items()]
+        by_key, common = TypeAdapter.json_schemas(
+            inputs, ref_template=f"{COMPONENTS}{prefix}{{model}}", schema_generator=_Lenient
+        )
+        components = {f"{prefix}{name}": schema for name, schema in common.get("$defs", {}).items()}
+        to_json([components, *by_key.values()])  # raises if a model put in a value that JSON cannot hold
+        return {key: schema for (key, _), schema in by_key.items()}, components
     # The user's models may have code of their own for this.
     except Exception as error:
         if len(types) <= 1:
             log.warning("{}: a type has no JSON schema: {}", deployment, error)
             return {key: {} for key in types}, {}
     schemas: dict[str, Schema] = {}
-    components: dict[str, Schema] = {}
+    components = {}
     for key, given in types.items():
         schema, its_components = schemas_of(deployment, {key: given})
         schemas |= schema
         components |= its_components
     return schemas, components
-
-
-def _schemas_of(
-    prefix: str, types: Mapping[str, tuple[TypeAdapter[Any], JsonSchemaMode]]
-) -> tuple[dict[str, Schema], dict[str, Schema]]:
-    inputs = [(key, mode, adapter) for key, (adapter, mode) in types.items()]
-    schemas, common = TypeAdapter.json_schemas(
-        inputs, ref_template=f"{COMPONENTS}{prefix}{{model}}", schema_generator=_Lenient
-    )
-    components = {f"{prefix}{name}": schema for name, schema in common.get("$defs", {}).items()}
-    to_json([components, *schemas.values()])  # raises if a model put in a value that JSON cannot hold
-    return {key: schema for (key, _), schema in schemas.items()}, components
 
 
 def resolved(schema: Schema, components: Mapping[str, Schema]) -> Schema:

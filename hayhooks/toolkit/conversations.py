@@ -116,6 +116,15 @@ def arguments_text(function: Any) -> str:
     return arguments if isinstance(arguments, str) else json.dumps(arguments or {})
 
 
+def parsed_arguments(text: str | None) -> dict[str, Any]:
+    """Parse the arguments of a call; ``{}`` for text that a model has not finished, or that is no JSON object."""
+    try:
+        arguments = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return arguments if isinstance(arguments, dict) else {}
+
+
 def tool_output(output: Any) -> str:
     """Return a tool's output as text: text parts are joined, other values are written as JSON."""
     if isinstance(output, str):

@@ -1,13 +1,13 @@
 """Callbacks on a stream: tool calls that start and end, reasoning, components that end, the result."""
 
 import inspect
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
+from hayhooks.toolkit.conversations import parsed_arguments
 from hayhooks.toolkit.events import PipelineEvent
 from hayhooks.toolkit.observe import ComponentEnd
 
@@ -69,7 +69,7 @@ class CallbackDispatcher:
             return
         for delta in self._newly_started(item):
             if self.on_tool_call_start:
-                started = (delta.tool_name or "", _parsed(delta.arguments), delta.id)
+                started = (delta.tool_name or "", parsed_arguments(delta.arguments), delta.id)
                 yield CallbackCall.of("on_tool_call_start", self.on_tool_call_start, *started)
         if self.on_tool_call_end and (ended := item.tool_call_result):
             call = ended.origin
@@ -115,12 +115,3 @@ def _chunk_class() -> "type[StreamingChunk]":
     from haystack.dataclasses.streaming_chunk import StreamingChunk  # noqa: PLC0415
 
     return StreamingChunk
-
-
-def _parsed(arguments: str | None) -> dict[str, Any]:
-    """Parse the arguments of a call that starts; ``{}`` while they are incomplete."""
-    try:
-        parsed = json.loads(arguments or "{}")
-    except ValueError:
-        return {}
-    return parsed if isinstance(parsed, dict) else {}

@@ -5,7 +5,6 @@ messages are one type of item. A client's message that cannot be read raises ``I
 ``ValueError``: the client gets a 400 that says why.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from hayhooks.toolkit.conversations import (
     call_id,
     get,
     messages_of_items,
+    parsed_arguments,
     part_text,
     tool_calls,
     tool_output,
@@ -162,7 +162,11 @@ def _chat_message(message: Any, calls: "dict[str | None, ToolCall]", *, is_last:
             return ChatMessage.from_user(content_parts=parts, name=name)
         case "assistant":
             made = [
-                ToolCall(get(call["function"], "name") or "function", _arguments(call["function"]), id=call["id"])
+                ToolCall(
+                    get(call["function"], "name") or "function",
+                    parsed_arguments(arguments_text(call["function"])),
+                    id=call["id"],
+                )
                 for call in tool_calls(message)
             ]
             calls.update((call.id, call) for call in made)
@@ -207,14 +211,6 @@ def _data_url(url: str) -> tuple[str, str] | None:
     """Split a ``data:`` URL into its MIME type and base64 text; None if *url* is another one."""
     head, comma, base64 = url.partition(",")
     return (head[5:].partition(";")[0], base64) if comma and head.startswith("data:") else None
-
-
-def _arguments(function: Any) -> dict[str, Any]:
-    try:
-        arguments = json.loads(arguments_text(function))
-    except ValueError:  # a model wrote it; the call stays part of the conversation
-        return {}
-    return arguments if isinstance(arguments, dict) else {}
 
 
 def _refusal(message: Any) -> str:

@@ -36,7 +36,9 @@ class UnnamedSockets:
     def __init__(self, pipeline: "Pipeline") -> None:
         self._pipeline = pipeline
         self._components = dict(pipeline.walk())
-        self._path_keys = frozenset(filter(None, map(_path_key, self._components.values())))
+        # The keys of a document's metadata whose files a component reads, unless it stays within a directory.
+        free = [each for each in self._components.values() if not getattr(each, "root_path", None)]
+        self._path_keys = {str(key) for each in free if (key := getattr(each, "file_path_meta_field", None))}
 
     def request_type(self, component: str, name: str, type_: Any) -> Any | None:
         """Return the type for the socket *name*, whose own type is *type_*; None if JSON cannot express it.
@@ -75,12 +77,6 @@ class UnnamedSockets:
                 if use != "value":
                     return use
         return "value"
-
-
-def _path_key(component: Any) -> str | None:
-    """Return the key of a document's metadata whose file *component* reads, unless it stays within a directory."""
-    key = getattr(component, "file_path_meta_field", None)
-    return str(key) if key and not getattr(component, "root_path", None) else None
 
 
 def _may_be_path(type_: Any, within: frozenset[Any] = frozenset()) -> bool:
@@ -145,13 +141,13 @@ def _refuse_paths(subject: str, value: Any) -> Any:
     return value
 
 
-def _refuse_keys(subject: str, keys: frozenset[str], value: Any) -> Any:
+def _refuse_keys(subject: str, keys: set[str], value: Any) -> Any:
     if key := _key_within(value, keys):
         raise ValueError(_refusal(f"{subject} has the key {key!r}, which would be the path of a file of the server"))
     return value
 
 
-def _key_within(value: Any, keys: frozenset[str]) -> str | None:
+def _key_within(value: Any, keys: set[str]) -> str | None:
     """Return one of *keys* if it is in *value*, however nested."""
     pending = [value]
     while pending:
