@@ -14,7 +14,9 @@ import fcntl
 import gc
 import io
 import json
+import multiprocessing.popen_spawn_posix
 import multiprocessing.process
+import multiprocessing.util
 import os
 import re
 import runpy
@@ -26,6 +28,7 @@ import sys
 import tempfile
 import termios
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -44,7 +47,7 @@ def popen(command: list[str], *, env: dict[str, str], terminal: bool = False, **
     """Start *command*, forking if that is ``hayhooks``; *terminal*: standard input becomes its controlling terminal."""
     can_fork = hasattr(os, "pidfd_open") and not any(name.startswith("COVERAGE_") for name in env)
     if can_fork and command[0] == HAYHOOKS and _read_at_start(env) == _fork_server()[1]:
-        return _Fork(command, env=env, terminal=terminal, **options)
+        return _Fork(_fork_server()[0], command, env=env, terminal=terminal, **options)
     if terminal:
         command = [sys.executable, "-c", _TERMINAL_AND_EXEC, *command]
     return subprocess.Popen(command, env=env, **options)
@@ -67,25 +70,26 @@ def _fork_server() -> tuple[socket.socket, dict[str, str]]:
 
 
 class _Fork(subprocess.Popen[Any]):
-    """A child of the fork server, which tells through a pipe its process id, and at its end its status."""
+    """A child of a fork server, which tells its process id, and when asked its status: it is a zombie until then."""
 
-    def __init__(self, command: list[str], *, terminal: bool, **options: Any) -> None:
-        self._terminal = terminal
+    def __init__(self, server: socket.socket, command: list[str], *, terminal: bool = False, **options: Any) -> None:
+        self._server, self._terminal = server, terminal
         super().__init__(command, **options)
 
     def _execute_child(  # in place of fork and exec
         self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo, creationflags, shell,
         stdin, p2cwrite, c2pread, stdout, errread, stderr, restore_signals, gid, gids, uid, umask, session, group,
     ):  # fmt: skip
-        assert not any((preexec_fn, pass_fds, shell)), "the fork server knows nothing of these"
-        self._status, status = os.pipe()
+        assert not (preexec_fn or shell), "the fork server knows nothing of these"  # noqa: PT018
+        self._channel, theirs = socket.socketpair()
         start = {"arguments": args, "directory": str(cwd), "environment": env, "session": session}
+        message = json.dumps({**start, "terminal": self._terminal, "files": [0, 1, 2, *pass_fds]}).encode()
         streams = [number if stream == -1 else stream for number, stream in enumerate((stdin, stdout, stderr))]
-        message = json.dumps({**start, "terminal": self._terminal}).encode()
-        socket.send_fds(_fork_server()[0], [message], [*streams, status])
-        os.close(status)
+        socket.send_fds(self._server, [message], [*streams, *pass_fds, theirs.fileno()])
+        theirs.close()
         self._close_pipe_fds(stdin, p2cwrite, c2pread, stdout, errread, stderr)  # type: ignore[attr-defined]
-        self.pid = int.from_bytes(os.read(self._status, 8))
+        self.pid = int.from_bytes(self._channel.recv(8))
+        self._end = os.pidfd_open(self.pid)
         self._child_created = True
 
     def _internal_poll(self, _deadstate: int | None = None, **_: Any) -> int | None:
@@ -94,57 +98,52 @@ class _Fork(subprocess.Popen[Any]):
 
     def _try_wait(self, flags: int) -> tuple[int, int]:
         poll = select.poll()
-        poll.register(self._status)
+        poll.register(self._end)
         if not poll.poll(0 if flags & os.WNOHANG else None):
             return 0, 0
-        status = os.read(self._status, 8)
-        os.close(self._status)
-        return self.pid, int.from_bytes(status) if status else signal.SIGKILL  # with the fork server
+        os.close(self._end)
+        with self._channel, suppress(ConnectionError):
+            self._channel.send(b"?")
+            if status := self._channel.recv(8):
+                return self.pid, int.from_bytes(status)
+        return self.pid, signal.SIGKILL  # the fork server is gone too
 
 
 def _serve(connection: socket.socket) -> None:
-    """Fork a child for each message, and tell its end, until the tests are over; in a child run ``hayhooks``."""
-    children: dict[int, tuple[int, int]] = {}  # by descriptor of the process: its id, and the pipe for its status
+    """Fork a child for each message, and tell its status when asked, until the other side is gone; run in a child."""
+    children: dict[int, int] = {}  # process ids, by the channel of each
     poll = select.poll()
     poll.register(connection, select.POLLIN)
     while True:
         for descriptor, _ in poll.poll():
             if descriptor != connection.fileno():
-                pid, pipe = children.pop(descriptor)
+                is_asked = os.read(descriptor, 1)  # or nobody will
+                status = os.waitpid(children.pop(descriptor), 0 if is_asked else os.WNOHANG)[1]
+                if is_asked:
+                    os.write(descriptor, status.to_bytes(8))
                 poll.unregister(descriptor)
                 os.close(descriptor)
-                os.write(pipe, os.waitpid(pid, 0)[1].to_bytes(8))
-                os.close(pipe)
                 continue
-            message, descriptors, *_ = socket.recv_fds(connection, 1_000_000, 4)
+            message, descriptors, *_ = socket.recv_fds(connection, 1_000_000, 64)
             if not message:
                 return None
+            *files, channel = descriptors
             if (pid := os.fork()) == 0:
                 connection.detach()  # closed with all others
-                return _run(descriptors, json.loads(message))
-            *streams, pipe = descriptors
-            for stream in streams:
-                os.close(stream)
-            os.write(pipe, pid.to_bytes(8))
-            child = os.pidfd_open(pid)
-            children[child] = (pid, pipe)
-            poll.register(child, select.POLLIN)
+                return _run(files, json.loads(message))
+            for file in files:
+                os.close(file)
+            os.write(channel, pid.to_bytes(8))
+            children[channel] = pid
+            poll.register(channel, select.POLLIN)
 
 
-def _run(descriptors: list[int], start: dict[str, Any]) -> None:
+def _run(files: list[int], start: dict[str, Any]) -> None:
     """Be what ``subprocess`` would have started."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     if start["session"]:
         os.setsid()
-    for number, name, mode in ((0, "stdin", "rb"), (1, "stdout", "wb"), (2, "stderr", "wb")):
-        os.dup2(descriptors[number], number)
-        old = getattr(sys, name)
-        at_once = old.write_through  # PYTHONUNBUFFERED
-        file = open(number, mode, 0 if at_once else -1, closefd=False)  # noqa: SIM115
-        by_lines = not at_once and (file.isatty() or name == "stderr")
-        new = io.TextIOWrapper(file, old.encoding, old.errors, line_buffering=by_lines, write_through=at_once)
-        setattr(sys, name, new)
-        setattr(sys, f"__{name}__", new)
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    _take_files(files, start["files"])
     if start["terminal"]:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     os.chdir(start["directory"])
@@ -153,7 +152,58 @@ def _run(descriptors: list[int], start: dict[str, Any]) -> None:
     tempfile.tempdir = None  # it may have been asked for: TMPDIR
     multiprocessing.process.ORIGINAL_DIR = start["directory"]  # type: ignore[attr-defined]  # where spawned workers begin
     sys.argv = start["arguments"]
+    if "-c" in sys.argv:  # a worker
+        sys.argv = sys.argv[sys.argv.index("-c") :]
+        exec(sys.argv.pop(1), {})
+    if not {"-w", "--workers", "HAYHOOKS_WORKERS"}.isdisjoint([*sys.argv, *os.environ]):
+        _fork_workers()
     runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def _take_files(files: list[int], numbers: list[int]) -> None:
+    """Give *files* the *numbers*, close all others, and make the standard streams of what 0, 1 and 2 are."""
+    end = max(*numbers, *files) + 1
+    for aside, number in zip([fcntl.fcntl(file, fcntl.F_DUPFD, end) for file in files], numbers, strict=True):
+        os.dup2(aside, number)
+    for number in set(range(end)) - set(numbers):
+        with suppress(OSError):
+            os.close(number)
+    os.closerange(end, os.sysconf("SC_OPEN_MAX"))
+    for number, name, mode in ((0, "stdin", "rb"), (1, "stdout", "wb"), (2, "stderr", "wb")):
+        old = getattr(sys, name)
+        at_once = old.write_through  # PYTHONUNBUFFERED
+        file = open(number, mode, 0 if at_once else -1, closefd=False)  # noqa: SIM115
+        by_lines = not at_once and (file.isatty() or name == "stderr")
+        new = io.TextIOWrapper(file, old.encoding, old.errors, line_buffering=by_lines, write_through=at_once)
+        setattr(sys, name, new)
+        setattr(sys, f"__{name}__", new)
+
+
+def _fork_workers() -> None:
+    """Let the processes that ``multiprocessing`` will spawn be forked too, by a copy of this process as it is here."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if os.fork() == 0:
+        ours.close()
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # those to the process group are not for it
+        _serve(theirs)
+        sys.exit()
+    theirs.close()
+    spawn, workers = multiprocessing.util.spawnv_passfds, dict[int, _Fork]()
+
+    def fork(path: Any, arguments: Any, files: Any) -> int:
+        if "--multiprocessing-fork" not in arguments:
+            return spawn(path, arguments, files)
+        command = [os.fsdecode(argument) for argument in arguments]
+        worker = _Fork(ours, command, pass_fds=files, cwd=os.getcwd(), env=dict(os.environ))
+        workers[worker.pid] = worker
+        return worker.pid
+
+    def poll(self: Any, flag: int = os.WNOHANG) -> int | None:
+        status = self.returncode = workers[self.pid].poll() if flag else workers[self.pid].wait()
+        return status
+
+    multiprocessing.util.spawnv_passfds = fork  # type: ignore[assignment]
+    multiprocessing.popen_spawn_posix.Popen.poll = poll  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from hayhooks import BasePipelineWrapper
 
 
 def facts_of(stream):
-    return [stream.fileno(), stream.encoding, stream.errors, stream.line_buffering, stream.isatty()]
+    return stream.closed or [stream.fileno(), stream.encoding, stream.errors, stream.line_buffering, stream.isatty()]
 
 
 class PipelineWrapper(BasePipelineWrapper):
@@ -27,10 +27,10 @@ class PipelineWrapper(BasePipelineWrapper):
     def run_api(self):
         return {
             "arguments": [argument for argument in sys.argv if not argument.isdigit()],
-            "main": sys.modules["__main__"].__file__,
+            "main": [sys.modules["__main__"].__name__, sys.modules["__main__"].__file__],
             "path": sys.path,
             "directory": [os.getcwd(), multiprocessing.process.ORIGINAL_DIR, tempfile.gettempdir()],
-            "environment": {name: value for name, value in os.environ.items() if name not in ("_", "LC_CTYPE")},
+            "environment": {name: value.partition("/hayhooks-")[0] for name, value in os.environ.items()},
             "leads a session": os.getsid(0) == os.getpgrp() == os.getpid(),
             "files": {number: os.readlink(f"/proc/self/fd/{number}") for number in (0, 1, 2)},
             "number of files": len(os.listdir("/proc/self/fd")),
@@ -48,15 +48,15 @@ class PipelineWrapper(BasePipelineWrapper):
 """
 
 
-def facts(folder: Path, command: str, port: int, *, forks: bool) -> Any:
+def facts(folder: Path, command: list[str], port: int, *, forks: bool) -> Any:
     replace(folder / "pipelines/it/pipeline_wrapper.py", FACTS)
-    with started(folder, command, port=port, forks=forks, variables={"TMPDIR": str(folder)}) as server:
+    with started(folder, *command, port=port, forks=forks, variables={"TMPDIR": str(folder)}) as server:
         found = eventually(lambda: server.post("/it/run", {}).json()["result"])
         assert server.stop() == 0
         return found
 
 
-@pytest.mark.parametrize("command", ["run", "dev"])
+@pytest.mark.parametrize("command", [["run"], ["dev"], ["run", "--workers", "2"]])
 def test_a_fork_is_as_a_new_interpreter(tmp_path, command):
     port = free_port()
     one, other = (facts(tmp_path, command, port, forks=forks) for forks in (True, False))

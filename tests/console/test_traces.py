@@ -295,12 +295,13 @@ def test_workers_know_of_each_others_requests(tmp_path: Path, monkeypatch: pytes
             return {each["id"] for each in listed} == ids and all(each["spans"] == 4 for each in listed)
 
         eventually(lambda: all(is_known() for _ in range(4)), "all workers to know of all requests")
-        for request_id in ids:
-            assert [span["name"] for span in server.get(f"/traces/{request_id}").json()["spans"]][1:] == [
-                "run",
-                "prompt",
-                "checks",
-            ]
+
+        def has_spans(request_id: str) -> bool:
+            found = server.get(f"/traces/{request_id}").json()["spans"]
+            return [span["name"] for span in found][1:] == ["run", "prompt", "checks"]
+
+        for request_id in ids:  # the last four answers may have been of one worker
+            eventually(partial(has_spans, request_id))
 
 
 def test_a_key_is_needed(root: Path):
