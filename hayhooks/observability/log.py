@@ -98,7 +98,7 @@ def configure_logging(level: str, format: str = TEXT) -> None:
     logging.getLogger("haystack.utils.base_serialization").addFilter(_is_not_snapshot)
     logging.getLogger("uvicorn.error").addFilter(_hide_query)
     logging.getLogger("uvicorn.error").addFilter(_is_not_logged)
-    for chatty in ("haystack", "watchfiles", "httpx"):
+    for chatty in ("haystack", "watchfiles", "httpx", "mcp"):
         logging.getLogger(chatty).setLevel(logging.DEBUG if verbose else logging.WARNING)
 
 

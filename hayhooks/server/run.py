@@ -8,6 +8,7 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
+from sse_starlette.sse import AppStatus
 
 from hayhooks.app import Hayhooks, create_app
 from hayhooks.kernel.static import WrapperFactory
@@ -54,6 +55,7 @@ def serve(app: Hayhooks, listener: socket | None = None, on_listen: Callable[[],
 
     *on_listen* is called when clients can connect.
     """
+    AppStatus.enable_automatic_graceful_drain = False  # it ends streams of SDKs at the signal; ours it never sees
     server = Server(ServerConfig(app, **server_options(app.settings)))
     server.on_listen = on_listen
     server.run([listener] if listener else None)
