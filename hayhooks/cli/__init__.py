@@ -180,5 +180,45 @@ def chat(name: str | None, **options: Any) -> None:
     sys.exit(chat(settings_of(options), name, chosen))
 
 
+@main.group()
+def mcp() -> None:
+    """Offer the pipelines as tools of the Model Context Protocol.
+
+    `hayhooks run` serves them at /mcp. These commands are for clients that start a process of their own.
+    """
+
+
+@mcp.command("run")
+@click.option("--connect", metavar="URL", help="Pass the messages on to the running server at this address.")
+@click.option("--api-key", help="Key for that server (default: the first of HAYHOOKS_API_KEYS).")
+@directory_option
+@python_path_option
+@click.option("--env-file", type=click.Path(exists=True, dir_okay=False), help="Read variables from this file.")
+def mcp_run(connect: str | None, api_key: str | None, **options: Any) -> None:
+    """Serve the pipelines directory over stdin and stdout.
+
+    With --connect no pipeline is loaded: the messages go to a running server, whose tools these are.
+    """
+    with permanent_imports():
+        from hayhooks.cli.mcp import connect as bridge  # noqa: PLC0415 - imports the whole server
+        from hayhooks.cli.mcp import serve  # noqa: PLC0415 - as above
+    settings = settings_of(options)
+    try:
+        bridge(settings, connect, api_key) if connect else serve(settings)
+    except StartError as error:
+        raise click.ClickException(str(error)) from None
+
+
+@mcp.command("config")
+@click.argument("client", type=click.Choice(["claude-desktop", "claude-code", "cursor", "vscode"]), required=False)
+@directory_option
+@server_options
+def mcp_config(client: str | None, **options: Any) -> None:
+    """Print what to put into the files of MCP clients; of CLIENT alone, ready for its file."""
+    from hayhooks.cli.mcp import config  # noqa: PLC0415 - imports the whole server
+
+    config(settings_of(options), client)
+
+
 main.add_command(pipeline)
 main.add_command(completion)

@@ -47,7 +47,7 @@ async def request_within(
 
     It is a request as any other: it has limits, a record, metrics, a line in the access log, a span. It is sent for
     the client of the request *outer*, with its headers; host and API key have been checked there. Without *outer* it
-    needs no key. A cancellation of this is a client that goes away. *on_chunk* gets each part of the body as it comes.
+    needs no key. A cancellation of this is a client that goes away. *on_chunk* gets each part of a stream of text.
     """
     unread: list[Message] = [{"type": "http.request", "body": body}]
     left = asyncio.Event()
@@ -66,7 +66,7 @@ async def request_within(
             media_type = headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
         elif chunk := message.get("body", b""):
             chunks.append(chunk)
-            if on_chunk is not None and status < 400:
+            if on_chunk is not None and status < 400 and message.get("more_body") and media_type.startswith("text/"):
                 await on_chunk(chunk)
 
     scope = _scope(method, path, content_type, outer)

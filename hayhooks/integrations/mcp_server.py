@@ -59,6 +59,7 @@ from hayhooks.kernel.threads import server_threads
 
 MAX_SESSIONS = 1_000  # of clients of 2025: beyond, the one that was idle for longest ends
 IDLE_S = 30 * 60.0  # after which a session ends
+MAX_MESSAGE = 4 * 1024 * 1024  # bytes, of JSON that the SDK parses on the event loop
 
 _INSTRUCTIONS = (
     "Each tool runs a Haystack pipeline. Pipelines come, change and go while the server runs: list_pipelines and "
@@ -101,7 +102,7 @@ class ToolServer:
             stateless=not is_alone,
             session_idle_timeout=IDLE_S,
             max_sessions=None,
-            max_request_body_size=settings.max_body_size or 2**63,
+            max_request_body_size=min(settings.max_body_size or MAX_MESSAGE, MAX_MESSAGE),
         )
 
     async def run(self) -> None:
@@ -191,8 +192,9 @@ class ToolServer:
                 await self._manager.handle_request(delete, _receive_nothing, _send_nowhere)
 
     async def _initialized(self, ctx: _Context, params: NotificationParams | None) -> None:
-        session = self._sessions.get(ctx.request.headers.get("mcp-session-id", "")) if ctx.request else None
-        if session is not None:
+        if ctx.request is None:  # stdio: there is one client
+            self._sessions[""] = _Session({}, server=ctx.session)
+        elif (session := self._sessions.get(ctx.request.headers.get("mcp-session-id", ""))) is not None:
             session.server = ctx.session
 
     # ------------------------------------------------------------------------------------------- tools, resources

@@ -1,0 +1,110 @@
+"""MCP over stdin and stdout: the application of this process, or a bridge to a server."""
+
+import os
+from collections.abc import Callable
+from typing import Any, Self
+
+import anyio
+from mcp.client.streamable_http import streamable_http_client
+from mcp.server.stdio import stdio_server
+from mcp.shared._httpx_utils import create_mcp_http_client
+from mcp.shared.inbound import (
+    MCP_METHOD_HEADER,
+    MCP_NAME_HEADER,
+    MCP_PROTOCOL_VERSION_HEADER,
+    NAME_BEARING_METHODS,
+    encode_header_value,
+)
+from mcp.shared.message import ClientMessageMetadata, SessionMessage
+from mcp_types import PROTOCOL_VERSION_META_KEY, JSONRPCRequest, JSONRPCResponse
+from starlette.applications import Starlette
+
+from hayhooks.integrations.mcp_server import ToolServer
+from hayhooks.kernel.threads import DaemonThreadPool
+
+
+async def serve_stdio(make_app: Callable[[], Starlette]) -> None:
+    """Serve the application that *make_app* returns until stdin ends.
+
+    It is made when stdout belongs to the protocol: what wrappers print goes to stderr.
+    """
+    async with stdio_server(_Input()) as (received, sent):  # type: ignore[arg-type]  # it only reads lines
+        app = make_app()
+        async with app.router.lifespan_context(app):
+            server = ToolServer(app)
+            with app.hooks.use(on_publish=server.note_snapshot):  # type: ignore[attr-defined]  # a Hayhooks
+                protocol = server.protocol
+                await protocol.run(received, sent, protocol.create_initialization_options())
+
+
+async def bridge(url: str, api_key: str = "") -> None:
+    """Pass messages between stdin, stdout and the server at *url*, until stdin ends."""
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    routing = _Routing()
+    async with (
+        create_mcp_http_client(headers) as http,
+        stdio_server(_Input()) as (received, sent),  # type: ignore[arg-type]  # as above
+        sent,
+        streamable_http_client(url, http_client=http) as (answers, requests),
+        anyio.create_task_group() as tasks,
+    ):
+
+        async def pass_answers() -> None:
+            async for answer in answers:
+                if isinstance(answer, SessionMessage):
+                    routing.note(answer)
+                    await sent.send(answer)
+
+        tasks.start_soon(pass_answers)
+        async for message in received:
+            if isinstance(message, SessionMessage):
+                await requests.send(routing.addressed(message))
+        tasks.cancel_scope.cancel()
+
+
+class _Input:
+    """The lines of stdin. They are read in a daemon thread: the SDK's would keep a stopped process until the next line.
+
+    Wrappers that read stdin find its end.
+    """
+
+    def __init__(self) -> None:
+        self._threads = DaemonThreadPool("stdin", limit=1)
+        self._file = os.fdopen(os.dup(0), encoding="utf-8", errors="replace")
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        if line := await self._threads.run(self._file.readline):
+            return line
+        raise StopAsyncIteration
+
+
+class _Routing:
+    """The headers of a message: over HTTP they repeat its method, its name and the version of the protocol."""
+
+    def __init__(self) -> None:
+        self._initialize_id: Any = None
+        self._version = ""  # that a handshake of 2025 has agreed on
+
+    def note(self, answer: SessionMessage) -> None:
+        message = answer.message
+        if isinstance(message, JSONRPCResponse) and message.id == self._initialize_id:
+            self._version = str(message.result.get("protocolVersion", ""))
+
+    def addressed(self, message: SessionMessage) -> SessionMessage:
+        sent, headers = message.message, {}
+        method, params = getattr(sent, "method", ""), getattr(sent, "params", None) or {}
+        if method == "initialize" and isinstance(sent, JSONRPCRequest):
+            self._initialize_id = sent.id
+        elif version := (params.get("_meta") or {}).get(PROTOCOL_VERSION_META_KEY):
+            headers = {MCP_PROTOCOL_VERSION_HEADER: str(version), MCP_METHOD_HEADER: method}
+            if isinstance(name := params.get(NAME_BEARING_METHODS.get(method, "")), str):
+                headers[MCP_NAME_HEADER] = encode_header_value(name)
+        elif self._version:
+            headers = {MCP_PROTOCOL_VERSION_HEADER: self._version}
+        return SessionMessage(sent, metadata=ClientMessageMetadata(headers=headers) if headers else None)
