@@ -1,6 +1,7 @@
 """Setting types: how the values of settings are parsed and checked."""
 
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -142,6 +143,12 @@ def share_text(share: float) -> str:
     return f"{share * 100:.3g}%"
 
 
+def _check_slowdown(times: float) -> float:
+    if times and not 1 <= times < math.inf:
+        raise ValueError("not a number of times")
+    return times
+
+
 def _check_root_path(value: str) -> str:
     if value and not value.startswith("/"):
         raise ValueError("it does not begin with a slash")
@@ -161,5 +168,6 @@ LogLevel = Annotated[_Level, BeforeValidator(lambda v: v.upper() if isinstance(v
 OptionalPath = Annotated[Path | None, _EmptyAsNone]
 OptionalText = Annotated[str | None, _EmptyAsNone]
 Pattern = Annotated[str | None, _EmptyAsNone, AfterValidator(_check_regex)]
+Slowdown = Annotated[float, AfterValidator(_check_slowdown)]
 Share = Annotated[float, BeforeValidator(parse_share)]
 RootPath = Annotated[str, AfterValidator(_check_root_path)]

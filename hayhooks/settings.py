@@ -28,6 +28,7 @@ from hayhooks.setting_types import (
     Pattern,
     RootPath,
     Share,
+    Slowdown,
     TextList,
     read_keys,
 )
@@ -125,9 +126,8 @@ class Settings(BaseSettings):
         0.05,
         description="Share of a canary's requests; it is rolled back if more of them fail, and fewer beside it did.",
     )
-    canary_slowdown: float = Field(
+    canary_slowdown: Slowdown = Field(
         1.5,
-        ge=0,
         description="A canary is rolled back if 95 % of its requests take so many times as long as those beside it. "
         "`0`: how long they take does not count.",
     )
@@ -347,6 +347,7 @@ _ACCEPTED_BY_FIELD = {
     "cors_allow_origin_regex": "a regular expression",
     "canary": "a share of the requests",
     "canary_error_rate": "a share of the requests",
+    "canary_slowdown": "0, or a number from 1 on",
     "trial_error_rate": "a share of the requests",
 }
 _ACCEPTED_BY_TYPE: Mapping[Any, str] = {

@@ -94,6 +94,9 @@ def test_the_python_path_is_split_and_absolute():
         ("ALLOWED_HOSTS", "[a", "HAYHOOKS_ALLOWED_HOSTS='[a': must be a list, as JSON ("),
         ("ALLOWED_HOSTS", '{"a": 1}', "HAYHOOKS_ALLOWED_HOSTS={'a': 1}: must be a list, as JSON ("),
         ("ROOT_PATH", "ai", "HAYHOOKS_ROOT_PATH='ai': must be a path that begins with a slash"),
+        ("CANARY_SLOWDOWN", "0.5", "HAYHOOKS_CANARY_SLOWDOWN='0.5': must be 0, or a number from 1 on"),
+        ("CANARY_SLOWDOWN", "inf", "HAYHOOKS_CANARY_SLOWDOWN='inf': must be 0, or a number from 1 on"),
+        ("CANARY_SLOWDOWN", "much", "HAYHOOKS_CANARY_SLOWDOWN='much': must be 0, or a number from 1 on"),
         ("CORS_ALLOW_ORIGIN_REGEX", "(", "HAYHOOKS_CORS_ALLOW_ORIGIN_REGEX='(': must be a regular expression"),
     ],
 )

@@ -25,7 +25,7 @@ from hayhooks.http.context import (
 from hayhooks.http.lookup import exists, not_served_error
 from hayhooks.http.plug_in import PlugIn, deployment_routes, server_routes
 from hayhooks.http.switch import Generation
-from hayhooks.kernel.admission import Lease, current_lease
+from hayhooks.kernel.admission import Lease, Slots, current_lease
 from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.observability.request_record import current_request
 
@@ -167,8 +167,9 @@ async def serve_with_lease(deployment: Deployment, app: ASGIApp, scope: Scope, r
     if context.api_key is not None:
         refuse_call(context.api_key, name)
     record, lease = record_pipeline(context, name), Lease(asyncio.current_task())
+    is_call, counts = scope["method"] == "POST", record.counts  # no other method calls the wrapper
     context.response_headers.append(deployment.endpoints.header)
-    record.revision, record.outcomes, counts = deployment.revision.id, runtime.outcomes, record.counts
+    record.revision, record.outcomes = deployment.revision.id, runtime.outcomes if is_call else None
     if counts is not None:
         counts.in_flight += 1
     current_lease.set(lease)
@@ -176,16 +177,9 @@ async def serve_with_lease(deployment: Deployment, app: ASGIApp, scope: Scope, r
     if deployment.timeout_s:
         lease.expire_in(deployment.timeout_s, partial(TimedOutError, deployment.timeout_s))
     try:
-        if (
-            runtime.slots is not None
-            and scope["method"] == "POST"
-            and name not in context.switch.live.snapshot.canaries  # else the body tells which serves it
-        ):
-            try:
-                runtime.slots.refuse_if_full()  # before the body is read; `invoke` takes a slot after it
-            except UnavailableError:
-                scope.setdefault("route", deployment.endpoints.route_of(scope))  # the metrics name the endpoint
-                raise
+        # A canary's body tells which of the two serves it.
+        if runtime.slots is not None and is_call and name not in context.switch.live.snapshot.canaries:
+            _refuse_if_full(runtime.slots, deployment, scope)
         await app(scope, receive, send)
     except asyncio.CancelledError:
         lease.raise_expired()
@@ -195,6 +189,15 @@ async def serve_with_lease(deployment: Deployment, app: ASGIApp, scope: Scope, r
             counts.in_flight -= 1
         lease.end()
         runtime.leases.give_back(lease)
+
+
+def _refuse_if_full(slots: Slots, deployment: Deployment, scope: Scope) -> None:
+    """Refuse a request before its body is read; ``invoke`` takes a slot after it."""
+    try:
+        slots.refuse_if_full()
+    except UnavailableError:
+        scope.setdefault("route", deployment.endpoints.route_of(scope))  # the metrics name the endpoint
+        raise
 
 
 async def serve_instead(deployment: Deployment, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:

@@ -242,5 +242,9 @@ def test_a_canary_stands_beside_the_revision_that_serves(server: LiveServer, pag
     expect(page.locator(".numbers dd").first).to_have_text(f"{first} · canary {canary}")
     page.get_by_role("link", name="answers").click()
     expect(page.locator(".facts").first).to_contain_text(f"canary {canary}")
+    server.client.post("/answers/run", json={}, headers={"X-Hayhooks-Revision": canary})
+    told = f"The canary {canary} gets 50 % of the requests: 1 answers, 0 failed"
+    expect(page.locator("[data-part=canary]")).to_contain_text(told)
     page.get_by_role("tab", name="History").click()
     expect(page.locator(".history .canary")).to_contain_text(canary)
+    page.goto("about:blank")

@@ -393,6 +393,16 @@ def test_a_request_can_ask_for_either_of_them(tried: Tried):
     assert set(tried.ask(4, **{"X-Hayhooks-Revision": "other"})) <= {first, second}
 
 
+def test_only_requests_that_call_the_wrapper_tell_how_it_does(tried: Tried):
+    tried.serve(1)
+    canary = tried.begin(2)
+    for path in ("schema", "schema", "nothing", "run"):
+        tried.server.client.get(f"/it/{path}", headers={"X-Hayhooks-Revision": canary})
+    assert set(tried.ask(1, **{"X-Hayhooks-Revision": canary})) == {canary}
+    (figures,) = tried.server.status()["canaries"]
+    assert figures["canary"]["requests"] == 1
+
+
 @pytest.mark.parametrize("end", ["promote", "abort"])
 def test_its_end_hides_no_failure_of_a_newer_save(root: Path, tmp_path: Path, end: str):
     with again(root, tmp_path / "state", canary_requests=5) as server:

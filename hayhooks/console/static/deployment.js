@@ -65,7 +65,7 @@ export function deploymentView(name, signal, firstTab) {
     if (schema) for (const tab of tabs.values()) tab.served?.();
   }
 
-  function update({ deployments }) {
+  function update({ deployments, canaries }) {
     const deployment = deployments.find((each) => each.name === name);
     const { state, revision: serving = null, loaded_at: loadedAt, load_ms: loadMs, canary, failure } = deployment ?? {};
     const gone = `${name} is not in the pipelines directory. What you typed is kept; it works again when it is back.`;
@@ -74,6 +74,7 @@ export function deploymentView(name, signal, firstTab) {
       state: state ?? "not served",
       facts: serving && joined(`revision ${serving}`, ...facts),
       about: deployment ? deployment.description : gone,
+      canary: canaries.filter((each) => each.name === name).map(compared),
     });
     parts.state.className = `state ${state ?? "failed"}`;
     if (showFailure(parts.why, deployment)) {
@@ -87,6 +88,14 @@ export function deploymentView(name, signal, firstTab) {
     }
   }
   return { name, root: parts.root, update, show };
+}
+
+// What a canary and the revision beside it did so far.
+function compared({ share, ends_in_s: leftS, canary, serving }) {
+  const did = ({ requests, failed, p95_ms: p95 }) => `${requests} answers, ${failed} failed, p95 ${milliseconds(p95)}`;
+  const gets = `The canary ${canary.revision} gets ${Number((share * 100).toPrecision(3))} % of the requests`;
+  const beside = `Beside it ${serving.revision}: ${did(serving)}`;
+  return `${gets}: ${did(canary)}. ${beside}. It is decided within ${Math.ceil(leftS)} s.`;
 }
 
 // What each operation takes and returns, as JSON schemas.

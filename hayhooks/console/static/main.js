@@ -11,7 +11,8 @@ const CHANGES = "loading,deployed,canary,failed,restored,undeployed";
 const VIEWS = { "#requests": ["Requests", requestsList], "#numbers": ["Numbers", numbersView] };
 const main = document.getElementById("main");
 const connection = document.getElementById("connection");
-const state = { deployments: [], numbers: null, problem: null };
+const FIGURES_MS = 2000; // of a canary, which are no events
+const state = { deployments: [], canaries: [], numbers: null, problem: null };
 let view = null;
 let showing = new AbortController(); // of the view
 
@@ -22,7 +23,7 @@ function change(changes) {
 
 const read = once(() =>
   getJson("status").then(
-    ({ deployments, error }) => change({ deployments, problem: error }),
+    ({ deployments, canaries, error }) => change({ deployments, canaries, problem: error }),
     ({ message }) => /scopes/.test(message) && change({ problem: message }), // else `follow` tells that it is away
   ),
 );
@@ -59,6 +60,7 @@ document.querySelector(".skip").onclick = () => {
 window.addEventListener("hashchange", show);
 await read();
 show();
+setInterval(() => state.canaries.length && !document.hidden && read(), FIGURES_MS);
 follow(CHANGES, (isConnected) => {
   connection.textContent = isConnected ? "live" : "no connection: trying again";
   connection.className = isConnected ? "live" : "away";
