@@ -239,7 +239,6 @@ class _Router(Router):
 
 @asynccontextmanager
 async def _lifespan(app: Hayhooks) -> AsyncIterator[None]:
-    """Run what an application needs while it is served."""
     app.stop_by = math.inf
     with closing(DaemonThreadPool("lifespan", limit=1)) as threads:  # no wrapper can take it: the stop needs one
         threads.keep_thread()
@@ -329,7 +328,6 @@ async def _deployer(app: Hayhooks, threads: DaemonThreadPool) -> AsyncIterator[N
 
 @contextmanager
 def _watched(app: Hayhooks, reconciler: Reconciler) -> Iterator[None]:
-    """Watch the event loop in this context, if the application asks for it."""
     if not app.blocked_after_s:
         yield
         return

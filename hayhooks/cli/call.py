@@ -208,7 +208,6 @@ def _print_answer(response: httpx.Response, call: CallOptions) -> None:
 
 
 def _print_chat(response: httpx.Response, call: CallOptions) -> None:
-    """Print the text of a chat completion, or the message itself if it has none."""
     if call.output is not None:
         _write(response, call.output)
     elif _content_type(response) == "text/event-stream":

@@ -55,8 +55,6 @@ class _Upload(click.ParamType):  # type: ignore[type-arg]  # generic only in new
 
 
 class _Template(click.ParamType):  # type: ignore[type-arg]  # as above
-    """The name of a template."""
-
     name = "template"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
@@ -71,8 +69,6 @@ class _Template(click.ParamType):  # type: ignore[type-arg]  # as above
 
 
 class _Share(click.ParamType):  # type: ignore[type-arg]  # as above
-    """A share of the requests."""
-
     name = "share"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:

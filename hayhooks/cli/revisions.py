@@ -187,7 +187,6 @@ def _equals(saved: SavedRevision, digests: Mapping[str, str]) -> bool:
 
 
 def _present(root: Path, name: str) -> dict[str, bytes]:
-    """Return the files of *name* in the pipelines directory *root*."""
     revision = read_now(root, name)
     if revision is None:
         return {}

@@ -72,7 +72,6 @@ def compare(before: str, after: str) -> Iterator[tuple[str, str]]:
 
 
 def _common(old: list[str], new: list[str]) -> int:
-    """Return how many words both begin with."""
     return sum(1 for _ in takewhile(bool, map(eq, old, new)))
 
 

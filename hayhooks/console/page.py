@@ -64,6 +64,5 @@ def _respond(request: Request, name: str) -> Response:
 
 @cache
 def _files() -> dict[str, CachedBody]:
-    """Read the static files, some 60 kB, by name."""
     static = files("hayhooks.console").joinpath("static")
     return {file.name: CachedBody(file.read_bytes()) for file in static.iterdir()}

@@ -55,8 +55,6 @@ def svg(name: str, graphs: list[Graph]) -> bytes:
 
 
 class _Leaf:
-    """A box with a title and a type."""
-
     def __init__(self, title: str, type_: str, data: dict[str, str], corner: float = 5.0) -> None:
         texts = ((title, _TITLE), (type_, _TYPE))
         self._lines = [(_cut(text, _LONGEST_NAME), size) for text, size in texts if text]
@@ -73,8 +71,6 @@ class _Leaf:
 
 
 class _Frame:
-    """A box with a title and a type above its content."""
-
     def __init__(self, title: str, type_: str, data: dict[str, str], content: "_Flow | _Stack") -> None:
         self._head = _Leaf(title, type_, {})
         self._content = content
@@ -90,8 +86,6 @@ class _Frame:
 
 
 class _Stack:
-    """Boxes below each other."""
-
     def __init__(self, boxes: "list[_Leaf | _Frame]") -> None:
         self._boxes = boxes
         self.width: float = max(box.width for box in boxes)
@@ -245,7 +239,6 @@ def _number(value: float) -> str:
 
 
 def _widest(lines: list[tuple[str, int]]) -> float:
-    """Return the width of the widest of *lines* of text and font size."""
     cells = [
         size * sum(2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in text) for text, size in lines
     ]

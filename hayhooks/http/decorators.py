@@ -147,7 +147,6 @@ def _route(path: str, function: Callable[..., Any], methods: Sequence[str], opti
 
 
 def _below(prefix: str, route: BaseRoute) -> BaseRoute:
-    """Return *route* with *prefix* before its path."""
     if not prefix:
         return route
     if not isinstance(route, Route | WebSocketRoute | Mount):

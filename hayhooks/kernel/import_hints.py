@@ -255,7 +255,6 @@ def _near(folder: Path) -> Iterator[Path]:
 
 
 def _children(directory: Path) -> list[Path]:
-    """Return the directories in *directory* that may hold Python files, in the order of their names."""
     try:
         with os.scandir(directory) as entries:
             found = [Path(entry.path) for entry in islice(entries, _ENTRIES) if entry.is_dir()]

@@ -62,8 +62,6 @@ class _Package:
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds the modules of open packages."""
-
     def __init__(self) -> None:
         self.packages: dict[str, _Package] = {}
 

@@ -175,7 +175,6 @@ def _load(
 
 
 def _make_wrapper(revision: Revision, package: str, running: Phase) -> BasePipelineWrapper:
-    """Make the wrapper of *revision* and run its ``setup``."""
     wrapper: BasePipelineWrapper
     match revision.kind:
         case RevisionKind.FOLDER:

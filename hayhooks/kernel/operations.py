@@ -242,6 +242,5 @@ def _result_kinds(
 
 
 def _classes(annotation: Any) -> set[type]:
-    """Return all classes in *annotation*, however nested."""
     found = {annotation} if isinstance(annotation, type) else set()
     return found.union(*(_classes(argument) for argument in typing.get_args(annotation)))

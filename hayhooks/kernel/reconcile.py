@@ -366,7 +366,6 @@ class Reconciler:
         self._abandoned.tick(self._left_behind(), [*self.snapshot.loaded, *self.retirement.draining()])
 
     def _receive(self, timeout_s: float) -> list[frozenset[str]]:
-        """Wait for a message, take all there are, return the ticks."""
         ticks = []
         try:
             message = self._inbox.get(timeout=timeout_s)

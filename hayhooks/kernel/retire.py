@@ -65,8 +65,6 @@ class _Drain:
 
 @dataclass(slots=True, eq=False)
 class _TornDown:
-    """A deployment after its teardown."""
-
     wrapper: "weakref.ref[typing.Any]"
     retired: Unfinished  # why: "" until a collection has not freed the wrapper
 

@@ -127,7 +127,6 @@ class _Walk:
         self_writes.forget_removed(self._folder, self._unseen)
 
     def _visit(self, prefix: str, top: str, top_identity: tuple[int, int], max_files: int) -> list[tuple[str, str]]:
-        """Visit *top* and all below it; return the links to directories."""
         links: list[tuple[str, str]] = []
         to_visit = deque([(prefix, top, cached_realpath(top, top_identity))])
         while to_visit:

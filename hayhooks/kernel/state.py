@@ -335,7 +335,6 @@ def _settle(
     failures: dict[str, Failure],
     canaries: dict[str, Deployment],
 ) -> None:
-    """Put *outcome* into the three mappings."""
     name = outcome.revision.name
     canary = canaries.get(name)
     if isinstance(outcome, Deployment):

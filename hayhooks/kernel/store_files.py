@@ -166,7 +166,6 @@ def _remove_abandoned(directory: Path) -> None:
 
 
 def _mtime(path: Path) -> float:
-    """Return when *path* was touched; 0 if another process has removed it."""
     try:
         return path.stat().st_mtime_ns / 1e9
     except FileNotFoundError:

@@ -101,8 +101,6 @@ class Validator:
 
 
 class _Tally:
-    """Counts the errors of one validation."""
-
     __slots__ = ("count", "kept")
 
     def __init__(self) -> None:

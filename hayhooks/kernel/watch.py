@@ -99,7 +99,6 @@ class Watch:
                 self._poll(_RETRY_EVENTS_AFTER_S)
 
     def _watch(self, directories: list[str]) -> None:
-        """Report changes in *directories* until others are to be watched."""
         with _backend(directories) as backend:
             # Directories are skipped when the system has no watches left.
             wanted, watched, problem = len(directories), getattr(backend, "watched", len(directories)), ""

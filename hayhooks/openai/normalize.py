@@ -141,7 +141,6 @@ def _plain(item: Any) -> dict[str, Any] | None:
 
 
 def _completion_delta(item: dict[str, Any]) -> Delta:
-    """Read the first choice of a chat completion or a chunk of one."""
     event = item.get("event")
     without_choice = Delta(event=event if isinstance(event, Mapping) else None, usage=_usage(item))
     choice = next((choice for choice in item["choices"] if isinstance(choice, Mapping)), None)
@@ -218,7 +217,6 @@ def _choice_delta(message: Mapping[str, Any]) -> Delta:
 
 
 def _text(content: Any) -> str:
-    """Return the text of a message's content, a string or a list of parts."""
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, list) else ()

@@ -160,7 +160,6 @@ _FOREIGN = re.compile(rb"https://(?:cdn\.redoc(?:\.ly|ly\.com)|otel\.cloud\.redo
 
 
 def _version() -> str:
-    """Return the versions of offapi and hayhooks, a part of the files' URLs."""
     return f"{version_of('offapi')}-{__version__}"
 
 

@@ -133,8 +133,6 @@ class _Link:
 
 
 class _Worker:
-    """The supervisor's view of one worker."""
-
     def __init__(self, listener: socket, verdicts: Verdicts, early_deaths: int = 0) -> None:
         self.early_deaths = early_deaths  # of its predecessors, in a row
         self.has_started = False

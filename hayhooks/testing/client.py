@@ -216,7 +216,6 @@ class Client(httpx.Client):
         return response
 
     def _fail(self, response: httpx.Response, reason: str) -> NoReturn:
-        """Raise an error whose cause is the wrapper's own."""
         __tracebackhide__ = True
         request = response.request
         message = f"{request.method} {request.url.path}: {reason}"
@@ -226,8 +225,6 @@ class Client(httpx.Client):
 
     @contextmanager
     def _errors_kept(self) -> Iterator[None]:
-        """Keep the errors of requests, which the log has."""
-
         def keep(entry: Any) -> None:
             request, exception = current_request.get(None), entry.record["exception"]
             if request is not None and exception is not None:
@@ -268,7 +265,6 @@ class StoppableServer(Server):
 
 @contextmanager
 def _serving(app: Hayhooks) -> Iterator[str]:
-    """Serve *app* in a thread; yields the URL."""
     server = StoppableServer(ServerConfig(app, **{**server_options(app.settings), "port": 0}))
     thread = threading.Thread(target=server.run, name="hayhooks testing", daemon=True)
     thread.start()

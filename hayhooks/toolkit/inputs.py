@@ -111,7 +111,6 @@ def _coerce(value: Any, name: str, types: list[Any]) -> Any:
 
 
 def _builders(type_: Any) -> Iterator[tuple[type, Callable[[dict[str, Any]], Any]]]:
-    """Yield the classes in *type_* that can be built from a dict, each with its builder."""
     if get_origin(type_) in (Union, types.UnionType, list, Annotated):
         for argument in get_args(type_):
             yield from _builders(argument)

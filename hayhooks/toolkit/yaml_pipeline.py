@@ -161,7 +161,6 @@ def build(source: YamlSource, allowed_modules: Sequence[str] = ()) -> "Pipeline"
 
 
 def _all_sockets(pipeline: "Pipeline", direction: Direction) -> Sockets:
-    """Return the sockets of every component, connected or not."""
     if direction == "input":
         sockets = pipeline.inputs(include_components_with_connected_inputs=True)
     else:
@@ -323,7 +322,6 @@ class _Sockets:
                     raise self._source.error_at(line, message)
 
     def _resolve(self, path: KeyPath, targets: Any, sockets: Sockets, direction: Direction) -> list[tuple[str, str]]:
-        """Return component and socket of each target in the value at *path*."""
         subject = f"{path[0]}.{path[1]}"
         targets = targets if isinstance(targets, list) else [targets]
         if not targets:

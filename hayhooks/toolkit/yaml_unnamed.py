@@ -148,7 +148,6 @@ def _refuse_keys(subject: str, keys: set[str], value: Any) -> Any:
 
 
 def _key_within(value: Any, keys: set[str]) -> str | None:
-    """Return one of *keys* if it is in *value*, however nested."""
     pending = [value]
     while pending:
         item = pending.pop()

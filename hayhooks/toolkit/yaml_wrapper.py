@@ -84,7 +84,6 @@ class YAMLPipelineWrapper(BasePipelineWrapper):
 
 
 def _methods(pipeline: "Pipeline", interface: Interface) -> dict[str, Callable[..., Any]]:
-    """Return the wrapper's methods by name, and ``stream_run``."""
     included = set(interface.outputs)
     # Haystack runs a component without run_async in threads that all event loop tasks share.
     on_loop = all(hasattr(component, "run_async") for _, component in pipeline.walk())
