@@ -4,6 +4,7 @@ What a tool does is a request within the process, to the deployment or to ``/sta
 """
 
 import asyncio
+import json
 import time
 from collections import OrderedDict
 from collections.abc import Coroutine
@@ -251,7 +252,7 @@ class ToolServer:
                 await ctx.session.report_progress(parts, message=text)
 
         on_chunk = report if ctx.meta and "progress_token" in ctx.meta else None
-        answer = await self._send(ctx, "POST", f"/{deployment.name}{called.path}", to_json(body), on_chunk)
+        answer = await self._send(ctx, "POST", f"/{deployment.name}{called.path}", json.dumps(body).encode(), on_chunk)
         return result_of(answer, called)
 
     async def _send(

@@ -18,6 +18,7 @@ from mcp_types import (
 )
 from pydantic_core import from_json, to_json
 
+from hayhooks.errors import sendable
 from hayhooks.http.within import Answer
 from hayhooks.kernel.operations import Operation
 from hayhooks.kernel.state import Deployment
@@ -103,7 +104,7 @@ def core_tools() -> list[Tool]:
 
 def failed(*reasons: str) -> CallToolResult:
     """Return a result that is an error."""
-    return CallToolResult(content=_texts(*reasons), is_error=True)
+    return CallToolResult(content=_texts(*map(sendable, reasons)), is_error=True)
 
 
 def result_of(answer: Answer, called: DeploymentTool | None = None) -> CallToolResult:

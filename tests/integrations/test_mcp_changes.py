@@ -199,3 +199,30 @@ def test_open_streams_do_not_hold_up_a_stop(stopping: LiveServer, tmp_path: Path
         assert set(ended) == {"2025", "2026"}
         (tmp_path / "gate").touch()
         assert [each.result(timeout=20) for each in calls] == [{"result": 7}, {"result": 7}]
+
+
+@pytest.mark.slow
+def test_no_call_fails_while_a_deployment_is_overwritten(server: LiveServer) -> None:
+    """A hundred times, under clients of both eras that call all the time."""
+    server.serve("it", answer="0")
+    done = threading.Event()
+
+    async def call_until_done(client: Client) -> list[str]:
+        answers = []
+        while not done.is_set():
+            result = await client.call_tool("it", {})
+            assert not result.is_error, result
+            answers.append(result.structured_content["result"])
+        return answers
+
+    with ThreadPoolExecutor() as pool:
+        calling = [pool.submit(with_client, server.url, call_until_done, mode) for mode in ("auto", "legacy")]
+        try:
+            for number in range(1, 101):
+                server.serve("it", answer=str(number))
+        finally:
+            done.set()
+        for answers in (each.result(timeout=20) for each in calling):
+            assert answers[-1] == "100"
+            assert answers == sorted(answers, key=int)
+            assert len(set(answers)) > 10
