@@ -21,7 +21,8 @@ class BasePipelineWrapper:
             of them once it has done as well. 0: all at once; None: ``HAYHOOKS_CANARY``.
         warm_up: whether pipelines and agents are warmed up before the revision serves; where they are not, what needs
             an API key that is missing fails in its first request, and not when it is loaded.
-        skip_mcp, skip_a2a: whether to leave it out of what plug-ins offer as tools of MCP, or as agents of A2A.
+        skip_mcp: whether it is left out of the tools of MCP.
+        a2a: whether it is an agent of A2A, if it can chat; ``skip_a2a = True`` says the same as ``a2a = False``.
         mcp_chat: whether its chat is a tool of MCP too, which takes a ``message``.
     """
 
@@ -33,6 +34,7 @@ class BasePipelineWrapper:
     canary: float | None = None
     warm_up: Any = True  # a wrapper may have a method of this name
     skip_mcp: bool = False
+    a2a: bool = True
     skip_a2a: bool = False
     mcp_chat: bool = False
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hayhooks.console import difference, events, history, markdown, numbers, page, traces
 from hayhooks.endpoints import draw, health, metrics, run, status
 from hayhooks.http.plug_in import PlugIn
-from hayhooks.integrations import mcp
+from hayhooks.integrations import a2a, mcp
 from hayhooks.openai import chat, files, models, responses
 from hayhooks.openapi import pages
 
@@ -28,4 +28,5 @@ BUILTIN: Sequence[PlugIn] = (
     difference,
     page,
     mcp,
+    a2a,
 )

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -193,6 +194,8 @@ async def serve_with_lease(deployment: Deployment, app: ASGIApp, scope: Scope, r
 
 def _refuse_if_full(slots: Slots, deployment: Deployment, scope: Scope) -> None:
     """Refuse a request before its body is read; ``invoke`` takes a slot after it."""
+    if isinstance(scope.get("route"), CarryingRoute):
+        return
     try:
         slots.refuse_if_full()
     except UnavailableError:
@@ -200,19 +203,39 @@ def _refuse_if_full(slots: Slots, deployment: Deployment, scope: Scope) -> None:
         raise
 
 
-async def serve_instead(deployment: Deployment, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Run *app* on *deployment*, though the request was dispatched to another of its name: the body has told which."""
-    context, counts, other = context_of(scope), current_request.get().counts, deployment_of(scope)
-    context.response_headers.remove(other.endpoints.header)
-    context.deployment = deployment
-    lease = current_lease.get()
-    if lease is not None:  # neither its timeout nor its drain concerns this request
+class CarryingRoute(Route):
+    """A route of a deployment whose requests only send others within the process, each with a lease of its own."""
+
+    def __init__(self, path: str, app: ASGIApp) -> None:
+        async def without_lease(scope: Scope, receive: Receive, send: Send) -> None:
+            current_request.get().outcomes = None  # the requests that it sends are counted
+            with _let_go(scope):
+                await app(scope, receive, send)
+
+        super().__init__(path, without_lease, methods=["POST"], include_in_schema=False)
+        self.app = without_lease  # Starlette takes a function for one of a request
+
+
+@contextmanager
+def _let_go(scope: Scope) -> Iterator[None]:
+    """Give back the lease of the request: neither its timeout nor its drain concerns it any longer."""
+    lease, counts = current_lease.get(), current_request.get().counts
+    if lease is not None:
         lease.end()
-        other.runtime.leases.give_back(lease)
+        deployment_of(scope).runtime.leases.give_back(lease)
     if counts is not None:
-        counts.in_flight -= 1  # which counts it once more
+        counts.in_flight -= 1  # whoever took the lease subtracts it once more
     try:
-        await serve_with_lease(deployment, app, scope, receive, send)
+        yield
     finally:
         if counts is not None:
             counts.in_flight += 1
+
+
+async def serve_instead(deployment: Deployment, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Run *app* on *deployment*, though the request was dispatched to another of its name: the body has told which."""
+    context, other = context_of(scope), deployment_of(scope)
+    context.response_headers.remove(other.endpoints.header)
+    with _let_go(scope):
+        context.deployment = deployment
+        await serve_with_lease(deployment, app, scope, receive, send)

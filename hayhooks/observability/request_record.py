@@ -19,6 +19,7 @@ POLLED = frozenset(
         "/status/{name}/revisions",
         "/events",
         "/mcp",
+        "/{name}/a2a",
         "/traces",
         "/traces/{id}",
         "/draw/{name}",

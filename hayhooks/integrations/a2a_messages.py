@@ -1,0 +1,142 @@
+"""Messages of the Agent2Agent protocol as those of OpenAI's chat, and the stream of an answer as a task's updates."""
+
+import base64
+import json
+from typing import Any
+
+from a2a.helpers import new_data_part
+from a2a.server.tasks import TaskUpdater
+from a2a.types import Artifact, Message, Part
+from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
+from pydantic_core import from_json
+
+from hayhooks.http.within import Answer
+from hayhooks.openapi.describe import EVENTS, JSON
+
+_ANSWER = "answer"  # id of the artifact with the text
+
+
+def text_part(text: str) -> Part:
+    """Return a part with *text*."""
+    return Part(text=text)
+
+
+def content_of(message: Message) -> str | list[dict[str, Any]]:
+    """Return the content of a chat message: a text if *message* has nothing else, a list of parts otherwise."""
+    parts = [_content_part(part) for part in message.parts]
+    if all(part["type"] == "text" for part in parts):
+        return "\n".join(part["text"] for part in parts)
+    return parts
+
+
+def _content_part(part: Part) -> dict[str, Any]:
+    kind, _, detail = part.media_type.lower().partition(";")[0].partition("/")
+    if part.HasField("data"):
+        return {"type": "text", "text": json.dumps(MessageToDict(part.data), ensure_ascii=False)}
+    if part.HasField("url"):
+        if kind == "image":
+            return {"type": "image_url", "image_url": {"url": part.url}}
+        return {"type": "file", "file": {"filename": part.filename, "file_url": part.url}}
+    if not part.HasField("raw"):
+        return {"type": "text", "text": part.text}
+    data = base64.b64encode(part.raw).decode()
+    url = f"data:{part.media_type or 'application/octet-stream'};base64,{data}"
+    if kind == "image":
+        return {"type": "image_url", "image_url": {"url": url}}
+    if kind == "audio":
+        return {"type": "input_audio", "input_audio": {"data": data, "format": detail.removeprefix("x-")}}
+    return {"type": "file", "file": {"filename": part.filename or "file", "file_data": url}}
+
+
+def without_files(message: Message) -> Message:
+    """Return *message* for the history of a task, without the bytes of files: it is copied with each update."""
+    if not any(part.raw for part in message.parts):
+        return message
+    copy = Message()
+    copy.CopyFrom(message)
+    for part in copy.parts:
+        if part.raw:
+            part.metadata.update({"bytes": len(part.raw)})
+            part.raw = b""
+    return copy
+
+
+class AnswerReader:
+    """Reads the stream of a chat's answer, and publishes it by *updater*: text, calls of tools, events, artifacts."""
+
+    def __init__(self, updater: TaskUpdater) -> None:
+        self.text = ""
+        self._updater = updater
+        self._unread = b""
+        self._calls: list[Any] = []
+        self._error = ""
+        self._is_whole = False
+
+    async def write(self, chunk: bytes) -> None:
+        """Publish what *chunk*, the next part of the body, completes."""
+        *events, self._unread = (self._unread + chunk).split(b"\n\n")
+        texts = []
+        for event in events:
+            if event == b"data: [DONE]":
+                self._is_whole = True
+            if not event.startswith(b"data: {"):
+                continue
+            item = from_json(event.removeprefix(b"data: "))
+            if "error" in item:
+                self._error = item["error"]["message"]
+            for choice in item.get("choices", ()):
+                texts.append(choice["delta"].get("content") or "")
+                self._calls += choice["delta"].get("tool_calls", ())
+            if "event" in item:
+                await self._add_text("".join(texts))
+                texts.clear()
+                await self._publish(item["event"])
+        await self._add_text("".join(texts))
+
+    async def finish(self, answer: Answer) -> str:
+        """Publish what the stream does not have; return why there is no whole *answer*, "" otherwise."""
+        if answer.status >= 400 or not answer.status:
+            return _problem(answer)
+        if answer.media_type != EVENTS:  # a response of the wrapper's own
+            await self._updater.add_artifact([_whole_part(answer)], _ANSWER, _ANSWER)
+        elif self._error or not self._is_whole:
+            return self._error or answer.cut_by or "the answer was cut"
+        elif self._calls:
+            await self._updater.add_artifact([new_data_part({"tool_calls": self._calls})], "tool_calls", "tool_calls")
+        elif not self.text:
+            await self._updater.add_artifact([text_part("")], _ANSWER, _ANSWER)
+        return answer.cut_by
+
+    async def _add_text(self, text: str) -> None:
+        if text:
+            is_first, self.text = not self.text, self.text + text
+            await self._updater.add_artifact([text_part(text)], _ANSWER, _ANSWER, append=not is_first)
+
+    async def _publish(self, event: Any) -> None:
+        """Publish an event for the UI: as an artifact if it is one, else as a message of the task at work."""
+        if event["type"] == "artifact":
+            try:
+                artifact = ParseDict(event["data"], Artifact())
+            except ParseError as error:
+                self._error = f"an event of type 'artifact' must have an A2A artifact as its data: {error}"
+                return
+            await self._updater.add_artifact(list(artifact.parts), artifact.artifact_id or None, artifact.name)
+            return
+        await self._updater.start_work(self._updater.new_agent_message([new_data_part(event)]))
+
+
+def _whole_part(answer: Answer) -> Part:
+    if answer.media_type == JSON:
+        return new_data_part(from_json(answer.body))
+    if answer.media_type.startswith("text/"):
+        return text_part(answer.body.decode(errors="replace"))
+    return Part(raw=answer.body, media_type=answer.media_type)
+
+
+def _problem(answer: Answer) -> str:
+    """Return why a request failed."""
+    try:
+        detail = from_json(answer.body)["detail"]
+    except (ValueError, LookupError, TypeError):
+        detail = answer.body.decode(errors="replace") or answer.cut_by
+    return str(detail) or f"status {answer.status or 499}"

@@ -1,0 +1,217 @@
+"""The server of the Agent2Agent protocol, by its SDK: cards, JSON-RPC, and the tasks that run.
+
+A task is a request within the process to the chat of its deployment, and its states follow that stream.
+"""
+
+import hashlib
+import json
+from typing import Any
+from urllib.parse import quote
+
+from a2a.auth.user import User
+from a2a.server.agent_execution import AgentExecutor, RequestContext
+from a2a.server.context import ServerCallContext
+from a2a.server.events import EventQueue
+from a2a.server.request_handlers import DefaultRequestHandler
+from a2a.server.request_handlers.response_helpers import agent_card_to_dict
+from a2a.server.routes import create_agent_card_routes
+from a2a.server.routes.common import DefaultServerCallContextBuilder
+from a2a.server.routes.jsonrpc_dispatcher import JsonRpcDispatcher
+from a2a.server.tasks import TaskUpdater
+from a2a.types import (
+    AgentCapabilities,
+    AgentCard,
+    AgentInterface,
+    AgentSkill,
+    HTTPAuthSecurityScheme,
+    Message,
+    SecurityRequirement,
+    SecurityScheme,
+    StringList,
+    Task,
+    TaskState,
+    TaskStatus,
+)
+from a2a.utils.constants import TransportProtocol
+from google.protobuf.json_format import MessageToDict
+from pydantic_core import to_json
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from hayhooks.errors import OpenAIError
+from hayhooks.http.context import context_of, deployment_of
+from hayhooks.http.request_json import read_json
+from hayhooks.http.within import request_within
+from hayhooks.integrations.a2a_messages import AnswerReader, content_of, text_part, without_files
+from hayhooks.integrations.a2a_tasks import Conversations, Tasks
+from hayhooks.kernel.state import Deployment
+from hayhooks.openai.bridge import CHAT_METHODS, TO_RESPONSES
+from hayhooks.openai.endpoint import parse_object
+
+MAX_RUNNING = 1_000  # tasks at a time: they run on when their clients go away
+
+_INPUTS = ("text/plain", "application/json", "image/*", "audio/*", "application/octet-stream")
+_CAPABILITIES = AgentCapabilities(streaming=True, push_notifications=False)
+_VERSIONS = ("1.0", "0.3")  # of the protocol
+_SCOPE = "hayhooks.scope"  # key in the state of a call: the scope of its request
+
+
+class AgentServer:
+    """ASGI app for the JSON-RPC of all agents of *app*; the request's deployment is the agent."""
+
+    def __init__(self, app: Starlette) -> None:
+        # The handler reads nothing of a card but the capabilities, which all agents share.
+        self._handler = DefaultRequestHandler(_ChatExecutor(app), Tasks(), AgentCard(capabilities=_CAPABILITIES))
+        self._rpc = JsonRpcDispatcher(
+            self._handler,
+            _CallContexts(),
+            enable_v0_3_compat=True,
+            shutdown_grace_period=app.settings.graceful_shutdown_timeout,  # type: ignore[attr-defined]  # a Hayhooks
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one JSON-RPC request."""
+        response = await self._rpc.handle_requests(_RPCRequest(scope, receive))
+        await response(scope, receive, send)
+
+    async def stop(self) -> None:
+        """Cancel the tasks that run."""
+        await self._handler.aclose()
+
+    def card(self, deployment: Deployment, request: Request) -> dict[str, Any]:
+        """Return the card of *deployment* as JSON, with URLs as the client of *request* sees the server."""
+        return agent_card_to_dict(_card_of(deployment, request))
+
+    async def card_response(self, deployment: Deployment, request: Request) -> Response:
+        """Return the response with the card of *deployment*; 304 to a client that has it."""
+        (route,) = create_agent_card_routes(_card_of(deployment, request))
+        response: Response = await route.endpoint(request)
+        return response
+
+
+def _card_of(deployment: Deployment, request: Request) -> AgentCard:
+    chat = deployment.operation(*CHAT_METHODS, *TO_RESPONSES.methods)
+    about = deployment.description or (chat and (chat.description or chat.summary)) or f"Chat with {deployment.name}."
+    url = f"{str(request.base_url).rstrip('/')}/{quote(deployment.name)}/a2a"
+    card = AgentCard(
+        name=deployment.name,
+        description=about,
+        version=deployment.revision.id,
+        capabilities=_CAPABILITIES,
+        default_input_modes=_INPUTS,
+        default_output_modes=["text/plain", "application/json"],
+        supported_interfaces=[
+            AgentInterface(url=url, protocol_binding=TransportProtocol.JSONRPC, protocol_version=version)
+            for version in _VERSIONS
+        ],
+        skills=[AgentSkill(id="chat", name=deployment.name, description=about, tags=["chat", "haystack"])],
+    )
+    if context_of(request.scope).api_key is not None:
+        scheme = SecurityScheme(http_auth_security_scheme=HTTPAuthSecurityScheme(scheme="Bearer"))
+        card.security_schemes["bearer"].CopyFrom(scheme)
+        card.security_requirements.append(SecurityRequirement(schemes={"bearer": StringList()}))
+    return card
+
+
+class _RPCRequest(Request):
+    """Parses large bodies off the event loop; the SDK answers what is not JSON with the protocol's error."""
+
+    async def json(self) -> Any:
+        try:
+            return await read_json(self.scope, self.receive, parse_object)
+        except OpenAIError as error:
+            raise json.JSONDecodeError(str(error), "", 0) from None
+
+
+class _Owner(User):
+    """Whose tasks a client sees: those of its API key with the agent that it asks."""
+
+    def __init__(self, scope: Scope) -> None:
+        key = context_of(scope).api_key
+        digest = hashlib.sha256(key.key.encode()).hexdigest()[:32] if key is not None else ""
+        self._name = f"{deployment_of(scope).name}/{digest}"
+
+    @property
+    def is_authenticated(self) -> bool:
+        return True
+
+    @property
+    def user_name(self) -> str:
+        return self._name
+
+
+class _CallContexts(DefaultServerCallContextBuilder):
+    def build(self, request: Request) -> ServerCallContext:
+        context = super().build(request)
+        context.user = _Owner(request.scope)
+        context.state[_SCOPE] = request.scope
+        return context
+
+
+class _ChatExecutor(AgentExecutor):
+    """Runs a task: sends the message to the chat of the deployment, with those before it in its context."""
+
+    def __init__(self, app: Starlette) -> None:
+        self._app = app
+        self._running = 0
+        self._conversations = Conversations()
+
+    async def execute(self, context: RequestContext, event_queue: EventQueue) -> None:
+        """Publish the states of the task until it has ended."""
+        message, call = context.message, context.call_context
+        assert message is not None
+        assert context.task_id is not None
+        assert context.context_id is not None
+        updater = TaskUpdater(event_queue, context.task_id, context.context_id)
+        submitted = Task(
+            id=context.task_id,
+            context_id=context.context_id,
+            status=TaskStatus(state=TaskState.TASK_STATE_SUBMITTED),
+            history=[without_files(message)],
+        )
+        submitted.status.timestamp.GetCurrentTime()
+        await event_queue.enqueue_event(submitted)
+        if self._running >= MAX_RUNNING:
+            reason = f"This server runs {MAX_RUNNING:,} tasks already, and no more"
+            await updater.reject(updater.new_agent_message([text_part(reason)]))
+            return
+        self._running += 1
+        try:
+            await self._run(updater, call, message)
+        finally:
+            self._running -= 1
+
+    async def _run(self, updater: TaskUpdater, call: ServerCallContext, message: Message) -> None:
+        await updater.start_work()
+        scope = call.state[_SCOPE]
+        name = deployment_of(scope).name
+        conversation = (call.user.user_name, updater.context_id)
+        turn = {"role": "user", "content": content_of(message)}
+        body = {
+            "model": name,
+            "messages": [*self._conversations.messages(conversation), turn],
+            "stream": True,
+            "a2a": {
+                "task_id": updater.task_id,
+                "context_id": updater.context_id,
+                "message": MessageToDict(without_files(message)),
+            },
+        }
+        reader = AnswerReader(updater)
+        answer = await request_within(
+            self._app, "POST", f"/{name}/chat", to_json(body), outer=scope, on_chunk=reader.write
+        )
+        problem = await reader.finish(answer)
+        if problem:
+            await updater.failed(updater.new_agent_message([text_part(problem)]))
+            return
+        self._conversations.add(conversation, turn, {"role": "assistant", "content": reader.text})
+        await updater.complete()
+
+    async def cancel(self, context: RequestContext, event_queue: EventQueue) -> None:
+        """Publish that the task is cancelled; the SDK cancels ``execute`` after that, and so the request."""
+        assert context.task_id is not None
+        assert context.context_id is not None
+        await TaskUpdater(event_queue, context.task_id, context.context_id).cancel()
