@@ -63,7 +63,7 @@ class AgentServer:
 
     def __init__(self, app: Starlette) -> None:
         # The handler reads nothing of a card but the capabilities, which all agents share.
-        self._handler = DefaultRequestHandler(_ChatExecutor(app), Tasks(), AgentCard(capabilities=_CAPABILITIES))
+        self._handler = DefaultRequestHandler(_ChatExecutor(app), Tasks(), _new_card("agents", "All.", "1", ""))
         self._rpc = JsonRpcDispatcher(
             self._handler,
             _CallContexts(),
@@ -95,24 +95,28 @@ def _card_of(deployment: Deployment, request: Request) -> AgentCard:
     chat = deployment.operation(*CHAT_METHODS, *TO_RESPONSES.methods)
     about = deployment.description or (chat and (chat.description or chat.summary)) or f"Chat with {deployment.name}."
     url = f"{str(request.base_url).rstrip('/')}/{quote(deployment.name)}/a2a"
-    card = AgentCard(
-        name=deployment.name,
-        description=about,
-        version=deployment.revision.id,
-        capabilities=_CAPABILITIES,
-        default_input_modes=_INPUTS,
-        default_output_modes=["text/plain", "application/json"],
-        supported_interfaces=[
-            AgentInterface(url=url, protocol_binding=TransportProtocol.JSONRPC, protocol_version=version)
-            for version in _VERSIONS
-        ],
-        skills=[AgentSkill(id="chat", name=deployment.name, description=about, tags=["chat", "haystack"])],
-    )
+    card = _new_card(deployment.name, about, deployment.revision.id, url)
     if context_of(request.scope).api_key is not None:
         scheme = SecurityScheme(http_auth_security_scheme=HTTPAuthSecurityScheme(scheme="Bearer"))
         card.security_schemes["bearer"].CopyFrom(scheme)
         card.security_requirements.append(SecurityRequirement(schemes={"bearer": StringList()}))
     return card
+
+
+def _new_card(name: str, about: str, version: str, url: str) -> AgentCard:
+    return AgentCard(
+        name=name,
+        description=about,
+        version=version,
+        capabilities=_CAPABILITIES,
+        default_input_modes=_INPUTS,
+        default_output_modes=["text/plain", "application/json"],
+        supported_interfaces=[
+            AgentInterface(url=url, protocol_binding=TransportProtocol.JSONRPC, protocol_version=each)
+            for each in _VERSIONS
+        ],
+        skills=[AgentSkill(id="chat", name=name, description=about, tags=["chat", "haystack"])],
+    )
 
 
 class _RPCRequest(Request):
