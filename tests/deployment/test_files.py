@@ -10,16 +10,20 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
 import hayhooks
 from hayhooks import Settings
+from hayhooks.observability.metrics import FAMILIES
+from hayhooks.settings import variable_names
 from tests.cli.processes import started
 from tests.live_server import ECHO, LiveServer, eventually, replace
 
 ROOT = Path(hayhooks.__file__).parent.parent
 FILES = ROOT / "examples/deployment"
+KUBERNETES = ["kubernetes.yaml", "kubernetes-configmap.yaml"]
 GUIDE = (ROOT / "docs/deployment_guidelines.md").read_text()
 
 PORT = Settings.model_fields["port"].default
@@ -50,9 +54,9 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
 
 
-def kubernetes() -> dict[str, Any]:
+def kubernetes(file: str = "kubernetes.yaml") -> dict[str, Any]:
     """The resources, by kind."""
-    return {resource["kind"]: resource for resource in yaml.safe_load_all((FILES / "kubernetes.yaml").read_text())}
+    return {resource["kind"]: resource for resource in yaml.safe_load_all((FILES / file).read_text())}
 
 
 def unit() -> dict[str, dict[str, list[str]]]:
@@ -164,8 +168,89 @@ def test_the_compose_file_agrees_with_the_image():
     assert service["volumes"] == ["${PIPELINES:-..}:/pipelines:ro"]
 
 
-def test_the_kubernetes_file_agrees_with_the_server():
+@pytest.mark.parametrize("file", KUBERNETES)
+def test_the_resources_are_as_kubernetes_describes_them(file: str):
+    for resource in kubernetes(file).values():
+        kubernetes_validate.validate(resource, kubernetes_validate.latest_version(), strict=True)
+
+
+@pytest.mark.parametrize("file", KUBERNETES)
+def test_each_setting_of_the_pods_is_one(file: str):
+    resources = kubernetes(file)
+    (server, *_) = resources["Deployment"]["spec"]["template"]["spec"]["containers"]
+    data = resources["ConfigMap"]["data"] if "envFrom" in server else {}
+    names = {name for field in Settings.model_fields for name in variable_names(field)}
+
+    assert {*data, *(variable["name"] for variable in server.get("env", ()))} <= names
+
+
+@pytest.mark.parametrize("file", KUBERNETES)
+def test_the_pods_are_as_little_as_they_can_be(file: str):
+    pod = kubernetes(file)["Deployment"]["spec"]["template"]["spec"]
+
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["automountServiceAccountToken"] is False
+    for container in pod["containers"]:
+        assert container["securityContext"] == {
+            "readOnlyRootFilesystem": True,
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+        }
+
+
+def test_the_number_of_pods_follows_a_metric_that_there_is():
     resources = kubernetes()
+    autoscaler, deployment = resources["HorizontalPodAutoscaler"]["spec"], resources["Deployment"]
+    (metric,) = autoscaler["metrics"]
+
+    assert autoscaler["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    assert "replicas" not in deployment["spec"]  # each `kubectl apply` would set them
+    assert resources["PodDisruptionBudget"]["spec"]["minAvailable"] < autoscaler["minReplicas"]
+    name = metric["pods"]["metric"]["name"]
+    assert FAMILIES[name].type == "gauge"
+    (rule,) = next(yaml.safe_load(block)["rules"] for block in blocks("yaml") if "seriesQuery" in block)
+    assert rule["seriesQuery"].startswith(name + "{")
+    assert f"sum({name}{{" in rule["metricsQuery"]
+
+
+def test_the_network_policy_is_of_the_pods_and_their_port():
+    resources = kubernetes()
+    policy, template = resources["NetworkPolicy"]["spec"], resources["Deployment"]["spec"]["template"]
+    (server, *_) = template["spec"]["containers"]
+
+    assert policy["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    assert policy["ingress"][0]["ports"] == [{"port": server["ports"][0]["name"]}]
+    assert template["metadata"]["annotations"]["prometheus.io/port"] == str(PORT)
+
+
+def test_the_configmap_is_served_and_changes_as_one(server: LiveServer):
+    resources = kubernetes("kubernetes-configmap.yaml")
+    pod = resources["Deployment"]["spec"]["template"]["spec"]
+    (mount,) = [mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == "echo"]
+    assert mount["mountPath"] == f"/pipelines/{mount['name']}"  # the image's directory
+    assert "subPath" not in mount
+    folder = server.root / Path(mount["mountPath"]).name
+
+    def sync(version: str, content: dict[str, str]) -> None:
+        """Do as the kubelet does."""
+        for name, text in content.items():
+            replace(folder / f"..{version}" / name, text)
+        (folder / "..data_tmp").symlink_to(f"..{version}")
+        (folder / "..data_tmp").rename(folder / "..data")
+        for name in content:
+            if not (folder / name).is_symlink():
+                (folder / name).symlink_to(f"..data/{name}")
+
+    sync("1", resources["ConfigMap"]["data"])
+    server.eventually(lambda: server.run("echo", text="you") == "you")
+    wrapper = resources["ConfigMap"]["data"]["pipeline_wrapper.py"]
+    sync("2", {"pipeline_wrapper.py": wrapper.replace("return text", "return text.upper()")})
+    server.eventually(lambda: server.run("echo", text="you") == "YOU")
+
+
+@pytest.mark.parametrize("file", KUBERNETES)
+def test_the_kubernetes_files_agree_with_the_server(file: str):
+    resources = kubernetes(file)
     pod = resources["Deployment"]["spec"]["template"]["spec"]
     server = next(container for container in pod["containers"] if container["name"] == "hayhooks")
 
@@ -174,7 +259,9 @@ def test_the_kubernetes_file_agrees_with_the_server():
     assert server["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "http"}
     sleep, seconds = server["lifecycle"]["preStop"]["exec"]["command"]
     assert sleep == "sleep"
-    graceful = int(resources["ConfigMap"]["data"]["HAYHOOKS_GRACEFUL_SHUTDOWN_TIMEOUT"])
+    variables = {variable["name"]: variable["value"] for variable in server.get("env", ())}
+    data = resources["ConfigMap"]["data"] if "envFrom" in server else variables
+    graceful = int(data["HAYHOOKS_GRACEFUL_SHUTDOWN_TIMEOUT"])
     assert pod["terminationGracePeriodSeconds"] > int(seconds) + 2 * graceful
     assert f"USER {pod['securityContext']['runAsUser']}:" in (FILES / "Dockerfile").read_text()
     assert resources["Service"]["spec"]["ports"][0]["targetPort"] == "http"
@@ -216,6 +303,6 @@ def test_the_yaml_of_the_guide_is_yaml_and_its_shell_is_shell():
         assert subprocess.run(["sh", "-nc", block], check=False).returncode == 0, block
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"examples/deployment/[\w@.]+|scripts/[\w.]+", GUIDE))))
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"examples/deployment/[\w@.-]+|scripts/[\w.]+", GUIDE))))
 def test_what_the_guides_commands_name_exists(path: str):
     assert (ROOT / path).exists()
