@@ -16,34 +16,42 @@ class SharedTimer(Generic[T]):
     It is called on the loop that added the item; several may run, in threads.
     """
 
+    # No threading.local: its attributes cost benchmark row run-async 2 %.
+
     def __init__(self, delay_s: float, on_timeout: Callable[[T], None]) -> None:
         self.delay_s = delay_s
         self._on_timeout = on_timeout
-        # By loop, while its timer runs, oldest first. Not a threading.local, whose attributes cost row run-async 2 %.
-        self._added_at: dict[asyncio.AbstractEventLoop, dict[T, float]] = {}
+        self._loops: set[asyncio.AbstractEventLoop] = set()  # that have a timer
+        self._added_at: dict[T, tuple[asyncio.AbstractEventLoop, float]] = {}  # by the clock of the loop, oldest first
 
     def add(self, item: T) -> None:
         """Start the timeout of *item*."""
         loop = asyncio.get_running_loop()
-        added_at = self._added_at.get(loop)
-        if added_at is None:
-            for ended in [other for other in tuple(self._added_at) if other.is_closed()]:
-                self._added_at.pop(ended, None)
-            added_at = self._added_at[loop] = {}
-            loop.call_later(self.delay_s, self._expire_due, loop, added_at)
-        added_at[item] = loop.time()
+        if loop not in self._loops:
+            self._forget_closed()
+            self._loops.add(loop)
+            loop.call_later(self.delay_s, self._expire_due, loop)
+        self._added_at[item] = loop, loop.time()
 
     def discard(self, item: T) -> None:
         """End the timeout of *item*, if it has one."""
-        for added_at in tuple(self._added_at.values()):  # nearly always of one loop
-            added_at.pop(item, None)
+        self._added_at.pop(item, None)
 
-    def _expire_due(self, loop: asyncio.AbstractEventLoop, added_at: dict[T, float]) -> None:
-        while added_at:
-            item, since = next(iter(added_at.items()))
+    def _expire_due(self, loop: asyncio.AbstractEventLoop) -> None:
+        for item, (owner, since) in self._added_at.copy().items():
+            if owner is not loop:
+                continue
             if since + self.delay_s > loop.time():
-                loop.call_at(since + self.delay_s, self._expire_due, loop, added_at)
+                loop.call_at(since + self.delay_s, self._expire_due, loop)
                 return
-            del added_at[item]
-            self._on_timeout(item)
-        del self._added_at[loop]
+            if self._added_at.pop(item, None) is not None:
+                self._on_timeout(item)
+        self._loops.discard(loop)
+
+    def _forget_closed(self) -> None:
+        for item, (owner, _) in self._added_at.copy().items():
+            if owner.is_closed():
+                self._added_at.pop(item, None)
+        for loop in self._loops.copy():
+            if loop.is_closed():
+                self._loops.discard(loop)
