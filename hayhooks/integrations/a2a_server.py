@@ -73,7 +73,12 @@ class AgentServer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one JSON-RPC request."""
-        response = await self._rpc.handle_requests(_RPCRequest(scope, receive))
+        body: dict[str, Any] | OpenAIError
+        try:
+            body = await read_json(scope, receive, parse_object)  # large ones off the event loop
+        except OpenAIError as error:
+            body = error
+        response = await self._rpc.handle_requests(_RPCRequest(scope, body))
         await response(scope, receive, send)
 
     async def stop(self) -> None:
@@ -120,13 +125,21 @@ def _new_card(name: str, about: str, version: str, url: str) -> AgentCard:
 
 
 class _RPCRequest(Request):
-    """Parses large bodies off the event loop; the SDK answers what is not JSON with the protocol's error."""
+    """A request whose body has been parsed; the SDK answers what is not JSON with the protocol's error."""
+
+    def __init__(self, scope: Scope, body: dict[str, Any] | OpenAIError) -> None:
+        super().__init__(scope)
+        self._parsed = body
 
     async def json(self) -> Any:
-        try:
-            return await read_json(self.scope, self.receive, parse_object)
-        except OpenAIError as error:
-            raise json.JSONDecodeError(str(error), "", 0) from None
+        if isinstance(self._parsed, OpenAIError):
+            raise _NotJSONError(str(self._parsed), "", 0)
+        return self._parsed
+
+
+class _NotJSONError(json.JSONDecodeError):
+    def __str__(self) -> str:
+        return self.msg
 
 
 class _Owner(User):

@@ -100,6 +100,8 @@ def configure_logging(level: str, format: str = TEXT) -> None:
     logging.getLogger("uvicorn.error").addFilter(_is_not_logged)
     for chatty in ("haystack", "watchfiles", "httpx", "mcp"):
         logging.getLogger(chatty).setLevel(logging.DEBUG if verbose else logging.WARNING)
+    # It logs what clients do wrong, which they are told, and with a traceback.
+    logging.getLogger("a2a").setLevel(logging.DEBUG if verbose else logging.CRITICAL)
 
 
 def intercept_stdlib_logging(loggers: Sequence[str] | None = None) -> None:

@@ -1,0 +1,157 @@
+"""Hostile clients of agents: what is no message, who is not there, tasks that nobody waits for."""
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import pytest
+from a2a.auth.user import UnauthenticatedUser
+from a2a.server.context import ServerCallContext
+from a2a.types import Artifact, ListTasksRequest, Part, Task, TaskState, TaskStatus
+
+from hayhooks.integrations.a2a_tasks import MAX_KEPT, MAX_KEPT_BYTES, Conversations, Tasks
+from tests.attacks.measuring import Attacked
+from tests.integrations.a2a_client import send, text_of
+
+HEADERS = {"A2A-Version": "1.0", "Content-Type": "application/json"}
+
+
+def rpc(method: object, params: object, id: object = 1) -> bytes:
+    """A request of JSON-RPC."""
+    return json.dumps({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).encode()
+
+
+def message(*parts: object, **fields: object) -> dict[str, Any]:
+    """The parameters that send a message."""
+    return {"message": {"messageId": "1", "role": "ROLE_USER", "parts": list(parts), **fields}}
+
+
+def nested(depth: int) -> Any:
+    """Lists within lists."""
+    value: Any = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+MALFORMED = {
+    b"": -32700,
+    b"{": -32700,
+    b"[]": -32700,
+    b"null": -32700,
+    b'"x"': -32700,
+    b"\xff\xfe": -32700,
+    b"[" * 100_000: -32700,
+    b"{}": -32600,
+    b'{"jsonrpc": "1.0", "id": 1, "method": "GetTask"}': -32600,
+    rpc("GetTask", {}, id={}): -32600,
+    rpc("GetTask", {}, id=True): -32600,
+    rpc(5, {}): -32600,
+    rpc("", {}): -32600,
+    rpc("no/such", {}): -32601,
+    rpc("__class__", {}): -32601,
+    rpc("GetTask", []): -32602,
+    rpc("GetTask", {}): -32602,
+    rpc("GetTask", {"id": 5}): -32602,
+    rpc("SendMessage", {}): -32602,
+    rpc("SendMessage", message()): -32602,
+    rpc("SendMessage", message({"raw": 5})): -32602,
+    rpc("SendMessage", message({"data": nested(150)})): -32602,
+    rpc("SendMessage", {**message({"text": "x"}), "configuration": {"historyLength": -1}}): -32602,
+    rpc("GetTask", {"id": "../it"}): -32001,
+    rpc("CancelTask", {"id": "0"}): -32001,
+    rpc("SubscribeToTask", {"id": "0"}): -32001,
+    rpc("SendMessage", message({"text": "x"}, taskId="0")): -32001,
+    rpc("CreateTaskPushNotificationConfig", {"taskId": "0", "url": "http://127.0.0.1"}): -32003,
+    rpc("ListTasks", {"pageToken": "x"}): -32602,
+    rpc("ListTasks", {"pageSize": 1_000_000}): -32602,
+}
+
+
+def test_what_is_no_request_is_refused(attacked: Attacked) -> None:
+    """With the protocol's code for it; of 0.3 too."""
+    for body, code in MALFORMED.items():
+        answer = attacked.client.post("/it/a2a", content=body, headers=HEADERS)
+        assert answer.status_code == 200, body[:80]
+        assert answer.json().get("error", {}).get("code") == code, (body[:120], answer.text[:300])
+        old = attacked.client.post("/it/", content=body)
+        assert old.json().get("error", {}).get("code", 0) < 0, (body[:120], old.text[:300])
+    assert attacked.client.post("/it/a2a", content=rpc("GetTask", {}), headers={"A2A-Version": "x"}).json()["error"]
+    assert attacked.client.post("/it/a2a", content=b"x" * 33 * 2**20, headers=HEADERS).status_code == 413
+    for path in ("/no-such/a2a", "/upload/a2a", "/it/a2a/x"):
+        assert attacked.client.post(path, content=rpc("GetTask", {"id": "0"}), headers=HEADERS).status_code == 404
+
+
+def test_parts_of_any_kind_are_answered(attacked: Attacked) -> None:
+    """Where nothing can be made of them they are an empty text."""
+    for part in ({}, {"text": ""}, {"text": "\x00"}, {"url": "javascript:x", "mediaType": "x" * 1_000}, {"data": None}):
+        answer = attacked.client.post("/it/a2a", content=rpc("SendMessage", message(part)), headers=HEADERS)
+        assert answer.json()["result"]["task"]["status"]["state"].endswith(("COMPLETED", "FAILED")), part
+
+
+async def kept(tasks: Tasks) -> list[Task]:
+    """The tasks that are still there."""
+    listed = await tasks.list(ListTasksRequest(page_size=100_000), ServerCallContext(user=UnauthenticatedUser()))
+    return list(listed.tasks)
+
+
+async def save(tasks: Tasks, id: str, text: str = "", state: TaskState = TaskState.TASK_STATE_COMPLETED) -> None:
+    """Save a task with *text*."""
+    artifact = Artifact(artifact_id="answer", parts=[Part(text=text)])
+    task = Task(id=id, context_id="c", status=TaskStatus(state=state), artifacts=[artifact])
+    await tasks.save(task, ServerCallContext(user=UnauthenticatedUser()))
+
+
+def test_tasks_are_kept_within_bounds() -> None:
+    """By number and by size; one that runs is not forgotten."""
+
+    async def save_many() -> None:
+        tasks = Tasks()
+        await save(tasks, "running", state=TaskState.TASK_STATE_WORKING)
+        for index in range(MAX_KEPT + 10):
+            await save(tasks, f"small {index}")
+        assert len(await kept(tasks)) == MAX_KEPT + 1
+        megabyte = "x" * 2**20
+        for index in range(MAX_KEPT_BYTES // 2**20 + 3):
+            await save(tasks, f"large {index}", megabyte)
+        left = await kept(tasks)
+        assert sum(task.ByteSize() for task in left) <= MAX_KEPT_BYTES
+        assert "running" in {task.id for task in left}
+        assert "large 0" not in {task.id for task in left}
+        await save(tasks, "too large", megabyte * 65)
+        assert [task.id for task in await kept(tasks)] == ["running"]
+
+    asyncio.run(save_many())
+
+
+def test_conversations_are_kept_within_bounds() -> None:
+    """The one that was used last stays; one that is too long is forgotten."""
+    conversations = Conversations()
+    turn = {"role": "user", "content": "x" * 2**20}
+    for index in range(100):
+        conversations.add(("owner", str(index)), turn)
+        conversations.add(("owner", "0"), {"role": "user", "content": "short"})
+    assert not conversations.messages(("owner", "1"))
+    assert len(conversations.messages(("owner", "0"))) == 101
+    for _ in range(70):
+        conversations.add(("owner", "long"), turn)
+    assert len(conversations.messages(("owner", "long"))) < 65
+
+
+@pytest.mark.slow
+def test_a_thousand_streams_that_are_dropped_cost_no_memory(attacked: Attacked) -> None:
+    """Their tasks run to their ends, and are forgotten."""
+    send(f"{attacked.url}/it", "hello")  # which imports the SDK
+    body = rpc("SendStreamingMessage", message({"text": "hello " * 100}))
+
+    def open_and_drop() -> None:
+        for _ in range(20):
+            with httpx.Client(base_url=attacked.url, timeout=60) as client:
+                for _ in range(50):
+                    with client.stream("POST", "/it/a2a", content=body, headers=HEADERS) as response:
+                        next(response.iter_lines())
+
+    attacked.cost(open_and_drop)  # as many as are kept
+    attacked.cost(open_and_drop).check(megabytes=20)
+    assert text_of(send(f"{attacked.url}/it", "hello"))
