@@ -16,10 +16,12 @@ DEADLINE_S = 20.0
 
 
 @asynccontextmanager
-async def connected(agent: str, *, key: str = "", streaming: bool = True) -> AsyncIterator[Client]:
+async def connected(
+    agent: str, *, key: str = "", streaming: bool = True, deadline_s: float = DEADLINE_S
+) -> AsyncIterator[Client]:
     """A client of the agent at the URL *agent*, made from its card."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    async with asyncio.timeout(DEADLINE_S), httpx.AsyncClient(headers=headers, timeout=DEADLINE_S) as http:
+    async with asyncio.timeout(deadline_s), httpx.AsyncClient(headers=headers, timeout=deadline_s) as http:
         client = await create_client(agent, ClientConfig(streaming=streaming, httpx_client=http))
         async with client:
             yield client
