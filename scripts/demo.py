@@ -21,7 +21,8 @@ START_S = 90
 
 def commands() -> dict[str, list[str]]:
     """Return the curl commands of each example's README, in the order of examples/README.md."""
-    names = re.findall(r"^\| \[(\w+)\]", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
+    listed = re.findall(r"^\| \[(\w+)\]", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
+    names = [name for name in listed if (EXAMPLES / f"{name}.yml").exists() or any((EXAMPLES / name).glob("*.py"))]
     blocks = re.compile(r"^```sh\n(curl .*?)^```", re.MULTILINE | re.DOTALL)
     return {name: blocks.findall((EXAMPLES / name / "README.md").read_text()) for name in names}
 

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 import hayhooks
+from tests.cli.processes import started
 from tests.live_server import LiveServer, serving
 
 ROOT = Path(hayhooks.__file__).parent.parent
@@ -61,6 +62,18 @@ def test_the_agents_own_tool_calls_are_not_the_clients(examples: LiveServer):
     assert "391" in answer
     assert "tool_calls" not in answer
     assert answer.count('"finish_reason":"stop"') == 1
+
+
+def test_an_agent_asks_another_deployment_by_mcp(examples: LiveServer, tmp_path: Path):
+    pytest.importorskip("haystack_integrations.tools.mcp", reason="mcp-haystack is not installed")
+    readme = (EXAMPLES / "mcp/README.md").read_text()
+    command = re.search(r"^```sh\n(curl .*?)^```", readme, re.MULTILINE | re.DOTALL)
+    assert command
+    directory, variables = str(EXAMPLES / "mcp"), {"TOOLS_URL": f"{examples.url}/mcp"}
+    with started(tmp_path, "run", "--pipelines-dir", directory, variables=variables) as server:
+        curl = command[1].replace("http://127.0.0.1:1417", server.url)
+        answer = subprocess.run(["sh", "-c", curl], capture_output=True, text=True, check=True).stdout
+    assert f"```json\n{answer}\n```" in readme
 
 
 def test_the_demo_checks_itself():

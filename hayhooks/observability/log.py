@@ -98,7 +98,7 @@ def configure_logging(level: str, format: str = TEXT) -> None:
     logging.getLogger("haystack.utils.base_serialization").addFilter(_is_not_snapshot)
     logging.getLogger("uvicorn.error").addFilter(_hide_query)
     logging.getLogger("uvicorn.error").addFilter(_is_not_logged)
-    for chatty in ("haystack", "watchfiles", "httpx", "mcp"):
+    for chatty in ("haystack", "watchfiles", "httpx", "httpx2", "mcp"):
         logging.getLogger(chatty).setLevel(logging.DEBUG if verbose else logging.WARNING)
     # It logs what clients do wrong, which they are told, and with a traceback.
     logging.getLogger("a2a").setLevel(logging.DEBUG if verbose else logging.CRITICAL)
