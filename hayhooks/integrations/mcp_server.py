@@ -8,7 +8,7 @@ import json
 import time
 from collections import OrderedDict
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from urllib.parse import quote, unquote
@@ -324,7 +324,7 @@ class _Session:
     """A session of a client of 2025."""
 
     scope: Scope  # of the request that has begun it
-    used_at: float = 0.0
+    used_at: float = field(default_factory=time.monotonic)
     requests: int = 0  # that are being answered
     server: ServerSession | None = None  # sends notices, once the client is ready for them
     is_notified: bool = False

@@ -126,11 +126,17 @@ def test_a_session_ends_by_itself_where_there_are_too_many(server: LiveServer, m
 
 
 def test_an_idle_session_ends(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mcp_server, "IDLE_S", -1.0)
+    monkeypatch.setattr(mcp_server, "IDLE_S", -10.0)
     with httpx.Client(base_url=server.url, timeout=20) as client:
         first = begin_session(client)
         second = begin_session(client)
         assert [list_tools(client, each).status_code for each in (first, second)] == [404, 200]
+
+
+def test_a_new_session_does_not_end_one_that_has_only_begun(server: LiveServer) -> None:
+    with httpx.Client(base_url=server.url, timeout=20) as client:
+        begun = [client.post("/mcp", json=INITIALIZE, headers=ACCEPT).headers["mcp-session-id"] for _ in range(3)]
+        assert [list_tools(client, session).status_code for session in begun] == [200, 200, 200]
 
 
 def test_an_unknown_session_is_a_404(server: LiveServer) -> None:
