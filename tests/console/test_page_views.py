@@ -7,6 +7,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.cli.processes import started
 from tests.console.pages import opened
 from tests.live_server import LiveServer, eventually, replace, serving
 from tests.pipelines import ASK
@@ -229,6 +230,30 @@ def test_the_schemas_of_the_operations_are_shown(server: LiveServer, page: Page)
     server.serve("answers", ANSWERS)
     opened(page, f"{server.url}/#/answers/schema")
     expect(page.get_by_label("Schema of /answers/run")).to_contain_text('"default": "you"')
+
+
+def test_tools_and_cards_are_shown_as_agents_see_them(server: LiveServer, page: Page):
+    server.serve("answers", ANSWERS)
+    opened(page, f"{server.url}/#/answers/protocols")
+    expect(page.get_by_text(f"{server.url}/mcp", exact=True)).to_be_visible()
+    expect(page.get_by_label("Tool answers", exact=True)).to_contain_text('"default": "you"')
+    expect(page.get_by_text(f"{server.url}/answers/.well-known/agent-card.json", exact=True)).to_be_visible()
+    expect(page.get_by_label("Agent card answers")).to_contain_text('"name": "answers"')
+    server.write("answers", ANSWERS.replace("def setup", "skip_mcp, a2a = True, False\n\n    def setup"))
+    expect(page.get_by_text("It is no tool: it has no run_api, or skip_mcp = True.")).to_be_visible()
+    expect(page.get_by_text("It is no agent: it has no chat, or a2a = False.")).to_be_visible()
+    expect(page.get_by_label("Tool answers", exact=True)).to_have_count(0)
+
+
+def test_without_the_extras_it_says_what_to_install(tmp_path: Path, page: Page):
+    replace(tmp_path / "pipelines/answers/pipeline_wrapper.py", ANSWERS)
+    for sdk in ("mcp", "a2a"):
+        replace(tmp_path / f"none/{sdk}.py", f"raise ModuleNotFoundError('No module named {sdk}')")
+    with started(tmp_path, "run", variables={"PYTHONPATH": str(tmp_path / "none")}) as server:
+        opened(page, f"{server.url}/#/answers/protocols")
+        expect(page.get_by_text('MCP needs an extra: pip install "hayhooks[mcp]"')).to_be_visible()
+        expect(page.get_by_text('A2A needs an extra: pip install "hayhooks[a2a]"')).to_be_visible()
+        page.goto("about:blank")
 
 
 def test_a_canary_stands_beside_the_revision_that_serves(server: LiveServer, page: Page):

@@ -6,11 +6,12 @@ import { element, fill, partsOf, showRows } from "./dom.js";
 import { drawingTab } from "./drawing.js";
 import { showFailure } from "./failure.js";
 import { age, joined, milliseconds } from "./formats.js";
+import { protocolsTab } from "./protocols.js";
 import { requestsList } from "./requests.js";
 import { runTab } from "./run.js";
 
 // In the order of their buttons and panels in the page.
-const TABS = [runTab, chatTab, requestsList, drawingTab, schemaTab, historyTab];
+const TABS = [runTab, chatTab, requestsList, drawingTab, schemaTab, protocolsTab, historyTab];
 
 export function deploymentView(name, signal, firstTab) {
   const parts = fill(partsOf("deployment"), { name });
