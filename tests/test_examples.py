@@ -13,6 +13,7 @@ import pytest
 
 import hayhooks
 from tests.cli.processes import started
+from tests.integrations.a2a_client import send, text_of
 from tests.live_server import LiveServer, serving
 
 ROOT = Path(hayhooks.__file__).parent.parent
@@ -24,7 +25,8 @@ NAMES = sorted(
 
 @pytest.fixture(scope="module")
 def examples():
-    with serving(EXAMPLES) as server:
+    with serving(EXAMPLES) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CALCULATOR_URL", f"{server.url}/agent")  # else at the port of the settings
         server.eventually(lambda: server.status()["ready"], "the examples to be loaded", 60)
         yield server
 
@@ -74,6 +76,15 @@ def test_an_agent_asks_another_deployment_by_mcp(examples: LiveServer, tmp_path:
         curl = command[1].replace("http://127.0.0.1:1417", server.url)
         answer = subprocess.run(["sh", "-c", curl], capture_output=True, text=True, check=True).stdout
     assert f"```json\n{answer}\n```" in readme
+
+
+def test_an_agent_asks_another_one(examples: LiveServer):
+    """By A2A, as a client asks it."""
+    task = send(f"{examples.url}/desk", "What is 17 times 23?")
+
+    assert text_of(task) == "My colleague says: That makes 391."
+    asked = {path for path, _, _ in examples.app.metrics.of("agent").answers}  # type: ignore[union-attr]  # they are on
+    assert "/{name}/a2a" in asked
 
 
 def test_the_demo_checks_itself():
