@@ -42,15 +42,17 @@ async def request_within(
     content_type: str = "application/json",
     outer: Scope | None = None,
     on_chunk: OnChunk | None = None,
+    left: asyncio.Event | None = None,
 ) -> Answer:
     """Send *app* a request for *path*, below its root path, and return the answer.
 
     It is a request as any other: it has limits, a record, metrics, a line in the access log, a span. It is sent for
     the client of the request *outer*, with its headers; host and API key have been checked there. Without *outer* it
-    needs no key. A cancellation of this is a client that goes away. *on_chunk* gets each part of a stream of text.
+    needs no key. When *left* is set, or this is cancelled, its client has gone away. *on_chunk* gets each part of a
+    stream of text.
     """
     unread: list[Message] = [{"type": "http.request", "body": body}]
-    left = asyncio.Event()
+    left = left or asyncio.Event()
     status, media_type, chunks = 0, "", list[bytes]()
 
     async def receive() -> Message:

@@ -4,7 +4,6 @@ What a tool does is a request within the process, to the deployment or to ``/sta
 """
 
 import asyncio
-import json
 import time
 from collections import OrderedDict
 from collections.abc import Coroutine
@@ -49,6 +48,7 @@ from hayhooks.http.switch import Switch
 from hayhooks.http.within import Answer, OnChunk, request_within
 from hayhooks.integrations.mcp_tools import (
     DeploymentTool,
+    body_of,
     core_tools,
     failed,
     result_of,
@@ -57,6 +57,7 @@ from hayhooks.integrations.mcp_tools import (
 )
 from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.kernel.threads import server_threads
+from hayhooks.openapi.describe import JSON
 
 MAX_SESSIONS = 1_000  # of clients of 2025: beyond, the one that was idle for longest ends
 IDLE_S = 30 * 60.0  # after which a session ends
@@ -66,6 +67,8 @@ _INSTRUCTIONS = (
     "Each tool runs a Haystack pipeline. Pipelines come, change and go while the server runs: list_pipelines and "
     "pipeline_status tell which there are, and why one does not serve."
 )
+
+_LEFT = "hayhooks.left"  # key in the scope: an event, set when the client takes no answer any more
 
 _Context = ServerRequestContext[Any, Any]
 
@@ -143,6 +146,7 @@ class ToolServer:
         session_id = context.headers.get(b"mcp-session-id", b"").decode("latin-1")
         session = self._sessions.get(session_id)
         has_ended = False
+        scope[_LEFT] = asyncio.Event()
 
         async def watched_send(message: Message) -> None:
             nonlocal has_ended
@@ -161,6 +165,7 @@ class ToolServer:
         try:
             await self._manager.handle_request(scope, self._until_stop(receive) if is_get else receive, watched_send)
         finally:
+            scope[_LEFT].set()
             if session is not None:
                 session.end()
         if is_get and self._stopping.is_set() and not has_ended:
@@ -236,12 +241,10 @@ class ToolServer:
     async def _call_deployment(
         self, ctx: _Context, deployment: Deployment, called: DeploymentTool, arguments: dict[str, Any]
     ) -> CallToolResult:
-        body: Any = arguments
-        if called.path == "/chat":
-            message = arguments.get("message")
-            if not isinstance(message, str):
-                return failed("message: must be a string")
-            body = {"messages": [{"role": "user", "content": message}], "stream": True}
+        try:
+            content_type, body = body_of(called, arguments)
+        except ValueError as error:
+            return failed(str(error))
         parts = 0
 
         async def report(chunk: bytes) -> None:
@@ -252,14 +255,23 @@ class ToolServer:
                 await ctx.session.report_progress(parts, message=text)
 
         on_chunk = report if ctx.meta and "progress_token" in ctx.meta else None
-        answer = await self._send(ctx, "POST", f"/{deployment.name}{called.path}", json.dumps(body).encode(), on_chunk)
+        answer = await self._send(ctx, "POST", f"/{deployment.name}{called.path}", body, content_type, on_chunk)
         return result_of(answer, called)
 
     async def _send(
-        self, ctx: _Context, method: str, path: str, body: bytes = b"", on_chunk: OnChunk | None = None
+        self,
+        ctx: _Context,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        content_type: str = JSON,
+        on_chunk: OnChunk | None = None,
     ) -> Answer:
         outer = ctx.request.scope if ctx.request else None
-        return await request_within(self._app, method, path, body, outer=outer, on_chunk=on_chunk)
+        left = outer[_LEFT] if outer else None
+        return await request_within(
+            self._app, method, path, body, content_type=content_type, outer=outer, on_chunk=on_chunk, left=left
+        )
 
     async def _deployment_tools(self, ctx: _Context) -> list[DeploymentTool]:
         """Return the tools that the client may call."""

@@ -1,10 +1,12 @@
 """Tools of the Model Context Protocol: how a deployment is described as one, and its answer as a result."""
 
 import base64
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from httpx2 import Request
 from mcp_types import (
     AudioContent,
     BlobResourceContents,
@@ -32,6 +34,16 @@ _MESSAGE = {
     "required": ["message"],
 }
 
+_FILE = {
+    "type": "object",
+    "properties": {
+        "filename": {"type": "string"},
+        "content": {"type": "string", "contentEncoding": "base64"},
+        "media_type": {"type": "string"},
+    },
+    "required": ["filename", "content"],
+}
+
 
 @dataclass(frozen=True, slots=True)
 class DeploymentTool:
@@ -39,6 +51,7 @@ class DeploymentTool:
 
     tool: Tool
     path: str  # of the endpoint that is called, below "/{name}"
+    uploads: frozenset[str] = frozenset()  # its arguments that are files
     wraps: bool = False  # its structured content is `{"result": value}`: the value is not an object
 
 
@@ -71,10 +84,19 @@ def _run_tool(deployment: Deployment, run: Operation) -> DeploymentTool:
     tool = Tool(
         name=deployment.name,
         description=_description(deployment, run),
-        input_schema={"type": "object", **inline_refs(schemas["request"], components)},
+        input_schema={"type": "object", **_with_files(inline_refs(schemas["request"], components))},
         output_schema=output,
     )
-    return DeploymentTool(tool, "/run", wraps)
+    return DeploymentTool(tool, "/run", run.uploads, wraps)
+
+
+def _with_files(schema: Any) -> Any:
+    """Return *schema* with ``_FILE`` in the place of the bytes of a form's file."""
+    if isinstance(schema, list):
+        return [_with_files(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return _FILE if schema.get("format") == "binary" else {key: _with_files(each) for key, each in schema.items()}
 
 
 def _description(deployment: Deployment, operation: Operation) -> str:
@@ -100,6 +122,37 @@ def core_tools() -> list[Tool]:
             annotations=reads,
         ),
     ]
+
+
+def body_of(called: DeploymentTool, arguments: dict[str, Any]) -> tuple[str, bytes]:
+    """Return the content type and the body of the request that *called* is; ValueError names the wrong argument."""
+    body: Any = arguments
+    if called.path == "/chat":
+        message = arguments.get("message")
+        if not isinstance(message, str):
+            raise ValueError("message: must be a string")
+        body = {"messages": [{"role": "user", "content": message}], "stream": True}
+    elif files := list(_files(called.uploads, arguments)):
+        fields = {
+            name: value if isinstance(value, str) else json.dumps(value)
+            for name, value in arguments.items()
+            if name not in called.uploads
+        }
+        form = Request("POST", "http://hayhooks", data=fields, files=files)
+        return form.headers["content-type"], form.read()
+    return JSON, json.dumps(body).encode()  # which also writes half a character, as pydantic does not
+
+
+def _files(uploads: frozenset[str], arguments: dict[str, Any]) -> Iterator[tuple[str, tuple[str, bytes, str]]]:
+    """Yield the files among *arguments*, each as a field of a form."""
+    for name in sorted(uploads & arguments.keys()):
+        value = arguments[name]
+        for file in value if isinstance(value, list) else [] if value is None else [value]:
+            try:
+                kind = file.get("media_type", "application/octet-stream")
+                yield name, (file["filename"] + "", base64.b64decode(file["content"], validate=True), kind + "")
+            except (AttributeError, KeyError, TypeError, ValueError):
+                raise ValueError(f"{name}: must be a filename and its content in base64") from None
 
 
 def failed(*reasons: str) -> CallToolResult:

@@ -1,14 +1,17 @@
 """``/mcp`` by the official client: the tools are the deployments."""
 
 import asyncio
+import base64
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from mcp import Client
 from mcp_types import Tool
 
 from tests.integrations.mcp_client import ERAS, call, text_of, with_client
+from tests.integrations.test_mcp_changes import ACCEPT, begin_session
 from tests.live_server import LiveServer, SharedServer, serving
 from tests.wrappers import source
 
@@ -84,6 +87,21 @@ def test_a_yaml_pipeline_is_a_tool(server: LiveServer) -> None:
     assert "name" in tools(server.url)["greeter"].input_schema["properties"]
     result = call(server.url, "greeter", {"name": "Ada"})
     assert result.structured_content == {"builder": {"prompt": "Hello Ada"}}
+
+
+def test_files_are_arguments(server: LiveServer) -> None:
+    """As objects with a name and the content in base64; what is none is told."""
+    server.serve("it", source("uploads"))
+    assert "contentEncoding" in str(tools(server.url)["it"].input_schema)
+    content = base64.b64encode(b"one two").decode()
+    file = {"filename": 'a "b".txt', "content": content, "media_type": "text/plain"}
+    result = call(server.url, "it", {"files": [file, file], "title": "5", "pages": [1, 2], "dry": True})
+    assert not result.is_error, text_of(result)
+    assert result.structured_content == {"files": 2}
+    for wrong in ("text", [3], [{"filename": "a"}], [{**file, "content": "?"}], [{**file, "filename": 1}]):
+        found = text_of(call(server.url, "it", {"files": wrong}))
+        assert found == "files: must be a filename and its content in base64"
+    assert "files: Field required" in text_of(call(server.url, "it", {"title": "5"}))
 
 
 def test_skip_mcp_leaves_one_out(server: LiveServer) -> None:
@@ -224,6 +242,17 @@ def test_a_client_that_leaves_stops_the_pipeline(server: LiveServer, tmp_path: P
 
     with_client(server.url, leave, mode)
     server.eventually((tmp_path / "gate-cancelled-1").exists)
+
+
+def test_a_connection_of_2025_that_is_cut_stops_the_pipeline(server: LiveServer, tmp_path: Path) -> None:
+    """Its answer could not be delivered any more."""
+    server.serve("it", source("waits"), gate=str(tmp_path / "gate"))
+    message = {"jsonrpc": "2.0", "id": 5, "method": "tools/call", "params": {"name": "it", "arguments": {"number": 5}}}
+    with httpx.Client(base_url=server.url, timeout=20) as client:
+        headers = {**ACCEPT, "mcp-session-id": begin_session(client)}
+        with client.stream("POST", "/mcp", json=message, headers=headers):
+            server.eventually((tmp_path / "gate-begun-5").exists)
+    server.eventually((tmp_path / "gate-cancelled-5").exists)
 
 
 def test_limits_hold(server: LiveServer, tmp_path: Path) -> None:
