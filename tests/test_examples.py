@@ -68,10 +68,10 @@ def test_the_agents_own_tool_calls_are_not_the_clients(examples: LiveServer):
 
 def test_an_agent_asks_another_deployment_by_mcp(examples: LiveServer, tmp_path: Path):
     pytest.importorskip("haystack_integrations.tools.mcp", reason="mcp-haystack is not installed")
-    readme = (EXAMPLES / "mcp/README.md").read_text()
+    readme = (EXAMPLES / "_mcp/README.md").read_text()
     command = re.search(r"^```sh\n(curl .*?)^```", readme, re.MULTILINE | re.DOTALL)
     assert command
-    directory, variables = str(EXAMPLES / "mcp"), {"TOOLS_URL": f"{examples.url}/mcp"}
+    directory, variables = str(EXAMPLES / "_mcp"), {"TOOLS_URL": f"{examples.url}/mcp"}
     with started(tmp_path, "run", "--pipelines-dir", directory, variables=variables) as server:
         curl = command[1].replace("http://127.0.0.1:1417", server.url)
         answer = subprocess.run(["sh", "-c", curl], capture_output=True, text=True, check=True).stdout
