@@ -1,5 +1,6 @@
 """Messages of the Agent2Agent protocol as those of OpenAI's chat, and the stream of an answer as a task's updates."""
 
+import asyncio
 import base64
 import json
 from typing import Any
@@ -12,6 +13,8 @@ from pydantic_core import from_json
 
 from hayhooks.http.within import Answer
 from hayhooks.openapi.describe import EVENTS, JSON
+
+INTERVAL_S = 0.02  # between two updates of the text: each copies the task several times
 
 _ANSWER = "answer"  # id of the artifact with the text
 
@@ -62,20 +65,32 @@ def without_files(message: Message) -> Message:
 
 
 class AnswerReader:
-    """Reads the stream of a chat's answer, and publishes it by *updater*: text, calls of tools, events, artifacts."""
+    """Reads the stream of a chat's answer, and publishes it by *updater*: text, calls of tools, events, artifacts.
+
+    Text that comes soon after other text is published together with what follows within ``INTERVAL_S``.
+    """
 
     def __init__(self, updater: TaskUpdater) -> None:
-        self.text = ""
         self._updater = updater
         self._unread = b""
+        self._published: list[str] = []
+        self._pending: list[str] = []
+        self._publishing = asyncio.Lock()
+        self._due = 0.0  # when the next text may be published, on the loop's clock
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None  # which the timer began
         self._calls: list[Any] = []
         self._error = ""
         self._is_whole = False
 
+    @property
+    def text(self) -> str:
+        """The text of the answer."""
+        return "".join(self._published)
+
     async def write(self, chunk: bytes) -> None:
         """Publish what *chunk*, the next part of the body, completes."""
         *events, self._unread = (self._unread + chunk).split(b"\n\n")
-        texts = []
         for event in events:
             if event == b"data: [DONE]":
                 self._is_whole = True
@@ -85,16 +100,20 @@ class AnswerReader:
             if "error" in item:
                 self._error = item["error"]["message"]
             for choice in item.get("choices", ()):
-                texts.append(choice["delta"].get("content") or "")
+                self._pending.append(choice["delta"].get("content") or "")
                 self._calls += choice["delta"].get("tool_calls", ())
             if "event" in item:
-                await self._add_text("".join(texts))
-                texts.clear()
+                await self._flush()
                 await self._publish(item["event"])
-        await self._add_text("".join(texts))
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._due:
+            await self._flush()
+        elif self._timer is None:
+            self._timer = loop.call_at(self._due, self._begin_flush)
 
     async def finish(self, answer: Answer) -> str:
         """Publish what the stream does not have; return why there is no whole *answer*, "" otherwise."""
+        await self._flush()
         if answer.status >= 400 or not answer.status:
             return _problem(answer)
         if answer.media_type != EVENTS:  # a response of the wrapper's own
@@ -103,14 +122,33 @@ class AnswerReader:
             return self._error or answer.cut_by or "the answer was cut"
         elif self._calls:
             await self._updater.add_artifact([new_data_part({"tool_calls": self._calls})], "tool_calls", "tool_calls")
-        elif not self.text:
+        elif not self._published:
             await self._updater.add_artifact([text_part("")], _ANSWER, _ANSWER)
         return answer.cut_by
 
-    async def _add_text(self, text: str) -> None:
-        if text:
-            is_first, self.text = not self.text, self.text + text
-            await self._updater.add_artifact([text_part(text)], _ANSWER, _ANSWER, append=not is_first)
+    def close(self) -> None:
+        """Publish nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _begin_flush(self) -> None:
+        self._task = asyncio.create_task(self._flush())
+
+    async def _flush(self) -> None:
+        """Publish the text that is pending."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        async with self._publishing:
+            text = "".join(self._pending)
+            self._pending.clear()
+            if text:
+                parts, is_first = [text_part(text)], not self._published
+                self._published.append(text)
+                self._due = asyncio.get_running_loop().time() + INTERVAL_S
+                await self._updater.add_artifact(parts, _ANSWER, _ANSWER, append=not is_first)
 
     async def _publish(self, event: Any) -> None:
         """Publish an event for the UI: as an artifact if it is one, else as a message of the task at work."""

@@ -217,10 +217,13 @@ class _ChatExecutor(AgentExecutor):
             },
         }
         reader = AnswerReader(updater)
-        answer = await request_within(
-            self._app, "POST", f"/{name}/chat", to_json(body), outer=scope, on_chunk=reader.write
-        )
-        problem = await reader.finish(answer)
+        try:
+            answer = await request_within(
+                self._app, "POST", f"/{name}/chat", to_json(body), outer=scope, on_chunk=reader.write
+            )
+            problem = await reader.finish(answer)
+        finally:
+            reader.close()
         if problem:
             await updater.failed(updater.new_agent_message([text_part(problem)]))
             return

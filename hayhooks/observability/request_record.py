@@ -20,6 +20,7 @@ POLLED = frozenset(
         "/events",
         "/mcp",
         "/{name}/a2a",
+        "/{name}/",
         "/traces",
         "/traces/{id}",
         "/draw/{name}",

@@ -37,6 +37,11 @@ def agent(server: LiveServer, gate: Path) -> str:
     return f"{server.url}/it"
 
 
+def with_attribute(line: str) -> str:
+    """The agent with *line* in its wrapper."""
+    return AGENT.replace('    """Answers."""\n', f'    """Answers."""\n\n    {line}\n')
+
+
 def rpc(server: LiveServer, path: str, method: str, params: object, **headers: str) -> httpx.Response:
     """The answer to a JSON-RPC request of protocol 1.0."""
     body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
@@ -82,8 +87,8 @@ def test_the_cards_are_listed(own_server: LiveServer) -> None:
     """Of those that can chat, and do not want to be left out; the card of the only one is the server's."""
     own_server.serve("one", AGENT, gate="")
     own_server.serve("run-only", source("tool"))
-    own_server.serve("left-out", AGENT + "\n    a2a = False\n", gate="")
-    own_server.serve("as-upstream", AGENT + "\n    skip_a2a = True\n", gate="")
+    own_server.serve("left-out", with_attribute("a2a = False"), gate="")
+    own_server.serve("as-upstream", with_attribute("skip_a2a = True"), gate="")
     assert own_server.client.get(f"/{CARD}").json()["name"] == "one"
     for name in ("run-only", "left-out", "as-upstream"):
         assert own_server.client.get(f"/{name}/{CARD}").status_code == 404
@@ -156,6 +161,26 @@ def test_a_stream_follows_the_states(agent: str) -> None:
     assert [update.append for update in updates] == [False] + [True] * (len(updates) - 1)
 
 
+def test_text_that_comes_at_once_is_one_update(agent: str) -> None:
+    """An update copies the task, so thousands of small ones would be work for seconds."""
+    responses = stream(agent, "word " * 2_000)
+    assert len(responses) < 500
+    texts = [part.text for response in responses for part in response.artifact_update.artifact.parts]
+    assert "".join(texts).count("word ") == 2_000
+
+
+def test_text_before_a_pause_is_sent(agent: str, gate: Path) -> None:
+    async def talk(client: Client) -> str:
+        text = ""
+        async for response in client.send_message(request("pause")):
+            text += "".join(part.text for part in response.artifact_update.artifact.parts)
+            if text == "one two ":
+                open_gate(gate)
+        return text
+
+    assert with_client(agent, talk) == "one two "
+
+
 @pytest.mark.parametrize("path", ["/it/a2a", "/it/"])
 def test_clients_of_protocol_0_3_are_served(server: LiveServer, agent: str, path: str) -> None:
     """At the path of the original too."""
@@ -163,6 +188,9 @@ def test_clients_of_protocol_0_3_are_served(server: LiveServer, agent: str, path
     result = rpc(server, path, "message/send", sent, **{"A2A-Version": ""}).json()["result"]
     assert result["status"]["state"] == "completed"
     assert result["artifacts"][0]["parts"][0]["text"] == "you said hello "
+    events = rpc(server, path, "message/stream", sent, **{"A2A-Version": ""}).text.split("\r\n\r\n")
+    assert '"kind":"status-update"' in events[-2]
+    assert '"final":true' in events[-2]
 
 
 def test_files_and_data_are_parts_of_the_message(agent: str) -> None:
@@ -324,7 +352,7 @@ def test_a_task_outlives_a_deploy(server: LiveServer, agent: str) -> None:
 
 def test_a_deploy_does_not_wait_for_a_subscriber(server: LiveServer, agent: str, gate: Path) -> None:
     """The request that runs the pipeline holds the old revision, and the client's holds none."""
-    server.serve("it", AGENT + "\n    def teardown(self):\n        gate.with_name('torn').touch()\n", gate=str(gate))
+    server.serve("it", with_attribute("def teardown(self): gate.with_name('torn').touch()"), gate=str(gate))
 
     async def talk(client: Client) -> bool:
         responses = client.send_message(request("wait"))
