@@ -32,8 +32,9 @@ gc.disable()  # a tenth of the time of the collection of tests, which makes no g
 
 
 def pytest_collection_finish() -> None:
-    """Begin to collect garbage."""
+    """Begin to collect garbage, and let the pytest of users, as tests run it, load no plug-ins: that takes 1 s."""
     gc.enable()
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # not earlier: the workers of xdist need theirs
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

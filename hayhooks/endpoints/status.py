@@ -13,7 +13,7 @@ from hayhooks.http.context import switch_of
 from hayhooks.http.json import encode
 from hayhooks.http.lookup import not_served_error, serving_summary
 from hayhooks.http.switch import Switch
-from hayhooks.kernel.state import Snapshot
+from hayhooks.kernel.state import Snapshot, Unfinished
 from hayhooks.observability.change_log import failure_parts, failure_text
 from hayhooks.observability.worker_state import WorkerStateDir
 from hayhooks.openapi.describe import (
@@ -93,9 +93,13 @@ def _live_status(switch: Switch) -> dict[str, Any]:
         },
         "state_directory": store and str(store.directory),
         "canaries": [asdict(report) for report in kernel.canaries.reports()] if kernel else [],
-        "loading": [asdict(unfinished) for unfinished in kernel.loading()] if kernel else [],
-        "retired": [asdict(unfinished) for unfinished in kernel.retired()] if kernel else [],
+        "loading": [_sendable(unfinished) for unfinished in kernel.loading()] if kernel else [],
+        "retired": [_sendable(unfinished) for unfinished in kernel.retired()] if kernel else [],
     }
+
+
+def _sendable(unfinished: Unfinished) -> dict[str, Any]:
+    return {**asdict(unfinished), "name": sendable(unfinished.name), "why": sendable(unfinished.why)}
 
 
 def _deployment_status(snapshot: Snapshot, name: str) -> dict[str, Any]:

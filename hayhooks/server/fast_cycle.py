@@ -13,6 +13,10 @@ _CACHED_HEADERS = frozenset({b"content-type", b"cache-control", b"vary", b"x-hay
 _MAX_CACHED_LINES = 256
 _MAX_CACHED_LINE_BYTES = 200  # a wrapper may send back what a client chose
 
+# A client that sends a long body reads no response before its end, and finds none if it is cut off. After the response
+# up to this many bytes of the body are discarded; with more the connection is closed.
+MAX_DISCARDED_BYTES = 16 * 1024 * 1024
+
 _MAX_COPIED_BYTES = 64 * 1024  # a larger body is written by itself, not joined with its head
 
 
@@ -113,7 +117,7 @@ class FastCycle(RequestResponseCycle):
             except TypeError:  # a list, or of bytearrays
                 line = None
             lines.append(line or self._line(*header))
-        if not self.keep_alive:
+        if not self.keep_alive or (self.more_body and self._is_long()):
             lines.append(b"connection: close\r\n")
         if self.chunked_encoding is None and self.scope["method"] != "HEAD" and status not in (204, 304):
             self.chunked_encoding = True
@@ -125,6 +129,11 @@ class FastCycle(RequestResponseCycle):
             self.pending_heads.add(self)
         else:
             self.transport.write(head)
+
+    def _is_long(self) -> bool:
+        """Whether the protocol may close the connection before the body ends: the client is not to use it again."""
+        sizes = [int(value) for name, value in self.scope["headers"] if name == b"content-length"]
+        return not sizes or sizes[0] > MAX_DISCARDED_BYTES
 
     def _line(self, name: bytes, value: bytes) -> bytes:
         """Encode a valid header; note its effect on the connection and the body."""

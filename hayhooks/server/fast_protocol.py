@@ -15,7 +15,7 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from hayhooks.server.fast_cycle import FastCycle, PendingHeads
+from hayhooks.server.fast_cycle import MAX_DISCARDED_BYTES, FastCycle, PendingHeads
 from hayhooks.server.protocol import (
     MAX_HEAD_BYTES,
     MAX_HEADERS,
@@ -28,10 +28,6 @@ from hayhooks.server.protocol import (
 # The parser takes data in slices of this size. A slice that ends a request may hold many more of a few bytes, and each
 # of them takes some kilobytes.
 _MAX_SLICE_BYTES = 8192
-
-# A client that sends a long body reads no response before its end, and finds none if it is cut off. After the response
-# up to this many bytes of the body are discarded.
-_MAX_DISCARDED_BYTES = 16 * 1024 * 1024
 
 
 _NAME = itemgetter(0)  # of a header
@@ -164,7 +160,7 @@ class FastHttpProtocol(GracefulClose, HttpToolsProtocol):
         cycle = self.cycle
         if cycle.response_complete:
             self._discarded_bytes += len(body)
-            if self._discarded_bytes > _MAX_DISCARDED_BYTES:
+            if self._discarded_bytes > MAX_DISCARDED_BYTES:
                 self.transport.close()
             return
         cycle.body += body

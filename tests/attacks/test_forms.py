@@ -83,6 +83,15 @@ def test_a_multipart_form_with_too_much_is_refused(attacked: Attacked, kind: str
     cost.check(megabytes=60)
 
 
+@pytest.mark.parametrize("kind", ["a header", "a preamble", "names"])
+def test_a_connection_that_the_server_will_close_is_not_used_again(attacked: Attacked, kind: str):
+    """The answer comes before the end of a body that the server does not read to its end."""
+    content = TOO_MUCH[kind]()
+    for _ in range(4):
+        assert post(attacked, content).headers["connection"] == "close"
+        assert attacked.client.get("/healthz").status_code == 200
+
+
 ENCODED: dict[str, tuple[Callable[[], bytes], int]] = {
     "separators alone": (lambda: b"&" * 20_000_000, 413),
     "empty fields": (lambda: b"=&" * 10_000_000, 413),

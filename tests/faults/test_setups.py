@@ -1,5 +1,6 @@
 """Setups that are slow, burn the processor, or never end."""
 
+import os
 from pathlib import Path
 
 from tests.faults.traffic import Traffic, files, write
@@ -42,6 +43,18 @@ def test_twelve_that_hang_stop_neither_the_others_nor_their_own_repair(traffic: 
         assert server.run(name, text="x") == "repaired x"
     gate.touch()
     server.eventually(lambda: server.run(names[-1]) == 1)
+
+
+def test_a_name_that_is_not_utf8_is_listed_while_its_load_waits(own_server: LiveServer, tmp_path: Path):
+    names = [f"hanging{number}" for number in range(4)]  # as many as are loaded at a time
+    for name in names:
+        own_server.write(name, SLEEPING, began=str(tmp_path / name), gate=str(tmp_path / "gate"), answer=1)
+    own_server.eventually(lambda: all((tmp_path / name).exists() for name in names))
+
+    own_server.write(os.fsdecode(b"odd\xff"))
+
+    own_server.eventually(lambda: "odd\\udcff" in [load["name"] for load in own_server.status()["loading"]])
+    (tmp_path / "gate").touch()
 
 
 def test_one_that_burns_the_processor_delays_but_stops_nobody(traffic: Traffic, tmp_path: Path):

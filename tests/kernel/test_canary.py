@@ -192,12 +192,14 @@ def test_one_that_is_slower_is_put_back(root: Path, tmp_path: Path):
         assert "more than 1.5 times" in tried.server.state("it")["error"]
 
 
-def test_its_time_ends_however_few_requests_there_were(root: Path, tmp_path: Path):
+def test_its_time_ends_however_few_requests_there_were(root: Path, tmp_path: Path, logged: list[str]):
     with serving(root, trial_seconds=0, canary_seconds=1) as server:
         tried = Tried(server, tmp_path / "torn")
-        tried.serve(1)
-        second = tried.begin(2)
-        eventually(lambda: tried.server.state("it")["revision"] == second)
+        first = tried.serve(1)
+        tried.write(2)  # no `begin`, which must see it in that second
+        eventually(lambda: tried.server.state("it")["revision"] != first)
+        assert [line for line in logged if "as a canary" in line]
+        assert [line for line in logged if "Promoted it" in line]
 
 
 def test_sessions_and_conversations_stay_on_their_revision(tried: Tried):
