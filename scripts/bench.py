@@ -44,6 +44,7 @@ class Work:
     chunks: int = 0  # of a stream; 0 if it is not one
     connections: int = 16
     pace_s: float = 0.0
+    headers: dict[str, str] = field(default_factory=dict)
 
     @property
     def method(self) -> str:
@@ -61,6 +62,7 @@ class Work:
             "connections": self.connections,
             "seconds": seconds,
             "pace_s": self.pace_s,
+            "headers": self.headers,
         }
 
 
@@ -236,7 +238,7 @@ def check(server: Server, work: Work) -> str:
         WrongAnswerError: the answer is wrong.
     """
     data = json.dumps(work.body).encode() if work.body is not None else None
-    request = Request(server.url + work.path, data, {"Content-Type": "application/json"})
+    request = Request(server.url + work.path, data, {"Content-Type": "application/json", **work.headers})
     try:
         with urlopen(request, timeout=60) as response:
             body = response.read().decode()
@@ -246,7 +248,10 @@ def check(server: Server, work: Work) -> str:
         ) from None
     if work.chunks:
         return _check_stream(server, work, body)
-    if work.expect is not None and json.loads(body) != {"result": work.expect}:
+    answer = json.loads(body) if work.expect is not None else None
+    if work.path == "/mcp":
+        answer = answer["result"]["structuredContent"]
+    if work.expect is not None and answer != {"result": work.expect}:
         raise WrongAnswerError(f"{server.label} answered {work.path} with {body[:300]}")
     return body if work.expect is not None else ""
 
@@ -369,6 +374,30 @@ def run_many(bench: Bench) -> list[Figure]:
     requests += [(server, last, base) for server, base in zip(bench.many(), alone, strict=True)]
     figures = [Figure("run-many", title, server.label, "requests/s", base) for server, _, base in requests]
     return bench.rounds(figures, [bench.measure_of(server, work) for server, work, _ in requests])
+
+
+@row("mcp")
+def mcp(bench: Bench) -> list[Figure]:
+    """Compare a call of a tool, by the protocol of 2026 and in a request of its own, with the same call of /run."""
+    version = "2026-07-28"
+    meta = {"protocolVersion": version, "clientInfo": {"name": "bench", "version": "1"}, "clientCapabilities": {}}
+    params = {
+        "name": "run_async",
+        "arguments": SHOUT,
+        "_meta": {f"io.modelcontextprotocol/{name}": value for name, value in meta.items()},
+    }
+    headers = {
+        "Accept": "application/json, text/event-stream",
+        "MCP-Protocol-Version": version,
+        "Mcp-Method": "tools/call",
+        "Mcp-Name": "run_async",
+    }
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    works = {OURS: Work("/run_async/run", SHOUT, "HELLO!!!")}
+    works[f"{OURS}, by MCP"] = Work("/mcp", body, "HELLO!!!", headers=headers)
+    server = next(server for server in bench.servers() if server.label == OURS)
+    figures = [Figure("mcp", "a call, async method", label, "requests/s", OURS) for label in works]
+    return bench.rounds(figures, [bench.measure_of(server, work) for work in works.values()])
 
 
 @row("console")

@@ -39,12 +39,14 @@ class Job:
     connections: int = 1
     seconds: float = 1.0
     pace_s: float = 0.0
+    headers: dict[str, str] = field(default_factory=dict)
     took_s: list[float] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     ends_at: float = 0.0
 
     def request(self) -> bytes:
         head = f"{self.method} {self.path} HTTP/1.1\r\nHost: {urlsplit(self.url).netloc}\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
         body = self.body.encode()
         length = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n" if body else ""
         return f"{head}{length}\r\n".encode() + body

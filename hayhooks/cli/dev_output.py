@@ -164,6 +164,8 @@ class DevOutput:
         self._told_await.discard(record)
         if record.endpoint in ("/healthz", "/readyz") or (record.is_of_command and record.method == "GET"):
             return
+        if record.endpoint == "/mcp" and record.status < 400:  # what its tools have called is printed
+            return
         if record.is_of_page and record.endpoint in POLLED:
             return
         failed = record.error and record.status < 400  # after the status was sent

@@ -11,6 +11,7 @@ from hayhooks.openapi import pages
 
 BUILTIN: Sequence[PlugIn] = (
     run,
+    mcp,
     chat,
     responses,
     files,
@@ -27,6 +28,5 @@ BUILTIN: Sequence[PlugIn] = (
     markdown,
     difference,
     page,
-    mcp,
     a2a,
 )
