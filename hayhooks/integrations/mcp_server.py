@@ -6,7 +6,7 @@ What a tool does is a request within the process, to the deployment or to ``/sta
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -39,8 +39,8 @@ from starlette.applications import Starlette
 from starlette.types import Message, Receive, Scope, Send
 
 from hayhooks._version import __version__
-from hayhooks.errors import closest, shortened
-from hayhooks.http.api_keys import may_call
+from hayhooks.errors import RefusedError, closest, shortened
+from hayhooks.http.api_keys import may_call, refuse_call
 from hayhooks.http.compute import compute_once
 from hayhooks.http.context import context_of
 from hayhooks.http.lookup import exists
@@ -58,6 +58,7 @@ from hayhooks.integrations.mcp_tools import (
 from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.kernel.threads import server_threads
 from hayhooks.openapi.describe import JSON
+from hayhooks.setting_types import ApiKey
 
 MAX_SESSIONS = 1_000  # of clients of 2025: beyond, the one that was idle for longest ends
 IDLE_S = 30 * 60.0  # after which a session ends
@@ -206,9 +207,9 @@ class ToolServer:
     # ------------------------------------------------------------------------------------------- tools, resources
 
     async def _list_tools(self, ctx: _Context, params: PaginatedRequestParams | None) -> ListToolsResult:
-        own = [each.tool for each in await self._deployment_tools(ctx)]
-        names = {tool.name for tool in own}
-        core = core_tools() if self._may_read(ctx) else []
+        own = [each.tool for _, tools in await self._visible(ctx) for each in tools]
+        names, key = {tool.name for tool in own}, _key_of(ctx)
+        core = core_tools() if key is None or key.reads else []
         return ListToolsResult(tools=[*own, *(tool for tool in core if tool.name not in names)])
 
     async def _call_tool(self, ctx: _Context, params: CallToolRequestParams) -> CallToolResult:
@@ -225,6 +226,10 @@ class ToolServer:
             if not isinstance(pipeline, str) or not pipeline or "/" in pipeline:
                 return failed("name: must be the name of a pipeline")
             return _status(await self._send(ctx, "GET", f"/status/{pipeline}"))
+        try:
+            refuse_call(_key_of(ctx), name)  # whether there is one or not
+        except RefusedError as error:
+            return failed(str(error))
         if exists(snapshot, name) and name not in snapshot.deployments:
             return result_of(await self._send(ctx, "POST", f"/{name}/run"))  # which says why it is not served
         meant = closest(name, (tool.name for tool in (await self._list_tools(ctx, None)).tools))
@@ -232,10 +237,9 @@ class ToolServer:
 
     async def _find_tool(self, snapshot: Snapshot, name: str) -> tuple[Deployment, DeploymentTool] | None:
         for deployment in filter(None, map(snapshot.deployments.get, (name, name.removesuffix("_chat")))):
-            if not _skips(deployment):
-                for each in await compute_once(deployment, "mcp.tools", partial(tools_of, deployment)):
-                    if each.tool.name == name:
-                        return deployment, each
+            for each in await _described(deployment) or ():
+                if each.tool.name == name:
+                    return deployment, each
         return None
 
     async def _call_deployment(
@@ -273,26 +277,16 @@ class ToolServer:
             self._app, method, path, body, content_type=content_type, outer=outer, on_chunk=on_chunk, left=left
         )
 
-    async def _deployment_tools(self, ctx: _Context) -> list[DeploymentTool]:
-        """Return the tools that the client may call."""
-        deployments = await self._visible(ctx)
-        found = await asyncio.gather(
-            *(compute_once(each, "mcp.tools", partial(tools_of, each)) for each in deployments)
-        )
-        return [tool for tools in found for tool in tools]
-
-    async def _visible(self, ctx: _Context) -> list[Deployment]:
-        key = context_of(ctx.request.scope).api_key if ctx.request else None
-        snapshot = await self._switch.wait_until_ready()
-        return [each for name, each in snapshot.deployments.items() if may_call(key, name) and not _skips(each)]
-
-    def _may_read(self, ctx: _Context) -> bool:
-        key = context_of(ctx.request.scope).api_key if ctx.request else None
-        return key is None or key.reads
+    async def _visible(self, ctx: _Context) -> list[tuple[Deployment, list[DeploymentTool]]]:
+        """Return the deployments that the client may call, and their tools."""
+        key, snapshot = _key_of(ctx), await self._switch.wait_until_ready()
+        deployments = [each for name, each in snapshot.deployments.items() if may_call(key, name)]
+        described = await asyncio.gather(*map(_described, deployments))
+        return [(each, tools) for each, tools in zip(deployments, described, strict=True) if tools is not None]
 
     async def _list_resources(self, ctx: _Context, params: PaginatedRequestParams | None) -> ListResourcesResult:
         resources = []
-        for deployment in await self._visible(ctx):
+        for deployment, _ in await self._visible(ctx):
             name = deployment.name
             base = f"hayhooks://{quote(name)}"
             if "README.md" in deployment.revision.files:
@@ -310,7 +304,7 @@ class ToolServer:
     async def _read_resource(self, ctx: _Context, params: ReadResourceRequestParams) -> ReadResourceResult:
         uri = str(params.uri)
         name, _, file = unquote(uri.removeprefix("hayhooks://")).partition("/")
-        deployment = next((each for each in await self._visible(ctx) if each.name == name), None)
+        deployment = next((each for each, _ in await self._visible(ctx) if each.name == name), None)
         if deployment is not None and file == "README.md" and file in deployment.revision.files:
             path = deployment.revision.path / file
             try:
@@ -362,8 +356,12 @@ def _revisions_of(snapshot: Snapshot) -> dict[str, str]:
     return {name: deployment.revision.fingerprint for name, deployment in snapshot.deployments.items()}
 
 
-def _skips(deployment: Deployment) -> bool:
-    return bool(getattr(deployment.wrapper, "skip_mcp", False))
+def _described(deployment: Deployment) -> Awaitable[list[DeploymentTool] | None]:
+    return compute_once(deployment, "mcp.tools", partial(tools_of, deployment))
+
+
+def _key_of(ctx: _Context) -> ApiKey | None:
+    return context_of(ctx.request.scope).api_key if ctx.request else None
 
 
 def _listed(answer: Answer) -> Answer:

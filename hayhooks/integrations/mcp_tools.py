@@ -20,10 +20,12 @@ from mcp_types import (
 )
 from pydantic_core import from_json, to_json
 
-from hayhooks.errors import sendable
+from hayhooks.errors import sendable, type_and_message
+from hayhooks.http.user_code import honest
 from hayhooks.http.within import Answer
 from hayhooks.kernel.operations import Operation
 from hayhooks.kernel.state import Deployment
+from hayhooks.observability.log import log
 from hayhooks.openai.bridge import CHAT_METHODS, TO_RESPONSES
 from hayhooks.openapi.describe import EVENTS, JSON, object_schema
 from hayhooks.openapi.type_schemas import inline_refs, schemas_of
@@ -55,8 +57,17 @@ class DeploymentTool:
     wraps: bool = False  # its structured content is `{"result": value}`: the value is not an object
 
 
-def tools_of(deployment: Deployment) -> list[DeploymentTool]:
-    """Describe *deployment*: a tool for ``run_api``, one for its chat if the wrapper wants that."""
+def tools_of(deployment: Deployment) -> list[DeploymentTool] | None:
+    """Describe *deployment*: a tool for ``run_api``, and one for its chat if the wrapper says so; None: none at all."""
+    try:
+        return None if getattr(deployment.wrapper, "skip_mcp", False) else _tools_of(deployment)
+    # The wrapper's class may raise anything, and shall not take away the tools of others.
+    except BaseException as error:
+        log.warning("{}: it is not a tool of MCP: {}", deployment.name, type_and_message(honest(error)))
+        return None
+
+
+def _tools_of(deployment: Deployment) -> list[DeploymentTool]:
     found = []
     wrapper, run = deployment.wrapper, deployment.operation("run_api_async", "run_api")
     if run is not None:

@@ -112,6 +112,14 @@ def test_skip_mcp_leaves_one_out(server: LiveServer) -> None:
     assert server.run("it", text="over HTTP") == "over HTTP"
 
 
+def test_a_class_that_raises_takes_no_tools_of_others_away(server: LiveServer) -> None:
+    raises = "    @property\n    def skip_mcp(self):\n        raise SystemExit(3)\n\n    def setup"
+    server.serve("it", source("echo").replace("    def setup", raises, 1), answer="")
+    server.serve("good", answer="")
+    assert "good" in tools(server.url)
+    assert "it" not in tools(server.url)
+
+
 @both_eras
 def test_a_chat_is_a_tool_where_the_wrapper_wants_it(server: LiveServer, mode: str) -> None:
     server.serve("it", source("client_words").replace("    def setup", "    mcp_chat = True\n\n    def setup", 1))
@@ -289,6 +297,7 @@ def test_keys_have_their_scopes(root: Path) -> None:
         refused = call(server.url, "other", key=ada)
         assert refused.is_error
         assert "may not call 'other'" in text_of(refused)
+        assert "may not call 'nobody'" in text_of(call(server.url, "nobody", key=ada))
         assert call(server.url, "list_pipelines", key=ada).is_error
         assert "other" in text_of(call(server.url, "list_pipelines", key=bob))
         assert server.client.post("/mcp", headers={"Authorization": "Bearer wrong"}).status_code == 401

@@ -1,11 +1,13 @@
 """Clients are told of changes, sessions are bounded, and open streams do not hold up a stop."""
 
 import asyncio
+import signal
 import statistics
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,9 @@ from mcp.client.subscriptions import ToolsListChanged
 from mcp_types import ToolListChangedNotification
 
 from hayhooks.integrations import mcp_server
+from tests.cli.processes import started
 from tests.integrations.mcp_client import with_client
-from tests.live_server import LiveServer, SharedServer, serving
+from tests.live_server import LiveServer, SharedServer, eventually, serving
 from tests.wrappers import source
 
 ACCEPT = {"Accept": "application/json, text/event-stream"}
@@ -205,6 +208,30 @@ def test_open_streams_do_not_hold_up_a_stop(stopping: LiveServer, tmp_path: Path
         assert set(ended) == {"2025", "2026"}
         (tmp_path / "gate").touch()
         assert [each.result(timeout=20) for each in calls] == [{"result": 7}, {"result": 7}]
+
+
+@pytest.mark.slow
+def test_a_signal_lets_calls_end(root: Path, tmp_path: Path) -> None:
+    """In a process of its own, for clients of both eras."""
+    (root / "it").mkdir()
+    (root / "it/pipeline_wrapper.py").write_text(f"GATE = {str(tmp_path / 'gate')!r}\n" + source("waits"))
+
+    async def call(client: Client, number: int) -> Any:
+        await client.list_tools()  # else the client asks for the output schema afterwards
+        return (await client.call_tool("it", {"number": number})).structured_content
+
+    with started(tmp_path, "run", "--pipelines-dir", str(root)) as process, ThreadPoolExecutor() as pool:
+        calls = [
+            pool.submit(with_client, process.url, partial(call, number=number), mode)
+            for number, mode in enumerate(("auto", "legacy"))
+        ]
+        for number in range(2):
+            eventually((tmp_path / f"gate-begun-{number}").exists)
+        process.process.send_signal(signal.SIGTERM)
+        process.prints("stopping waits")
+        (tmp_path / "gate").touch()
+        assert [each.result(timeout=20) for each in calls] == [{"result": 0}, {"result": 1}]
+        assert process.process.wait(timeout=10) == 0
 
 
 @pytest.mark.slow
