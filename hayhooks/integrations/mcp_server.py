@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Coroutine
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -70,6 +71,8 @@ _INSTRUCTIONS = (
 )
 
 _LEFT = "hayhooks.left"  # key in the scope: an event, set when the client takes no answer any more
+
+_EXPOSED = (b"access-control-expose-headers", b"Mcp-Session-Id")  # a client in a browser has to send it back
 
 _Context = ServerRequestContext[Any, Any]
 
@@ -157,18 +160,18 @@ class ToolServer:
                     self._sessions.pop(session_id, None)
                 elif not session_id and status < 300 and b"mcp-session-id" in headers:
                     await self._add_session(headers[b"mcp-session-id"].decode(), scope)
+                    message["headers"] = [*message["headers"], _EXPOSED]
             has_ended = message["type"] == "http.response.body" and not message.get("more_body", False)
             await send(message)
 
         if session is not None:
-            session.begin()
             self._sessions.move_to_end(session_id)
-        try:
-            await self._manager.handle_request(scope, self._until_stop(receive) if is_get else receive, watched_send)
-        finally:
-            scope[_LEFT].set()
-            if session is not None:
-                session.end()
+        received = self._until_stop(receive) if is_get else receive
+        with session or nullcontext():
+            try:
+                await self._manager.handle_request(scope, received, watched_send)
+            finally:
+                scope[_LEFT].set()
         if is_get and self._stopping.is_set() and not has_ended:
             await send({"type": "http.response.body", "body": b""})
 
@@ -335,10 +338,10 @@ class _Session:
     server: ServerSession | None = None  # sends notices, once the client is ready for them
     is_notified: bool = False
 
-    def begin(self) -> None:
+    def __enter__(self) -> None:
         self.requests += 1
 
-    def end(self) -> None:
+    def __exit__(self, *_: object) -> None:
         self.requests -= 1
         self.used_at = time.monotonic()
 

@@ -10,8 +10,9 @@ import pytest
 from mcp import Client
 from mcp_types import Tool
 
+from hayhooks.observability.request_record import RequestRecord
 from tests.integrations.mcp_client import ERAS, call, text_of, with_client
-from tests.integrations.test_mcp_changes import ACCEPT, begin_session
+from tests.integrations.test_mcp_changes import ACCEPT, INITIALIZE, begin_session
 from tests.live_server import LiveServer, SharedServer, serving
 from tests.wrappers import source
 
@@ -187,12 +188,28 @@ def test_a_pipeline_that_does_not_load_says_why(server: LiveServer) -> None:
 
 @both_eras
 def test_a_call_is_a_request_of_the_deployment(server: LiveServer, mode: str) -> None:
-    """It counts, is logged with its status, and has a trace."""
+    """It counts, and has a record for logs and traces: with its status, and the id of the request that carried it."""
     server.serve("it", TOOL)
     before = answers(server, 200), answers(server, 500)
-    call(server.url, "it", {"numbers": [1]}, mode)
-    call(server.url, "it", {"numbers": [1], "luck": False}, mode)
+    records: list[RequestRecord] = []
+    with server.app.hooks.use(on_request_end=records.append):
+        call(server.url, "it", {"numbers": [1]}, mode)
+        call(server.url, "it", {"numbers": [1], "luck": False}, mode)
+        server.eventually(  # a client has the answer before its record is complete
+            lambda: (
+                {each.id for each in records if each.pipeline}
+                <= {each.id for each in records if each.endpoint == "/mcp"}
+            )
+        )
     assert (answers(server, 200), answers(server, 500)) == (before[0] + 1, before[1] + 1)
+
+    ran = [each for each in records if each.pipeline]
+    assert [(each.endpoint, each.pipeline, each.status) for each in ran] == [
+        ("/{name}/run", "it", 200),
+        ("/{name}/run", "it", 500),
+    ]
+    assert "no luck today" in ran[1].error
+    assert all(each.revision and each.client == "127.0.0.1" for each in ran)
 
 
 @both_eras
@@ -325,6 +342,9 @@ def test_hosts_and_cors_hold(root: Path) -> None:
         headers = {"Host": "localhost", "Origin": "https://ui.example", "Accept": "application/json, text/event-stream"}
         answered = server.client.post("/mcp", json=ping, headers=headers)
         assert answered.headers["access-control-allow-origin"] == "https://ui.example"
+        begun = server.client.post("/mcp", json=INITIALIZE, headers=headers)
+        assert begun.headers["access-control-allow-origin"] == "https://ui.example"
+        assert begun.headers["access-control-expose-headers"] == "Mcp-Session-Id"
 
 
 # ------------------------------------------------------------------------------------------------ core tools
