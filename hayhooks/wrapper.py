@@ -23,6 +23,7 @@ class BasePipelineWrapper:
             an API key that is missing fails in its first request, and not when it is loaded.
         skip_mcp: whether it is left out of the tools of MCP.
         a2a: whether it is an agent of A2A, if it can chat; ``skip_a2a = True`` says the same as ``a2a = False``.
+        a2a_card: fields of its agent card, instead of those that are made: name, description, skills, ...
         mcp_chat: whether its chat is a tool of MCP too, which takes a ``message``.
     """
 
@@ -36,6 +37,7 @@ class BasePipelineWrapper:
     skip_mcp: bool = False
     a2a: bool = True
     skip_a2a: bool = False
+    a2a_card: Any = None
     mcp_chat: bool = False
 
     def setup(self) -> None:

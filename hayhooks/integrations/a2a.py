@@ -4,7 +4,7 @@ The SDK is imported by ``hayhooks.integrations.a2a_server``, when the first clie
 """
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -106,7 +106,11 @@ async def _agents(request: Request) -> list[Deployment]:
 
 async def _list_cards(request: Request) -> Response:
     server = await _server_of(request.scope)
-    return JSONResponse({"agents": [server.card(each, request) for each in await _agents(request)]})
+    cards = []
+    for deployment in await _agents(request):
+        with suppress(HTTPException):  # its own path says what is wrong
+            cards.append(server.card(deployment, request))
+    return JSONResponse({"agents": cards})
 
 
 async def _only_card(request: Request) -> Response:

@@ -16,7 +16,7 @@ from hayhooks.openapi.describe import EVENTS, JSON
 
 INTERVAL_S = 0.02  # between two updates of the text: each copies the task several times
 
-_ANSWER = "answer"  # id of the artifact with the text
+_ANSWER = "response"  # id and name of the artifact with the text, as in the original
 
 
 def text_part(text: str) -> Part:
@@ -113,17 +113,17 @@ class AnswerReader:
 
     async def finish(self, answer: Answer) -> str:
         """Publish what the stream does not have; return why there is no whole *answer*, "" otherwise."""
-        await self._flush()
         if answer.status >= 400 or not answer.status:
             return _problem(answer)
         if answer.media_type != EVENTS:  # a response of the wrapper's own
-            await self._updater.add_artifact([_whole_part(answer)], _ANSWER, _ANSWER)
-        elif self._error or not self._is_whole:
+            await self._updater.add_artifact([_whole_part(answer)], _ANSWER, _ANSWER, last_chunk=True)
+            return answer.cut_by
+        if self._error or not self._is_whole:
+            await self._flush()
             return self._error or answer.cut_by or "the answer was cut"
-        elif self._calls:
+        if self._calls:
             await self._updater.add_artifact([new_data_part({"tool_calls": self._calls})], "tool_calls", "tool_calls")
-        elif not self._published:
-            await self._updater.add_artifact([text_part("")], _ANSWER, _ANSWER)
+        await self._flush(is_last=True)
         return answer.cut_by
 
     def close(self) -> None:
@@ -136,19 +136,20 @@ class AnswerReader:
     def _begin_flush(self) -> None:
         self._task = asyncio.create_task(self._flush())
 
-    async def _flush(self) -> None:
-        """Publish the text that is pending."""
+    async def _flush(self, *, is_last: bool = False) -> None:
+        """Publish the text that is pending; the last time also where there is none."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         async with self._publishing:
             text = "".join(self._pending)
             self._pending.clear()
-            if text:
-                parts, is_first = [text_part(text)], not self._published
+            if text or is_last:
+                goes_on = bool(self._published)
                 self._published.append(text)
                 self._due = asyncio.get_running_loop().time() + INTERVAL_S
-                await self._updater.add_artifact(parts, _ANSWER, _ANSWER, append=not is_first)
+                parts = [text_part(text)]
+                await self._updater.add_artifact(parts, _ANSWER, _ANSWER, append=goes_on, last_chunk=is_last)
 
     async def _publish(self, event: Any) -> None:
         """Publish an event for the UI: as an artifact if it is one, else as a message of the task at work."""

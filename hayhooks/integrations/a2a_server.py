@@ -33,9 +33,10 @@ from a2a.types import (
     TaskStatus,
 )
 from a2a.utils.constants import TransportProtocol
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.json_format import MessageToDict, ParseDict
 from pydantic_core import to_json
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -86,7 +87,11 @@ class AgentServer:
         await self._handler.aclose()
 
     def card(self, deployment: Deployment, request: Request) -> dict[str, Any]:
-        """Return the card of *deployment* as JSON, with URLs as the client of *request* sees the server."""
+        """Return the card of *deployment* as JSON, with URLs as the client of *request* sees the server.
+
+        Raises:
+            HTTPException: 500 if the wrapper's own part of the card is none.
+        """
         return agent_card_to_dict(_card_of(deployment, request))
 
     async def card_response(self, deployment: Deployment, request: Request) -> Response:
@@ -101,6 +106,16 @@ def _card_of(deployment: Deployment, request: Request) -> AgentCard:
     about = deployment.description or (chat and (chat.description or chat.summary)) or f"Chat with {deployment.name}."
     url = f"{str(request.base_url).rstrip('/')}/{quote(deployment.name)}/a2a"
     card = _new_card(deployment.name, about, deployment.revision.id, url)
+    try:
+        own = ParseDict(getattr(deployment.wrapper, "a2a_card", None) or {}, AgentCard())
+    except Exception as error:  # it is a wrapper's, and may be anything
+        raise HTTPException(500, f"The a2a_card of {deployment.name!r} is not one: {error}") from None
+    for field, _ in own.ListFields():
+        card.ClearField(field.name)
+    card.MergeFrom(own)
+    for skill in card.skills:
+        skill.id, skill.name = skill.id or card.name, skill.name or card.name
+        skill.description = skill.description or card.description
     if context_of(request.scope).api_key is not None:
         scheme = SecurityScheme(http_auth_security_scheme=HTTPAuthSecurityScheme(scheme="Bearer"))
         card.security_schemes["bearer"].CopyFrom(scheme)

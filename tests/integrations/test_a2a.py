@@ -75,6 +75,23 @@ def test_a_card_tells_of_the_agent(server: LiveServer, agent: str) -> None:
     assert [skill["description"] for skill in card["skills"]] == ["Answers."]
 
 
+def test_a_wrapper_has_its_own_fields(server: LiveServer) -> None:
+    """In its card; what is none is named there, and leaves the others in the list."""
+    own = {"name": "Desk", "version": "7", "skills": [{"id": "trips", "tags": ["travel"], "examples": ["Rome"]}]}
+    server.serve("it", with_attribute(f"a2a_card = {own!r}"), gate="")
+    card = server.client.get(f"/it/{CARD}").json()
+    assert (card["name"], card["version"], card["description"]) == ("Desk", "7", "Answers.")
+    skill = {"id": "trips", "name": "Desk", "description": "Answers.", "tags": ["travel"], "examples": ["Rome"]}
+    assert card["skills"] == [skill]
+
+    for wrong in ("[1]", "7", "{'skills': 7}", "{'no_such_field': 1}", "{1: 2}"):
+        server.serve("wrong", with_attribute(f"a2a_card = {wrong}"), gate="")
+        answer = server.client.get(f"/wrong/{CARD}")
+        assert answer.status_code == 500
+        assert answer.json()["detail"].startswith("The a2a_card of 'wrong' is not one: ")
+        assert [each["name"] for each in server.client.get("/a2a/agents").json()["agents"]] == ["Desk"]
+
+
 def test_a_client_that_has_the_card_is_told_so(server: LiveServer, agent: str) -> None:
     """Until another revision serves."""
     etag = server.client.get(f"/it/{CARD}").headers["etag"]
@@ -159,6 +176,7 @@ def test_a_stream_follows_the_states(agent: str) -> None:
     updates = [response.artifact_update for response in responses[2:-1]]
     assert "".join(update.artifact.parts[0].text for update in updates) == "you said hello "
     assert [update.append for update in updates] == [False] + [True] * (len(updates) - 1)
+    assert [update.last_chunk for update in updates] == [False] * (len(updates) - 1) + [True]
 
 
 def test_text_that_comes_at_once_is_one_update(agent: str) -> None:
@@ -225,7 +243,7 @@ def test_answers_have_data_and_files(agent: str) -> None:
     (event,) = (each.status_update.status.message for each in responses if each.status_update.status.message.parts)
     assert "thinking" in str(event.parts[0].data)
     names = [response.artifact_update.artifact.name for response in responses if response.HasField("artifact_update")]
-    assert names == ["figures", "answer"]
+    assert list(dict.fromkeys(names)) == ["figures", "response"]
 
 
 def test_a_context_is_a_conversation(agent: str) -> None:
