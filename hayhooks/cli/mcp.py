@@ -12,6 +12,7 @@ from hayhooks.app import create_app
 from hayhooks.cli.client import IS_IT_RUNNING, Server
 from hayhooks.cli.output import CommandError, note
 from hayhooks.cli.run import make_directory, warn_of_unknown
+from hayhooks.errors import StartError
 from hayhooks.integrations.mcp import EXTRA
 from hayhooks.kernel.threads import Outcome
 from hayhooks.observability.log import configure_logging
@@ -44,6 +45,8 @@ def connect(settings: Settings, url: str, api_key: str | None) -> None:
     endpoint = url.rstrip("/").removesuffix("/mcp") + "/mcp"
     key = api_key or next((key.key for key in settings.valid_keys()), "")
     error = _run(stdio.bridge(endpoint, key))
+    if isinstance(error, StartError):
+        raise error
     if error is not None:
         raise CommandError(f"No answer from {endpoint}: {error}. {IS_IT_RUNNING}")
 

@@ -17,10 +17,19 @@ from mcp.shared.inbound import (
 )
 from mcp.shared.message import ClientMessageMetadata, SessionMessage
 from mcp_types import PROTOCOL_VERSION_META_KEY, JSONRPCRequest, JSONRPCResponse
+from mcp_types.version import LATEST_MODERN_VERSION
 from starlette.applications import Starlette
 
+from hayhooks.errors import StartError, shortened
 from hayhooks.integrations.mcp_server import ToolServer
 from hayhooks.kernel.threads import DaemonThreadPool
+
+_REFUSALS = frozenset({401, 403, 404, 501})
+_NOTHING = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+_NOTHING_HEADERS = {
+    "Accept": "application/json, text/event-stream",
+    MCP_PROTOCOL_VERSION_HEADER: LATEST_MODERN_VERSION,
+}
 
 
 async def serve_stdio(make_app: Callable[[], Starlette]) -> None:
@@ -38,9 +47,14 @@ async def serve_stdio(make_app: Callable[[], Starlette]) -> None:
 
 
 async def bridge(url: str, api_key: str = "") -> None:
-    """Pass messages between stdin, stdout and the server at *url*, until stdin ends."""
+    """Pass messages between stdin, stdout and the server at *url*, until stdin ends; raise StartError if it refuses."""
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     routing = _Routing()
+    async with create_mcp_http_client(headers) as http:
+        # A message that is acknowledged and dropped: clients are not told why others are refused.
+        answer = await http.post(url, json=_NOTHING, headers=_NOTHING_HEADERS)
+    if answer.status_code in _REFUSALS:
+        raise StartError(f"{url} answers with {answer.status_code}: {shortened(answer.text, 300)}")
     async with (
         create_mcp_http_client(headers) as http,
         stdio_server(_Input()) as (received, sent),  # type: ignore[arg-type]  # as above

@@ -15,7 +15,7 @@ from mcp_types import ToolListChangedNotification
 
 from tests.cli.commands import hayhooks
 from tests.integrations.mcp_client import DEADLINE_S, ERAS, text_of
-from tests.live_server import SharedServer, eventually, replace
+from tests.live_server import SharedServer, eventually, replace, serving
 from tests.wrappers import source
 
 COMMAND = [sys.executable, "-m", "hayhooks", "mcp"]
@@ -91,17 +91,18 @@ def test_a_signal_ends_it_at_once(root: Path) -> None:
         assert process.wait(timeout=10) == 0
 
 
-def test_connect_says_that_nobody_answers(tmp_path: Path) -> None:
-    ping = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping"}) + "\n"
-    command = [*COMMAND, "run", "--connect", "http://127.0.0.1:1"]
-    with subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True, cwd=tmp_path) as process:
-        assert process.stdin is not None
-        process.stdin.write(ping)
-        process.stdin.flush()
-        assert process.wait(timeout=20) == 1
-        _, errors = process.communicate()
-    assert "No answer from http://127.0.0.1:1/mcp" in errors
-    assert "Traceback" not in errors
+def test_connect_says_why_it_cannot(root: Path, tmp_path: Path) -> None:
+    """Nobody answers, or the server refuses the key: the client that has started it could not tell."""
+    with serving(root, api_keys=["0123456789abcdef0123"]) as server:
+        for url, reason in (
+            ("http://127.0.0.1:1", "No answer from http://127.0.0.1:1/mcp"),
+            (server.url, f"{server.url}/mcp answers with 401: "),
+        ):
+            command = [*COMMAND, "run", "--connect", url, "--api-key", "wrong"]
+            found = subprocess.run(command, stdin=-3, capture_output=True, text=True, check=False, cwd=tmp_path)
+            assert found.returncode == 1
+            assert found.stderr.startswith(f"Error: {reason}")
+            assert "Traceback" not in found.stderr
 
 
 def test_config_prints_the_entries_of_clients(tmp_path: Path) -> None:
