@@ -197,11 +197,12 @@ class _ChatExecutor(AgentExecutor):
         assert context.task_id is not None
         assert context.context_id is not None
         updater = TaskUpdater(event_queue, context.task_id, context.context_id)
+        kept = without_files(message)
         submitted = Task(
             id=context.task_id,
             context_id=context.context_id,
             status=TaskStatus(state=TaskState.TASK_STATE_SUBMITTED),
-            history=[without_files(message)],
+            history=[kept],
         )
         submitted.status.timestamp.GetCurrentTime()
         await event_queue.enqueue_event(submitted)
@@ -211,11 +212,11 @@ class _ChatExecutor(AgentExecutor):
             return
         self._running += 1
         try:
-            await self._run(updater, call, message)
+            await self._run(updater, call, message, MessageToDict(kept))
         finally:
             self._running -= 1
 
-    async def _run(self, updater: TaskUpdater, call: ServerCallContext, message: Message) -> None:
+    async def _run(self, updater: TaskUpdater, call: ServerCallContext, message: Message, kept: dict[str, Any]) -> None:
         await updater.start_work()
         scope = call.state[_SCOPE]
         name = deployment_of(scope).name
@@ -228,7 +229,7 @@ class _ChatExecutor(AgentExecutor):
             "a2a": {
                 "task_id": updater.task_id,
                 "context_id": updater.context_id,
-                "message": MessageToDict(without_files(message)),
+                "message": kept,
             },
         }
         reader = AnswerReader(updater)
@@ -242,7 +243,8 @@ class _ChatExecutor(AgentExecutor):
         if problem:
             await updater.failed(updater.new_agent_message([text_part(problem)]))
             return
-        self._conversations.add(conversation, turn, {"role": "assistant", "content": reader.text})
+        answered = {"role": "assistant", "content": reader.text}
+        self._conversations.add(conversation, [turn, answered], message.ByteSize() + len(reader.text))
         await updater.complete()
 
     async def cancel(self, context: RequestContext, event_queue: EventQueue) -> None:

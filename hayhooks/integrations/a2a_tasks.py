@@ -73,18 +73,15 @@ class Conversations:
 
     def __init__(self) -> None:
         self._used = Bounded()
-        self._turns: dict[Conversation, list[dict[str, Any]]] = {}
+        self._turns: dict[Conversation, tuple[list[dict[str, Any]], int]] = {}  # with their bytes
 
     def messages(self, conversation: Conversation) -> list[dict[str, Any]]:
         """Return the messages before the next one."""
-        return self._turns.get(conversation, [])
+        return self._turns.get(conversation, ([], 0))[0]
 
-    def add(self, conversation: Conversation, *messages: dict[str, Any]) -> None:
-        """Add *messages* to *conversation*; forget what was not used for longest."""
-        turns = self._turns[conversation] = [*self.messages(conversation), *messages]
-        for forgotten in self._used.keep(conversation, sum(map(_size, turns))):
+    def add(self, conversation: Conversation, messages: list[dict[str, Any]], size: int) -> None:
+        """Add *messages* of *size* bytes to *conversation*; forget what was not used for longest."""
+        before, size_before = self._turns.get(conversation, ([], 0))
+        self._turns[conversation] = [*before, *messages], size_before + size
+        for forgotten in self._used.keep(conversation, size_before + size):
             del self._turns[forgotten]
-
-
-def _size(message: dict[str, Any]) -> int:
-    return 200 + len(str(message["content"]))

@@ -130,12 +130,12 @@ def test_conversations_are_kept_within_bounds() -> None:
     conversations = Conversations()
     turn = {"role": "user", "content": "x" * 2**20}
     for index in range(100):
-        conversations.add(("owner", str(index)), turn)
-        conversations.add(("owner", "0"), {"role": "user", "content": "short"})
+        conversations.add(("owner", str(index)), [turn], 2**20)
+        conversations.add(("owner", "0"), [{"role": "user", "content": "short"}], 5)
     assert not conversations.messages(("owner", "1"))
     assert len(conversations.messages(("owner", "0"))) == 101
     for _ in range(70):
-        conversations.add(("owner", "long"), turn)
+        conversations.add(("owner", "long"), [turn], 2**20)
     assert len(conversations.messages(("owner", "long"))) < 65
 
 
@@ -155,3 +155,21 @@ def test_a_thousand_streams_that_are_dropped_cost_no_memory(attacked: Attacked) 
     attacked.cost(open_and_drop)  # as many as are kept
     attacked.cost(open_and_drop).check(megabytes=20)
     assert text_of(send(f"{attacked.url}/it", "hello"))
+
+
+@pytest.mark.slow
+def test_a_large_file_holds_nobody_up(attacked: Attacked) -> None:
+    """Its bytes are parsed, handed to the pipeline, and not kept."""
+    send(f"{attacked.url}/it", "hello")  # which imports the SDK
+    part = {"raw": "A" * 20 * 2**20, "filename": "a.bin", "mediaType": "application/octet-stream"}
+    body = rpc("SendMessage", message({"text": "look"}, part))
+
+    def send_it() -> None:
+        answer = attacked.client.post("/it/a2a", content=body, headers=HEADERS)
+        assert answer.json()["result"]["task"]["status"]["state"] == "TASK_STATE_COMPLETED"
+        assert len(answer.content) < 2_000
+
+    attacked.cost(send_it).check(megabytes=300)
+    for _ in range(4):
+        send_it()
+    attacked.cost(send_it).check(megabytes=200)
