@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import anyio
+import httpx2
 from mcp.client.streamable_http import streamable_http_client
 from mcp.server.stdio import stdio_server
-from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp.shared.inbound import (
     MCP_METHOD_HEADER,
     MCP_NAME_HEADER,
@@ -24,6 +24,7 @@ from hayhooks.errors import StartError, shortened
 from hayhooks.integrations.mcp_server import ToolServer
 from hayhooks.kernel.threads import DaemonThreadPool
 
+_TIMEOUT = httpx2.Timeout(30, read=300)  # seconds; a stream has a comment every 15 s
 _REFUSALS = frozenset({401, 403, 404, 501})
 _NOTHING = {"jsonrpc": "2.0", "method": "notifications/initialized"}
 _NOTHING_HEADERS = {
@@ -50,13 +51,13 @@ async def bridge(url: str, api_key: str = "") -> None:
     """Pass messages between stdin, stdout and the server at *url*, until stdin ends; raise StartError if it refuses."""
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     routing = _Routing()
-    async with create_mcp_http_client(headers) as http:
+    async with httpx2.AsyncClient(headers=headers, timeout=_TIMEOUT) as http:
         # A message that is acknowledged and dropped: clients are not told why others are refused.
         answer = await http.post(url, json=_NOTHING, headers=_NOTHING_HEADERS)
     if answer.status_code in _REFUSALS:
         raise StartError(f"{url} answers with {answer.status_code}: {shortened(answer.text, 300)}")
     async with (
-        create_mcp_http_client(headers) as http,
+        httpx2.AsyncClient(headers=headers, timeout=_TIMEOUT) as http,
         stdio_server(_Input()) as (received, sent),  # type: ignore[arg-type]  # as above
         sent,
         streamable_http_client(url, http_client=http) as (answers, requests),

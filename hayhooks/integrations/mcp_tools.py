@@ -182,7 +182,10 @@ def result_of(answer: Answer, called: DeploymentTool | None = None) -> CallToolR
         return failed(*filter(None, (answer.body.decode(errors="replace"), answer.cut_by)))
     if answer.media_type != JSON:
         return CallToolResult(content=list(_content(answer)))
-    value = from_json(answer.body)
+    try:
+        value = from_json(answer.body)
+    except ValueError:  # the wrapper's own response says that it is JSON
+        return CallToolResult(content=_texts(answer.body.decode(errors="replace")))
     if called is not None and isinstance(value, dict) and value.keys() == {"result"}:
         value = value["result"]
     structured = value if isinstance(value, dict) else None

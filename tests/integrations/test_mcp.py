@@ -8,7 +8,14 @@ from typing import Any
 import httpx
 import pytest
 from mcp import Client
-from mcp_types import Tool
+from mcp_types import (
+    AudioContent,
+    BlobResourceContents,
+    CallToolResult,
+    EmbeddedResource,
+    ImageContent,
+    Tool,
+)
 
 from hayhooks.observability.request_record import RequestRecord
 from tests.integrations.mcp_client import ERAS, call, text_of, with_client
@@ -103,6 +110,31 @@ def test_files_are_arguments(server: LiveServer) -> None:
         found = text_of(call(server.url, "it", {"files": wrong}))
         assert found == "files: must be a filename and its content in base64"
     assert "files: Field required" in text_of(call(server.url, "it", {"title": "5"}))
+
+
+def test_other_answers_than_json_are_content_of_their_type(server: LiveServer) -> None:
+    server.serve("it", source("media"))
+    encoded = base64.b64encode(b"bytes").decode()
+
+    async def ask(client: Client) -> dict[str, CallToolResult]:
+        kinds = ("image/png", "audio/wav", "application/pdf", "text/csv", "events", "application/json")
+        return {kind: await client.call_tool("it", {"kind": kind}) for kind in kinds}
+
+    found = with_client(server.url, ask)
+    image, audio, pdf = (found[kind].content[0] for kind in ("image/png", "audio/wav", "application/pdf"))
+    assert isinstance(image, ImageContent)
+    assert (image.data, image.mime_type) == (encoded, "image/png")
+    assert isinstance(audio, AudioContent)
+    assert audio.mime_type == "audio/wav"
+    assert isinstance(pdf, EmbeddedResource)
+    assert isinstance(pdf.resource, BlobResourceContents)
+    assert (pdf.resource.blob, pdf.resource.mime_type) == (encoded, "application/pdf")
+    assert text_of(found["text/csv"]) == "bytes"
+    assert text_of(found["events"]) == 'one {"two":2}'
+    assert text_of(found["application/json"]) == "bytes"  # it is none
+    assert text_of(call(server.url, "it", {"kind": "text/plain", "status": 204})) == ""
+    refused = call(server.url, "it", {"kind": "text/plain", "status": 418})
+    assert (refused.is_error, text_of(refused)) == (True, "status 418")
 
 
 def test_skip_mcp_leaves_one_out(server: LiveServer) -> None:
