@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+from contextlib import suppress
 from typing import Any
 
 from a2a.helpers import new_data_part
@@ -166,8 +167,9 @@ class AnswerReader:
 
 def _whole_part(answer: Answer) -> Part:
     if answer.media_type == JSON:
-        return new_data_part(from_json(answer.body))
-    if answer.media_type.startswith("text/"):
+        with suppress(ValueError):  # a wrapper may call anything JSON
+            return new_data_part(from_json(answer.body, allow_inf_nan=False))
+    if answer.media_type == JSON or answer.media_type.startswith("text/"):
         return text_part(answer.body.decode(errors="replace"))
     return Part(raw=answer.body, media_type=answer.media_type)
 

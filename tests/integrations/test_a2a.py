@@ -274,7 +274,7 @@ def test_an_error_is_a_failed_task(agent: str, asked: str, reason: str) -> None:
 
 def test_limits_hold(root: Path, gate: Path) -> None:
     """A message beyond them is a failed task that says so, and one that takes too long is one; others are asked for."""
-    with serving(root, concurrency=1, queue_size=0, request_timeout=2) as server:
+    with serving(root, concurrency=1, queue_size=0, request_timeout=1) as server:
         server.serve("it", AGENT, gate=str(gate))
 
         async def talk(client: Client) -> list[Task]:
@@ -289,7 +289,9 @@ def test_limits_hold(root: Path, gate: Path) -> None:
         refused, late = with_client(f"{server.url}/it", talk, streaming=False)
         assert state_of(refused) == "failed"
         assert "1 request" in text_of(refused)
-        assert "2" in late.status.message.parts[0].text
+        assert "request timeout of 1 s" in late.status.message.parts[0].text
+        final = stream(f"{server.url}/it", "wait")[-1].status_update.status
+        assert "request timeout of 1 s" in final.message.parts[0].text
 
 
 # ---------------------------------------------------------------------------------------------------- tasks

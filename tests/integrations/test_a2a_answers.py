@@ -40,6 +40,7 @@ def test_answers_that_are_no_text(server: LiveServer) -> None:
     url = f"{server.url}/it"
     assert [MessageToDict(part.data) for part in parts_of(send(url, "json"))] == [{"a": [1]}]
     assert [part.text for part in parts_of(send(url, "text"))] == ["plain"]
+    assert [part.text for part in parts_of(send(url, "no json"))] == ["{"]
     assert [(part.raw, part.media_type) for part in parts_of(send(url, "image"))] == [(b"\x89PNG", "image/png")]
     assert [part.text for part in parts_of(send(url, "empty"))] == [""]
     (calls, text) = parts_of(send(url, "calls"))

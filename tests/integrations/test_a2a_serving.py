@@ -16,7 +16,7 @@ from a2a.types import GetTaskRequest, TaskState
 
 from tests.cli.processes import started
 from tests.integrations.a2a_client import all_of, connected, request, send, state_of, text_of
-from tests.live_server import LiveServer, also_at
+from tests.live_server import LiveServer, also_at, serving
 from tests.wrappers import source
 
 AGENT = source("agent")
@@ -81,6 +81,20 @@ def test_a_card_has_the_urls_that_its_client_can_reach(own_server: LiveServer) -
         cards = httpx.get(f"{url}/a2a/agents").json()["agents"]
         assert cards[0]["url"] == f"{url}/ai/it/a2a"
         assert text_of(send(f"{url}/ai/it", "hello")) == "you said hello "
+
+
+def test_failed_tasks_roll_a_revision_back(root: Path) -> None:
+    """Only the requests to the pipeline count: those of JSON-RPC that carry them are answered."""
+    with serving(root, trial_seconds=60) as server:
+        server.serve("it", AGENT, gate="")
+        good = server.state("it")["revision"]
+        server.serve("it", AGENT.replace("answer(messages, body)", "answer(no_such_name)"), gate="")
+        states = [state_of(send(f"{server.url}/it", "hello")) for _ in range(5)]
+        assert states == ["failed"] * 5
+        server.eventually(
+            lambda: server.client.get("/it/schema").headers["x-hayhooks-revision"] == good, "the rollback"
+        )
+        assert state_of(send(f"{server.url}/it", "hello")) == "completed"
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ CALL = {"index": 0, "id": "1", "type": "function", "function": {"name": "weather
 ANSWERS = {
     "json": JSONResponse({"a": [1]}),
     "text": PlainTextResponse("plain"),
+    "no json": PlainTextResponse("{", media_type="application/json"),
     "image": Response(b"\x89PNG", media_type="image/png"),
     "refused": JSONResponse({"detail": "not today"}, 429),
     "calls": {"role": "assistant", "content": None, "tool_calls": [CALL]},
