@@ -109,7 +109,7 @@ class ToolServer:
             self.protocol,
             stateless=not is_alone,
             session_idle_timeout=IDLE_S,
-            max_sessions=None,
+            max_sessions=2 * MAX_SESSIONS,  # where as many have open streams, and so do not end
             max_request_body_size=min(settings.max_body_size or MAX_MESSAGE, MAX_MESSAGE),
         )
 
