@@ -80,6 +80,9 @@ def test_a_card_has_the_urls_that_its_client_can_reach(own_server: LiveServer) -
     with also_at(own_server.app, root_path="/ai") as url:
         cards = httpx.get(f"{url}/a2a/agents").json()["agents"]
         assert cards[0]["url"] == f"{url}/ai/it/a2a"
+        proxied = {"Host": "agents.example", "X-Forwarded-Proto": "https"}
+        card = httpx.get(f"{url}/it/.well-known/agent-card.json", headers=proxied).json()
+        assert card["url"] == "https://agents.example/ai/it/a2a"
         assert text_of(send(f"{url}/ai/it", "hello")) == "you said hello "
 
 
