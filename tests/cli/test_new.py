@@ -82,19 +82,21 @@ def test_every_template_is_served_at_once_and_answers_as_it_says(server, root, p
     if template in CHATS:
         question, answer = CHATS[template]
         messages: list[ChatCompletionMessageParam] = [{"role": "user", "content": question}]
-        client = OpenAI(base_url=f"{server.url}/v1", api_key="-")
-        whole = client.chat.completions.create(model="mine", messages=messages)
-        with_usage: ChatCompletionStreamOptionsParam = {"include_usage": True}
-        stream = client.chat.completions.create(model="mine", messages=messages, stream=True, stream_options=with_usage)
-        chunks = list(stream)
-        text = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
-        assert answer in text
-        assert text == whole.choices[0].message.content
-        if template != "yaml":  # Haystack's own stand-in counts nothing in a stream
-            assert [chunk.usage.total_tokens > 0 for chunk in chunks if chunk.usage] == [True]
-            assert whole.usage is not None
-            assert whole.usage.total_tokens > 0
-        assert answer in client.responses.create(model="mine", input=question).output_text
+        with OpenAI(base_url=f"{server.url}/v1", api_key="-") as client:
+            whole = client.chat.completions.create(model="mine", messages=messages)
+            with_usage: ChatCompletionStreamOptionsParam = {"include_usage": True}
+            stream = client.chat.completions.create(
+                model="mine", messages=messages, stream=True, stream_options=with_usage
+            )
+            chunks = list(stream)
+            text = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
+            assert answer in text
+            assert text == whole.choices[0].message.content
+            if template != "yaml":  # Haystack's own stand-in counts nothing in a stream
+                assert [chunk.usage.total_tokens > 0 for chunk in chunks if chunk.usage] == [True]
+                assert whole.usage is not None
+                assert whole.usage.total_tokens > 0
+            assert answer in client.responses.create(model="mine", input=question).output_text
 
 
 @pytest.mark.parametrize("template", [name for name in CHATS if name != "yaml"])

@@ -168,16 +168,17 @@ def test_100_000_chunks_of_a_run_are_shown_up_to_a_limit(server: LiveServer, pag
 def test_100_000_chunks_of_a_chat_leave_the_page_usable(server: LiveServer, page: Page):
     server.serve("many", MANY)
     opened(page, f"{server.url}/#/many/chat")
+    page.set_default_timeout(60_000)  # a click waits until two frames are drawn
     say(page, "100000")
     answer = page.locator(".turns .assistant").last
-    expect(answer.locator(".said")).to_contain_text("0 1 2 3 ")
+    expect(answer.locator(".said")).to_contain_text("0 1 2 3 ", timeout=60_000)
     page.get_by_role("tab", name="Run").click()  # while the chunks come
     page.get_by_label("count*").fill("3")
     page.get_by_role("tab", name="Chat").click()
     expect(answer.locator(".facts")).to_contain_text("200", timeout=60_000)
-    expect(answer.locator(".said")).to_contain_text("0 1 2 3 ")
+    expect(answer.locator(".said")).to_contain_text("0 1 2 3 ", timeout=60_000)
     say(page, "3")
-    expect(page.locator(".turns .assistant .said").last).to_have_text("0 1 2 ")
+    expect(page.locator(".turns .assistant .said").last).to_have_text("0 1 2 ", timeout=60_000)
 
 
 def test_20_mb_of_a_chat_leave_the_page_usable(server: LiveServer, page: Page):

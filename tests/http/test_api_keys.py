@@ -112,8 +112,10 @@ def test_the_refusal_names_key_pipeline_and_scopes_in_openais_form(server: LiveS
         "param": None,
         "code": "insufficient_scope",
     }
-    client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="desk-key", max_retries=0)
-    with pytest.raises(openai.PermissionDeniedError, match="may not call 'secret'"):
+    with (
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="desk-key", max_retries=0) as client,
+        pytest.raises(openai.PermissionDeniedError, match="may not call 'secret'"),
+    ):
         client.chat.completions.create(model="secret", messages=[{"role": "user", "content": "x"}])
 
 
