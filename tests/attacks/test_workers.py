@@ -309,8 +309,10 @@ def test_a_worker_that_dies_again_and_again_is_replaced_after_a_growing_pause(tm
     with started(tmp_path, "run", "--workers", "2") as server:
         steady = min(two_workers(server))
         with asked(server) as wrong:
-            for _ in range(3):
+            for death in range(3):
                 (victim,) = two_workers(server) - {steady}
+                loads = 2 + death  # of echo, which would be suspected if it died of it
+                eventually(lambda: server.output().count("Deployed echo") == loads)  # noqa: B023
                 os.kill(victim, signal.SIGKILL)
                 eventually(lambda: pids(server) == {steady}, "its death to be noticed")
         assert not wrong

@@ -183,7 +183,7 @@ def test_one_that_is_slower_is_put_back(root: Path, tmp_path: Path):
     with serving(root, trial_seconds=0, canary_requests=50) as server:
         tried = Tried(server, tmp_path / "torn")
         tried.serve(1)
-        tried.begin(2, delay_s=0.1)
+        tried.begin(2, delay_s=0.1, share=0.25)  # the other one is to be timed as often at least
         with ThreadPoolExecutor(8) as pool:
             while tried.canary():
                 list(pool.map(lambda _: tried.ask(1), range(8)))
