@@ -16,7 +16,13 @@ ERAS = ("auto", "legacy")  # protocol version of 2026, of 2025
 
 
 def with_client(
-    url: str, talk: Callable[[Client], Awaitable[T]], mode: Any = "auto", *, key: str = "", **options: Any
+    url: str,
+    talk: Callable[[Client], Awaitable[T]],
+    mode: Any = "auto",
+    *,
+    key: str = "",
+    deadline_s: float = DEADLINE_S,
+    **options: Any,
 ) -> T:
     """Connect to the server at *url*, and return what *talk* does."""
 
@@ -24,7 +30,7 @@ def with_client(
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         async with httpx2.AsyncClient(headers=headers, timeout=DEADLINE_S) as http:
             transport = streamable_http_client(f"{url}/mcp", http_client=http)
-            async with asyncio.timeout(DEADLINE_S), Client(transport, mode=mode, cache=None, **options) as client:
+            async with asyncio.timeout(deadline_s), Client(transport, mode=mode, cache=None, **options) as client:
                 return await talk(client)
 
     return asyncio.run(connect())

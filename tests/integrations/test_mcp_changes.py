@@ -249,7 +249,9 @@ def test_no_call_fails_while_a_deployment_is_overwritten(server: LiveServer) -> 
         return answers
 
     with ThreadPoolExecutor() as pool:
-        calling = [pool.submit(with_client, server.url, call_until_done, mode) for mode in ("auto", "legacy")]
+        calling = [
+            pool.submit(with_client, server.url, call_until_done, mode, deadline_s=300) for mode in ("auto", "legacy")
+        ]
         try:
             for number in range(1, 101):
                 server.serve("it", answer=str(number))
