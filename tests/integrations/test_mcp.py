@@ -43,7 +43,7 @@ def server(shared_server: SharedServer) -> LiveServer:
     return shared_server
 
 
-def tools(url: str, **options: str) -> dict[str, Tool]:
+def tools(url: str, **options: Any) -> dict[str, Tool]:
     """The tools that are listed, by name."""
 
     async def listed(client: Client) -> list[Tool]:
