@@ -188,7 +188,14 @@ def mcp() -> None:
     """
 
 
+def _refuse_address(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        message = "mcp run speaks over stdin and stdout; over HTTP the tools are at /mcp of hayhooks run"
+        raise click.UsageError(message, context)
+
+
 @mcp.command("run")
+@click.option("--host", "--port", hidden=True, expose_value=False, callback=_refuse_address)
 @click.option("--connect", metavar="URL", help="Pass the messages on to the running server at this address.")
 @click.option("--api-key", help="Key for that server (default: the first of HAYHOOKS_API_KEYS).")
 @directory_option

@@ -29,6 +29,8 @@ def serve(settings: Settings) -> None:
     make_directory(settings)
     export_env_file()
     stdio = _sdk()
+    if sys.stdin.isatty():
+        note("Waiting for MCP messages on stdin. Clients start this command themselves: see `hayhooks mcp config`")
 
     def make_app() -> Any:
         app = create_app(settings)

@@ -118,6 +118,13 @@ def test_config_prints_the_entries_of_clients(tmp_path: Path) -> None:
     assert desktop["mcpServers"]["hayhooks"]["args"][-1] == str(tmp_path / "pipelines")
 
 
+def test_run_has_no_address(tmp_path: Path) -> None:
+    """As the original's has."""
+    found = hayhooks("mcp", "run", "--port", "1417", cwd=tmp_path)
+    assert found.returncode == 2
+    assert "over HTTP the tools are at /mcp of hayhooks run" in found.stderr
+
+
 MISSING = """
 import sys
 sys.modules["mcp_types"] = sys.modules["mcp"] = None
