@@ -44,7 +44,7 @@ from hayhooks.errors import RefusedError, closest, shortened
 from hayhooks.http.api_keys import may_call, refuse_call
 from hayhooks.http.compute import compute_once
 from hayhooks.http.context import context_of
-from hayhooks.http.lookup import exists
+from hayhooks.http.lookup import exists, not_served_error
 from hayhooks.http.switch import Switch
 from hayhooks.http.within import Answer, OnChunk, request_within
 from hayhooks.integrations.mcp_tools import (
@@ -234,7 +234,7 @@ class ToolServer:
         except RefusedError as error:
             return failed(str(error))
         if exists(snapshot, name) and name not in snapshot.deployments:
-            return result_of(await self._send(ctx, "POST", f"/{name}/run"))  # which says why it is not served
+            return failed(str(not_served_error(snapshot, name)))
         meant = closest(name, (tool.name for tool in (await self._list_tools(ctx, None)).tools))
         return failed(f"There is no tool {shortened(name)!r}" + (f"; did you mean {meant!r}?" if meant else ""))
 

@@ -210,6 +210,9 @@ def test_errors_are_results_that_say_what_is_wrong(server: LiveServer, mode: str
 def test_a_pipeline_that_does_not_load_says_why(server: LiveServer) -> None:
     server.write("broken", "import there_is_no_such_module")
     server.eventually(lambda: server.state("broken")["state"] == "failed")
+    server.write("files", TOOL)  # as a route of the server
+    server.eventually(lambda: server.state("files")["state"] == "failed")
+    assert "the name 'files' belongs to a route of the server" in text_of(call(server.url, "files"))
     result = call(server.url, "broken")
     assert result.is_error
     assert "there_is_no_such_module" in text_of(result)
