@@ -142,6 +142,8 @@ def test_a_deployment_whose_requests_end_the_process_is_quarantined(tmp_path: Pa
         with asked(server) as wrong:
 
             def is_quarantined() -> bool:
+                # If a worker died by a signal while it loads echo, that would be suspected too.
+                assert all(states(server)["echo"][0] == "serving" for _ in range(4))
                 response = server.post("/killer/run", {})
                 return response.status_code == 503 and bool(re.search("ended the process [3-6] times", response.text))
 
