@@ -241,8 +241,9 @@ def test_no_call_fails_while_a_deployment_is_overwritten(server: LiveServer) -> 
     done = threading.Event()
 
     async def call_until_done(client: Client) -> list[str]:
-        answers = []
-        while not done.is_set():
+        answers, is_last = [], False
+        while not is_last:
+            is_last = done.is_set()  # this call begins after the last overwrite
             result = await client.call_tool("it", {})
             assert not result.is_error, result
             answers.append(result.structured_content["result"])
