@@ -49,10 +49,9 @@ def main() -> int:
         started = []
         for number, (label, command) in enumerate(commands):
             counting, log = Path(directory) / f"hayhooks{number}", Path(directory) / f"log{number}"
-            valgrind = "valgrind -q --tool=callgrind --instr-atstart=no --separate-threads=yes"
-            counting.write_text(
-                f'#!/bin/sh\nexec {valgrind} --callgrind-out-file={counting}.out {command.with_name("python")} {command} "$@"\n'
-            )
+            valgrind = f"valgrind -q --tool=callgrind --instr-atstart=no --callgrind-out-file={counting}.out"
+            python = command.with_name("python")
+            counting.write_text(f'#!/bin/sh\nexec {valgrind} --separate-threads=yes {python} {command} "$@"\n')
             counting.chmod(0o755)
             server = stack.enter_context(servers.hayhooks(counting, root, log, label))
             servers.all_served(server, root, log)

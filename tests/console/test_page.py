@@ -11,7 +11,7 @@ from starlette.routing import Mount
 
 from hayhooks import Settings, create_app
 from tests.console.pages import FAINT, UNNAMED, opened
-from tests.live_server import LiveServer, also_at, serving
+from tests.live_server import LiveServer, also_at, replace, serving
 from tests.openapi.varied import TYPED, UPLOADS
 from tests.wrappers import source
 
@@ -281,6 +281,20 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(root: Path, page: Page, browser
         page.goto("about:blank")
 
 
+def test_a_key_of_too_few_scopes_is_told_what_it_may_not(root: Path, tmp_path: Path, page: Page):
+    replace(tmp_path / "keys", "admin:secret\ncaller:calling:call\n")
+    with serving(root, api_keys_file=tmp_path / "keys") as server:
+        server.client.headers["Authorization"] = "Bearer secret"
+        server.serve("echo")
+        page.goto(f"{server.url}/#/echo/run")
+        page.get_by_role("textbox", name="Key").fill("calling")
+        page.get_by_role("button", name="Continue").click()
+        expect(page.locator("#connection")).to_have_text("no live changes: the API key may not read")
+        told = "The API key 'caller' may not read what the server tells: its scopes are 'call'"
+        expect(page.locator("main .about").first).to_have_text(told)
+        page.goto("about:blank")
+
+
 def test_it_works_below_a_prefix(root: Path, page: Page):
     app = create_app(Settings(pipelines_dir=root, _env_file=None))
     with serving(root, app) as server, also_at(Starlette(routes=[Mount("/below/it", app)])) as url:
@@ -297,11 +311,14 @@ def test_it_works_below_a_prefix(root: Path, page: Page):
 def test_a_phone_shows_all_and_each_field_has_a_name_and_contrast(server: LiveServer, browser: Browser, scheme: str):
     server.serve("typed", TYPED)
     server.serve("stream", source("stream"))
+    server.serve("l" * 70)
     server.write("broken", "raise ValueError('" + "long" * 100 + "')\n")
     page = browser.new_page(viewport={"width": 360, "height": 700}, color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]  # one of its literals
-    for place in ("", "#/typed/run", "#/stream/run", "#/typed/history", "#/broken"):
+    for place in ("", "#/typed/run", "#/stream/run", "#/typed/history", "#/broken", f"#/{'l' * 70}/protocols"):
         opened(page, f"{server.url}/{place}")
         page.wait_for_function("document.querySelector('h1')")
+        if "protocols" in place:
+            page.get_by_text("Tool l").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, place
         assert page.evaluate(UNNAMED) == [], place
         assert page.evaluate(FAINT) == [], place

@@ -66,7 +66,7 @@ export function deploymentView(name, signal, firstTab) {
     if (schema) for (const tab of tabs.values()) tab.served?.();
   }
 
-  function update({ deployments, canaries }) {
+  function update({ deployments, canaries, problem }) {
     const deployment = deployments.find((each) => each.name === name);
     const { state, revision: serving = null, loaded_at: loadedAt, load_ms: loadMs, canary, failure } = deployment ?? {};
     const gone = `${name} is not in the pipelines directory. What you typed is kept; it works again when it is back.`;
@@ -74,7 +74,7 @@ export function deploymentView(name, signal, firstTab) {
     fill(parts, {
       state: state ?? "not served",
       facts: serving && joined(`revision ${serving}`, ...facts),
-      about: deployment ? deployment.description : gone,
+      about: deployment ? deployment.description : problem ?? gone,
       canary: canaries.filter((each) => each.name === name).map(compared),
     });
     parts.state.className = `state ${state ?? "failed"}`;

@@ -7,14 +7,15 @@ const POLL_MS = 5000;
 
 const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-// Call *onChange* with true when the server is reached and after each event of *types*, with false when it is away. It
-// is no EventSource, so that the API key can be sent.
+// Call *onChange* with true when the server is reached and after each event of *types*, with false when it is away, or
+// with false and why that stays so. It is no EventSource, so that the API key can be sent.
 export async function follow(types, onChange, signal) {
   for (let lastId = ""; !signal?.aborted; await wait(RETRY_MS)) {
     try {
       const headers = lastId ? { "Last-Event-ID": lastId } : {};
       const answer = await call(`events?types=${types}`, { headers, signal });
       onChange(answer.ok);
+      if (answer.status === 403) return onChange(false, "no live changes: the API key may not read");
       for await (const { id } of serverSentEvents(answer)) {
         lastId = id;
         onChange(true);

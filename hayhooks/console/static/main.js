@@ -61,8 +61,8 @@ window.addEventListener("hashchange", show);
 await read();
 show();
 setInterval(() => state.canaries.length && !document.hidden && read(), FIGURES_MS);
-follow(CHANGES, (isConnected) => {
-  connection.textContent = isConnected ? "live" : "no connection: trying again";
+follow(CHANGES, (isConnected, why = "no connection: trying again") => {
+  connection.textContent = isConnected ? "live" : why;
   connection.className = isConnected ? "live" : "away";
   if (isConnected) read();
 });

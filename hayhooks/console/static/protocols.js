@@ -5,7 +5,8 @@ import { element, fill, partsOf } from "./dom.js";
 
 const VERSION = "2026-07-28"; // of MCP: requests of this version need no session
 const META = { "io.modelcontextprotocol/protocolVersion": VERSION, "io.modelcontextprotocol/clientCapabilities": {} };
-const NO_TOOL = "It is no tool: it has no run_api, or skip_mcp = True.";
+const NO_TOOL =
+  "It is no tool: it has no run_api (mcp_chat = True offers its chat), skip_mcp = True, or your API key may not call it.";
 const NO_AGENT = "It is no agent: it has no chat, or a2a = False.";
 
 export function protocolsTab(name) {
@@ -22,7 +23,7 @@ export function protocolsTab(name) {
     const answer = await call(card);
     const read = await answer.json().catch(() => ({}));
     fill(parts, {
-      a2a: answer.ok ? [element("code", {}, String(urlOf(card)))] : answer.status === 404 ? NO_AGENT : read.detail,
+      a2a: answer.ok ? [element("code", {}, String(urlOf(`${encodeURIComponent(name)}/`)))] : answer.status === 404 ? NO_AGENT : read.detail,
       card: answer.ok && [described("Agent card", read)],
     });
   }
