@@ -36,7 +36,7 @@ _find_control = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
 _MAX_DIGITS = 20
 _OFTEN = frozenset({b"content-length", b"content-type"})  # names that need no test
 _PHRASES: Mapping[int, str] = {status.value: status.phrase for status in HTTPStatus}
-
+_JSON_RPC_INVALID, _JSON_RPC_INTERNAL = -32600, -32603  # codes of JSON-RPC: of the request, of the server
 
 _NOT_ALLOWED = HTTPStatus.METHOD_NOT_ALLOWED.phrase
 
@@ -184,8 +184,13 @@ async def _on_hayhooks_error(request: Request, error: Exception) -> Response:
 def _error_response(
     request: Request, status: int, detail: Any, headers: Any = None, *, code: str | None = None
 ) -> Response:
-    """Return ``{"detail": ...}``, or OpenAI's error object if the client expects it."""
+    """Return ``{"detail": ...}``, or also the error object of OpenAI's or MCP's clients, where they expect it."""
     path = route_path(request.scope)
+    message = detail if isinstance(detail, str) else _PHRASES.get(status, f"Status {status}")
+    if path == "/mcp":
+        number = _JSON_RPC_INTERNAL if status >= HTTPStatus.INTERNAL_SERVER_ERROR else _JSON_RPC_INVALID
+        answer = {"jsonrpc": "2.0", "id": None, "error": {"code": number, "message": message}, "detail": detail}
+        return JSONResponse(answer, status_code=status, headers=headers)
     speaks_openai = (
         path.startswith(("/v1/", "/models", "/chat/completions", "/responses"))
         or "/files/" in path
@@ -193,7 +198,6 @@ def _error_response(
     )
     if code is None and not speaks_openai:
         return JSONResponse({"detail": detail}, status_code=status, headers=headers)
-    message = detail if isinstance(detail, str) else _PHRASES.get(status, f"Status {status}")
     kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
     body = OpenAIError(status, message, type=kind, code=code).body()
     return JSONResponse({**body, "detail": detail}, status_code=status, headers=headers)

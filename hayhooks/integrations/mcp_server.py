@@ -50,10 +50,12 @@ from hayhooks.http.within import Answer, OnChunk, request_within
 from hayhooks.integrations.mcp_tools import (
     DeploymentTool,
     body_of,
+    chat_of,
     core_tools,
     failed,
     result_of,
     text_of_events,
+    tools_by_name,
     tools_of,
 )
 from hayhooks.kernel.state import Deployment, Snapshot
@@ -210,15 +212,14 @@ class ToolServer:
     # ------------------------------------------------------------------------------------------- tools, resources
 
     async def _list_tools(self, ctx: _Context, params: PaginatedRequestParams | None) -> ListToolsResult:
-        own = [each.tool for _, tools in await self._visible(ctx) for each in tools]
-        names, key = {tool.name for tool in own}, _key_of(ctx)
+        own, key = tools_by_name(await self._visible(ctx)), _key_of(ctx)
         core = core_tools() if key is None or key.reads else []
-        return ListToolsResult(tools=[*own, *(tool for tool in core if tool.name not in names)])
+        return ListToolsResult(tools=[*own.values(), *(tool for tool in core if tool.name not in own)])
 
     async def _call_tool(self, ctx: _Context, params: CallToolRequestParams) -> CallToolResult:
         name, arguments = params.name, params.arguments or {}
         snapshot = await self._switch.wait_until_known(name)
-        called = await self._find_tool(snapshot, name)
+        called = await self._find_tool(_key_of(ctx), snapshot, name)
         if called is not None:
             deployment, tool = called
             return await self._call_deployment(ctx, deployment, tool, arguments)
@@ -235,12 +236,17 @@ class ToolServer:
             return failed(str(error))
         if exists(snapshot, name) and name not in snapshot.deployments:
             return failed(str(not_served_error(snapshot, name)))
+        named = snapshot.deployments.get(name)
+        if named is not None and await _described(named) == [] and chat_of(named):
+            return failed(f"{name} can only chat: `mcp_chat = True` in its wrapper makes a tool of that")
         meant = closest(name, (tool.name for tool in (await self._list_tools(ctx, None)).tools))
         return failed(f"There is no tool {shortened(name)!r}" + (f"; did you mean {meant!r}?" if meant else ""))
 
-    async def _find_tool(self, snapshot: Snapshot, name: str) -> tuple[Deployment, DeploymentTool] | None:
+    async def _find_tool(
+        self, key: ApiKey | None, snapshot: Snapshot, name: str
+    ) -> tuple[Deployment, DeploymentTool] | None:
         for deployment in filter(None, map(snapshot.deployments.get, (name, name.removesuffix("_chat")))):
-            for each in await _described(deployment) or ():
+            for each in (may_call(key, deployment.name) and await _described(deployment)) or ():
                 if each.tool.name == name:
                     return deployment, each
         return None

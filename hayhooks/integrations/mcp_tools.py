@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,8 @@ _FILE = {
     "required": ["filename", "content"],
 }
 
+_WARNED = "mcp.warned"  # key in the cache of a deployment
+
 
 @dataclass(frozen=True, slots=True)
 class DeploymentTool:
@@ -72,14 +74,16 @@ def _tools_of(deployment: Deployment) -> list[DeploymentTool]:
     wrapper, run = deployment.wrapper, deployment.operation("run_api_async", "run_api")
     if run is not None:
         found.append(_run_tool(deployment, run))
-    if (
-        getattr(wrapper, "mcp_chat", False)
-        and (chat := deployment.operation(*CHAT_METHODS, *TO_RESPONSES.methods)) is not None
-    ):
+    if getattr(wrapper, "mcp_chat", False) and (chat := chat_of(deployment)) is not None:
         name = f"{deployment.name}_chat" if run is not None else deployment.name
         tool = Tool(name=name, description=_description(deployment, chat), input_schema=_MESSAGE)
         found.append(DeploymentTool(tool, "/chat"))
     return found
+
+
+def chat_of(deployment: Deployment) -> Operation | None:
+    """Return the operation that answers a chat."""
+    return deployment.operation(*CHAT_METHODS, *TO_RESPONSES.methods)
 
 
 def _run_tool(deployment: Deployment, run: Operation) -> DeploymentTool:
@@ -107,12 +111,29 @@ def _with_files(schema: Any) -> Any:
         return [_with_files(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
-    return _FILE if schema.get("format") == "binary" else {key: _with_files(each) for key, each in schema.items()}
+    if schema.get("format") == "binary":
+        return _FILE | {key: schema[key] for key in ("title", "description") if key in schema}
+    return {key: _with_files(each) for key, each in schema.items()}
 
 
 def _description(deployment: Deployment, operation: Operation) -> str:
     own = "\n\n".join(filter(None, (operation.summary, operation.description)))
     return own or deployment.description or f"Run the pipeline {deployment.name}."
+
+
+def tools_by_name(described: Sequence[tuple[Deployment, Sequence[DeploymentTool]]]) -> dict[str, Tool]:
+    """Return the tools of *described* by name. That of a chat gives way to the deployment whose name it is."""
+    found = {
+        deployment.name: each for deployment, tools in described for each in tools if each.tool.name == deployment.name
+    }
+    for deployment, tools in described:
+        for each in tools:
+            if found.setdefault(each.tool.name, each) is not each and _WARNED not in deployment.runtime.cache:
+                deployment.runtime.cache[_WARNED] = True  # as lists are asked for again and again
+                log.warning(
+                    "{}: its chat is no tool of MCP: the deployment {} has that name", deployment.name, each.tool.name
+                )
+    return {name: each.tool for name, each in found.items()}
 
 
 def core_tools() -> list[Tool]:
@@ -159,11 +180,17 @@ def _files(uploads: frozenset[str], arguments: dict[str, Any]) -> Iterator[tuple
     for name in sorted(uploads & arguments.keys()):
         value = arguments[name]
         for file in value if isinstance(value, list) else [] if value is None else [value]:
+            if not isinstance(file, dict):
+                raise ValueError(f"{name}: must be an object with filename, and content in base64")
+            told = {"media_type": "application/octet-stream", **file}
+            for part in ("filename", "media_type"):
+                if not isinstance(told.get(part), str):
+                    raise ValueError(f"{name}.{part}: must be a string")
             try:
-                kind = file.get("media_type", "application/octet-stream")
-                yield name, (file["filename"] + "", base64.b64decode(file["content"], validate=True), kind + "")
-            except (AttributeError, KeyError, TypeError, ValueError):
-                raise ValueError(f"{name}: must be a filename and its content in base64") from None
+                content = base64.b64decode(file["content"], validate=True)
+            except (KeyError, TypeError, ValueError):
+                raise ValueError(f"{name}.content: must be the file's content in base64") from None
+            yield name, (file["filename"], content, told["media_type"])
 
 
 def failed(*reasons: str) -> CallToolResult:

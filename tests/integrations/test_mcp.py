@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from mcp import Client
+from mcp import Client, MCPError
 from mcp_types import (
     AudioContent,
     BlobResourceContents,
@@ -98,7 +98,7 @@ def test_a_yaml_pipeline_is_a_tool(server: LiveServer) -> None:
 
 
 def test_files_are_arguments(server: LiveServer) -> None:
-    """As objects with a name and the content in base64; what is none is told."""
+    """As objects with a name and the content in base64; the part that is wrong is told."""
     server.serve("it", source("uploads"))
     assert "contentEncoding" in str(tools(server.url)["it"].input_schema)
     content = base64.b64encode(b"one two").decode()
@@ -106,9 +106,15 @@ def test_files_are_arguments(server: LiveServer) -> None:
     result = call(server.url, "it", {"files": [file, file], "title": "5", "pages": [1, 2], "dry": True})
     assert not result.is_error, text_of(result)
     assert result.structured_content == {"files": 2}
-    for wrong in ("text", [3], [{"filename": "a"}], [{**file, "content": "?"}], [{**file, "filename": 1}]):
-        found = text_of(call(server.url, "it", {"files": wrong}))
-        assert found == "files: must be a filename and its content in base64"
+    for wrong, reason in (
+        ("text", "files: must be an object with filename, and content in base64"),
+        ([3], "files: must be an object with filename, and content in base64"),
+        ([{"filename": "a"}], "files.content: must be the file's content in base64"),
+        ([{**file, "content": "?"}], "files.content: must be the file's content in base64"),
+        ([{**file, "filename": 1}], "files.filename: must be a string"),
+        ([{**file, "media_type": 1}], "files.media_type: must be a string"),
+    ):
+        assert text_of(call(server.url, "it", {"files": wrong})) == reason
     assert "files: Field required" in text_of(call(server.url, "it", {"title": "5"}))
 
 
@@ -177,6 +183,35 @@ def test_a_chat_beside_run_api_has_a_name_of_its_own(server: LiveServer) -> None
     result = call(server.url, "it_chat", {"message": "hi"})
     assert result.is_error
     assert "no luck today" in text_of(result)
+
+
+def test_a_deployment_of_a_chats_name_wins(server: LiveServer, logged: list[str]) -> None:
+    """Each name is listed once, and one warning names both."""
+    server.serve("it", source("client_failing").replace("    asked", "    mcp_chat = True\n    asked", 1))
+    server.serve("it_chat", answer="You said: ")
+
+    async def listed(client: Client) -> list[str]:
+        await client.list_tools()
+        return [tool.name for tool in (await client.list_tools()).tools]
+
+    names = with_client(server.url, listed)
+    assert (names.count("it"), names.count("it_chat")) == (1, 1)
+    assert text_of(call(server.url, "it_chat", {"text": "hello"})) == "You said: hello"
+    warnings = [line for line in logged if "its chat is no tool" in line]
+    assert len(warnings) == 1
+    assert "it: its chat is no tool of MCP: the deployment it_chat has that name" in warnings[0]
+
+
+def test_what_can_only_chat_says_so(server: LiveServer) -> None:
+    server.serve("it", source("client_words"))
+    found = text_of(call(server.url, "it", {"message": "hi"}))
+    assert found == "it can only chat: `mcp_chat = True` in its wrapper makes a tool of that"
+
+
+def test_a_file_keeps_its_description(server: LiveServer) -> None:
+    server.serve("it", source("uploads").replace("list[UploadFile]", "UploadFile").replace("len(files)", "1"))
+    found = tools(server.url)["it"].input_schema["properties"]["files"]
+    assert (found["description"], found["required"]) == ("what to index.", ["filename", "content"])
 
 
 # --------------------------------------------------------------------------------------------------- errors
@@ -352,7 +387,14 @@ def test_keys_have_their_scopes(root: Path) -> None:
         assert "may not call 'nobody'" in text_of(call(server.url, "nobody", key=ada))
         assert call(server.url, "list_pipelines", key=ada).is_error
         assert "other" in text_of(call(server.url, "list_pipelines", key=bob))
-        assert server.client.post("/mcp", headers={"Authorization": "Bearer wrong"}).status_code == 401
+        refused = server.client.post("/mcp", headers={"Authorization": "Bearer wrong"})
+        assert refused.status_code == 401
+        error = {"code": -32600, "message": refused.json()["detail"]}
+        assert {**refused.json(), "detail": ""} == {"jsonrpc": "2.0", "id": None, "error": error, "detail": ""}
+        for mode in ERAS:
+            shown = pytest.RaisesExc(MCPError, match=error["message"])
+            with pytest.RaisesGroup(shown, flatten_subgroups=True):
+                tools(server.url, key="wrong", mode=mode)
 
 
 def test_a_rate_counts_a_call_once(root: Path) -> None:
