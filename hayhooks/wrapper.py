@@ -123,5 +123,7 @@ class BasePipelineWrapper:
         raise NotImplementedError("run_file_delete() is not implemented")
 
 
+SWITCHES = ("skip_mcp", "mcp_chat", "a2a", "skip_a2a")  # attributes that are True or False
+
 # The methods that requests can reach, in this order.
 OPERATIONS = tuple(name for name in vars(BasePipelineWrapper) if name.startswith("run_"))

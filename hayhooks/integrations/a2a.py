@@ -60,8 +60,7 @@ def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
 
 def is_agent(deployment: Deployment) -> bool:
     """Whether *deployment* can chat, and its wrapper does not want to be left out."""
-    wrapper = deployment.wrapper
-    if getattr(wrapper, "skip_a2a", False) or getattr(wrapper, "a2a", True) is False:
+    if deployment.wrapper.skip_a2a or not deployment.wrapper.a2a:
         return False
     return deployment.operation(*CHAT_METHODS, *TO_RESPONSES.methods) is not None
 

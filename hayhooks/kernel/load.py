@@ -18,7 +18,7 @@ from typing import Any
 
 from loguru import logger as log
 
-from hayhooks.errors import LoadError, closest, fold
+from hayhooks.errors import LoadError, closest, fold, shortened
 from hayhooks.kernel import haystack_hooks
 from hayhooks.kernel.admission import LIMITS, Leases, Slots
 from hayhooks.kernel.annotations import evaluated_annotations, functions_in
@@ -41,13 +41,18 @@ from hayhooks.kernel.standard_streams import reopen_streams
 from hayhooks.kernel.state import Deployment, DeploymentRuntime, Failure, Revision, RevisionKind
 from hayhooks.kernel.threads import DaemonThreadPool, OnLoop, Outcome
 from hayhooks.toolkit.yaml_wrapper import YAMLPipelineWrapper
-from hayhooks.wrapper import OPERATIONS, BasePipelineWrapper
+from hayhooks.wrapper import OPERATIONS, SWITCHES, BasePipelineWrapper
 
 check_threads = DaemonThreadPool("check", limit=4, stuck_after_s=1.0)
 
 BuildRoutes = Callable[[Deployment], Any]
 
 _CLASS = "PipelineWrapper"
+_OPTIONS = (*LIMITS, *SWITCHES, "a2a_card")  # attributes of wrappers
+_CARD_TYPES = {  # of fields that an a2a_card has most
+    **dict.fromkeys(("name", "description", "version"), (str, "a text")),
+    "skills": (list | tuple, "a list of dicts"),
+}
 _MISSPELLED = 0.85  # how much alike two names are, from 0 to 1
 _HAYSTACK_PACKAGES = ("haystack", "haystack_integrations", "haystack_experimental")
 
@@ -128,6 +133,7 @@ def _load(
             for name in OPERATIONS
             if getattr(method := getattr(wrapper, name), "__func__", None) is not getattr(BasePipelineWrapper, name)
         }
+        _check_options(revision.name, wrapper, implemented)
         misspelled = _misspelled(wrapper, implemented)
         if not implemented:
             listed = ", ".join(OPERATIONS[:6])
@@ -135,8 +141,9 @@ def _load(
             message = f"{type(wrapper).__name__} implements none of {listed}: it could not answer any request"
             raise LoadError(message, place=place_of_definition(type(wrapper)), hint=meant)
         for name, right in misspelled.items():
-            message = "{}: nothing calls {}() of {}: did you mean {}()?"
-            log.warning(message, revision.name, name, type(wrapper).__name__, right)
+            log.warning(
+                "{}: nothing calls {}() of {}: did you mean {}()?", revision.name, name, type(wrapper).__name__, right
+            )
         operations = {}
         for name, method in implemented.items():
             try:
@@ -205,7 +212,7 @@ def _make_wrapper(revision: Revision, package: str, running: Phase) -> BasePipel
                     f"the pipeline given in code made an object of {type(wrapper).__name__}, not of BasePipelineWrapper"
                 )
     _check_hooks(wrapper)
-    _warn_of_misspelled_limits(revision.name, wrapper)
+    _warn_of_misspelled_options(revision.name, wrapper)
     if isinstance(wrapper, YAMLPipelineWrapper) and revision.kind is not RevisionKind.YAML:
         import_public("haystack", haystack_hooks.patch_haystack)
     running.enter("setup()")
@@ -261,12 +268,33 @@ def _warn_of_functions(name: str, method: Callable[..., Any]) -> None:
             log.warning(message, name, method.__name__, where, which, wrong, meant)
 
 
-def _warn_of_misspelled_limits(name: str, wrapper: BasePipelineWrapper) -> None:
-    """Log the class attributes of *wrapper* with nearly the name of a limit."""
+def _check_options(name: str, wrapper: BasePipelineWrapper, implemented: Collection[str]) -> None:
+    """Check the attributes of *wrapper* that MCP and A2A read, as far as that needs no SDK."""
+    for switch in SWITCHES:
+        value = getattr(wrapper, switch)
+        if not isinstance(value, bool):
+            raise LoadError(f"{switch} of the wrapper is {shortened(repr(value))}: it must be True or False")
+    if wrapper.mcp_chat and not any(method.startswith(("run_chat_", "run_response")) for method in implemented):
+        needed = "it needs run_chat_completion(), or in YAML the key chat"
+        log.warning("{}: mcp_chat is True, but nothing answers chats: {}", name, needed)
+    card = wrapper.a2a_card
+    if card is None:
+        return
+    if not isinstance(card, dict) or not all(isinstance(key, str) for key in card):
+        found = f"a2a_card of the wrapper is {shortened(repr(card))}"
+        raise LoadError(f"{found}: it must be a dict with the names of fields as its keys, or None")
+    for field, (type_, accepted) in _CARD_TYPES.items():
+        if not isinstance(card.get(field), type_ | None):
+            found = f"a2a_card[{field!r}] of the wrapper is {shortened(repr(card[field]))}"
+            raise LoadError(f"{found}: it must be {accepted}")
+
+
+def _warn_of_misspelled_options(name: str, wrapper: BasePipelineWrapper) -> None:
+    """Log the class attributes of *wrapper* with nearly the name of an option."""
     for attribute, value in vars(type(wrapper)).items():
-        if not isinstance(value, int | float | str) or hasattr(BasePipelineWrapper, attribute):
+        if not isinstance(value, int | float | str | dict) or hasattr(BasePipelineWrapper, attribute):
             continue
-        if close := difflib.get_close_matches(attribute.lower(), LIMITS, n=1, cutoff=_MISSPELLED):
+        if close := difflib.get_close_matches(attribute.lower(), _OPTIONS, n=1, cutoff=_MISSPELLED):
             message = "{}: nothing reads {} = {!r} of {}: did you mean {}?"
             log.warning(message, name, attribute, value, type(wrapper).__name__, close[0])
 

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from hayhooks.errors import LoadError, Place, closest
+from hayhooks.wrapper import SWITCHES
 
 _MAX_LINE_CHARACTERS = 200  # of the source line in an error
 _MAX_DEPTH = 500
@@ -30,6 +31,8 @@ _SECTIONS = {
     "max_runs_per_component": int,
     "connection_type_validation": bool,
     "metadata": dict,
+    **dict.fromkeys(SWITCHES, bool),
+    "a2a_card": dict,
 }
 _KEYS = (*_SECTIONS, "streaming_components")
 _ENDS = ("sender", "receiver")  # of a connection

@@ -12,7 +12,7 @@ from hayhooks.toolkit.streaming import async_streaming_generator, streaming_gene
 from hayhooks.toolkit.target import can_stream
 from hayhooks.toolkit.yaml_pipeline import Interface, build
 from hayhooks.toolkit.yaml_source import YamlSource
-from hayhooks.wrapper import BasePipelineWrapper
+from hayhooks.wrapper import SWITCHES, BasePipelineWrapper
 
 if TYPE_CHECKING:
     from haystack import Pipeline
@@ -70,6 +70,10 @@ class YAMLPipelineWrapper(BasePipelineWrapper):
         interface = Interface.of(self.pipeline, source)
         self.takes_components = interface.components is not None
         self.__doc__ = vars(self).get("__doc__") or interface.description or self.__doc__
+        for key in (*SWITCHES, "a2a_card"):
+            owner = next(cls for cls in type(self).__mro__ if key in vars(cls))
+            if owner is BasePipelineWrapper and source.data.get(key) is not None:  # a subclass keeps its own
+                setattr(self, key, source.data[key])
         methods = _methods(self.pipeline, interface)
         stream_run = methods.pop("stream_run")
         for name, method in methods.items():

@@ -126,8 +126,13 @@ def test_a_yaml_pipeline_can_be_an_agent(server: LiveServer) -> None:
     (server.root / "yam.yml").write_text(ASK)
     server.eventually(lambda: server.state("yam")["state"] == "serving")
     assert "you" in text_of(send(f"{server.url}/yam", "you"))
-    (server.root / "yam.yml").write_text(ASK.replace("chat: question\n", ""))
-    server.eventually(lambda: server.client.get(f"/yam/{CARD}").status_code == 404)
+    (server.root / "yam.yml").write_text(f"{ASK}a2a_card:\n  name: Desk\n")
+    server.eventually(lambda: server.client.get(f"/yam/{CARD}").json()["name"] == "Desk")
+    for without in (ASK.replace("chat: question\n", ""), f"{ASK}a2a: false\n", f"{ASK}skip_a2a: true\n"):
+        (server.root / "yam.yml").write_text(without)
+        server.eventually(lambda: server.client.get(f"/yam/{CARD}").status_code == 404)
+        (server.root / "yam.yml").write_text(ASK)
+        server.eventually(lambda: server.client.get(f"/yam/{CARD}").status_code == 200)
 
 
 def test_keys_hold(root: Path) -> None:

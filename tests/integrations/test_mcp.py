@@ -21,6 +21,7 @@ from hayhooks.observability.request_record import RequestRecord
 from tests.integrations.mcp_client import ERAS, call, text_of, with_client
 from tests.integrations.test_mcp_changes import ACCEPT, INITIALIZE, begin_session
 from tests.live_server import LiveServer, SharedServer, serving
+from tests.pipelines import ASK
 from tests.wrappers import source
 
 TOOL = source("tool")
@@ -151,8 +152,17 @@ def test_skip_mcp_leaves_one_out(server: LiveServer) -> None:
     assert server.run("it", text="over HTTP") == "over HTTP"
 
 
+def test_a_yaml_pipeline_has_the_same_options(server: LiveServer) -> None:
+    (server.root / "yam.yml").write_text(f"{ASK}mcp_chat: true\n")
+    server.eventually(lambda: {"yam", "yam_chat"} <= set(tools(server.url)))
+    (server.root / "yam.yml").write_text(f"{ASK}mcp_chat: true\nskip_mcp: true\n")
+    server.eventually(lambda: not {"yam", "yam_chat"} & set(tools(server.url)))
+
+
 def test_a_class_that_raises_takes_no_tools_of_others_away(server: LiveServer) -> None:
-    raises = "    @property\n    def skip_mcp(self):\n        raise SystemExit(3)\n\n    def setup"
+    """One that has been loaded."""
+    value = "not vars(self).setdefault('asked', []).append(1) and len(self.asked) > 1 and exit(3)"
+    raises = f"    @property\n    def skip_mcp(self):\n        return {value}\n\n    def setup"
     server.serve("it", source("echo").replace("    def setup", raises, 1), answer="")
     server.serve("good", answer="")
     assert "good" in tools(server.url)

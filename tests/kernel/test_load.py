@@ -415,6 +415,44 @@ def test_a_template_that_cannot_be_parsed_names_its_line(server: LiveServer):
     assert f"at {server.root}/chat/pipeline_wrapper.py:3: {{% if %}}" in state["error"]
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("a2a = 'no'", "a2a of the wrapper is 'no': it must be True or False"),
+        ("a2a = 0", "a2a of the wrapper is 0: it must be True or False"),
+        ("a2a = None", "a2a of the wrapper is None: it must be True or False"),
+        ("skip_a2a = 1", "skip_a2a of the wrapper is 1: "),
+        ("skip_mcp = 'false'", "skip_mcp of the wrapper is 'false': "),
+        ("mcp_chat = []", "mcp_chat of the wrapper is []: "),
+        ("skip_mcp = property(lambda self: 'x' * 1000)", "skip_mcp of the wrapper is 'xxx"),
+        ("skip_mcp = property(lambda self: exit(3))", "SystemExit: 3"),
+        ("a2a_card = 'Desk'", "a2a_card of the wrapper is 'Desk': it must be a dict with the names of fields"),
+        ("a2a_card = {1: 2}", "a2a_card of the wrapper is {1: 2}: it must be a dict with the names of fields"),
+        ("a2a_card = {'description': 3}", "a2a_card['description'] of the wrapper is 3: it must be a text"),
+        ("a2a_card = {'version': 1.0}", "a2a_card['version'] of the wrapper is 1.0: it must be a text"),
+        ("a2a_card = {'skills': {}}", "a2a_card['skills'] of the wrapper is {}: it must be a list of dicts"),
+    ],
+)
+def test_a_wrong_option_for_agents_is_a_failure_that_names_it(server: LiveServer, line: str, told: str):
+    server.write("it", ECHO.replace("    def setup", f"    {line}\n\n    def setup", 1), answer="")
+    server.eventually(lambda: told in server.state("it")["error"])
+
+
+def test_an_option_for_agents_that_does_nothing_is_told(server: LiveServer, logged: list[str]):
+    """A misspelled one, and a chat for MCP where there is none."""
+    lines = ("skipmcp = True", "mcp_chatt = True", "a2a_crd = {}", "A2A = False", "mcp_chat = True")
+    text = wrapper("return 1").replace("    def setup", "    {}\n\n    def setup".format("\n    ".join(lines)), 1)
+    server.serve("it", text)
+    assert [entry.partition("did you mean ")[2] for entry in logged if "nothing reads" in entry] == [
+        "skip_mcp?",
+        "mcp_chat?",
+        "a2a_card?",
+        "a2a?",
+    ]
+    (told,) = (entry for entry in logged if "mcp_chat is True" in entry)
+    assert "it: mcp_chat is True, but nothing answers chats: it needs run_chat_completion()" in told
+
+
 def test_a_misspelled_method_is_told(server: LiveServer, logged: list[str]):
     misspelled = "def run_chat_completions(self, model, messages, body): ...\n\n    def run_api(self"
     helper = "def run_api_sync(self): ...\n\n    def check_words(self): ...\n\n    def chek(self): ...\n\n    "

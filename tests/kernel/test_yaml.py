@@ -148,6 +148,21 @@ def test_a_yaml_that_is_meant_as_a_pipeline_is_a_failure(server: LiveServer, con
     assert error in failure(server, "meant")
 
 
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("a2a: 'off'", "wrong.yml:1: a2a must be true or false"),
+        ("skip_mcp: 1", "wrong.yml:1: skip_mcp must be true or false"),
+        ("skip_mpc: true", "wrong.yml:1: unknown key 'skip_mpc'; did you mean 'skip_mcp'?"),
+        ("a2a_card: Desk", "wrong.yml:1: a2a_card must be a mapping"),
+        ("a2a_card: {version: 1.0}", "a2a_card['version'] of the wrapper is 1.0: it must be a text"),
+    ],
+)
+def test_a_wrong_option_for_agents_is_a_failure(server: LiveServer, line: str, error: str):
+    replace(server.root / "wrong.yml", f"{line}\n{ASK}")
+    assert error in failure(server, "wrong")
+
+
 def test_a_pipeline_that_loses_its_components_keeps_serving(server: LiveServer):
     serve(server, "double.yml", DOUBLE)
     for content in ("", "services: {}\n"):
