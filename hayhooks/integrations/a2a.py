@@ -4,7 +4,7 @@ The SDK is imported by ``hayhooks.integrations.a2a_server``, when the first clie
 """
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -105,11 +105,7 @@ async def _agents(request: Request) -> list[Deployment]:
 
 async def _list_cards(request: Request) -> Response:
     server = await _server_of(request.scope)
-    cards = []
-    for deployment in await _agents(request):
-        with suppress(HTTPException):  # its own path says what is wrong
-            cards.append(server.card(deployment, request))
-    return JSONResponse({"agents": cards})
+    return JSONResponse({"agents": [server.card(deployment, request) for deployment in await _agents(request)]})
 
 
 async def _only_card(request: Request) -> Response:

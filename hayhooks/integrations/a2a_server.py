@@ -5,6 +5,7 @@ A task is a request within the process to the chat of its deployment, and its st
 
 import hashlib
 import json
+import re
 from typing import Any
 from urllib.parse import quote
 
@@ -34,14 +35,14 @@ from a2a.types import (
 )
 from a2a.utils.constants import TransportProtocol
 from google.protobuf.json_format import MessageToDict, ParseDict
+from loguru import logger as log
 from pydantic_core import to_json
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from hayhooks.errors import OpenAIError
+from hayhooks.errors import OpenAIError, closest
 from hayhooks.http.context import context_of, deployment_of
 from hayhooks.http.request_json import read_json
 from hayhooks.http.within import request_within
@@ -56,6 +57,8 @@ MAX_RUNNING = 1_000  # tasks at a time: they run on when their clients go away
 _INPUTS = ("text/plain", "application/json", "image/*", "audio/*", "application/octet-stream")
 _CAPABILITIES = AgentCapabilities(streaming=True, push_notifications=False)
 _VERSIONS = ("1.0", "0.3")  # of the protocol
+# How protobuf tells of a field that there is not: its name, where it is, and those that there are.
+_UNKNOWN_FIELD = re.compile(r'no field named "([^"]*)" at "AgentCard([^"]*)"[^\[]*\[([^\]]*)\]')
 _SCOPE = "hayhooks.scope"  # key in the state of a call: the scope of its request
 
 
@@ -71,6 +74,7 @@ class AgentServer:
             enable_v0_3_compat=True,
             shutdown_grace_period=app.settings.graceful_shutdown_timeout,  # type: ignore[attr-defined]  # a Hayhooks
         )
+        self._told: dict[str, str] = {}  # the revision of each deployment whose wrong card has been logged
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one JSON-RPC request."""
@@ -87,29 +91,44 @@ class AgentServer:
         await self._handler.aclose()
 
     def card(self, deployment: Deployment, request: Request) -> dict[str, Any]:
-        """Return the card of *deployment* as JSON, with URLs as the client of *request* sees the server.
-
-        Raises:
-            HTTPException: 500 if the wrapper's own part of the card is none.
-        """
-        return agent_card_to_dict(_card_of(deployment, request))
+        """Return the card of *deployment* as JSON, with URLs as the client of *request* sees the server."""
+        return agent_card_to_dict(_card_of(deployment, request, self._own_fields(deployment)))
 
     async def card_response(self, deployment: Deployment, request: Request) -> Response:
         """Return the response with the card of *deployment*; 304 to a client that has it."""
-        (route,) = create_agent_card_routes(_card_of(deployment, request))
+        (route,) = create_agent_card_routes(_card_of(deployment, request, self._own_fields(deployment)))
         response: Response = await route.endpoint(request)
         return response
 
+    def _own_fields(self, deployment: Deployment) -> AgentCard:
+        """Return the fields of the wrapper's ``a2a_card``; none if it is wrong, which is logged once a revision."""
+        name, revision = deployment.name, deployment.revision.id
+        try:
+            own: AgentCard = ParseDict(deployment.wrapper.a2a_card or {}, AgentCard())
+            return own
+        except Exception as error:  # it is a wrapper's, and may be anything
+            if self._told.get(name) != revision:
+                self._told[name] = revision
+                log.error("{}: {}: its card is made without a2a_card", name, _card_problem(str(error)))
+            return AgentCard()
 
-def _card_of(deployment: Deployment, request: Request) -> AgentCard:
+
+def _card_problem(error: str) -> str:
+    """Return what is wrong with an ``a2a_card``, by the *error* of its parser."""
+    if unknown := _UNKNOWN_FIELD.search(error):
+        field, path, known = unknown.groups()
+        names = known.replace("'", "").split(", ")
+        meant = f"did you mean {close!r}?" if (close := closest(field, names)) else f"it may have {', '.join(names)}"
+        return f"a2a_card{path} has no field {field!r}; {meant}"
+    error = re.sub(r"repeated field (\w+) must be in \[\] which is", r"\1 must be a list and is", error)
+    return f"a2a_card: {error.replace('AgentCard', 'a2a_card').rstrip('.')}"
+
+
+def _card_of(deployment: Deployment, request: Request, own: AgentCard) -> AgentCard:
     chat = deployment.operation(*CHAT_METHODS, *TO_RESPONSES.methods)
     about = deployment.description or (chat and (chat.description or chat.summary)) or f"Chat with {deployment.name}."
     url = f"{str(request.base_url).rstrip('/')}/{quote(deployment.name)}/a2a"
     card = _new_card(deployment.name, about, deployment.revision.id, url)
-    try:
-        own = ParseDict(getattr(deployment.wrapper, "a2a_card", None) or {}, AgentCard())
-    except Exception as error:  # it is a wrapper's, and may be anything
-        raise HTTPException(500, f"The a2a_card of {deployment.name!r} is not one: {error}") from None
     for field, _ in own.ListFields():
         card.ClearField(field.name)
     card.MergeFrom(own)

@@ -49,10 +49,6 @@ BuildRoutes = Callable[[Deployment], Any]
 
 _CLASS = "PipelineWrapper"
 _OPTIONS = (*LIMITS, *SWITCHES, "a2a_card")  # attributes of wrappers
-_CARD_TYPES = {  # of fields that an a2a_card has most
-    **dict.fromkeys(("name", "description", "version"), (str, "a text")),
-    "skills": (list | tuple, "a list of dicts"),
-}
 _MISSPELLED = 0.85  # how much alike two names are, from 0 to 1
 _HAYSTACK_PACKAGES = ("haystack", "haystack_integrations", "haystack_experimental")
 
@@ -283,9 +279,14 @@ def _check_options(name: str, wrapper: BasePipelineWrapper, implemented: Collect
     if not isinstance(card, dict) or not all(isinstance(key, str) for key in card):
         found = f"a2a_card of the wrapper is {shortened(repr(card))}"
         raise LoadError(f"{found}: it must be a dict with the names of fields as its keys, or None")
-    for field, (type_, accepted) in _CARD_TYPES.items():
-        if not isinstance(card.get(field), type_ | None):
-            found = f"a2a_card[{field!r}] of the wrapper is {shortened(repr(card[field]))}"
+    for field in ("name", "description", "version", "skills"):
+        value, accepted = card.get(field), "a text"
+        fits = isinstance(value, str | None)
+        if field == "skills":
+            accepted = "a list of dicts"
+            fits = value is None or (isinstance(value, list | tuple) and all(isinstance(each, dict) for each in value))
+        if not fits:
+            found = f"a2a_card[{field!r}] of the wrapper is {shortened(repr(value))}"
             raise LoadError(f"{found}: it must be {accepted}")
 
 

@@ -76,7 +76,7 @@ def test_a_card_tells_of_the_agent(server: LiveServer, agent: str) -> None:
 
 
 def test_a_wrapper_has_its_own_fields(server: LiveServer) -> None:
-    """In its card; what is none is named there, and leaves the others in the list."""
+    """In its card."""
     own = {"name": "Desk", "version": "7", "skills": [{"id": "trips", "tags": ["travel"], "examples": ["Rome"]}]}
     server.serve("it", with_attribute(f"a2a_card = {own!r}"), gate="")
     card = server.client.get(f"/it/{CARD}").json()
@@ -84,12 +84,33 @@ def test_a_wrapper_has_its_own_fields(server: LiveServer) -> None:
     skill = {"id": "trips", "name": "Desk", "description": "Answers.", "tags": ["travel"], "examples": ["Rome"]}
     assert card["skills"] == [skill]
 
-    for wrong in ("[1]", "7", "{'skills': 7}", "{'no_such_field': 1}", "{1: 2}"):
-        server.serve("wrong", with_attribute(f"a2a_card = {wrong}"), gate="")
-        answer = server.client.get(f"/wrong/{CARD}")
-        assert answer.status_code == 500
-        assert answer.json()["detail"].startswith("The a2a_card of 'wrong' is not one: ")
-        assert [each["name"] for each in server.client.get("/a2a/agents").json()["agents"]] == ["Desk"]
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("{'nmae': 'Desk'}", "a2a_card has no field 'nmae'; did you mean 'name'?"),
+        ("{'name': 'Desk', 'zebra': 1}", "a2a_card has no field 'zebra'; it may have name, description, "),
+        ("{'skills': [{'id': 'trips', 'tgas': []}]}", "a2a_card.skills[0] has no field 'tgas'; did you mean 'tags'?"),
+        ("{'skills': [{'tags': 'travel'}]}", "tags must be a list and is travel at a2a_card.skills[0]"),
+        (
+            "{'provider': {'url': 7}}",
+            "a2a_card: Failed to parse provider field: Failed to parse url field: expected str",
+        ),
+    ],
+)
+def test_a_wrong_card_is_told_once_and_leaves_the_agent(
+    server: LiveServer, logged: list[str], wrong: str, told: str
+) -> None:
+    """It is listed, and has the card that it has without ``a2a_card``."""
+    server.serve("it", with_attribute(f"a2a_card = {wrong}"), gate="")
+    for _ in range(2):
+        (card,) = server.client.get("/a2a/agents").json()["agents"]
+        assert (card["name"], card["skills"][0]["id"]) == ("it", "chat")
+        assert server.client.get(f"/it/{CARD}").json() == card
+    (line,) = (line for line in logged if "a2a_card" in line)
+    assert line.startswith("ERROR it: ")
+    assert told in line
+    assert line.endswith(": its card is made without a2a_card")
 
 
 def test_a_client_that_has_the_card_is_told_so(server: LiveServer, agent: str) -> None:

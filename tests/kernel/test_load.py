@@ -430,6 +430,10 @@ def test_a_template_that_cannot_be_parsed_names_its_line(server: LiveServer):
         ("a2a_card = {1: 2}", "a2a_card of the wrapper is {1: 2}: it must be a dict with the names of fields"),
         ("a2a_card = {'description': 3}", "a2a_card['description'] of the wrapper is 3: it must be a text"),
         ("a2a_card = {'version': 1.0}", "a2a_card['version'] of the wrapper is 1.0: it must be a text"),
+        (
+            "a2a_card = {'skills': ['trips']}",
+            "a2a_card['skills'] of the wrapper is ['trips']: it must be a list of dicts",
+        ),
         ("a2a_card = {'skills': {}}", "a2a_card['skills'] of the wrapper is {}: it must be a list of dicts"),
     ],
 )
