@@ -162,7 +162,12 @@ def serving(root: Path, app: Hayhooks | None = None, **settings: Any) -> Iterato
     freeze(len(sys.modules) // 100)
     settings.setdefault("trial_seconds", 0)  # what is replaced goes at once; kernel/test_trial.py has the trial
     app = app or create_app(Settings(pipelines_dir=root, _env_file=None, **settings))
-    options = {**server_options(app.settings), "host": "127.0.0.1", "port": 0, "timeout_graceful_shutdown": 10}
+    options = {
+        **server_options(app.settings),
+        "host": "127.0.0.1",
+        "port": settings.get("port", 0),
+        "timeout_graceful_shutdown": 10,
+    }
     server = StoppableServer(uvicorn.Config(app, **options))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -1,7 +1,7 @@
 """MCP over stdin and stdout: the application of this process, or a bridge to a server."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Self
 
 import anyio
@@ -16,16 +16,19 @@ from mcp.shared.inbound import (
     encode_header_value,
 )
 from mcp.shared.message import ClientMessageMetadata, SessionMessage
-from mcp_types import PROTOCOL_VERSION_META_KEY, JSONRPCRequest, JSONRPCResponse
+from mcp_types import CONNECTION_CLOSED, PROTOCOL_VERSION_META_KEY, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 from mcp_types.version import LATEST_MODERN_VERSION
 from starlette.applications import Starlette
 
-from hayhooks.errors import StartError, shortened
+from hayhooks.errors import StartError, shortened, type_and_message
 from hayhooks.integrations.mcp_server import ToolServer
 from hayhooks.kernel.threads import DaemonThreadPool
 
 _TIMEOUT = httpx2.Timeout(30, read=300)  # seconds; a stream has a comment every 15 s
 _REFUSALS = frozenset({401, 403, 404, 501})
+_RETRY_S = 1.0
+_SESSION = "mcp-session-id"
+_TOOLS_CHANGED = SessionMessage(JSONRPCNotification(jsonrpc="2.0", method="notifications/tools/list_changed"))
 _NOTHING = {"jsonrpc": "2.0", "method": "notifications/initialized"}
 _NOTHING_HEADERS = {
     "Accept": "application/json, text/event-stream",
@@ -57,9 +60,9 @@ async def bridge(url: str, api_key: str = "") -> None:
     if answer.status_code in _REFUSALS:
         raise StartError(f"{url} answers with {answer.status_code}: {shortened(answer.text, 300)}")
     async with (
-        httpx2.AsyncClient(headers=headers, timeout=_TIMEOUT) as http,
         stdio_server(_Input()) as (received, sent),  # type: ignore[arg-type]  # as above
         sent,
+        _Reconnecting(url, sent.send, headers=headers, timeout=_TIMEOUT) as http,
         streamable_http_client(url, http_client=http) as (answers, requests),
         anyio.create_task_group() as tasks,
     ):
@@ -97,6 +100,60 @@ class _Input:
         if line := await self._threads.run(self._file.readline):
             return line
         raise StopAsyncIteration
+
+
+class _Reconnecting(httpx2.AsyncClient):
+    """Makes an error the answer of a server that cannot be reached, and begins a lost session of 2025 again.
+
+    The SDK's transport ends at the first connection that fails. *notify* sends a message to the client.
+    """
+
+    def __init__(self, url: str, notify: Callable[[SessionMessage], Awaitable[None]], **options: Any) -> None:
+        super().__init__(**options)
+        self._endpoint = url
+        self._notify = notify
+        self._initialize: httpx2.Request | None = None  # has begun the session
+        self._session = ""
+        self._renewing = anyio.Lock()
+
+    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        while True:
+            try:
+                response = await self._answer(request, **options)
+                if response.headers.get("content-type", "").startswith("application/json"):
+                    await response.aread()  # whose failure would end the SDK's transport too
+                return response
+            except httpx2.TransportError as error:
+                if request.method != "GET":
+                    reason = f"No answer from {self._endpoint}: {type_and_message(error)}"
+                    body = {"jsonrpc": "2.0", "id": None, "error": {"code": CONNECTION_CLOSED, "message": reason}}
+                    return httpx2.Response(503, json=body, request=request)
+            await anyio.sleep(_RETRY_S)  # the stream of notices, which the SDK asks for twice, and never again
+
+    async def _answer(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        session = self._session
+        if _SESSION in request.headers:
+            request.headers[_SESSION] = session
+        response = await super().send(request, **options)
+        if _SESSION not in request.headers:
+            if _SESSION in response.headers:
+                self._initialize, self._session = request, response.headers[_SESSION]
+            return response
+        if response.status_code != 404 or self._initialize is None or request.method == "DELETE":
+            return response
+        await response.aclose()
+        async with self._renewing:
+            if self._session == session:
+                begun = await super().send(self._initialize)
+                if begun.is_error:
+                    return begun
+                self._session = begun.headers.get(_SESSION, "")
+                version = request.headers.get(MCP_PROTOCOL_VERSION_HEADER, "")
+                headers = {**_NOTHING_HEADERS, MCP_PROTOCOL_VERSION_HEADER: version, _SESSION: self._session}
+                await super().send(self.build_request("POST", self._endpoint, json=_NOTHING, headers=headers))
+                await self._notify(_TOOLS_CHANGED)
+        request.headers[_SESSION] = self._session
+        return await super().send(request, **options)
 
 
 class _Routing:

@@ -6,16 +6,18 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from mcp import Client, StdioServerParameters
+from mcp import Client, MCPError, StdioServerParameters
 from mcp_types import ToolListChangedNotification
 
 from tests.cli.commands import hayhooks
 from tests.integrations.mcp_client import DEADLINE_S, ERAS, text_of
 from tests.live_server import SharedServer, eventually, replace, serving
+from tests.network import free_port
 from tests.wrappers import source
 
 COMMAND = [sys.executable, "-m", "hayhooks", "mcp"]
@@ -103,6 +105,39 @@ def test_connect_says_why_it_cannot(root: Path, tmp_path: Path) -> None:
             assert found.returncode == 1
             assert found.stderr.startswith(f"Error: {reason}")
             assert "Traceback" not in found.stderr
+
+
+@pytest.mark.slow
+@both_eras
+def test_connect_outlives_a_restart_of_the_server(root: Path, mode: str) -> None:
+    """A call meanwhile is an error that names the URL; then the tools are there, and a client of 2025 hears of them."""
+    replace(root / "tool" / "pipeline_wrapper.py", source("tool"))
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    parameters = StdioServerParameters(command=COMMAND[0], args=[*COMMAND[1:], "run", "--connect", url])
+    heard = asyncio.Event()
+
+    async def handle(message: Any) -> None:
+        if isinstance(message, ToolListChangedNotification):
+            heard.set()
+
+    async def connect(servers: ExitStack) -> None:
+        async with asyncio.timeout(2 * DEADLINE_S), Client(parameters, mode=mode, message_handler=handle) as client:
+            assert not (await client.call_tool("tool", {"numbers": [1, 2]})).is_error
+            await asyncio.to_thread(servers.close)
+            for _ in range(2):
+                with pytest.raises(MCPError, match=f"No answer from {url}/mcp: ConnectError"):
+                    await client.call_tool("tool", {"numbers": [1, 2]})
+            heard.clear()
+            await asyncio.to_thread(servers.enter_context, serving(root, port=port))
+            if mode == "legacy":
+                await heard.wait()
+            result = await client.call_tool("tool", {"numbers": [1, 2]})
+            assert result.structured_content == {"total": 3, "count": 2}
+
+    with ExitStack() as servers:
+        servers.enter_context(serving(root, port=port))
+        asyncio.run(connect(servers))
 
 
 def test_config_prints_the_entries_of_clients(tmp_path: Path) -> None:
