@@ -70,7 +70,9 @@ def build_generation(snapshot: Snapshot, plug_ins: Sequence[PlugIn]) -> Generati
             record_pipeline(context_of(scope), name)
         raise not_served_error(live, name)
 
-    return Generation(snapshot, Router(routes, redirect_slashes=False, default=not_found), paths, server_names)
+    return Generation(
+        snapshot, Router(routes, redirect_slashes=False, default=not_found), _exact(routes), paths, server_names
+    )
 
 
 def next_generation(live: Generation | None, snapshot: Snapshot, plug_ins: Sequence[PlugIn]) -> Generation:
@@ -103,19 +105,29 @@ class Endpoints:
             route = self.exact.get(normal_path(path).removesuffix("/"))
             if route is None:
                 return self.router
-        scope["route"], scope["endpoint"] = route, route.endpoint
-        return route.app if scope["method"] in (route.methods or ()) else route.handle  # which says what is allowed
+        return _app_of(route, scope)
 
     def route_of(self, scope: Scope) -> BaseRoute | None:
         """Return the route that a request below ``/{name}`` will take by its pattern."""
         return next((route for route in self.router.routes if route.matches(scope)[0] is Match.FULL), None)
 
 
+def _exact(routes: Sequence[BaseRoute]) -> dict[str, Route]:
+    """Return those of *routes* by path that no pattern is needed for, and no other has the path of."""
+    plain = [route for route in routes if isinstance(route, Route)]
+    uses = Counter(route.path for route in plain)
+    return {route.path: route for route in plain if "{" not in route.path and uses[route.path] == 1}
+
+
+def _app_of(route: Route, scope: Scope) -> ASGIApp:
+    scope["route"], scope["endpoint"] = route, route.endpoint
+    return route.app if scope["method"] in (route.methods or ()) else route.handle  # which says what is allowed
+
+
 def build_deployment_routes(deployment: Deployment, plug_ins: Sequence[PlugIn]) -> Endpoints:
     """Build the routes of *deployment*."""
     routes = list(deployment_routes(plug_ins, deployment))
     plain = [route for route in routes if isinstance(route, Route)]
-    uses = Counter(route.path for route in plain)
     paths = tuple(f"/{deployment.name}{route.path}" for route in plain if route.include_in_schema)
 
     async def no_such_endpoint(scope: Scope, receive: Receive, send: Send) -> None:
@@ -132,7 +144,7 @@ def build_deployment_routes(deployment: Deployment, plug_ins: Sequence[PlugIn]) 
 
     return Endpoints(
         router=router,
-        exact={route.path: route for route in plain if "{" not in route.path and uses[route.path] == 1},
+        exact=_exact(routes),
         paths=paths,
         header=(b"x-hayhooks-revision", deployment.revision.id.encode()),
     )
@@ -150,7 +162,10 @@ def dispatch(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
     if deployment is None or path in generation.paths or scope["type"] != "http":
         if path in generation.paths or (name and name in generation.names):
             refuse_path(context.api_key, path)
-        return generation.router(scope, receive, send)
+        route = generation.exact.get(path) if scope["type"] == "http" else None
+        # Not by the router, which a response that lasts would keep, and with it all deployments of the generation.
+        app = generation.router if route is None else _app_of(route, scope)
+        return app(scope, receive, send)
     if generation.snapshot.canaries:
         deployment = choose(scope, generation.snapshot, name) or deployment
     root_path = scope.get("root_path", "")

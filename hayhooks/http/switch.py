@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
-from starlette.routing import Router
+from starlette.routing import Route, Router
 
 from hayhooks.errors import UnavailableError
 from hayhooks.kernel.reconcile import Reconciler
@@ -17,6 +17,7 @@ class Generation:
 
     snapshot: Snapshot
     router: Router
+    exact: dict[str, Route]  # by path: the router's routes that need no pattern matching
     paths: frozenset[str]  # of the router's routes
     names: frozenset[str]  # their first segments
 

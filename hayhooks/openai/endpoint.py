@@ -84,13 +84,9 @@ class OpenAIEndpoint:
 
     def server_routes(self, snapshot: Snapshot) -> Iterator[BaseRoute]:
         """Serve the paths on which the body names the model."""
-
-        def docs() -> OperationDocs:
-            deployments = snapshot.deployments.values()
-            methods = (*self.methods, *self.bridge.methods)
-            models = (deployment.name for deployment in deployments if deployment.operation(*methods))
-            return docs_by_model(self.docs, next(models, "my_pipeline"))
-
+        methods = (*self.methods, *self.bridge.methods)
+        models = (name for name, deployment in snapshot.deployments.items() if deployment.operation(*methods))
+        docs = partial(docs_by_model, self.docs, next(models, "my_pipeline"))  # no snapshot: a stream keeps its route
         yield Route(self.path, ModelRoute(self.parse, self.handle), methods=["POST"])
         yield DocumentedRoute(f"/v1{self.path}", ModelRoute(self.parse, self.handle), {"POST": docs})
 
@@ -182,8 +178,7 @@ class ModelRoute:
         model = body.get("model")
         if not isinstance(model, str) or not model:
             raise OpenAIError(400, "'model' must be a string that names a model", param="model")
-        snapshot = switch_of(scope).live.snapshot
-        conversation = _conversation_of(body) if model in snapshot.canaries else b""
+        conversation = _conversation_of(body) if model in switch_of(scope).live.snapshot.canaries else b""
         deployment = await wait_for_deployment(scope, model, conversation)
         if deployment is None:
             raise model_not_served_error(switch_of(scope).live.snapshot, model)
@@ -202,9 +197,9 @@ class PipelineRoute:
         """Answer one request."""
         body = await read_json(scope, receive, self._parse)  # dispatch has taken the lease
         body["model"] = name = self._deployment.name
-        snapshot, chosen = switch_of(scope).live.snapshot, None
-        if name in snapshot.canaries:  # now that the conversation is known
-            chosen = choose(scope, snapshot, name, _conversation_of(body))
+        chosen = None
+        if name in switch_of(scope).live.snapshot.canaries:  # now that the conversation is known
+            chosen = choose(scope, switch_of(scope).live.snapshot, name, _conversation_of(body))
         if chosen is not None and chosen is not deployment_of(scope):
             await serve_instead(chosen, partial(self._handle, chosen, body), scope, receive, send)
             return
