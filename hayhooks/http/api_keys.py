@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _POLL_S = 0.5  # a changed file is read when it was the same at two polls
 
 # The server's routes for those who call pipelines: OpenAI's API, the cards of A2A. All others tell of the server.
-_CALLING_PATH = re.compile(r"(/v1)?/(chat/completions|responses|models|files)\b|/a2a/agents\b|/\.well-known/agent-card")
+_CALLING_PATH = re.compile(r"(/v1)?/(chat/completions|responses|models|files)\b|/a2a/agents\b|/\.well-known/agent\b")
 
 # These send requests within the process, for each of which the key is asked.
 _CARRYING_PATH = re.compile(r"/mcp/*")

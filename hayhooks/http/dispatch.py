@@ -129,6 +129,9 @@ def build_deployment_routes(deployment: Deployment, plug_ins: Sequence[PlugIn]) 
     routes = list(deployment_routes(plug_ins, deployment))
     plain = [route for route in routes if isinstance(route, Route)]
     paths = tuple(f"/{deployment.name}{route.path}" for route in plain if route.include_in_schema)
+    carrying = [
+        f"/{deployment.name}{each.path}" for each in plain if isinstance(each, CarryingRoute) and each.path != "/"
+    ]
 
     async def no_such_endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         path = route_path(scope) or "/"
@@ -137,7 +140,7 @@ def build_deployment_routes(deployment: Deployment, plug_ins: Sequence[PlugIn]) 
             await router(scope, receive, send)
             return
         root_path = scope["app_root_path"]
-        there = ", ".join(root_path + path for path in paths)
+        there = ", ".join(root_path + path for path in (*paths, *carrying))
         raise NotFoundError(f"{deployment.name!r} has no endpoint {shortened(path)}; it has {there}")
 
     router = Router(routes, redirect_slashes=False, default=no_such_endpoint)

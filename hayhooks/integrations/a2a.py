@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from hayhooks.errors import UnavailableError
+from hayhooks.errors import NotFoundError, UnavailableError
 from hayhooks.http.api_keys import may_call
 from hayhooks.http.context import context_of, deployment_of
 from hayhooks.http.dispatch import CarryingRoute
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 EXTRA = Extra("a2a", "A2A", "hayhooks.integrations.a2a_server")
 
 _CARD = "/.well-known/agent-card.json"
+_CARDS = (_CARD, "/.well-known/agent.json")  # the second one is that of clients before version 0.3
 
 
 @asynccontextmanager
@@ -45,14 +46,18 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
     """Serve the list of cards, and the card of the only agent."""
     yield Route("/a2a/agents", _list_cards, include_in_schema=False)
-    yield Route(_CARD, _only_card, include_in_schema=False)
+    for path in _CARDS:
+        yield Route(path, _only_card, include_in_schema=False)
 
 
 def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
     """Serve the card and JSON-RPC of an agent; JSON-RPC at ``/{name}/`` too, where that is not a YAML's ``run``."""
     if not is_agent(deployment):
+        for path in ("/a2a", *_CARDS):
+            yield Route(path, _refuse, methods=["GET", "POST"], include_in_schema=False)
         return
-    yield Route(_CARD, _card, include_in_schema=False)
+    for path in _CARDS:
+        yield Route(path, _card, include_in_schema=False)
     yield CarryingRoute("/a2a", _serve_rpc)
     if not getattr(deployment.wrapper, "takes_components", False):
         yield CarryingRoute("/", _serve_rpc)
@@ -60,9 +65,11 @@ def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
 
 def is_agent(deployment: Deployment) -> bool:
     """Whether *deployment* can chat, and its wrapper does not want to be left out."""
-    if deployment.wrapper.skip_a2a or not deployment.wrapper.a2a:
-        return False
-    return deployment.operation(*CHAT_METHODS, *TO_RESPONSES.methods) is not None
+    return not _is_left_out(deployment) and deployment.operation(*CHAT_METHODS, *TO_RESPONSES.methods) is not None
+
+
+def _is_left_out(deployment: Deployment) -> bool:
+    return deployment.wrapper.skip_a2a or not deployment.wrapper.a2a
 
 
 class _Endpoint:
@@ -89,6 +96,12 @@ async def _server_of(scope: Scope) -> "AgentServer":
 async def _serve_rpc(scope: Scope, receive: Receive, send: Send) -> None:
     server = await _server_of(scope)
     await server(scope, receive, send)
+
+
+async def _refuse(request: Request) -> Response:
+    deployment = deployment_of(request.scope)
+    reason = "its wrapper has a2a = False" if _is_left_out(deployment) else "it cannot chat"
+    raise NotFoundError(f"{deployment.name!r} is not an agent of A2A: {reason}")
 
 
 async def _card(request: Request) -> Response:

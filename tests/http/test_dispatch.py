@@ -206,7 +206,8 @@ def test_an_unknown_endpoint_of_a_pipeline_names_those_that_exist(server: LiveSe
 
     assert response.status_code == 404
     assert response.json() == {
-        "detail": "'weather' has no endpoint /forecast; it has /weather/run, /weather/chat, /weather/responses"
+        "detail": "'weather' has no endpoint /forecast; it has /weather/run, /weather/chat, /weather/responses, "
+        "/weather/a2a"
     }
 
 

@@ -113,6 +113,17 @@ def test_a_wrong_card_is_told_once_and_leaves_the_agent(
     assert line.endswith(": its card is made without a2a_card")
 
 
+def test_the_older_path_of_the_card_is_served(server: LiveServer, agent: str) -> None:
+    card = server.client.get(f"/it/{CARD}").json()
+    for path in ("/it/.well-known/agent.json", "/.well-known/agent.json"):
+        assert server.client.get(path).json() == card
+
+
+def test_a_wrong_path_is_told_that_of_the_agent(server: LiveServer, agent: str) -> None:
+    answer = server.client.post("/it", json={})
+    assert (answer.status_code, answer.json()["detail"].rpartition(", ")[2]) == (404, "/it/a2a")
+
+
 def test_a_client_that_has_the_card_is_told_so(server: LiveServer, agent: str) -> None:
     """Until another revision serves."""
     etag = server.client.get(f"/it/{CARD}").headers["etag"]
@@ -128,9 +139,11 @@ def test_the_cards_are_listed(own_server: LiveServer) -> None:
     own_server.serve("left-out", with_attribute("a2a = False"), gate="")
     own_server.serve("as-upstream", with_attribute("skip_a2a = True"), gate="")
     assert own_server.client.get(f"/{CARD}").json()["name"] == "one"
+    reasons = {"left-out": "its wrapper has a2a = False", "as-upstream": "its wrapper has a2a = False"}
     for name in ("run-only", "left-out", "as-upstream"):
-        assert own_server.client.get(f"/{name}/{CARD}").status_code == 404
-        assert own_server.client.post(f"/{name}/a2a").status_code == 404
+        told = f"'{name}' is not an agent of A2A: {reasons.get(name, 'it cannot chat')}"
+        for answer in (own_server.client.get(f"/{name}/{CARD}"), own_server.client.post(f"/{name}/a2a")):
+            assert (answer.status_code, answer.json()["detail"]) == (404, told)
 
     own_server.serve("two", AGENT, gate="")
     cards = own_server.client.get("/a2a/agents").json()["agents"]
@@ -170,6 +183,7 @@ def test_keys_hold(root: Path) -> None:
         assert server.client.get(f"/it/{CARD}", headers=third).status_code == 403
         assert rpc(server, "/it/a2a", "SendMessage", message(), **third).status_code == 403
         assert server.client.get("/a2a/agents", headers=third).json() == {"agents": []}
+        assert server.client.get("/.well-known/agent.json", headers=bearer).json() == card
         assert len(server.client.get("/a2a/agents", headers=bearer).json()["agents"]) == 1
 
         task = send(f"{server.url}/it", "hello", key="secret1")
