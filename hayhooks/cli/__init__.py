@@ -197,7 +197,10 @@ def _refuse_address(context: click.Context, _: click.Parameter, value: str | Non
 @mcp.command("run")
 @click.option("--host", "--port", hidden=True, expose_value=False, callback=_refuse_address)
 @click.option("--connect", metavar="URL", help="Pass the messages on to the running server at this address.")
-@click.option("--api-key", help="Key for that server (default: the first of HAYHOOKS_API_KEYS).")
+@click.option(
+    "--api-key",
+    help="Key for that server (default: the most powerful of HAYHOOKS_API_KEYS and HAYHOOKS_API_KEYS_FILE).",
+)
 @directory_option
 @python_path_option
 @click.option("--env-file", type=click.Path(exists=True, dir_okay=False), help="Read variables from this file.")
@@ -206,6 +209,13 @@ def mcp_run(connect: str | None, api_key: str | None, **options: Any) -> None:
 
     With --connect no pipeline is loaded: the messages go to a running server, whose tools these are.
     """
+    if connect is None and api_key is not None:
+        raise click.UsageError("--api-key is the key for the server of --connect URL")
+    if connect is not None:
+        if not connect.startswith(("http://", "https://")):
+            raise click.UsageError(f"--connect takes a URL: begin it with http:// or https://, as http://{connect}")
+        if any(value is not None for name, value in options.items() if name != "env_file"):
+            raise click.UsageError("With --connect the tools are the server's: leave out the directories")
     with permanent_imports():
         from hayhooks.cli.mcp import connect as bridge  # noqa: PLC0415 - imports the whole server
         from hayhooks.cli.mcp import serve  # noqa: PLC0415 - as above
@@ -224,6 +234,12 @@ def mcp_config(client: str | None, **options: Any) -> None:
     """Print what to put into the files of MCP clients; of CLIENT alone, ready for its file."""
     from hayhooks.cli.mcp import config  # noqa: PLC0415 - imports the whole server
 
+    if client == "claude-desktop" and (options["host"] or options["port"]):
+        raise click.UsageError(
+            "Claude Desktop starts a process of its own, which has no address: leave out --host, --port"
+        )
+    if client not in (None, "claude-desktop") and options["pipelines_dir"]:
+        raise click.UsageError(f"{client} connects to the server, which has the directory: leave out --pipelines-dir")
     config(settings_of(options), client)
 
 

@@ -11,9 +11,10 @@ from typing import Any
 from hayhooks.app import create_app
 from hayhooks.cli.client import IS_IT_RUNNING, Server
 from hayhooks.cli.output import CommandError, note
-from hayhooks.cli.run import make_directory, warn_of_unknown
+from hayhooks.cli.run import warn_of_unknown
 from hayhooks.errors import StartError
 from hayhooks.integrations.mcp import EXTRA
+from hayhooks.kernel.discovery import WRAPPER_FILE
 from hayhooks.kernel.threads import Outcome
 from hayhooks.observability.log import configure_logging
 from hayhooks.server.process import own_process
@@ -26,11 +27,18 @@ def serve(settings: Settings) -> None:
     """Serve the pipelines directory over stdin and stdout, in this process."""
     configure_logging(settings.log, settings.log_format)
     warn_of_unknown()
-    make_directory(settings)
     export_env_file()
     stdio = _sdk()
-    if sys.stdin.isatty():
-        note("Waiting for MCP messages on stdin. Clients start this command themselves: see `hayhooks mcp config`")
+    directory = settings.pipelines_dir.absolute()
+    if not directory.is_dir():
+        raise CommandError(
+            f"The pipelines directory {directory} does not exist: create it, or give another --pipelines-dir"
+        )
+    if (directory / WRAPPER_FILE).exists():
+        raise CommandError(
+            f"{directory} is the folder of one pipeline: give its parent, --pipelines-dir {directory.parent}"
+        )
+    _note_waiting()
 
     def make_app() -> Any:
         app = create_app(settings)
@@ -45,6 +53,7 @@ def connect(settings: Settings, url: str, api_key: str | None) -> None:
     configure_logging("WARNING")
     stdio = _sdk()
     endpoint = url.rstrip("/").removesuffix("/mcp") + "/mcp"
+    _note_waiting()
     key = api_key or next((key.key for key in settings.valid_keys()), "")
     error = _run(stdio.bridge(endpoint, key))
     if isinstance(error, StartError):
@@ -60,6 +69,11 @@ def config(settings: Settings, client: str | None) -> None:
         if not client:
             note((f"{name}: {where}", "bold"))
         print(content, flush=True)  # noqa: T201 - the result
+
+
+def _note_waiting() -> None:
+    if sys.stdin.isatty():
+        note("Waiting for MCP messages on stdin. Clients start this command themselves: see `hayhooks mcp config`")
 
 
 def _sdk() -> Any:

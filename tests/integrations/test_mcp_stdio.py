@@ -160,6 +160,27 @@ def test_run_has_no_address(tmp_path: Path) -> None:
     assert "over HTTP the tools are at /mcp of hayhooks run" in found.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ("run --connect 127.0.0.1:21416", "begin it with http:// or https://, as http://127.0.0.1:21416"),
+        ("run --connect http://127.0.0.1:1 --pipelines-dir .", "With --connect the tools are the server's"),
+        ("run --api-key x", "--api-key is the key for the server of --connect URL"),
+        ("run --pipelines-dir missing", "missing does not exist: create it, or give another --pipelines-dir"),
+        ("run --pipelines-dir pipelines/it", "is the folder of one pipeline: give its parent, --pipelines-dir"),
+        ("config claude-desktop --port 8000", "leave out --host, --port"),
+        ("config cursor --pipelines-dir pipelines", "leave out --pipelines-dir"),
+    ],
+)
+def test_mistakes_are_named(root: Path, arguments: str, reason: str) -> None:
+    """None is ignored, and no directory is made."""
+    replace(root / "it" / "pipeline_wrapper.py", source("tool"))
+    found = hayhooks("mcp", *arguments.split(), cwd=root.parent)
+    assert found.returncode in (1, 2)
+    assert reason in " ".join(found.stderr.split())
+    assert not (root.parent / "missing").exists()
+
+
 MISSING = """
 import sys
 sys.modules["mcp_types"] = sys.modules["mcp"] = None
