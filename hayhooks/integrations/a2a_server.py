@@ -14,7 +14,7 @@ from a2a.server.agent_execution import AgentExecutor, RequestContext
 from a2a.server.context import ServerCallContext
 from a2a.server.events import EventQueue
 from a2a.server.request_handlers import DefaultRequestHandler
-from a2a.server.request_handlers.response_helpers import agent_card_to_dict
+from a2a.server.request_handlers.response_helpers import agent_card_to_dict, build_error_response
 from a2a.server.routes import create_agent_card_routes
 from a2a.server.routes.common import DefaultServerCallContextBuilder
 from a2a.server.routes.jsonrpc_dispatcher import JsonRpcDispatcher
@@ -33,16 +33,18 @@ from a2a.types import (
     TaskState,
     TaskStatus,
 )
-from a2a.utils.constants import TransportProtocol
+from a2a.utils.constants import PROTOCOL_VERSION_0_3, VERSION_HEADER, TransportProtocol
+from a2a.utils.errors import A2AError, InvalidParamsError, VersionNotSupportedError
 from google.protobuf.json_format import MessageToDict, ParseDict
 from loguru import logger as log
 from pydantic_core import to_json
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from hayhooks.errors import OpenAIError, closest
+from hayhooks.errors import OpenAIError, closest, shortened
 from hayhooks.http.context import context_of, deployment_of
 from hayhooks.http.request_json import read_json
 from hayhooks.http.within import request_within
@@ -59,6 +61,7 @@ _CAPABILITIES = AgentCapabilities(streaming=True, push_notifications=False)
 _VERSIONS = ("1.0", "0.3")  # of the protocol
 # How protobuf tells of a field that there is not: its name, where it is, and those that there are.
 _UNKNOWN_FIELD = re.compile(r'no field named "([^"]*)" at "AgentCard([^"]*)"[^\[]*\[([^\]]*)\]')
+_PART_KINDS = {"1.0": ("text", "raw", "url", "data"), "0.3": ("text", "file", "data")}
 _SCOPE = "hayhooks.scope"  # key in the state of a call: the scope of its request
 
 
@@ -83,7 +86,12 @@ class AgentServer:
             body = await read_json(scope, receive, parse_object)  # large ones off the event loop
         except OpenAIError as error:
             body = error
-        response = await self._rpc.handle_requests(_RPCRequest(scope, body))
+        problem = _call_problem(scope, body) if isinstance(body, dict) else None
+        if problem is None:
+            response = await self._rpc.handle_requests(_RPCRequest(scope, body))
+        else:
+            id_ = body.get("id") if isinstance(body, dict) else None
+            response = JSONResponse(build_error_response(id_ if type(id_) in (int, str) else None, problem))
         await response(scope, receive, send)
 
     async def stop(self) -> None:
@@ -111,6 +119,27 @@ class AgentServer:
                 self._told[name] = revision
                 log.error("{}: {}: its card is made without a2a_card", name, _card_problem(str(error)))
             return AgentCard()
+
+
+def _call_problem(scope: Scope, call: dict[str, Any]) -> A2AError | None:
+    """Return what is wrong with a JSON-RPC *call*, where the SDK does not say it, or takes it for an empty text."""
+    method, sent = str(call.get("method")), Headers(scope=scope).get(VERSION_HEADER, "")
+    version = "1.0" if method in JsonRpcDispatcher.METHOD_TO_MODEL else "0.3"
+    if version == "0.3" and not method.startswith(("message/", "tasks/", "agent/")):
+        return None
+    major = re.match(r"\s*v?0*(\d+)", sent or PROTOCOL_VERSION_0_3, re.IGNORECASE)
+    if major is None or not version.startswith(f"{major[1]}."):
+        header = f"send the header {VERSION_HEADER}: {version}" + (f", not {shortened(sent)!r}" if sent else "")
+        return VersionNotSupportedError(f"{method} is of version {version} of the protocol: {header}")
+    message = params.get("message") if isinstance(params := call.get("params"), dict) else None
+    parts = message.get("parts") if isinstance(message, dict) else None
+    for index, part in enumerate(parts if isinstance(parts, list) else ()):
+        kinds = _PART_KINDS[version]
+        has_one = isinstance(part, dict) and ("data" in part or any(part.get(kind) is not None for kind in kinds))
+        if not has_one:
+            found = f"params.message.parts[{index}] is {shortened(json.dumps(part, ensure_ascii=False))}"
+            return InvalidParamsError(f"{found}: it must be an object with one of {', '.join(kinds)}")
+    return None
 
 
 def _card_problem(error: str) -> str:

@@ -1,6 +1,7 @@
 """Agents of A2A, by the official client: cards, messages, tasks."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import httpx
@@ -249,6 +250,51 @@ def test_clients_of_protocol_0_3_are_served(server: LiveServer, agent: str, path
     events = rpc(server, path, "message/stream", sent, **{"A2A-Version": ""}).text.split("\r\n\r\n")
     assert '"kind":"status-update"' in events[-2]
     assert '"final":true' in events[-2]
+
+
+@pytest.mark.parametrize(
+    ("method", "version", "told"),
+    [
+        ("SendMessage", "", "SendMessage is of version 1.0 of the protocol: send the header A2A-Version: 1.0"),
+        ("GetTask", "0.3", "GetTask is of version 1.0 of the protocol: send the header A2A-Version: 1.0, not '0.3'"),
+        ("SendStreamingMessage", "x", "send the header A2A-Version: 1.0, not 'x'"),
+        (
+            "message/send",
+            "1.0",
+            "message/send is of version 0.3 of the protocol: send the header A2A-Version: 0.3, not",
+        ),
+        ("message/stream", "2", "send the header A2A-Version: 0.3, not '2'"),
+    ],
+)
+def test_a_wrong_version_is_told_the_header(
+    server: LiveServer, agent: str, method: str, version: str, told: str
+) -> None:
+    answer = rpc(server, "/it/a2a", method, message(), **{"A2A-Version": version}).json()
+    assert (answer["id"], answer["error"]["code"]) == (1, -32009)
+    assert told in answer["error"]["message"]
+
+
+@pytest.mark.parametrize("version", ["1", "1.0", "1.0.3", "v1.1"])
+def test_versions_that_differ_a_little_are_served(server: LiveServer, agent: str, version: str) -> None:
+    assert "result" in rpc(server, "/it/a2a", "SendMessage", message(), **{"A2A-Version": version}).json()
+
+
+@pytest.mark.parametrize("part", [{"txt": "x"}, {}, "x", {"text": None}, {"metadata": {"text": "x"}}, None, []])
+@pytest.mark.parametrize("method", ["SendMessage", "SendStreamingMessage", "message/send", "message/stream"])
+def test_a_part_that_is_none_is_an_error_that_names_it(
+    server: LiveServer, agent: str, method: str, part: object
+) -> None:
+    version, kinds = ("0.3", "text, file, data") if "/" in method else ("1.0", "text, raw, url, data")
+    sent = {"message": {"messageId": "1", "role": "ROLE_USER", "parts": [{"text": "x"}, part]}}
+    error = rpc(server, "/it/a2a", method, sent, **{"A2A-Version": version}).json()["error"]
+    wanted = f"params.message.parts[1] is {json.dumps(part)}: it must be an object with one of {kinds}"
+    assert (error["code"], error["message"]) == (-32602, wanted)
+
+
+def test_a_part_of_the_other_version_is_an_error(server: LiveServer, agent: str) -> None:
+    sent = {"message": {"messageId": "1", "role": "ROLE_USER", "parts": [{"file": {"bytes": "eA=="}}]}}
+    error = rpc(server, "/it/a2a", "SendMessage", sent).json()["error"]
+    assert "with one of text, raw, url, data" in error["message"]
 
 
 def test_files_and_data_are_parts_of_the_message(agent: str) -> None:
