@@ -45,6 +45,7 @@ from hayhooks.http.api_keys import may_call, refuse_call
 from hayhooks.http.compute import compute_once
 from hayhooks.http.context import context_of
 from hayhooks.http.lookup import exists, not_served_error
+from hayhooks.http.request_json import read_json
 from hayhooks.http.switch import Switch
 from hayhooks.http.within import Answer, OnChunk, request_within
 from hayhooks.integrations.mcp_tools import (
@@ -65,7 +66,7 @@ from hayhooks.setting_types import ApiKey
 
 MAX_SESSIONS = 1_000  # of clients of 2025: beyond, the one that was idle for longest ends
 IDLE_S = 30 * 60.0  # after which a session ends
-MAX_MESSAGE = 4 * 1024 * 1024  # bytes, of JSON that the SDK parses on the event loop
+MAX_MESSAGE = 4 * 1024 * 1024  # bytes
 
 _INSTRUCTIONS = (
     "Each tool runs a Haystack pipeline. Pipelines come, change and go while the server runs: list_pipelines and "
@@ -104,7 +105,6 @@ class ToolServer:
             on_subscriptions_listen=self._listen,
         )
         self.protocol.add_notification_handler("notifications/initialized", NotificationParams, self._initialized)
-        settings = app.settings  # type: ignore[attr-defined]  # as above
         # With several workers the next request of a session may come to another one.
         is_alone = app.worker_state.directory is None  # type: ignore[attr-defined]  # as above
         self._manager = StreamableHTTPSessionManager(
@@ -112,7 +112,7 @@ class ToolServer:
             stateless=not is_alone,
             session_idle_timeout=IDLE_S,
             max_sessions=2 * MAX_SESSIONS,  # where as many have open streams, and so do not end
-            max_request_body_size=min(settings.max_body_size or MAX_MESSAGE, MAX_MESSAGE),
+            max_request_body_size=MAX_MESSAGE,
         )
 
     async def run(self) -> None:
@@ -150,7 +150,7 @@ class ToolServer:
         if (key := context.api_key) is not None:  # a session belongs to it
             scope["user"] = AuthenticatedUser(AccessToken(token=key.key, client_id=key.key, scopes=[]))
         session_id = context.headers.get(b"mcp-session-id", b"").decode("latin-1")
-        session = self._sessions.get(session_id)
+        session = self._use_session(session_id, key)
         has_ended = False
         scope[_LEFT] = asyncio.Event()
 
@@ -158,7 +158,7 @@ class ToolServer:
             nonlocal has_ended
             if message["type"] == "http.response.start":
                 headers, status = dict(message["headers"]), message["status"]
-                if status == 404 or (scope["method"] == "DELETE" and status < 300):
+                if session is not None and (status == 404 or (scope["method"] == "DELETE" and status < 300)):
                     self._sessions.pop(session_id, None)
                 elif not session_id and status < 300 and b"mcp-session-id" in headers:
                     await self._add_session(headers[b"mcp-session-id"].decode(), scope)
@@ -166,9 +166,7 @@ class ToolServer:
             has_ended = message["type"] == "http.response.body" and not message.get("more_body", False)
             await send(message)
 
-        if session is not None:
-            self._sessions.move_to_end(session_id)
-        received = self._until_stop(receive) if is_get else receive
+        received = self._until_stop(receive) if is_get else await _bounded(scope, receive)
         with session or nullcontext():
             try:
                 await self._manager.handle_request(scope, received, watched_send)
@@ -176,6 +174,13 @@ class ToolServer:
                 scope[_LEFT].set()
         if is_get and self._stopping.is_set() and not has_ended:
             await send({"type": "http.response.body", "body": b""})
+
+    def _use_session(self, session_id: str, key: ApiKey | None) -> "_Session | None":
+        session = self._sessions.get(session_id)
+        if session is None or session.key != key:  # the SDK refuses the session of another key
+            return None
+        self._sessions.move_to_end(session_id)
+        return session
 
     def _until_stop(self, receive: Receive) -> Receive:
         """Return *receive*, for which the client goes away when the server stops."""
@@ -192,7 +197,7 @@ class ToolServer:
         return received
 
     async def _add_session(self, session_id: str, scope: Scope) -> None:
-        self._sessions[session_id] = _Session(scope)
+        self._sessions[session_id] = _Session(scope, context_of(scope).api_key)
         idle_since = time.monotonic() - IDLE_S
         for each, session in list(self._sessions.items()):
             if len(self._sessions) <= MAX_SESSIONS and session.used_at > idle_since:
@@ -205,7 +210,7 @@ class ToolServer:
 
     async def _initialized(self, ctx: _Context, params: NotificationParams | None) -> None:
         if ctx.request is None:  # stdio: there is one client
-            self._sessions[""] = _Session({}, server=ctx.session)
+            self._sessions[""] = _Session({}, None, server=ctx.session)
         elif (session := self._sessions.get(ctx.request.headers.get("mcp-session-id", ""))) is not None:
             session.server = ctx.session
 
@@ -339,6 +344,7 @@ class _Session:
     """A session of a client of 2025."""
 
     scope: Scope  # of the request that has begun it
+    key: ApiKey | None  # of its client
     used_at: float = field(default_factory=time.monotonic)
     requests: int = 0  # that are being answered
     server: ServerSession | None = None  # sends notices, once the client is ready for them
@@ -387,6 +393,19 @@ def _status(answer: Answer) -> CallToolResult:
     if answer.status == 503 and b'"state"' in answer.body:
         return result_of(Answer(200, answer.media_type, answer.body))
     return result_of(answer)
+
+
+async def _bounded(scope: Scope, receive: Receive) -> Receive:
+    """Read the message, whose JSON the SDK parses on the event loop; raise RefusedError if it is too large for that."""
+    context = context_of(scope)
+    if not 0 < context.body_limit[1] < MAX_MESSAGE:
+        context.body_limit = ("for a message of MCP", MAX_MESSAGE)
+    unread = [await read_json(scope, receive, bytes)]
+
+    async def received() -> Message:
+        return {"type": "http.request", "body": unread.pop()} if unread else await receive()
+
+    return received
 
 
 async def _receive_nothing() -> Message:

@@ -238,7 +238,10 @@ def text_of_events(body: bytes) -> tuple[str, str]:
             reason = chunk["error"]
             error = str(reason.get("message", reason) if isinstance(reason, dict) else reason)
         elif isinstance(chunk, dict) and chunk.get("object") == "chat.completion.chunk":
-            texts += [choice["delta"].get("content") or "" for choice in chunk["choices"]]
+            try:
+                texts.append("".join(choice["delta"].get("content") or "" for choice in chunk["choices"]))
+            except (LookupError, TypeError, AttributeError):  # a wrapper's own
+                texts.append(data)
         elif data != "[DONE]":
             texts.append(data)
     return "".join(texts), error
@@ -251,9 +254,10 @@ def _problem(answer: Answer) -> str:
         detail = body.get("detail", body)
     except (ValueError, AttributeError):
         return answer.body.decode(errors="replace") or answer.cut_by or f"status {answer.status or 499}"
-    if not isinstance(detail, list):
+    try:  # as a 422 has it
+        return "\n".join(f"{'.'.join(map(str, each['loc'][1:])) or 'arguments'}: {each['msg']}" for each in detail)
+    except (LookupError, TypeError):
         return str(detail)
-    return "\n".join(f"{'.'.join(map(str, each['loc'][1:])) or 'arguments'}: {each['msg']}" for each in detail)
 
 
 def _texts(*texts: str) -> list[ContentBlock]:

@@ -44,6 +44,18 @@ def test_what_is_no_message_is_refused(attacked: Attacked, headers: dict[str, st
     assert attacked.client.post("/mcp", content=b"x" * 5_000_000, headers=headers).status_code == 413
 
 
+def test_many_values_leave_the_loop_free(attacked: Attacked) -> None:
+    call(attacked.url, "list_pipelines")  # which imports the SDK
+    many = b"[" + b"[]," * 1_300_000 + b"[]]"
+    body = b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "it", "arguments": {"x": ' + many
+    headers = {**ACCEPT, "Content-Type": "application/json"}
+    cost = attacked.cost(lambda: attacked.client.post("/mcp", content=body + b"}}}", headers=headers))
+
+    assert cost.result.status_code == 413
+    assert "HAYHOOKS_MAX_JSON_VALUES" in cost.result.text
+    cost.check(megabytes=100)
+
+
 def ask_2026(client: httpx.Client, method: str, **params: object) -> httpx.Response:
     """Send a request of protocol version 2026-07-28."""
     message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {**params, "_meta": META}}

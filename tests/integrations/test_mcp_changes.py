@@ -157,8 +157,14 @@ def test_a_session_belongs_to_its_key(root: Path) -> None:
         client.headers["Authorization"] = "Bearer 0123456789abcdef0123"
         session = begin_session(client)
         assert list_tools(client, session).status_code == 200
-        client.headers["Authorization"] = "Bearer abcdef0123456789abcd"
-        assert list_tools(client, session).status_code == 404
+        server.client.headers["Authorization"] = "Bearer 0123456789abcdef0123"
+        headers = {**ACCEPT, "mcp-session-id": session}
+        with client.stream("GET", "/mcp", headers=headers) as notices:
+            other = {**headers, "Authorization": "Bearer abcdef0123456789abcd"}
+            with httpx.Client(base_url=server.url, timeout=20, headers=other) as another:
+                assert list_tools(another, session).status_code == 404
+            server.write("new", answer="1")
+            assert any("tools/list_changed" in line for line in notices.iter_lines())  # its owner still hears of them
 
 
 @pytest.fixture
