@@ -271,6 +271,20 @@ def test_the_methods_that_begin_and_count_by_themselves_answer(server):
     assert counted["usage"]["total_tokens"] == 10
 
 
+def test_the_tool_of_mcp_is_listed_and_called(server):
+    page = DOCS / "mcp.md"
+    server.serve("add", next(block for block in blocks("python", page) if "class PipelineWrapper" in block))
+    client = next(block for block in blocks("python", page) if "call_tool" in block)
+    program = [sys.executable, "-c", client.replace("http://127.0.0.1:1416", server.url)]
+
+    told = subprocess.run(program, capture_output=True, text=True, check=True).stdout
+    listed = shell(next(block for block in blocks("sh", page) if "tools/list" in block), server.url)
+
+    assert "'add'" in told
+    assert told.endswith("\n{'total': 3}\n")
+    assert "add" in [tool["name"] for tool in json.loads(listed)["result"]["tools"]]
+
+
 def test_a_result_is_converted_to_its_annotation(server):
     server.serve("finds", next(block for block in blocks("python", WRAPPERS) if "list[Passage]" in block))
 

@@ -63,7 +63,7 @@ async def bridge(url: str, api_key: str = "") -> None:
         stdio_server(_Input()) as (received, sent),  # type: ignore[arg-type]  # as above
         sent,
         _Reconnecting(url, sent.send, headers=headers, timeout=_TIMEOUT) as http,
-        streamable_http_client(url, http_client=http) as (answers, requests),
+        streamable_http_client(url, http_client=http, max_sse_event_size=None) as (answers, requests),
         anyio.create_task_group() as tasks,
     ):
 

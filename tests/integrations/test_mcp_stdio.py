@@ -124,6 +124,7 @@ def test_connect_outlives_a_restart_of_the_server(root: Path, mode: str) -> None
     async def connect(servers: ExitStack) -> None:
         async with asyncio.timeout(2 * DEADLINE_S), Client(parameters, mode=mode, message_handler=handle) as client:
             assert not (await client.call_tool("tool", {"numbers": [1, 2]})).is_error
+            first.app.begin_stop()  # ends the stream of notices
             await asyncio.to_thread(servers.close)
             for _ in range(2):
                 with pytest.raises(MCPError, match=f"No answer from {url}/mcp: ConnectError"):
@@ -136,7 +137,7 @@ def test_connect_outlives_a_restart_of_the_server(root: Path, mode: str) -> None
             assert result.structured_content == {"total": 3, "count": 2}
 
     with ExitStack() as servers:
-        servers.enter_context(serving(root, port=port))
+        first = servers.enter_context(serving(root, port=port))
         asyncio.run(connect(servers))
 
 
