@@ -215,6 +215,25 @@ def test_the_chat_answers_to_curl_and_to_the_client(server):
     assert answer.stdout == "You said: Good morning!\n"
 
 
+def test_an_agent_answers_to_curl_and_to_the_client(server):
+    server.serve("agent", next(block for block in blocks("python", WRAPPERS) if "MockChatGenerator" in block))
+    page = DOCS / "a2a.md"
+    for command in blocks("sh", page):
+        assert "You said: Hello!" in shell(command, server.url)
+    client = next(block for block in blocks("python", page) if "create_client" in block)
+    program = [sys.executable, "-c", client.replace("http://127.0.0.1:1416", server.url)]
+    assert "TASK_STATE_COMPLETED" in subprocess.run(program, capture_output=True, text=True, check=True).stdout
+
+
+def test_an_agent_answers_to_the_client_with_a_key(root: Path):
+    client = next(block for block in blocks("python", DOCS / "a2a.md") if "ClientConfig" in block)
+    with serving(root, api_keys=["the-key"]) as server:
+        server.write("agent", next(block for block in blocks("python", WRAPPERS) if "MockChatGenerator" in block))
+        server.eventually(lambda: "agent" in server.app.switch.live.snapshot.deployments)
+        program = [sys.executable, "-c", client.replace("http://127.0.0.1:1416", server.url)]
+        assert "TASK_STATE_COMPLETED" in subprocess.run(program, capture_output=True, text=True, check=True).stdout
+
+
 def test_the_wrapper_with_sources_sends_them_before_the_answer(server):
     server.serve("sources", next(block for block in blocks("python", WRAPPERS) if "source_events(outputs" in block))
     client = next(block for block in blocks("python", WRAPPERS) if "OpenAI(" in block).partition("print")[0]
