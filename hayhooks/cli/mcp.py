@@ -45,7 +45,9 @@ def serve(settings: Settings) -> None:
         app.log_requests()
         return own_process(app)
 
-    _run(stdio.serve_stdio(make_app))
+    error = _run(stdio.serve_stdio(make_app))
+    if error is not None:
+        raise error
 
 
 def connect(settings: Settings, url: str, api_key: str | None) -> None:
@@ -72,6 +74,8 @@ def config(settings: Settings, client: str | None) -> None:
 
 
 def _note_waiting() -> None:
+    if sys.stdin is None:
+        raise CommandError("stdin is closed: clients write their messages to it")
     if sys.stdin.isatty():
         note("Waiting for MCP messages on stdin. Clients start this command themselves: see `hayhooks mcp config`")
 

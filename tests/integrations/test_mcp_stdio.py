@@ -182,6 +182,12 @@ def test_mistakes_are_named(root: Path, arguments: str, reason: str) -> None:
     assert not (root.parent / "missing").exists()
 
 
+def test_a_start_that_fails_says_why(root: Path) -> None:
+    found = hayhooks("mcp", "run", "--pipelines-dir", str(root), cwd=root.parent, API_KEYS_FILE="/nonexistent")
+    assert (found.returncode, found.stdout) == (1, "")
+    assert "HAYHOOKS_API_KEYS_FILE=/nonexistent: No such file or directory" in found.stderr
+
+
 MISSING = """
 import sys
 sys.modules["mcp_types"] = sys.modules["mcp"] = None
