@@ -35,7 +35,6 @@ from mcp_types import (
     Resource,
     TextResourceContents,
 )
-from pydantic_core import from_json, to_json
 from starlette.applications import Starlette
 from starlette.types import Message, Receive, Scope, Send
 
@@ -54,7 +53,9 @@ from hayhooks.integrations.mcp_tools import (
     chat_of,
     core_tools,
     failed,
+    pipelines_of,
     result_of,
+    status_of,
     text_of_events,
     tools_by_name,
     tools_of,
@@ -224,17 +225,15 @@ class ToolServer:
     async def _call_tool(self, ctx: _Context, params: CallToolRequestParams) -> CallToolResult:
         name, arguments = params.name, params.arguments or {}
         snapshot = await self._switch.wait_until_known(name)
-        called = await self._find_tool(_key_of(ctx), snapshot, name)
-        if called is not None:
-            deployment, tool = called
-            return await self._call_deployment(ctx, deployment, tool, arguments)
+        if (called := await self._find_tool(_key_of(ctx), snapshot, name)) is not None:
+            return await self._call_deployment(ctx, *called, arguments)
         if name == "list_pipelines":
-            return result_of(_listed(await self._send(ctx, "GET", "/status")))
+            return pipelines_of(await self._send(ctx, "GET", "/status"))
         if name == "pipeline_status":
             pipeline = arguments.get("name")
             if not isinstance(pipeline, str) or not pipeline or "/" in pipeline:
                 return failed("name: must be the name of a pipeline")
-            return _status(await self._send(ctx, "GET", f"/status/{pipeline}"))
+            return status_of(await self._send(ctx, "GET", f"/status/{pipeline}"))
         try:
             refuse_call(_key_of(ctx), name)  # whether there is one or not
         except RefusedError as error:
@@ -377,22 +376,6 @@ def _described(deployment: Deployment) -> Awaitable[list[DeploymentTool] | None]
 
 def _key_of(ctx: _Context) -> ApiKey | None:
     return context_of(ctx.request.scope).api_key if ctx.request else None
-
-
-def _listed(answer: Answer) -> Answer:
-    """Cut the answer of ``/status`` to what tells the pipelines apart."""
-    if answer.status != 200:
-        return answer
-    fields = ("name", "state", "description", "error")
-    found = [{field: each[field] for field in fields} for each in from_json(answer.body)["deployments"]]
-    return Answer(200, answer.media_type, to_json({"pipelines": found}))
-
-
-def _status(answer: Answer) -> CallToolResult:
-    """Return the status of a pipeline that cannot serve as a result: that was asked, and is no error."""
-    if answer.status == 503 and b'"state"' in answer.body:
-        return result_of(Answer(200, answer.media_type, answer.body))
-    return result_of(answer)
 
 
 async def _bounded(scope: Scope, receive: Receive) -> Receive:

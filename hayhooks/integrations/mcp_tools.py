@@ -222,6 +222,22 @@ def result_of(answer: Answer, called: DeploymentTool | None = None) -> CallToolR
     return CallToolResult(content=_texts(text), structured_content=structured)
 
 
+def pipelines_of(answer: Answer) -> CallToolResult:
+    """Return the answer of ``/status``, cut to what tells the pipelines apart."""
+    if answer.status != 200:
+        return result_of(answer)
+    fields = ("name", "state", "description", "error")
+    found = [{field: each[field] for field in fields} for each in from_json(answer.body)["deployments"]]
+    return result_of(Answer(200, answer.media_type, to_json({"pipelines": found})))
+
+
+def status_of(answer: Answer) -> CallToolResult:
+    """Return the status of a pipeline that cannot serve as a result: that was asked, and is no error."""
+    if answer.status == 503 and b'"state"' in answer.body:
+        return result_of(Answer(200, answer.media_type, answer.body))
+    return result_of(answer)
+
+
 def text_of_events(body: bytes) -> tuple[str, str]:
     """Return the text of server-sent events, ours or OpenAI's chunks, and the error that ended them, if any."""
     texts, error = [], ""

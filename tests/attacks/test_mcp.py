@@ -41,7 +41,9 @@ def test_what_is_no_message_is_refused(attacked: Attacked, headers: dict[str, st
         answer = attacked.client.post("/mcp", content=body, headers={**headers, "Content-Type": "application/json"})
         assert answer.status_code == 400, body[:80]
         assert answer.json()["error"]["code"] < 0
-    assert attacked.client.post("/mcp", content=b"x" * 5_000_000, headers=headers).status_code == 413
+    large = attacked.client.post("/mcp", content=b"x" * 5_000_000, headers=headers)
+    assert (large.status_code, large.json()["id"]) == (413, None)
+    assert large.json()["error"] == {"code": -32600, "message": large.json()["detail"]}
 
 
 def test_many_values_leave_the_loop_free(attacked: Attacked) -> None:
