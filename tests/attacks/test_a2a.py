@@ -84,8 +84,8 @@ def test_what_is_no_request_is_refused(attacked: Attacked) -> None:
 
 
 def test_parts_of_any_kind_are_answered(attacked: Attacked) -> None:
-    """Where nothing can be made of them they are an empty text."""
-    for part in ({}, {"text": ""}, {"text": "\x00"}, {"url": "javascript:x", "mediaType": "x" * 1_000}, {"data": None}):
+    """Those without content are errors, see tests/integrations/test_a2a.py."""
+    for part in ({"text": ""}, {"text": "\x00"}, {"url": "javascript:x", "mediaType": "x" * 1_000}, {"data": None}):
         answer = attacked.client.post("/it/a2a", content=rpc("SendMessage", message(part)), headers=HEADERS)
         assert answer.json()["result"]["task"]["status"]["state"].endswith(("COMPLETED", "FAILED")), part
 

@@ -483,7 +483,12 @@ def test_every_endpoint_is_described():
     routes = [route for route in build_generation(Snapshot(), BUILTIN).router.routes if isinstance(route, Route)]
     described = {route.path for route in routes if isinstance(route, DocumentedRoute)}
     pages = {"/", "/console/static/{file}", "/docs", "/docs/{file}", "/redoc", "/redoc/{file}"}
-    protocols = {"/mcp", "/a2a/agents", "/.well-known/agent-card.json"}  # which describe themselves
+    protocols = {
+        "/mcp",
+        "/a2a/agents",
+        "/.well-known/agent-card.json",
+        "/.well-known/agent.json",
+    }  # which describe themselves
 
     for route in routes:
         assert route.path in described | pages | protocols or f"/v1{route.path}" in described, route.path
