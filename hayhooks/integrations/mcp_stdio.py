@@ -26,6 +26,7 @@ from hayhooks.kernel.threads import DaemonThreadPool
 
 _TIMEOUT = httpx2.Timeout(30, read=300)  # seconds; a stream has a comment every 15 s
 _REFUSALS = frozenset({401, 403, 404, 501})
+_UNAVAILABLE = frozenset({502, 503, 504})  # also of a proxy whose server restarts
 _RETRY_S = 1.0
 _SESSION = "mcp-session-id"
 _TOOLS_CHANGED = SessionMessage(JSONRPCNotification(jsonrpc="2.0", method="notifications/tools/list_changed"))
@@ -122,7 +123,9 @@ class _Reconnecting(httpx2.AsyncClient):
                 response = await self._answer(request, **options)
                 if response.headers.get("content-type", "").startswith("application/json"):
                     await response.aread()  # whose failure would end the SDK's transport too
-                return response
+                if request.method != "GET" or response.status_code not in _UNAVAILABLE:
+                    return response
+                await response.aclose()
             except httpx2.TransportError as error:
                 if request.method != "GET":
                     reason = f"No answer from {self._endpoint}: {type_and_message(error)}"
