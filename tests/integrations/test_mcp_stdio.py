@@ -14,6 +14,7 @@ import pytest
 from mcp import Client, MCPError, StdioServerParameters
 from mcp_types import ToolListChangedNotification
 
+from tests.cli import processes
 from tests.cli.commands import hayhooks
 from tests.integrations.mcp_client import DEADLINE_S, ERAS, text_of
 from tests.live_server import SharedServer, eventually, replace, serving
@@ -183,7 +184,10 @@ def test_mistakes_are_named(root: Path, arguments: str, reason: str) -> None:
 
 
 def test_a_start_that_fails_says_why(root: Path) -> None:
-    found = hayhooks("mcp", "run", "--pipelines-dir", str(root), cwd=root.parent, API_KEYS_FILE="/nonexistent")
+    # In a process of its own, for the command leaves its end of stdin open.
+    found = processes.hayhooks(
+        "mcp", "run", "--pipelines-dir", str(root), cwd=root.parent, API_KEYS_FILE="/nonexistent"
+    )
     assert (found.returncode, found.stdout) == (1, "")
     assert "HAYHOOKS_API_KEYS_FILE=/nonexistent: No such file or directory" in found.stderr
 
