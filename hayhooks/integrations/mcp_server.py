@@ -4,11 +4,8 @@ What a tool does is a request within the process, to the deployment or to ``/sta
 """
 
 import asyncio
-import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Coroutine
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from urllib.parse import quote, unquote
@@ -18,7 +15,6 @@ from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp.server.context import ServerRequestContext
 from mcp.server.models import InitializationOptions
-from mcp.server.session import ServerSession
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ResourcesListChanged, ToolsListChanged
 from mcp.shared.exceptions import MCPError
@@ -47,6 +43,7 @@ from hayhooks.http.lookup import exists, not_served_error
 from hayhooks.http.request_json import read_json
 from hayhooks.http.switch import Switch
 from hayhooks.http.within import Answer, OnChunk, request_within
+from hayhooks.integrations.mcp_sessions import IDLE_S, MAX_SESSIONS, Session, Sessions
 from hayhooks.integrations.mcp_tools import (
     DeploymentTool,
     body_of,
@@ -65,8 +62,6 @@ from hayhooks.kernel.threads import server_threads
 from hayhooks.openapi.describe import JSON
 from hayhooks.setting_types import ApiKey
 
-MAX_SESSIONS = 1_000  # of clients of 2025: beyond, the one that was idle for longest ends
-IDLE_S = 30 * 60.0  # after which a session ends
 MAX_MESSAGE = 4 * 1024 * 1024  # bytes
 
 _INSTRUCTIONS = (
@@ -91,7 +86,7 @@ class ToolServer:
         self._bus = InMemorySubscriptionBus()
         self._listen = ListenHandler(self._bus)
         self._revisions = _revisions_of(self._switch.live.snapshot)
-        self._sessions: OrderedDict[str, _Session] = OrderedDict()  # of 2025, by id; the last used one is the last
+        self._sessions = Sessions()
         self._stopping = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self.protocol = _Protocol(
@@ -129,9 +124,8 @@ class ToolServer:
             return
         self._begin(self._bus.publish(ToolsListChanged()))
         self._begin(self._bus.publish(ResourcesListChanged()))
-        for session in self._sessions.values():
-            if session.server is not None and not session.is_notified:  # its client may read nothing
-                self._begin(session.notify())
+        for session in self._sessions.to_notify():
+            self._begin(session.notify())
 
     def end_streams(self) -> None:
         """End the streams of notices: the server stops, and they have no end."""
@@ -151,7 +145,7 @@ class ToolServer:
         if (key := context.api_key) is not None:  # a session belongs to it
             scope["user"] = AuthenticatedUser(AccessToken(token=key.key, client_id=key.key, scopes=[]))
         session_id = context.headers.get(b"mcp-session-id", b"").decode("latin-1")
-        session = self._use_session(session_id, key)
+        session = self._sessions.use(session_id, key)
         has_ended = False
         scope[_LEFT] = asyncio.Event()
 
@@ -160,7 +154,7 @@ class ToolServer:
             if message["type"] == "http.response.start":
                 headers, status = dict(message["headers"]), message["status"]
                 if session is not None and (status == 404 or (scope["method"] == "DELETE" and status < 300)):
-                    self._sessions.pop(session_id, None)
+                    self._sessions.forget(session_id)
                 elif not session_id and status < 300 and b"mcp-session-id" in headers:
                     await self._add_session(headers[b"mcp-session-id"].decode(), scope)
                     message["headers"] = [*message["headers"], _EXPOSED]
@@ -175,13 +169,6 @@ class ToolServer:
                 scope[_LEFT].set()
         if is_get and self._stopping.is_set() and not has_ended:
             await send({"type": "http.response.body", "body": b""})
-
-    def _use_session(self, session_id: str, key: ApiKey | None) -> "_Session | None":
-        session = self._sessions.get(session_id)
-        if session is None or session.key != key:  # the SDK refuses the session of another key
-            return None
-        self._sessions.move_to_end(session_id)
-        return session
 
     def _until_stop(self, receive: Receive) -> Receive:
         """Return *receive*, for which the client goes away when the server stops."""
@@ -198,22 +185,16 @@ class ToolServer:
         return received
 
     async def _add_session(self, session_id: str, scope: Scope) -> None:
-        self._sessions[session_id] = _Session(scope, context_of(scope).api_key)
-        idle_since = time.monotonic() - IDLE_S
-        for each, session in list(self._sessions.items()):
-            if len(self._sessions) <= MAX_SESSIONS and session.used_at > idle_since:
-                break
-            if not session.requests and each != session_id:
-                del self._sessions[each]
-                headers = [(b"mcp-session-id", each.encode())]
-                delete = {**session.scope, "method": "DELETE", "headers": headers}
-                await self._manager.handle_request(delete, _receive_nothing, _send_nowhere)
+        for each, session in self._sessions.add(session_id, Session(scope, context_of(scope).api_key)):
+            headers = [(b"mcp-session-id", each.encode())]
+            delete = {**session.scope, "method": "DELETE", "headers": headers}
+            await self._manager.handle_request(delete, _receive_nothing, _send_nowhere)
 
     async def _initialized(self, ctx: _Context, params: NotificationParams | None) -> None:
         if ctx.request is None:  # stdio: there is one client
-            self._sessions[""] = _Session({}, None, server=ctx.session)
-        elif (session := self._sessions.get(ctx.request.headers.get("mcp-session-id", ""))) is not None:
-            session.server = ctx.session
+            list(self._sessions.add("", Session({}, None)))
+        session_id = ctx.request.headers.get("mcp-session-id", "") if ctx.request else ""
+        self._sessions.note_ready(session_id, ctx.session)
 
     # ------------------------------------------------------------------------------------------- tools, resources
 
@@ -336,34 +317,6 @@ class _Protocol(Server[Any]):
     def create_initialization_options(self, *args: Any, **kwargs: Any) -> InitializationOptions:
         """Return what clients of 2025 are told: that lists change."""
         return super().create_initialization_options(NotificationOptions(tools_changed=True, resources_changed=True))
-
-
-@dataclass(slots=True)
-class _Session:
-    """A session of a client of 2025."""
-
-    scope: Scope  # of the request that has begun it
-    key: ApiKey | None  # of its client
-    used_at: float = field(default_factory=time.monotonic)
-    requests: int = 0  # that are being answered
-    server: ServerSession | None = None  # sends notices, once the client is ready for them
-    is_notified: bool = False
-
-    def __enter__(self) -> None:
-        self.requests += 1
-
-    def __exit__(self, *_: object) -> None:
-        self.requests -= 1
-        self.used_at = time.monotonic()
-
-    async def notify(self) -> None:
-        assert self.server is not None
-        self.is_notified = True
-        try:
-            await self.server.send_tool_list_changed()
-            await self.server.send_resource_list_changed()
-        finally:
-            self.is_notified = False
 
 
 def _revisions_of(snapshot: Snapshot) -> dict[str, str]:

@@ -17,7 +17,7 @@ from mcp import Client
 from mcp.client.subscriptions import ToolsListChanged
 from mcp_types import ToolListChangedNotification
 
-from hayhooks.integrations import mcp_server
+from hayhooks.integrations import mcp_sessions
 from tests.cli.processes import started
 from tests.integrations.mcp_client import with_client
 from tests.live_server import LiveServer, SharedServer, eventually, serving
@@ -118,7 +118,7 @@ def test_a_change_is_heard_of_at_once(server: LiveServer) -> None:
 
 def test_a_session_ends_by_itself_where_there_are_too_many(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that was idle for longest; one that has a stream open stays."""
-    monkeypatch.setattr(mcp_server, "MAX_SESSIONS", 3)
+    monkeypatch.setattr(mcp_sessions, "MAX_SESSIONS", 3)
     with httpx.Client(base_url=server.url, timeout=20) as client:
         followed = begin_session(client)
         with client.stream("GET", "/mcp", headers={**ACCEPT, "mcp-session-id": followed}) as stream:
@@ -129,7 +129,7 @@ def test_a_session_ends_by_itself_where_there_are_too_many(server: LiveServer, m
 
 
 def test_an_idle_session_ends(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mcp_server, "IDLE_S", -10.0)
+    monkeypatch.setattr(mcp_sessions, "IDLE_S", -10.0)
     with httpx.Client(base_url=server.url, timeout=20) as client:
         first = begin_session(client)
         second = begin_session(client)
