@@ -13,11 +13,11 @@ from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from pydantic_core import from_json
 
 from hayhooks.http.within import Answer
+from hayhooks.integrations.a2a_tasks import ANSWER
 from hayhooks.openapi.describe import EVENTS, JSON
 
-INTERVAL_S = 0.02  # between two updates of the text: each copies the task several times
-
-_ANSWER = "response"  # id and name of the artifact with the text, as in the original
+INTERVAL_S = 0.02  # between two updates of the text
+MAX_HISTORY_BYTES = 16_384  # of a client's message in the history of its task
 
 
 def text_part(text: str) -> Part:
@@ -53,7 +53,7 @@ def _content_part(part: Part) -> dict[str, Any]:
 
 
 def without_files(message: Message) -> Message:
-    """Return *message* for the history of a task, without the bytes of files: it is copied with each update."""
+    """Return *message* without the bytes of files."""
     if not any(part.raw for part in message.parts):
         return message
     copy = Message()
@@ -63,6 +63,26 @@ def without_files(message: Message) -> Message:
             part.metadata.update({"bytes": len(part.raw)})
             part.raw = b""
     return copy
+
+
+def for_history(message: Message) -> Message:
+    """Return *message*, without files, for the history of its task: texts are cut, and data left out, if it is long."""
+    if message.ByteSize() <= MAX_HISTORY_BYTES:
+        return message
+    kept = Message(
+        message_id=message.message_id, context_id=message.context_id, task_id=message.task_id, role=message.role
+    )
+    left = MAX_HISTORY_BYTES
+    for part in message.parts:
+        size = part.ByteSize()
+        if size > left:
+            short = text_part(part.text[: left // 4])
+            short.metadata.update({"bytes": size})
+            kept.parts.append(short)
+            break
+        kept.parts.append(part)
+        left -= size
+    return kept
 
 
 class AnswerReader:
@@ -117,7 +137,7 @@ class AnswerReader:
         if answer.status >= 400 or not answer.status:
             return _problem(answer)
         if answer.media_type != EVENTS:  # a response of the wrapper's own
-            await self._updater.add_artifact([_whole_part(answer)], _ANSWER, _ANSWER, last_chunk=True)
+            await self._updater.add_artifact([_whole_part(answer)], ANSWER, ANSWER, last_chunk=True)
             return answer.cut_by
         if self._error or not self._is_whole:
             await self._flush()
@@ -150,7 +170,7 @@ class AnswerReader:
                 self._published.append(text)
                 self._due = asyncio.get_running_loop().time() + INTERVAL_S
                 parts = [text_part(text)]
-                await self._updater.add_artifact(parts, _ANSWER, _ANSWER, append=goes_on, last_chunk=is_last)
+                await self._updater.add_artifact(parts, ANSWER, ANSWER, append=goes_on, last_chunk=is_last)
 
     async def _publish(self, event: Any) -> None:
         """Publish an event for the UI: as an artifact if it is one, else as a message of the task at work."""

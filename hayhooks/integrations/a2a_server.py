@@ -6,13 +6,15 @@ A task is a request within the process to the chat of its deployment, and its st
 import hashlib
 import json
 import re
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 from urllib.parse import quote
 
 from a2a.auth.user import User
 from a2a.server.agent_execution import AgentExecutor, RequestContext
 from a2a.server.context import ServerCallContext
-from a2a.server.events import EventQueue
+from a2a.server.events import Event, EventQueue
 from a2a.server.request_handlers import DefaultRequestHandler
 from a2a.server.request_handlers.response_helpers import agent_card_to_dict, build_error_response
 from a2a.server.routes import create_agent_card_routes
@@ -28,14 +30,16 @@ from a2a.types import (
     Message,
     SecurityRequirement,
     SecurityScheme,
+    SendMessageRequest,
     StringList,
+    SubscribeToTaskRequest,
     Task,
     TaskState,
     TaskStatus,
 )
 from a2a.utils.constants import PROTOCOL_VERSION_0_3, VERSION_HEADER, TransportProtocol
-from a2a.utils.errors import A2AError, InvalidParamsError, VersionNotSupportedError
-from google.protobuf.json_format import MessageToDict, ParseDict
+from a2a.utils.errors import A2AError, InvalidParamsError, UnsupportedOperationError, VersionNotSupportedError
+from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from loguru import logger as log
 from pydantic_core import to_json
 from starlette.applications import Starlette
@@ -44,17 +48,20 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from hayhooks.errors import OpenAIError, closest, shortened
+from hayhooks.errors import OpenAIError, closest, shortened, type_and_message
 from hayhooks.http.context import context_of, deployment_of
 from hayhooks.http.request_json import read_json
+from hayhooks.http.user_code import honest
 from hayhooks.http.within import request_within
-from hayhooks.integrations.a2a_messages import AnswerReader, content_of, text_part, without_files
+from hayhooks.integrations.a2a_messages import AnswerReader, content_of, for_history, text_part, without_files
 from hayhooks.integrations.a2a_tasks import Conversations, Tasks
 from hayhooks.kernel.state import Deployment
 from hayhooks.openai.bridge import CHAT_METHODS, TO_RESPONSES
 from hayhooks.openai.endpoint import parse_object
 
 MAX_RUNNING = 1_000  # tasks at a time: they run on when their clients go away
+MAX_VALUES = 10_000  # of JSON in a request: the SDK converts them on the event loop, in some 20 microseconds each
+MAX_ID = 1_000  # characters of an id that a client chooses: each update has it
 
 _INPUTS = ("text/plain", "application/json", "image/*", "audio/*", "application/octet-stream")
 _CAPABILITIES = AgentCapabilities(streaming=True, push_notifications=False)
@@ -70,7 +77,7 @@ class AgentServer:
 
     def __init__(self, app: Starlette) -> None:
         # The handler reads nothing of a card but the capabilities, which all agents share.
-        self._handler = DefaultRequestHandler(_ChatExecutor(app), Tasks(), _new_card("agents", "All.", "1", ""))
+        self._handler = _Handler(_ChatExecutor(app), Tasks(), _new_card("agents", "All.", "1", ""))
         self._rpc = JsonRpcDispatcher(
             self._handler,
             _CallContexts(),
@@ -114,15 +121,20 @@ class AgentServer:
         try:
             own: AgentCard = ParseDict(deployment.wrapper.a2a_card or {}, AgentCard())
             return own
-        except Exception as error:  # it is a wrapper's, and may be anything
+        except BaseException as error:  # it is a wrapper's, and may be anything
+            problem = str(error) if type(error) is ParseError else type_and_message(honest(error))
             if self._told.get(name) != revision:
                 self._told[name] = revision
-                log.error("{}: {}: its card is made without a2a_card", name, _card_problem(str(error)))
+                log.error("{}: {}: its card is made without a2a_card", name, _card_problem(problem))
             return AgentCard()
 
 
 def _call_problem(scope: Scope, call: dict[str, Any]) -> A2AError | None:
     """Return what is wrong with a JSON-RPC *call*, where the SDK does not say it, or takes it for an empty text."""
+    if _has_more_values(call, MAX_VALUES):
+        return InvalidParamsError(
+            f"A request of A2A has at most {MAX_VALUES:,} values of JSON; send much data as a file"
+        )
     method, sent = str(call.get("method")), Headers(scope=scope).get(VERSION_HEADER, "")
     version = "1.0" if method in JsonRpcDispatcher.METHOD_TO_MODEL else "0.3"
     if version == "0.3" and not method.startswith(("message/", "tasks/", "agent/")):
@@ -185,6 +197,56 @@ def _new_card(name: str, about: str, version: str, url: str) -> AgentCard:
         ],
         skills=[AgentSkill(id="chat", name=name, description=about, tags=["chat", "haystack"])],
     )
+
+
+def _has_more_values(body: dict[str, Any], limit: int) -> bool:
+    """Whether there are more than *limit* values in *body*, lists and objects among them."""
+    values: list[Any] = [body]
+    counted = 0
+    while values:
+        value = values.pop()
+        counted += 1
+        if isinstance(value, dict | list):
+            if counted + len(values) + len(value) > limit:
+                return True
+            values += value.values() if isinstance(value, dict) else value
+    return False
+
+
+class _Handler(DefaultRequestHandler):
+    """The SDK's handler, for tasks that take one message each, and whose text the store has."""
+
+    task_store: Tasks
+
+    async def on_message_send(self, params: SendMessageRequest, context: ServerCallContext) -> Message | Task:
+        await self._check(params.message, context)
+        sent: Message | Task = await super().on_message_send(params, context)
+        return sent
+
+    async def on_message_send_stream(
+        self, params: SendMessageRequest, context: ServerCallContext
+    ) -> AsyncGenerator[Event, None]:
+        await self._check(params.message, context)
+        async with aclosing(super().on_message_send_stream(params, context)) as events:
+            async for event in events:
+                yield event
+
+    async def on_subscribe_to_task(
+        self, params: SubscribeToTaskRequest, context: ServerCallContext
+    ) -> AsyncGenerator[Event, None]:
+        async with aclosing(super().on_subscribe_to_task(params, context)) as events:
+            async for event in events:
+                whole = await self.task_store.get(params.id, context) if isinstance(event, Task) else None
+                yield whole or event
+
+    async def _check(self, message: Message, context: ServerCallContext) -> None:
+        for name in ("message_id", "context_id", "task_id"):
+            if len(getattr(message, name)) > MAX_ID:
+                raise InvalidParamsError(f"The {name} of a message has at most {MAX_ID:,} characters")
+        if message.task_id and await self.task_store.get(message.task_id, context) is not None:
+            raise UnsupportedOperationError(
+                f"Task {message.task_id} takes no further message: leave out the task's id, and go on with its context"
+            )
 
 
 class _RPCRequest(Request):
@@ -250,7 +312,7 @@ class _ChatExecutor(AgentExecutor):
             id=context.task_id,
             context_id=context.context_id,
             status=TaskStatus(state=TaskState.TASK_STATE_SUBMITTED),
-            history=[kept],
+            history=[for_history(kept)],
         )
         submitted.status.timestamp.GetCurrentTime()
         await event_queue.enqueue_event(submitted)

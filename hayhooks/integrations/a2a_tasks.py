@@ -2,16 +2,21 @@
 
 import time
 from collections import OrderedDict
-from typing import Any
+from itertools import groupby
+from typing import Any, NamedTuple
 
 from a2a.server.agent_execution.active_task import TERMINAL_TASK_STATES
 from a2a.server.context import ServerCallContext
 from a2a.server.tasks import InMemoryTaskStore
-from a2a.types import Part, Task
+from a2a.types import Artifact, Part, Task
 
 KEPT_S = 3_600.0  # how long what has ended is kept
 MAX_KEPT = 1_000
 MAX_KEPT_BYTES = 64 * 2**20
+
+ANSWER = "response"  # id and name of the artifact with the text, as in the original; only this one is appended to
+
+_GOES_ON = "hayhooks.goes_on"  # in the metadata of an artifact of the SDK's task: its parts follow those that are kept
 
 Conversation = tuple[str, str]  # owner, id of the context
 
@@ -38,30 +43,89 @@ class Bounded:
         return forgotten
 
 
+class _Work(NamedTuple):
+    """A task that runs: what the SDK adds to, and what is kept."""
+
+    news: Task  # the SDK's own: what it has added since the last update
+    whole: Task
+    artifacts: dict[str, Artifact]  # of ``whole``, by id
+
+
 class Tasks(InMemoryTaskStore):
-    """Tasks: those that run, and the last ones that have ended."""
+    """Tasks: those that run, and the last ones that have ended.
+
+    The SDK copies its task with each update, for each subscriber, read or not. So what it adds is moved to a task that
+    is kept here, and the SDK's has the news alone until the last update.
+    """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(use_copying=False)
         self._ended = Bounded()
         self._contexts: dict[str, ServerCallContext] = {}  # with the owner alone, by the task's id
+        self._running: dict[str, _Work] = {}
 
     async def save(self, task: Task, context: ServerCallContext) -> None:
-        """Save *task*, whose text it joins: each update of a task copies all its parts."""
-        for artifact in task.artifacts:
-            _join_texts(artifact.parts)
-        await super().save(task, context)
-        if task.status.state in TERMINAL_TASK_STATES:
+        """Save *task*; one that runs has the news alone after its second update, and everything after its last one."""
+        work, has_ended = self._running.get(task.id), task.status.state in TERMINAL_TASK_STATES
+        if work is None or work.news is not task:
+            whole = Task()
+            whole.CopyFrom(task)
+            await super().save(whole, context)
+            self._running[task.id] = _Work(task, whole, {each.artifact_id: each for each in whole.artifacts})
+        else:
+            _move_news(work)
+            whole = work.whole
+        if has_ended:
+            del self._running[task.id]
+            _join_texts(whole)
+            task.CopyFrom(whole)
             self._contexts[task.id] = ServerCallContext(user=context.user)
-            for id_ in self._ended.keep(task.id, task.ByteSize()):
+            for id_ in self._ended.keep(task.id, whole.ByteSize()):
                 await self.delete(id_, self._contexts.pop(id_))
 
+    async def get(self, task_id: str, context: ServerCallContext) -> Task | None:
+        """Return a copy of the whole task."""
+        whole = await super().get(task_id, context)
+        if whole is None:
+            return None
+        _join_texts(whole)
+        copy = Task()
+        copy.CopyFrom(whole)
+        return copy
 
-def _join_texts(parts: Any) -> None:
-    """Join the text of the last two *parts*."""
-    while len(parts) > 1 and _is_plain(parts[-1]) and _is_plain(parts[-2]):
-        parts[-2].text += parts[-1].text
-        del parts[-1]
+
+def _move_news(work: _Work) -> None:
+    """Move what the SDK has added to the task."""
+    news, whole, artifacts = work
+    whole.status.CopyFrom(news.status)
+    whole.metadata.MergeFrom(news.metadata)
+    first = whole.history[0].message_id if whole.history else None
+    whole.history.extend(each for each in news.history if each.message_id != first)  # the first update left it there
+    del news.history[:]
+    for artifact in news.artifacts:
+        kept = artifacts.get(artifact.artifact_id)
+        if kept is None:
+            artifacts[artifact.artifact_id] = kept = whole.artifacts.add()
+        if _GOES_ON in artifact.metadata:
+            kept.parts.extend(artifact.parts)
+        else:
+            kept.CopyFrom(artifact)
+    del news.artifacts[:]
+    if ANSWER in artifacts:
+        news.artifacts.add(artifact_id=ANSWER).metadata[_GOES_ON] = True  # the SDK appends to what there is alone
+
+
+def _join_texts(task: Task) -> None:
+    """Join the parts of each artifact that are text alone, and follow each other."""
+    for artifact in task.artifacts:
+        if len(artifact.parts) < 2:
+            continue
+        parts: list[Part] = []
+        for is_plain, group in groupby(artifact.parts, _is_plain):
+            run = list(group)
+            parts += [Part(text="".join(part.text for part in run))] if is_plain else run
+        del artifact.parts[:]
+        artifact.parts.extend(parts)
 
 
 def _is_plain(part: Part) -> bool:

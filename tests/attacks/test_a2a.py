@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ from a2a.types import Artifact, ListTasksRequest, Part, Task, TaskState, TaskSta
 from hayhooks.integrations.a2a_tasks import MAX_KEPT, MAX_KEPT_BYTES, Conversations, Tasks
 from tests.attacks.measuring import Attacked
 from tests.integrations.a2a_client import send, text_of
+from tests.live_server import eventually
 
 HEADERS = {"A2A-Version": "1.0", "Content-Type": "application/json"}
 
@@ -137,6 +139,105 @@ def test_conversations_are_kept_within_bounds() -> None:
     for _ in range(70):
         conversations.add(("owner", "long"), [turn], 2**20)
     assert len(conversations.messages(("owner", "long"))) < 65
+
+
+def sent(attacked: Attacked, method: str, params: object, headers: dict[str, str] = HEADERS) -> Any:
+    """The answer to a request."""
+    return attacked.client.post("/it/a2a", content=rpc(method, params), headers=headers).json()
+
+
+OLD = {"Content-Type": "application/json"}  # of version 0.3
+
+
+def old_message(*parts: object) -> dict[str, Any]:
+    """The same of 0.3."""
+    return {"message": {"messageId": "1", "role": "user", "kind": "message", "parts": list(parts)}}
+
+
+def test_a_message_has_some_thousand_values(attacked: Attacked) -> None:
+    """The SDK converts them on the event loop: a body of 4 MB would hold it for half a minute."""
+    send(f"{attacked.url}/it", "hello")  # which imports the SDK
+    most, many, texts = [1] * 9_900, [1] * 1_900_000, [{"text": "a"}] * 45_000
+
+    def send_all() -> None:
+        for params in (message({"data": many}), message(*texts), {**message({"text": "a"}), "metadata": {"a": many}}):
+            error = sent(attacked, "SendMessage", params)["error"]
+            assert (error["code"], "10,000 values" in error["message"]) == (-32602, True)
+        assert sent(attacked, "message/send", old_message({"kind": "data", "data": {"a": many}}), OLD)["error"]
+        task = sent(attacked, "SendMessage", message({"data": most}))["result"]["task"]
+        assert task["status"]["state"] == "TASK_STATE_COMPLETED"
+        assert task["history"][0]["parts"][0]["metadata"]["bytes"] > 90_000
+        old = sent(attacked, "message/send", old_message({"kind": "data", "data": {"a": most}}), OLD)
+        assert old["result"]["status"]["state"] == "completed"
+
+    attacked.cost(send_all).check(megabytes=200)
+
+
+def test_the_history_has_the_beginning_of_a_long_message(attacked: Attacked) -> None:
+    """A client's ids, which each update has, are short."""
+    task = sent(attacked, "SendMessage", message({"text": "x" * 2_000_000}, {"text": "y"}))["result"]["task"]
+    (part,) = task["history"][0]["parts"]
+    assert (set(part["text"]), part["metadata"]["bytes"] > 2_000_000) == ({"x"}, True)
+    assert len(json.dumps(task)) < 20_000
+    for name in ("messageId", "contextId", "taskId"):
+        assert sent(attacked, "SendMessage", message({"text": "x"}, **{name: "a" * 5_000}))["error"]["code"] == -32602
+
+
+def test_an_unread_stream_costs_its_text_once(attacked: Attacked) -> None:
+    """Not a copy of the task for each update, and each subscriber; who reads has the whole text."""
+    send(f"{attacked.url}/it", "hello")  # which imports the SDK
+    whole = "".join(f"{index:05}" * 5_000 for index in range(60))  # 1.5 MB
+
+    def stream_unread() -> None:
+        body = rpc("SendStreamingMessage", message({"text": "stream " + "x" * 5_000_000}))
+        with socket.create_connection(("127.0.0.1", attacked.port)) as unread:
+            unread.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            lines = (
+                f"{name}: {value}" for name, value in {**HEADERS, "Host": "x", "Content-Length": len(body)}.items()
+            )
+            unread.sendall("\r\n".join(("POST /it/a2a HTTP/1.1", *lines, "", "")).encode() + body)
+            (task,) = eventually(lambda: running(attacked))
+            texts = []
+            with attacked.client.stream(
+                "POST", "/it/a2a", content=rpc("SubscribeToTask", {"id": task}), headers=HEADERS
+            ) as response:
+                for line in response.iter_lines():
+                    result = json.loads(line.removeprefix("data: "))["result"] if line.startswith("data: ") else {}
+                    update = [result["artifactUpdate"]["artifact"]] if "artifactUpdate" in result else ()
+                    artifacts = result.get("task", {}).get("artifacts", update)
+                    texts += [part.get("text", "") for artifact in artifacts for part in artifact["parts"]]
+            assert "".join(texts) == whole
+        ended = sent(attacked, "GetTask", {"id": task})["result"]
+        assert [part["text"] for part in ended["artifacts"][0]["parts"]] == [whole]
+
+    attacked.cost(stream_unread).check(megabytes=80)
+    blocking = sent(attacked, "SendMessage", message({"text": "stream"}))["result"]["task"]
+    assert [part["text"] for part in blocking["artifacts"][0]["parts"]] == [whole]
+
+
+def running(attacked: Attacked) -> list[str]:
+    """The ids of the tasks at work."""
+    tasks = sent(attacked, "ListTasks", {"status": "TASK_STATE_WORKING"})["result"]["tasks"]
+    return [task["id"] for task in tasks]
+
+
+def test_a_task_takes_one_message(attacked: Attacked) -> None:
+    """Another one for it, running or ended, is refused, and changes nothing."""
+    at_once = {**message({"text": "stream"}), "configuration": {"returnImmediately": True}}
+    task = sent(attacked, "SendMessage", at_once)["result"]["task"]
+    again = {"taskId": task["id"], "contextId": task["contextId"]}
+    for method in ("SendMessage", "SendStreamingMessage"):
+        assert refused(attacked, method, again)
+    sent(attacked, "CancelTask", {"id": task["id"]})
+    assert refused(attacked, "SendMessage", again)
+    ended = sent(attacked, "GetTask", {"id": task["id"]})["result"]
+    assert (ended["status"]["state"], len(ended["history"])) == ("TASK_STATE_CANCELED", 1)
+
+
+def refused(attacked: Attacked, method: str, ids: dict[str, str]) -> bool:
+    """Whether a message for a task is no operation that there is."""
+    answer = sent(attacked, method, message({"text": "x"}, **ids))
+    return bool(answer["error"]["code"] == -32004)
 
 
 @pytest.mark.slow

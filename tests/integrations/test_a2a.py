@@ -97,6 +97,10 @@ def test_a_wrapper_has_its_own_fields(server: LiveServer) -> None:
             "{'provider': {'url': 7}}",
             "a2a_card: Failed to parse provider field: Failed to parse url field: expected str",
         ),
+        (  # a property that fails when a client asks
+            "property(lambda self: __import__('sys').exit(3) if __import__('asyncio')._get_running_loop() else None)",
+            "a2a_card: SystemExit: 3",
+        ),
     ],
 )
 def test_a_wrong_card_is_told_once_and_leaves_the_agent(

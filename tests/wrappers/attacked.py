@@ -1,5 +1,8 @@
 """Arguments of many types, and answers that tell how much came."""
 
+import time
+from collections.abc import Iterator
+
 from pydantic import BaseModel, ConfigDict
 from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
@@ -59,5 +62,12 @@ class PipelineWrapper(BasePipelineWrapper):
     ) -> list[int]:
         return [len(numbers or ()), len(text)]
 
-    def run_chat_completion(self, model: str, messages: list[dict], body: dict) -> str:
+    def run_chat_completion(self, model: str, messages: list[dict], body: dict) -> str | Iterator[str]:
+        if str(messages[-1]["content"]).startswith("stream"):
+            return self.stream()
         return str(len(messages))
+
+    def stream(self) -> Iterator[str]:
+        for index in range(60):
+            yield f"{index:05}" * 5_000  # 25 kB
+            time.sleep(0.025)
