@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from a2a.server.agent_execution.active_task import TERMINAL_TASK_STATES
 from a2a.server.context import ServerCallContext
 from a2a.server.tasks import InMemoryTaskStore
-from a2a.types import Artifact, Part, Task
+from a2a.types import Artifact, ListTasksRequest, ListTasksResponse, Part, Task
 
 KEPT_S = 3_600.0  # how long what has ended is kept
 MAX_KEPT = 1_000
@@ -92,6 +92,13 @@ class Tasks(InMemoryTaskStore):
         copy = Task()
         copy.CopyFrom(whole)
         return copy
+
+    async def list(self, params: ListTasksRequest, context: ServerCallContext) -> ListTasksResponse:
+        """Return copies of the tasks."""
+        response = await super().list(params, context)
+        for task in response.tasks:
+            _join_texts(task)
+        return response
 
 
 def _move_news(work: _Work) -> None:

@@ -9,9 +9,10 @@ import httpx
 import pytest
 from a2a.auth.user import UnauthenticatedUser
 from a2a.server.context import ServerCallContext
-from a2a.types import Artifact, ListTasksRequest, Part, Task, TaskState, TaskStatus
+from a2a.server.tasks.task_manager import append_artifact_to_task
+from a2a.types import Artifact, ListTasksRequest, Part, Task, TaskArtifactUpdateEvent, TaskState, TaskStatus
 
-from hayhooks.integrations.a2a_tasks import MAX_KEPT, MAX_KEPT_BYTES, Conversations, Tasks
+from hayhooks.integrations.a2a_tasks import ANSWER, MAX_KEPT, MAX_KEPT_BYTES, Conversations, Tasks
 from tests.attacks.measuring import Attacked
 from tests.integrations.a2a_client import send, text_of
 from tests.live_server import eventually
@@ -125,6 +126,30 @@ def test_tasks_are_kept_within_bounds() -> None:
         assert [task.id for task in await kept(tasks)] == ["running"]
 
     asyncio.run(save_many())
+
+
+def test_the_text_of_a_task_that_runs_is_one_part() -> None:
+    """However many updates it came in; the SDK's task has none of them until the last one."""
+
+    async def update_often() -> None:
+        tasks, context = Tasks(), ServerCallContext(user=UnauthenticatedUser())
+        task = Task(id="a", context_id="c", status=TaskStatus(state=TaskState.TASK_STATE_WORKING))
+        await tasks.save(task, context)
+        for index in range(100):
+            event = TaskArtifactUpdateEvent(append=index > 0)
+            event.artifact.CopyFrom(Artifact(artifact_id=ANSWER, parts=[Part(text=f"{index} ")]))
+            append_artifact_to_task(task, event)
+            await tasks.save(task, context)
+            assert not task.artifacts[0].parts
+        whole = "".join(f"{index} " for index in range(100))
+        (listed,), got = await kept(tasks), await tasks.get("a", context)
+        assert [part.text for part in listed.artifacts[0].parts] == [whole]
+        assert got == listed
+        task.status.state = TaskState.TASK_STATE_COMPLETED
+        await tasks.save(task, context)
+        assert [part.text for part in task.artifacts[0].parts] == [whole]
+
+    asyncio.run(update_often())
 
 
 def test_conversations_are_kept_within_bounds() -> None:
