@@ -1,6 +1,7 @@
 """What an attack costs a server in a process of its own: how its memory grows, and how long others wait beside it."""
 
 import re
+import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -58,12 +59,13 @@ class Attacked:
         pid = self.process.process.pid
         Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak begins anew
         before = _peak_mb(pid)
-        result, slowest_s = self._slowest(attack)
-        return Cost(result, _peak_mb(pid) - before, slowest_s, max(slowness, _slowness()))
+        result, slowest_s, beside = self._slowest(attack)
+        return Cost(result, _peak_mb(pid) - before, slowest_s, max(slowness, beside, _slowness()))
 
-    def _slowest(self, work: Callable[[], T]) -> tuple[T, float]:
+    def _slowest(self, work: Callable[[], T]) -> tuple[T, float, float]:
+        """Return what *work* does, how long others waited beside it, and how slow the machine was meanwhile."""
         done = threading.Event()
-        times = [0.0]
+        times, slowness = [0.0], [1.0]
 
         def ask() -> None:
             with httpx.Client(base_url=self.url, timeout=60) as client:
@@ -71,20 +73,21 @@ class Attacked:
                     begun = time.monotonic()
                     client.get("/healthz").raise_for_status()
                     times.append(time.monotonic() - begun)
+                    slowness.append(_slowness(0.02))
 
         thread = threading.Thread(target=ask)
         thread.start()
         try:
-            return work(), max(times)
+            return work(), max(times), statistics.mean(slowness)
         finally:
             done.set()
             thread.join()
 
 
-def _slowness() -> float:
+def _slowness(share: float = 1.0) -> float:
     begun = time.monotonic()
-    sum(range(USUALLY_100_MS))
-    return min(max(1.0, (time.monotonic() - begun) / 0.1), 4.0)
+    sum(range(int(USUALLY_100_MS * share)))
+    return min(max(1.0, (time.monotonic() - begun) / (0.1 * share)), 4.0)
 
 
 def _peak_mb(pid: int) -> int:
