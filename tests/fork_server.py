@@ -93,7 +93,10 @@ class _Fork(subprocess.Popen[Any]):
         self._child_created = True
 
     def _internal_poll(self, _deadstate: int | None = None, **_: Any) -> int | None:
-        super()._internal_poll(_deadstate, _waitpid=lambda _, flags: self._try_wait(flags))  # type: ignore[misc]
+        if self.returncode is None:
+            pid, status = self._try_wait(os.WNOHANG)
+            if pid == self.pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
         return self.returncode
 
     def _try_wait(self, flags: int) -> tuple[int, int]:
