@@ -20,7 +20,7 @@ from hayhooks.http.context import context_of, deployment_of
 from hayhooks.http.dispatch import CarryingRoute
 from hayhooks.integrations.extra import Extra
 from hayhooks.kernel.state import Deployment, Snapshot
-from hayhooks.openai.bridge import CHAT_METHODS, TO_RESPONSES
+from hayhooks.openai.bridge import chat_of
 
 if TYPE_CHECKING:
     from hayhooks.integrations.a2a_server import AgentServer
@@ -65,7 +65,7 @@ def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
 
 def is_agent(deployment: Deployment) -> bool:
     """Whether *deployment* can chat, and its wrapper does not want to be left out."""
-    return not _is_left_out(deployment) and deployment.operation(*CHAT_METHODS, *TO_RESPONSES.methods) is not None
+    return not _is_left_out(deployment) and chat_of(deployment) is not None
 
 
 def _is_left_out(deployment: Deployment) -> bool:

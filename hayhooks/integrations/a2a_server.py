@@ -56,7 +56,7 @@ from hayhooks.http.within import request_within
 from hayhooks.integrations.a2a_messages import AnswerReader, content_of, for_history, text_part, without_files
 from hayhooks.integrations.a2a_tasks import Conversations, Tasks
 from hayhooks.kernel.state import Deployment
-from hayhooks.openai.bridge import CHAT_METHODS, TO_RESPONSES
+from hayhooks.openai.bridge import chat_of
 from hayhooks.openai.endpoint import parse_object
 
 MAX_RUNNING = 1_000  # tasks at a time: they run on when their clients go away
@@ -166,7 +166,7 @@ def _card_problem(error: str) -> str:
 
 
 def _card_of(deployment: Deployment, request: Request, own: AgentCard) -> AgentCard:
-    chat = deployment.operation(*CHAT_METHODS, *TO_RESPONSES.methods)
+    chat = chat_of(deployment)
     about = deployment.description or (chat and (chat.description or chat.summary)) or f"Chat with {deployment.name}."
     url = f"{str(request.base_url).rstrip('/')}/{quote(deployment.name)}/a2a"
     card = _new_card(deployment.name, about, deployment.revision.id, url)

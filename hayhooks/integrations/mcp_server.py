@@ -47,7 +47,6 @@ from hayhooks.integrations.mcp_sessions import IDLE_S, MAX_SESSIONS, Session, Se
 from hayhooks.integrations.mcp_tools import (
     DeploymentTool,
     body_of,
-    chat_of,
     core_tools,
     failed,
     pipelines_of,
@@ -59,6 +58,7 @@ from hayhooks.integrations.mcp_tools import (
 )
 from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.kernel.threads import server_threads
+from hayhooks.openai.bridge import chat_of
 from hayhooks.openapi.describe import JSON
 from hayhooks.setting_types import ApiKey
 

@@ -26,7 +26,7 @@ from hayhooks.http.within import Answer
 from hayhooks.kernel.operations import Operation
 from hayhooks.kernel.state import Deployment
 from hayhooks.observability.log import log
-from hayhooks.openai.bridge import CHAT_METHODS, TO_RESPONSES
+from hayhooks.openai.bridge import chat_of
 from hayhooks.openapi.describe import EVENTS, JSON, object_schema
 from hayhooks.openapi.type_schemas import inline_refs, schemas_of
 
@@ -79,11 +79,6 @@ def _tools_of(deployment: Deployment) -> list[DeploymentTool]:
         tool = Tool(name=name, description=_description(deployment, chat), input_schema=_MESSAGE)
         found.append(DeploymentTool(tool, "/chat"))
     return found
-
-
-def chat_of(deployment: Deployment) -> Operation | None:
-    """Return the operation that answers a chat."""
-    return deployment.operation(*CHAT_METHODS, *TO_RESPONSES.methods)
 
 
 def _run_tool(deployment: Deployment, run: Operation) -> DeploymentTool:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hayhooks.errors import OpenAIError
+from hayhooks.kernel.operations import Operation
+from hayhooks.kernel.state import Deployment
 from hayhooks.toolkit.conversations import items_of_messages, messages_of_items, stored_reference
 from hayhooks.toolkit.generation import chat_parameters
 
@@ -18,6 +20,11 @@ Body = dict[str, Any]  # of a request; every field as the client sent it
 
 CHAT_METHODS = ("run_chat_completion_async", "run_chat_completion")
 RESPONSE_METHODS = ("run_response_async", "run_response")
+
+
+def chat_of(deployment: Deployment) -> Operation | None:
+    """Return the operation of *deployment* that answers a chat: that of either API."""
+    return deployment.operation(*CHAT_METHODS, *RESPONSE_METHODS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from hayhooks.http.api_keys import may_call, refuse_call
 from hayhooks.http.context import context_of
 from hayhooks.http.lookup import model_not_found_error
 from hayhooks.kernel.state import Deployment, Snapshot
-from hayhooks.openai.bridge import CHAT_METHODS, RESPONSE_METHODS
+from hayhooks.openai.bridge import chat_of
 from hayhooks.openapi.describe import (
     JSON,
     OPENAI,
@@ -27,7 +27,7 @@ from hayhooks.openapi.describe import (
 
 def is_model(deployment: Deployment) -> bool:
     """Whether *deployment* can chat or respond."""
-    return deployment.operation(*CHAT_METHODS, *RESPONSE_METHODS) is not None
+    return chat_of(deployment) is not None
 
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
