@@ -226,8 +226,11 @@ def mcp_run(connect: str | None, api_key: str | None, **options: Any) -> None:
         raise click.ClickException(str(error)) from None
 
 
+_MCP_CLIENTS = ("claude-desktop", "claude-code", "cursor", "vscode")
+
+
 @mcp.command("config")
-@click.argument("client", type=click.Choice(["claude-desktop", "claude-code", "cursor", "vscode"]), required=False)
+@click.argument("client", type=click.Choice(_MCP_CLIENTS), required=False)
 @directory_option
 @server_options
 def mcp_config(client: str | None, **options: Any) -> None:
@@ -240,7 +243,7 @@ def mcp_config(client: str | None, **options: Any) -> None:
         )
     if client not in (None, "claude-desktop") and options["pipelines_dir"]:
         raise click.UsageError(f"{client} connects to the server, which has the directory: leave out --pipelines-dir")
-    config(settings_of(options), client)
+    config(settings_of(options), [client] if client else _MCP_CLIENTS)
 
 
 main.add_command(pipeline)

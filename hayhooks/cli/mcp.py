@@ -4,7 +4,7 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,6 @@ from hayhooks.kernel.threads import Outcome
 from hayhooks.observability.log import configure_logging
 from hayhooks.server.process import own_process
 from hayhooks.settings import Settings, export_env_file
-
-CLIENTS = ("claude-desktop", "claude-code", "cursor", "vscode")
 
 
 def serve(settings: Settings) -> None:
@@ -64,11 +62,11 @@ def connect(settings: Settings, url: str, api_key: str | None) -> None:
         raise CommandError(f"No answer from {endpoint}: {error}. {IS_IT_RUNNING}")
 
 
-def config(settings: Settings, client: str | None) -> None:
-    """Print what to put into the files of *client*, or of the usual ones."""
-    for name in (client,) if client else CLIENTS:
+def config(settings: Settings, clients: Sequence[str]) -> None:
+    """Print what to put into the files of *clients*; of one alone, ready for its file."""
+    for name in clients:
         where, content = _entry(settings, name)
-        if not client:
+        if len(clients) > 1:
             note((f"{name}: {where}", "bold"))
         print(content, flush=True)  # noqa: T201 - the result
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.test_mcp_clients import CACHE, install, python_with, ran
+from tests.clients.environments import CACHE, install, python_with, ran
 from tests.live_server import LiveServer, replace, serving
 from tests.wrappers import source
 

@@ -1,9 +1,7 @@
 """Clients of MCP that cannot live beside ours: mcp 1.x, fastmcp, and those of npm."""
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from tests.clients.environments import CACHE, install, python_with, ran
 from tests.live_server import LiveServer, replace, serving
 from tests.wrappers import source
 
 HERE = Path(__file__).parent / "mcp_clients"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "hayhooks-tests"
 TOOLS = {"tool", "stream", "waits", "list_pipelines", "pipeline_status"}
 SUM = {"total": 3, "count": 2}
 NO_LUCK = [True, "Pipeline execution failed: ValueError: no luck today"]
@@ -36,34 +34,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     with serving(root) as server:
         server.eventually(lambda: len(server.status()["pipelines"]) == 3)
         yield server
-
-
-def ran(*command: str | Path, cwd: Path | None = None) -> str:
-    """The output of a command that succeeds."""
-    found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=cwd)
-    assert found.returncode == 0, found.stderr
-    return found.stdout
-
-
-def install(*command: str | Path, cwd: Path) -> None:
-    """Run the installation in *cwd*, once on this machine; skip the test where there is no registry."""
-    if (cwd / "complete").exists():
-        return
-    cwd.mkdir(parents=True, exist_ok=True)
-    found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, cwd=cwd)
-    if found.returncode:
-        pytest.skip(f"not installable here: {found.stderr[-200:]}")
-    (cwd / "complete").touch()
-
-
-def python_with(requirement: str) -> Path:
-    """The interpreter of an environment of its own."""
-    folder = CACHE / f"{requirement}-py{sys.version_info.minor}"
-    python = folder / "venv/bin/python"
-    if not python.exists():
-        ran(sys.executable, "-m", "venv", folder / "venv")
-    install(python, "-m", "pip", "install", "--quiet", requirement, cwd=folder)
-    return python
 
 
 @pytest.fixture(scope="module")
