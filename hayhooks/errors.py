@@ -11,6 +11,7 @@ HayhooksError
  ├── PipelineError        the user's code raised while serving a request     -> 500
  ├── UnavailableError     the deployment exists but cannot serve now         -> 503
  ├── NotFoundError        no such deployment, endpoint or path               -> 404
+ ├── ConflictError        the state of an execution does not allow it       -> 409
  ├── RefusedError         a rule of the server: its hosts, keys and limits   -> 400, 401, 408, 413, 431
  ├── InvalidMessagesError a client's messages, which the toolkit cannot read -> 400
  └── OpenAIError          any of these, to a client of OpenAI's API          -> OpenAI's error object
@@ -198,6 +199,10 @@ class TimedOutError(ExpiredError):
 
 class NotFoundError(HayhooksError):
     """There is no such deployment, endpoint or path."""
+
+
+class ConflictError(HayhooksError):
+    """An execution is in no state to do this, or its key belongs to another one."""
 
 
 class RefusedError(HayhooksError):

@@ -163,6 +163,10 @@ LOG_LEVELS: tuple[str, ...] = get_args(_Level)
 TextList = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 HostList = Annotated[TextList, AfterValidator(_check_hosts)]
 KeyList = Annotated[list[str], NoDecode, BeforeValidator(_parse_keys)]
+Durable = Annotated[
+    Literal["auto", "true", "false"],
+    BeforeValidator(lambda v: {"1": "true", "0": "false"}.get(str(v), str(v).lower())),  # as booleans are written
+]
 LogFormat = Annotated[Literal["text", "json"], BeforeValidator(lambda v: v.lower() if isinstance(v, str) else v)]
 LogLevel = Annotated[_Level, BeforeValidator(lambda v: v.upper() if isinstance(v, str) else v)]
 OptionalPath = Annotated[Path | None, _EmptyAsNone]

@@ -19,6 +19,7 @@ from hayhooks.env_file import ENCODING, env_file, env_file_names, env_file_value
 from hayhooks.setting_types import (
     LOG_LEVELS,
     ApiKey,
+    Durable,
     HostList,
     KeyList,
     LogFormat,
@@ -130,6 +131,71 @@ class Settings(BaseSettings):
         1.5,
         description="A canary is rolled back if 95 % of its requests take so many times as long as those beside it. "
         "`0`: how long they take does not count.",
+    )
+    durable: Durable = Field(
+        "auto",
+        validation_alias=_aliases("DURABLE", "DURABLE_MODE"),
+        description="Executions that outlive their request: `auto` (once a wrapper has `run_durable`), `true` or "
+        "`false`. They need the extra `durable`.",
+    )
+    durable_url: str = Field(
+        "",
+        repr=False,  # it may have a password
+        description="Database of the executions, `sqlite:///PATH` or `postgresql://...`. "
+        "Empty: a SQLite file in the state directory.",
+    )
+    durable_concurrency: int = Field(
+        1,
+        ge=1,
+        validation_alias=_aliases("DURABLE_CONCURRENCY", "DURABLE_WORKER_CONCURRENCY"),
+        description="Executions of one deployment that run at a time in one process. A wrapper can set its own.",
+    )
+    durable_poll_ms: int = Field(
+        200, ge=10, description="Milliseconds between two looks for executions that may begin."
+    )
+    durable_alive_ms: int = Field(
+        1000, ge=50, description="Milliseconds between two looks for processes that have died while they worked."
+    )
+    durable_timeout: int = Field(
+        0,
+        ge=0,
+        description="Maximum duration of one attempt of an execution in seconds. `0`: no limit. "
+        "A wrapper can set its own.",
+    )
+    durable_max_attempts: int = Field(
+        3,
+        ge=1,
+        validation_alias=_aliases("DURABLE_MAX_ATTEMPTS", "DURABLE_MAX_RUN_ATTEMPTS"),
+        description="Attempts that may end with the death of their process before an execution fails.",
+    )
+    durable_max_retries: int = Field(
+        2,
+        ge=0,
+        validation_alias=_aliases("DURABLE_MAX_RETRIES", "DURABLE_MAX_APPLICATION_RETRIES"),
+        description="Times that an execution may ask for a retry before it fails.",
+    )
+    durable_max_unfinished: int = Field(
+        1000,
+        ge=0,
+        validation_alias=_aliases("DURABLE_MAX_UNFINISHED", "DURABLE_MAX_NONTERMINAL_EXECUTIONS"),
+        description="Unfinished executions; further ones get a 503. `0`: no limit.",
+    )
+    durable_max_payload: ByteSize = Field(
+        ByteSize(1_000_000),
+        validation_alias=_aliases("DURABLE_MAX_PAYLOAD", "DURABLE_MAX_PAYLOAD_BYTES"),
+        description="Maximum size of what is stored at a time: an input, a result, a state, a step's value.",
+    )
+    durable_keep: int = Field(
+        604800,
+        ge=0,
+        validation_alias=_aliases("DURABLE_KEEP", "DURABLE_TERMINAL_TTL_SECONDS"),
+        description="Seconds for which an execution that has ended is kept. `0`: for ever.",
+    )
+    durable_grace: int = Field(
+        5,
+        ge=0,
+        validation_alias=_aliases("DURABLE_GRACE", "DURABLE_SHUTDOWN_GRACE_SECONDS"),
+        description="Seconds that running attempts get when the server stops, before they are handed to others.",
     )
     check_timeout: int = Field(30, ge=1, description="Maximum duration of a wrapper's `check()` in seconds.")
     request_timeout: int = Field(

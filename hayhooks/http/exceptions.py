@@ -13,6 +13,7 @@ from starlette.types import ExceptionHandler, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketClose
 
 from hayhooks.errors import (
+    ConflictError,
     ExpiredError,
     HayhooksError,
     InvalidInputError,
@@ -174,6 +175,8 @@ async def _on_hayhooks_error(request: Request, error: Exception) -> Response:
             return Response(body, status_code=422, media_type="application/json")
         case NotFoundError():
             return _error_response(request, 404, str(error))
+        case ConflictError():
+            return _error_response(request, 409, str(error))
         case UnavailableError():
             return _error_response(request, 503, str(error), {"Retry-After": "1"})
         case RefusedError():

@@ -1,0 +1,1 @@
+"""Executions: work that outlives its request, kept in a database. Nothing here knows HTTP."""

@@ -1,0 +1,171 @@
+"""Executions: what is ordered, and what is known of it."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from hayhooks.toolkit.durable import ProgressEvent
+
+# What runs: `run_durable` of a wrapper with a pipeline or an agent, or a request that is sent in the background.
+Kind = Literal["pipeline", "agent", "run", "response"]
+
+# queued -> running -> completed | failed | canceled; running -> waiting -> queued; running -> queued
+Status = Literal["queued", "running", "waiting", "completed", "failed", "canceled"]
+
+TERMINAL: frozenset[Status] = frozenset({"completed", "failed", "canceled"})
+
+ANYBODY = ""  # the owner where a wrapper names none
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a client wants to be run."""
+
+    deployment: str  # its name
+    kind: Kind
+    input: Any  # JSON: the body of the request, defaults left out
+    owner: str = ANYBODY  # as `durable_owner_id` returned it: others do not see the execution
+    revision: str = ""  # the wrapper's `durable_revision`: only a deployment that has it runs this; "": any
+    idempotency_key: str = ""  # 1 to 512 bytes: a second order of this owner with it is the first one; "": none
+    delay_s: float = 0.0
+    priority: int = 50  # 1 is first, 100 is last
+    timeout_s: float = 0.0  # for one attempt; 0: no limit
+    wants_chunks: bool = False  # a response: its events are kept as chunks
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One run of an execution's code."""
+
+    number: int  # from 1
+    revision: str  # id of the deployment's revision
+    started_at: float  # Unix seconds
+    ended_at: float | None = None
+    outcome: str = ""  # completed, failed, waiting, retry, canceled, handed back; "": it runs, or its process died
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionError:
+    """Why an execution failed."""
+
+    type: str  # class of the exception
+    message: str
+    retryable: bool = False
+    code: str = ""  # run_attempts_exhausted, application_retries_exhausted, payload_too_large, input_incompatible, ...
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """An execution as the store knows it at one moment."""
+
+    id: str  # 32 hex digits
+    order: Order  # in lists without its input
+    status: Status
+    attempt: int  # how often it was begun
+    sequence: int  # grows with each change of what is shown
+    created_at: float  # Unix seconds, as all times here
+    updated_at: float
+    progress: Sequence[ProgressEvent] = ()  # the last 100
+    result: Any = None
+    error: ExecutionError | None = None
+    wait: Mapping[str, Any] | None = None  # of `suspend`, while it waits
+    waiting_for: str = ""  # why it is queued though nothing is before it: "revision v1", "deployment"
+    cancellation_requested_at: float | None = None
+    delayed_until: float | None = None
+    attempts: Sequence[Attempt] = ()
+    steps: Sequence[str] = ()  # names of the steps that are done
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether nothing of it changes any more, unless it is retried."""
+        return self.status in TERMINAL
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which executions to list."""
+
+    deployment: str = ""  # "": of all
+    owner: str | None = None  # None: of all owners
+    status: Sequence[Status] = ()  # none: all
+    revision: str = ""
+    kind: str = ""
+    search: str = ""  # part of an id
+    limit: int = 50  # 1 to 100
+    cursor: str = ""  # of the page before
+    newest_first: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some executions of a list, without inputs, results and progress."""
+
+    executions: Sequence[Execution]
+    cursor: str  # of the next page; "" on the last
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEvent:
+    """Something that a watcher of an execution is told.
+
+    ``chunk``: data is ``{"attempt", "payload"}``; ``gap``: the cursor is not kept any more, the kept chunks follow;
+    ``status`` and ``progress``: data is JSON too; ``end``: data is the Execution, the last event.
+    """
+
+    kind: Literal["chunk", "gap", "status", "progress", "end"]
+    data: Any
+    cursor: str = ""  # of a chunk: "row-item", where a later watcher goes on
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many executions there are of a deployment, or of all."""
+
+    by_status: Mapping[Status, int] = field(default_factory=dict)
+    oldest_queued_at: float | None = None
+    oldest_waiting_at: float | None = None
+
+
+class Executions(Protocol):
+    """What plug-ins do with executions; for the serving loop.
+
+    Every method may raise UnavailableError: the store does not answer within 5 s (503). A name and an owner are always
+    compared: an execution of another deployment or owner does not exist. ``owner=None`` is everybody.
+    """
+
+    async def submit(self, order: Order) -> tuple[Execution, bool]:
+        """Keep *order*, and return its execution and whether it is that of an earlier order with the same key.
+
+        ConflictError: that one was another order. UnavailableError: too many are unfinished. RefusedError (413): the
+        input is too large.
+        """
+
+    async def get(self, deployment: str, execution_id: str, owner: str | None) -> Execution | None:
+        """Return an execution; None if there is none."""
+
+    async def wait(self, execution: Execution, seconds: float, *, until_end: bool = False) -> Execution:
+        """Return *execution* once it has changed, or has ended if *until_end*, or after *seconds* as it is then."""
+
+    async def page(self, query: Query) -> Page:
+        """List executions; InvalidInputError: the cursor is none."""
+
+    async def cancel(self, execution: Execution, reason: str = "") -> Execution:
+        """Ask for its end; a terminal one stays as it is. A queued or waiting one is canceled at once."""
+
+    async def resume(self, execution: Execution, value: Any) -> Execution:
+        """Go on with what waits; ConflictError if it does not wait, or another was faster."""
+
+    async def retry(self, execution: Execution) -> Execution:
+        """Run a failed or canceled one again, from its last checkpoint; ConflictError if it is neither."""
+
+    async def delete(self, execution: Execution) -> None:
+        """Forget a terminal one; ConflictError if it is not."""
+
+    def watch(self, execution: Execution, cursor: str = "", *, all_events: bool = False) -> AsyncIterator[StreamEvent]:
+        """Yield chunks after *cursor* ("": from the first kept) and the end; *all_events*: status and progress too.
+
+        Chunks of an attempt that a later one has replaced are left out. It ends without an ``end`` if the server stops.
+        """
+
+    async def counts(self) -> Mapping[str, Counts]:
+        """Return the counts by the deployment's name."""
