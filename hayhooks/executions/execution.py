@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from hayhooks.toolkit.durable import ProgressEvent
+from hayhooks.toolkit.durable import Journal, ProgressEvent
 
 # What runs: `run_durable` of a wrapper with a pipeline or an agent, or a request that is sent in the background.
 Kind = Literal["pipeline", "agent", "run", "response"]
@@ -169,3 +169,42 @@ class Executions(Protocol):
 
     async def counts(self) -> Mapping[str, Counts]:
         """Return the counts by the deployment's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptResult:
+    """How an attempt has ended."""
+
+    kind: Literal["completed", "failed", "canceled", "waiting", "retry", "again", "handed back"]
+    result: Any = None  # JSON
+    error: ExecutionError | None = None  # of a failed one
+    wait: Mapping[str, Any] | None = None  # of `suspend`; may have a `timeout` in seconds
+    delay_s: float | None = None  # of `retry`; None: longer with each retry
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStart:
+    """What an attempt begins with."""
+
+    execution_id: str
+    order: Order
+    number: int  # from 1
+    resume_input: Any  # what the execution was resumed with; None if it was not
+    was_resumed: bool
+
+
+class Host(Protocol):
+    """Runs attempts on the serving loop."""
+
+    async def admit(self, order: Order) -> str:
+        """Wait until something deployed can run *order*, and return the id of its revision."""
+
+    async def run(self, start: AttemptStart, journal: Journal) -> AttemptResult:
+        """Run one attempt; when this is cancelled it has ended once this returns or raises."""
+
+    def reason_to_wait(self, order: Order) -> str:
+        """Return what *order* waits for: "deployment", "revision v1"; "" if it can run."""
+
+
+class SupersededError(BaseException):
+    """The store has given the execution to another process: this attempt is void."""

@@ -1,0 +1,227 @@
+"""Attempts: run one after the other of the executions that this process was given. For the engine's loop."""
+
+import asyncio
+import contextvars
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import astuple, dataclass, field, replace
+from functools import partial
+from typing import Any, Literal, TypeVar
+
+from hayhooks.executions.dbos_engine import Engine, Row
+from hayhooks.executions.execution import (
+    Attempt,
+    AttemptResult,
+    AttemptStart,
+    ExecutionError,
+    Host,
+    Order,
+    SupersededError,
+)
+from hayhooks.executions.journal import EngineJournal, check_payload
+from hayhooks.executions.projection import attempts_of, order_of, result_to_json
+from hayhooks.executions.side_loop import LoopCall, SideLoop
+
+T = TypeVar("T")
+
+StopReason = Literal["canceled", "handed back", "superseded"]
+
+_RETRY_S, _MAX_RETRY_S = 1.0, 60.0  # before the first retry, doubled for each; at most
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptLimits:
+    """How often an execution is tried, and how much of it is stored at a time."""
+
+    crashes: int
+    retries: int
+    payload: int  # bytes
+
+
+@dataclass(slots=True, eq=False)
+class _Running:
+    row: Row
+    journal: EngineJournal | None = None
+    on_host: LoopCall[Any] | None = None  # what runs on the serving loop
+    stop_reason: StopReason | None = None
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def stop(self, reason: StopReason) -> None:
+        """Cancel what runs, because of *reason*."""
+        self.stop_reason = self.stop_reason or reason
+        if self.journal is not None:
+            self.journal.note_cancelled()
+        if self.on_host is not None:
+            self.on_host.cancel()
+
+
+class Attempts:
+    """The attempts that run in this process."""
+
+    def __init__(
+        self,
+        side: SideLoop,
+        serving: asyncio.AbstractEventLoop,
+        host: Host,
+        limits: AttemptLimits,
+        on_change: Callable[[str], None],
+    ) -> None:
+        self.engine: Engine | None = None
+        self._side = side
+        self._serving = serving
+        self._host = host
+        self._limits = limits
+        self._context = contextvars.copy_context()  # of the application's start
+        self._on_change = on_change  # with the id of an execution, on the serving loop
+        self._running: dict[str, _Running] = {}
+
+    @property
+    def running(self) -> list[str]:
+        """The ids of what runs."""
+        return list(self._running)
+
+    async def run(
+        self,
+        workflow_id: str,
+        stored: dict[str, Any],
+        message: dict[str, Any],
+        pause: int,
+        context: contextvars.Context,
+    ) -> dict[str, Any]:
+        """Run an attempt, and return its result as JSON."""
+        engine = self.engine
+        assert engine is not None
+        row = await engine.row([workflow_id], whole=False)
+        if row is None or row.attributes.get("cancel_requested_at"):
+            return await self._end(engine, row, pause, AttemptResult("canceled"))
+        self._running[workflow_id] = running = _Running(row)
+        try:
+            result = await self._attempt(engine, running, order_of(stored), message, context)
+            if running.stop_reason in ("canceled", "handed back"):
+                result = AttemptResult(running.stop_reason)
+            if running.journal is not None:
+                await LoopCall(self._serving, running.journal.close).result()
+            return await self._end(engine, running.row, pause, result)
+        finally:
+            del self._running[workflow_id]
+            running.ended.set()
+
+    def cancel(self, workflow_id: str) -> None:
+        """Cancel the attempt of an execution, if it runs here."""
+        if running := self._running.get(workflow_id):
+            running.stop("canceled")
+
+    async def check(self) -> None:
+        """Cancel attempts that somebody has canceled elsewhere, or that another process has taken over."""
+        assert self.engine is not None
+        if not self._running:
+            return
+        rows = {row.workflow_id: row for row in await self.engine.rows(statuses=(), ids=self.running)}
+        for workflow_id, running in list(self._running.items()):
+            row = rows.get(workflow_id)
+            if row is None or row.status != "PENDING" or row.executor != self.engine.executor:
+                running.stop("superseded")
+            elif row.attributes.get("cancel_requested_at"):
+                running.stop("canceled")
+
+    async def stop(self, grace_s: float) -> None:
+        """Let attempts end for *grace_s*, then cancel them: another process begins them again."""
+        async with asyncio.TaskGroup() as group:
+            for running in list(self._running.values()):
+                group.create_task(self._stop(running, grace_s if running.journal is not None else 0.0))
+
+    async def _stop(self, running: _Running, grace_s: float) -> None:
+        for seconds in (grace_s, 1.0):  # code in a thread may go on, and cannot keep anything then
+            try:
+                async with asyncio.timeout(seconds):
+                    await running.ended.wait()
+                return
+            except TimeoutError:
+                running.stop("handed back")
+
+    async def _attempt(
+        self,
+        engine: Engine,
+        running: _Running,
+        order: Order,
+        message: dict[str, Any],
+        context: contextvars.Context,
+    ) -> AttemptResult:
+        row, host = running.row, self._host
+        workflow_id = row.workflow_id
+        attempts = attempts_of(row)
+        counted = attempts[row.attributes.get("counted_from", 0) :]
+        if sum(not each.outcome for each in counted) >= self._limits.crashes:
+            text = f"{self._limits.crashes} attempts ended with the death of their process"
+            return AttemptResult("failed", error=ExecutionError("ProcessDied", text, False, "run_attempts_exhausted"))
+        try:
+            revision = await self._on_host(running, lambda: host.admit(order))
+            number = len(attempts) + 1
+            begun = [*map(_stored, attempts), _stored(Attempt(number, revision, time.time()))]
+            running.row = replace(row, attributes={**row.attributes, "attempts": begun})
+            await engine.note(workflow_id, {"attempts": begun, "phase": ""})
+            entries = await engine.events(workflow_id) if attempts else {}
+            running.journal = EngineJournal(
+                engine,
+                self._side,
+                context,
+                workflow_id,
+                number,
+                entries,
+                self._limits.payload,
+                partial(self._on_change, workflow_id),
+            )
+            was_resumed = "input" in message
+            start = AttemptStart(workflow_id.rpartition("~")[2], order, number, message.get("input"), was_resumed)
+            result = await self._on_host(running, partial(host.run, start, running.journal))
+        except asyncio.CancelledError:
+            if running.stop_reason is None:
+                raise
+            return AttemptResult("canceled")
+        except SupersededError:
+            return AttemptResult("canceled")  # the engine does not keep it
+        if result.kind == "retry" and sum(each.outcome == "retry" for each in counted) >= self._limits.retries:
+            error = result.error or ExecutionError("RetryRequested", "")
+            error = replace(error, code="application_retries_exhausted")
+            return AttemptResult("failed", error=error)
+        try:
+            check_payload(result.result, self._limits.payload, "the result")
+        except ValueError as error_:
+            return AttemptResult("failed", error=ExecutionError("ValueError", str(error_), False, "payload_too_large"))
+        return result
+
+    async def _on_host(self, running: _Running, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        running.on_host = call = LoopCall(self._serving, function, self._context.copy())
+        if running.stop_reason is not None:
+            call.cancel()
+        try:
+            return await call.result()
+        finally:
+            running.on_host = None
+
+    async def _end(self, engine: Engine, row: Row | None, pause: int, result: AttemptResult) -> dict[str, Any]:
+        """Note that the last attempt has ended."""
+        stored = result_to_json(result)
+        if row is None:
+            return stored
+        noted: dict[str, Any] = {"phase": result.kind, "pause": pause}
+        attempts = row.attributes.get("attempts", [])
+        if attempts and not attempts[-1][4]:
+            last = Attempt(*attempts[-1])
+            noted["attempts"] = [*attempts[:-1], _stored(replace(last, ended_at=time.time(), outcome=result.kind))]
+        if result.kind == "retry":
+            retries = sum(each[4] == "retry" for each in attempts)
+            delay_s = result.delay_s if result.delay_s is not None else min(_RETRY_S * 2**retries, _MAX_RETRY_S)
+            noted["due_at"] = time.time() + delay_s
+            await engine.wake_later(row.workflow_id, pause, delay_s, {})
+        timeout_s = (result.wait or {}).get("timeout")
+        if result.kind == "waiting" and isinstance(timeout_s, int | float):
+            message = {"input": {"timed_out": True}}
+            await engine.wake_later(row.workflow_id, pause, float(timeout_s), message)
+        await engine.note(row.workflow_id, noted)
+        self._serving.call_soon_threadsafe(self._on_change, row.workflow_id)
+        return stored
+
+
+def _stored(attempt: Attempt) -> list[Any]:
+    return list(astuple(attempt))
