@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -16,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from hayhooks.errors import DisconnectedError, InvalidInputError, shortened
 from hayhooks.http.context import context_of
 from hayhooks.http.multipart import MAX_FIELDS, MAX_FIELDS_SIZE, FormReader, check_field_size, too_many_fields
-from hayhooks.http.request_json import LARGE
+from hayhooks.http.request_json import LARGE, without_collections
 from hayhooks.kernel.operations import Operation
 from hayhooks.kernel.threads import server_threads
 from hayhooks.kernel.validation import Validator
@@ -100,8 +99,9 @@ def _unquoted(text: bytes) -> str:
 async def arguments_of(form: FormData, operation: Operation) -> dict[str, Any]:
     """Return the arguments for *operation* in *form*, text as the method's types; raise InvalidInputError."""
     size = sum(len(value) for _, value in form.multi_items() if isinstance(value, str))
-    read = partial(_arguments_of, form, operation)
-    return await server_threads.run(read) if size > LARGE else read()
+    if size <= LARGE:
+        return _arguments_of(form, operation)
+    return await server_threads.run(without_collections, _arguments_of, form, operation)
 
 
 def _arguments_of(form: FormData, operation: Operation) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """JSON of requests: its encoding, its number of values, and parsing large bodies off the event loop."""
 
+import gc
 import json
 import re
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
@@ -45,6 +46,17 @@ async def parse_json(scope: Scope, body: bytes, parse: Callable[[bytes], T]) -> 
     return await server_threads.run(_parse_large, body, scope["app"].settings.max_json_values, parse)
 
 
+def without_collections(work: Callable[..., T], *args: Any) -> T:
+    """Call *work*, which makes many objects at once, without a collection of garbage: each stops all threads."""
+    if not gc.isenabled():  # or a thread with the same to do has paused it, and continues it
+        return work(*args)
+    gc.disable()
+    try:
+        return work(*args)
+    finally:
+        gc.enable()
+
+
 def json_problem(body: bytes) -> str:
     """Say why *body*, which is not valid JSON, is not text, or which quotes it needs; "" if it is something else."""
     try:
@@ -76,7 +88,7 @@ def _parse_large(body: bytes, max_values: int, parse: Callable[[bytes], T]) -> T
     if max_values and _values(body) > max_values and _has_more_values(body, max_values):
         message = f"The JSON has more than {max_values:,} values; an array, an object or a key counts as {_COSTLY}"
         raise RefusedError(413, f"{message} (HAYHOOKS_MAX_JSON_VALUES)")
-    return parse(body)
+    return without_collections(parse, body)
 
 
 def _has_more_values(body: bytes, limit: int) -> bool:

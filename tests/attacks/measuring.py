@@ -1,7 +1,6 @@
 """What an attack costs a server in a process of its own: how its memory grows, and how long others wait beside it."""
 
 import re
-import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -24,8 +23,7 @@ class Cost(Generic[T]):
 
     result: T
     grown_mb: int  # peak of the resident memory, above what it was before
-    slowest_s: float  # of the requests to /healthz beside it
-    slowness: float  # how much longer than usual this machine takes for anything at the moment, from 1 to 4
+    slowest_s: float  # for a request to /healthz beside it, of a usual processor
 
     def check(self, megabytes: int) -> None:
         """The server grew by *megabytes* at most, and nobody waited half a second for the event loop."""
@@ -34,7 +32,7 @@ class Cost(Generic[T]):
 
     @property
     def is_slow(self) -> bool:
-        return self.slowest_s > 0.5 * self.slowness
+        return self.slowest_s > 0.5
 
 
 class Attacked:
@@ -55,39 +53,44 @@ class Attacked:
         return replace(costs[-1], grown_mb=max(cost.grown_mb for cost in costs))
 
     def _cost(self, attack: Callable[[], T]) -> Cost[T]:
-        slowness = _slowness()
         pid = self.process.process.pid
         Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak begins anew
         before = _peak_mb(pid)
-        result, slowest_s, beside = self._slowest(attack)
-        return Cost(result, _peak_mb(pid) - before, slowest_s, max(slowness, beside, _slowness()))
+        result, slowest_s = self._slowest(attack)
+        return Cost(result, _peak_mb(pid) - before, slowest_s)
 
-    def _slowest(self, work: Callable[[], T]) -> tuple[T, float, float]:
-        """Return what *work* does, how long others waited beside it, and how slow the machine was meanwhile."""
+    def _slowest(self, work: Callable[[], T]) -> tuple[T, float]:
+        """Return what *work* does, and how long the server kept a request beside it waiting.
+
+        That is the processor time that its process took meanwhile, since a busy machine lets it wait too; or the time,
+        where several threads computed at once.
+        """
         done = threading.Event()
-        times, slowness = [0.0], [1.0]
+        times = [0.0]
+        processor = ~self.process.process.pid << 3 | 2  # the clock of a process, as clock_getcpuclockid(3) gives it
 
         def ask() -> None:
             with httpx.Client(base_url=self.url, timeout=60) as client:
                 while not done.wait(0.01):
-                    begun = time.monotonic()
+                    began, computed = time.monotonic(), time.clock_gettime(processor)
                     client.get("/healthz").raise_for_status()
-                    times.append(time.monotonic() - begun)
-                    slowness.append(_slowness(0.02))
+                    times.append(min(time.monotonic() - began, time.clock_gettime(processor) - computed))
 
         thread = threading.Thread(target=ask)
         thread.start()
         try:
-            return work(), max(times), statistics.mean(slowness)
+            result = work()
         finally:
             done.set()
             thread.join()
+        return result, max(times) / _slowness()
 
 
-def _slowness(share: float = 1.0) -> float:
-    begun = time.monotonic()
-    sum(range(int(USUALLY_100_MS * share)))
-    return min(max(1.0, (time.monotonic() - begun) / (0.1 * share)), 4.0)
+def _slowness() -> float:
+    """How much longer than usual a processor takes for anything at the moment."""
+    began = time.thread_time()
+    sum(range(USUALLY_100_MS))
+    return max(1.0, (time.thread_time() - began) / 0.1)
 
 
 def _peak_mb(pid: int) -> int:

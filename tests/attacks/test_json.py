@@ -1,5 +1,6 @@
 """JSON that takes much more to read than to send, and JSON in other encodings than UTF-8."""
 
+import gc
 import json
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import pytest
 
 from tests.attacks.measuring import Attacked
+from tests.live_server import SharedServer
+from tests.wrappers import source
 
 MESSAGES = b'"messages": [{"role": "user", "content": "x"}]'
 
@@ -51,6 +54,26 @@ def test_the_largest_json_that_is_read_leaves_the_loop_free(attacked: Attacked, 
 
     assert cost.result.status_code == 200
     cost.check(megabytes=600)
+
+
+@pytest.mark.parametrize("form", [False, True])
+def test_nothing_is_collected_while_many_objects_are_made(shared_server: SharedServer, form: bool):
+    """A collection each 700 lists, some of which look through all objects, stops every thread."""
+    shared_server.serve("it", source("attacked_files"))
+    lists = b"[" + b"[]," * 100_000 + b"[]]"
+    collections = []
+
+    def note(phase: str, _: object) -> None:
+        collections.append(phase)
+
+    gc.callbacks.append(note)
+    try:
+        sent = {"data": {"anything": lists.decode()}} if form else {"content": body_of("/it/run", lists)}
+        assert shared_server.client.post("/it/run", **sent).status_code == 200
+    finally:
+        gc.callbacks.remove(note)
+    assert len(collections) < 100
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize(
