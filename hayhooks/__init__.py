@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from hayhooks.observability.log import log
     from hayhooks.server.run import run_app
     from hayhooks.settings import Settings
+    from hayhooks.toolkit.durable import DurableContext, DurableExecutionCancelledError, durable_streaming_callback
+    from hayhooks.toolkit.durable_scope import current_durable_context, durable_context_scope
     from hayhooks.toolkit.events import (
         PipelineEvent,
         default_on_pipeline_end,
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "AsyncPipeline": "haystack:Pipeline",  # Haystack 3 has one class for both
     "BasePipelineWrapper": "hayhooks.wrapper",
+    "DurableContext": "hayhooks.toolkit.durable",
+    "DurableExecutionCancelledError": "hayhooks.toolkit.durable",
     "Pipeline": "haystack",
     "PipelineEvent": "hayhooks.toolkit.events",
     "SSEEvent": "hayhooks.http.responses",
@@ -51,10 +55,13 @@ _HOMES = {
     "chat_messages_from_openai_response": "hayhooks.toolkit.messages",
     "coerce_pipeline_inputs": "hayhooks.toolkit.inputs",
     "create_app": "hayhooks.app",
+    "current_durable_context": "hayhooks.toolkit.durable_scope",
     "default_on_pipeline_end": "hayhooks.toolkit.events",
     "default_on_tool_call_end": "hayhooks.toolkit.events",
     "default_on_tool_call_start": "hayhooks.toolkit.events",
     "details_on_tool_call_end": "hayhooks.toolkit.events",
+    "durable_context_scope": "hayhooks.toolkit.durable_scope",
+    "durable_streaming_callback": "hayhooks.toolkit.durable",
     "generation_kwargs_from": "hayhooks.toolkit.generation",
     "get_input_files": "hayhooks.toolkit.messages",
     "get_last_user_input_text": "hayhooks.toolkit.messages",
@@ -69,6 +76,8 @@ _HOMES = {
 __all__ = [
     "AsyncPipeline",
     "BasePipelineWrapper",
+    "DurableContext",
+    "DurableExecutionCancelledError",
     "Pipeline",
     "PipelineEvent",
     "SSEEvent",
@@ -81,10 +90,13 @@ __all__ = [
     "chat_messages_from_openai_response",
     "coerce_pipeline_inputs",
     "create_app",
+    "current_durable_context",
     "default_on_pipeline_end",
     "default_on_tool_call_end",
     "default_on_tool_call_start",
     "details_on_tool_call_end",
+    "durable_context_scope",
+    "durable_streaming_callback",
     "generation_kwargs_from",
     "get_input_files",
     "get_last_user_input_text",

@@ -13,6 +13,8 @@ _EVENTS = "PipelineEvent StatusEventData NotificationEventData create_status_eve
 _OPEN_WEBUI = (
     "MessageEventData create_message_event create_replace_event create_source_event create_chat_completion_event"
 )
+_DURABLE = "DurableContext DurableExecutionCancelledError durable_streaming_callback"
+_DURABLE_SCOPE = "current_durable_context durable_context_scope"
 _MESSAGES = (
     "get_content get_input_files get_last_user_input_text get_last_user_message is_user_message "
     "chat_messages_from_openai_response"
@@ -25,6 +27,11 @@ MODULES = {
     },
     "hayhooks.chainlit_events": {
         "hayhooks.toolkit.events": "ChainlitEvent=PipelineEvent create_custom_element_event",
+    },
+    "hayhooks.durable": {"hayhooks.toolkit.durable": _DURABLE, "hayhooks.toolkit.durable_scope": _DURABLE_SCOPE},
+    "hayhooks.durable.context": {
+        "hayhooks.toolkit.durable": _DURABLE,
+        "hayhooks.toolkit.durable_scope": _DURABLE_SCOPE,
     },
     "hayhooks.events": {"hayhooks.toolkit.events": _EVENTS},
     "hayhooks.open_webui": {

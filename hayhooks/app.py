@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from starlette.middleware.exceptions import ExceptionMiddleware
@@ -21,8 +22,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hayhooks.current_app import as_current_app
 from hayhooks.endpoints import BUILTIN
 from hayhooks.errors import HayhooksError
+from hayhooks.executions.options import ServiceOptions
+from hayhooks.executions.service import ExecutionService
 from hayhooks.http.access import AccessMiddleware, PublicRoute, log_exposure
 from hayhooks.http.api_keys import ApiKeys
+from hayhooks.http.attempts import AttemptHost
 from hayhooks.http.decorators import DecoratedStarlette
 from hayhooks.http.dispatch import (
     build_deployment_routes,
@@ -44,7 +48,7 @@ from hayhooks.kernel.options import KernelOptions
 from hayhooks.kernel.process_hooks import ProcessHooks
 from hayhooks.kernel.quarantine import Quarantine
 from hayhooks.kernel.reconcile import Reconciler
-from hayhooks.kernel.revision_store import open_store
+from hayhooks.kernel.revision_store import open_store, state_dir_of
 from hayhooks.kernel.self_writes import self_writes
 from hayhooks.kernel.state import Change, Revision, Snapshot
 from hayhooks.kernel.static import WrapperFactory, check_directory, static_revisions
@@ -121,6 +125,7 @@ class Hayhooks(DecoratedStarlette):
         self.static = static_revisions(pipelines or {}, reserved_names(plug_ins))
         self.switch = Switch(build_generation(Snapshot(), plug_ins))
         self.reconciler: Reconciler | None = None  # while its lifespan runs
+        self.executions = ExecutionService(_execution_options(settings, self.root))
         self.keys = ApiKeys(settings)
         self.metrics = self.switch.metrics = Metrics() if settings.metrics else None
         self.access_log: AccessLog | None = None
@@ -314,7 +319,7 @@ async def _deployer(app: Hayhooks, threads: DaemonThreadPool) -> AsyncIterator[N
     ):
         app.reconciler.start()
         try:
-            async with app.lifespan_of_routers(), lifespans(app.plug_ins, app):
+            async with app.lifespan_of_routers(), _executions(app, has_store), lifespans(app.plug_ins, app):
                 try:
                     yield
                 finally:
@@ -324,6 +329,40 @@ async def _deployer(app: Hayhooks, threads: DaemonThreadPool) -> AsyncIterator[N
             await threads.run(app.reconciler.stop, max(app.stop_by - time.monotonic(), 0.0))
             if app.access_log is not None:
                 await threads.run(app.access_log.close)
+
+
+def _execution_options(settings: Settings, root: Path) -> ServiceOptions:
+    return ServiceOptions(
+        mode=settings.durable,
+        url=settings.durable_url,
+        root=root,
+        concurrency=settings.durable_concurrency,
+        poll_s=settings.durable_poll_ms / 1000,
+        alive_s=settings.durable_alive_ms / 1000,
+        max_crashes=settings.durable_max_attempts,
+        max_retries=settings.durable_max_retries,
+        max_unfinished=settings.durable_max_unfinished,
+        max_payload=settings.durable_max_payload,
+        keep_s=settings.durable_keep,
+        grace_s=settings.durable_grace,
+    )
+
+
+@asynccontextmanager
+async def _executions(app: Hayhooks, has_state_dir: bool) -> AsyncIterator[None]:
+    """Run executions in this context, once something that is deployed needs them."""
+    loop, service = asyncio.get_running_loop(), app.executions
+    host = AttemptHost(app, lambda: app.switch.live.snapshot, app.settings.durable_timeout)
+
+    def note_snapshot(snapshot: Snapshot) -> None:
+        host.note_snapshot()
+        if any(deployment.durable for deployment in snapshot.deployments.values()):
+            service.start()
+
+    state_dir = state_dir_of(app.root, app.settings.state_dir) if has_state_dir else None
+    with app.hooks.use(on_publish=note_snapshot, on_stop=lambda: loop.call_soon_threadsafe(service.begin_stop)):
+        async with service.serving(host, state_dir):
+            yield
 
 
 @contextmanager

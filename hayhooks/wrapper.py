@@ -25,6 +25,11 @@ class BasePipelineWrapper:
         a2a: whether it is an agent of A2A, if it can chat; ``skip_a2a = True`` says the same as ``a2a = False``.
         a2a_card: fields of its agent card, instead of those that are made: name, description, skills, ...
         mcp_chat: whether its chat is a tool of MCP too, which takes a ``message``.
+        durable_revision: an execution runs only where this is as it was when it was ordered; None: on any revision.
+        durable_resume_model: a pydantic model of what an execution is resumed with; None: any JSON.
+        durable_concurrency: executions that run at a time in one process. None: ``HAYHOOKS_DURABLE_CONCURRENCY``.
+        durable_timeout: seconds of one attempt. 0: no limit; None: ``HAYHOOKS_DURABLE_TIMEOUT``.
+        durable_memo: whether what components of the pipeline return is kept, so that another attempt goes on there.
     """
 
     pipeline: Any = None
@@ -39,6 +44,11 @@ class BasePipelineWrapper:
     skip_a2a: bool = False
     a2a_card: Any = None
     mcp_chat: bool = False
+    durable_revision: str | None = None
+    durable_resume_model: Any = None
+    durable_concurrency: int | None = None
+    durable_timeout: float | None = None
+    durable_memo: bool = True
 
     def setup(self) -> None:
         """Build the pipeline; called once per revision, in a thread, before it serves.
@@ -96,6 +106,25 @@ class BasePipelineWrapper:
         """Answer on the event loop; preferred to ``run_response``."""
         raise NotImplementedError("run_response_async() is not implemented")
 
+    def run_durable(self, context: Any, request: Any) -> Any:
+        """Do work that outlives its request, in a thread; ``POST /{name}/run-durable`` orders it.
+
+        *context* is a ``DurableContext``; *request* is annotated with a pydantic model, which the body must match.
+        Another attempt calls the method from its top: what it has kept with the context is there again.
+        """
+        raise NotImplementedError("run_durable() is not implemented")
+
+    async def run_durable_async(self, context: Any, request: Any) -> Any:
+        """Do the same on the event loop; a wrapper has one of the two."""
+        raise NotImplementedError("run_durable_async() is not implemented")
+
+    def durable_owner_id(self, request: Any) -> str:
+        """Return whose executions a request may see and order, 1 to 512 bytes; *request* is Starlette's.
+
+        Without this method everybody sees all executions of the deployment.
+        """
+        raise NotImplementedError("durable_owner_id() is not implemented")
+
     def run_file_upload(self, *args: Any, **kwargs: Any) -> Any:
         """Store a file sent to ``POST /v1/files``; return its file object, its id or None.
 
@@ -126,4 +155,6 @@ class BasePipelineWrapper:
 SWITCHES = ("skip_mcp", "mcp_chat", "a2a", "skip_a2a")  # attributes that are True or False
 
 # The methods that requests can reach, in this order.
-OPERATIONS = tuple(name for name in vars(BasePipelineWrapper) if name.startswith("run_"))
+OPERATIONS = tuple(name for name in vars(BasePipelineWrapper) if name.startswith("run_") and "durable" not in name)
+
+DURABLE_METHODS = ("run_durable", "run_durable_async")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from hayhooks.console import difference, events, history, markdown, numbers, page, traces
-from hayhooks.endpoints import draw, health, metrics, run, status
+from hayhooks.endpoints import draw, executions, health, metrics, run, status
 from hayhooks.http.plug_in import PlugIn
 from hayhooks.integrations import a2a, mcp
 from hayhooks.openai import chat, files, models, responses
@@ -11,6 +11,7 @@ from hayhooks.openapi import pages
 
 BUILTIN: Sequence[PlugIn] = (
     run,
+    executions,
     mcp,
     chat,
     responses,

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from hayhooks.executions.dbos_engine import Engine, Row
 from hayhooks.executions.execution import (
+    TIMED_OUT,
     Attempt,
     AttemptResult,
     AttemptStart,
@@ -96,7 +97,7 @@ class Attempts:
             return await self._end(engine, row, pause, AttemptResult("canceled"))
         self._running[workflow_id] = running = _Running(row)
         try:
-            result = await self._attempt(engine, running, order_of(stored), message, context)
+            result = await self._attempt(engine, running, order_of(stored), message, pause, context)
             if running.stop_reason in ("canceled", "handed back"):
                 result = AttemptResult(running.stop_reason)
             if running.journal is not None:
@@ -145,6 +146,7 @@ class Attempts:
         running: _Running,
         order: Order,
         message: dict[str, Any],
+        pause: int,
         context: contextvars.Context,
     ) -> AttemptResult:
         row, host = running.row, self._host
@@ -171,8 +173,8 @@ class Attempts:
                 self._limits.payload,
                 partial(self._on_change, workflow_id),
             )
-            was_resumed = "input" in message
-            start = AttemptStart(workflow_id.rpartition("~")[2], order, number, message.get("input"), was_resumed)
+            resumed = pause if "input" in message else 0
+            start = AttemptStart(workflow_id.rpartition("~")[2], order, number, resumed, message.get("input"))
             result = await self._on_host(running, partial(host.run, start, running.journal))
         except asyncio.CancelledError:
             if running.stop_reason is None:
@@ -216,7 +218,7 @@ class Attempts:
             await engine.wake_later(row.workflow_id, pause, delay_s, {})
         timeout_s = (result.wait or {}).get("timeout")
         if result.kind == "waiting" and isinstance(timeout_s, int | float):
-            message = {"input": {"timed_out": True}}
+            message = {"input": TIMED_OUT}
             await engine.wake_later(row.workflow_id, pause, float(timeout_s), message)
         await engine.note(row.workflow_id, noted)
         self._serving.call_soon_threadsafe(self._on_change, row.workflow_id)

@@ -22,9 +22,10 @@ from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, EnqueueOptions, W
 from dbos import error as dbos_error
 from loguru import logger as log
 
-from hayhooks.errors import ConflictError
-from hayhooks.executions import store
+from hayhooks.errors import ConflictError, StartError
 from hayhooks.executions.alive import FileLiveness, Liveness, PostgresLiveness
+from hayhooks.executions.database_url import file_of, postgres_url
+from hayhooks.executions.sqlite import sqlite_engine
 
 # With the execution's id, its order, the message that woke it, the number of its pauses, and the context to keep in.
 RunAttempt = Callable[
@@ -40,6 +41,17 @@ _THREADS = 16  # of DBOS, each for one statement at a time
 
 UNFINISHED = ("ENQUEUED", "DELAYED", "PENDING", "ERROR")  # ERROR: it waits
 ENDED = ("SUCCESS", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+
+
+# The outcome of what cannot be read.
+INVALID = {
+    "kind": "failed",
+    "error": {
+        "type": "StoredExecutionInvalid",
+        "message": "what is stored of it cannot be read",
+        "code": "stored_execution_invalid",
+    },
+}
 
 
 class _PausedError(Exception):
@@ -96,7 +108,7 @@ class Engine:
 
     async def launch(self) -> None:
         """Open the database, and begin to take executions."""
-        url, file = self._options.url, store.file_of(self._options.url, self._options.root)
+        url, file = self._options.url, file_of(self._options.url, self._options.root)
         config = DBOSConfig(
             name="hayhooks",
             application_version=_VERSION,
@@ -105,12 +117,14 @@ class Engine:
             max_executor_threads=_THREADS,
         )
         if file is not None:
-            engine = await asyncio.to_thread(store.sqlite_engine, file)
+            engine = await asyncio.to_thread(sqlite_engine, file)
             config |= DBOSConfig(system_database_url=f"sqlite:///{file}", system_database_engine=engine)
             self._liveness = FileLiveness(file.with_name(f"{file.name}.alive"), self.executor)
         else:
-            config |= DBOSConfig(system_database_url=store.postgres_url(url))
-            self._liveness = await asyncio.to_thread(PostgresLiveness, store.postgres_url(url), self.executor)
+            config |= DBOSConfig(system_database_url=postgres_url(url))
+            self._liveness = await asyncio.to_thread(PostgresLiveness, postgres_url(url), self.executor)
+        if _Current.engine is not None:
+            raise StartError("another application of this process has executions: DBOS serves one at a time")
         _Current.engine = self
         DBOS(config=config)
         _quiet()
@@ -124,10 +138,11 @@ class Engine:
 
     def destroy(self) -> None:
         """End DBOS's threads; in a thread, after ``close``."""
-        DBOS.destroy()
         if self._liveness is not None:
             self._liveness.close()
-        _Current.engine = None
+        if _Current.engine is self:
+            DBOS.destroy()
+            _Current.engine = None
 
     async def listen(self, concurrency: int) -> str:
         """Return the queue whose executions run *concurrency* at a time in one process, for each deployment."""
@@ -385,13 +400,14 @@ def _topic(pause: int) -> str:
 
 
 def _row(status: WorkflowStatus) -> Row:
-    order = status.input["args"][0] if status.input is not None and status.input["args"] else None
-    outcome = status.output
+    # What is no JSON, a pickle for example, comes as text.
+    order: Any = status.input["args"][0] if isinstance(status.input, dict) else status.input
+    outcome = status.output if isinstance(status.output, dict | None) else INVALID
     if outcome is None and status.error is not None:
         try:
             outcome = json.loads(str(status.error))
         except ValueError:  # none of ours
-            outcome = {"kind": "failed", "error": {"type": type(status.error).__name__, "message": str(status.error)}}
+            outcome = INVALID
     return Row(
         workflow_id=status.workflow_id,
         status=status.status,
@@ -401,8 +417,8 @@ def _row(status: WorkflowStatus) -> Row:
         delayed_until=status.delay_until_epoch_ms / 1000 if status.delay_until_epoch_ms else None,
         executor=status.executor_id or "",
         owner=status.authenticated_user or "",
-        order=order,
-        outcome=outcome,
+        order=order if isinstance(order, dict) else None,
+        outcome=INVALID if order is not None and not isinstance(order, dict) else outcome,
     )
 
 

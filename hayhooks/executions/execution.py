@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from hayhooks.toolkit.durable import Journal, ProgressEvent
+from hayhooks.toolkit.durable import ExecutionControl, Journal, ProgressEvent
 
 # What runs: `run_durable` of a wrapper with a pipeline or an agent, or a request that is sent in the background.
 Kind = Literal["pipeline", "agent", "run", "response"]
@@ -13,6 +13,8 @@ Kind = Literal["pipeline", "agent", "run", "response"]
 Status = Literal["queued", "running", "waiting", "completed", "failed", "canceled"]
 
 TERMINAL: frozenset[Status] = frozenset({"completed", "failed", "canceled"})
+
+TIMED_OUT = {"timed_out": True}  # what an execution is resumed with that has waited for too long
 
 ANYBODY = ""  # the owner where a wrapper names none
 
@@ -189,8 +191,8 @@ class AttemptStart:
     execution_id: str
     order: Order
     number: int  # from 1
-    resume_input: Any  # what the execution was resumed with; None if it was not
-    was_resumed: bool
+    resumed: int  # how often it was resumed
+    resume_input: Any  # what it was resumed with the last time
 
 
 class Host(Protocol):
@@ -203,8 +205,14 @@ class Host(Protocol):
         """Run one attempt; when this is cancelled it has ended once this returns or raises."""
 
     def reason_to_wait(self, order: Order) -> str:
-        """Return what *order* waits for: "deployment", "revision v1"; "" if it can run."""
+        """Return what *order* waits for: "deployment", "revision v1"; "" if it can run. From any thread."""
+
+    def names(self) -> Sequence[str]:
+        """Return the names of what is deployed."""
+
+    def concurrency_of(self, name: str) -> int | None:
+        """Return how many executions of a deployment run at a time; None: as many as of others."""
 
 
-class SupersededError(BaseException):
+class SupersededError(ExecutionControl):
     """The store has given the execution to another process: this attempt is void."""

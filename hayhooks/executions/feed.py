@@ -71,7 +71,7 @@ class Feeds:
             def is_due() -> bool:
                 now = feed.execution
                 has_changed = (now.sequence, now.status) != (execution.sequence, execution.status)
-                return feed.is_over or now.is_terminal or (has_changed and not until_end)
+                return feed.is_over or (feed.is_read and (now.is_terminal or (has_changed and not until_end)))
 
             try:
                 async with asyncio.timeout(seconds), feed.changed:

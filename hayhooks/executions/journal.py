@@ -10,7 +10,7 @@ from typing import Any
 from hayhooks.executions.dbos_engine import Engine
 from hayhooks.executions.execution import SupersededError
 from hayhooks.executions.side_loop import SideLoop
-from hayhooks.toolkit.durable import ProgressEvent
+from hayhooks.toolkit.durable import PayloadError, ProgressEvent
 
 SHOWN = "shown"  # the event with what is shown of an execution: its progress and the names of its steps
 _MAX_PROGRESS = 100
@@ -45,6 +45,7 @@ class EngineJournal:
         self._on_change = on_change  # tells the watchers in this process
         shown = entries.get(SHOWN, {})
         self._progress: list[ProgressEvent] = shown.get("progress", [])
+        self.progress = self._progress[-1]["sequence"] if self._progress else 0
         self._steps: list[str] = shown.get("steps", [])
         self._shown_at = 0.0  # of a monotonic clock
         self._showing: asyncio.Task[None] | None = None
@@ -57,7 +58,7 @@ class EngineJournal:
         self._is_closed = False
 
     async def keep(self, key: str, value: Any) -> None:
-        """Keep JSON under *key*; ValueError if it is too large, or no JSON."""
+        """Keep JSON under *key*; PayloadError if it is too large, or no JSON."""
         check_payload(value, self._max_payload, key)
         await self._write(lambda: self._engine.keep(key, value))
         if key.startswith("step:"):
@@ -145,10 +146,10 @@ class EngineJournal:
 
 
 def check_payload(value: Any, longest: int, what: str) -> None:
-    """Raise ValueError if *value* is no JSON, or longer than *longest* bytes."""
+    """Raise PayloadError if *value* is no JSON, or longer than *longest* bytes."""
     try:
         size = len(json.dumps(value, allow_nan=False, ensure_ascii=False).encode())
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{what} cannot be stored as JSON: {error}") from None
+        raise PayloadError(f"{what} cannot be stored as JSON: {error}") from None
     if size > longest:
-        raise ValueError(f"{what} has {size:,} bytes of JSON: HAYHOOKS_DURABLE_MAX_PAYLOAD allows {longest:,}")
+        raise PayloadError(f"{what} has {size:,} bytes of JSON: HAYHOOKS_DURABLE_MAX_PAYLOAD allows {longest:,}")

@@ -10,7 +10,7 @@ class ServiceOptions:
     """Settings of the executions."""
 
     mode: Literal["auto", "true", "false"]
-    url: str  # "": there is no place for a database
+    url: str  # "": a file in the state directory
     root: Path  # the pipelines directory
     concurrency: int
     poll_s: float

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from hayhooks.executions.dbos_engine import Row
+from hayhooks.executions.dbos_engine import INVALID, Row
 from hayhooks.executions.execution import TERMINAL, Attempt, AttemptResult, Execution, ExecutionError, Order, Status
 
 
@@ -50,6 +50,8 @@ def result_to_json(result: AttemptResult) -> dict[str, Any]:
 
 def status_of(row: Row) -> Status:
     """Return the status of an execution."""
+    if row.outcome is INVALID:
+        return "failed"
     attempts = row.attributes.get("attempts", ())
     is_canceled = bool(row.attributes.get("cancel_requested_at"))
     match row.status:
@@ -95,7 +97,9 @@ def execution_of(row: Row, shown: Mapping[str, Any] | None = None, waiting_for: 
         wait=outcome.get("wait") if status == "waiting" else None,
         waiting_for=waiting_for if status == "queued" else "",
         cancellation_requested_at=cancel_requested_at,
-        delayed_until=attributes.get("due_at") if status == "queued" and row.status == "ERROR" else row.delayed_until,
+        delayed_until={"DELAYED": row.delayed_until, "ERROR": attributes.get("due_at")}.get(row.status)
+        if status == "queued"
+        else None,
         attempts=attempts,
         steps=(shown or {}).get("steps", ()),
     )
@@ -111,9 +115,4 @@ def _error_of(row: Row) -> ExecutionError:
         return ExecutionError(
             "ProcessDied", "every attempt ended with the death of its process", False, "run_attempts_exhausted"
         )
-    stored = (row.outcome or {}).get("error")
-    if not isinstance(stored, dict):
-        return ExecutionError(
-            "StoredExecutionInvalid", "what is stored of it cannot be read", False, "stored_execution_invalid"
-        )
-    return ExecutionError(**stored)
+    return ExecutionError(**(row.outcome or {}).get("error", {"type": "Unknown", "message": ""}))

@@ -294,6 +294,7 @@ async def _again(what: str, seconds: float, work: Any) -> None:
 
 async def launch(
     options: ServiceOptions,
+    url: str,
     side: SideLoop,
     serving: asyncio.AbstractEventLoop,
     host: Host,
@@ -302,7 +303,7 @@ async def launch(
     """Open the database on the engine's loop; StartError if its URL cannot be used."""
     limits = AttemptLimits(options.max_crashes, options.max_retries, options.max_payload)
     attempts = Attempts(side, serving, host, limits, on_change)
-    engine = Engine(EngineOptions(options.url, options.root, options.poll_s), attempts.run)
+    engine = Engine(EngineOptions(url, options.root, options.poll_s), attempts.run)
     attempts.engine = engine
     try:
         await engine.launch()

@@ -4,14 +4,16 @@ import asyncio
 import contextvars
 import importlib
 import importlib.util
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from loguru import logger as log
 
 from hayhooks.errors import RefusedError, StartError, UnavailableError, type_and_message
+from hayhooks.executions.database_url import file_of
 from hayhooks.executions.execution import Counts, Execution, Host, Order, Page, Query, StreamEvent
 from hayhooks.executions.feed import Feeds
 from hayhooks.executions.options import ServiceOptions
@@ -38,20 +40,19 @@ class ExecutionService:
 
     def __init__(self, options: ServiceOptions) -> None:
         self.options = options
-        self.names: Callable[[], Sequence[str]] = tuple  # of the deployments, where an id is looked up without a name
-        self.concurrency: Callable[[str], int | None] = lambda _name: None  # of a deployment; None: the setting
+        self._url = ""
         self._feeds = Feeds(self)
         self._host: Host | None = None
         self._side: SideLoop | None = None
         self._runtime: asyncio.Future[Runtime] | None = None
         self._starting: asyncio.Task[None] | None = None
         self._background: LoopCall[None] | None = None
-        self._engine: Any = None
+        self._stopping: asyncio.Task[None] | None = None
 
     @property
     def is_available(self) -> bool:
         """Whether executions can be ordered."""
-        return self.options.mode != "false" and bool(self.options.url) and is_installed()
+        return self.options.mode != "false" and bool(self._url) and is_installed()
 
     @property
     def is_running(self) -> bool:
@@ -59,14 +60,33 @@ class ExecutionService:
         return self._runtime is not None and self._runtime.done()
 
     @asynccontextmanager
-    async def serving(self, host: Host) -> AsyncIterator[None]:
-        """Run attempts with *host* in this context, once ``start`` was called."""
+    async def serving(self, host: Host, state_dir: Path | None) -> AsyncIterator[None]:
+        """Run attempts with *host* in this context, once ``start`` was called.
+
+        StartError: the URL is none, or is not allowed. *state_dir*: for a file, where no URL is set.
+        """
+        file = state_dir / "durable.sqlite" if state_dir is not None else None
+        self._url = self.options.url or (f"sqlite:///{file}" if file is not None else "")
+        if self._url and self.options.mode != "false":
+            file = file_of(self._url, self.options.root)
+        if self.options.mode == "true" and not self.is_available:
+            raise StartError(f"HAYHOOKS_DURABLE is true. {self._reason()}")
         self._host = host
+        if self.options.mode == "true" or (file is not None and file.exists() and self.is_available):
+            self.start()  # something may have begun before
         try:
             yield
         finally:
-            await self._stop()
-            self._host = None
+            self.begin_stop()
+            if self._stopping is not None:
+                await self._stopping
+            self._host = self._starting = self._runtime = self._side = self._stopping = None
+
+    def begin_stop(self) -> None:
+        """End all watching, and hand what runs to other processes."""
+        if self._stopping is None and self._starting is not None:
+            self._feeds.close()
+            self._stopping = asyncio.create_task(self._stop())
 
     def start(self) -> None:
         """Open the database in the background, if that has not begun."""
@@ -77,12 +97,13 @@ class ExecutionService:
 
     async def submit(self, order: Order) -> tuple[Execution, bool]:
         """Keep an order, see ``Executions``."""
-        concurrency = self.concurrency(order.deployment) or self.options.concurrency
+        host = self._host
+        concurrency = (host.concurrency_of(order.deployment) if host else None) or self.options.concurrency
         return await self._call(lambda runtime: runtime.submit(order, concurrency))
 
     async def get(self, deployment: str, execution_id: str, owner: str | None) -> Execution | None:
         """Return an execution of *deployment*, or of any if that is ""; None if there is none."""
-        names = [deployment] if deployment else self.names()
+        names = [deployment] if deployment else self._host.names() if self._host else ()
         return await self._call(lambda runtime: runtime.get(names, execution_id, owner))
 
     async def wait(self, execution: Execution, seconds: float, *, until_end: bool = False) -> Execution:
@@ -122,8 +143,8 @@ class ExecutionService:
         return await self._call(lambda runtime: runtime.counts()) if self.is_running else {}
 
     async def _call(self, function: Callable[["Runtime"], Coroutine[Any, Any, T]], of: Execution | None = None) -> T:
-        if self._host is None:
-            raise UnavailableError("executions are not served: the application's lifespan does not run")
+        if self._host is None or self._stopping is not None:
+            raise UnavailableError("executions are not served: the server starts or stops")
         if not self.is_available:
             raise RefusedError(501, self._reason())
         self.start()
@@ -142,7 +163,7 @@ class ExecutionService:
     def _reason(self) -> str:
         if self.options.mode == "false":
             return "Executions are turned off (HAYHOOKS_DURABLE)"
-        if not self.options.url:
+        if not self._url:
             return "Executions need a database: set HAYHOOKS_DURABLE_URL or HAYHOOKS_STATE_DIR"
         return MISSING
 
@@ -167,13 +188,12 @@ class ExecutionService:
     async def _launch(self, side: SideLoop, serving: asyncio.AbstractEventLoop, host: Host) -> "Runtime":
         # Not imported at the top: a server without executions pays nothing for them. In the side loop's thread.
         runtime = importlib.import_module("hayhooks.executions.runtime")
-        launched: Runtime = await runtime.launch(self.options, side, serving, host, self._feeds.note_change)
+        launched: Runtime = await runtime.launch(self.options, self._url, side, serving, host, self._feeds.note_change)
         return launched
 
     async def _stop(self) -> None:
-        if self._starting is None or self._side is None:
-            return
-        self._feeds.close()
+        assert self._starting is not None
+        assert self._side is not None
         self._starting.cancel()
         await asyncio.wait([self._starting])
         if self.is_running:
@@ -188,4 +208,3 @@ class ExecutionService:
                 log.warning("The running executions could not be handed over: the database does not answer")
             await asyncio.to_thread(runtime.close)
         await asyncio.to_thread(self._side.close)
-        self._starting = self._runtime = self._side = None

@@ -26,6 +26,7 @@ from hayhooks.http.context import (
 from hayhooks.http.lookup import exists, not_served_error
 from hayhooks.http.plug_in import PlugIn, deployment_routes, server_routes
 from hayhooks.http.switch import Generation
+from hayhooks.http.within import BACKGROUND
 from hayhooks.kernel.admission import Lease, Slots, current_lease
 from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.observability.request_record import current_request
@@ -193,7 +194,7 @@ async def serve_with_lease(deployment: Deployment, app: ASGIApp, scope: Scope, r
         counts.in_flight += 1
     current_lease.set(lease)
     runtime.leases.take(lease)
-    if deployment.timeout_s:
+    if deployment.timeout_s and BACKGROUND not in scope:
         lease.expire_in(deployment.timeout_s, partial(TimedOutError, deployment.timeout_s))
     try:
         # A canary's body tells which of the two serves it.
@@ -212,7 +213,7 @@ async def serve_with_lease(deployment: Deployment, app: ASGIApp, scope: Scope, r
 
 def _refuse_if_full(slots: Slots, deployment: Deployment, scope: Scope) -> None:
     """Refuse a request before its body is read; ``invoke`` takes a slot after it."""
-    if isinstance(scope.get("route"), CarryingRoute):
+    if not getattr(scope.get("route"), "takes_slot", True):
         return
     try:
         slots.refuse_if_full()
@@ -224,14 +225,22 @@ def _refuse_if_full(slots: Slots, deployment: Deployment, scope: Scope) -> None:
 class CarryingRoute(Route):
     """A route of a deployment whose requests only send others within the process, each with a lease of its own."""
 
-    def __init__(self, path: str, app: ASGIApp) -> None:
-        async def without_lease(scope: Scope, receive: Receive, send: Send) -> None:
-            current_request.get().outcomes = None  # the requests that it sends are counted
-            with _let_go(scope):
-                await app(scope, receive, send)
+    takes_slot = False
 
-        super().__init__(path, without_lease, methods=["POST"], include_in_schema=False)
-        self.app = without_lease  # Starlette takes a function for one of a request
+    def __init__(self, path: str, app: ASGIApp) -> None:
+        super().__init__(path, app, methods=["POST"], include_in_schema=False)
+        self.app = without_lease(app)  # Starlette takes a function for one of a request
+
+
+def without_lease(app: ASGIApp) -> ASGIApp:
+    """Return *app* for a deployment's route that does not call it: neither its limits nor its trial concern it."""
+
+    async def served(scope: Scope, receive: Receive, send: Send) -> None:
+        current_request.get().outcomes = None
+        with _let_go(scope):
+            await app(scope, receive, send)
+
+    return served
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Invoke: call a wrapper's method, in a thread or on the loop."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -33,7 +34,7 @@ async def invoke(deployment: Deployment, operation: Operation, arguments: dict[s
         if operation.on_loop:
             result = operation.method(**arguments)
         else:
-            result = await _in_thread(deployment, partial(operation.method, **arguments))
+            result = await in_thread(deployment, partial(operation.method, **arguments))
         if type(result) not in _PLAIN and hasattr(result, "__await__"):
             result = await result
     # The user's code may raise anything, SystemExit included; none of it may end the server.
@@ -77,7 +78,7 @@ async def collect(stream: Stream) -> list[Any]:
     return items
 
 
-async def _in_thread(deployment: Deployment, call: partial[Any]) -> Any:
+async def in_thread(deployment: Deployment, call: partial[Any]) -> Any:
     """Run *call* in a thread, which runs on if this is cancelled."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Outcome] = loop.create_future()
@@ -94,3 +95,15 @@ async def _in_thread(deployment: Deployment, call: partial[Any]) -> Any:
     )
     # An error that a future, or a frame of its traceback, refers to would be a cycle.
     return (await future).unwrap()
+
+
+async def call_owner(deployment: Deployment, method: Callable[..., Any], request: Any) -> Any:
+    """Call ``durable_owner_id``, sync or async, with *request*; PipelineError if it raises."""
+    enter_package(deployment.package)
+    try:
+        result = method(request)
+        return await result if inspect.isawaitable(result) else result
+    except BaseException as error:
+        if is_control_flow(error):
+            raise
+        raise_pipeline_error(error)

@@ -21,6 +21,7 @@ from hayhooks.kernel.user_errors import headline, place_of
 from hayhooks.observability.log import log, printable_line
 from hayhooks.observability.request_record import record_error
 from hayhooks.observability.traces import current_trace
+from hayhooks.toolkit.durable import ExecutionControl
 
 _MAX_LOGGED = 1_000  # characters of an error's message; its traceback has all of it
 
@@ -89,11 +90,11 @@ def honest(error: BaseException) -> BaseException:
 
 
 def is_control_flow(error: BaseException) -> bool:
-    """Whether *error* cancels this task, is the response, or a lack of threads: no fault of the wrapper."""
+    """Whether *error* cancels this task, is the response, leaves an attempt, or a lack of threads: no fault."""
     if issubclass(type(error), asyncio.CancelledError):  # `isinstance` also asks the error itself
         task = asyncio.current_task()
         return task is not None and task.cancelling() > 0  # else the wrapper itself raised it
-    return issubclass(type(error), HTTPException | WebSocketException | UnavailableError)
+    return issubclass(type(error), HTTPException | WebSocketException | UnavailableError | ExecutionControl)
 
 
 def raise_pipeline_error(error: BaseException) -> NoReturn:

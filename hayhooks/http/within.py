@@ -13,6 +13,7 @@ from hayhooks.kernel.threads import Outcome
 from hayhooks.observability.request_record import current_request
 
 INNER = "hayhooks.inner"  # key in the scope of such a request: the API key of the client for which it is sent
+BACKGROUND = "hayhooks.background"  # key in its scope if nobody waits for it: it may take as long as it needs
 
 OnChunk = Callable[[bytes], Awaitable[None]]
 
@@ -43,13 +44,14 @@ async def request_within(
     outer: Scope | None = None,
     on_chunk: OnChunk | None = None,
     left: asyncio.Event | None = None,
+    is_background: bool = False,
 ) -> Answer:
     """Send *app* a request for *path*, below its root path, and return the answer.
 
     It is a request as any other: it has limits, a record, metrics, a line in the access log, a span. It is sent for
     the client of the request *outer*, with its headers; host and API key have been checked there. Without *outer* it
-    needs no key. When *left* is set, or this is cancelled, its client has gone away. *on_chunk* gets each part of a
-    stream of text.
+    needs no key. With *is_background* it may take longer than the deployment allows. When *left* is set, or this is
+    cancelled, its client has gone away. *on_chunk* gets each part of a stream of text.
     """
     unread: list[Message] = [{"type": "http.request", "body": body}]
     left = left or asyncio.Event()
@@ -72,6 +74,8 @@ async def request_within(
                 await on_chunk(chunk)
 
     scope = _scope(method, path, content_type, outer)
+    if is_background:
+        scope[BACKGROUND] = True
     # A task of its own: a wrapper may raise SystemExit, and its clean-up must not be cancelled again and again.
     serving = asyncio.create_task(Outcome.awaited(app(scope, receive, send)))
     try:

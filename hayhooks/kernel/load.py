@@ -23,6 +23,7 @@ from hayhooks.kernel import haystack_hooks
 from hayhooks.kernel.admission import LIMITS, Leases, Slots
 from hayhooks.kernel.annotations import evaluated_annotations, functions_in
 from hayhooks.kernel.discovery import WRAPPER_FILE
+from hayhooks.kernel.durable import durable_method
 from hayhooks.kernel.failure import failure_of
 from hayhooks.kernel.isolation import (
     close_package,
@@ -32,7 +33,7 @@ from hayhooks.kernel.isolation import (
     running_package,
     shared_modules,
 )
-from hayhooks.kernel.operations import TransportTypes, inspect_method, require_receiver
+from hayhooks.kernel.operations import DurableMethod, Operation, TransportTypes, inspect_method, require_receiver
 from hayhooks.kernel.options import KernelOptions
 from hayhooks.kernel.phases import Phase, Phases
 from hayhooks.kernel.places import place_of_definition
@@ -41,7 +42,7 @@ from hayhooks.kernel.standard_streams import reopen_streams
 from hayhooks.kernel.state import Deployment, DeploymentRuntime, Failure, Revision, RevisionKind
 from hayhooks.kernel.threads import DaemonThreadPool, OnLoop, Outcome
 from hayhooks.toolkit.yaml_wrapper import YAMLPipelineWrapper
-from hayhooks.wrapper import OPERATIONS, SWITCHES, BasePipelineWrapper
+from hayhooks.wrapper import DURABLE_METHODS, OPERATIONS, SWITCHES, BasePipelineWrapper
 
 check_threads = DaemonThreadPool("check", limit=4, stuck_after_s=1.0)
 
@@ -131,7 +132,8 @@ def _load(
         }
         _check_options(revision.name, wrapper, implemented)
         misspelled = _misspelled(wrapper, implemented)
-        if not implemented:
+        durable = _durable(wrapper)
+        if not implemented and durable is None:
             listed = ", ".join(OPERATIONS[:6])
             meant = " ".join(f"did you mean {right}() instead of {name}()?" for name, right in misspelled.items())
             message = f"{type(wrapper).__name__} implements none of {listed}: it could not answer any request"
@@ -140,18 +142,12 @@ def _load(
             log.warning(
                 "{}: nothing calls {}() of {}: did you mean {}()?", revision.name, name, type(wrapper).__name__, right
             )
-        operations = {}
-        for name, method in implemented.items():
-            try:
-                operations[name] = inspect_method(method, transport)
-                _warn_of_functions(revision.name, method)
-            except TypeError as error:
-                raise LoadError(str(error), place=place_of_definition(method)) from error
+        operations = {name: _operation(revision.name, method, transport) for name, method in implemented.items()}
         if wrapper.warm_up is not False:
             running.enter("warm_up()")
             for warm_up in haystack_hooks.lifecycle_methods(wrapper, "warm_up"):
                 warm_up()
-            if any(operation.on_loop for operation in operations.values()):
+            if any(operation.on_loop for operation in operations.values()) or (durable and durable.on_loop):
                 running.enter("warm_up_async()")
                 for warm_up_async in haystack_hooks.lifecycle_methods(wrapper, "warm_up_async"):
                     _await_phase(warm_up_async, running, phases, on_loop)
@@ -173,6 +169,7 @@ def _load(
         timeout_s=limits.timeout_s,
         trial_s=limits.trial_s,
         canary=limits.canary,
+        durable=durable,
     )
     return replace(deployment, endpoints=build_routes(deployment))
 
@@ -252,6 +249,23 @@ def _wrapper_class(package: str) -> type[BasePipelineWrapper]:
     raise LoadError(f"{module.__file__} has no class {_CLASS}: {hint}")
 
 
+def _operation(name: str, method: Callable[..., Any], transport: TransportTypes) -> Operation:
+    try:
+        operation = inspect_method(method, transport)
+        _warn_of_functions(name, method)
+    except TypeError as error:
+        raise LoadError(str(error), place=place_of_definition(method)) from error
+    return operation
+
+
+def _durable(wrapper: BasePipelineWrapper) -> DurableMethod | None:
+    try:
+        return durable_method(wrapper)
+    except LoadError as error:
+        error.place = place_of_definition(type(wrapper))
+        raise
+
+
 def _warn_of_functions(name: str, method: Callable[..., Any]) -> None:
     """Log the functions that *method* of the deployment *name* has as types."""
     for parameter, annotation in evaluated_annotations(method, strict=False).items():
@@ -304,7 +318,7 @@ def _misspelled(wrapper: BasePipelineWrapper, implemented: Collection[str]) -> d
     """Return the methods of *wrapper* with nearly the name of one that it does not implement, and that name."""
     wrapper_class = type(wrapper)
     hooks = [name for name in ("check", "teardown") if name not in vars(wrapper_class)]
-    missing = [*(name for name in OPERATIONS if name not in implemented), *hooks]
+    missing = [*(name for name in (*OPERATIONS, *DURABLE_METHODS) if name not in implemented), *hooks]
     own = [base for base in wrapper_class.__mro__ if base.__module__ == wrapper_class.__module__]
     methods = {name for base in own for name, value in vars(base).items() if callable(value)}
     names = sorted(name for name in methods if not hasattr(BasePipelineWrapper, name))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NotRequired, Required, Union, Unpack
 
 import docstring_parser
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from typing_extensions import is_typeddict
 
 from hayhooks.errors import InvalidInputError, shortened
@@ -65,6 +65,26 @@ class Operation:
         for detail in error.details:
             if unknown and detail["type"] == "missing" and len(detail["loc"]) == 2:
                 detail["msg"] += f"; you sent {listed}{', ...' if len(unknown) > 3 else ''}, no {of}"
+
+
+@dataclass(frozen=True, slots=True)
+class DurableMethod:
+    """The method of a wrapper that executions run."""
+
+    name: str
+    method: Callable[..., Any]  # bound to the wrapper; takes a DurableContext and the request
+    on_loop: bool  # it is a coroutine function
+    kind: Literal["pipeline", "agent"]
+    revision: str  # `durable_revision`: executions of another one wait; "": any runs what was ordered
+    request: Validator  # of the body
+    request_model: type[BaseModel]
+    resume: Validator | None  # of the body of a resume; None: any JSON
+    resume_model: type[BaseModel] | None
+    result: TypeAdapter[Any] | None  # of the return annotation, if that is a model
+    concurrency: int | None  # executions at a time in one process; None: as the setting says
+    timeout_s: float | None  # of one attempt; 0: no limit; None: as the setting says
+    owner: Callable[..., Any] | None  # `durable_owner_id`, if the wrapper has it
+    remembers: bool  # what components return is kept
 
 
 def inspect_method(method: Callable[..., Any], transport: TransportTypes) -> Operation:

@@ -46,13 +46,18 @@ _REPLACED = "replaced"  # in the mark of a canary
 
 def open_store(root: Path, state_dir: str, kept: int) -> "RevisionStore | None":
     """Return the store of the pipelines directory *root*, in ``HAYHOOKS_STATE_DIR``; None if it keeps nothing."""
+    path = state_dir_of(root, state_dir)
+    if path is None and state_dir:
+        log.warning("No revisions are kept, for there is no home directory: set HAYHOOKS_STATE_DIR")
+    return RevisionStore(path, kept) if path is not None else None
+
+
+def state_dir_of(root: Path, state_dir: str) -> Path | None:
+    """Return the state directory of *root* by the setting *state_dir*; None if there is none."""
     if not state_dir:
         return None
     path = default_state_dir(root) if state_dir == "auto" else Path(state_dir).absolute()
-    if not path.is_absolute():
-        log.warning("No revisions are kept, for there is no home directory: set HAYHOOKS_STATE_DIR")
-        return None
-    return RevisionStore(path, kept)
+    return path if path.is_absolute() else None
 
 
 def default_state_dir(root: Path) -> Path:

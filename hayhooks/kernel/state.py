@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from hayhooks.errors import Place
 from hayhooks.kernel.admission import Leases, Outcomes, Slots
 from hayhooks.kernel.discovery import Identity
-from hayhooks.kernel.operations import Operation
+from hayhooks.kernel.operations import DurableMethod, Operation
 from hayhooks.kernel.threads import DaemonThreadPool
 
 
@@ -130,6 +130,7 @@ class Deployment:
     timeout_s: float = 0.0  # of one request, to the last byte; 0: no limit
     trial_s: float = 0.0  # for which the deployment that it replaces stays loaded
     canary: float = 0.0  # share of the requests that it gets as a canary; 0: it serves all at once
+    durable: DurableMethod | None = None  # what its executions run
     endpoints: Any = None  # what `build_routes` made of it; the kernel does not look inside
 
     @property

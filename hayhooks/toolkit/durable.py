@@ -1,7 +1,21 @@
-"""Durable executions, as a wrapper sees them."""
+"""Durable executions, as a wrapper sees them.
 
-from collections.abc import Mapping
-from typing import Any, Protocol, TypedDict
+The context knows no engine: what it keeps goes into a ``Journal``. ``hayhooks.testing`` has one in memory.
+"""
+
+import asyncio
+import inspect
+import math
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import UTC, datetime
+from typing import Any, NoReturn, Protocol, TypedDict, TypeVar
+
+from hayhooks.toolkit.durable_scope import current_durable_context, durable_context_scope
+
+T = TypeVar("T")
+
+_MAX_PROGRESS_BYTES = 8_192  # of one event
+_STATE = "state"
 
 
 class ProgressEvent(TypedDict):
@@ -21,11 +35,12 @@ class Journal(Protocol):
     """
 
     entries: Mapping[str, Any]  # JSON by key, as earlier attempts have kept it
+    progress: int  # number of the last progress event of earlier attempts
 
     async def keep(self, key: str, value: Any) -> None:
         """Keep JSON under *key*, in place of what was there; it is stored when this returns.
 
-        ValueError: it is larger than ``HAYHOOKS_DURABLE_MAX_PAYLOAD``, or no JSON.
+        PayloadError: it is larger than ``HAYHOOKS_DURABLE_MAX_PAYLOAD``, or no JSON.
         """
 
     async def report(self, events: list[ProgressEvent]) -> None:
@@ -36,3 +51,278 @@ class Journal(Protocol):
 
     async def is_cancelled(self) -> bool:
         """Whether somebody wants it to end; asks the store twice a second at most."""
+
+
+class DurableExecutionCancelledError(RuntimeError):
+    """Somebody wants the execution to end."""
+
+
+class PayloadError(ValueError):
+    """What is to be kept is too large, or no JSON."""
+
+
+class ExecutionControl(BaseException):
+    """Leaves an attempt on purpose; ``except Exception`` in user code does not stop it."""
+
+
+class Suspended(ExecutionControl):
+    """The execution waits for somebody."""
+
+    def __init__(self, wait: Mapping[str, Any]) -> None:
+        super().__init__("the execution waits")
+        self.wait = dict(wait)
+
+
+class RetryRequested(ExecutionControl):
+    """The execution wants to be tried again."""
+
+    def __init__(self, message: str, delay_s: float | None) -> None:
+        super().__init__(message)
+        self.delay_s = delay_s
+
+
+class DurableContext:
+    """One attempt of an execution: what it keeps, tells, and waits for.
+
+    Async methods are for the event loop that serves requests, those that end in ``_sync`` for threads.
+
+    Attributes:
+        execution_id: the id that clients know.
+        attempt: number of this attempt, from 1.
+        owner_id: what ``durable_owner_id`` returned; None without it.
+        state: JSON; as of the last checkpoint when an attempt begins. Change it in place, then call ``checkpoint``.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        *,
+        execution_id: str,
+        attempt: int = 1,
+        owner_id: str | None = None,
+        resume_input: Any = None,
+        resumed: int = 0,
+        target: Any = None,
+    ) -> None:
+        """Begin an attempt on the running event loop.
+
+        *resumed* counts how often the execution was resumed, the last time with *resume_input*; *target* is the
+        pipeline or agent of ``run_pipeline`` and ``run_agent``.
+        """
+        kept = journal.entries.get(_STATE, {})
+        self.execution_id = execution_id
+        self.attempt = attempt
+        self.owner_id = owner_id
+        self.state: dict[str, Any] = dict(kept.get("state", {}))
+        self.adapter_checkpoint: Any = kept.get("adapter")
+        self.journal = journal
+        self.target = target
+        self.visits: dict[str, int] = {}  # of components, in this attempt
+        self._loop = asyncio.get_running_loop()
+        self._resumed = resumed
+        self._resume_input = resume_input
+        self._has_read = bool(resumed) and kept.get("read") == resumed
+        self._progress = journal.progress
+        self._steps = {key.removeprefix("step:"): value for key, value in journal.entries.items() if key[:5] == "step:"}
+        self._done: set[str] = set()  # steps of this attempt
+
+    @property
+    def resume_input(self) -> Any:
+        """What the execution was resumed with, for the first who asks; None afterwards.
+
+        The next checkpoint after that forgets it; until then another attempt gets it again.
+        """
+        value = None if self._has_read else self._resume_input
+        self._has_read = True
+        return value
+
+    async def checkpoint(self, adapter_checkpoint: Any = None) -> None:
+        """Keep ``state``, and *adapter_checkpoint* unless it is None; later attempts begin with it."""
+        if adapter_checkpoint is not None:
+            self.adapter_checkpoint = adapter_checkpoint
+        kept = {"state": self.state, "adapter": self.adapter_checkpoint}
+        await self.journal.keep(_STATE, kept | ({"read": self._resumed} if self._has_read else {}))
+
+    async def step(self, name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call *function*, sync or async, once in all attempts, and return its result, which is JSON.
+
+        A later attempt gets the result that was kept under *name*. ValueError: this attempt has had that name.
+        """
+        if name in self._done:
+            raise ValueError(f"step {name!r} was there before: each step of an attempt needs a name of its own")
+        self._done.add(name)
+        if name in self._steps:
+            return self._steps[name]
+        await self.check_cancelled()
+        if inspect.iscoroutinefunction(function):
+            result = await function(*args, **kwargs)
+        else:
+            result = await asyncio.to_thread(function, *args, **kwargs)
+            if inspect.isawaitable(result):
+                result = await result
+        await self.journal.keep(f"step:{name}", result)
+        return result
+
+    async def report_progress(
+        self, message: str, *, kind: str = "progress", metadata: Mapping[str, object] | None = None
+    ) -> None:
+        """Tell watchers how far it is; the last 100 events are shown."""
+        self._progress += 1
+        event = ProgressEvent(
+            sequence=self._progress,
+            kind=str(kind),
+            message=str(message),
+            timestamp=datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+            metadata=dict(metadata or {}),
+        )
+        if len(repr(event).encode(errors="replace")) > _MAX_PROGRESS_BYTES:
+            raise ValueError(f"a progress event must not be larger than {_MAX_PROGRESS_BYTES:,} bytes")
+        await self.journal.report([event])
+
+    async def check_cancelled(self) -> None:
+        """Raise DurableExecutionCancelledError if somebody wants the execution to end."""
+        if await self.journal.is_cancelled():
+            raise DurableExecutionCancelledError("durable execution cancellation was requested")
+
+    async def retry(self, message: str, *, delay: float | None = None) -> NoReturn:
+        """Leave this attempt; another begins after *delay* seconds, default: longer with each."""
+        if delay is not None and (delay < 0 or not math.isfinite(delay)):
+            raise ValueError(f"delay is {delay!r}: it must be a number of seconds, 0 or more")
+        raise RetryRequested(str(message), delay)
+
+    async def suspend(
+        self, wait: Mapping[str, object], *, update: Mapping[str, object] | None = None, adapter_checkpoint: Any = None
+    ) -> NoReturn:
+        """Keep ``state`` with *update*, and leave this attempt; another begins when somebody resumes the execution.
+
+        Clients see ``kind``, ``message`` and ``expected_input_schema`` of *wait*. After ``timeout`` seconds, if it has
+        one, the execution is resumed with ``{"timed_out": true}``.
+        """
+        self.state.update(update or {})
+        await self.checkpoint(adapter_checkpoint)
+        raise Suspended(wait)
+
+    async def stream_chunk(self, payload: Any) -> None:
+        """Send JSON, or what has ``to_dict``, to watchers; it may be lost."""
+        convert = getattr(payload, "to_dict", None)
+        await self.journal.emit(convert() if callable(convert) else payload)
+
+    def run_pipeline(
+        self, data: dict[str, Any], *, checkpoint_at: str | None = None, pipeline: Any = None
+    ) -> dict[str, Any]:
+        """Run the wrapper's pipeline, or *pipeline*, in a thread's method; what its components return is kept.
+
+        A later attempt goes on with the first component that has not returned. *checkpoint_at* must name a component,
+        and adds nothing to that.
+        """
+        found = self._pipeline(checkpoint_at, pipeline)
+        with durable_context_scope(self):
+            result: dict[str, Any] = found.run(data)
+        return result
+
+    async def run_pipeline_async(
+        self, data: dict[str, Any], *, checkpoint_at: str | None = None, pipeline: Any = None
+    ) -> dict[str, Any]:
+        """Run the wrapper's pipeline, or *pipeline*, see ``run_pipeline``."""
+        found = self._pipeline(checkpoint_at, pipeline)
+        with durable_context_scope(self):
+            result: dict[str, Any] = await found.run_async(data)
+        return result
+
+    def run_agent(self, *, messages: list[Any], agent: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """Run the wrapper's agent, or *agent*, in a thread's method; a later attempt goes on after its last tool."""
+        found, final = self._agent(agent)
+        if final is not None:
+            return final
+        with durable_context_scope(self):
+            result: dict[str, Any] = found.run(messages=messages, **kwargs)
+        return result
+
+    async def run_agent_async(self, *, messages: list[Any], agent: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """Run the wrapper's agent, or *agent*, see ``run_agent``."""
+        found, final = self._agent(agent)
+        if final is not None:
+            return final
+        with durable_context_scope(self):
+            result: dict[str, Any] = await found.run_async(messages=messages, **kwargs)
+        return result
+
+    def checkpoint_sync(self, adapter_checkpoint: Any = None) -> None:
+        """Do as ``checkpoint``, in a thread."""
+        self.wait(lambda: self.checkpoint(adapter_checkpoint))
+
+    def step_sync(self, name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Do as ``step``, in a thread; *function* is called in another one."""
+        return self.wait(lambda: self.step(name, function, *args, **kwargs))
+
+    def report_progress_sync(
+        self, message: str, *, kind: str = "progress", metadata: Mapping[str, object] | None = None
+    ) -> None:
+        """Do as ``report_progress``, in a thread."""
+        self.wait(lambda: self.report_progress(message, kind=kind, metadata=metadata))
+
+    def check_cancelled_sync(self) -> None:
+        """Do as ``check_cancelled``, in a thread."""
+        self.wait(self.check_cancelled)
+
+    def retry_sync(self, message: str, *, delay: float | None = None) -> NoReturn:
+        """Do as ``retry``, in a thread."""
+        self.wait(lambda: self.retry(message, delay=delay))
+        raise AssertionError
+
+    def suspend_sync(
+        self, wait: Mapping[str, object], *, update: Mapping[str, object] | None = None, adapter_checkpoint: Any = None
+    ) -> NoReturn:
+        """Do as ``suspend``, in a thread."""
+        self.wait(lambda: self.suspend(wait, update=update, adapter_checkpoint=adapter_checkpoint))
+        raise AssertionError
+
+    def stream_chunk_sync(self, payload: Any) -> None:
+        """Do as ``stream_chunk``, anywhere, without waiting."""
+        self._loop.call_soon_threadsafe(lambda: self._loop.create_task(self.stream_chunk(payload)))
+
+    def wait(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run the coroutine that *function* makes on the serving loop; RuntimeError on that loop itself."""
+        try:
+            is_own = asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            is_own = False
+        if is_own:
+            raise RuntimeError("this method is for threads: on the event loop await the one without _sync")
+
+        async def outcome() -> tuple[T | None, BaseException | None]:
+            # SystemExit's kin would end the loop: a task must not raise them.
+            try:
+                return await function(), None
+            except BaseException as error:
+                return None, error
+
+        result, error = asyncio.run_coroutine_threadsafe(outcome(), self._loop).result()
+        if error is not None:
+            raise error
+        return result  # type: ignore[return-value]  # without an error there is one
+
+    def _pipeline(self, checkpoint_at: str | None, pipeline: Any) -> Any:
+        # Not at the top: a server without durable wrappers needs none of it.
+        from hayhooks.toolkit.memo import remember_components  # noqa: PLC0415
+
+        found = pipeline if pipeline is not None else self.target
+        if not hasattr(found, "graph"):
+            raise TypeError(f"run_pipeline needs a Pipeline, not a {type(found).__name__}")
+        remember_components(found)
+        if checkpoint_at is not None and checkpoint_at not in found.graph.nodes:
+            raise ValueError(f"checkpoint_at is {checkpoint_at!r}: the pipeline has {', '.join(found.graph.nodes)}")
+        return found
+
+    def _agent(self, agent: Any) -> tuple[Any, dict[str, Any] | None]:
+        from hayhooks.toolkit.agent_memo import final_result, remember_tools  # noqa: PLC0415 - as above
+
+        found = agent if agent is not None else self.target
+        remember_tools(found)
+        return found, final_result(self.adapter_checkpoint)
+
+
+def durable_streaming_callback(payload: Any) -> None:
+    """Send a chunk of a component to the watchers of its execution; for ``streaming_callback=``."""
+    if (context := current_durable_context()) is not None:
+        context.stream_chunk_sync(payload)

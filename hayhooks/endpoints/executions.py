@@ -1,0 +1,445 @@
+"""``/{name}/run-durable`` and ``/{name}/executions``: order work that outlives its request, and follow it.
+
+``/executions`` lists those of all deployments.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic_core import from_json
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+
+from hayhooks.errors import ConflictError, RefusedError, shortened
+from hayhooks.executions.execution import ANYBODY, Execution, Order, Query, StreamEvent
+from hayhooks.http.context import deployment_of
+from hayhooks.http.dispatch import without_lease
+from hayhooks.http.executions import (
+    Preference,
+    execution_in,
+    executions_of,
+    idempotency_key,
+    number,
+    owner_of,
+    result_body,
+    summary_body,
+)
+from hayhooks.http.json import JSONBytesResponse, encode
+from hayhooks.http.request_json import parse_json
+from hayhooks.http.responses import EventStreamResponse, format_event
+from hayhooks.http.stream import Stream
+from hayhooks.kernel.state import Deployment, Snapshot
+from hayhooks.openapi.describe import (
+    EVENTS,
+    JSON,
+    DocumentedRoute,
+    OperationDocs,
+    error_response,
+    error_responses,
+    object_schema,
+    parameter,
+    ref,
+    response_object,
+)
+from hayhooks.openapi.type_schemas import schemas_of
+
+_MAX_DELAY_S = 365 * 86_400
+_MAX_POLL_S = 60.0
+_STATUSES = ("queued", "running", "waiting", "completed", "failed", "canceled")
+
+
+class ExecutionRoute(DocumentedRoute):
+    """A route that does not call the deployment: it has no lease of it."""
+
+    takes_slot = False
+
+    def __init__(self, path: str, methods: Mapping[str, Any], *, shown: bool) -> None:
+        handlers = {method: handler for method, (handler, _) in methods.items()}
+        docs = {method: describe for method, (_, describe) in methods.items()}
+
+        async def endpoint(request: Request) -> Response:
+            response: Response = await handlers[request.method](request)
+            return response
+
+        super().__init__(path, endpoint, docs, shown=shown)
+        self.app = without_lease(self.app)
+
+
+def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
+    """Serve ``/executions``."""
+
+    async def page(request: Request) -> Response:
+        return await _page(request, "", None)
+
+    yield DocumentedRoute("/executions", page, {"GET": lambda: _LIST_DOCS})
+
+
+def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
+    """Serve what orders executions, if the wrapper has ``run_durable``, and what follows them."""
+    shown = deployment.durable is not None
+    if shown:
+        yield ExecutionRoute("/run-durable", {"POST": (_order, partial(_order_docs, deployment))}, shown=True)
+    one = "/executions/{execution_id}"
+    yield ExecutionRoute("/executions", {"GET": (_page_of_deployment, lambda: _LIST_DOCS)}, shown=shown)
+    yield ExecutionRoute(
+        one, {"GET": (_show, lambda: _SHOW_DOCS), "DELETE": (_delete, lambda: _DELETE_DOCS)}, shown=shown
+    )
+    yield ExecutionRoute(f"{one}/cancel", {"POST": (_cancel, lambda: _CANCEL_DOCS)}, shown=shown)
+    yield ExecutionRoute(f"{one}/resume", {"POST": (_resume, partial(_resume_docs, deployment))}, shown=shown)
+    yield ExecutionRoute(f"{one}/retry", {"POST": (_retry, lambda: _RETRY_DOCS)}, shown=shown)
+    yield ExecutionRoute(f"{one}/stream", {"GET": (_stream, lambda: _STREAM_DOCS)}, shown=shown)
+
+
+async def _order(request: Request) -> Response:
+    deployment = deployment_of(request.scope)
+    durable = deployment.durable
+    assert durable is not None
+    owner = await owner_of(deployment, request)
+    query = request.query_params
+    wanted: Any = await parse_json(request.scope, await request.body(), durable.request.validate_json)
+    order = Order(
+        deployment.name,
+        durable.kind,
+        wanted.model_dump(mode="json", exclude_unset=True),
+        owner=owner or ANYBODY,
+        revision=durable.revision,
+        idempotency_key=idempotency_key(request.headers),
+        delay_s=number(query, "delay", 0, 0, _MAX_DELAY_S),
+        priority=int(number(query, "priority", 50, 1, 100)),
+    )
+    service = executions_of(request.scope)
+    execution, is_replay = await service.submit(order)
+    if (wait_s := Preference.of(request.headers).wait_s) is not None and not execution.is_terminal:
+        execution = await service.wait(execution, wait_s, until_end=True)
+    is_ended = execution.is_terminal and (is_replay or wait_s is not None)
+    response = _answer(request, execution, 200 if is_ended else 202)
+    if is_replay:
+        response.headers["Idempotent-Replay"] = "true"
+    if wait_s is not None:
+        response.headers["Preference-Applied"] = f"wait={wait_s:g}"
+    return response
+
+
+async def _show(request: Request) -> Response:
+    execution = await _execution(request)
+    wait_s = number(request.query_params, "wait", 0, 0, _MAX_POLL_S)
+    if wait_s and not execution.is_terminal:
+        execution = await executions_of(request.scope).wait(execution, wait_s)
+    return _answer(request, execution)
+
+
+async def _cancel(request: Request) -> Response:
+    execution = await _execution(request)
+    body = await parse_json(request.scope, await request.body() or b"{}", _parse)
+    reason = body.get("reason", "") if isinstance(body, dict) else None
+    if not isinstance(reason, str):
+        raise RefusedError(422, 'The body of a cancel is empty, or {"reason": "a text"}')
+    execution = await executions_of(request.scope).cancel(execution, shortened(reason, 1000))
+    return _answer(request, execution, 200 if execution.is_terminal else 202)
+
+
+async def _resume(request: Request) -> Response:
+    execution = await _execution(request)
+    durable = deployment_of(request.scope).durable
+    if execution.order.revision and durable is not None and durable.revision != execution.order.revision:
+        raise ConflictError(f"the execution is of revision {execution.order.revision!r}, which is not deployed")
+    content = await request.body()
+    if durable is not None and durable.resume is not None:
+        validated: Any = await parse_json(request.scope, content, durable.resume.validate_json)
+        value = validated.model_dump(mode="json", exclude_unset=True)
+    else:
+        value = await parse_json(request.scope, content, _parse) if content else None
+    return _answer(request, await executions_of(request.scope).resume(execution, value), 202)
+
+
+async def _retry(request: Request) -> Response:
+    execution = await _execution(request)
+    return _answer(request, await executions_of(request.scope).retry(execution), 202)
+
+
+async def _delete(request: Request) -> Response:
+    await executions_of(request.scope).delete(await _execution(request))
+    return Response(status_code=204)
+
+
+async def _page_of_deployment(request: Request) -> Response:
+    deployment = deployment_of(request.scope)
+    return await _page(request, deployment.name, await owner_of(deployment, request))
+
+
+async def _page(request: Request, name: str, owner: str | None) -> Response:
+    query = request.query_params
+    statuses = query.getlist("status")
+    if unknown := [status for status in statuses if status not in _STATUSES]:
+        raise RefusedError(422, f"status is {shortened(unknown[0])!r}: it must be among {', '.join(_STATUSES)}")
+    if query.get("order", "asc") not in ("asc", "desc"):
+        raise RefusedError(422, f"order is {shortened(query['order'])!r}: it must be asc or desc")
+    page = await executions_of(request.scope).page(
+        Query(
+            deployment=name,
+            owner=owner,
+            status=statuses,  # type: ignore[arg-type]  # checked above
+            revision=query.get("revision", ""),
+            search=query.get("search", ""),
+            limit=int(number(query, "limit", 50, 1, 100)),
+            cursor=query.get("cursor", ""),
+            newest_first=query.get("order") == "desc",
+        )
+    )
+    body = {
+        "executions": [summary_body(execution) for execution in page.executions],
+        "next_cursor": page.cursor or None,
+        "has_more": bool(page.cursor),
+        "skipped_controls": 0,  # as the original has it
+    }
+    return JSONBytesResponse(encode(body))
+
+
+async def _stream(request: Request) -> Response:
+    execution = await _execution(request)
+    cursor = request.headers.get("last-event-id") or request.query_params.get("after", "")
+    all_events = request.query_params.get("events") == "all"
+    events = executions_of(request.scope).watch(execution, cursor, all_events=all_events)
+    return EventStreamResponse(_Encoder(partial(_body_of, request)), _Watched(events))
+
+
+async def _execution(request: Request) -> Execution:
+    return await execution_in(request, deployment_of(request.scope), request.path_params["execution_id"])
+
+
+def _answer(request: Request, execution: Execution, status: int = 200) -> Response:
+    body = _body_of(request, execution)
+    response = Response(encode(body), status, media_type=JSON)
+    if status == 202:
+        response.headers["Location"] = body["links"]["self"]
+    return response
+
+
+def _body_of(request: Request, execution: Execution) -> dict[str, Any]:
+    root_path: str = request.scope["app_root_path"]
+    return result_body(execution, root_path, shows_errors=request.app.settings.show_tracebacks)
+
+
+def _parse(content: bytes) -> Any:
+    try:
+        return from_json(content)
+    except ValueError as error:
+        raise RefusedError(400, f"The body is not valid JSON: {error}") from None
+
+
+class _Watched(Stream):
+    """What one client reads of an execution; the first batch, None, only says that the stream has begun."""
+
+    def __init__(self, events: AsyncIterator[StreamEvent]) -> None:
+        super().__init__([None])
+        self._events = events
+
+    async def next(self, _on_wait: Any = None) -> list[StreamEvent | None]:
+        """Return the next event; none at the end."""
+        if self.first:
+            return await super().next()
+        event = await anext(self._events, None)
+        return [event] if event is not None else []
+
+    async def aclose(self) -> None:
+        """Watch no longer."""
+        await self._events.aclose()  # type: ignore[attr-defined]  # a generator
+
+
+class _Encoder:
+    def __init__(self, body_of: Callable[[Execution], dict[str, Any]]) -> None:
+        self._body_of = body_of
+
+    def begin(self) -> bytes:
+        return b""
+
+    def write(self, batch: list[StreamEvent | None]) -> Iterator[bytes]:
+        for event in batch:
+            if event is None:
+                yield b": heartbeat\n\n"
+                continue
+            kind: str = event.kind
+            data, head = event.data, b""
+            if isinstance(data, Execution):
+                kind, data = data.status, self._body_of(data)
+            if event.cursor:
+                head = f"id: {event.cursor}\n".encode()
+            yield head + f"event: {kind}\n".encode() + format_event(encode(data or {}))
+
+    def finish(self) -> bytes:
+        return b""
+
+    def fail(self, error: Exception) -> bytes:
+        return b"event: error\n" + format_event(b'{"detail":"Execution stream interrupted"}')
+
+
+# ------------------------------------------------------------------------------------------------ API pages
+
+_TIME = {"type": ["string", "null"], "format": "date-time"}
+_TEXT = {"type": "string"}
+_OPTIONAL_TEXT = {"type": ["string", "null"]}
+_STATUS = {"type": "string", "enum": list(_STATUSES)}
+
+_SCHEMAS = {
+    "Execution": object_schema(
+        ["execution_id", "status", "attempt", "sequence", "links"],
+        execution_id=_TEXT,
+        deployment=_TEXT,
+        kind={"type": "string", "enum": ["pipeline", "agent", "run", "response"]},
+        revision=_TEXT,
+        status=_STATUS,
+        attempt={"type": "integer", "description": "How often it was begun."},
+        sequence={"type": "integer", "description": "Grows with each change."},
+        progress={"type": "array", "items": {"type": "object"}, "description": "The last 100 events."},
+        steps={"type": "array", "items": _TEXT, "description": "Names of the steps that are done."},
+        result={},
+        error={
+            "anyOf": [
+                object_schema(
+                    ["type", "message"], type=_TEXT, message=_TEXT, retryable={"type": "boolean"}, code=_OPTIONAL_TEXT
+                ),
+                {"type": "null"},
+            ]
+        },
+        waiting={"type": ["object", "null"], "description": "What it waits for: kind, message, expected_input_schema."},
+        waiting_for={**_OPTIONAL_TEXT, "description": "Why it is queued: a deployment, or a revision, is missing."},
+        cancellation_requested_at=_TIME,
+        delay_until=_TIME,
+        attempts={"type": "array", "items": {"type": "object"}},
+        created_at=_TIME,
+        updated_at=_TIME,
+        links={"type": "object", "additionalProperties": _TEXT},
+    ),
+    "ExecutionPage": object_schema(
+        ["executions", "next_cursor", "has_more"],
+        executions={"type": "array", "items": {"type": "object"}},
+        next_cursor=_OPTIONAL_TEXT,
+        has_more={"type": "boolean"},
+    ),
+}
+_EXECUTION = {JSON: ref("Execution")}
+_ID = parameter("execution_id", "The execution's id.", pattern="^[A-Za-z0-9_-]{1,128}$")
+_CONFLICT = {
+    "409": error_response(409, {"detail": "only waiting executions can resume"}, "Its state does not allow it")
+}
+_WRONG = {"422": error_response(422, {"detail": "limit is '0': it must be a number from 1 to 100"}, "A value is wrong")}
+
+
+def _docs(
+    name: str, summary: str, answers: dict[str, Any], *statuses: int, conflicts: bool = False, **more: Any
+) -> OperationDocs:
+    parameters = (*((_ID,) if name not in ("executions", "run_durable") else ()), *more.pop("parameters", ()))
+    answers |= {**error_responses(*statuses, 501, 503, body=bool(more.get("body"))), **_WRONG}
+    if conflicts:
+        answers |= _CONFLICT
+    return OperationDocs(
+        name=name,
+        summary=summary,
+        parameters=parameters,
+        answers=dict(sorted(answers.items())),
+        schemas=_SCHEMAS | dict(more.pop("schemas", {})),
+        **more,
+    )
+
+
+def _body(deployment: Deployment, model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    schemas, components = schemas_of(deployment.name, {"durable": (TypeAdapter(model), "validation")})
+    return {JSON: schemas["durable"]}, components
+
+
+def _order_docs(deployment: Deployment) -> OperationDocs:
+    durable = deployment.durable
+    assert durable is not None
+    body, components = _body(deployment, durable.request_model)
+    return _docs(
+        "run_durable",
+        f"Order an execution of {deployment.name}",
+        {
+            "200": response_object("It has ended: one with the same key, or within `Prefer: wait`", _EXECUTION),
+            "202": response_object("It is kept, and will run", _EXECUTION, Location="Where to follow it."),
+        },
+        404,
+        413,
+        conflicts=True,
+        body=body,
+        schemas=components,
+        parameters=(
+            parameter("Idempotency-Key", "A second order with it is the first one.", "header", maxLength=512),
+            parameter("Prefer", "`wait=10`: answer with its end, if that comes within 10 s.", "header"),
+            parameter("delay", "Seconds until it may begin.", "query", type="number", minimum=0),
+            parameter("priority", "1 is first, 100 last.", "query", type="integer", minimum=1, maximum=100, default=50),
+        ),
+    )
+
+
+def _resume_docs(deployment: Deployment) -> OperationDocs:
+    durable = deployment.durable
+    model = durable.resume_model if durable is not None else None
+    body, components = _body(deployment, model) if model is not None else ({JSON: {}}, {})
+    answers = {"202": response_object("It goes on", _EXECUTION)}
+    more = {"body": body, "schemas": components, "body_required": model is not None}
+    return _docs("resume_execution", "Go on with an execution that waits", answers, 404, 413, conflicts=True, **more)
+
+
+_SHOW_DOCS = _docs(
+    "execution",
+    "Show an execution",
+    {"200": response_object("The execution", _EXECUTION)},
+    404,
+    parameters=(
+        parameter("wait", "Answer once it has changed, or after so many seconds.", "query", type="number", maximum=60),
+    ),
+)
+_CANCEL_DOCS = _docs(
+    "cancel_execution",
+    "Ask for the end of an execution",
+    {
+        "200": response_object("It has ended", _EXECUTION),
+        "202": response_object("It runs, and ends when its code does", _EXECUTION),
+    },
+    404,
+    body={JSON: object_schema(reason=_TEXT)},
+    body_required=False,
+)
+_RETRY_DOCS = _docs(
+    "retry_execution",
+    "Run a failed or canceled execution again, from its last checkpoint",
+    {"202": response_object("It is queued", _EXECUTION)},
+    404,
+    conflicts=True,
+)
+_DELETE_DOCS = _docs(
+    "delete_execution",
+    "Forget an execution that has ended",
+    {"204": response_object("It is gone")},
+    404,
+    conflicts=True,
+)
+_STREAM_DOCS = _docs(
+    "stream_execution",
+    "Follow an execution: chunks as they come, and its end",
+    {"200": response_object("`chunk` events, then one that is named as its status", {EVENTS: _TEXT})},
+    404,
+    parameters=(
+        parameter("Last-Event-ID", "The id of the last event: what came after it is sent.", "header"),
+        parameter("after", "The same, in the path.", "query"),
+        parameter("events", "`all`: progress and states too.", "query", enum=["all"]),
+    ),
+)
+_LIST_DOCS = _docs(
+    "executions",
+    "List executions",
+    {"200": response_object("A page", {JSON: ref("ExecutionPage")})},
+    404,
+    parameters=(
+        parameter("limit", "How many.", "query", type="integer", minimum=1, maximum=100, default=50),
+        parameter("cursor", "`next_cursor` of the page before.", "query"),
+        parameter("status", "Only these; may be repeated.", "query", enum=list(_STATUSES)),
+        parameter("revision", "Only those of this `durable_revision`.", "query"),
+        parameter("search", "Part of an id.", "query"),
+        parameter("order", "The oldest or the newest first.", "query", enum=["asc", "desc"], default="asc"),
+    ),
+)

@@ -1,0 +1,173 @@
+"""Executions over HTTP: who owns them, what a client prefers, and what it is told of one."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import Scope
+
+from hayhooks.errors import NotFoundError, PipelineError, RefusedError, shortened
+from hayhooks.executions.execution import Attempt, Execution, Executions
+from hayhooks.http.invoke import call_owner
+from hayhooks.kernel.state import Deployment
+
+_MAX_TEXT = 512  # bytes of an owner, and of a key
+_MAX_WAIT_S = 60.0
+_PUBLIC = ("kind", "message", "expected_input_schema")  # keys of what an execution waits for
+
+_id_match = re.compile(r"[A-Za-z0-9_-]{1,128}").fullmatch
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """What the header ``Prefer`` asks for (RFC 7240)."""
+
+    respond_async: bool = False
+    wait_s: float | None = None
+
+    @classmethod
+    def of(cls, headers: Headers) -> "Preference":
+        """Read all headers of the name; what is unknown or malformed is ignored, as the RFC says."""
+        found: dict[str, str] = {}
+        for part in ",".join(headers.getlist("prefer")).split(","):
+            name, _, value = part.partition(";")[0].partition("=")
+            found.setdefault(name.strip().lower(), value.strip().strip('"'))
+        wait = found.get("wait", "")
+        return cls(
+            "respond-async" in found, min(float(wait), _MAX_WAIT_S) if wait.isascii() and wait.isdigit() else None
+        )
+
+
+def executions_of(scope: Scope) -> Executions:
+    """Return the executions of the application that serves the request."""
+    service: Executions = scope["app"].executions
+    return service
+
+
+async def owner_of(deployment: Deployment, request: Request) -> str | None:
+    """Return whose executions the client may see: what ``durable_owner_id`` returns, None without it."""
+    durable = deployment.durable
+    if durable is None or durable.owner is None:
+        return None
+    owner = await call_owner(deployment, durable.owner, request)
+    if not isinstance(owner, str) or not 1 <= len(owner.encode(errors="replace")) <= _MAX_TEXT:
+        found = shortened(repr(owner))
+        message = f"durable_owner_id() returned {found}: it must be a text of 1 to {_MAX_TEXT} bytes"
+        raise PipelineError(message, traceback="")
+    return owner
+
+
+async def execution_in(request: Request, deployment: Deployment, execution_id: str) -> Execution:
+    """Return an execution of *deployment* that the client may see; a 404 if there is none."""
+    if not _id_match(execution_id):
+        raise HTTPException(
+            422, f"The id of an execution is letters, digits, - and _, unlike {shortened(execution_id)!r}"
+        )
+    owner = await owner_of(deployment, request)
+    execution = await executions_of(request.scope).get(deployment.name, execution_id, owner)
+    if execution is None:
+        raise NotFoundError("Execution not found")
+    return execution
+
+
+def idempotency_key(headers: Headers) -> str:
+    """Return the header ``Idempotency-Key``, "" without one; a 422 if it is empty or too long."""
+    key = headers.get("idempotency-key")
+    if key is None:
+        return ""
+    if not 1 <= len(key.encode("latin-1", "replace")) <= _MAX_TEXT:
+        raise RefusedError(422, f"The header Idempotency-Key has {len(key)} bytes: it must have 1 to {_MAX_TEXT}")
+    return key
+
+
+def number(query: Mapping[str, str], name: str, default: float, least: float, most: float) -> float:
+    """Return the number in the parameter *name*; a 422 if it is none from *least* to *most*."""
+    text = query.get(name)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not least <= value <= most:
+        raise RefusedError(422, f"{name} is {shortened(text)!r}: it must be a number from {least:g} to {most:g}")
+    return value
+
+
+def result_body(execution: Execution, root_path: str, *, shows_errors: bool) -> dict[str, Any]:
+    """Return what a client is told of *execution*."""
+    order, error = execution.order, execution.error
+    path = f"{root_path}/{order.deployment}/executions/{execution.id}"
+    tells = shows_errors or order.kind in ("run", "response")  # whose errors are those of a response
+    return {
+        "execution_id": execution.id,
+        "deployment": order.deployment,
+        "kind": order.kind,
+        "revision": order.revision,
+        "status": execution.status,
+        "attempt": execution.attempt,
+        "sequence": execution.sequence,
+        "progress": list(execution.progress),
+        "steps": list(execution.steps),
+        "result": execution.result,
+        "error": {
+            "type": error.type,
+            "message": error.message if tells or error.code else "Durable execution failed",
+            "retryable": error.retryable,
+            "code": error.code or None,
+        }
+        if error is not None
+        else None,
+        "waiting": {key: execution.wait.get(key) for key in _PUBLIC} if execution.wait is not None else None,
+        "waiting_for": execution.waiting_for or None,
+        "cancellation_requested_at": time_text(execution.cancellation_requested_at),
+        "delay_until": time_text(execution.delayed_until),
+        "attempts": [_attempt(attempt) for attempt in execution.attempts],
+        "created_at": time_text(execution.created_at),
+        "updated_at": time_text(execution.updated_at),
+        "links": {
+            "self": path,
+            "cancel": f"{path}/cancel",
+            "resume": f"{path}/resume",
+            "stream": f"{path}/stream",
+        },
+    }
+
+
+def summary_body(execution: Execution) -> dict[str, Any]:
+    """Return what a list tells of *execution*."""
+    order = execution.order
+    return {
+        "execution_id": execution.id,
+        "deployment": order.deployment,
+        "kind": order.kind,
+        "revision": order.revision,
+        "status": execution.status,
+        "attempt": execution.attempt,
+        "created_at": time_text(execution.created_at),
+        "updated_at": time_text(execution.updated_at),
+        "cancellation_pending": execution.cancellation_requested_at is not None and not execution.is_terminal,
+        "available_at": time_text(execution.delayed_until),
+    }
+
+
+def time_text(seconds: float | None) -> str | None:
+    """Return a time as ISO 8601 in UTC; None for none."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "attempt": attempt.number,
+        "revision": attempt.revision,
+        "started_at": time_text(attempt.started_at),
+        "ended_at": time_text(attempt.ended_at),
+        "outcome": attempt.outcome or None,
+    }
