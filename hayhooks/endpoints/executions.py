@@ -20,6 +20,7 @@ from hayhooks.http.dispatch import without_lease
 from hayhooks.http.executions import (
     Preference,
     execution_in,
+    execution_response,
     executions_of,
     idempotency_key,
     number,
@@ -115,7 +116,7 @@ async def _order(request: Request) -> Response:
     if (wait_s := Preference.of(request.headers).wait_s) is not None and not execution.is_terminal:
         execution = await service.wait(execution, wait_s, until_end=True)
     is_ended = execution.is_terminal and (is_replay or wait_s is not None)
-    response = _answer(request, execution, 200 if is_ended else 202)
+    response = execution_response(request, execution, 200 if is_ended else 202)
     if is_replay:
         response.headers["Idempotent-Replay"] = "true"
     if wait_s is not None:
@@ -128,7 +129,7 @@ async def _show(request: Request) -> Response:
     wait_s = number(request.query_params, "wait", 0, 0, _MAX_POLL_S)
     if wait_s and not execution.is_terminal:
         execution = await executions_of(request.scope).wait(execution, wait_s)
-    return _answer(request, execution)
+    return execution_response(request, execution)
 
 
 async def _cancel(request: Request) -> Response:
@@ -138,7 +139,7 @@ async def _cancel(request: Request) -> Response:
     if not isinstance(reason, str):
         raise RefusedError(422, 'The body of a cancel is empty, or {"reason": "a text"}')
     execution = await executions_of(request.scope).cancel(execution, shortened(reason, 1000))
-    return _answer(request, execution, 200 if execution.is_terminal else 202)
+    return execution_response(request, execution, 200 if execution.is_terminal else 202)
 
 
 async def _resume(request: Request) -> Response:
@@ -152,12 +153,12 @@ async def _resume(request: Request) -> Response:
         value = validated.model_dump(mode="json", exclude_unset=True)
     else:
         value = await parse_json(request.scope, content, _parse) if content else None
-    return _answer(request, await executions_of(request.scope).resume(execution, value), 202)
+    return execution_response(request, await executions_of(request.scope).resume(execution, value), 202)
 
 
 async def _retry(request: Request) -> Response:
     execution = await _execution(request)
-    return _answer(request, await executions_of(request.scope).retry(execution), 202)
+    return execution_response(request, await executions_of(request.scope).retry(execution), 202)
 
 
 async def _delete(request: Request) -> Response:
@@ -208,14 +209,6 @@ async def _stream(request: Request) -> Response:
 
 async def _execution(request: Request) -> Execution:
     return await execution_in(request, deployment_of(request.scope), request.path_params["execution_id"])
-
-
-def _answer(request: Request, execution: Execution, status: int = 200) -> Response:
-    body = _body_of(request, execution)
-    response = Response(encode(body), status, media_type=JSON)
-    if status == 202:
-        response.headers["Location"] = body["links"]["self"]
-    return response
 
 
 def _body_of(request: Request, execution: Execution) -> dict[str, Any]:

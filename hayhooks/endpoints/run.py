@@ -24,7 +24,9 @@ from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
 from hayhooks.errors import InvalidInputError, PipelineError, shortened
+from hayhooks.http.context import context_of
 from hayhooks.http.disconnect import cancel_on_disconnect
+from hayhooks.http.executions import Preference, execution_response, executions_of, order_in_background
 from hayhooks.http.forms import FORMS, arguments_of, content_type, form_of
 from hayhooks.http.invoke import invoke
 from hayhooks.http.json import JSONBytesResponse, encode
@@ -78,6 +80,9 @@ class JSONRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        if b"prefer" in context_of(scope).headers and _is_for_later(scope):
+            await self._order(scope, receive, send)
+            return
         try:
             arguments = await read_json(scope, receive, self._parse)
         except InvalidInputError:
@@ -89,6 +94,24 @@ class JSONRoute:
         work = _respond(self._deployment, self._operation, arguments, scope, wrapped=self._wrapped)
         response = await cancel_on_disconnect(receive, work)
         await response(scope, receive, send)
+
+    async def _order(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Order an execution that runs this request."""
+        request = Request(scope, receive)
+        content = await request.body()
+        await parse_json(scope, content, self._parse)  # what is wrong with it is said at once
+        body = from_json(content or b"{}")
+        execution, is_replay = await order_in_background(request, self._deployment, "run", body)
+        response = execution_response(request, execution, 200 if is_replay and execution.is_terminal else 202)
+        response.headers["Preference-Applied"] = "respond-async"
+        if is_replay:
+            response.headers["Idempotent-Replay"] = "true"
+        await response(scope, receive, send)
+
+
+def _is_for_later(scope: Scope) -> bool:
+    # A preference that cannot be honoured is ignored (RFC 7240). An attempt sends the request without it.
+    return Preference.of(Headers(scope=scope)).respond_async and executions_of(scope).is_available
 
 
 class BareRoute(DocumentedRoute):

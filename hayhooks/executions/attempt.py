@@ -8,6 +8,8 @@ from dataclasses import astuple, dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, TypeVar
 
+from loguru import logger as log
+
 from hayhooks.executions.dbos_engine import Engine, Row
 from hayhooks.executions.execution import (
     TIMED_OUT,
@@ -182,10 +184,12 @@ class Attempts:
             return AttemptResult("canceled")
         except SupersededError:
             return AttemptResult("canceled")  # the engine does not keep it
+        except Exception as error:  # a bug of ours
+            log.opt(exception=error).error("An attempt of {} failed", workflow_id)
+            return AttemptResult("failed", error=ExecutionError(type(error).__name__, "Internal server error"))
         if result.kind == "retry" and sum(each.outcome == "retry" for each in counted) >= self._limits.retries:
-            error = result.error or ExecutionError("RetryRequested", "")
-            error = replace(error, code="application_retries_exhausted")
-            return AttemptResult("failed", error=error)
+            asked = result.error or ExecutionError("RetryRequested", "")
+            return AttemptResult("failed", error=replace(asked, code="application_retries_exhausted"))
         try:
             check_payload(result.result, self._limits.payload, "the result")
         except ValueError as error_:

@@ -135,6 +135,10 @@ class Executions(Protocol):
     compared: an execution of another deployment or owner does not exist. ``owner=None`` is everybody.
     """
 
+    @property
+    def is_available(self) -> bool:
+        """Whether executions can be ordered: the extra is there, and they are not turned off."""
+
     async def submit(self, order: Order) -> tuple[Execution, bool]:
         """Keep *order*, and return its execution and whether it is that of an earlier order with the same key.
 

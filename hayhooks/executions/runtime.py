@@ -239,7 +239,8 @@ class Runtime:
         await self._engine.forget_timers()
         before = time.time() - self._options.keep_s
         while self._options.keep_s:
-            old = await self._engine.rows(statuses=ENDED, ended_before=before, limit=_BATCH)
+            old = await self._engine.rows(statuses=(*ENDED, "ERROR"), ended_before=before, limit=_BATCH)
+            old = [row for row in old if status_of(row) in TERMINAL]
             await self._engine.delete([row.workflow_id for row in old])
             if len(old) < _BATCH:
                 return

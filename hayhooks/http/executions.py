@@ -9,11 +9,13 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Scope
 
 from hayhooks.errors import NotFoundError, PipelineError, RefusedError, shortened
-from hayhooks.executions.execution import Attempt, Execution, Executions
+from hayhooks.executions.execution import ANYBODY, Attempt, Execution, Executions, Kind, Order
 from hayhooks.http.invoke import call_owner
+from hayhooks.http.json import encode
 from hayhooks.kernel.state import Deployment
 
 _MAX_TEXT = 512  # bytes of an owner, and of a key
@@ -73,6 +75,21 @@ async def execution_in(request: Request, deployment: Deployment, execution_id: s
     if execution is None:
         raise NotFoundError("Execution not found")
     return execution
+
+
+async def order_in_background(
+    request: Request, deployment: Deployment, kind: Kind, body: Any, *, wants_chunks: bool = False
+) -> tuple[Execution, bool]:
+    """Order that a request with *body* is sent to *deployment* within the process; see ``Executions.submit``."""
+    order = Order(
+        deployment.name,
+        kind,
+        body,
+        owner=await owner_of(deployment, request) or ANYBODY,
+        idempotency_key=idempotency_key(request.headers),
+        wants_chunks=wants_chunks,
+    )
+    return await executions_of(request.scope).submit(order)
 
 
 def idempotency_key(headers: Headers) -> str:
@@ -154,6 +171,16 @@ def summary_body(execution: Execution) -> dict[str, Any]:
         "cancellation_pending": execution.cancellation_requested_at is not None and not execution.is_terminal,
         "available_at": time_text(execution.delayed_until),
     }
+
+
+def execution_response(request: Request, execution: Execution, status: int = 200) -> Response:
+    """Return the response with what a client is told of *execution*."""
+    root_path: str = request.scope["app_root_path"]
+    body = result_body(execution, root_path, shows_errors=request.app.settings.show_tracebacks)
+    response = Response(encode(body), status, media_type="application/json")
+    if status == 202:
+        response.headers["Location"] = body["links"]["self"]
+    return response
 
 
 def time_text(seconds: float | None) -> str | None:

@@ -10,7 +10,7 @@ import pytest
 from hayhooks.executions.execution import AttemptResult, AttemptStart, Execution, ExecutionError, Order
 from hayhooks.executions.options import ServiceOptions
 from hayhooks.executions.service import ExecutionService
-from hayhooks.toolkit.durable import Journal
+from hayhooks.toolkit.durable import Journal, PayloadError
 
 T = TypeVar("T")
 
@@ -80,7 +80,10 @@ class ScriptHost:
         raise AssertionError
 
     async def keep(self, start: AttemptStart, journal: Journal) -> AttemptResult:
-        await journal.keep("step:big", "x" * start.order.input["size"])
+        try:
+            await journal.keep("step:big", "x" * start.order.input["size"])
+        except PayloadError as error:
+            return AttemptResult("failed", error=ExecutionError(type(error).__name__, str(error)))
         return AttemptResult("completed", result="kept")
 
 

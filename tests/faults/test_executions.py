@@ -1,0 +1,152 @@
+"""Executions outlive the death, the stop and the replacement of what runs them."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.cli.processes import Process, started
+from tests.live_server import eventually
+from tests.wrappers import source
+
+STEPS = ["one", "two", "held", "four"]
+
+
+class Cluster:
+    """Servers over one pipelines directory and one database; a wrapper that notes its steps."""
+
+    def __init__(self, tmp_path: Path, stack: ExitStack) -> None:
+        self.path = tmp_path
+        self.log, self.gate = tmp_path / "log", tmp_path / "gate"
+        self.servers: list[Process] = []
+        self._stack = stack
+        folder = tmp_path / "pipelines/job"
+        folder.mkdir(parents=True)
+        head = f"LOG, GATE = {str(self.log)!r}, {str(self.gate)!r}\n"
+        (folder / "pipeline_wrapper.py").write_text(head + source("durable_steps"))
+
+    def start(self, **settings: str) -> Process:
+        settings = {"STATE_DIR": str(self.path / "state"), "DURABLE_ALIVE_MS": "200", **settings}
+        server = self._stack.enter_context(started(self.path, "run", **settings))  # type: ignore[arg-type]
+        self.servers.append(server)
+        return server
+
+    def order(self, server: Process, **request: Any) -> str:
+        response = server.post("/job/run-durable", request)
+        assert response.status_code == 202, response.text
+        execution_id: str = response.json()["execution_id"]
+        return execution_id
+
+    def noted(self) -> list[tuple[int, str]]:
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        return [(int(line.split()[0]), line.split()[1]) for line in lines]
+
+    def who_holds(self) -> Process:
+        """Wait until a step is held, and return the server that runs it."""
+        eventually(lambda: any(name in ("held", "sleeps") for _, name in self.noted()), "a step to be held")
+        pid = self.noted()[-1][0]
+        return next(server for server in self.servers if server.process.pid == pid)
+
+    def other(self, server: Process) -> Process:
+        return next(each for each in self.servers if each is not server)
+
+    def ended(self, server: Process, execution_id: str, name: str = "job") -> Any:
+        """Wait until an execution has ended, and return it."""
+        found = {}
+
+        def has_ended() -> bool:
+            found.update(server.get(f"/{name}/executions/{execution_id}").json())
+            return found["status"] in ("completed", "failed", "canceled")
+
+        eventually(has_ended, "its end", 60)
+        return found
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    with ExitStack() as stack:
+        yield Cluster(tmp_path, stack)
+
+
+@pytest.mark.parametrize("kind", ["steps", "pipeline", "pipeline_async"])
+def test_another_server_goes_on_where_one_was_killed(cluster: Cluster, kind: str):
+    server = cluster.start()
+    cluster.start()
+    execution_id = cluster.order(server, kind=kind, names=STEPS)
+
+    holder = cluster.who_holds()
+    survivor = cluster.other(holder)
+    holder.process.kill()
+    cluster.gate.touch()
+    execution = cluster.ended(survivor, execution_id)
+
+    assert (execution["status"], execution["error"]) == ("completed", None)
+    assert execution["result"] == {"done": STEPS, "attempt": 2}
+    assert [name for _, name in cluster.noted()] == ["one", "two", "held", "held", "four"]  # the done ones once
+    assert [each["outcome"] for each in execution["attempts"]] == [None, "completed"]
+
+
+def test_what_was_ordered_before_a_kill_runs_after_the_next_start(cluster: Cluster):
+    server = cluster.start()
+    held = cluster.order(server, kind="steps", names=["held"])
+    queued = cluster.order(server, kind="steps", names=["one"])  # one runs at a time
+    cluster.who_holds().process.kill()
+    cluster.gate.touch()
+
+    again = cluster.start()
+
+    assert cluster.ended(again, held)["result"] == {"done": ["held"], "attempt": 2}
+    assert cluster.ended(again, queued)["result"] == {"done": ["one"], "attempt": 1}
+
+
+def test_a_server_that_stops_hands_over(cluster: Cluster):
+    server = cluster.start(DURABLE_GRACE="0")
+    cluster.start(DURABLE_GRACE="0")
+    execution_id = cluster.order(server, kind="sleeps")
+    holder = cluster.who_holds()
+    survivor = cluster.other(holder)
+
+    assert holder.stop(signal.SIGTERM) == 0
+    eventually(lambda: [name for _, name in cluster.noted()] == ["sleeps", "sleeps"], "the other one to go on")
+    canceled = survivor.post(f"/job/executions/{execution_id}/cancel", {})
+    execution = cluster.ended(survivor, execution_id)
+
+    assert canceled.status_code == 202
+    assert [each["outcome"] for each in execution["attempts"]] == ["handed back", "canceled"]
+
+
+@pytest.mark.slow
+def test_what_kills_its_process_fails_after_three_attempts(cluster: Cluster):
+    server = cluster.start(WORKERS="2")
+    execution_id = cluster.order(server, kind="dies")
+
+    def result() -> Any:
+        try:
+            return server.get(f"/job/executions/{execution_id}").json()
+        except httpx.TransportError:  # its worker has died
+            return {}
+
+    eventually(lambda: result().get("status") == "failed", "the execution to fail", 60)
+
+    assert [name for _, name in cluster.noted()] == ["dies"] * 3
+    assert result()["error"]["code"] == "run_attempts_exhausted"
+    assert server.process.poll() is None
+
+
+def test_a_run_in_the_background_goes_on_with_the_component_that_was_killed(cluster: Cluster):
+    server = cluster.start()
+    cluster.start()
+    response = httpx.post(f"{server.url}/job/run", json={"names": []}, headers={"Prefer": "respond-async"}, timeout=30)
+    assert (response.status_code, response.headers["preference-applied"]) == (202, "respond-async")
+    holder = cluster.who_holds()
+    survivor = cluster.other(holder)
+    holder.process.kill()
+    cluster.gate.touch()
+    execution = cluster.ended(survivor, response.json()["execution_id"])
+
+    assert (execution["kind"], execution["result"]) == ("run", STEPS)
+    assert [name for _, name in cluster.noted()] == ["one", "two", "held", "held", "four"]
