@@ -29,7 +29,7 @@ from tests.wrappers import source
 
 T = TypeVar("T")
 
-DEADLINE_S = 15.0
+DEADLINE_S = 60.0
 
 ECHO = "\n" + source("echo")
 

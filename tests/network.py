@@ -62,4 +62,4 @@ def stranger(answer: bytes = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n
         yield heard
     finally:
         heard.close()
-        thread.join(timeout=10)
+        thread.join(timeout=60)

@@ -132,7 +132,7 @@ def test_ci_fails_when_the_checks_fail(tmp_path: Path):
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
 
     done = subprocess.run(
-        ["/bin/sh", tmp_path / ".ci/run"], env={"PATH": path}, capture_output=True, text=True, check=False, timeout=20
+        ["/bin/sh", tmp_path / ".ci/run"], env={"PATH": path}, capture_output=True, text=True, check=False, timeout=60
     )
 
     assert (done.returncode, done.stdout) == (3, "")

@@ -186,7 +186,7 @@ class Fuzzer(RuleBasedStateMachine):
     @initialize(receive_buffer=st.sampled_from([0, 4096]))
     def connect(self, receive_buffer: int) -> None:
         self.connection = socket.socket()
-        self.connection.settimeout(20)
+        self.connection.settimeout(60)
         if receive_buffer:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -212,7 +212,7 @@ class Fuzzer(RuleBasedStateMachine):
         with suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
             while self.unsent:
                 self.unsent = self.unsent[self.connection.send(self.unsent) :]
-        self.connection.settimeout(20)
+        self.connection.settimeout(60)
 
     @rule(request=requests(), cuts=st.lists(st.integers(0, 400), max_size=4))
     def ask(self, request: bytes, cuts: list[int]) -> None:
@@ -236,7 +236,7 @@ class Fuzzer(RuleBasedStateMachine):
         self.connection.setblocking(False)
         with suppress(BlockingIOError, ConnectionResetError):
             self.received += self.connection.recv(size)
-        self.connection.settimeout(20)
+        self.connection.settimeout(60)
 
     @rule(count=st.integers(1, 50))
     def read_responses(self, count: int) -> None:
@@ -324,7 +324,7 @@ class Fuzzer(RuleBasedStateMachine):
         self.connect(0)
 
     def check_seen(self) -> None:
-        eventually(lambda: not self.application.running[self.own_port], "the work for a client that left to end", 5)
+        eventually(lambda: not self.application.running[self.own_port], "the work for a client that left to end")
         read = [request for request in self.judge.requests if request[1] != "/early"]
         seen = self.application.seen[self.own_port]
         assert seen[: len(read)] == read[: len(seen)]

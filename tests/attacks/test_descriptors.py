@@ -90,7 +90,7 @@ def test_it_serves_when_started_without_standard_descriptors(tmp_path: Path, clo
         server = Process(process, port, tmp_path / "none")
         try:
             eventually(lambda: server.get("/readyz").status_code == 200, "ready", 60)
-            with httpx.Client(base_url=server.url, timeout=10) as client:
+            with httpx.Client(base_url=server.url, timeout=60) as client:
                 for _ in range(3):
                     assert client.post("/closes/run", json={}).json() == {"result": "done"}
         finally:

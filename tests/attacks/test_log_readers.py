@@ -70,7 +70,7 @@ def test_a_stalled_reader_stops_nothing_and_sees_what_it_missed(tmp_path: Path, 
             assert server.post("/talks/run", {"how": how}).json() == {"result": "done"}
             began = time.monotonic()
             assert server.get("/healthz").status_code == 200
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 20
 
         received = bytearray()
         Thread(target=_read_all, args=(reader, received), daemon=True).start()
@@ -87,7 +87,7 @@ def test_the_server_stops_in_time_although_nobody_reads(tmp_path: Path):
         began = time.monotonic()
 
         assert server.stop() == 0
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 25
 
 
 def _read_all(descriptor: int, into: bytearray) -> None:

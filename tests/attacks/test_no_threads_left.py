@@ -200,7 +200,7 @@ def test_it_stops_at_once(root: Path):
         began = time.monotonic()
         threading.stack_size(1 << 46)
     threading.stack_size(0)
-    assert time.monotonic() - began < 10  # of the 30 s that a server gets
+    assert time.monotonic() - began < 25  # of the 30 s that a server gets
 
 
 def test_a_pool_without_threads_refuses_and_one_that_keeps_one_does_not():
@@ -210,10 +210,10 @@ def test_a_pool_without_threads_refuses_and_one_that_keeps_one_does_not():
     with no_new_threads():
         with pytest.raises(UnavailableError):
             plain.call(int)
-        assert keeping.call(int).result(timeout=10) == 0
+        assert keeping.call(int).result(timeout=60) == 0
         with pytest.raises(UnavailableError):
             plain.keep_thread()
-    assert plain.call(int).result(timeout=10) == 0
+    assert plain.call(int).result(timeout=60) == 0
     keeping.close()
     eventually(lambda: not [thread for thread in threading.enumerate() if thread.name == "hayhooks keeping"])
 
@@ -256,7 +256,7 @@ def test_prlimit_takes_nothing_down(tmp_path: Path):
 
         began = time.monotonic()
         assert server.stop(signal.SIGTERM) == 0
-        assert time.monotonic() - began < 15  # of 30 s that requests in progress would get
+        assert time.monotonic() - began < 25  # of 30 s that requests in progress would get
 
 
 def both_workers(server: Process) -> list[int]:

@@ -118,7 +118,7 @@ def server(root: Path) -> Iterator[LiveServer]:
 def all_else_answers(server: LiveServer) -> None:
     """Every answer that needs a thread is given, to whoever asks for it."""
     megabytes = 3 * 2**20  # such a file is put on disk, which takes a thread
-    client = httpx.Client(base_url=server.url, timeout=10)
+    client = httpx.Client(base_url=server.url, timeout=60)
     with client:
         assert client.post("/other/run", json={"text": "hi"}).json() == {"result": "hi"}
         upload = client.post("/other/run", files={"file": io.BytesIO(b"x" * megabytes)}, data={"text": "hi"})
@@ -272,7 +272,7 @@ def test_sigterm_ends_the_process_whatever_sleeps_in_threads(tmp_path: Path, ask
             httpx.post(f"{server.url}/{asked}", json=body if asked != "sleeper/run" else {}, timeout=1)
 
         assert server.stop() == 0
-    assert time.monotonic() - began < 20  # of 300 s that each thread sleeps
+    assert time.monotonic() - began < 100  # of 300 s that each thread sleeps
 
 
 @pytest.mark.slow
@@ -283,7 +283,7 @@ def test_sigterm_ends_the_process_whatever_a_teardown_does(tmp_path: Path):
     with started(tmp_path, "run", GRACEFUL_SHUTDOWN_TIMEOUT="1") as server:
         began = time.monotonic()
         assert server.stop() == 0
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 100
 
 
 @pytest.mark.slow

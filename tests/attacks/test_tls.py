@@ -45,7 +45,7 @@ def test_a_handshake_that_is_not_completed_is_ended(tmp_path: Path, tls: dict[st
             connection.sendall(sent)
         for sent, connection in connections.items():
             assert connection.recv(1 << 16) == b"" or sent == b"GET"  # that is answered by an alert
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - begun < 30
 
 
 LARGE = """
@@ -100,4 +100,4 @@ def test_idle_connections_do_not_delay_the_stop(tmp_path: Path, tls: dict[str, A
         raw.sendall(b"\x16\x03\x01")
         begun = time.monotonic()
         assert server.stop() == 0
-        assert time.monotonic() - begun < 12
+        assert time.monotonic() - begun < 25

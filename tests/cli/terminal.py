@@ -43,8 +43,8 @@ class Terminal:
 
     def wait(self) -> int:
         """Wait for the end of the command; return its exit status."""
-        status = self.process.wait(30)
-        self._reader.join(10)
+        status = self.process.wait(60)
+        self._reader.join(60)
         return status
 
     def _read(self) -> None:

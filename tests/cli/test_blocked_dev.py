@@ -74,7 +74,7 @@ def test_what_keeps_it_from_stopping_is_told_and_a_second_ctrl_c_ends_it(tmp_pat
         since = terminal.shows(LINE, terminal.shows("event loop cannot stop: it has been blocked for", since))
         terminal.shows("Ctrl+C ends it at once", since)
         terminal.type("\x03", "")
-        assert terminal.process.wait(10) == 0
+        assert terminal.process.wait(60) == 0
 
 
 @pytest.mark.parametrize("again", [("q", "\n"), ("\x03", "")], ids=["q", "Ctrl+C"])
@@ -89,7 +89,7 @@ def test_a_stop_names_the_method_that_it_waits_for_and_a_second_one_does_not_wai
         )
         assert "event loop" not in terminal.text
         terminal.type(*again)
-        assert terminal.process.wait(10) == 0
+        assert terminal.process.wait(60) == 0
         assert "ASGI" not in terminal.text
 
 

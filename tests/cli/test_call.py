@@ -115,7 +115,7 @@ def test_run_prints_a_stream_as_it_comes(server, port, tmp_path):
     ):
         eventually(lambda: output.read_text() == "began ")
         gate.touch()
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     assert output.read_text() == "began ended\n"
 
 

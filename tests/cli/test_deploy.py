@@ -803,7 +803,7 @@ def test_only_the_servers_own_certificate_is_trusted(root, source, tmp_path):
     unverified = hayhooks("status", cwd=tmp_path, PORT=port, USE_HTTPS="true", DISABLE_SSL="true")
     missing = hayhooks("status", cwd=tmp_path, PORT=port, SSL_CERTFILE="nowhere.pem")
     running.should_exit = True
-    thread.join(30)
+    thread.join(60)
 
     assert "✓ echo" in served.stdout, served.stderr
     results = (served, called, unverified, others, unknown, missing)

@@ -145,13 +145,14 @@ def test_dev_shows_a_failing_request_as_a_failing_load(tmp_path, path, body, hea
 
 SLOW = """
 import time
-
+from pathlib import Path
 from hayhooks import BasePipelineWrapper
 
 
 class PipelineWrapper(BasePipelineWrapper):
     def setup(self):
-        time.sleep(2.5)
+        while not Path(GATE).exists():
+            time.sleep(0.01)
 
     async def run_api(self):
         time.sleep(0.7)
@@ -159,13 +160,22 @@ class PipelineWrapper(BasePipelineWrapper):
 
 
 def test_dev_tells_what_hangs(tmp_path):
-    replace(tmp_path / "pipelines/slow/pipeline_wrapper.py", SLOW)
+    replace(tmp_path / "pipelines/slow/pipeline_wrapper.py", f"GATE = {str(tmp_path / 'gate')!r}\n{SLOW}")
     with started(tmp_path, "dev") as server:
-        loading = r"slow \w{12} has been loading for 2\.\d s: setup\(\) at /.*_wrapper\.py:9: time\.sleep\(2\.5\)"
+        server.prints("slow")
+        loading = r"slow \w{12} has been loading for \d+\.\d s: setup\(\) at /.*_wrapper\.py:1[01]: "
+        eventually(lambda: re.search(rf"\n  {loading}", server.output()))
+        (tmp_path / "gate").touch()
         server.prints("✓ slow")
-        assert re.search(rf"\n  {loading}\n(.*\n)*✓ slow  \w{{12}}  in \d+ ms", server.output())
-        server.post("/slow/run", {})
-        server.prints("s by slow, pipeline_wrapper.py:12: time.sleep(0.7): use def, or asyncio.to_thread\n")
+        assert re.search(rf"\n  {loading}.*\n(.*\n)*✓ slow  \w{{12}}  in \d+ ms", server.output())
+
+        def is_told() -> bool:
+            server.post("/slow/run", {})
+            return (
+                "s by slow, pipeline_wrapper.py:14: time.sleep(0.7): use def, or asyncio.to_thread\n" in server.output()
+            )
+
+        eventually(is_told)
 
 
 def test_dev_shows_a_failing_teardown_with_its_type(tmp_path):

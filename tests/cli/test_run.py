@@ -146,7 +146,7 @@ def test_a_second_sigterm_of_the_same_stop_changes_nothing_and_a_later_one_ends_
         assert server.process.poll() is None
         time.sleep(1)
         assert server.stop() == 0
-        request.join(timeout=10)
+        request.join(timeout=60)
 
 
 def test_what_outlives_the_graceful_time_does_not_keep_it(tmp_path):
@@ -157,7 +157,7 @@ def test_what_outlives_the_graceful_time_does_not_keep_it(tmp_path):
         eventually(lambda: server.get("/status").status_code == 200)
 
         assert server.stop() == 0
-        request.join(timeout=10)
+        request.join(timeout=60)
 
 
 def _ignore_the_end(url: str) -> None:

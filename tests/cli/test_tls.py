@@ -149,7 +149,7 @@ def test_every_worker_wants_the_key_and_no_process_shows_it(tmp_path: Path, work
     with started(tmp_path, "run", "--workers", workers, forks=False, API_KEYS="the-key") as server:
         for _ in range(10):
             assert server.get("/status").status_code == 401
-            with_key = httpx.get(server.url + "/status", headers={"Authorization": "Bearer the-key"}, timeout=10)
+            with_key = httpx.get(server.url + "/status", headers={"Authorization": "Bearer the-key"}, timeout=60)
             assert with_key.status_code == 200
         titles = [file.read_bytes() for file in Path("/proc").glob("[0-9]*/cmdline") if _readable(file)]
         assert not [title for title in titles if b"the-key" in title]

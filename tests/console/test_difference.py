@@ -47,9 +47,9 @@ def test_much_that_differs_is_compared_soon(words: list[str]):
     chosen = random.Random(1)
     for count in (700, 20_000):
         before, after = ("x" + "".join(chosen.choices(words, k=count)) + "y" * side for side in (1, 2))
-        began_at = time.monotonic()
+        began_at = time.thread_time()
         runs = list(compare(before, after))
-        assert time.monotonic() - began_at < 10
+        assert time.thread_time() - began_at < 10
         assert "".join(text for kind, text in runs if kind != "removed") == after
 
 

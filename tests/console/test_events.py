@@ -49,7 +49,7 @@ class Reader:
 @contextmanager
 def follow(url: str, last_id: str = "", **params: str) -> Iterator[Reader]:
     headers = {"Last-Event-ID": last_id} if last_id else {}
-    with httpx.stream("GET", f"{url}/events", params=params, headers=headers, timeout=20) as response:
+    with httpx.stream("GET", f"{url}/events", params=params, headers=headers, timeout=60) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
         yield Reader(response)
 
@@ -130,7 +130,7 @@ def test_an_id_whose_followers_are_forgotten_begins_with_a_reset(server: LiveSer
 
 
 def test_head_leaves_the_connection_to_the_next_request(server: LiveServer):
-    with httpx.Client(timeout=10) as client:
+    with httpx.Client(timeout=60) as client:
         assert client.head(f"{server.url}/events").headers["content-type"].startswith("text/event-stream")
         assert client.get(f"{server.url}/healthz").status_code == 200
 

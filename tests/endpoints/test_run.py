@@ -561,7 +561,7 @@ class PipelineWrapper(BasePipelineWrapper):
 
 def test_an_iterator_that_has_ended_is_not_asked_again(server: LiveServer):
     server.serve("it", ENDS)
-    response = server.client.post("/it/run", json={}, timeout=10)
+    response = server.client.post("/it/run", json={}, timeout=60)
     assert (response.status_code, response.text) == (200, "")
 
 

@@ -86,7 +86,7 @@ def test_sigterm_lets_what_runs_end_and_takes_nothing_new(tmp_path: Path):
 
 def _is_closed(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/readyz", timeout=5).status_code == 503
+        return httpx.get(f"{url}/readyz", timeout=60).status_code == 503
     except httpx.HTTPError:
         return True
 

@@ -21,7 +21,7 @@ def test_more_directories_than_can_be_looked_into_cost_the_others_nothing(traffi
 
     for version in (11, 12):
         write(server.root / "app", version)
-        server.eventually(lambda version=version: server.run("app") == [version] * 3, deadline_s=8)  # type: ignore[misc]
+        server.eventually(lambda version=version: server.run("app") == [version] * 3)  # type: ignore[misc]
         traffic.serves(version)
     write(server.root / "broad", 2)
     server.eventually(lambda: server.run("broad") == [2, 2, 2])
@@ -50,5 +50,5 @@ def test_a_tree_that_is_too_deep_keeps_no_edit_from_being_served(traffic: Traffi
     with deeper_than_a_path_may_be_long(app):
         for version in (11, 12):
             write(app, version)
-            traffic.server.eventually(lambda version=version: traffic.server.run("app") == [version] * 3, deadline_s=8)  # type: ignore[misc]
+            traffic.server.eventually(lambda version=version: traffic.server.run("app") == [version] * 3)  # type: ignore[misc]
             traffic.serves(version)

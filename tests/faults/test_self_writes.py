@@ -90,7 +90,7 @@ class Workers:
             replace(self.folder / name, f"edit {next(edits)}")
             return eventually(lambda: len(set(self.loads()[before:])) == 2, deadline_s=5)
 
-        eventually(is_loaded, "both to load the edit", 30)
+        eventually(is_loaded, "both to load the edit")
 
 
 @pytest.mark.slow

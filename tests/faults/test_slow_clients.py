@@ -4,7 +4,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -95,12 +95,21 @@ def test_the_second_request_of_a_connection_is_bounded_as_the_first(server: Live
 
 
 def test_a_connection_that_is_used_outlives_the_limit(server: LiveServer):
-    with server.connected() as connection:
-        end = time.monotonic() + 3
-        while time.monotonic() < end:
-            connection.sendall(ASK)
-            assert b"200 OK" in connection.recv(65536)
-            time.sleep(0.1)
+    def outlives() -> bool:
+        with server.connected() as connection:
+            began = asked = time.monotonic()
+            while asked - began < 3:
+                with suppress(ConnectionError):
+                    connection.sendall(ASK)
+                answer = connection.recv(65536)
+                if time.monotonic() - asked > 0.5:
+                    return False  # a busy machine: it may have been unused for as long as the limit
+                assert b"200 OK" in answer
+                asked = time.monotonic()
+                time.sleep(0.1)
+        return True
+
+    assert any(outlives() for _ in range(20))
 
 
 SLEEPS = """
@@ -136,12 +145,18 @@ def test_a_body_that_pauses_for_too_long_is_a_408_that_names_the_limit(server: L
 
 
 def test_a_body_that_keeps_coming_may_take_longer_than_the_limit(server: LiveServer):
+    pauses = [1.0]
+
     def slowly() -> Iterator[bytes]:
+        pauses.clear()
         for piece in (b'{"text":', b' "', *([b"x"] * 10), b'"}'):
+            began = time.monotonic()
             yield piece
             time.sleep(0.2)
+            pauses.append(time.monotonic() - began)
 
-    response = httpx.post(server.url + "/echo/run", content=slowly(), timeout=30)
+    while max(pauses) > 0.6:  # a busy machine
+        response = httpx.post(server.url + "/echo/run", content=slowly(), timeout=30)
 
     assert response.json() == {"result": "echo " + "x" * 10}
 

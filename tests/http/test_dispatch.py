@@ -168,7 +168,7 @@ def test_slow_body_is_answered_by_the_live_revision(server: LiveServer):
 
     def body():
         yield b'{"model": "chat", '
-        go_on.wait(20)
+        go_on.wait(60)
         yield b'"messages": [{"role": "user", "content": "x"}]}'
 
     with ThreadPoolExecutor(1) as pool:

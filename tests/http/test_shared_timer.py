@@ -42,7 +42,7 @@ def test_a_loop_that_was_closed_is_forgotten():
 
     async def wait() -> None:
         timer.add(waited_for)
-        await asyncio.wait_for(waited_for.wait(), 20)
+        await asyncio.wait_for(waited_for.wait(), 60)
 
     asyncio.run(leave())
     asyncio.run(wait())

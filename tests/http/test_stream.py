@@ -16,7 +16,7 @@ BURST = 40  # items that are ready one after the other: more than it takes to be
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     async def bounded() -> Any:
-        return await asyncio.wait_for(coroutine, 15)
+        return await asyncio.wait_for(coroutine, 60)
 
     return asyncio.run(bounded())
 

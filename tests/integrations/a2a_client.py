@@ -12,7 +12,7 @@ from a2a.types import Message, Part, Role, SendMessageConfiguration, SendMessage
 
 T = TypeVar("T")
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 @asynccontextmanager

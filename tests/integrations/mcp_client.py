@@ -11,7 +11,7 @@ from mcp_types import CallToolResult, TextContent
 
 T = TypeVar("T")
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 ERAS = ("auto", "legacy")  # protocol version of 2026, of 2025
 
 

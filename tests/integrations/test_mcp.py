@@ -353,7 +353,7 @@ def test_a_connection_of_2025_that_is_cut_stops_the_pipeline(server: LiveServer,
     """Its answer could not be delivered any more."""
     server.serve("it", source("waits"), gate=str(tmp_path / "gate"))
     message = {"jsonrpc": "2.0", "id": 5, "method": "tools/call", "params": {"name": "it", "arguments": {"number": 5}}}
-    with httpx.Client(base_url=server.url, timeout=20) as client:
+    with httpx.Client(base_url=server.url, timeout=60) as client:
         headers = {**ACCEPT, "mcp-session-id": begin_session(client)}
         with client.stream("POST", "/mcp", json=message, headers=headers):
             server.eventually((tmp_path / "gate-begun-5").exists)

@@ -91,7 +91,7 @@ def test_a_signal_ends_it_at_once(root: Path) -> None:
         threading.Thread(target=lambda: lines.extend(process.stderr or ()), daemon=True).start()
         eventually(lambda: any("There are no pipelines" in line for line in lines), "it to serve")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=60) == 0
 
 
 def test_connect_says_why_it_cannot(root: Path, tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_connect_outlives_a_restart_of_the_server(root: Path, mode: str) -> None
             heard.set()
 
     async def connect(servers: ExitStack) -> None:
-        async with asyncio.timeout(2 * DEADLINE_S), Client(parameters, mode=mode, message_handler=handle) as client:
+        async with asyncio.timeout(DEADLINE_S), Client(parameters, mode=mode, message_handler=handle) as client:
             assert not (await client.call_tool("tool", {"numbers": [1, 2]})).is_error
             first.app.begin_stop()  # ends the stream of notices
             await asyncio.to_thread(servers.close)

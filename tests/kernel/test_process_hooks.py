@@ -40,7 +40,7 @@ async def serve(app):
 app = create_app(Settings(pipelines_dir=sys.argv[1], additional_python_path=sys.argv[2], _env_file=None))
 before, threads = process(), {thread.name for thread in threading.enumerate()}
 during = asyncio.run(serve(app))
-end = time.monotonic() + 8  # threads that have nothing to do any more
+end = time.monotonic() + 60  # threads that have nothing to do any more
 while (left := {thread.name for thread in threading.enumerate()} - threads) and time.monotonic() < end:
     time.sleep(0.05)
 print(json.dumps({"before": before, "during": during, "after": process(), "threads": sorted(left)}))

@@ -166,7 +166,7 @@ def test_a_file_that_is_still_being_opened_is_not_yet_written(tmp_path: Path):
         assert [is_own_when_touched(mtime_ns) for mtime_ns in (1, 2, 3)] == [True, True, True]
 
         reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-        thread.join(timeout=15)
+        thread.join(timeout=60)
         os.close(reader)
         assert is_own_when_touched(4)  # as it was left
         assert not is_own_when_touched(5)

@@ -34,7 +34,7 @@ def test_no_more_jobs_run_together_than_the_limit():
 
     def hold(number: int) -> None:
         running.append(number)
-        gate.wait(10)
+        gate.wait(60)
 
     for number in range(5):
         pool.submit(partial(hold, number))
@@ -74,17 +74,17 @@ def test_threads_end_when_idle_and_when_closed():
 
     ran = threading.Event()
     closed.submit(ran.set)
-    assert ran.wait(10)
+    assert ran.wait(60)
 
 
 def test_a_job_that_comes_as_the_last_thread_is_told_to_end_is_run():
     for _ in range(200):
         pool, first, second = DaemonThreadPool("test", 1), threading.Event(), threading.Event()
         pool.submit(first.set)
-        assert first.wait(10)
+        assert first.wait(60)
         pool.close()
         pool.submit(second.set)
-        assert second.wait(10)
+        assert second.wait(60)
 
 
 def test_a_crew_does_not_keep_what_a_job_held():
@@ -101,4 +101,4 @@ def test_a_crew_does_not_keep_what_a_job_held():
 
 
 def _wait(gate: threading.Event) -> None:
-    gate.wait(10)
+    gate.wait(60)

@@ -1,5 +1,6 @@
 """A revision that loads and then fails its requests is rolled back: the one before it serves again."""
 
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -277,10 +278,13 @@ def test_answers_that_take_too_long_are_failures(tried: Tried):
 def test_clients_that_leave_are_no_failures(tried: Tried):
     tried.save(1)
     second = tried.save(2, code=HANGS.replace("0.2", "30"))
-    for _ in range(6):
+
+    def six_have_left() -> bool:
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{tried.server.url}/it/run", json={}, timeout=0.1)
-    tried.server.eventually(lambda: 'hayhooks_requests_cancelled_total{pipeline="it"} 6' in metrics(tried.server))
+        return bool(re.search(r'hayhooks_requests_cancelled_total{pipeline="it"} ([6-9]|\d\d)', metrics(tried.server)))
+
+    tried.server.eventually(six_have_left)
     assert tried.server.state("it")["revision"] == second
 
 

@@ -62,12 +62,12 @@ def test_slow_scans_are_rarer_where_there_are_events(events: bool, tmp_path: Pat
     watch.start()
     try:
         for _ in range(2):  # when the watch begins, and once more, before anything is known
-            assert ticks.get(timeout=10) == frozenset()
+            assert ticks.get(timeout=60) == frozenset()
         if events:
             (tmp_path / "new").touch()
-            assert ticks.get(timeout=10) == {str(tmp_path / "new")}  # and nothing before that, for it has looked
+            assert ticks.get(timeout=60) == {str(tmp_path / "new")}  # and nothing before that, for it has looked
             assert ticks.empty()
         else:
-            assert ticks.get(timeout=10) == frozenset()
+            assert ticks.get(timeout=60) == frozenset()
     finally:
         watch.stop()

@@ -165,7 +165,7 @@ def test_nobody_can_write_a_line_that_is_not_theirs(tmp_path):
     hostile = "/x%0A12:00:00.000 INFO    Deployed fake%1b[31m"
     with started(tmp_path, "run") as server:
         for path in (hostile, hostile + "/run"):
-            httpx.get(server.url + path, headers={"X-Request-Id": "a\tb  id=c"}, timeout=10)
+            httpx.get(server.url + path, headers={"X-Request-Id": "a\tb  id=c"}, timeout=60)
         eventually(lambda: r"GET /x\n12:00:00.000\x20INFO" in server.output())
         eventually(lambda: r"  id=a\tb\x20\x20id=c  " in server.output())
 
@@ -181,9 +181,9 @@ def test_headers_of_a_client_are_escaped_and_short_in_every_line(tmp_path, forma
     headers = [(b"X-Forwarded-For", forged + b"x" * 30_000), (b"X-Request-Id", b"y" * 30_000)]
     with started(tmp_path, "run", LOG_FORMAT=format) as server:
         path = "/talks%C2%85%E2%80%A8forged" + "z" * 5_000
-        answer = httpx.get(server.url + path, headers=headers, timeout=10)
+        answer = httpx.get(server.url + path, headers=headers, timeout=60)
         assert answer.status_code == 404
-        failed = httpx.post(server.url + "/talks/run", json={"text": "fail"}, headers=headers, timeout=10)
+        failed = httpx.post(server.url + "/talks/run", json={"text": "fail"}, headers=headers, timeout=60)
         assert len(failed.headers["X-Request-Id"]) < 100  # one of ours
         ids = {response.headers["X-Request-Id"] for response in (answer, failed)}
         eventually(lambda: sum("1.2.3.4" in line for line in server.output().splitlines()) >= len(ids))
@@ -222,7 +222,7 @@ def test_no_line_is_missing_or_torn_when_the_server_stops(tmp_path, workers):
     deploy(tmp_path)
     with started(tmp_path, "run", "--workers", workers, LOG_FORMAT="json") as server:
         for number in range(200):
-            httpx.get(server.url + "/status", headers={"X-Request-Id": f"number-{number}"}, timeout=10)
+            httpx.get(server.url + "/status", headers={"X-Request-Id": f"number-{number}"}, timeout=60)
         assert server.stop() == 0
 
         told = {entry["request_id"] for entry in entries(server, event="request", path="/status")}

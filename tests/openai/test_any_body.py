@@ -118,7 +118,7 @@ names = st.none() | st.sampled_from(list(WRAPPERS))  # of the deployment whose o
 def test_any_body_gets_a_well_formed_answer_or_error(server: LiveServer, body: Any, path: str, own: str | None):
     if own:
         path = {"/v1/chat/completions": f"/{own}/chat", "/v1/responses": f"/{own}/responses"}[path]
-    response = server.client.post(path, content=json.dumps(body).encode(), timeout=10)
+    response = server.client.post(path, content=json.dumps(body).encode(), timeout=60)
 
     if response.status_code == 200:
         _check_answer(response.text, chat="chat" in path, streamed=body.get("stream") is True)
@@ -137,7 +137,7 @@ def test_any_body_gets_a_well_formed_answer_or_error(server: LiveServer, body: A
 @pytest.mark.slow
 def test_any_bytes_get_an_error_that_clients_read(server: LiveServer, content: bytes):
     for path in ("/v1/chat/completions", "/v1/responses"):
-        response = server.client.post(path, content=content, timeout=10)
+        response = server.client.post(path, content=content, timeout=60)
 
         assert response.status_code == 400
         assert response.json()["error"]["type"] == "invalid_request_error"

@@ -505,7 +505,7 @@ waits = threading.Event()
 
 class PipelineWrapper(BasePipelineWrapper):
     def setup(self):
-        waits.wait(10)
+        waits.wait(60)
 """,
     )
     with (

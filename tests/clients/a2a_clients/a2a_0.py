@@ -11,7 +11,7 @@ from a2a.types import TaskIdParams, TaskQueryParams
 
 async def main():
     found = {}
-    async with httpx.AsyncClient(timeout=20) as http:
+    async with httpx.AsyncClient(timeout=60) as http:
         card = await A2ACardResolver(http, sys.argv[1]).get_agent_card()
         found["card"] = [card.name, card.protocol_version, card.capabilities.streaming]
         for streaming in (False, True):
