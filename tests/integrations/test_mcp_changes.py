@@ -99,7 +99,7 @@ def test_a_client_of_2025_hears_of_changes(server: LiveServer) -> None:
 
 
 def test_a_change_is_heard_of_at_once(server: LiveServer) -> None:
-    """Within 50 ms of its publication, on a machine with nothing else to do; here the median of five has to be near that."""
+    """Within 50 ms of its publication, on a machine with nothing else to do; the median of five has to be near that."""
 
     async def listen(client: Client) -> None:
         took: list[float] = []
