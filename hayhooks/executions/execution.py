@@ -33,6 +33,7 @@ class Order:
     priority: int = 50  # 1 is first, 100 is last
     timeout_s: float = 0.0  # for one attempt; 0: no limit
     wants_chunks: bool = False  # a response: its events are kept as chunks
+    id: str = ""  # of the execution, 32 hex digits; "": a new one
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,10 @@ class Executions(Protocol):
     @property
     def is_available(self) -> bool:
         """Whether executions can be ordered: the extra is there, and they are not turned off."""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the database is open."""
 
     async def submit(self, order: Order) -> tuple[Execution, bool]:
         """Keep *order*, and return its execution and whether it is that of an earlier order with the same key.

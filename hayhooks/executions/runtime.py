@@ -67,7 +67,7 @@ class Runtime:
             check_payload(order.input, self._options.max_payload, "the input")
         except ValueError as error:
             raise RefusedError(413, str(error)) from None
-        execution_id = keyed_id(order) if order.idempotency_key else secrets.token_hex(16)
+        execution_id = order.id or (keyed_id(order) if order.idempotency_key else secrets.token_hex(16))
         workflow_id, digest = workflow_id_of(order.deployment, execution_id), digest_of(order)
         if order.idempotency_key and (row := await self._engine.row([workflow_id])) is not None:
             return await self._replay(row, digest)

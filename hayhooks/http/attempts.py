@@ -136,8 +136,10 @@ class AttemptHost:
             leases.give_back(lease)
 
     async def _run_request(self, order: Order, journal: Journal) -> AttemptResult:
+        if order.kind == "response" and "answer" in order.input:  # which was made before, and is only kept
+            return AttemptResult("completed", result=order.input["answer"])
         path = f"/{order.deployment}/{'run' if order.kind == 'run' else 'responses'}"
-        body = json.dumps(order.input).encode()
+        body = json.dumps(order.input if order.kind == "run" else order.input["body"]).encode()
         if not order.wants_chunks:
             return _result_of(await request_within(self._app, "POST", path, body, is_background=True))
         events = _Events(journal)

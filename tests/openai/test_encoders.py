@@ -7,7 +7,7 @@ import pytest
 from haystack.dataclasses import ChatMessage, ToolCall
 
 from hayhooks.openai.chat import ChatCompletionEncoder
-from hayhooks.openai.responses import ResponsesEncoder
+from hayhooks.openai.response_encoder import ResponsesEncoder
 
 
 def sent(answer: Any, *batches: list[Any], error: Exception | None = None) -> list[bytes]:

@@ -1,0 +1,286 @@
+"""Stored responses of OpenAI's API: in the background, retrieved, streamed again, canceled, deleted.
+
+A response is an execution of the kind ``response``; its id is the execution's. With ``background`` the request without
+it is sent to the deployment within the process; a whole answer with ``store`` is kept as it is.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from pydantic_core import from_json
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from hayhooks.errors import HayhooksError, OpenAIError, safe_str
+from hayhooks.executions.execution import ANYBODY, Execution, Order, StreamEvent
+from hayhooks.http.context import context_of, switch_of
+from hayhooks.http.dispatch import without_lease
+from hayhooks.http.executions import executions_of, order_in_background, owner_of
+from hayhooks.http.json import JSONBytesResponse, encode_part
+from hayhooks.http.responses import EventStreamResponse
+from hayhooks.http.stream import Stream
+from hayhooks.kernel.state import Deployment
+from hayhooks.observability.log import log
+from hayhooks.openai.bridge import Body
+from hayhooks.openai.response_encoder import ResponsesEncoder
+
+_PREFIX = "resp_"
+_OF_AN_ATTEMPT = 1_000_000  # sequence numbers: those of a later attempt are above those of the one before
+_STATUSES = {"queued": "queued", "running": "in_progress", "waiting": "in_progress", "canceled": "cancelled"}
+
+
+def routes(path: str) -> Iterator[BaseRoute]:
+    """Serve what is stored below *path*."""
+    yield _Route(f"{path}/{{response_id}}", {"GET": _retrieve, "DELETE": _delete})
+    yield _Route(f"{path}/{{response_id}}/cancel", {"POST": _cancel})
+    yield _Route(f"{path}/{{response_id}}/input_items", {"GET": _input_items})
+
+
+async def order(deployment: Deployment, body: Body, scope: Scope, receive: Receive, send: Send) -> None:
+    """Order a response in the background, and answer with what it is now, or with its events."""
+    service = executions_of(scope)
+    if not service.is_available:
+        reason = 'a server with the extra: pip install "hayhooks[durable]"'
+        raise OpenAIError(400, f"'background' needs {reason}", param="background", code="unsupported_parameter")
+    if body.get("store") is False:
+        message = "'background' needs 'store': true, or no 'store': the response is retrieved later"
+        raise OpenAIError(400, message, param="store", code="unsupported_parameter")
+    request = Request(scope, receive)
+    is_streamed = bool(body["stream"])
+    inner = {key: value for key, value in body.items() if key not in ("background", "store")}
+    execution, _ = await order_in_background(
+        request, deployment, "response", {"body": inner, "asked": {"store": True}}, wants_chunks=is_streamed
+    )
+    if is_streamed:
+        response: Response = _stream(request, execution, -1)
+    else:
+        response = _whole(execution)
+    await response(scope, receive, send)
+
+
+async def keep(deployment: Deployment, body: Body, answer: bytes, scope: Scope) -> None:
+    """Store a whole *answer* to *body*, where that is possible."""
+    service = executions_of(scope)
+    response = from_json(answer)
+    response_id = str(response.get("id", ""))
+    if not service.is_available or not response_id.startswith(_PREFIX):
+        return
+    request = Request(scope)
+    stored = {"body": body, "answer": response}
+    owner = await owner_of(deployment, request) or ANYBODY
+    try:
+        await service.submit(
+            Order(deployment.name, "response", stored, owner=owner, id=response_id.removeprefix(_PREFIX))
+        )
+    except HayhooksError as error:  # its client has the answer all the same
+        log.warning("{}: a response could not be stored: {}", deployment.name, safe_str(error))
+
+
+async def add_previous(body: Body, scope: Scope) -> None:
+    """Put the conversation of ``previous_response_id`` before the input of *body*, if it is stored here.
+
+    One that is not stored is the wrapper's own business.
+    """
+    previous = body.get("previous_response_id")
+    service = executions_of(scope)
+    if not isinstance(previous, str) or not service.is_running:
+        return
+    conversation: list[Any] = []
+    while isinstance(previous, str):
+        execution = await service.get("", previous.removeprefix(_PREFIX), None)
+        if execution is None or not isinstance(execution.order.input, dict):
+            return
+        owner_now = await _owner(execution, Request(scope))
+        if owner_now is not None and owner_now != execution.order.owner:
+            return
+        asked, response = execution.order.input["body"], _object(execution)
+        conversation = [*_items(asked.get("input")), *response.get("output", ()), *conversation]
+        previous = asked.get("previous_response_id")
+    body["input"] = [*conversation, *_items(body["input"])]
+    body["previous_response_id"] = None  # it is resolved
+
+
+class _Route(Route):
+    """A route of the server or of a deployment that does not call the deployment."""
+
+    takes_slot = False
+
+    def __init__(self, path: str, handlers: dict[str, Any]) -> None:
+        async def endpoint(request: Request) -> Response:
+            response: Response = await handlers[request.method](request)
+            return response
+
+        super().__init__(path, endpoint, methods=list(handlers), include_in_schema=False)
+        plain, leaseless = self.app, without_lease(self.app)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            has_lease = context_of(scope).deployment is not None
+            await (leaseless if has_lease else plain)(scope, receive, send)
+
+        self.app = app
+
+
+async def _retrieve(request: Request) -> Response:
+    execution = await _execution(request)
+    if request.query_params.get("stream", "false").lower() not in ("true", "1"):
+        return _whole(execution)
+    if not execution.order.wants_chunks:
+        message = "This response was not created with 'stream': true, so it cannot be streamed"
+        raise OpenAIError(400, message, param="stream")
+    after = request.query_params.get("starting_after", "-1")
+    if not after.removeprefix("-").isdecimal():
+        raise OpenAIError(400, "'starting_after' must be the sequence_number of an event", param="starting_after")
+    return _stream(request, execution, int(after))
+
+
+async def _cancel(request: Request) -> Response:
+    execution = await _execution(request)
+    if "answer" in execution.order.input:
+        raise OpenAIError(400, "Only responses with 'background': true can be cancelled", param="background")
+    execution = await executions_of(request.scope).cancel(execution)
+    return _whole(execution, "cancelled" if not execution.is_terminal else "")
+
+
+async def _delete(request: Request) -> Response:
+    execution, service = await _execution(request), executions_of(request.scope)
+    if not execution.is_terminal:
+        execution = await service.wait(await service.cancel(execution), 5, until_end=True)
+    await service.delete(execution)
+    body = {"id": _PREFIX + execution.id, "object": "response", "deleted": True}
+    return JSONBytesResponse(encode_part(body))
+
+
+async def _input_items(request: Request) -> Response:
+    execution = await _execution(request)
+    items = [
+        {"id": f"msg_{execution.id}_{index}", **item}
+        for index, item in enumerate(_items(execution.order.input["body"].get("input")))
+    ]
+    if request.query_params.get("order", "desc") == "desc":
+        items.reverse()
+    ends = {"first_id": items[0]["id"] if items else None, "last_id": items[-1]["id"] if items else None}
+    return JSONBytesResponse(encode_part({"object": "list", "data": items, **ends, "has_more": False}))
+
+
+async def _execution(request: Request) -> Execution:
+    """Return the execution of the response in the path; a 404 in OpenAI's words if the client has none of this id."""
+    response_id = request.path_params["response_id"]
+    deployment = context_of(request.scope).deployment
+    service = executions_of(request.scope)
+    if service.is_available and response_id.startswith(_PREFIX):
+        name = deployment.name if deployment is not None else ""
+        execution = await service.get(name, response_id.removeprefix(_PREFIX), None)
+        if execution is not None and execution.order.kind == "response":
+            owner = await _owner(execution, request)
+            if owner is None or owner == execution.order.owner:
+                return execution
+    message = f"Response with id '{response_id}' not found."
+    raise OpenAIError(404, message, param="id", code="response_not_found")
+
+
+async def _owner(execution: Execution, request: Request) -> str | None:
+    deployment = switch_of(request.scope).live.snapshot.deployments.get(execution.order.deployment)
+    return await owner_of(deployment, request) if deployment is not None else None
+
+
+def _items(given: Any) -> list[dict[str, Any]]:
+    if isinstance(given, str):
+        return [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": given}]}]
+    return list(given or ())
+
+
+def _object(execution: Execution) -> dict[str, Any]:
+    """Return the response object of *execution* as it is now."""
+    order = execution.order
+    if "answer" in order.input:
+        answer: dict[str, Any] = order.input["answer"]
+        return answer
+    if execution.status == "completed" and isinstance(execution.result, dict):
+        found = execution.result
+    else:
+        status = _STATUSES.get(execution.status, "failed")
+        body = {**order.input["body"], "background": True}
+        found = ResponsesEncoder(order.deployment, body).unfinished_object(status)
+        if execution.error is not None:
+            found["error"] = {"code": "server_error", "message": execution.error.message}
+    return {**found, **_own(execution)}
+
+
+def _own(execution: Execution) -> dict[str, Any]:
+    """Return the fields of a response object that the execution decides, and not the request within the process."""
+    return {
+        "id": _PREFIX + execution.id,
+        "created_at": int(execution.created_at),
+        "background": True,
+        **execution.order.input.get("asked", {}),
+    }
+
+
+def _whole(execution: Execution, status: str = "") -> Response:
+    response = _object(execution)
+    return JSONBytesResponse(encode_part({**response, "status": status or response["status"]}))
+
+
+def _stream(request: Request, execution: Execution, after: int) -> Response:
+    return EventStreamResponse(_Encoder(after), _Watched(execution, executions_of(request.scope).watch(execution)))
+
+
+class _Watched(Stream):
+    def __init__(self, execution: Execution, events: AsyncIterator[StreamEvent]) -> None:
+        super().__init__([execution])
+        self._execution = execution
+        self._events = events
+
+    async def next(self, _on_wait: Any = None) -> list[Any]:
+        """Return the execution, then what it sent: (event, execution)."""
+        if self.first:
+            return await super().next()
+        event = await anext(self._events, None)
+        return [(event, self._execution)] if event is not None else []
+
+    async def aclose(self) -> None:
+        """Watch no longer."""
+        await self._events.aclose()  # type: ignore[attr-defined]  # a generator
+
+
+class _Encoder:
+    """Encode the events of a response above the sequence number *after*."""
+
+    def __init__(self, after: int) -> None:
+        self._after = after
+        self._last = 0
+        self._has_ended = False
+
+    def begin(self) -> bytes:
+        return b""
+
+    def write(self, batch: list[Any]) -> Iterator[bytes]:
+        for each in batch:
+            if isinstance(each, Execution):
+                response = {**_object(each), "status": "queued"}
+                yield from self._event({"type": "response.queued", "response": response}, 0)
+                continue
+            event, execution = each
+            if event.kind == "chunk":
+                payload = dict(event.data["payload"])
+                number = payload["sequence_number"] + 1 + (event.data["attempt"] - 1) * _OF_AN_ATTEMPT
+                if "response" in payload:
+                    payload["response"] = {**payload["response"], **_own(execution)}
+                self._has_ended = payload["type"] in ("response.completed", "response.incomplete", "response.failed")
+                yield from self._event(payload, number)
+            elif event.kind == "end" and not self._has_ended:
+                yield from self._event({"type": "response.failed", "response": _object(event.data)}, self._last + 1)
+
+    def finish(self) -> bytes:
+        return b""
+
+    def fail(self, error: Exception) -> None:
+        return None
+
+    def _event(self, payload: dict[str, Any], number: int) -> Iterator[bytes]:
+        self._last = max(self._last, number)
+        if number > self._after:
+            data = encode_part({**payload, "sequence_number": number})
+            yield b"event: %b\ndata: %b\n\n" % (payload["type"].encode(), data)

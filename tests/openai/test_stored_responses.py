@@ -1,0 +1,146 @@
+"""Responses that are stored: in the background, retrieved, streamed again, canceled, deleted; with OpenAI's client."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import openai
+import pytest
+
+from tests.live_server import LiveServer, eventually, serving
+
+SLOW = """
+import asyncio
+from pathlib import Path
+from hayhooks import BasePipelineWrapper, get_last_user_input_text
+
+class PipelineWrapper(BasePipelineWrapper):
+    def setup(self):
+        pass
+
+    async def run_response_async(self, model, input_items, body):
+        text = get_last_user_input_text(input_items)
+        if text == "how many":
+            return str(len(input_items))
+        if text == "fail":
+            raise ValueError("no such page")
+        async def words():
+            for number, word in enumerate(text.split()):
+                while number == 2 and not Path(GATE).exists():
+                    await asyncio.sleep(0.01)
+                yield word + " "
+        return words()
+"""
+
+
+@pytest.fixture(scope="module")
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("gate") / "open"
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory, gate: Path) -> Iterator[LiveServer]:
+    root = tmp_path_factory.mktemp("pipelines")
+    state = tmp_path_factory.mktemp("state")
+    with serving(root, state_dir=str(state), durable_poll_ms=50, durable_concurrency=4) as server:
+        server.serve("it", SLOW, gate=str(gate))
+        yield server
+
+
+@pytest.fixture
+def client(stored: LiveServer, gate: Path) -> Iterator[openai.OpenAI]:
+    gate.unlink(missing_ok=True)
+    with openai.OpenAI(base_url=f"{stored.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def test_a_response_in_the_background_is_retrieved(client: openai.OpenAI, gate: Path):
+    response = client.responses.create(model="it", input="a b c", background=True)
+    eventually(lambda: client.responses.retrieve(response.id).status == "in_progress")
+    gate.touch()
+    eventually(lambda: client.responses.retrieve(response.id).status == "completed")
+    done = client.responses.retrieve(response.id)
+
+    assert (response.status, response.background, response.output) == ("queued", True, [])
+    assert (done.id, done.background, done.output_text, done.model) == (response.id, True, "a b c ", "it")
+    assert done.created_at == response.created_at
+    items = client.responses.input_items.list(response.id).data
+    assert items[0].content[0].text == "a b c"  # type: ignore[union-attr, index]
+
+
+def test_a_stream_goes_on_where_its_client_left(client: openai.OpenAI, gate: Path):
+    stream = client.responses.create(model="it", input="a b c d", background=True, stream=True)
+    seen = []
+    for event in stream:
+        seen.append(event)
+        if event.type == "response.output_text.delta" and event.delta == "b ":
+            break
+    stream.close()  # which cancels nothing
+    gate.touch()
+    response_id = next(event.response.id for event in seen if event.type == "response.created")
+    rest = list(client.responses.retrieve(response_id, stream=True, starting_after=seen[-1].sequence_number))
+    again = list(client.responses.retrieve(response_id, stream=True))
+
+    assert [event.type for event in seen[:3]] == ["response.queued", "response.created", "response.in_progress"]
+    numbers = [event.sequence_number for event in (*seen, *rest)]
+    assert numbers == list(range(len(numbers)))
+    assert [event.sequence_number for event in again] == numbers
+    text = "".join(event.delta for event in (*seen, *rest) if event.type == "response.output_text.delta")
+    assert text == "a b c d "
+    assert (rest[-1].type, rest[-1].response.id) == ("response.completed", response_id)  # type: ignore[union-attr, index]
+
+
+def test_a_response_is_canceled_and_deleted(client: openai.OpenAI, gate: Path):
+    response = client.responses.create(model="it", input="a b c", background=True)
+    eventually(lambda: client.responses.retrieve(response.id).status == "in_progress")
+
+    assert client.responses.cancel(response.id).status == "cancelled"
+    eventually(lambda: client.responses.retrieve(response.id).status == "cancelled")
+    assert client.responses.cancel(response.id).status == "cancelled"
+    client.responses.delete(response.id)
+    with pytest.raises(openai.NotFoundError) as error:
+        client.responses.retrieve(response.id)
+    assert error.value.code == "response_not_found"
+
+
+def test_a_failure_is_told(client: openai.OpenAI):
+    response = client.responses.create(model="it", input="fail", background=True)
+    eventually(lambda: client.responses.retrieve(response.id).status == "failed")
+    failed = client.responses.retrieve(response.id)
+
+    assert failed.error is not None
+    assert "no such page" in failed.error.message
+    with pytest.raises(openai.BadRequestError, match="cannot be streamed"):
+        client.responses.retrieve(response.id, stream=True)
+
+
+def test_a_whole_answer_is_stored_and_followed(client: openai.OpenAI):
+    first = client.responses.create(model="it", input="a b", store=True)
+    second = client.responses.create(model="it", input="how many", store=True, previous_response_id=first.id)
+    third = client.responses.create(model="it", input="how many", previous_response_id=second.id)
+    stored = client.responses.retrieve(first.id)
+
+    assert (stored.output_text, stored.id) == ("a b ", first.id)
+    assert (second.output_text, third.output_text) == ("3", "5")
+    with pytest.raises(openai.BadRequestError, match="background"):
+        client.responses.cancel(first.id)
+    client.responses.delete(first.id)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"), [({"background": True, "store": False}, "store"), ({"background": "yes"}, "background")]
+)
+def test_what_cannot_be_stored_is_refused(stored: LiveServer, body: dict[str, object], param: str):
+    answer = stored.client.post("/v1/responses", json={"model": "it", "input": "a", **body})
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+
+
+def test_a_deployment_has_the_same_paths(client: openai.OpenAI, stored: LiveServer):
+    response = client.responses.create(model="it", input="a b", background=True)
+    path = f"{stored.url}/it/responses/{response.id}"
+
+    eventually(lambda: stored.client.get(path).json()["status"] == "completed")
+    assert stored.client.get(f"{path}/input_items").json()["has_more"] is False
+    assert stored.client.delete(path).json() == {"id": response.id, "object": "response", "deleted": True}
+    assert stored.client.get(path).status_code == 404
