@@ -12,6 +12,7 @@ import click
 
 from hayhooks._version import __version__
 from hayhooks.cli.completion import completion, deployed_names
+from hayhooks.cli.executions import executions
 from hayhooks.cli.options import (
     AddressCommand,
     Command,
@@ -246,5 +247,6 @@ def mcp_config(client: str | None, **options: Any) -> None:
     config(settings_of(options), [client] if client else _MCP_CLIENTS)
 
 
+main.add_command(executions)
 main.add_command(pipeline)
 main.add_command(completion)

@@ -80,13 +80,18 @@ class Feeds:
                 pass
             return feed.execution
 
-    async def watch(self, execution: Execution, cursor: str, *, all_events: bool) -> AsyncGenerator[StreamEvent, None]:
-        """Yield what happens to *execution*, see ``Executions``."""
-        position, skipped = _read_cursor(cursor)
+    def watch(self, execution: Execution, cursor: str, *, all_events: bool) -> AsyncGenerator[StreamEvent, None]:
+        """Yield what happens to *execution*, see ``Executions``; a RefusedError at once if the cursor is none."""
+        return self._watch(execution, _read_cursor(cursor) if cursor else None, all_events=all_events)
+
+    async def _watch(
+        self, execution: Execution, after: tuple[int, int] | None, *, all_events: bool
+    ) -> AsyncGenerator[StreamEvent, None]:
+        position, skipped = after or (0, -1)
         told = _Told()
         async with self._feed(execution) as feed:
             await _changed(feed, lambda: feed.is_read or feed.is_over)
-            if cursor and position >= feed.end:
+            if after is not None and position >= feed.end:
                 yield StreamEvent("gap", None)
                 position, skipped = 0, -1
             while True:
@@ -184,8 +189,6 @@ def _has_news(feed: _Feed, known: Execution, position: int) -> bool:
 
 def _read_cursor(cursor: str) -> tuple[int, int]:
     """Return the row of *cursor*, and the item in it that was the last one."""
-    if not cursor:
-        return 0, -1
     match = _cursor_match(cursor)
     if match is None:
         raise RefusedError(422, f"the cursor is {shortened(cursor)!r}: it must be the id of an event, as 8-3")

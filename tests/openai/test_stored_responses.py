@@ -86,7 +86,7 @@ def test_a_stream_goes_on_where_its_client_left(client: openai.OpenAI, gate: Pat
     assert [event.sequence_number for event in again] == numbers
     text = "".join(event.delta for event in (*seen, *rest) if event.type == "response.output_text.delta")
     assert text == "a b c d "
-    assert (rest[-1].type, rest[-1].response.id) == ("response.completed", response_id)  # type: ignore[union-attr, index]
+    assert (rest[-1].type, rest[-1].response.id) == ("response.completed", response_id)  # type: ignore[union-attr]
 
 
 def test_a_response_is_canceled_and_deleted(client: openai.OpenAI, gate: Path):
