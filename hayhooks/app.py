@@ -352,7 +352,7 @@ def _execution_options(settings: Settings, root: Path) -> ServiceOptions:
 async def _executions(app: Hayhooks, has_state_dir: bool) -> AsyncIterator[None]:
     """Run executions in this context, once something that is deployed needs them."""
     loop, service = asyncio.get_running_loop(), app.executions
-    host = AttemptHost(app, lambda: app.switch.live.snapshot, app.settings.durable_timeout)
+    host = AttemptHost(app, lambda: app.switch.live.snapshot, app.settings.durable_timeout, app.metrics)
 
     def note_snapshot(snapshot: Snapshot) -> None:
         host.note_snapshot()

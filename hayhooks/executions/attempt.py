@@ -176,7 +176,8 @@ class Attempts:
                 partial(self._on_change, workflow_id),
             )
             resumed = pause if "input" in message else 0
-            start = AttemptStart(workflow_id.rpartition("~")[2], order, number, resumed, message.get("input"))
+            execution_id = workflow_id.rpartition("~")[2]
+            start = AttemptStart(execution_id, order, number, row.created_at, resumed, message.get("input"))
             result = await self._on_host(running, partial(host.run, start, running.journal))
         except asyncio.CancelledError:
             if running.stop_reason is None:

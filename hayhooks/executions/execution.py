@@ -200,6 +200,7 @@ class AttemptStart:
     execution_id: str
     order: Order
     number: int  # from 1
+    ordered_at: float  # Unix seconds
     resumed: int  # how often it was resumed
     resume_input: Any  # what it was resumed with the last time
 

@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import json
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -21,6 +22,8 @@ from hayhooks.kernel.isolation import enter_package, with_public_names
 from hayhooks.kernel.operations import DurableMethod
 from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.kernel.threads import Outcome
+from hayhooks.observability.log import log
+from hayhooks.observability.metrics import Metrics
 from hayhooks.toolkit.durable import (
     DurableContext,
     DurableExecutionCancelledError,
@@ -31,6 +34,7 @@ from hayhooks.toolkit.durable import (
     Suspended,
 )
 from hayhooks.toolkit.durable_scope import durable_context_scope
+from hayhooks.toolkit.tracing import trace_operation
 
 _RECANCEL_S = 5.0
 
@@ -38,10 +42,11 @@ _RECANCEL_S = 5.0
 class AttemptHost:
     """Runs attempts on what *live* has, each for *timeout_s* at most; for the serving loop."""
 
-    def __init__(self, app: ASGIApp, live: Callable[[], Snapshot], timeout_s: float) -> None:
+    def __init__(self, app: ASGIApp, live: Callable[[], Snapshot], timeout_s: float, metrics: Metrics | None) -> None:
         self._app = app
         self._live = live
         self._timeout_s = timeout_s
+        self._metrics = metrics
         self._published = asyncio.Event()
 
     def note_snapshot(self) -> None:
@@ -75,6 +80,22 @@ class AttemptHost:
 
     async def run(self, start: AttemptStart, journal: Journal) -> AttemptResult:
         """Run one attempt; when it is cancelled, its code has ended when this does, but for threads in vain."""
+        name, began = start.order.deployment, time.monotonic()
+        if self._metrics is not None and start.number == 1:
+            self._metrics.attempt_begun(name, max(time.time() - start.ordered_at, 0.0))
+        outcome = "canceled"
+        try:
+            result = await self._attempt(start, journal)
+            outcome = result.kind
+            return result
+        finally:
+            if self._metrics is not None:
+                self._metrics.attempt_ended(name, outcome)
+            told = log.warning if outcome == "failed" else log.info
+            message = "{}: execution {} {} in attempt {} after {:.3g} s"
+            told(message, name, start.execution_id, outcome, start.number, time.monotonic() - began)
+
+    async def _attempt(self, start: AttemptStart, journal: Journal) -> AttemptResult:
         order = start.order
         deployment = self._live().deployments.get(order.deployment)
         if deployment is None or self.reason_to_wait(order):  # removed or changed since it was admitted
@@ -169,9 +190,11 @@ class _Events:
 
 async def _call(deployment: Deployment, durable: DurableMethod, context: DurableContext, request: Any) -> Any:
     enter_package(deployment.package)
-    if durable.on_loop:
-        return await durable.method(context, request)
-    return await in_thread(deployment, partial(durable.method, context, request))
+    tags = {"hayhooks.pipeline": deployment.name, "hayhooks.execution": context.execution_id}
+    with trace_operation("hayhooks.execution.attempt", tags=tags | {"hayhooks.attempt": context.attempt}):
+        if durable.on_loop:
+            return await durable.method(context, request)
+        return await in_thread(deployment, partial(durable.method, context, request))
 
 
 async def _end(call: "asyncio.Task[Outcome]") -> None:

@@ -71,6 +71,16 @@ FAMILIES: Mapping[str, Family] = {
     "hayhooks_event_loop_lag_seconds": Family(
         "gauge", "How long the event loop has let requests wait, at most, in the last 60 s.", (), "max"
     ),
+    "hayhooks_executions": Family("gauge", "Executions that have not ended, by state.", ("pipeline", "state"), "one"),
+    "hayhooks_execution_oldest_seconds": Family(
+        "gauge", "How long the oldest execution has been in its state.", ("pipeline", "state"), "one"
+    ),
+    "hayhooks_execution_attempts_total": Family(
+        "counter", "Attempts of executions that have ended, by how.", ("pipeline", "outcome")
+    ),
+    "hayhooks_execution_queue_seconds": Family(
+        "histogram", "Time from an execution's order to its first attempt.", ("pipeline",)
+    ),
     "process_cpu_seconds_total": Family("counter", "Processor time, user and system."),
     "process_resident_memory_bytes": Family("gauge", "Resident memory."),
     "process_virtual_memory_bytes": Family("gauge", "Virtual memory."),
@@ -94,6 +104,7 @@ class Metrics:
         self._undeploys = 0
         self._events = 0  # increases with every count
         self.loop_lag: Callable[[], float] | None = None  # of the watchdog, if there is one
+        self.executions: Rows = {}  # what the database of executions had at the last scrape
 
     @cached_property
     def scrape_lock(self) -> asyncio.Lock:
@@ -151,6 +162,19 @@ class Metrics:
             case "undeployed":
                 self._undeploys += 1
 
+    def attempt_begun(self, name: str, queued_s: float) -> None:
+        """Count the first attempt of an execution of *name*, *queued_s* after its order; on the event loop."""
+        if counts := self._pipelines.get(name):
+            counts.queued = counts.queued or [0.0] * (len(BUCKETS) + 2)
+            counts.queued[bisect_left(BUCKETS, queued_s)] += 1
+            counts.queued[-1] += queued_s
+
+    def attempt_ended(self, name: str, outcome: str) -> None:
+        """Count an attempt of an execution of *name*; on the event loop."""
+        self._events += 1
+        if counts := self._pipelines.get(name):
+            counts.attempts[outcome] = counts.attempts.get(outcome, 0) + 1
+
     def rows(self) -> Rows:
         """Return this process' numbers, to be merged over workers."""
         rows: Rows = {}
@@ -174,6 +198,10 @@ class Metrics:
             rows["hayhooks_deploys_total", label] = [counts.deploys]
             rows["hayhooks_deploy_failures_total", label] = [counts.failures]
             rows["hayhooks_rollbacks_total", label] = [counts.rollbacks]
+            if counts.attempts:
+                rows["hayhooks_execution_queue_seconds", label] = list(counts.queued)
+            for outcome, count in counts.attempts.copy().items():
+                rows["hayhooks_execution_attempts_total", (name, outcome)] = [count]
         return rows
 
     def all_rows(self, worker_dir: WorkerStateDir) -> Rows:
@@ -186,7 +214,7 @@ class Metrics:
         known = _names(self.snapshot) | {""}
         for lives, posted in worker_dir.posted(_KIND):
             _add(rows, _wanted(posted, known, lives=lives))
-        return rows | dict(_of_snapshot(self.snapshot))
+        return rows | dict(_of_snapshot(self.snapshot)) | self.executions
 
     @contextmanager
     def shared(self, worker_dir: WorkerStateDir) -> Iterator[None]:

@@ -40,7 +40,10 @@ _MAX_CLIENT = 100
 class PipelineCounters:
     """Counters of one pipeline, or of the server's own routes; only the loop writes."""
 
-    __slots__ = ("answers", "cancelled", "chunks", "deploys", "failures", "in_flight", "rollbacks", "stream_failures")
+    __slots__ = (
+        *("answers", "attempts", "cancelled", "chunks", "deploys", "failures", "in_flight", "queued", "rollbacks"),
+        "stream_failures",
+    )
 
     def __init__(self) -> None:
         # By endpoint, method and status: responses per duration bucket, and last the sum of all durations.
@@ -52,6 +55,8 @@ class PipelineCounters:
         self.deploys = 0
         self.failures = 0
         self.rollbacks = 0
+        self.attempts: dict[str, int] = {}  # of executions, by how they ended
+        self.queued: list[float] = []  # executions that have begun per duration bucket of their wait, and the sum
 
 
 class RequestRecord:

@@ -308,3 +308,14 @@ def test_any_wrapper_runs_in_the_background(durable: LiveServer):
     assert (response.status_code, response.headers["preference-applied"]) == (202, "respond-async")
     assert ended(durable, response.json())["result"] == plain
     assert wrong.status_code == 422
+
+
+def test_metrics_count_attempts_and_what_waits(durable: LiveServer):
+    waiting = reached(durable, order(durable, "ask"), "waiting")
+    text = durable.client.get("/metrics").text
+    durable.client.post(waiting["links"]["cancel"])
+
+    assert 'hayhooks_executions{pipeline="it",state="waiting"} 1.0' in text
+    assert 'hayhooks_execution_oldest_seconds{pipeline="it",state="waiting"}' in text
+    assert 'hayhooks_execution_attempts_total{pipeline="it",outcome="waiting"}' in text
+    assert 'hayhooks_execution_queue_seconds_count{pipeline="it"}' in text
