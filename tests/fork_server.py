@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 HAYHOOKS = str(Path(sys.executable).with_name("hayhooks"))
+CHECK = [sys.executable, "-P", "-c"]  # how ``hayhooks.cli.check`` starts the process that loads a wrapper
 
 # Read at a start of the interpreter or at an import: with other values than the fork server's it must be a new process.
 _READ_AT_START = re.compile("PYTHON|COVERAGE_|HAYSTACK_|LOGURU_|LANG|LC_|LD_|TZ$")
@@ -46,7 +47,8 @@ _TERMINAL_AND_EXEC = (  # after setsid the terminal is to be the process's own, 
 def popen(command: list[str], *, env: dict[str, str], terminal: bool = False, **options: Any) -> subprocess.Popen[Any]:
     """Start *command*, forking if that is ``hayhooks``; *terminal*: standard input becomes its controlling terminal."""
     can_fork = hasattr(os, "pidfd_open") and not any(name.startswith("COVERAGE_") for name in env)
-    if can_fork and command[0] == HAYHOOKS and _read_at_start(env) == _fork_server()[1]:
+    is_ours = command[0] == HAYHOOKS or command[:3] == CHECK
+    if can_fork and is_ours and _read_at_start(env) == _fork_server()[1]:
         return _Fork(_fork_server()[0], command, env=env, terminal=terminal, **options)
     if terminal:
         command = [sys.executable, "-c", _TERMINAL_AND_EXEC, *command]

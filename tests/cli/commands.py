@@ -11,9 +11,14 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any
+from unittest.mock import patch
 
 from hayhooks.cli import main
 from tests.cli.processes import environment
+from tests.fork_server import CHECK, popen
+
+_POPEN = subprocess.Popen
 
 
 def hayhooks(*arguments: str | Path, cwd: Path, stdin: str = "", **settings: str) -> subprocess.CompletedProcess[str]:
@@ -24,6 +29,7 @@ def hayhooks(*arguments: str | Path, cwd: Path, stdin: str = "", **settings: str
         TemporaryFile("w+", encoding="utf-8") as err,
         _standard_input(stdin),
         _surroundings(cwd, environment(**settings)),
+        patch("subprocess.Popen", _popen),
     ):
         with redirect_stdout(out), redirect_stderr(err):
             try:
@@ -39,6 +45,13 @@ def hayhooks(*arguments: str | Path, cwd: Path, stdin: str = "", **settings: str
 def pipeline(*arguments: str | Path, cwd: Path, port: str = "1", **settings: str) -> subprocess.CompletedProcess[str]:
     """A command on the directory, asking a server at *port*; where none is meant nobody listens."""
     return hayhooks("pipeline", *arguments, cwd=cwd, PORT=port, **settings)
+
+
+def _popen(command: list[str], **options: Any) -> subprocess.Popen[Any]:
+    """Fork the process of a check; one of a new interpreter is that of a command that is a process itself."""
+    if command[:3] != CHECK:
+        return _POPEN(command, **options)
+    return popen(command, **{"cwd": os.getcwd(), **options})
 
 
 @contextmanager
