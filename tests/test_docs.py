@@ -95,7 +95,7 @@ def test_every_command_and_option_that_a_page_names_exists():
             options = {option for parameter in commands()[command].params for option in parameter.opts}
             assert set(re.findall(r"--[a-z-]+", rest)) <= options, f"{page}: hayhooks {command} {rest}"
     table = (DOCS / "commands.md").read_text()
-    listed = re.findall(r"^\| `hayhooks ((?:pipeline |mcp )?[\w-]+)", table, re.MULTILINE)
+    listed = re.findall(r"^\| `hayhooks ((?:pipeline |mcp |executions )?[\w-]+)", table, re.MULTILINE)
     assert set(commands()) == set(listed) - {"--version"}
 
 

@@ -317,5 +317,5 @@ def test_metrics_count_attempts_and_what_waits(durable: LiveServer):
 
     assert 'hayhooks_executions{pipeline="it",state="waiting"} 1.0' in text
     assert 'hayhooks_execution_oldest_seconds{pipeline="it",state="waiting"}' in text
-    assert 'hayhooks_execution_attempts_total{pipeline="it",outcome="waiting"}' in text
+    assert 'hayhooks_execution_attempts_total{outcome="waiting",pipeline="it"}' in text
     assert 'hayhooks_execution_queue_seconds_count{pipeline="it"}' in text
