@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-expect.set_options(timeout=15_000)
+expect.set_options(timeout=60_000)
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def page(browser: Browser) -> Iterator[Page]:
     """A page whose test fails at a message in the console, an exception, a dialog, or a request to another origin."""
     complaints: list[str] = []
     page = browser.new_page()
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(60_000)
     page.add_init_script("window.alert = (what) => console.error('alert', what)")
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
