@@ -315,9 +315,6 @@ _SCHEMAS = {
 }
 _EXECUTION = {JSON: ref("Execution")}
 _ID = parameter("execution_id", "The execution's id.", pattern="^[A-Za-z0-9_-]{1,128}$")
-_CONFLICT = {
-    "409": error_response(409, {"detail": "only waiting executions can resume"}, "Its state does not allow it")
-}
 _WRONG = {"422": error_response(422, {"detail": "limit is '0': it must be a number from 1 to 100"}, "A value is wrong")}
 
 
@@ -325,9 +322,9 @@ def _docs(
     name: str, summary: str, answers: dict[str, Any], *statuses: int, conflicts: bool = False, **more: Any
 ) -> OperationDocs:
     parameters = (*((_ID,) if name not in ("executions", "run_durable") else ()), *more.pop("parameters", ()))
-    answers |= {**error_responses(*statuses, 501, 503, body=bool(more.get("body"))), **_WRONG}
     if conflicts:
-        answers |= _CONFLICT
+        statuses = (*statuses, 409)
+    answers |= {**error_responses(*statuses, 501, 503, body=bool(more.get("body"))), **_WRONG}
     return OperationDocs(
         name=name,
         summary=summary,

@@ -98,7 +98,7 @@ class Feeds:
                 now, is_over = feed.execution, feed.is_over
                 rows = feed.rows[position - feed.first :] if position >= feed.first else None
                 for row in rows if rows is not None else await self._source.chunks(now, position):
-                    for index in range(skipped + 1, len(row["c"]) if row["a"] == now.attempt else 0):
+                    for index in range(skipped + 1, len(row["c"]) if row["a"] >= now.attempt else 0):
                         chunk = {"attempt": row["a"], "payload": row["c"][index]}
                         yield StreamEvent("chunk", chunk, f"{position}-{index}")
                     position, skipped = position + 1, -1

@@ -103,6 +103,8 @@ class ExecutionService:
 
     async def get(self, deployment: str, execution_id: str, owner: str | None) -> Execution | None:
         """Return an execution of *deployment*, or of any if that is ""; None if there is none."""
+        if not self.is_available:
+            return None
         names = [deployment] if deployment else self._host.names() if self._host else ()
         return await self._call(lambda runtime: runtime.get(names, execution_id, owner))
 
@@ -111,7 +113,9 @@ class ExecutionService:
         return await self._feeds.wait(execution, seconds, until_end=until_end)
 
     async def page(self, query: Query) -> Page:
-        """List executions."""
+        """List executions; none where there can be none."""
+        if not self.is_available:
+            return Page([], "")
         return await self._call(lambda runtime: runtime.page(query))
 
     async def cancel(self, execution: Execution, reason: str = "") -> Execution:

@@ -22,7 +22,7 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
     """Serve the paths on which the body names the model."""
     yield from _RESPONSES.server_routes(snapshot)
     yield from stored_responses.routes("/responses")
-    yield from stored_responses.routes("/v1/responses")
+    yield from stored_responses.routes("/v1/responses", shown=True)
 
 
 def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:

@@ -12,7 +12,9 @@ from hayhooks.openapi.describe import (
     OperationDocs,
     Schema,
     error_response,
+    error_responses,
     object_schema,
+    parameter,
     pipeline_responses,
     ref,
     response_object,
@@ -240,3 +242,31 @@ RESPONSES = OperationDocs(
         "ResponseInputItem": _INPUT_ITEM,
     },
 )
+
+
+def stored_docs(name: str) -> OperationDocs:
+    """Return the docs of what is done with a stored response; *name*: retrieve, delete, cancel or input_items."""
+    parameters = [parameter("response_id", "The response's id.", pattern="^resp_")]
+    if name == "retrieve":
+        parameters += [
+            parameter("stream", "Send its events again.", "query", type="boolean"),
+            parameter("starting_after", "Only those above this sequence_number.", "query", type="integer"),
+        ]
+    answers = {
+        "retrieve": ("Retrieve a stored response", ref("Response")),
+        "cancel": ("Cancel a response in the background", ref("Response")),
+        "delete": ("Delete a stored response", object_schema(["id", "deleted"], deleted={"type": "boolean"})),
+        "input_items": ("List what a stored response was asked", object_schema(["data"], data={"type": "array"})),
+    }
+    summary, schema = answers[name]
+    return OperationDocs(
+        name=f"{name}_response",
+        summary=summary,
+        tag=OPENAI,
+        parameters=tuple(parameters),
+        answers={
+            "200": response_object("What is stored, in OpenAI's shape", {JSON: schema}),
+            **error_responses(404, 409, 503, openai=True),
+        },
+        schemas=RESPONSES.schemas,
+    )

@@ -5,12 +5,13 @@ it is sent to the deployment within the process; a whole answer with ``store`` i
 """
 
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 
 from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
 from hayhooks.errors import HayhooksError, OpenAIError, safe_str
@@ -25,17 +26,20 @@ from hayhooks.kernel.state import Deployment
 from hayhooks.observability.log import log
 from hayhooks.openai.bridge import Body
 from hayhooks.openai.response_encoder import ResponsesEncoder
+from hayhooks.openai.schemas import stored_docs
+from hayhooks.openapi.describe import DocumentedRoute
 
 _PREFIX = "resp_"
 _OF_AN_ATTEMPT = 1_000_000  # sequence numbers: those of a later attempt are above those of the one before
 _STATUSES = {"queued": "queued", "running": "in_progress", "waiting": "in_progress", "canceled": "cancelled"}
 
 
-def routes(path: str) -> Iterator[BaseRoute]:
+def routes(path: str, *, shown: bool = False) -> Iterator[BaseRoute]:
     """Serve what is stored below *path*."""
-    yield _Route(f"{path}/{{response_id}}", {"GET": _retrieve, "DELETE": _delete})
-    yield _Route(f"{path}/{{response_id}}/cancel", {"POST": _cancel})
-    yield _Route(f"{path}/{{response_id}}/input_items", {"GET": _input_items})
+    one = f"{path}/{{response_id}}"
+    yield _Route(one, {"GET": (_retrieve, "retrieve"), "DELETE": (_delete, "delete")}, shown=shown)
+    yield _Route(f"{one}/cancel", {"POST": (_cancel, "cancel")}, shown=shown)
+    yield _Route(f"{one}/input_items", {"GET": (_input_items, "input_items")}, shown=shown)
 
 
 async def order(deployment: Deployment, body: Body, scope: Scope, receive: Receive, send: Send) -> None:
@@ -102,17 +106,18 @@ async def add_previous(body: Body, scope: Scope) -> None:
     body["previous_response_id"] = None  # it is resolved
 
 
-class _Route(Route):
+class _Route(DocumentedRoute):
     """A route of the server or of a deployment that does not call the deployment."""
 
     takes_slot = False
 
-    def __init__(self, path: str, handlers: dict[str, Any]) -> None:
+    def __init__(self, path: str, handlers: dict[str, tuple[Any, str]], *, shown: bool) -> None:
         async def endpoint(request: Request) -> Response:
-            response: Response = await handlers[request.method](request)
+            response: Response = await handlers[request.method][0](request)
             return response
 
-        super().__init__(path, endpoint, methods=list(handlers), include_in_schema=False)
+        docs = {method: partial(stored_docs, name) for method, (_, name) in handlers.items()}
+        super().__init__(path, endpoint, docs, shown=shown)
         plain, leaseless = self.app, without_lease(self.app)
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -215,6 +215,7 @@ _ERRORS: Mapping[int, tuple[str, str]] = {  # by status: when it is sent, an exa
         "The request body did not arrive in time",
         "No request body data received for 30 s (HAYHOOKS_READ_TIMEOUT)",
     ),
+    409: ("The execution's state forbids it", "only waiting executions can resume"),
     413: (
         "The body is larger than the server accepts",
         "The body is larger than the 104,857,600 bytes that are allowed (HAYHOOKS_MAX_BODY_SIZE)",
