@@ -34,8 +34,13 @@ class Journal(Protocol):
     Each method may raise a BaseException that ends the attempt: the store has given the execution to another process.
     """
 
-    entries: Mapping[str, Any]  # JSON by key, as earlier attempts have kept it
-    progress: int  # number of the last progress event of earlier attempts
+    @property
+    def entries(self) -> Mapping[str, Any]:
+        """What earlier attempts have kept: JSON by key."""
+
+    @property
+    def progress(self) -> int:
+        """Number of the last progress event of earlier attempts."""
 
     async def keep(self, key: str, value: Any) -> None:
         """Keep JSON under *key*, in place of what was there; it is stored when this returns.
