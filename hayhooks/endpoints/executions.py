@@ -13,19 +13,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from hayhooks.errors import ConflictError, RefusedError, shortened
-from hayhooks.executions.execution import ANYBODY, Execution, Order, Query, StreamEvent
+from hayhooks.errors import ConflictError, InvalidInputError, RefusedError, shortened
+from hayhooks.executions.execution import Execution, Query, StreamEvent
 from hayhooks.http.context import deployment_of
 from hayhooks.http.dispatch import without_lease
 from hayhooks.http.executions import (
-    Preference,
     execution_in,
     execution_response,
     executions_of,
-    idempotency_key,
+    invalid,
     number,
+    order_response,
     owner_of,
     result_body,
+    submit,
     summary_body,
 )
 from hayhooks.http.json import JSONBytesResponse, encode
@@ -33,6 +34,7 @@ from hayhooks.http.request_json import parse_json
 from hayhooks.http.responses import EventStreamResponse, format_event
 from hayhooks.http.stream import Stream
 from hayhooks.kernel.state import Deployment, Snapshot
+from hayhooks.kernel.validation import Validator
 from hayhooks.openapi.describe import (
     EVENTS,
     JSON,
@@ -47,7 +49,6 @@ from hayhooks.openapi.describe import (
 )
 from hayhooks.openapi.type_schemas import schemas_of
 
-_MAX_DELAY_S = 365 * 86_400
 _MAX_POLL_S = 60.0
 _STATUSES = ("queued", "running", "waiting", "completed", "failed", "canceled")
 
@@ -98,30 +99,9 @@ async def _order(request: Request) -> Response:
     deployment = deployment_of(request.scope)
     durable = deployment.durable
     assert durable is not None
-    owner = await owner_of(deployment, request)
-    query = request.query_params
-    wanted: Any = await parse_json(request.scope, await request.body(), durable.request.validate_json)
-    order = Order(
-        deployment.name,
-        durable.kind,
-        wanted.model_dump(mode="json", exclude_unset=True),
-        owner=owner or ANYBODY,
-        revision=durable.revision,
-        idempotency_key=idempotency_key(request.headers),
-        delay_s=number(query, "delay", 0, 0, _MAX_DELAY_S),
-        priority=int(number(query, "priority", 50, 1, 100)),
-    )
-    service = executions_of(request.scope)
-    execution, is_replay = await service.submit(order)
-    if (wait_s := Preference.of(request.headers).wait_s) is not None and not execution.is_terminal:
-        execution = await service.wait(execution, wait_s, until_end=True)
-    is_ended = execution.is_terminal and (is_replay or wait_s is not None)
-    response = execution_response(request, execution, 200 if is_ended else 202)
-    if is_replay:
-        response.headers["Idempotent-Replay"] = "true"
-    if wait_s is not None:
-        response.headers["Preference-Applied"] = f"wait={wait_s:g}"
-    return response
+    body = await _validated(request, durable.request)
+    execution, is_replay = await submit(request, deployment, durable.kind, body, revision=durable.revision)
+    return await order_response(request, execution, is_replay=is_replay)
 
 
 async def _show(request: Request) -> Response:
@@ -147,11 +127,10 @@ async def _resume(request: Request) -> Response:
     durable = deployment_of(request.scope).durable
     if execution.order.revision and durable is not None and durable.revision != execution.order.revision:
         raise ConflictError(f"the execution is of revision {execution.order.revision!r}, which is not deployed")
-    content = await request.body()
     if durable is not None and durable.resume is not None:
-        validated: Any = await parse_json(request.scope, content, durable.resume.validate_json)
-        value = validated.model_dump(mode="json", exclude_unset=True)
+        value = await _validated(request, durable.resume)
     else:
+        content = await request.body()
         value = await parse_json(request.scope, content, _parse) if content else None
     return execution_response(request, await executions_of(request.scope).resume(execution, value), 202)
 
@@ -175,9 +154,9 @@ async def _page(request: Request, name: str, owner: str | None) -> Response:
     query = request.query_params
     statuses = query.getlist("status")
     if unknown := [status for status in statuses if status not in _STATUSES]:
-        raise RefusedError(422, f"status is {shortened(unknown[0])!r}: it must be among {', '.join(_STATUSES)}")
+        raise invalid(("query", "status"), unknown[0], f"be among {', '.join(_STATUSES)}")
     if query.get("order", "asc") not in ("asc", "desc"):
-        raise RefusedError(422, f"order is {shortened(query['order'])!r}: it must be asc or desc")
+        raise invalid(("query", "order"), query["order"], "be asc or desc")
     page = await executions_of(request.scope).page(
         Query(
             deployment=name,
@@ -214,6 +193,15 @@ async def _execution(request: Request) -> Execution:
 def _body_of(request: Request, execution: Execution) -> dict[str, Any]:
     root_path: str = request.scope["app_root_path"]
     return result_body(execution, root_path, shows_errors=request.app.settings.show_tracebacks)
+
+
+async def _validated(request: Request, validator: Validator) -> Any:
+    """Return the JSON of the body, which must be that of the model, without what is not set."""
+    content = await request.body()
+    if not content:
+        raise InvalidInputError([{"type": "missing", "loc": ["body"], "msg": "Field required", "input": None}], 1)
+    model: Any = await parse_json(request.scope, content, validator.validate_json)
+    return model.model_dump(mode="json", exclude_unset=True)
 
 
 def _parse(content: bytes) -> Any:
@@ -315,7 +303,6 @@ _SCHEMAS = {
 }
 _EXECUTION = {JSON: ref("Execution")}
 _ID = parameter("execution_id", "The execution's id.", pattern="^[A-Za-z0-9_-]{1,128}$")
-_WRONG = {"422": error_response(422, {"detail": "limit is '0': it must be a number from 1 to 100"}, "A value is wrong")}
 
 
 def _docs(
@@ -324,7 +311,7 @@ def _docs(
     parameters = (*((_ID,) if name not in ("executions", "run_durable") else ()), *more.pop("parameters", ()))
     if conflicts:
         statuses = (*statuses, 409)
-    answers |= {**error_responses(*statuses, 501, 503, body=bool(more.get("body"))), **_WRONG}
+    answers |= error_responses(*statuses, 422, 501, 503, body=bool(more.get("body")))
     return OperationDocs(
         name=name,
         summary=summary,

@@ -26,7 +26,7 @@ from starlette.types import Receive, Scope, Send
 from hayhooks.errors import InvalidInputError, PipelineError, shortened
 from hayhooks.http.context import context_of
 from hayhooks.http.disconnect import cancel_on_disconnect
-from hayhooks.http.executions import Preference, execution_response, executions_of, order_in_background
+from hayhooks.http.executions import Preference, executions_of, order_response, submit
 from hayhooks.http.forms import FORMS, arguments_of, content_type, form_of
 from hayhooks.http.invoke import invoke
 from hayhooks.http.json import JSONBytesResponse, encode
@@ -81,7 +81,8 @@ class JSONRoute:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if b"prefer" in context_of(scope).headers and _is_for_later(scope):
-            await self._order(scope, receive, send)
+            response = await _order(Request(scope, receive), self._deployment, self._parse)
+            await response(scope, receive, send)
             return
         try:
             arguments = await read_json(scope, receive, self._parse)
@@ -95,23 +96,21 @@ class JSONRoute:
         response = await cancel_on_disconnect(receive, work)
         await response(scope, receive, send)
 
-    async def _order(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Order an execution that runs this request."""
-        request = Request(scope, receive)
-        content = await request.body()
-        await parse_json(scope, content, self._parse)  # what is wrong with it is said at once
-        body = from_json(content or b"{}")
-        execution, is_replay = await order_in_background(request, self._deployment, "run", body)
-        response = execution_response(request, execution, 200 if is_replay and execution.is_terminal else 202)
-        response.headers["Preference-Applied"] = "respond-async"
-        if is_replay:
-            response.headers["Idempotent-Replay"] = "true"
-        await response(scope, receive, send)
-
 
 def _is_for_later(scope: Scope) -> bool:
     # A preference that cannot be honoured is ignored (RFC 7240). An attempt sends the request without it.
-    return Preference.of(Headers(scope=scope)).respond_async and executions_of(scope).is_available
+    headers = Headers(scope=scope)
+    if not Preference.of(headers).respond_async or content_type(headers) == "multipart/form-data":
+        return False
+    return executions_of(scope).is_available and not _asks_for_stream(scope["query_string"])
+
+
+async def _order(request: Request, deployment: Deployment, parse: Callable[[bytes], dict[str, Any]]) -> Response:
+    """Order an execution that runs this request."""
+    content = await request.body()
+    await parse_json(request.scope, content, parse)  # what is wrong with it is said at once
+    execution, is_replay = await submit(request, deployment, "run", from_json(content or b"{}"))
+    return await order_response(request, execution, is_replay=is_replay)
 
 
 class BareRoute(DocumentedRoute):
@@ -132,6 +131,11 @@ class FormRoute:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         request = Request(scope, receive)
+        is_json = content_type(request.headers) not in FORMS
+        if is_json and b"prefer" in context_of(scope).headers and _is_for_later(scope):
+            response = await _order(request, self._deployment, partial(_parse_json, self._operation))
+            await response(scope, receive, send)
+            return
         async with _parse_form(request, self._operation) as arguments:
             if self._operation.wants_headers:
                 arguments["headers"] = Headers(scope=scope)

@@ -22,7 +22,7 @@ from hayhooks.executions.execution import (
     SupersededError,
 )
 from hayhooks.executions.journal import EngineJournal, check_payload
-from hayhooks.executions.projection import attempts_of, order_of, result_to_json
+from hayhooks.executions.projection import ATTEMPTS_EXHAUSTED, attempts_of, order_of, result_to_json
 from hayhooks.executions.side_loop import LoopCall, SideLoop
 
 T = TypeVar("T")
@@ -30,6 +30,10 @@ T = TypeVar("T")
 StopReason = Literal["canceled", "handed back", "superseded"]
 
 _RETRY_S, _MAX_RETRY_S = 1.0, 60.0  # before the first retry, doubled for each; at most
+
+_RETRIES_EXHAUSTED = ExecutionError(
+    "ApplicationRetriesExhaustedError", "application retries exhausted", code="application_retries_exhausted"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +160,8 @@ class Attempts:
         attempts = attempts_of(row)
         counted = attempts[row.attributes.get("counted_from", 0) :]
         if sum(not each.outcome for each in counted) >= self._limits.crashes:
-            text = f"{self._limits.crashes} attempts ended with the death of their process"
-            return AttemptResult("failed", error=ExecutionError("ProcessDied", text, False, "run_attempts_exhausted"))
+            log.error("{} fails: {} attempts ended with the death of their process", workflow_id, self._limits.crashes)
+            return AttemptResult("failed", error=ATTEMPTS_EXHAUSTED)
         try:
             revision = await self._on_host(running, lambda: host.admit(order))
             number = len(attempts) + 1
@@ -189,8 +193,11 @@ class Attempts:
             log.opt(exception=error).error("An attempt of {} failed", workflow_id)
             return AttemptResult("failed", error=ExecutionError(type(error).__name__, "Internal server error"))
         if result.kind == "retry" and sum(each.outcome == "retry" for each in counted) >= self._limits.retries:
-            asked = result.error or ExecutionError("RetryRequested", "")
-            return AttemptResult("failed", error=replace(asked, code="application_retries_exhausted"))
+            why = result.error.message if result.error is not None else ""
+            log.error(
+                "{} fails: it asked for more than {} retries, at last for: {}", workflow_id, self._limits.retries, why
+            )
+            return AttemptResult("failed", error=_RETRIES_EXHAUSTED)
         try:
             check_payload(result.result, self._limits.payload, "the result")
         except ValueError as error_:

@@ -47,8 +47,8 @@ ENDED = ("SUCCESS", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 INVALID = {
     "kind": "failed",
     "error": {
-        "type": "StoredExecutionInvalid",
-        "message": "what is stored of it cannot be read",
+        "type": "ExecutionStoreCorruptionError",
+        "message": "Durable execution failed",
         "code": "stored_execution_invalid",
     },
 }

@@ -158,7 +158,7 @@ class Executions(Protocol):
         """Return *execution* once it has changed, or has ended if *until_end*, or after *seconds* as it is then."""
 
     async def page(self, query: Query) -> Page:
-        """List executions; InvalidInputError: the cursor is none."""
+        """List executions; RefusedError (422): the cursor is none."""
 
     async def cancel(self, execution: Execution, reason: str = "") -> Execution:
         """Ask for its end; a terminal one stays as it is. A queued or waiting one is canceled at once."""
@@ -176,6 +176,7 @@ class Executions(Protocol):
         """Yield chunks after *cursor* ("": from the first kept) and the end; *all_events*: status and progress too.
 
         Chunks of an attempt that a later one has replaced are left out. It ends without an ``end`` if the server stops.
+        RefusedError (422): the cursor is none.
         """
 
     async def counts(self) -> Mapping[str, Counts]:

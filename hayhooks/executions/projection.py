@@ -9,6 +9,10 @@ from typing import Any
 from hayhooks.executions.dbos_engine import INVALID, Row
 from hayhooks.executions.execution import TERMINAL, Attempt, AttemptResult, Execution, ExecutionError, Order, Status
 
+ATTEMPTS_EXHAUSTED = ExecutionError(  # each ended with the death of its process
+    "RunAttemptsExhaustedError", "run attempts exhausted", code="run_attempts_exhausted"
+)
+
 
 def workflow_id_of(deployment: str, execution_id: str) -> str:
     """Return the engine's id: executions of a deployment are found by its beginning."""
@@ -89,7 +93,7 @@ def execution_of(row: Row, shown: Mapping[str, Any] | None = None, waiting_for: 
         status=status,
         attempt=len(attempts),
         sequence=1 + changes + (status == "queued" and bool(attempts)) + (status in TERMINAL),
-        created_at=row.created_at,
+        created_at=attributes.get("ordered_at", row.created_at),
         updated_at=max([row.updated_at, *(each.ended_at or each.started_at for each in attempts)]),
         progress=progress,
         result=outcome.get("result") if status == "completed" else None,
@@ -112,7 +116,5 @@ def _order_of_list(name: str, row: Row) -> Order:
 
 def _error_of(row: Row) -> ExecutionError:
     if row.status == "MAX_RECOVERY_ATTEMPTS_EXCEEDED":
-        return ExecutionError(
-            "ProcessDied", "every attempt ended with the death of its process", False, "run_attempts_exhausted"
-        )
+        return ATTEMPTS_EXHAUSTED
     return ExecutionError(**(row.outcome or {}).get("error", {"type": "Unknown", "message": ""}))

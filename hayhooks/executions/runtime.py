@@ -78,6 +78,7 @@ class Runtime:
             "kind": order.kind,
             "revision": order.revision,
             "digest": digest,
+            "ordered_at": time.time(),  # the database's times may be whole seconds
             "queue": queue,
             "partition": partition,
         }
@@ -245,7 +246,7 @@ class Runtime:
             if len(old) < _BATCH:
                 return
 
-    def _fits(self, row: Row, query: Query, after: tuple[float, str] | None) -> bool:
+    def _fits(self, row: Row, query: Query, after: tuple[float, float, str] | None) -> bool:
         if after and (_key(row) >= after if query.newest_first else _key(row) <= after):
             return False
         attributes = row.attributes
@@ -266,22 +267,22 @@ def _counts(rows: Sequence[Row]) -> Counts:
     return Counts(by_status, min(queued, default=None), min(waiting, default=None))
 
 
-def _key(row: Row) -> tuple[float, str]:
-    return row.created_at, row.workflow_id
+def _key(row: Row) -> tuple[float, float, str]:
+    return row.created_at, row.attributes.get("ordered_at", 0.0), row.workflow_id
 
 
 def _cursor(row: Row) -> str:
     return base64.urlsafe_b64encode(json.dumps(_key(row)).encode()).decode()
 
 
-def _read_cursor(cursor: str) -> tuple[float, str] | None:
+def _read_cursor(cursor: str) -> tuple[float, float, str] | None:
     if not cursor:
         return None
     try:
-        created_at, workflow_id = json.loads(base64.urlsafe_b64decode(cursor))
-        return float(created_at), str(workflow_id)
+        created_at, ordered_at, workflow_id = json.loads(base64.urlsafe_b64decode(cursor))
+        return float(created_at), float(ordered_at), str(workflow_id)
     except (ValueError, TypeError):
-        raise RefusedError(400, f"cursor is {shortened(cursor)!r}: it must be the next_cursor of a page") from None
+        raise RefusedError(422, f"cursor is {shortened(cursor)!r}: it must be the next_cursor of a page") from None
 
 
 async def _again(what: str, seconds: float, work: Any) -> None:

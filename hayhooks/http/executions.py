@@ -7,12 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from starlette.datastructures import Headers
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from hayhooks.errors import NotFoundError, PipelineError, RefusedError, shortened
+from hayhooks.errors import InvalidInputError, NotFoundError, PipelineError, shortened
 from hayhooks.executions.execution import ANYBODY, Attempt, Execution, Executions, Kind, Order
 from hayhooks.http.invoke import call_owner
 from hayhooks.http.json import encode
@@ -20,6 +19,7 @@ from hayhooks.kernel.state import Deployment
 
 _MAX_TEXT = 512  # bytes of an owner, and of a key
 _MAX_WAIT_S = 60.0
+_MAX_DELAY_S = 365 * 86_400.0
 _PUBLIC = ("kind", "message", "expected_input_schema")  # keys of what an execution waits for
 
 _id_match = re.compile(r"[A-Za-z0-9_-]{1,128}").fullmatch
@@ -31,6 +31,12 @@ class Preference:
 
     respond_async: bool = False
     wait_s: float | None = None
+
+    @property
+    def applied(self) -> str:
+        """What an order honours of it, for ``Preference-Applied``."""
+        wait = [f"wait={self.wait_s:g}"] if self.wait_s is not None else []
+        return ", ".join(["respond-async"] * self.respond_async + wait)
 
     @classmethod
     def of(cls, headers: Headers) -> "Preference":
@@ -67,9 +73,7 @@ async def owner_of(deployment: Deployment, request: Request) -> str | None:
 async def execution_in(request: Request, deployment: Deployment, execution_id: str) -> Execution:
     """Return an execution of *deployment* that the client may see; a 404 if there is none."""
     if not _id_match(execution_id):
-        raise HTTPException(
-            422, f"The id of an execution is letters, digits, - and _, unlike {shortened(execution_id)!r}"
-        )
+        raise invalid(("path", "execution_id"), execution_id, "be up to 128 letters, digits, - and _")
     owner = await owner_of(deployment, request)
     execution = await executions_of(request.scope).get(deployment.name, execution_id, owner)
     if execution is None:
@@ -77,19 +81,41 @@ async def execution_in(request: Request, deployment: Deployment, execution_id: s
     return execution
 
 
-async def order_in_background(
-    request: Request, deployment: Deployment, kind: Kind, body: Any, *, wants_chunks: bool = False
+async def submit(
+    request: Request, deployment: Deployment, kind: Kind, body: Any, *, revision: str = "", wants_chunks: bool = False
 ) -> tuple[Execution, bool]:
-    """Order that a request with *body* is sent to *deployment* within the process; see ``Executions.submit``."""
+    """Order an execution of *deployment* with what the request's headers and parameters say of it.
+
+    Return it, and whether it is that of an earlier order.
+    """
+    query = request.query_params
     order = Order(
         deployment.name,
         kind,
         body,
         owner=await owner_of(deployment, request) or ANYBODY,
+        revision=revision,
         idempotency_key=idempotency_key(request.headers),
+        delay_s=number(query, "delay", 0, 0, _MAX_DELAY_S),
+        priority=int(number(query, "priority", 50, 1, 100)),
         wants_chunks=wants_chunks,
     )
     return await executions_of(request.scope).submit(order)
+
+
+async def order_response(request: Request, execution: Execution, *, is_replay: bool) -> Response:
+    """Wait for the end of what was ordered as the client prefers, and return the response that tells of it."""
+    preference = Preference.of(request.headers)
+    if preference.wait_s is not None and not execution.is_terminal:
+        execution = await executions_of(request.scope).wait(execution, preference.wait_s, until_end=True)
+    is_ended = execution.is_terminal and (is_replay or preference.wait_s is not None)
+    response = execution_response(request, execution, 200 if is_ended else 202)
+    response.headers["Location"] = f"{request.scope['app_root_path']}{path_of(execution)}"
+    if is_replay:
+        response.headers["Idempotent-Replay"] = "true"
+    if preference.applied:
+        response.headers["Preference-Applied"] = preference.applied
+    return response
 
 
 def idempotency_key(headers: Headers) -> str:
@@ -98,7 +124,7 @@ def idempotency_key(headers: Headers) -> str:
     if key is None:
         return ""
     if not 1 <= len(key.encode("latin-1", "replace")) <= _MAX_TEXT:
-        raise RefusedError(422, f"The header Idempotency-Key has {len(key)} bytes: it must have 1 to {_MAX_TEXT}")
+        raise invalid(("header", "Idempotency-Key"), key, f"have 1 to {_MAX_TEXT} bytes")
     return key
 
 
@@ -112,14 +138,20 @@ def number(query: Mapping[str, str], name: str, default: float, least: float, mo
     except ValueError:
         value = float("nan")
     if not least <= value <= most:
-        raise RefusedError(422, f"{name} is {shortened(text)!r}: it must be a number from {least:g} to {most:g}")
+        raise invalid(("query", name), text, f"be a number from {least:g} to {most:g}")
     return value
+
+
+def invalid(place: tuple[str, str], value: str, accepted: str) -> InvalidInputError:
+    """Return the error for *value* at *place*, as FastAPI words those of headers and parameters."""
+    detail = {"type": "value_error", "loc": place, "msg": f"Input should {accepted}", "input": shortened(value)}
+    return InvalidInputError([detail], 1)
 
 
 def result_body(execution: Execution, root_path: str, *, shows_errors: bool) -> dict[str, Any]:
     """Return what a client is told of *execution*."""
     order, error = execution.order, execution.error
-    path = f"{root_path}/{order.deployment}/executions/{execution.id}"
+    path = root_path + path_of(execution)
     tells = shows_errors or order.kind in ("run", "response")  # whose errors are those of a response
     return {
         "execution_id": execution.id,
@@ -177,10 +209,12 @@ def execution_response(request: Request, execution: Execution, status: int = 200
     """Return the response with what a client is told of *execution*."""
     root_path: str = request.scope["app_root_path"]
     body = result_body(execution, root_path, shows_errors=request.app.settings.show_tracebacks)
-    response = Response(encode(body), status, media_type="application/json")
-    if status == 202:
-        response.headers["Location"] = body["links"]["self"]
-    return response
+    return Response(encode(body), status, media_type="application/json")
+
+
+def path_of(execution: Execution) -> str:
+    """Return the path of *execution*, without that of the application."""
+    return f"/{execution.order.deployment}/executions/{execution.id}"
 
 
 def time_text(seconds: float | None) -> str | None:

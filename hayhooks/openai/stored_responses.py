@@ -18,7 +18,7 @@ from hayhooks.errors import HayhooksError, OpenAIError, safe_str
 from hayhooks.executions.execution import ANYBODY, Execution, Order, StreamEvent
 from hayhooks.http.context import context_of, switch_of
 from hayhooks.http.dispatch import without_lease
-from hayhooks.http.executions import executions_of, order_in_background, owner_of
+from hayhooks.http.executions import executions_of, owner_of, submit
 from hayhooks.http.json import JSONBytesResponse, encode_part
 from hayhooks.http.responses import EventStreamResponse
 from hayhooks.http.stream import Stream
@@ -54,7 +54,7 @@ async def order(deployment: Deployment, body: Body, scope: Scope, receive: Recei
     request = Request(scope, receive)
     is_streamed = bool(body["stream"])
     inner = {key: value for key, value in body.items() if key not in ("background", "store")}
-    execution, _ = await order_in_background(
+    execution, _ = await submit(
         request, deployment, "response", {"body": inner, "asked": {"store": True}}, wants_chunks=is_streamed
     )
     if is_streamed:
