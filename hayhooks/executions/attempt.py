@@ -193,10 +193,7 @@ class Attempts:
             log.opt(exception=error).error("An attempt of {} failed", workflow_id)
             return AttemptResult("failed", error=ExecutionError(type(error).__name__, "Internal server error"))
         if result.kind == "retry" and sum(each.outcome == "retry" for each in counted) >= self._limits.retries:
-            why = result.error.message if result.error is not None else ""
-            log.error(
-                "{} fails: it asked for more than {} retries, at last for: {}", workflow_id, self._limits.retries, why
-            )
+            log.error("{} fails: it asked for too many retries, at last with: {}", workflow_id, result.error)
             return AttemptResult("failed", error=_RETRIES_EXHAUSTED)
         try:
             check_payload(result.result, self._limits.payload, "the result")

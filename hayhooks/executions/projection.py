@@ -86,6 +86,7 @@ def execution_of(row: Row, shown: Mapping[str, Any] | None = None, waiting_for: 
     ended = sum(bool(each.outcome) for each in attempts)
     cancel_requested_at = attributes.get("cancel_requested_at")
     outcome = row.outcome or {}
+    ordered_at = attributes.get("ordered_at", row.created_at)
     changes = 2 * len(attempts) + ended + (progress[-1]["sequence"] if progress else 0) + bool(cancel_requested_at)
     return Execution(
         id=execution_id,
@@ -93,8 +94,8 @@ def execution_of(row: Row, shown: Mapping[str, Any] | None = None, waiting_for: 
         status=status,
         attempt=len(attempts),
         sequence=1 + changes + (status == "queued" and bool(attempts)) + (status in TERMINAL),
-        created_at=attributes.get("ordered_at", row.created_at),
-        updated_at=max([row.updated_at, *(each.ended_at or each.started_at for each in attempts)]),
+        created_at=ordered_at,
+        updated_at=max([ordered_at, row.updated_at, *(each.ended_at or each.started_at for each in attempts)]),
         progress=progress,
         result=outcome.get("result") if status == "completed" else None,
         error=_error_of(row) if status == "failed" else None,

@@ -27,6 +27,8 @@ def durable(tmp_path_factory: pytest.TempPathFactory, gate: Path) -> Iterator[Li
     settings: dict[str, Any] = {"state_dir": str(state), "durable_poll_ms": 50, "durable_concurrency": 4}
     with serving(tmp_path_factory.mktemp("pipelines"), **settings) as server:
         server.serve("it", source("durable_actions"), gate=str(gate))
+        server.serve("plain", answer="said: ")
+        server.serve("upload", source("upload_if_any"))
         server.client.headers.update(MINE)
         yield server
 
@@ -299,7 +301,6 @@ def test_what_a_removed_folder_had_to_do_waits_for_it(durable: LiveServer, gate:
 
 
 def test_any_wrapper_runs_in_the_background(durable: LiveServer):
-    durable.serve("plain", answer="said: ")
     headers = {"Prefer": "respond-async"}
     response = durable.client.post("/plain/run", json={"text": "x"}, headers=headers)
     wrong = durable.client.post("/plain/run", json={"text": 1}, headers=headers)
@@ -308,6 +309,41 @@ def test_any_wrapper_runs_in_the_background(durable: LiveServer):
     assert (response.status_code, response.headers["preference-applied"]) == (202, "respond-async")
     assert ended(durable, response.json())["result"] == plain
     assert wrong.status_code == 422
+
+
+def test_a_run_in_the_background_is_ordered_as_others_are(durable: LiveServer):
+    def run(query: str = "", prefer: str = "respond-async", key: str = "", **more: Any) -> httpx.Response:
+        headers = {"Prefer": prefer, **({"Idempotency-Key": key} if key else {})}
+        return durable.client.post(f"/plain/run{query}", headers=headers, timeout=70, **({"json": {"text": "x"}} | more))
+
+    at_once = run(prefer="respond-async, wait=60", key="k")
+    replay, other = run(key="k"), run(key="k", json={"text": "y"})
+    later = run("?delay=600&priority=1")
+
+    assert (at_once.status_code, at_once.json()["result"]) == (200, durable.run("plain", text="x"))
+    assert at_once.headers["preference-applied"] == "respond-async, wait=60"
+    assert (replay.status_code, replay.headers["idempotent-replay"], other.status_code) == (200, "true", 409)
+    assert replay.headers["location"] == at_once.headers["location"] == at_once.json()["links"]["self"]
+    assert (later.status_code, later.json()["delay_until"] > later.json()["created_at"]) == (202, True)
+    assert run("?delay=x").status_code == 422
+    assert durable.client.post(later.json()["links"]["cancel"]).status_code == 200
+
+
+@pytest.mark.parametrize("prefer", ["", "respond-asynchronously", "wait=10", 'handling=lenient; respond-async, x="y'])
+def test_other_preferences_leave_a_run_as_it_is(durable: LiveServer, prefer: str):
+    response = durable.client.post("/plain/run", json={"text": "x"}, headers={"Prefer": prefer})
+
+    assert (response.status_code, response.json().keys()) == (200, {"result"})
+
+
+def test_files_and_streams_are_answered_at_once(durable: LiveServer):
+    headers = {"Prefer": "respond-async"}
+    with_file = durable.client.post("/upload/run", files={"picture": ("a.txt", b"abc")}, headers=headers)
+    as_json = durable.client.post("/upload/run", json={}, headers=headers)
+    streamed = durable.client.post("/plain/run?stream=true", json={"text": "x"}, headers=headers)
+
+    assert (with_file.status_code, as_json.status_code, streamed.status_code) == (200, 202, 200)
+    assert ended(durable, as_json.json())["status"] == "completed"
 
 
 def test_metrics_count_attempts_and_what_waits(durable: LiveServer):
