@@ -40,7 +40,6 @@ from hayhooks.openapi.describe import (
     JSON,
     DocumentedRoute,
     OperationDocs,
-    error_response,
     error_responses,
     object_schema,
     parameter,

@@ -314,7 +314,9 @@ def test_any_wrapper_runs_in_the_background(durable: LiveServer):
 def test_a_run_in_the_background_is_ordered_as_others_are(durable: LiveServer):
     def run(query: str = "", prefer: str = "respond-async", key: str = "", **more: Any) -> httpx.Response:
         headers = {"Prefer": prefer, **({"Idempotency-Key": key} if key else {})}
-        return durable.client.post(f"/plain/run{query}", headers=headers, timeout=70, **({"json": {"text": "x"}} | more))
+        return durable.client.post(
+            f"/plain/run{query}", headers=headers, timeout=70, **({"json": {"text": "x"}} | more)
+        )
 
     at_once = run(prefer="respond-async, wait=60", key="k")
     replay, other = run(key="k"), run(key="k", json={"text": "y"})
