@@ -138,3 +138,30 @@ def test_open_webui_side_requests_cost_nothing(examples: LiveServer):
     assert [chunk["event"]["type"] for chunk in chunks if "event" in chunk] == ["status", "status", "source"]
     assert all(chunk["choices"] == [] for chunk in chunks if "event" in chunk)
     assert "1512" in "".join(choice["delta"].get("content", "") for chunk in chunks for choice in chunk["choices"])
+
+
+def test_a_job_and_a_question_outlive_their_requests(tmp_path: Path):
+    readme = (EXAMPLES / "durable/README.md").read_text()
+    directory = re.search(r"--pipelines-dir (\S+)\n```\n\n## A job", readme)
+    assert directory is not None
+    with serving(ROOT / directory[1], state_dir=str(tmp_path), durable_poll_ms=50) as server:
+        server.eventually(lambda: server.status()["ready"], "both to be loaded", 60)
+        job, question = (
+            json.loads(sh(command.replace("http://127.0.0.1:1416", server.url)))
+            for command in re.findall(r"^```sh\n(curl .*?)\n```", readme, re.MULTILINE | re.DOTALL)
+        )
+        path = question["links"]["self"]
+        server.eventually(lambda: server.client.get(path).json()["status"] == "waiting", "the question", 60)
+        asked = server.client.get(path).json()["waiting"]["message"]
+        server.client.post(f"{path}/resume", json={"approved": True})
+        server.eventually(lambda: server.client.get(path).json()["status"] == "completed", "the reply", 60)
+        reply = server.client.get(path).json()
+
+    assert f'"result":{json.dumps(job["result"], separators=(",", ":"))}' in readme
+    assert [event["message"] for event in job["progress"]] == ["1 of 2: otter.md", "2 of 2: owl.md"]
+    assert (asked, reply["steps"]) == ("Pay back 19.90?", ["pay"])
+    assert reply["result"]["text"] in readme
+
+
+def sh(command: str) -> str:
+    return subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout

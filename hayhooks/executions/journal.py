@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
+from loguru import logger as log
+
+from hayhooks.errors import type_and_message
 from hayhooks.executions.dbos_engine import Engine
 from hayhooks.executions.execution import SupersededError
 from hayhooks.executions.side_loop import SideLoop
@@ -111,12 +114,9 @@ class EngineJournal:
             self._showing = asyncio.create_task(self._show())
 
     async def _show(self) -> None:
-        try:
-            await asyncio.sleep(self._shown_at + _SHOW_AFTER_S - time.monotonic())
-            self._showing = None
-            await self._show_now()
-        finally:
-            self._showing = None
+        await asyncio.sleep(self._shown_at + _SHOW_AFTER_S - time.monotonic())
+        self._showing = None
+        await _in_background(self._show_now())
 
     async def _show_now(self) -> None:
         self._shown_at = time.monotonic()
@@ -124,13 +124,10 @@ class EngineJournal:
         await self._write(lambda: self._engine.keep(SHOWN, shown))
 
     async def _send(self) -> None:
-        try:
+        while self._unsent:
             await asyncio.sleep(self._sent_at + _SEND_AFTER_S - time.monotonic())
-            await self._send_now()
-        finally:
-            self._sending = None
-        if self._unsent:
-            self._sending = asyncio.create_task(self._send())
+            await _in_background(self._send_now())
+        self._sending = None
 
     async def _send_now(self) -> None:
         chunks, self._unsent = self._unsent, []
@@ -143,6 +140,16 @@ class EngineJournal:
             raise SupersededError("the attempt has ended")
         await self._side.run(write, self._context)
         self._on_change()
+
+
+async def _in_background(write: Coroutine[Any, Any, None]) -> None:
+    """Await *write*; if it fails, so does the one in ``close``, where the attempt hears of it."""
+    try:
+        await write
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:  # DBOS's, where another process has the execution, is no Exception
+        log.debug("Something that an attempt tells was not stored: {}", type_and_message(error))
 
 
 def check_payload(value: Any, longest: int, what: str) -> None:

@@ -47,8 +47,9 @@ def _restore(state: State) -> None:
         state.data.clear()
         state.data.update(State.from_dict(checkpoint["agent"]).data)
         state.data.update(of_the_run)
-    resumed = context.resume_input
-    if isinstance(resumed, dict) and isinstance(resumed.get("messages"), list):
+    resumed = context.unread_resume_input
+    if isinstance(resumed, dict) and isinstance(resumed.get("messages"), list):  # else a tool has asked
+        resumed = context.resume_input
         messages = [ChatMessage.from_dict(each) for each in resumed["messages"] if isinstance(each, dict)]
         state.data["messages"] = [*state.data.get("messages", []), *messages]
 

@@ -137,9 +137,14 @@ class DurableContext:
 
         The next checkpoint after that forgets it; until then another attempt gets it again.
         """
-        value = None if self._has_read else self._resume_input
+        value = self.unread_resume_input
         self._has_read = True
         return value
+
+    @property
+    def unread_resume_input(self) -> Any:
+        """The same, which stays for the first who asks ``resume_input``."""
+        return None if self._has_read else self._resume_input
 
     async def checkpoint(self, adapter_checkpoint: Any = None) -> None:
         """Keep ``state``, and *adapter_checkpoint* unless it is None; later attempts begin with it."""
