@@ -72,7 +72,11 @@ def test_the_table_of_metrics_is_what_is_told():
 
 
 def test_every_setting_that_a_page_names_exists():
-    known = {name.upper() for name in Settings.model_fields} | {"LOG_LEVEL", "ADDITIONAL_PYTHONPATH", "ENV_FILE"}
+    known = (
+        {name.upper() for name in Settings.model_fields}
+        | {"LOG_LEVEL", "ADDITIONAL_PYTHONPATH", "ENV_FILE"}
+        | {"DURABLE_MODE"}
+    )
     found = {page: set(re.findall(r"HAYHOOKS_([A-Z_]+[A-Z])", page.read_text())) for page in [*PAGES, *DEPLOYMENT]}
     assert any(found.values())
     for page, names in found.items():
