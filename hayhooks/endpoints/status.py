@@ -10,6 +10,7 @@ from starlette.routing import BaseRoute
 
 from hayhooks.errors import sendable
 from hayhooks.http.context import switch_of
+from hayhooks.http.executions import executions_of
 from hayhooks.http.json import encode
 from hayhooks.http.lookup import not_served_error, serving_summary
 from hayhooks.http.switch import Switch
@@ -50,7 +51,12 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
             cached = (snapshot, encode(body), summary)
         _, encoded, summary = cached
         python_path = request.app.settings.python_path
-        live = {**_live_status(switch), "additional_python_path": python_path, "workers": worker_dir.read(summary)}
+        live = {
+            **_live_status(switch),
+            "executions": executions_of(request.scope).is_started,
+            "additional_python_path": python_path,
+            "workers": worker_dir.read(summary),
+        }
         return Response(encoded[:-1] + b"," + encode(live)[1:], media_type="application/json")
 
     async def status_of(request: Request) -> Response:
@@ -200,6 +206,7 @@ _SCHEMAS = {
             "items": {"type": "string"},
             "description": "The directories of shared modules.",
         },
+        executions={"type": "boolean", "description": "Whether there may be executions: their database is in use."},
         state_directory={"type": ["string", "null"], "description": "Where the revisions that served are kept."},
         canaries={"type": "array", "items": ref("Canary"), "description": "New revisions that get a share."},
         loading={"type": "array", "items": ref("Unfinished"), "description": "The revisions that are being loaded."},

@@ -141,6 +141,10 @@ class Executions(Protocol):
         """Whether executions can be ordered: the extra is there, and they are not turned off."""
 
     @property
+    def is_started(self) -> bool:
+        """Whether something has needed the database: it is open, or is being opened."""
+
+    @property
     def is_running(self) -> bool:
         """Whether the database is open."""
 

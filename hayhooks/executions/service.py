@@ -55,6 +55,11 @@ class ExecutionService:
         return self.options.mode != "false" and bool(self._url) and is_installed()
 
     @property
+    def is_started(self) -> bool:
+        """Whether something has needed the database."""
+        return self._starting is not None
+
+    @property
     def is_running(self) -> bool:
         """Whether the database is open."""
         return self._runtime is not None and self._runtime.done()

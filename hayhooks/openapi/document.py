@@ -107,7 +107,7 @@ def schema_of(deployment: Deployment) -> CachedBody:
             "summary": operation["summary"],
             "description": operation.get("description", ""),
             "request": schemas(operation.get("requestBody", {})),
-            "response": schemas(operation["responses"]["200"]),
+            "response": schemas(next(body for status, body in operation["responses"].items() if status[0] == "2")),
         }
         for path, item in added.paths.items()
         for method, operation in item.items()

@@ -357,3 +357,18 @@ def test_metrics_count_attempts_and_what_waits(durable: LiveServer):
     assert 'hayhooks_execution_oldest_seconds{pipeline="it",state="waiting"}' in text
     assert 'hayhooks_execution_attempts_total{outcome="waiting",pipeline="it"}' in text
     assert 'hayhooks_execution_queue_seconds_count{pipeline="it"}' in text
+
+
+def test_the_schema_of_a_durable_deployment_has_what_resumes_it(durable: LiveServer):
+    operations = {
+        each["path"]: each for each in durable.client.get("/it/schema").raise_for_status().json()["operations"]
+    }
+    answers = operations["/it/executions/{execution_id}/resume"]["request"]["application/json"]
+
+    assert (answers["required"], answers["properties"]["approved"]["type"]) == (["approved"], "boolean")
+    assert operations["/it/run-durable"]["response"]["application/json"]["properties"]["status"]
+
+
+def test_the_status_tells_whether_there_may_be_executions(durable: LiveServer, own_server: LiveServer):
+    assert durable.status()["executions"] is True
+    assert own_server.status()["executions"] is False
