@@ -1,6 +1,6 @@
 """The wrapper contract: the base class of ``PipelineWrapper`` in a ``pipeline_wrapper.py``."""
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Collection, Generator
 from typing import Any
 
 
@@ -29,7 +29,8 @@ class BasePipelineWrapper:
         durable_resume_model: a pydantic model of what an execution is resumed with; None: any JSON.
         durable_concurrency: executions that run at a time in one process. None: ``HAYHOOKS_DURABLE_CONCURRENCY``.
         durable_timeout: seconds of one attempt. 0: no limit; None: ``HAYHOOKS_DURABLE_TIMEOUT``.
-        durable_memo: whether what components of the pipeline return is kept, so that another attempt goes on there.
+        durable_memo: whether what components of pipelines return is kept, so that another attempt goes on there; or the
+            names of those for which it is.
     """
 
     pipeline: Any = None
@@ -48,7 +49,7 @@ class BasePipelineWrapper:
     durable_resume_model: Any = None
     durable_concurrency: int | None = None
     durable_timeout: float | None = None
-    durable_memo: bool = True
+    durable_memo: bool | Collection[str] = True
 
     def setup(self) -> None:
         """Build the pipeline; called once per revision, in a thread, before it serves.

@@ -18,6 +18,7 @@ from hayhooks.http.json import encode
 from hayhooks.http.user_code import honest, log_failure, pipeline_error
 from hayhooks.http.within import Answer, request_within
 from hayhooks.kernel.admission import Lease, current_lease
+from hayhooks.kernel.haystack_hooks import pipelines
 from hayhooks.kernel.isolation import enter_package, with_public_names
 from hayhooks.kernel.operations import DurableMethod
 from hayhooks.kernel.state import Deployment, Snapshot
@@ -109,11 +110,12 @@ class AttemptHost:
             resume_input=start.resume_input,
             resumed=start.resumed,
             target=wrapper.pipeline,
+            package=deployment.package,
+            memo=wrapper.durable_memo,
         )
-        if wrapper.durable_memo is not False and wrapper.pipeline is not None:
+        for pipeline in pipelines(wrapper):
             # Not at the top: it imports Haystack, which a server without wrappers does not need.
-            memo = importlib.import_module("hayhooks.toolkit.memo")
-            memo.remember_components(wrapper.pipeline)
+            importlib.import_module("hayhooks.toolkit.memo").remember_components(pipeline)
         with durable_context_scope(context):
             if durable is not None and order.kind in ("pipeline", "agent"):
                 return await self._run_method(deployment, durable, context, start)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from hayhooks.errors import LoadError, shortened
 from hayhooks.kernel.annotations import evaluated_annotations
+from hayhooks.kernel.haystack_hooks import pipelines
 from hayhooks.kernel.operations import DurableMethod, require_receiver
 from hayhooks.kernel.validation import Validator
 from hayhooks.wrapper import DURABLE_METHODS, BasePipelineWrapper
@@ -43,6 +44,7 @@ def durable_method(wrapper: BasePipelineWrapper) -> DurableMethod | None:
     resume_model = wrapper.durable_resume_model
     if resume_model is not None and not _is_model(resume_model):
         raise LoadError(f"durable_resume_model is {shortened(repr(resume_model))}: it must be a pydantic model or None")
+    _check_memo(wrapper)
     has_owner = type(wrapper).durable_owner_id is not BasePipelineWrapper.durable_owner_id
     return DurableMethod(
         name=name,
@@ -58,7 +60,6 @@ def durable_method(wrapper: BasePipelineWrapper) -> DurableMethod | None:
         concurrency=_number(wrapper, "durable_concurrency", int, 1, "a number of executions"),
         timeout_s=_number(wrapper, "durable_timeout", float, 0, "seconds, or 0 for no limit"),
         owner=wrapper.durable_owner_id if has_owner else None,
-        remembers=wrapper.durable_memo is not False,
     )
 
 
@@ -101,6 +102,17 @@ def _revision(wrapper: BasePipelineWrapper) -> str:
     if not isinstance(revision, str) or not revision.strip():
         raise LoadError(f"durable_revision is {shortened(repr(revision))}: it must be a text, not empty, or None")
     return revision
+
+
+def _check_memo(wrapper: BasePipelineWrapper) -> None:
+    memo: Any = wrapper.durable_memo
+    if isinstance(memo, bool):
+        return
+    graphs = [pipeline.graph for pipeline in pipelines(wrapper) if hasattr(pipeline, "graph")]
+    names = [name for graph in graphs for name in graph.nodes]
+    if not isinstance(memo, list | tuple | set | frozenset) or any(name not in names for name in memo):
+        accepted = f"True, False or names of components, of {', '.join(names) or 'which there are none'}"
+        raise LoadError(f"durable_memo is {shortened(repr(memo))}: it must be {accepted}")
 
 
 def _number(wrapper: BasePipelineWrapper, name: str, kind: type, least: int, accepted: str) -> Any:

@@ -84,7 +84,6 @@ class DurableMethod:
     concurrency: int | None  # executions at a time in one process; None: as the setting says
     timeout_s: float | None  # of one attempt; 0: no limit; None: as the setting says
     owner: Callable[..., Any] | None  # `durable_owner_id`, if the wrapper has it
-    remembers: bool  # what components return is kept
 
 
 def inspect_method(method: Callable[..., Any], transport: TransportTypes) -> Operation:

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from hayhooks.kernel.durable import durable_method
+from hayhooks.kernel.haystack_hooks import pipelines
 from hayhooks.kernel.operations import DurableMethod
 from hayhooks.toolkit.durable import (
     DurableContext,
@@ -22,6 +23,8 @@ from hayhooks.wrapper import BasePipelineWrapper
 class MemoryJournal:
     """A journal of JSON in memory; it outlives the attempts."""
 
+    max_payload = 1_000_000  # bytes
+
     def __init__(self) -> None:
         self.entries: dict[str, Any] = {}
         self.events: list[ProgressEvent] = []
@@ -33,12 +36,19 @@ class MemoryJournal:
         """Number of the last progress event."""
         return len(self.events)
 
+    def read_again(self) -> None:
+        """Copy what is kept, as an attempt in another process gets it."""
+        self.entries = json.loads(json.dumps(self.entries))
+
     async def keep(self, key: str, value: Any) -> None:
-        """Keep a copy of *value*; PayloadError if it is no JSON."""
+        """Keep a copy of *value*; PayloadError if it is no JSON, or too large."""
         try:
-            self.entries[key] = json.loads(json.dumps(value, allow_nan=False))
+            text = json.dumps(value, allow_nan=False, ensure_ascii=False)
         except (TypeError, ValueError) as error:
             raise PayloadError(f"{key} cannot be stored as JSON: {error}") from None
+        if len(text) > self.max_payload:
+            raise PayloadError(f"{key} has {len(text):,} characters of JSON: {self.max_payload:,} are allowed")
+        self.entries[key] = json.loads(text)
 
     async def report(self, events: list[ProgressEvent]) -> None:
         """Add to the progress."""
@@ -104,10 +114,16 @@ class Execution:
 
     def run(self) -> Any:
         """Run an attempt; return its result, None if it waits or wants another one. It raises what the method does."""
+        return asyncio.run(self.run_async())
+
+    async def run_async(self) -> Any:
+        """Run an attempt on the running event loop."""
         self.waiting, self.retry = None, ""
         self.attempt += 1
-        remember_components(self._wrapper.pipeline)
-        return asyncio.run(self._attempt())
+        self._journal.read_again()
+        for pipeline in pipelines(self._wrapper):
+            remember_components(pipeline)
+        return await self._attempt()
 
     def resume(self, value: Any) -> None:
         """Answer what it waits for; the next ``run`` gets *value*, checked by ``durable_resume_model``."""
@@ -132,6 +148,7 @@ class Execution:
             resume_input=self._resume_input,
             resumed=self._resumed,
             target=self._wrapper.pipeline,
+            memo=self._wrapper.durable_memo,
         )
         with durable_context_scope(context):
             try:

@@ -4,18 +4,25 @@ The context knows no engine: what it keeps goes into a ``Journal``. ``hayhooks.t
 """
 
 import asyncio
+import importlib
 import inspect
+import itertools
+import json
 import math
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, NoReturn, Protocol, TypedDict, TypeVar
 
+from hayhooks.errors import shortened
 from hayhooks.toolkit.durable_scope import current_durable_context, durable_context_scope
 
 T = TypeVar("T")
 
 _MAX_PROGRESS_BYTES = 8_192  # of one event
 _STATE = "state"
+_place: ContextVar[str] = ContextVar("hayhooks_durable_place", default="")  # the name of the step that runs here
 
 
 class ProgressEvent(TypedDict):
@@ -108,11 +115,14 @@ class DurableContext:
         resume_input: Any = None,
         resumed: int = 0,
         target: Any = None,
+        package: str = "",
+        memo: bool | Collection[str] = True,
     ) -> None:
         """Begin an attempt on the running event loop.
 
         *resumed* counts how often the execution was resumed, the last time with *resume_input*; *target* is the
-        pipeline or agent of ``run_pipeline`` and ``run_agent``.
+        pipeline or agent of ``run_pipeline`` and ``run_agent``, *package* the private package of the wrapper's modules,
+        *memo* is ``durable_memo``.
         """
         kept = journal.entries.get(_STATE, {})
         self.execution_id = execution_id
@@ -122,7 +132,10 @@ class DurableContext:
         self.adapter_checkpoint: Any = kept.get("adapter")
         self.journal = journal
         self.target = target
-        self.visits: dict[str, int] = {}  # of components, in this attempt
+        self.package = package
+        self.agents: dict[str, Any] = dict(kept.get("agents", {}))  # states of the runs of agents
+        self._memo = frozenset(memo) if isinstance(memo, list | tuple | set | frozenset) else bool(memo)
+        self._numbers: dict[str, itertools.count[int]] = {}
         self._loop = asyncio.get_running_loop()
         self._resumed = resumed
         self._resume_input = resume_input
@@ -150,28 +163,26 @@ class DurableContext:
         """Keep ``state``, and *adapter_checkpoint* unless it is None; later attempts begin with it."""
         if adapter_checkpoint is not None:
             self.adapter_checkpoint = adapter_checkpoint
-        kept = {"state": self.state, "adapter": self.adapter_checkpoint}
+        kept = {"state": self.state, "adapter": self.adapter_checkpoint, "agents": self.agents}
         await self.journal.keep(_STATE, kept | ({"read": self._resumed} if self._has_read else {}))
 
     async def step(self, name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call *function*, sync or async, once in all attempts, and return its result, which is JSON.
+        """Call *function*, sync or async, once in all attempts, and return its result as JSON has it.
 
-        A later attempt gets the result that was kept under *name*. ValueError: this attempt has had that name.
+        A later attempt gets the result that was kept under *name*. ValueError: this attempt has had that name. What
+        *function* raises keeps nothing; the attempt may try the step again.
         """
-        if name in self._done:
-            raise ValueError(f"step {name!r} was there before: each step of an attempt needs a name of its own")
-        self._done.add(name)
-        if name in self._steps:
-            return self._steps[name]
-        await self.check_cancelled()
-        if inspect.iscoroutinefunction(function):
-            result = await function(*args, **kwargs)
-        else:
-            result = await asyncio.to_thread(function, *args, **kwargs)
-            if inspect.isawaitable(result):
-                result = await result
-        await self.journal.keep(f"step:{name}", result)
-        return result
+        with self._step(name) as is_done:
+            if is_done:
+                return self._steps[name]
+            await self.check_cancelled()
+            if inspect.iscoroutinefunction(function):
+                result = await function(*args, **kwargs)
+            else:
+                result = await asyncio.to_thread(function, *args, **kwargs)
+                if inspect.isawaitable(result):
+                    result = await result
+            return await self._keep_step(name, result)
 
     async def report_progress(
         self, message: str, *, kind: str = "progress", metadata: Mapping[str, object] | None = None
@@ -218,43 +229,37 @@ class DurableContext:
         await self.journal.emit(convert() if callable(convert) else payload)
 
     def run_pipeline(
-        self, data: dict[str, Any], *, checkpoint_at: str | None = None, pipeline: Any = None
+        self, data: dict[str, Any], *, checkpoint_at: str | None = None, pipeline: Any = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Run the wrapper's pipeline, or *pipeline*, in a thread's method; what its components return is kept.
 
         A later attempt goes on with the first component that has not returned. *checkpoint_at* must name a component,
-        and adds nothing to that.
+        and adds nothing to that. *kwargs* are the pipeline's, as ``include_outputs_from``.
         """
         found = self._pipeline(checkpoint_at, pipeline)
         with durable_context_scope(self):
-            result: dict[str, Any] = found.run(data)
+            result: dict[str, Any] = found.run(data, **kwargs)
         return result
 
     async def run_pipeline_async(
-        self, data: dict[str, Any], *, checkpoint_at: str | None = None, pipeline: Any = None
+        self, data: dict[str, Any], *, checkpoint_at: str | None = None, pipeline: Any = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Run the wrapper's pipeline, or *pipeline*, see ``run_pipeline``."""
         found = self._pipeline(checkpoint_at, pipeline)
         with durable_context_scope(self):
-            result: dict[str, Any] = await found.run_async(data)
+            result: dict[str, Any] = await found.run_async(data, **kwargs)
         return result
 
     def run_agent(self, *, messages: list[Any], agent: Any = None, **kwargs: Any) -> dict[str, Any]:
         """Run the wrapper's agent, or *agent*, in a thread's method; a later attempt goes on after its last tool."""
-        found, final = self._agent(agent)
-        if final is not None:
-            return final
-        with durable_context_scope(self):
-            result: dict[str, Any] = found.run(messages=messages, **kwargs)
+        with self._agent(agent) as (found, final):
+            result: dict[str, Any] = final if final is not None else found.run(messages=messages, **kwargs)
         return result
 
     async def run_agent_async(self, *, messages: list[Any], agent: Any = None, **kwargs: Any) -> dict[str, Any]:
         """Run the wrapper's agent, or *agent*, see ``run_agent``."""
-        found, final = self._agent(agent)
-        if final is not None:
-            return final
-        with durable_context_scope(self):
-            result: dict[str, Any] = await found.run_async(messages=messages, **kwargs)
+        with self._agent(agent) as (found, final):
+            result: dict[str, Any] = final if final is not None else await found.run_async(messages=messages, **kwargs)
         return result
 
     def checkpoint_sync(self, adapter_checkpoint: Any = None) -> None:
@@ -262,8 +267,15 @@ class DurableContext:
         self.wait(lambda: self.checkpoint(adapter_checkpoint))
 
     def step_sync(self, name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Do as ``step``, in a thread; *function* is called in another one."""
-        return self.wait(lambda: self.step(name, function, *args, **kwargs))
+        """Do as ``step``, in a thread: *function* is called in it, what is async on the event loop."""
+        if inspect.iscoroutinefunction(function):
+            return self.wait(lambda: self.step(name, function, *args, **kwargs))
+        with self._step(name) as is_done:
+            if is_done:
+                return self._steps[name]
+            self.check_cancelled_sync()
+            result = function(*args, **kwargs)
+            return self.wait(lambda: self._keep_step(name, result))
 
     def report_progress_sync(
         self, message: str, *, kind: str = "progress", metadata: Mapping[str, object] | None = None
@@ -293,11 +305,7 @@ class DurableContext:
 
     def wait(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run the coroutine that *function* makes on the serving loop; RuntimeError on that loop itself."""
-        try:
-            is_own = asyncio.get_running_loop() is self._loop
-        except RuntimeError:
-            is_own = False
-        if is_own:
+        if self.is_on_loop():
             raise RuntimeError("this method is for threads: on the event loop await the one without _sync")
 
         async def outcome() -> tuple[T | None, BaseException | None]:
@@ -312,24 +320,66 @@ class DurableContext:
             raise error
         return result  # type: ignore[return-value]  # without an error there is one
 
-    def _pipeline(self, checkpoint_at: str | None, pipeline: Any) -> Any:
-        # Not at the top: a server without durable wrappers needs none of it.
-        from hayhooks.toolkit.memo import remember_components  # noqa: PLC0415
+    def is_on_loop(self) -> bool:
+        """Whether this is called on the event loop that serves requests."""
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            return False
 
+    def remembers(self, component: str) -> bool:
+        """Whether what the *component* of this name returns is kept."""
+        return self._memo if isinstance(self._memo, bool) else component in self._memo
+
+    @property
+    def place(self) -> str:
+        """The name of the step that this is called in; "" outside of steps."""
+        return _place.get()
+
+    def number(self, key: str) -> int:
+        """Count the calls with this *key* in the attempt, from 1."""
+        return next(self._numbers.setdefault(key, itertools.count(1)))
+
+    @contextmanager
+    def _step(self, name: str) -> Iterator[bool]:
+        """Take the *name* of a step, and tell whether its result is kept; what raises gives the name back."""
+        if type(name) is not str or not name:
+            raise TypeError(f"a step is named {shortened(repr(name))}: its name must be a text, not empty")
+        if name in self._done:
+            raise ValueError(f"step {shortened(name)!r} was there before: each of an attempt needs a name of its own")
+        self._done.add(name)
+        token = _place.set(name)
+        try:
+            yield name in self._steps
+        except BaseException:
+            self._done.discard(name)
+            raise
+        finally:
+            _place.reset(token)
+
+    async def _keep_step(self, name: str, result: Any) -> Any:
+        await self.journal.keep(f"step:{name}", result)
+        return json.loads(json.dumps(result))  # as a later attempt gets it: tuples are lists, keys are texts
+
+    def _pipeline(self, checkpoint_at: str | None, pipeline: Any) -> Any:
         found = pipeline if pipeline is not None else self.target
         if not hasattr(found, "graph"):
             raise TypeError(f"run_pipeline needs a Pipeline, not a {type(found).__name__}")
-        remember_components(found)
+        # Not at the top: it imports Haystack.
+        importlib.import_module("hayhooks.toolkit.memo").remember_components(found)
         if checkpoint_at is not None and checkpoint_at not in found.graph.nodes:
             raise ValueError(f"checkpoint_at is {checkpoint_at!r}: the pipeline has {', '.join(found.graph.nodes)}")
         return found
 
-    def _agent(self, agent: Any) -> tuple[Any, dict[str, Any] | None]:
-        from hayhooks.toolkit.agent_memo import final_result, remember_tools  # noqa: PLC0415 - as above
-
+    @contextmanager
+    def _agent(self, agent: Any) -> Iterator[tuple[Any, dict[str, Any] | None]]:
+        """Yield an agent with hooks, and the result of this run of it if it has ended in an earlier attempt."""
+        memo = importlib.import_module("hayhooks.toolkit.agent_memo")
         found = agent if agent is not None else self.target
-        remember_tools(found)
-        return found, final_result(self.adapter_checkpoint)
+        memo.remember_tools(found)
+        run = f"{self.place}#{self.number(f'agent:{self.place}')}"
+        with durable_context_scope(self), memo.run_of_agent(run):
+            yield found, memo.final_result(self, run)
 
 
 def durable_streaming_callback(payload: Any) -> None:
