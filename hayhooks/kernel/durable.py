@@ -32,6 +32,10 @@ def durable_method(wrapper: BasePipelineWrapper) -> DurableMethod | None:
     (name, method), *_ = implemented.items()
     if importlib.util.find_spec("dbos") is None:
         raise LoadError(MISSING)
+    if inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method):
+        raise LoadError(
+            f"{name}() yields: it must return its result; context.stream_chunk() sends what it has until then"
+        )
     is_async = inspect.iscoroutinefunction(method)
     if is_async != (name == "run_durable_async"):
         keyword = "def" if is_async else "async def"

@@ -150,3 +150,88 @@ def test_a_run_in_the_background_goes_on_with_the_component_that_was_killed(clus
 
     assert (execution["kind"], execution["result"]) == ("run", STEPS)
     assert [name for _, name in cluster.noted()] == ["one", "two", "held", "held", "four"]
+
+
+def deploy(cluster: Cluster, name: str) -> Path:
+    """Add a wrapper of ``tests/wrappers`` as the deployment "job" of *cluster*."""
+    file = cluster.path / "pipelines/job/pipeline_wrapper.py"
+    file.write_text(f"LOG, GATE = {str(cluster.log)!r}, {str(cluster.gate)!r}\n{source(name)}")
+    return file
+
+
+def test_what_was_killed_goes_on_on_a_wrapper_that_was_saved_meanwhile(cluster: Cluster):
+    file = deploy(cluster, "durable_typed")
+    server = cluster.start()
+    execution_id = cluster.order(server, text="said")
+    cluster.who_holds().process.kill()
+    file.write_text(file.read_text() + "\n# another revision\n")
+    cluster.gate.touch()
+
+    execution = cluster.ended(cluster.start(), execution_id)
+
+    assert (execution["error"], execution["result"]) == (None, ["said one two held four"])
+    assert [name for _, name in cluster.noted()] == ["one", "two", "held", "held", "four"]
+
+
+def test_an_agent_that_was_killed_goes_on_after_its_last_tool(cluster: Cluster):
+    deploy(cluster, "durable_agent")
+    server = cluster.start()
+    execution_id = cluster.order(server, text="go")
+    cluster.who_holds().process.kill()
+    cluster.gate.touch()
+
+    execution = cluster.ended(cluster.start(), execution_id)
+
+    assert (execution["error"], execution["result"]) == (None, {"text": "a b", "attempt": 2})
+    assert [name for _, name in cluster.noted()] == ["model", "a", "model", "b", "held", "held"]
+
+
+YAML = """
+components:
+  one: {type: noting.Note, init_parameters: {name: one}}
+  two: {type: noting.Note, init_parameters: {name: two}}
+  held: {type: noting.Note, init_parameters: {name: held}}
+  four: {type: noting.Note, init_parameters: {name: four}}
+connections:
+- {sender: one.words, receiver: two.words}
+- {sender: two.words, receiver: held.words}
+- {sender: held.words, receiver: four.words}
+inputs: {words: one.words}
+outputs: {words: four.words}
+"""
+
+NOTING = """
+import os, time
+from haystack import component
+
+@component
+class Note:
+    def __init__(self, name: str):
+        self.name = name
+
+    @component.output_types(words=list[str])
+    def run(self, words: list[str]):
+        with open(LOG, "a") as file:
+            file.write(f"{os.getpid()} {self.name}\\n")
+        while self.name == "held" and not os.path.exists(GATE):
+            time.sleep(0.02)
+        return {"words": [*words, self.name]}
+"""
+
+
+def test_a_yaml_pipeline_in_the_background_goes_on_with_the_component_that_was_killed(cluster: Cluster):
+    library = cluster.path / "library"
+    library.mkdir()
+    (library / "noting.py").write_text(f"LOG, GATE = {str(cluster.log)!r}, {str(cluster.gate)!r}\n{NOTING}")
+    (cluster.path / "pipelines/words.yml").write_text(YAML)
+    server = cluster.start(ADDITIONAL_PYTHON_PATH=str(library))
+    order = httpx.post(f"{server.url}/words/run", json={"words": []}, headers={"Prefer": "respond-async"}, timeout=30)
+    assert order.status_code == 202, order.text
+    cluster.who_holds().process.kill()
+    cluster.gate.touch()
+
+    again = cluster.start(ADDITIONAL_PYTHON_PATH=str(library))
+    execution = cluster.ended(again, order.json()["execution_id"], "words")
+
+    assert (execution["error"], execution["result"]) == (None, {"four": {"words": ["one", "two", "held", "four"]}})
+    assert [name for _, name in cluster.noted()] == ["one", "two", "held", "held", "four"]
