@@ -49,7 +49,6 @@ def durable_method(wrapper: BasePipelineWrapper) -> DurableMethod | None:
     if resume_model is not None and not _is_model(resume_model):
         raise LoadError(f"durable_resume_model is {shortened(repr(resume_model))}: it must be a pydantic model or None")
     _check_memo(wrapper)
-    has_owner = type(wrapper).durable_owner_id is not BasePipelineWrapper.durable_owner_id
     return DurableMethod(
         name=name,
         method=method,
@@ -63,7 +62,7 @@ def durable_method(wrapper: BasePipelineWrapper) -> DurableMethod | None:
         result=TypeAdapter(result) if result is not None else None,
         concurrency=_number(wrapper, "durable_concurrency", int, 1, "a number of executions"),
         timeout_s=_number(wrapper, "durable_timeout", float, 0, "seconds, or 0 for no limit"),
-        owner=wrapper.durable_owner_id if has_owner else None,
+        owner=_owner(wrapper),
     )
 
 
@@ -97,6 +96,20 @@ def _kind(wrapper: BasePipelineWrapper) -> Literal["pipeline", "agent"]:
         return "agent"
     found = f"self.pipeline is {shortened(repr(wrapper.pipeline))} after setup()"
     raise LoadError(f"{found}: a wrapper with run_durable() needs a Pipeline or an Agent there")
+
+
+def _owner(wrapper: BasePipelineWrapper) -> Callable[..., Any] | None:
+    method = wrapper.durable_owner_id
+    if getattr(method, "__func__", None) is BasePipelineWrapper.durable_owner_id:
+        return None
+    try:
+        inspect.signature(method).bind(None)
+    except TypeError as error:
+        right = "durable_owner_id(self, request)"
+        raise LoadError(
+            f"durable_owner_id() must take Starlette's request, and nothing else: {right}: {error}"
+        ) from None
+    return method
 
 
 def _revision(wrapper: BasePipelineWrapper) -> str:

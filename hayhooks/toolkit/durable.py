@@ -15,7 +15,9 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, NoReturn, Protocol, TypedDict, TypeVar
 
-from hayhooks.errors import shortened
+from loguru import logger as log
+
+from hayhooks.errors import shortened, type_and_message
 from hayhooks.toolkit.durable_scope import current_durable_context, durable_context_scope
 
 T = TypeVar("T")
@@ -188,16 +190,16 @@ class DurableContext:
         self, message: str, *, kind: str = "progress", metadata: Mapping[str, object] | None = None
     ) -> None:
         """Tell watchers how far it is; the last 100 events are shown."""
-        self._progress += 1
         event = ProgressEvent(
-            sequence=self._progress,
+            sequence=self._progress + 1,
             kind=str(kind),
             message=str(message),
             timestamp=datetime.now(UTC).isoformat().replace("+00:00", "Z"),
             metadata=dict(metadata or {}),
         )
-        if len(repr(event).encode(errors="replace")) > _MAX_PROGRESS_BYTES:
+        if len(_as_json(event, "a progress event")) > _MAX_PROGRESS_BYTES:
             raise ValueError(f"a progress event must not be larger than {_MAX_PROGRESS_BYTES:,} bytes")
+        self._progress += 1
         await self.journal.report([event])
 
     async def check_cancelled(self) -> None:
@@ -219,14 +221,23 @@ class DurableContext:
         Clients see ``kind``, ``message`` and ``expected_input_schema`` of *wait*. After ``timeout`` seconds, if it has
         one, the execution is resumed with ``{"timed_out": true}``.
         """
+        _as_json(wait, "what is waited for")
+        timeout_s: Any = wait.get("timeout")
+        if timeout_s is not None and (type(timeout_s) not in (int, float) or timeout_s < 0):
+            raise ValueError(f"timeout is {timeout_s!r}: it must be a number of seconds, 0 or more, or None")
         self.state.update(update or {})
         await self.checkpoint(adapter_checkpoint)
         raise Suspended(wait)
 
     async def stream_chunk(self, payload: Any) -> None:
         """Send JSON, or what has ``to_dict``, to watchers; it may be lost."""
-        convert = getattr(payload, "to_dict", None)
-        await self.journal.emit(convert() if callable(convert) else payload)
+        try:
+            convert = getattr(payload, "to_dict", None)
+            payload = convert() if callable(convert) else payload
+        except Exception as error:  # the payload is the user's
+            log.info("Execution {}: a chunk is dropped, for {}", self.execution_id, type_and_message(error))
+            return
+        await self.journal.emit(payload)
 
     def run_pipeline(
         self, data: dict[str, Any], *, checkpoint_at: str | None = None, pipeline: Any = None, **kwargs: Any
@@ -380,6 +391,13 @@ class DurableContext:
         run = f"{self.place}#{self.number(f'agent:{self.place}')}"
         with durable_context_scope(self), memo.run_of_agent(run):
             yield found, memo.final_result(self, run)
+
+
+def _as_json(value: Any, what: str) -> bytes:
+    try:
+        return json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise PayloadError(f"{what} cannot be stored as JSON: {error}") from None
 
 
 def durable_streaming_callback(payload: Any) -> None:

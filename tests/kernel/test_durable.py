@@ -83,6 +83,14 @@ METHODS = {
         f"def run_durable(self, {TWO}): ...\n    async def run_durable_async(self, {TWO}): ...",
         r"run_durable\(\) and run_durable_async\(\): an execution runs one of them",
     ),
+    "an owner of two headers": (
+        f"def run_durable(self, {TWO}): ...\n    def durable_owner_id(self, request, user): ...",
+        r"durable_owner_id\(self, request\): missing a required argument: 'user'",
+    ),
+    "an owner of nothing": (
+        f"def run_durable(self, {TWO}): ...\n    def durable_owner_id(self): ...",
+        r"durable_owner_id\(\) must take Starlette's request, and nothing else",
+    ),
 }
 
 

@@ -126,11 +126,17 @@ def test_a_retry_leaves_and_keeps_nothing_by_itself():
     assert (execution.retry, execution.state) == ("not yet", {})
 
 
+class Broken:
+    def to_dict(self) -> Any:
+        raise KeyError("x")
+
+
 def test_chunks_come_from_components_and_what_has_to_dict():
     async def act(context: DurableContext) -> None:
         assert current_durable_context() is context
         await context.stream_chunk(ChatMessage.from_user("hi"))
         durable_streaming_callback({"n": 1})
+        await context.stream_chunk(Broken())  # it is dropped
         await asyncio.sleep(0)
 
     assert [list(chunk)[:1] for chunk in attempt(act).chunks] == [["role"], ["n"]]
@@ -143,6 +149,9 @@ WRONG: dict[str, tuple[Callable[[DurableContext], Any], type[Exception], str]] =
     "a sync method on the loop": (lambda c: _on_loop(c), RuntimeError, "without _sync"),
     "a delay": (lambda c: c.retry("x", delay=-1), ValueError, "0 or more"),
     "a large progress event": (lambda c: c.report_progress("x" * 9000), ValueError, "8,192"),
+    "progress that is no JSON": (lambda c: c.report_progress("x", metadata={"x": object()}), ValueError, "as JSON"),
+    "a wait that is no JSON": (lambda c: c.suspend({"message": object()}), ValueError, "as JSON"),
+    "a timeout": (lambda c: c.suspend({"timeout": "1 h"}), ValueError, "timeout is '1 h': it must be a number of sec"),
     "no agent": (lambda c: c.run_agent_async(messages=[]), TypeError, "needs an Agent, not a Pipeline"),
     "no component": (lambda c: c.run_pipeline_async({}, checkpoint_at="x"), ValueError, "checkpoint_at is 'x'"),
 }
