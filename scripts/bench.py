@@ -400,6 +400,33 @@ def mcp(bench: Bench) -> list[Figure]:
     return bench.rounds(figures, [bench.measure_of(server, work) for work in works.values()])
 
 
+@row("executions")
+def executions(bench: Bench) -> list[Figure]:
+    """Measure executions of two servers over SQLite, and over Postgres if BENCH_POSTGRES_URL names a database."""
+    import bench_executions  # noqa: PLC0415 - only this row needs it
+
+    figures = []
+    for store, url in (("SQLite", ""), ("Postgres", os.environ.get("BENCH_POSTGRES_URL"))):
+        if url is None:
+            continue
+        titles = {
+            "an order, until it is kept": "ms",
+            "an order, until its end": "ms",
+            "200 orders at once": "executions/s",
+            "processor of an idle server": "ms/s",
+            "kill -9, until another server goes on": "s",
+        }
+        found = [Figure("executions", title, f"{OURS}, {store}", unit, "") for title, unit in titles.items()]
+        for number in range(bench.options.rounds):
+            with bench_executions.pair(HAYHOOKS, bench.directory / f"executions-{store}-{number}", url) as pair:
+                kept_s, done_s = pair.latency()
+                values = (kept_s * 1000, done_s * 1000, pair.throughput(), pair.idle(), pair.failover())
+            for figure, value in zip(found, values, strict=True):
+                figure.take(Sample(value))
+        figures += found
+    return figures
+
+
 @row("console")
 def console(bench: Bench) -> list[Figure]:
     """Compare a server that nobody watches with others; measure how long a save takes until the console shows it."""

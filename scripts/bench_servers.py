@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,10 +137,15 @@ class Server:
 
 
 @contextmanager
-def hayhooks(command: Path, root: Path, log: Path, label: str) -> Iterator[Server]:
-    """Run ``hayhooks run`` on *root*; yield when it answers, before all is loaded (see ``all_served``)."""
+def hayhooks(
+    command: Path, root: Path, log: Path, label: str, variables: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """Run ``hayhooks run`` on *root* with environment *variables*.
+
+    Yield when it answers, before all is loaded (see ``all_served``).
+    """
     port = free_port()
-    with running(run_command(command, root, port), log) as process:
+    with running(run_command(command, root, port), log, variables) as process:
         server = Server(label, f"http://127.0.0.1:{port}", process)
         wait_for(lambda: get(server.url, "/status"), server, log)
         yield server
@@ -161,10 +166,13 @@ def limit(log: Path, *, routes: int = 0, label: str = "limit") -> Iterator[Serve
 
 
 @contextmanager
-def running(command: list[Any], log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+def running(
+    command: list[Any], log: Path, variables: Mapping[str, str] | None = None
+) -> Iterator["subprocess.Popen[bytes]"]:
     """Run *command* during the block, and stop it after an exception too."""
     with log.open("wb") as output:
-        started = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment(), cwd=log.parent)
+        env = environment() | dict(variables or {})
+        started = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=env, cwd=log.parent)
     try:
         yield started
     finally:
