@@ -104,7 +104,9 @@ class Attempts:
         self._running[workflow_id] = running = _Running(row)
         try:
             result = await self._attempt(engine, running, order_of(stored), message, pause, context)
-            if running.stop_reason in ("canceled", "handed back"):
+            if running.stop_reason == "superseded":
+                return result_to_json(AttemptResult("again"))  # which the engine does not keep
+            if running.stop_reason is not None:
                 result = AttemptResult(running.stop_reason)
             if running.journal is not None:
                 await LoopCall(self._serving, running.journal.close).result()
@@ -121,10 +123,11 @@ class Attempts:
     async def check(self) -> None:
         """Cancel attempts that somebody has canceled elsewhere, or that another process has taken over."""
         assert self.engine is not None
-        if not self._running:
+        looked_at = self._running.copy()  # what begins meanwhile is in no row
+        if not looked_at:
             return
-        rows = {row.workflow_id: row for row in await self.engine.rows(statuses=(), ids=self.running)}
-        for workflow_id, running in list(self._running.items()):
+        rows = {row.workflow_id: row for row in await self.engine.rows(statuses=(), ids=list(looked_at))}
+        for workflow_id, running in looked_at.items():
             row = rows.get(workflow_id)
             if row is None or row.status != "PENDING" or row.executor != self.engine.executor:
                 running.stop("superseded")
@@ -188,7 +191,7 @@ class Attempts:
                 raise
             return AttemptResult("canceled")
         except SupersededError:
-            return AttemptResult("canceled")  # the engine does not keep it
+            return AttemptResult("again")  # which the engine does not keep: another process has it
         except Exception as error:  # a bug of ours
             log.opt(exception=error).error("An attempt of {} failed", workflow_id)
             return AttemptResult("failed", error=ExecutionError(type(error).__name__, "Internal server error"))

@@ -213,3 +213,14 @@ def test_only_what_has_ended_can_be_deleted(bench: Bench):
         return await bench.service.get("it", execution.id, None)
 
     assert bench.run(work()) is None
+
+
+def test_many_at_once_are_each_run_once(bench: Bench):
+    async def work():
+        orders = [bench.order(do="answer", value=number) for number in range(120)]
+        ordered = [execution for execution, _ in await asyncio.gather(*map(bench.service.submit, orders))]
+        return [await bench.service.wait(each, 60, until_end=True) for each in ordered]
+
+    done = bench.run(work())
+
+    assert [(each.status, each.result, each.attempt) for each in done] == [("completed", n, 1) for n in range(120)]
