@@ -2,16 +2,19 @@
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from hayhooks.errors import RefusedError, UnavailableError, shortened
+from loguru import logger as log
+
+from hayhooks.errors import RefusedError, shortened, type_and_message
 from hayhooks.executions.execution import Execution, StreamEvent
 
-_BUSY_S, _IDLE_S = 0.1, 0.5  # between two looks at the database, after something has come and after nothing
+_BUSY_S, _IDLE_S = 0.1, 0.5  # between two looks at the database: after something has come, and long after
 _KEPT = 500  # rows of chunks in memory; who is further behind reads for itself
 
 _cursor_match = re.compile(r"(\d{1,9})-(\d{1,9})").fullmatch
@@ -127,10 +130,13 @@ class Feeds:
                 feed.reader.cancel()
 
     async def _read(self, feed: _Feed) -> None:
+        changed_at = time.monotonic()
         while not feed.is_over:
-            was_nudged = feed.nudged.is_set()
+            known, was_nudged = feed.execution, feed.nudged.is_set()
             feed.nudged.clear()
             rows = await self._look(feed)
+            if rows or was_nudged or feed.execution is not known:
+                changed_at = time.monotonic()
             async with feed.changed:
                 feed.rows += rows
                 dropped = max(len(feed.rows) - _KEPT, 0)
@@ -138,7 +144,8 @@ class Feeds:
                 feed.first += dropped
                 feed.changed.notify_all()
             try:
-                async with asyncio.timeout(_BUSY_S if rows or was_nudged else _IDLE_S):
+                silence_s = time.monotonic() - changed_at
+                async with asyncio.timeout(min(max(_BUSY_S, silence_s / 10), _IDLE_S)):
                     await feed.nudged.wait()
             except TimeoutError:
                 continue
@@ -150,7 +157,8 @@ class Feeds:
             # In this order: an execution that has ended writes no more rows.
             now = await self._source.get(order.deployment, feed.execution.id, None)
             rows = await self._source.chunks(now, feed.end) if now is not None else []
-        except UnavailableError:  # the database comes back
+        except Exception as error:  # the database is away, and comes back; or the execution was deleted between the two
+            log.debug("{} cannot be read, which is tried again: {}", feed.execution.id, type_and_message(error))
             feed.is_over = self._is_closed
             return []
         if now is not None and (now.sequence, now.status) != (feed.execution.sequence, feed.execution.status):

@@ -132,7 +132,7 @@ class AttemptHost:
         except InvalidInputError as error:  # it was ordered with another model
             return _failed("InvalidInputError", error.told(), "input_incompatible")
         leases = deployment.runtime.leases
-        lease = Lease(asyncio.current_task())
+        lease = Lease(asyncio.current_task(), is_attempt=True)
         current_lease.set(lease)
         leases.take(lease)
         timeout_s = durable.timeout_s if durable.timeout_s is not None else self._timeout_s

@@ -46,7 +46,7 @@ def run_in_thread(
     context = contextvars.copy_context()
     loop, leases, request = asyncio.get_running_loop(), deployment.runtime.leases, current_lease.get()
     slot = request.slot if request is not None else None
-    lease = Lease(thread=method, request=request)
+    lease = Lease(thread=method, request=request, is_attempt=request is not None and request.is_attempt)
     leases.take(lease)
     if slot is not None:
         slot.share()

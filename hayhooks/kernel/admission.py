@@ -129,15 +129,21 @@ class Slots:
 class Lease:
     """A hold on a deployment, of a request until its last byte or of a thread."""
 
-    __slots__ = ("_timer", "expired", "ident", "request", "since", "slot", "task", "thread")
+    __slots__ = ("_timer", "expired", "ident", "is_attempt", "request", "since", "slot", "task", "thread")
 
     def __init__(
-        self, task: asyncio.Task[object] | None = None, thread: str = "", request: "Lease | None" = None
+        self,
+        task: asyncio.Task[object] | None = None,
+        thread: str = "",
+        request: "Lease | None" = None,
+        *,
+        is_attempt: bool = False,
     ) -> None:
         self.since = time.monotonic()
         self.thread = thread  # name of the method that a thread runs; "" for a request
         self.ident = 0  # of that thread, once it has begun
         self.request = request  # whose thread it is
+        self.is_attempt = is_attempt  # of an execution, which counts for itself how often it ends its process
         self.task = task  # of the request, cancelled when the lease expires; None for a thread
         self.slot: Slot | None = None  # of the request; None without a limit
         self.expired: Reason | None = None  # makes the error that says why the lease expired; None until then

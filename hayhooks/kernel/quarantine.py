@@ -43,7 +43,8 @@ class MarkedLeases(Leases):
     def take(self, lease: Lease) -> None:
         """Take a lease, then mark the deployment: ``give_back`` looks at them in the other order."""
         self._held.add(lease)
-        self._table[self.offset] = SERVING
+        if not lease.is_attempt:
+            self._table[self.offset] = SERVING
 
     def give_back(self, lease: Lease) -> None:
         """End a lease; without any the deployment is idle."""

@@ -135,6 +135,7 @@ def test_what_kills_its_process_fails_after_three_attempts(cluster: Cluster):
     assert [name for _, name in cluster.noted()] == ["dies"] * 3
     assert result()["error"]["code"] == "run_attempts_exhausted"
     assert server.process.poll() is None
+    assert server.post("/job/run-durable", {"kind": "steps", "names": []}).status_code == 202  # it is not to blame
 
 
 def test_a_run_in_the_background_goes_on_with_the_component_that_was_killed(cluster: Cluster):
