@@ -148,7 +148,7 @@ def _read(response: httpx.Response) -> Any:
     except (ValueError, LookupError, TypeError):
         detail = response.reason_phrase
     if isinstance(detail, list):
-        detail = "; ".join(f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in detail)
+        detail = "; ".join(": ".join([*map(str, each["loc"][1:]), each["msg"]]) for each in detail)
     raise CommandError(f"{detail} ({response.status_code})")
 
 

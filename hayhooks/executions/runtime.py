@@ -30,6 +30,7 @@ from hayhooks.executions.side_loop import SideLoop
 _COUNTED_S = 0.5  # for which a count of the unfinished executions is good
 _TIDY_S = 30.0
 _CHECK_S = 0.5  # between two looks for canceled attempts
+_CANCEL_S, _CANCEL_LOOKS = 0.02, 50  # between two looks at what is canceled before it runs; how many
 _BATCH = 500
 _TIES = 1000  # executions that may have begun in the same second, on a page
 
@@ -153,6 +154,12 @@ class Runtime:
             await self._engine.cancel(workflow_id)
             row = await self._row(workflow_id)
         self._attempts.cancel(workflow_id)
+        for _ in range(_CANCEL_LOOKS):
+            attempts = row.attributes.get("attempts")
+            if row.status != "PENDING" or (attempts and not attempts[-1][4]):
+                break
+            await asyncio.sleep(_CANCEL_S)  # a process has just taken it, and ends it before its code begins
+            row = await self._row(workflow_id)
         return await self._shown(row)
 
     async def resume(self, execution: Execution, value: Any) -> Execution:

@@ -73,6 +73,7 @@ class ResponsesEncoder(AnswerEncoder):
         self._open: _Item | None = None
         self._accumulator = DeltaAccumulator()
         self._sequence_number = 0  # of the next event
+        self.final: dict[str, Any] | None = None  # the streamed response, once all of it has come
 
     def unfinished_object(self, status: str) -> dict[str, Any]:
         """Return the ``response`` object of an answer that has not begun."""
@@ -105,7 +106,8 @@ class ResponsesEncoder(AnswerEncoder):
     def finish(self) -> bytes:
         """Return the client's calls and ``response.completed`` or ``.incomplete``."""
         events = self._finish_output()
-        return b"".join([*events, self._event(f"response.{self._status}", response=self._response(self._status))])
+        self.final = self._response(self._status)
+        return b"".join([*events, self._event(f"response.{self._status}", response=self.final)])
 
     def fail(self, error: Exception) -> bytes:
         """Return ``response.failed``."""

@@ -3,11 +3,12 @@
 routes -> ``parse`` -> ``handle`` -> the wrapper -> ``ResponsesEncoder``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 
+from pydantic_core import from_json
 from starlette.routing import BaseRoute
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from hayhooks.errors import OpenAIError
 from hayhooks.http.json import JSONBytesResponse
@@ -56,7 +57,7 @@ async def handle(deployment: Deployment, body: Body, scope: Scope, receive: Rece
     if body.get("background"):
         await stored_responses.order(deployment, body, scope, receive, send)
         return
-    keeps = body.get("store") is True and not body["stream"]
+    keeps = body.get("store") is True
     asked = dict(body)  # the wrapper may change its body
     await stored_responses.add_previous(body, scope)
     items = body["input"]
@@ -64,11 +65,25 @@ async def handle(deployment: Deployment, body: Body, scope: Scope, receive: Rece
         items = [{"type": "message", "role": "user", "content": items}]
     else:
         body["input"] = items = RECENT_ITEMS.resolve(items)
-    new_encoder = partial(ResponsesEncoder, deployment.name, body)
-    response = await _RESPONSES.respond(deployment, body, items, new_encoder, scope, receive)
+    encoder = ResponsesEncoder(deployment.name, body)
+    response = await _RESPONSES.respond(deployment, body, items, lambda: encoder, scope, receive)
     if keeps and isinstance(response, JSONBytesResponse):
-        await stored_responses.keep(deployment, asked, bytes(response.body), scope)
+        await stored_responses.keep(deployment, asked, from_json(bytes(response.body)), scope)
+    elif keeps:
+        send = _keeping(encoder, partial(stored_responses.keep, deployment, asked), scope, send)
     await response(scope, receive, send)
+
+
+def _keeping(encoder: ResponsesEncoder, keep: Callable[..., Awaitable[None]], scope: Scope, send: Send) -> Send:
+    """Return a *send* that keeps a streamed response before the client is told of its end."""
+
+    async def keep_and_send(message: Message) -> None:
+        if encoder.final is not None:
+            final, encoder.final = encoder.final, None
+            await keep(final, scope)
+        await send(message)
+
+    return keep_and_send
 
 
 _RESPONSES = OpenAIEndpoint(

@@ -5,16 +5,16 @@ it is sent to the deployment within the process; a whole answer with ``store`` i
 """
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
-from hayhooks.errors import HayhooksError, OpenAIError, safe_str
+from hayhooks.errors import HayhooksError, OpenAIError, safe_str, shortened
 from hayhooks.executions.execution import ANYBODY, Execution, Order, StreamEvent
 from hayhooks.http.context import context_of, switch_of
 from hayhooks.http.dispatch import without_lease
@@ -64,10 +64,9 @@ async def order(deployment: Deployment, body: Body, scope: Scope, receive: Recei
     await response(scope, receive, send)
 
 
-async def keep(deployment: Deployment, body: Body, answer: bytes, scope: Scope) -> None:
-    """Store a whole *answer* to *body*, where that is possible."""
+async def keep(deployment: Deployment, body: Body, response: dict[str, Any], scope: Scope) -> None:
+    """Store the whole *response* to *body*, where that is possible."""
     service = executions_of(scope)
-    response = from_json(answer)
     response_id = str(response.get("id", ""))
     if not service.is_available or not response_id.startswith(_PREFIX):
         return
@@ -163,10 +162,22 @@ async def _input_items(request: Request) -> Response:
         {"id": f"msg_{execution.id}_{index}", **item}
         for index, item in enumerate(_items(execution.order.input["body"].get("input")))
     ]
-    if request.query_params.get("order", "desc") == "desc":
+    order, limit, after = (request.query_params.get(name, "") for name in ("order", "limit", "after"))
+    if order != "asc":
         items.reverse()
-    ends = {"first_id": items[0]["id"] if items else None, "last_id": items[-1]["id"] if items else None}
-    return JSONBytesResponse(encode_part({"object": "list", "data": items, **ends, "has_more": False}))
+    ids = [item["id"] for item in items]
+    for name, value, fits, accepted in (
+        ("order", order, order in ("", "asc", "desc"), "'asc' or 'desc'"),
+        ("limit", limit, not limit or (limit.isdecimal() and 1 <= int(limit) <= 100), "a number from 1 to 100"),
+        ("after", after, not after or after in ids, "the id of an item"),
+    ):
+        if not fits:
+            raise OpenAIError(400, f"'{name}' must be {accepted}, not {shortened(value)!r}", param=name)
+    start = ids.index(after) + 1 if after else 0
+    page = items[start : start + int(limit or 20)]
+    ends = {"first_id": page[0]["id"], "last_id": page[-1]["id"]} if page else {"first_id": None, "last_id": None}
+    has_more = len(items) > start + len(page)
+    return JSONBytesResponse(encode_part({"object": "list", "data": page, **ends, "has_more": has_more}))
 
 
 async def _execution(request: Request) -> Execution:
@@ -264,13 +275,16 @@ class _Encoder:
     def write(self, batch: list[Any]) -> Iterator[bytes]:
         for each in batch:
             if isinstance(each, Execution):
-                response = {**_object(each), "status": "queued"}
-                yield from self._event({"type": "response.queued", "response": response}, 0)
+                response = _object(replace(each, status="queued", error=None))  # as it was: its items follow
+                yield from self._event({"type": "response.created", "response": response}, 0)
+                yield from self._event({"type": "response.queued", "response": response}, 1)
                 continue
             event, execution = each
             if event.kind == "chunk":
-                payload = dict(event.data["payload"])
-                number = payload["sequence_number"] + 1 + (event.data["attempt"] - 1) * _OF_AN_ATTEMPT
+                payload, attempt = dict(event.data["payload"]), event.data["attempt"]
+                if payload["type"] == "response.created" and attempt == 1:
+                    continue  # it was told before
+                number = payload.get("sequence_number", self._last) + 1 + (attempt - 1) * _OF_AN_ATTEMPT
                 if "response" in payload:
                     payload["response"] = {**payload["response"], **_own(execution)}
                 self._has_ended = payload["type"] in ("response.completed", "response.incomplete", "response.failed")

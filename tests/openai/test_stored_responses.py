@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -80,13 +81,53 @@ def test_a_stream_goes_on_where_its_client_left(client: openai.OpenAI, gate: Pat
     rest = list(client.responses.retrieve(response_id, stream=True, starting_after=seen[-1].sequence_number))
     again = list(client.responses.retrieve(response_id, stream=True))
 
-    assert [event.type for event in seen[:3]] == ["response.queued", "response.created", "response.in_progress"]
+    assert [event.type for event in seen[:3]] == ["response.created", "response.queued", "response.in_progress"]
     numbers = [event.sequence_number for event in (*seen, *rest)]
     assert numbers == list(range(len(numbers)))
     assert [event.sequence_number for event in again] == numbers
     text = "".join(event.delta for event in (*seen, *rest) if event.type == "response.output_text.delta")
     assert text == "a b c d "
     assert (rest[-1].type, rest[-1].response.id) == ("response.completed", response_id)  # type: ignore[union-attr]
+
+
+def test_the_clients_own_reader_of_streams_goes_on(client: openai.OpenAI, gate: Path):
+    gate.touch()
+    with client.responses.stream(model="it", input="a b c d", background=True) as stream:
+        response_id = next(event.response.id for event in stream if event.type == "response.created")
+        first = next(event for event in stream if event.type == "response.output_text.delta")
+    with client.responses.stream(response_id=response_id, starting_after=first.sequence_number) as rest:
+        events = list(rest)
+
+    assert events[0].sequence_number > first.sequence_number
+    assert events[-1].type == "response.completed"
+    assert (events[-1].response.id, events[-1].response.output_text) == (response_id, "a b c d ")
+
+
+def test_input_items_have_pages(client: openai.OpenAI):
+    items: Any = [{"role": "user", "content": str(number)} for number in range(25)]
+    response = client.responses.create(model="it", input=items, store=True)
+
+    def contents(**query: Any) -> list[Any]:
+        listed: Any = client.responses.input_items.list(response.id, **query)
+        return [item.content for item in listed]
+
+    numbers = [str(number) for number in range(25)]
+    page = client.responses.input_items.list(response.id)
+    assert (len(page.data), page.has_more) == (20, True)
+    assert contents() == numbers[::-1]
+    assert contents(order="asc", limit=10) == numbers
+    for query in ({"limit": 0}, {"after": "nobody"}, {"order": "up"}):
+        with pytest.raises(openai.BadRequestError, match=next(iter(query))):
+            contents(**query)
+
+
+def test_a_streamed_answer_is_stored_before_its_end_is_told(client: openai.OpenAI):
+    *_, last = client.responses.create(model="it", input="a b", store=True, stream=True)
+    assert last.type == "response.completed"
+    stored = client.responses.retrieve(last.response.id)
+    after = client.responses.create(model="it", input="how many", previous_response_id=stored.id)
+
+    assert (stored.output_text, stored.status, after.output_text) == ("a b ", "completed", "3")
 
 
 def test_a_response_is_canceled_and_deleted(client: openai.OpenAI, gate: Path):
