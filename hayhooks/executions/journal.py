@@ -50,6 +50,7 @@ class EngineJournal:
         self._progress: list[ProgressEvent] = shown.get("progress", [])
         self.progress = self._progress[-1]["sequence"] if self._progress else 0
         self._steps: list[str] = shown.get("steps", [])
+        self._is_stale = False  # what was stored of that
         self._shown_at = 0.0  # of a monotonic clock
         self._showing: asyncio.Task[None] | None = None
         self._unsent: list[Any] = []
@@ -58,6 +59,7 @@ class EngineJournal:
         self._sending: asyncio.Task[None] | None = None
         self._is_cancelled = False
         self._cancel_checked_at = 0.0
+        self._closing = asyncio.Event()
         self._is_closed = False
 
     async def keep(self, key: str, value: Any) -> None:
@@ -100,32 +102,32 @@ class EngineJournal:
 
     async def close(self) -> None:
         """Write what has not been written; nothing is kept afterwards."""
-        for task in (self._sending, self._showing):
-            if task is not None:
-                task.cancel()
-                await asyncio.wait([task])
-        if self._unsent:
-            await self._send_now()
+        self._closing.set()
+        # Not cancelled: what the engine writes goes on, and two writes would come in any order.
+        if tasks := [task for task in (self._sending, self._showing) if task is not None]:
+            await asyncio.wait(tasks)
         await self._show_now()  # even if nothing has changed: it fails if another process has the execution
         self._is_closed = True
 
     def _show_soon(self) -> None:
+        self._is_stale = True
         if self._showing is None and not self._is_closed:
             self._showing = asyncio.create_task(self._show())
 
     async def _show(self) -> None:
-        await asyncio.sleep(self._shown_at + _SHOW_AFTER_S - time.monotonic())
+        while self._is_stale:
+            await self._pause_until(self._shown_at + _SHOW_AFTER_S)
+            await _in_background(self._show_now())
         self._showing = None
-        await _in_background(self._show_now())
 
     async def _show_now(self) -> None:
-        self._shown_at = time.monotonic()
+        self._shown_at, self._is_stale = time.monotonic(), False
         shown = {"progress": self._progress, "steps": self._steps}
         await self._write(lambda: self._engine.keep(SHOWN, shown))
 
     async def _send(self) -> None:
         while self._unsent:
-            await asyncio.sleep(self._sent_at + _SEND_AFTER_S - time.monotonic())
+            await self._pause_until(self._sent_at + _SEND_AFTER_S)
             await _in_background(self._send_now())
         self._sending = None
 
@@ -134,6 +136,13 @@ class EngineJournal:
         self._sent_at = time.monotonic()
         self._rows += 1
         await self._write(lambda: self._engine.append({"a": self._number, "c": chunks}))
+
+    async def _pause_until(self, due: float) -> None:
+        try:
+            async with asyncio.timeout(max(due - time.monotonic(), 0)):
+                await self._closing.wait()
+        except TimeoutError:
+            return
 
     async def _write(self, write: Callable[[], Coroutine[Any, Any, None]]) -> None:
         if self._is_closed:

@@ -72,7 +72,7 @@ class ScriptHost:
     async def speak(self, start: AttemptStart, journal: Journal) -> AttemptResult:
         for number in range(start.order.input["chunks"]):
             await journal.emit({"n": number})
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(start.order.input.get("every", 0.02))
         return AttemptResult("completed", result=None)
 
     async def sleep(self, start: AttemptStart, journal: Journal) -> AttemptResult:

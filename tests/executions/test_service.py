@@ -161,6 +161,18 @@ def test_a_watcher_goes_on_where_it_was(bench: Bench):
     assert gap.count("chunk") == 20
 
 
+def test_chunks_are_in_their_order_however_soon_the_end_comes(bench: Bench):
+    async def spoken(number: int) -> list[int]:
+        execution = await bench.ended(do="speak", chunks=4, every=number * 0.0002)
+        events = [event async for event in bench.service.watch(execution)]
+        return [event.data["payload"]["n"] for event in events if event.kind == "chunk"]
+
+    async def work():
+        return [await asyncio.gather(*map(spoken, range(8))) for _ in range(4)]
+
+    assert bench.run(work()) == [[[0, 1, 2, 3]] * 8] * 4
+
+
 @pytest.mark.parametrize("cursor", ["x", "1", "-1-2", "1-2-3", "1-" + "9" * 30])
 def test_a_wrong_cursor_is_refused(bench: Bench, cursor: str):
     async def work():
