@@ -20,7 +20,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
 HAYHOOKS = Path(sys.executable).with_name("hayhooks")
-EXAMPLES = ("agent", "answer.yml", "ask_docs", "chat_docs", "echo")
+EXAMPLES = ("agent", "answer.yml", "ask_docs", "chat_docs", "durable/pipelines/refund", "echo")
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 REQUESTS_S = 20  # the charts have a bar for every 5 s
 READY_S = 90
@@ -50,11 +50,17 @@ def chat(page: Page, *messages: str) -> None:
         expect(page.get_by_role("button", name="Stop")).to_be_hidden()
 
 
+def open_question(page: Page) -> None:
+    page.get_by_role("link", name="refund").first.click()
+    expect(page.get_by_role("button", name="Answer")).to_be_visible()
+
+
 VIEWS = {
     "deployments": View("#/"),
     "run": View("#/ask_docs/run", lambda page: run(page, question="Is there power in the huts?")),
     "chat": View("#/chat_docs/chat", lambda page: chat(page, "When is the hut open?", "What does a night cost?")),
     "requests": View("#requests", lambda page: page.locator(".requests summary", has_text="ask_docs").first.click()),
+    "execution": View("#executions", open_question),
     "numbers": View("#numbers"),
     "drawing": View("#/chat_docs/drawing"),
     "history": View("#/echo/history"),
@@ -104,7 +110,7 @@ def served(folder: Path) -> Iterator[str]:
     folder.mkdir()
     for name in EXAMPLES:
         source = ROOT / "examples" / name
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / source.name)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -140,6 +146,7 @@ def send_requests(url: str) -> None:
     until = time.monotonic() + REQUESTS_S
     number = 0
     with httpx.Client(base_url=url, timeout=30) as client:
+        client.post("/refund/run-durable", json={"text": "My lamp arrived broken, I paid 19.90 for it."})
         while time.monotonic() < until:
             number += 1
             client.post("/ask_docs/run", json={"question": "How cold does it get in the night?"})

@@ -23,13 +23,15 @@ export async function call(path, options = {}) {
   }
 }
 
-// Get *path*; throw with what the server says if it refuses.
-export async function get(path, signal) {
-  const answer = await call(path, { signal });
+// Return *answer*; throw with what the server says if it refuses.
+export async function accepted(answer) {
   if (answer.ok) return answer;
   const { detail } = await answer.json().catch(() => ({}));
-  throw new Error(detail ?? `status ${answer.status}`);
+  const told = Array.isArray(detail) ? detail.map(({ loc, msg }) => `${loc.slice(1).join(".")}: ${msg}`).join("\n") : detail;
+  throw new Error(told ?? `status ${answer.status}`);
 }
+
+export const get = async (path, signal) => accepted(await call(path, { signal }));
 
 export const getJson = async (path, signal) => (await get(path, signal)).json();
 
@@ -56,7 +58,7 @@ function askForKey(wrong) {
   return asking;
 }
 
-// The server-sent events of *answer*, as {id, data: text}.
+// The server-sent events of *answer*, as {type, id, data: text}.
 export async function* serverSentEvents(answer) {
   let rest = "";
   for await (const text of texts(answer)) {
@@ -64,7 +66,8 @@ export async function* serverSentEvents(answer) {
     rest = blocks.pop();
     for (const block of blocks) {
       const data = [...block.matchAll(/^data: ?(.*)$/gm)].map(([, line]) => line);
-      if (data.length) yield { id: /^id: ?(.*)$/m.exec(block)?.[1] ?? "", data: data.join("\n") };
+      const [type, id] = [/^event: ?(.*)$/m, /^id: ?(.*)$/m].map((field) => field.exec(block)?.[1] ?? "");
+      if (data.length) yield { type, id, data: data.join("\n") };
     }
   }
 }

@@ -57,7 +57,7 @@ export function deploymentView(name, signal, firstTab) {
   async function readSchema() {
     const schema = await getJson(`${encodeURIComponent(name)}/schema`).catch(() => null);
     const operations = schema?.operations ?? [];
-    const run = operations.find((each) => each.method === "POST" && /\/run$/.test(each.path));
+    const run = operations.find((each) => each.method === "POST" && /\/run(-durable)?$/.test(each.path));
     const isThere = { run, chat: operations.some((each) => each.path.endsWith("/chat")) };
     buttons.filter(({ value }) => !tabs.has(value) && (isThere[value] ?? value !== "run")).forEach(add);
     tabs.get("run")?.describe(run);

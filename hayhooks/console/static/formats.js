@@ -22,7 +22,14 @@ export function bytes(size) {
   return size < 1e6 ? `${(size / 1000).toFixed(1)} kB` : `${(size / 1e6).toFixed(1)} MB`;
 }
 
-export const clock = (at) => new Date(at * 1000).toLocaleTimeString();
+// The time *at*, with the date if that is not today's.
+export function clock(at) {
+  const time = new Date(at * 1000);
+  const isToday = time.toDateString() === new Date().toDateString();
+  return isToday ? time.toLocaleTimeString() : time.toLocaleString();
+}
+
+export const seconds = (text) => text && Date.parse(text) / 1000; // of a time in ISO 8601
 export const joined = (...facts) => facts.filter(Boolean).join(" · ");
 
 // What is said of a *text* of which only *most* characters are shown.

@@ -1,11 +1,11 @@
 // What goes on by itself: events of the server, what is read again and again, and what is done once for many reasons.
 
-import { call, getJson, serverSentEvents } from "./api.js";
+import { call, serverSentEvents } from "./api.js";
 
 const RETRY_MS = 1000;
 const POLL_MS = 5000;
 
-const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+export const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 // Call *onChange* with true when the server is reached and after each event of *types*, with false when it is away, or
 // with false and why that stays so. It is no EventSource, so that the API key can be sent.
@@ -27,11 +27,11 @@ export async function follow(types, onChange, signal) {
   }
 }
 
-// Call *onRead* with the JSON of *path* every few seconds while the page can be seen.
-export async function poll(path, onRead, signal) {
+// Do *task* again and again, *pause* ms apart, while the page can be seen.
+export async function poll(task, signal, pause = POLL_MS) {
   while (!signal.aborted) {
-    if (!document.hidden) await getJson(path, signal).then(onRead, () => {});
-    await wait(POLL_MS);
+    if (!document.hidden) await task().catch(() => {});
+    await wait(pause);
   }
 }
 

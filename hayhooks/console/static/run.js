@@ -13,10 +13,10 @@ export function runTab(name, signal) {
   const parts = partsOf("run");
   const { json, problem, form, shown, more } = parts;
   const sending = sender(parts, run, signal);
-  const path = `${encodeURIComponent(name)}/run`;
   const parsed = () => readObject(json, problem, "The JSON is");
   const writeJson = () => (json.value = JSON.stringify(fields.get(), null, 2));
   let described = "";
+  let path = "";
   let fields = null;
   let isForm = false;
   let links = []; // to files that are offered
@@ -28,6 +28,7 @@ export function runTab(name, signal) {
     const { request, summary, description } = operation;
     const isTyped = json.value.trim() !== "";
     isForm = !request["application/json"];
+    path = `${encodeURIComponent(name)}/${operation.path.split("/").at(-1)}`;
     fields = formOf(request["application/json"] ?? request["multipart/form-data"] ?? {}, writeJson);
     fill(parts, { about: [summary, description].filter(Boolean).join("\n\n"), fields: fields.root });
     if (isTyped) readJson();
@@ -66,7 +67,12 @@ export function runTab(name, signal) {
   // Show *answer* to its end, or until it breaks off; return its text, if it is one.
   async function show(answer) {
     const type = answer.headers.get("content-type") ?? "";
-    if (/json/.test(type)) return [await showText([pretty(await answer.text())], "json")];
+    if (/json/.test(type)) {
+      const text = await showText([pretty(await answer.text())], "json");
+      const id = answer.headers.get("location")?.split("/").at(-1); // of an execution
+      if (id) addLink({ href: `#executions/${encodeURIComponent(name)}/${id}` }, "Follow it");
+      return [text];
+    }
     if (/^text\//.test(type)) return [await showText(texts(answer), "txt")];
     const filename = /filename="?([^";]+)/.exec(answer.headers.get("content-disposition"))?.[1];
     const blob = await answer.blob();
@@ -92,8 +98,12 @@ export function runTab(name, signal) {
 
   function offer(blob, filename, label) {
     links.push(URL.createObjectURL(blob));
+    addLink({ href: links.at(-1), download: filename }, label);
+  }
+
+  function addLink(attributes, label) {
     more.hidden = false;
-    more.append(element("a", { href: links.at(-1), download: filename }, label));
+    more.append(element("a", attributes, label));
   }
 
   json.oninput = readJson;
