@@ -79,6 +79,11 @@ class ScriptHost:
         await asyncio.sleep(600)
         raise AssertionError
 
+    async def keep_after(self, start: AttemptStart, journal: Journal) -> AttemptResult:
+        await asyncio.sleep(start.order.input["seconds"])
+        await journal.keep("step:late", 1)
+        return AttemptResult("completed", result=None)
+
     async def keep(self, start: AttemptStart, journal: Journal) -> AttemptResult:
         try:
             await journal.keep("step:big", "x" * start.order.input["size"])

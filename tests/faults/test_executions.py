@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests import postgres
 from tests.cli.processes import Process, started
 from tests.live_server import eventually
 from tests.wrappers import source
@@ -19,18 +20,24 @@ STEPS = ["one", "two", "held", "four"]
 class Cluster:
     """Servers over one pipelines directory and one database; a wrapper that notes its steps."""
 
-    def __init__(self, tmp_path: Path, stack: ExitStack) -> None:
+    def __init__(self, tmp_path: Path, stack: ExitStack, url: str = "") -> None:
         self.path = tmp_path
         self.log, self.gate = tmp_path / "log", tmp_path / "gate"
         self.servers: list[Process] = []
         self._stack = stack
+        self._url = url  # of the database; "": a SQLite file
         folder = tmp_path / "pipelines/job"
         folder.mkdir(parents=True)
         head = f"LOG, GATE = {str(self.log)!r}, {str(self.gate)!r}\n"
         (folder / "pipeline_wrapper.py").write_text(head + source("durable_steps"))
 
     def start(self, **settings: str) -> Process:
-        settings = {"STATE_DIR": str(self.path / "state"), "DURABLE_ALIVE_MS": "200", **settings}
+        settings = {
+            "STATE_DIR": str(self.path / "state"),
+            "DURABLE_URL": self._url,
+            "DURABLE_ALIVE_MS": "200",
+            **settings,
+        }
         server = self._stack.enter_context(started(self.path, "run", **settings))  # type: ignore[arg-type]
         self.servers.append(server)
         return server
@@ -66,10 +73,23 @@ class Cluster:
         return found
 
 
+@pytest.fixture(scope="module")
+def instance() -> Iterator[postgres.Postgres]:
+    with postgres.running() as instance:
+        yield instance
+
+
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     with ExitStack() as stack:
         yield Cluster(tmp_path, stack)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def any_cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    url = request.getfixturevalue("instance").database() if request.param == "postgres" else ""
+    with ExitStack() as stack:
+        yield Cluster(tmp_path, stack, url)
 
 
 @pytest.mark.parametrize("kind", ["steps", "pipeline", "pipeline_async"])
@@ -90,30 +110,30 @@ def test_another_server_goes_on_where_one_was_killed(cluster: Cluster, kind: str
     assert [each["outcome"] for each in execution["attempts"]] == [None, "completed"]
 
 
-def test_what_was_ordered_before_a_kill_runs_after_the_next_start(cluster: Cluster):
-    server = cluster.start()
-    held = cluster.order(server, kind="steps", names=["held"])
-    queued = cluster.order(server, kind="steps", names=["one"])  # one runs at a time
-    cluster.who_holds().process.kill()
-    cluster.gate.touch()
+def test_what_was_ordered_before_a_kill_runs_after_the_next_start(any_cluster: Cluster):
+    server = any_cluster.start()
+    held = any_cluster.order(server, kind="steps", names=["held"])
+    queued = any_cluster.order(server, kind="steps", names=["one"])  # one runs at a time
+    any_cluster.who_holds().process.kill()
+    any_cluster.gate.touch()
 
-    again = cluster.start()
+    again = any_cluster.start()
 
-    assert cluster.ended(again, held)["result"] == {"done": ["held"], "attempt": 2}
-    assert cluster.ended(again, queued)["result"] == {"done": ["one"], "attempt": 1}
+    assert any_cluster.ended(again, held)["result"] == {"done": ["held"], "attempt": 2}
+    assert any_cluster.ended(again, queued)["result"] == {"done": ["one"], "attempt": 1}
 
 
-def test_a_server_that_stops_hands_over(cluster: Cluster):
-    server = cluster.start(DURABLE_GRACE="0")
-    cluster.start(DURABLE_GRACE="0")
-    execution_id = cluster.order(server, kind="sleeps")
-    holder = cluster.who_holds()
-    survivor = cluster.other(holder)
+def test_a_server_that_stops_hands_over(any_cluster: Cluster):
+    server = any_cluster.start(DURABLE_GRACE="0")
+    any_cluster.start(DURABLE_GRACE="0")
+    execution_id = any_cluster.order(server, kind="sleeps")
+    holder = any_cluster.who_holds()
+    survivor = any_cluster.other(holder)
 
     assert holder.stop(signal.SIGTERM) == 0
-    eventually(lambda: [name for _, name in cluster.noted()] == ["sleeps", "sleeps"], "the other one to go on")
+    eventually(lambda: [name for _, name in any_cluster.noted()] == ["sleeps", "sleeps"], "the other one to go on")
     canceled = survivor.post(f"/job/executions/{execution_id}/cancel", {})
-    execution = cluster.ended(survivor, execution_id)
+    execution = any_cluster.ended(survivor, execution_id)
 
     assert canceled.status_code == 202
     assert [each["outcome"] for each in execution["attempts"]] == ["handed back", "canceled"]
