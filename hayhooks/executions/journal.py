@@ -13,7 +13,7 @@ from hayhooks.errors import type_and_message
 from hayhooks.executions.dbos_engine import Engine
 from hayhooks.executions.execution import SupersededError
 from hayhooks.executions.side_loop import SideLoop
-from hayhooks.toolkit.durable import PayloadError, ProgressEvent
+from hayhooks.toolkit.durable import PayloadError, ProgressEvent, TooLargeError
 
 SHOWN = "shown"  # the event with what is shown of an execution: its progress and the names of its steps
 _MAX_PROGRESS = 100
@@ -162,10 +162,10 @@ async def _in_background(write: Coroutine[Any, Any, None]) -> None:
 
 
 def check_payload(value: Any, longest: int, what: str) -> None:
-    """Raise PayloadError if *value* is no JSON, or longer than *longest* bytes."""
+    """Raise PayloadError if *value* is no JSON, TooLargeError if it is longer than *longest* bytes."""
     try:
         size = len(json.dumps(value, allow_nan=False, ensure_ascii=False).encode())
     except (TypeError, ValueError, RecursionError) as error:
         raise PayloadError(f"{what} cannot be stored as JSON: {error}") from None
     if size > longest:
-        raise PayloadError(f"{what} has {size:,} bytes of JSON: HAYHOOKS_DURABLE_MAX_PAYLOAD allows {longest:,}")
+        raise TooLargeError(f"{what} has {size:,} bytes of JSON: HAYHOOKS_DURABLE_MAX_PAYLOAD allows {longest:,}")

@@ -30,9 +30,9 @@ from hayhooks.toolkit.durable import (
     DurableExecutionCancelledError,
     ExecutionControl,
     Journal,
-    PayloadError,
     RetryRequested,
     Suspended,
+    TooLargeError,
 )
 from hayhooks.toolkit.durable_scope import durable_context_scope
 from hayhooks.toolkit.tracing import trace_operation
@@ -115,7 +115,7 @@ class AttemptHost:
         )
         for pipeline in pipelines(wrapper):
             # Not at the top: it imports Haystack, which a server without wrappers does not need.
-            importlib.import_module("hayhooks.toolkit.memo").remember_components(pipeline)
+            importlib.import_module("hayhooks.toolkit.agent_memo").remember(pipeline)
         with durable_context_scope(context):
             if durable is not None and order.kind in ("pipeline", "agent"):
                 return await self._run_method(deployment, durable, context, start)
@@ -220,7 +220,7 @@ def _method_result(durable: DurableMethod, outcome: Outcome) -> AttemptResult:
             return AttemptResult("canceled")
         case ExecutionControl() as control:
             raise control
-        case PayloadError() as too_large:
+        case TooLargeError() as too_large:
             return _failed("PayloadError", safe_str(too_large), "payload_too_large")
     raised = honest(outcome.error)
     failure = pipeline_error(raised)
@@ -235,7 +235,7 @@ def _encoded(durable: DurableMethod, result: Any) -> AttemptResult:
             return AttemptResult("completed", result=durable.result.dump_python(result, mode="json"))
         return AttemptResult("completed", result=json.loads(encode(result)))
     except (TypeError, ValueError) as error:
-        return _failed(type(error).__name__, safe_str(error), "payload_too_large")
+        return _failed(type(error).__name__, safe_str(error))
 
 
 def _result_of(answer: Answer) -> AttemptResult:

@@ -7,6 +7,7 @@ from typing import Any
 from hayhooks.kernel.durable import durable_method
 from hayhooks.kernel.haystack_hooks import pipelines
 from hayhooks.kernel.operations import DurableMethod
+from hayhooks.toolkit.agent_memo import remember
 from hayhooks.toolkit.durable import (
     DurableContext,
     DurableExecutionCancelledError,
@@ -14,9 +15,9 @@ from hayhooks.toolkit.durable import (
     ProgressEvent,
     RetryRequested,
     Suspended,
+    TooLargeError,
 )
 from hayhooks.toolkit.durable_scope import durable_context_scope
-from hayhooks.toolkit.memo import remember_components
 from hayhooks.wrapper import BasePipelineWrapper
 
 
@@ -47,7 +48,7 @@ class MemoryJournal:
         except (TypeError, ValueError) as error:
             raise PayloadError(f"{key} cannot be stored as JSON: {error}") from None
         if len(text) > self.max_payload:
-            raise PayloadError(f"{key} has {len(text):,} characters of JSON: {self.max_payload:,} are allowed")
+            raise TooLargeError(f"{key} has {len(text):,} characters of JSON: {self.max_payload:,} are allowed")
         self.entries[key] = json.loads(text)
 
     async def report(self, events: list[ProgressEvent]) -> None:
@@ -122,7 +123,7 @@ class Execution:
         self.attempt += 1
         self._journal.read_again()
         for pipeline in pipelines(self._wrapper):
-            remember_components(pipeline)
+            remember(pipeline)
         return await self._attempt()
 
     def resume(self, value: Any) -> None:

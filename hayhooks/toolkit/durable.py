@@ -10,7 +10,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, NoReturn, Protocol, TypedDict, TypeVar
@@ -73,6 +73,10 @@ class DurableExecutionCancelledError(RuntimeError):
 
 class PayloadError(ValueError):
     """What is to be kept is too large, or no JSON."""
+
+
+class TooLargeError(PayloadError):
+    """What is to be kept is larger than ``HAYHOOKS_DURABLE_MAX_PAYLOAD``."""
 
 
 class ExecutionControl(BaseException):
@@ -248,7 +252,7 @@ class DurableContext:
         and adds nothing to that. *kwargs* are the pipeline's, as ``include_outputs_from``.
         """
         found = self._pipeline(checkpoint_at, pipeline)
-        with durable_context_scope(self):
+        with durable_context_scope(self), _cancellation_unwrapped():
             result: dict[str, Any] = found.run(data, **kwargs)
         return result
 
@@ -257,20 +261,22 @@ class DurableContext:
     ) -> dict[str, Any]:
         """Run the wrapper's pipeline, or *pipeline*, see ``run_pipeline``."""
         found = self._pipeline(checkpoint_at, pipeline)
-        with durable_context_scope(self):
+        with durable_context_scope(self), _cancellation_unwrapped():
             result: dict[str, Any] = await found.run_async(data, **kwargs)
         return result
 
     def run_agent(self, *, messages: list[Any], agent: Any = None, **kwargs: Any) -> dict[str, Any]:
         """Run the wrapper's agent, or *agent*, in a thread's method; a later attempt goes on after its last tool."""
-        with self._agent(agent) as (found, final):
-            result: dict[str, Any] = final if final is not None else found.run(messages=messages, **kwargs)
+        found, naming = self._agent(agent)
+        with durable_context_scope(self), naming:
+            result: dict[str, Any] = found.run(messages=messages, **kwargs)
         return result
 
     async def run_agent_async(self, *, messages: list[Any], agent: Any = None, **kwargs: Any) -> dict[str, Any]:
         """Run the wrapper's agent, or *agent*, see ``run_agent``."""
-        with self._agent(agent) as (found, final):
-            result: dict[str, Any] = final if final is not None else await found.run_async(messages=messages, **kwargs)
+        found, naming = self._agent(agent)
+        with durable_context_scope(self), naming:
+            result: dict[str, Any] = await found.run_async(messages=messages, **kwargs)
         return result
 
     def checkpoint_sync(self, adapter_checkpoint: Any = None) -> None:
@@ -377,20 +383,28 @@ class DurableContext:
         if not hasattr(found, "graph"):
             raise TypeError(f"run_pipeline needs a Pipeline, not a {type(found).__name__}")
         # Not at the top: it imports Haystack.
-        importlib.import_module("hayhooks.toolkit.memo").remember_components(found)
+        importlib.import_module("hayhooks.toolkit.agent_memo").remember(found)
         if checkpoint_at is not None and checkpoint_at not in found.graph.nodes:
             raise ValueError(f"checkpoint_at is {checkpoint_at!r}: the pipeline has {', '.join(found.graph.nodes)}")
         return found
 
-    @contextmanager
-    def _agent(self, agent: Any) -> Iterator[tuple[Any, dict[str, Any] | None]]:
-        """Yield an agent with hooks, and the result of this run of it if it has ended in an earlier attempt."""
+    def _agent(self, agent: Any) -> tuple[Any, AbstractContextManager[None]]:
+        """Return an agent, and a scope that gives its next run the same name in each attempt."""
         memo = importlib.import_module("hayhooks.toolkit.agent_memo")
         found = agent if agent is not None else self.target
-        memo.remember_tools(found)
-        run = f"{self.place}#{self.number(f'agent:{self.place}')}"
-        with durable_context_scope(self), memo.run_of_agent(run):
-            yield found, memo.final_result(self, run)
+        memo.remember(found)
+        return found, memo.run_of_agent(found, f"{self.place}#{self.number(f'agent:{self.place}')}")
+
+
+@contextmanager
+def _cancellation_unwrapped() -> Iterator[None]:
+    """Raise a cancellation that Haystack has wrapped as itself, so that user code can catch it."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error.__cause__, DurableExecutionCancelledError):
+            raise error.__cause__ from None
+        raise
 
 
 def _as_json(value: Any, what: str) -> bytes:

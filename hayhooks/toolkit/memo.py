@@ -14,7 +14,7 @@ from loguru import logger as log
 from hayhooks.toolkit.durable import DurableContext, PayloadError
 from hayhooks.toolkit.durable_scope import current_durable_context
 
-_MARK = "_hayhooks_remembers"
+MARK = "_hayhooks_remembers"  # an attribute of components and agents that are remembered
 _ABSENT = object()
 _ANY_PACKAGE = "_hayhooks_package."  # in what is kept, for the package of the revision that has written it
 
@@ -25,10 +25,10 @@ def remember_components(pipeline: Any) -> None:
         return
     for name, data in pipeline.graph.nodes(data=True):
         instance = data["instance"]
-        if getattr(instance, _MARK, False):
+        if getattr(instance, MARK, False):
             continue
         try:
-            setattr(instance, _MARK, True)
+            setattr(instance, MARK, True)
             instance.run = _remembered(name, instance.run)
             if getattr(instance, "__haystack_supports_async__", False):
                 instance.run_async = _remembered_async(name, instance.run_async)
@@ -43,7 +43,7 @@ def _remembered(name: str, run: Callable[..., Any]) -> Callable[..., Any]:
         # On the event loop, which the component blocks, nothing can wait for the journal.
         if context is None or args or not context.remembers(name) or context.is_on_loop():
             return run(*args, **inputs)
-        key = _key(context, name, inputs)
+        key = key_of(context, name, inputs)
         if (known := _read(context, key)) is not _ABSENT:
             return known
         context.check_cancelled_sync()
@@ -62,7 +62,7 @@ def _remembered_async(name: str, run: Callable[..., Any]) -> Callable[..., Any]:
         if context is None or args or not context.remembers(name):
             return await run(*args, **inputs)
         # Large values would take the loop's time.
-        key = await asyncio.to_thread(_key, context, name, inputs)
+        key = await asyncio.to_thread(key_of, context, name, inputs)
         if (known := await asyncio.to_thread(_read, context, key)) is not _ABSENT:
             return known
         await context.check_cancelled()
@@ -88,9 +88,9 @@ def in_package(context: DurableContext, value: Any) -> Any:
     return json.loads(json.dumps(value).replace(f'"{_ANY_PACKAGE}', f'"{context.package}.'))
 
 
-def _key(context: DurableContext, name: str, inputs: dict[str, Any]) -> str | None:
+def key_of(context: DurableContext, name: str, inputs: dict[str, Any]) -> str | None:
     """Return the key of a visit with these inputs; None if they cannot be written."""
-    value = _written(context, {key: each for key, each in inputs.items() if key != "streaming_callback"})
+    value = _written(context, inputs)
     if value is None:
         return None
     digest = hashlib.sha256(json.dumps([context.place, value], sort_keys=True).encode("utf-8", "surrogatepass"))

@@ -194,7 +194,7 @@ def test_what_is_too_large_is_not_stored(bench: Bench):
     kept, too_large = bench.run(work())
 
     assert (kept.status, kept.steps) == ("completed", ["big"])
-    assert (too_large.status, too_large.error.type) == ("failed", "PayloadError")
+    assert (too_large.status, too_large.error.type) == ("failed", "TooLargeError")
 
 
 def test_what_is_not_deployed_waits_and_takes_no_turn_of_others(bench: Bench):

@@ -194,16 +194,27 @@ def test_what_was_killed_goes_on_on_a_wrapper_that_was_saved_meanwhile(cluster: 
     assert [name for _, name in cluster.noted()] == ["one", "two", "held", "held", "four"]
 
 
-def test_an_agent_that_was_killed_goes_on_after_its_last_tool(cluster: Cluster):
+@pytest.mark.parametrize("kind", ["run-durable", "run", "response"])
+def test_an_agent_that_was_killed_goes_on_after_its_last_tool(cluster: Cluster, kind: str):
     deploy(cluster, "durable_agent")
     server = cluster.start()
-    execution_id = cluster.order(server, text="go")
+    path, body, headers = {
+        "run-durable": ("/job/run-durable", {"text": "go"}, {}),
+        "run": ("/job/run", {"text": "go"}, {"Prefer": "respond-async"}),
+        "response": ("/v1/responses", {"model": "job", "input": "go", "background": True}, {}),
+    }[kind]
+    order = httpx.post(server.url + path, json=body, headers=headers, timeout=30).json()
     cluster.who_holds().process.kill()
     cluster.gate.touch()
 
-    execution = cluster.ended(cluster.start(), execution_id)
+    again = cluster.start()
+    execution = cluster.ended(again, order["id"].removeprefix("resp_") if kind == "response" else order["execution_id"])
 
-    assert (execution["error"], execution["result"]) == (None, {"text": "a b", "attempt": 2})
+    assert execution["error"] is None
+    if kind == "response":
+        assert again.get(f"/v1/responses/{order['id']}").json()["output"][0]["content"][0]["text"] == "a b"
+    else:
+        assert execution["result"] == {"text": "a b", "attempt": 2} if kind == "run-durable" else "a b"
     assert [name for _, name in cluster.noted()] == ["model", "a", "model", "b", "held", "held"]
 
 

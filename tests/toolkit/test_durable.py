@@ -13,7 +13,7 @@ from haystack.dataclasses import ChatMessage, ToolCall
 from haystack.tools import tool
 from pydantic import BaseModel
 
-from hayhooks import BasePipelineWrapper, DurableContext
+from hayhooks import BasePipelineWrapper, DurableContext, DurableExecutionCancelledError
 from hayhooks.testing import Execution
 from hayhooks.testing.execution import MemoryJournal
 
@@ -300,6 +300,136 @@ def test_each_run_of_an_agent_goes_on_by_itself(at: str):
     assert attempts(TwoAgents(act)) == ["answer tool a", "answer tool b"]
     done = ["a", "tool a", "answer tool a", "b", "tool b", "answer tool b", "end"]
     assert calls == sorted([*done, at], key=done.index)
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_a_cancellation_within_a_pipeline_is_one(way: str):
+    def act(wrapper: Wrapper, context: DurableContext) -> Any:
+        with pytest.raises(DurableExecutionCancelledError):
+            context.run_pipeline({"first": {"value": 1}})
+        return calls
+
+    async def act_async(wrapper: Wrapper, context: DurableContext) -> Any:
+        with pytest.raises(DurableExecutionCancelledError):
+            await context.run_pipeline_async({"first": {"value": 1}})
+        return calls
+
+    execution = Execution(Wrapper(act) if way == "sync" else AsyncWrapper(act_async), {})
+    execution.cancel()
+
+    assert execution.run() == []
+
+
+DONE = ["a", "tool a", "answer tool a", "b", "tool b", "answer tool b", "end"]
+
+
+@pytest.mark.parametrize("at", ["answer tool a", "answer tool b", "end"])
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_an_agent_that_is_run_without_the_context_goes_on_too(at: str, way: str):
+    def act(wrapper: Wrapper, context: DurableContext) -> Any:
+        for word in "ab":
+            wrapper.pipeline.run(messages=[ChatMessage.from_user(word)])
+        return work("end")
+
+    async def act_async(wrapper: Wrapper, context: DurableContext) -> Any:
+        for word in "ab":
+            await wrapper.pipeline.run_async([ChatMessage.from_user(word)])
+        return work("end")
+
+    class TwoAsyncAgents(AsyncWrapper, TwoAgents):
+        pass
+
+    broken.add(at)
+
+    assert attempts(TwoAgents(act) if way == "sync" else TwoAsyncAgents(act_async)) == "end"
+    assert calls == sorted([*DONE, at], key=DONE.index)
+
+
+def test_a_listener_hears_the_answer_of_an_agent_in_each_attempt():
+    """Else a streamed answer would be empty."""
+
+    def act(wrapper: Wrapper, context: DurableContext) -> Any:
+        wrapper.pipeline.run([ChatMessage.from_user("a")], streaming_callback=lambda chunk: None)
+        return work("end")
+
+    broken.add("end")
+    attempts(TwoAgents(act))
+
+    assert calls == ["a", "tool a", "answer tool a", "end", "answer tool a", "end"]
+
+
+@pytest.mark.parametrize("at", ["answer tool a", "sync tail"])
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_an_agent_in_a_pipeline_goes_on_after_its_last_tool(at: str, way: str):
+    class Nested(Wrapper):
+        def setup(self) -> None:
+            self.pipeline = Pipeline()
+            self.pipeline.add_component("agent", Agent(chat_generator=Scripted(), tools=[look_up]))
+
+    def act(wrapper: Wrapper, context: DurableContext) -> Any:
+        outputs = context.run_pipeline({"agent": {"messages": [ChatMessage.from_user("a")]}})
+        work("sync tail")
+        return outputs["agent"]["last_message"].text
+
+    async def act_async(wrapper: Wrapper, context: DurableContext) -> Any:
+        outputs = await context.run_pipeline_async({"agent": {"messages": [ChatMessage.from_user("a")]}})
+        work("sync tail")
+        return outputs["agent"]["last_message"].text
+
+    class NestedAsync(AsyncWrapper, Nested):
+        pass
+
+    broken.add(at)
+
+    assert attempts(Nested(act) if way == "sync" else NestedAsync(act_async)) == "answer tool a"
+    done = ["a", "tool a", "answer tool a", "sync tail"]
+    assert calls == sorted([*done, at], key=done.index)
+
+
+@tool
+def ask_colleague(word: str) -> str:
+    """Ask another agent."""
+    result = COLLEAGUE.run(messages=[ChatMessage.from_user(word)])
+    return str(result["last_message"].text)
+
+
+COLLEAGUE = Agent(chat_generator=Scripted(), tools=[look_up])
+
+
+@component
+class Delegates:
+    """Asks a colleague, then answers with what that one said."""
+
+    @component.output_types(replies=list[ChatMessage])
+    def run(self, messages: list[ChatMessage], tools: Any = None, **_: Any) -> dict[str, list[ChatMessage]]:
+        last = messages[-1]
+        if last.tool_call_result is not None:
+            return {"replies": [ChatMessage.from_assistant(work(f"told {last.tool_call_result.result}"))]}
+        return {"replies": [ChatMessage.from_assistant(tool_calls=[ToolCall("ask_colleague", {"word": work("ask")})])]}
+
+
+@pytest.mark.parametrize("at", ["answer tool ask", "told answer tool ask"])
+def test_an_agent_that_is_a_tool_of_another_goes_on_too(at: str):
+    class Delegating(Wrapper):
+        def setup(self) -> None:
+            self.pipeline = Agent(
+                chat_generator=Delegates(), tools=[ask_colleague], raise_on_tool_invocation_failure=True
+            )
+            self.colleague = COLLEAGUE
+
+    def act(wrapper: Wrapper, context: DurableContext) -> Any:
+        return context.run_agent(messages=[ChatMessage.from_user("go")])["last_message"].text
+
+    broken.add(at)
+
+    assert attempts(Delegating(act)) == "told answer tool ask"
+    assert calls == [*["ask", "ask", "tool ask", "answer tool ask"], *DELEGATED[at]]
+
+
+DELEGATED = {
+    "answer tool ask": ["ask", "answer tool ask", "told answer tool ask"],  # the outer model is asked again
+    "told answer tool ask": ["told answer tool ask", "told answer tool ask"],
+}
 
 
 def test_an_attempt_runs_within_an_async_test():
