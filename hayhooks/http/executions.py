@@ -59,10 +59,9 @@ def executions_of(scope: Scope) -> Executions:
 
 async def owner_of(deployment: Deployment, request: Request) -> str | None:
     """Return whose executions the client may see: what ``durable_owner_id`` returns, None without it."""
-    durable = deployment.durable
-    if durable is None or durable.owner is None:
+    if deployment.owner is None:
         return None
-    owner = await call_owner(deployment, durable.owner, request)
+    owner = await call_owner(deployment, deployment.owner, request)
     if not isinstance(owner, str) or not 1 <= len(owner.encode(errors="replace")) <= _MAX_TEXT:
         found = shortened(repr(owner))
         message = f"durable_owner_id() returned {found}: it must be a text of 1 to {_MAX_TEXT} bytes"

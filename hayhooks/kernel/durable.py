@@ -62,7 +62,6 @@ def durable_method(wrapper: BasePipelineWrapper) -> DurableMethod | None:
         result=TypeAdapter(result) if result is not None else None,
         concurrency=_number(wrapper, "durable_concurrency", int, 1, "a number of executions"),
         timeout_s=_number(wrapper, "durable_timeout", float, 0, "seconds, or 0 for no limit"),
-        owner=_owner(wrapper),
     )
 
 
@@ -98,7 +97,8 @@ def _kind(wrapper: BasePipelineWrapper) -> Literal["pipeline", "agent"]:
     raise LoadError(f"{found}: a wrapper with run_durable() needs a Pipeline or an Agent there")
 
 
-def _owner(wrapper: BasePipelineWrapper) -> Callable[..., Any] | None:
+def owner_method(wrapper: BasePipelineWrapper) -> Callable[..., Any] | None:
+    """Return ``durable_owner_id`` if *wrapper* has it; LoadError if it takes other arguments than a request."""
     method = wrapper.durable_owner_id
     if getattr(method, "__func__", None) is BasePipelineWrapper.durable_owner_id:
         return None

@@ -23,7 +23,7 @@ from hayhooks.kernel import haystack_hooks
 from hayhooks.kernel.admission import LIMITS, Leases, Slots
 from hayhooks.kernel.annotations import evaluated_annotations, functions_in
 from hayhooks.kernel.discovery import WRAPPER_FILE
-from hayhooks.kernel.durable import durable_method
+from hayhooks.kernel.durable import durable_method, owner_method
 from hayhooks.kernel.failure import failure_of
 from hayhooks.kernel.isolation import (
     close_package,
@@ -132,7 +132,7 @@ def _load(
         }
         _check_options(revision.name, wrapper, implemented)
         misspelled = _misspelled(wrapper, implemented)
-        durable = _durable(wrapper)
+        durable, owner = _durable(wrapper)
         if not implemented and durable is None:
             listed = ", ".join(OPERATIONS[:6])
             meant = " ".join(f"did you mean {right}() instead of {name}()?" for name, right in misspelled.items())
@@ -170,6 +170,7 @@ def _load(
         trial_s=limits.trial_s,
         canary=limits.canary,
         durable=durable,
+        owner=owner,
     )
     return replace(deployment, endpoints=build_routes(deployment))
 
@@ -258,9 +259,9 @@ def _operation(name: str, method: Callable[..., Any], transport: TransportTypes)
     return operation
 
 
-def _durable(wrapper: BasePipelineWrapper) -> DurableMethod | None:
+def _durable(wrapper: BasePipelineWrapper) -> tuple[DurableMethod | None, Callable[..., Any] | None]:
     try:
-        return durable_method(wrapper)
+        return durable_method(wrapper), owner_method(wrapper)
     except LoadError as error:
         error.place = place_of_definition(type(wrapper))
         raise

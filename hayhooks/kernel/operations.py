@@ -83,7 +83,6 @@ class DurableMethod:
     result: TypeAdapter[Any] | None  # of the return annotation, if that is a model
     concurrency: int | None  # executions at a time in one process; None: as the setting says
     timeout_s: float | None  # of one attempt; 0: no limit; None: as the setting says
-    owner: Callable[..., Any] | None  # `durable_owner_id`, if the wrapper has it
 
 
 def inspect_method(method: Callable[..., Any], transport: TransportTypes) -> Operation:

@@ -131,6 +131,7 @@ class Deployment:
     trial_s: float = 0.0  # for which the deployment that it replaces stays loaded
     canary: float = 0.0  # share of the requests that it gets as a canary; 0: it serves all at once
     durable: DurableMethod | None = None  # what its executions run
+    owner: Callable[..., Any] | None = None  # `durable_owner_id` of the wrapper: whose executions a request may see
     endpoints: Any = None  # what `build_routes` made of it; the kernel does not look inside
 
     @property

@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from hayhooks.errors import HayhooksError, OpenAIError, safe_str, shortened
 from hayhooks.executions.execution import ANYBODY, Execution, Order, StreamEvent
+from hayhooks.http.api_keys import may_call
 from hayhooks.http.context import context_of, switch_of
 from hayhooks.http.dispatch import without_lease
 from hayhooks.http.executions import executions_of, owner_of, submit
@@ -92,11 +93,8 @@ async def add_previous(body: Body, scope: Scope) -> None:
         return
     conversation: list[Any] = []
     while isinstance(previous, str):
-        execution = await service.get("", previous.removeprefix(_PREFIX), None)
-        if execution is None or not isinstance(execution.order.input, dict):
-            return
-        owner_now = await _owner(execution, Request(scope))
-        if owner_now is not None and owner_now != execution.order.owner:
+        execution = await _visible(Request(scope), "", previous)
+        if execution is None:
             return
         asked, response = execution.order.input["body"], _object(execution)
         conversation = [*_items(asked.get("input")), *response.get("output", ()), *conversation]
@@ -184,21 +182,26 @@ async def _execution(request: Request) -> Execution:
     """Return the execution of the response in the path; a 404 in OpenAI's words if the client has none of this id."""
     response_id = request.path_params["response_id"]
     deployment = context_of(request.scope).deployment
+    execution = await _visible(request, deployment.name if deployment is not None else "", response_id)
+    if execution is None:
+        message = f"Response with id {shortened(response_id)!r} not found."
+        raise OpenAIError(404, message, param="id", code="response_not_found")
+    return execution
+
+
+async def _visible(request: Request, name: str, response_id: str) -> Execution | None:
+    """Return the execution of a response of the deployment *name*, "": of any, if the client may see it."""
     service = executions_of(request.scope)
-    if service.is_available and response_id.startswith(_PREFIX):
-        name = deployment.name if deployment is not None else ""
-        execution = await service.get(name, response_id.removeprefix(_PREFIX), None)
-        if execution is not None and execution.order.kind == "response":
-            owner = await _owner(execution, request)
-            if owner is None or owner == execution.order.owner:
-                return execution
-    message = f"Response with id '{response_id}' not found."
-    raise OpenAIError(404, message, param="id", code="response_not_found")
-
-
-async def _owner(execution: Execution, request: Request) -> str | None:
+    if not service.is_available or not response_id.startswith(_PREFIX):
+        return None
+    execution = await service.get(name, response_id.removeprefix(_PREFIX), None)
+    if execution is None or execution.order.kind != "response":
+        return None
     deployment = switch_of(request.scope).live.snapshot.deployments.get(execution.order.deployment)
-    return await owner_of(deployment, request) if deployment is not None else None
+    if deployment is None or not may_call(context_of(request.scope).api_key, deployment.name):
+        return None
+    owner = await owner_of(deployment, request)
+    return execution if owner is None or owner == execution.order.owner else None
 
 
 def _items(given: Any) -> list[dict[str, Any]]:

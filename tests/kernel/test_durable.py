@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from hayhooks import BasePipelineWrapper, DurableContext
 from hayhooks.errors import LoadError
-from hayhooks.kernel.durable import durable_method
+from hayhooks.kernel.durable import durable_method, owner_method
 from hayhooks.testing.components import Hello
 
 
@@ -46,7 +46,6 @@ def test_a_durable_method_is_described():
         2,
         0.5,
     )
-    assert method.owner is None
 
 
 def test_an_agent_is_another_kind():
@@ -82,14 +81,6 @@ METHODS = {
     "both": (
         f"def run_durable(self, {TWO}): ...\n    async def run_durable_async(self, {TWO}): ...",
         r"run_durable\(\) and run_durable_async\(\): an execution runs one of them",
-    ),
-    "an owner of two headers": (
-        f"def run_durable(self, {TWO}): ...\n    def durable_owner_id(self, request, user): ...",
-        r"durable_owner_id\(self, request\): missing a required argument: 'user'",
-    ),
-    "an owner of nothing": (
-        f"def run_durable(self, {TWO}): ...\n    def durable_owner_id(self): ...",
-        r"durable_owner_id\(\) must take Starlette's request, and nothing else",
     ),
 }
 
@@ -145,3 +136,22 @@ def test_without_the_extra_a_durable_wrapper_is_a_failure_with_the_line_to_insta
 
     with pytest.raises(LoadError, match=r'pip install "hayhooks\[durable\]"'):
         loaded()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ("self, request, user", r"durable_owner_id\(self, request\): missing a required argument: 'user'"),
+        ("self", r"durable_owner_id\(\) must take Starlette's request, and nothing else"),
+    ],
+)
+def test_an_owner_takes_a_request(parameters: str, message: str):
+    namespace: dict[str, Any] = {"BasePipelineWrapper": BasePipelineWrapper}
+    exec(f"class Owned(BasePipelineWrapper):\n    def durable_owner_id({parameters}): ...", namespace)
+
+    with pytest.raises(LoadError, match=message):
+        owner_method(namespace["Owned"]())
+
+
+def test_a_wrapper_without_an_owner_has_none():
+    assert owner_method(BasePipelineWrapper()) is None
