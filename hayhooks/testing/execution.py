@@ -4,6 +4,8 @@ import asyncio
 import json
 from typing import Any
 
+from haystack.core.serialization import allow_deserialization_module
+
 from hayhooks.kernel.durable import durable_method
 from hayhooks.kernel.haystack_hooks import pipelines
 from hayhooks.kernel.operations import DurableMethod
@@ -81,6 +83,8 @@ class Execution:
         durable = durable_method(wrapper)
         if durable is None:
             raise TypeError(f"{type(wrapper).__name__} has neither run_durable() nor run_durable_async()")
+        # As in a server: what components return may have classes of the wrapper's module.
+        allow_deserialization_module(type(wrapper).__module__)
         self.attempt = 0
         self.waiting: dict[str, Any] | None = None
         self.retry = ""

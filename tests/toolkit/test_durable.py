@@ -196,13 +196,28 @@ class Lossy:
     text: str
 
 
+@dataclass
+class Own:
+    """Can be written."""
+
+    text: str
+
+    def to_dict(self) -> dict[str, str]:
+        return {"text": self.text}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, str]) -> "Own":
+        return cls(**data)
+
+
 VALUES: dict[str, tuple[Any, bool]] = {
     "documents": ([Document(content="a", meta={"page": 1})], True),
     "a chat": ([ChatMessage.from_user("é")], True),
     "a tuple and a set": ((1, {"a"}), True),
     "keys that are no text": ({1: "a"}, False),
     "NaN": (float("nan"), False),
-    "a class of its own": (Lossy("a"), False),
+    "a class of the wrapper": (Own("a"), True),
+    "one that has no to_dict": (Lossy("a"), False),
     "a large text": ("x" * 3_000, False),
 }
 
