@@ -130,6 +130,7 @@ def test_a_person_answers_by_the_form_of_the_schema(jobs: LiveServer, page: Page
     opened(page, order(jobs, "ask", "waiting"))
     question = page.get_by_role("form", name="What it asks")
     expect(question).to_contain_text(f"Pay {IMAGE}?")
+    expect(question.get_by_label("approved*")).to_have_value("")  # nobody approves by mistake
     question.get_by_label("approved*").select_option("false")
     question.get_by_label("amount").fill("200")
     question.get_by_label("amount").evaluate("each => each.max = ''")  # the server checks it too

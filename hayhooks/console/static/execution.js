@@ -3,7 +3,7 @@
 import { accepted, call, getJson, postJson, serverSentEvents } from "./api.js";
 import { element, fill, partsOf, showRows } from "./dom.js";
 import { formOf } from "./form.js";
-import { age, cutNote, joined, milliseconds, seconds } from "./formats.js";
+import { clock, cutNote, joined, milliseconds, seconds } from "./formats.js";
 import { once, wait } from "./live.js";
 
 const REREAD_MS = 200; // between two reads
@@ -55,7 +55,7 @@ export function executionView(name, signal, id) {
     const isDelayed = status === "queued" && seconds(delay) > Date.now() / 1000;
     fill(parts, {
       status,
-      facts: joined(`for ${age(seconds(changed))}`, kind, revision, number && `attempt ${number}`, id),
+      facts: joined(`since ${clock(seconds(changed))}`, kind, revision, number && `attempt ${number}`, id),
       why: joined(missing && `waits for the ${missing}`, isDelayed && `begins at ${new Date(delay).toLocaleString()}`),
       error: error && joined(`${error.type}: ${error.message}`, error.code),
       result: status === "completed" && text.slice(0, MOST_SHOWN),

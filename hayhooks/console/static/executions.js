@@ -2,7 +2,7 @@
 
 import { getJson } from "./api.js";
 import { fill, partsOf, showRows } from "./dom.js";
-import { age, joined, seconds } from "./formats.js";
+import { clock, joined, seconds } from "./formats.js";
 import { once, poll } from "./live.js";
 
 const PAGE = 50; // rows
@@ -46,7 +46,7 @@ export function executionsView(_name, signal) {
 
 function fillRow(row, { execution_id: id, deployment, kind, status, attempt, ...times }) {
   const { cancellation_pending: isCanceled, created_at: at, updated_at: changed } = times;
-  const facts = [`for ${age(seconds(changed))}`, isCanceled && "its end is wanted", kind, attempt && `attempt ${attempt}`];
+  const facts = [`since ${clock(seconds(changed))}`, isCanceled && "its end is wanted", kind, attempt && `attempt ${attempt}`];
   fill(row, { at: seconds(at), status, link: deployment, short: id.slice(0, 8), facts: joined(...facts) });
   row.status.className = `state ${status}`;
   row.link.href = `#executions/${encodeURIComponent(deployment)}/${encodeURIComponent(id)}`;

@@ -41,11 +41,12 @@ function inputField(input, read, write) {
 }
 
 function choiceField(choices, schema, { id, isRequired }) {
-  const none = !isRequired && element("option", { value: "" }, defaultText(schema) || "not set");
+  const isOpen = !isRequired || choices.length > 1; // nobody approves because "true" is the first choice
+  const none = isOpen && element("option", { value: "" }, isRequired ? "choose" : defaultText(schema) || "not set");
   const textOf = (each) => (typeof each === "string" ? each : JSON.stringify(each));
   const options = choices.map((each, index) => element("option", { value: index }, textOf(each)));
-  const write = (value) => (choices.includes(value) ? choices.indexOf(value) : isRequired ? 0 : "");
-  return inputField(element("select", { id }, none, options), (index) => choices[index], write);
+  const write = (value) => (choices.includes(value) ? choices.indexOf(value) : isOpen ? "" : 0);
+  return inputField(element("select", { id, required: isRequired }, none, options), (index) => choices[index], write);
 }
 
 function textField(schema, { id, isRequired }) {
