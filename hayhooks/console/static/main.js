@@ -17,8 +17,9 @@ const VIEWS = {
 };
 const main = document.getElementById("main");
 const connection = document.getElementById("connection");
-const FIGURES_MS = 2000; // of a canary, which are no events
+const UNSETTLED_MS = 2000; // until the status is read again while it changes without an event
 const state = { deployments: [], canaries: [], executions: false, numbers: null, problem: null };
+let isUnsettled = false; // a canary's figures change, or the worker that was asked is behind another
 let view = null;
 let showing = new AbortController(); // of the view
 
@@ -30,7 +31,11 @@ function change(changes) {
 
 const read = once(() =>
   getJson("status").then(
-    ({ deployments, canaries, executions, error }) => change({ deployments, canaries, executions, problem: error }),
+    ({ deployments, canaries, executions, workers, error }) => {
+      const isLoading = deployments.some((each) => each.state === "loading");
+      isUnsettled = canaries.length > 0 || isLoading || workers.some((each) => each.revision !== workers[0].revision);
+      change({ deployments, canaries, executions, problem: error });
+    },
     ({ message }) => /scopes/.test(message) && change({ problem: message }), // else `follow` tells that it is away
   ),
 );
@@ -72,7 +77,7 @@ window.addEventListener("hashchange", () => {
 });
 await read();
 show();
-setInterval(() => state.canaries.length && !document.hidden && read(), FIGURES_MS);
+setInterval(() => isUnsettled && !document.hidden && read(), UNSETTLED_MS);
 follow(CHANGES, (isConnected, why = "no connection: trying again") => {
   connection.textContent = isConnected ? "live" : why;
   connection.className = isConnected ? "live" : "away";
