@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from hayhooks.toolkit.durable import ExecutionControl, Journal, ProgressEvent
 
@@ -11,6 +11,8 @@ Kind = Literal["pipeline", "agent", "run", "response"]
 
 # queued -> running -> completed | failed | canceled; running -> waiting -> queued; running -> queued
 Status = Literal["queued", "running", "waiting", "completed", "failed", "canceled"]
+
+STATUSES: tuple[Status, ...] = get_args(Status)
 
 TERMINAL: frozenset[Status] = frozenset({"completed", "failed", "canceled"})
 
