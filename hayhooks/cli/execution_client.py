@@ -1,6 +1,7 @@
 """Client of the executions of a running server, for ``hayhooks executions``."""
 
 import json
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from hayhooks.settings import Settings
 _COLOURS = {"queued": "cyan", "running": "cyan", "waiting": "yellow", "completed": "green", "failed": "red"}
 _PAGE = 100
 _TIMEOUT_S = 30
+_RETURN_S = 60  # for which `watch` waits for a server
 
 
 class ExecutionClient:
@@ -69,27 +71,33 @@ class ExecutionClient:
                 say_json(body[label])
 
     def watch(self, execution_id: str) -> int:
-        """Print what happens to an execution until it ends; return the exit status."""
+        """Print what happens to an execution until it ends, also over a restart; return the exit status."""
+        seen = _Seen()
         with self._client(timeout_s=None) as client:
-            path = self._path(client, execution_id)
-            with client.stream("GET", f"{path}/stream", params={"events": "all"}) as response:
-                if not response.is_success:
-                    response.read()
-                    _read(response)
-                for kind, data in _events(response.iter_lines()):
-                    match kind:
-                        case "chunk":
-                            payload = data["payload"]
-                            say(payload if isinstance(payload, str) else json.dumps(payload, ensure_ascii=False))
-                        case "progress":
-                            note((f"{data['message']}", "dim"))
-                        case "status":
-                            note(_status_cell(data["status"]))
-                        case "completed" | "failed" | "canceled":
-                            note(_status_cell(kind))
-                            say_json(data["result"] if kind == "completed" else data["error"])
-                            return 0 if kind == "completed" else 1
-        raise CommandError("The stream ended before the execution: the server stops, or the execution was deleted")
+            url = f"{self._path(client, execution_id)}/stream"
+            lost_at = None
+            while True:
+                try:
+                    headers = {"Last-Event-ID": seen.cursor} if seen.cursor else {}
+                    with client.stream("GET", url, params={"events": "all"}, headers=headers) as response:
+                        if response.is_success:
+                            lost_at = None
+                            for kind, data in seen.events(response.iter_lines()):
+                                if (status := _say_event(kind, data)) is not None:
+                                    return status
+                        elif (
+                            response.status_code not in (404, 503) or "Execution not found" in response.read().decode()
+                        ):
+                            response.read()
+                            _read(response)
+                except httpx.TransportError:
+                    pass  # the server stops, or another will be there soon
+                if lost_at is None:
+                    lost_at = time.monotonic()
+                    note(("The stream was cut: waiting for the server", "yellow"))
+                if time.monotonic() - lost_at > _RETURN_S:
+                    raise CommandError(f"No server at {self._server.url} has the execution since {_RETURN_S} s")
+                time.sleep(0.5)
 
     def act(self, execution_id: str, action: str, body: Any) -> None:
         """Cancel, resume or retry an execution, and print its state."""
@@ -152,14 +160,50 @@ def _read(response: httpx.Response) -> Any:
     raise CommandError(f"{detail} ({response.status_code})")
 
 
-def _events(lines: Iterable[str]) -> Iterator[tuple[str, Any]]:
-    """Yield the type and the data of each event: one line of JSON, as the server sends it."""
-    kind = ""
-    for line in lines:
-        if line.startswith("event: "):
-            kind = line.removeprefix("event: ")
-        elif line.startswith("data: "):
-            yield kind, json.loads(line.removeprefix("data: "))
+class _Seen:
+    """What was printed of an execution: where its stream goes on."""
+
+    def __init__(self) -> None:
+        self.cursor = ""  # of the last chunk
+        self._progress = 0  # number of the last event
+        self._status = ""
+
+    def events(self, lines: Iterable[str]) -> Iterator[tuple[str, Any]]:
+        """Yield the type and the data of each event that is new: one line of JSON, as the server sends it."""
+        kind = ""
+        for line in lines:
+            name, _, value = line.partition(": ")
+            match name:
+                case "id":
+                    self.cursor = value
+                case "event":
+                    kind = value
+                case "data":
+                    data = json.loads(value)
+                    if kind == "progress" and data["sequence"] <= self._progress:
+                        continue
+                    if kind == "status" and data["status"] == self._status:
+                        continue
+                    self._progress = data["sequence"] if kind == "progress" else self._progress
+                    self._status = data["status"] if kind == "status" else self._status
+                    yield kind, data
+
+
+def _say_event(kind: str, data: Any) -> int | None:
+    """Print an event; return the exit status at the end."""
+    match kind:
+        case "chunk":
+            payload = data["payload"]
+            say(payload if isinstance(payload, str) else json.dumps(payload, ensure_ascii=False))
+        case "progress":
+            note((f"{data['message']}", "dim"))
+        case "status":
+            note(_status_cell(data["status"]))
+        case "completed" | "failed" | "canceled":
+            note(_status_cell(kind))
+            say_json(data["result"] if kind == "completed" else data["error"])
+            return 0 if kind == "completed" else 1
+    return None
 
 
 def _cells(execution: dict[str, Any]) -> list[Cell]:

@@ -1,5 +1,6 @@
 """Executions outlive the death, the stop and the replacement of what runs them."""
 
+import json
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -10,7 +11,8 @@ import httpx
 import pytest
 
 from tests import postgres
-from tests.cli.processes import Process, started
+from tests.cli.processes import Process, environment, started
+from tests.fork_server import HAYHOOKS, popen
 from tests.live_server import eventually
 from tests.wrappers import source
 
@@ -108,6 +110,26 @@ def test_another_server_goes_on_where_one_was_killed(cluster: Cluster, kind: str
     assert execution["result"] == {"done": STEPS, "attempt": 2}
     assert [name for _, name in cluster.noted()] == ["one", "two", "held", "held", "four"]  # the done ones once
     assert [each["outcome"] for each in execution["attempts"]] == [None, "completed"]
+
+
+def test_who_watches_sees_the_end_after_a_kill_and_a_restart(cluster: Cluster):
+    server = cluster.start()
+    execution_id = cluster.order(server, kind="steps", names=["one", "held"])
+    command = [HAYHOOKS, "executions", "watch", execution_id, "--port", str(server.port)]
+    told, result = cluster.path / "told", cluster.path / "result"
+    with (
+        told.open("w") as err,
+        result.open("w") as out,
+        popen(command, cwd=cluster.path, env=environment(), stdout=out, stderr=err) as watching,
+    ):
+        eventually(lambda: "running" in told.read_text(), "the stream to begin")
+        cluster.who_holds().process.kill()
+        eventually(lambda: "waiting for the server" in told.read_text(), "the end of the server to be noticed")
+        cluster.gate.touch()
+        cluster.start(port=server.port)  # type: ignore[arg-type]
+        assert watching.wait(60) == 0, told.read_text()
+
+    assert json.loads(result.read_text()) == {"done": ["one", "held"], "attempt": 2}
 
 
 def test_what_was_ordered_before_a_kill_runs_after_the_next_start(any_cluster: Cluster):
