@@ -85,11 +85,10 @@ class ExecutionClient:
                             for kind, data in seen.events(response.iter_lines()):
                                 if (status := _say_event(kind, data)) is not None:
                                     return status
-                        elif (
-                            response.status_code not in (404, 503) or "Execution not found" in response.read().decode()
-                        ):
+                        else:
                             response.read()
-                            _read(response)
+                            if response.status_code not in (404, 503) or "Execution not found" in response.text:
+                                _read(response)  # else its deployment is not loaded yet
                 except httpx.TransportError:
                     pass  # the server stops, or another will be there soon
                 if lost_at is None:
