@@ -87,6 +87,7 @@ def _body(deployment: Deployment, model: Any) -> tuple[dict[str, Any], dict[str,
 
 
 def order_docs(deployment: Deployment) -> OperationDocs:
+    """Describe the order of an execution, with the model of the deployment's request."""
     durable = deployment.durable
     assert durable is not None
     body, components = _body(deployment, durable.request_model)
@@ -112,6 +113,7 @@ def order_docs(deployment: Deployment) -> OperationDocs:
 
 
 def resume_docs(deployment: Deployment) -> OperationDocs:
+    """Describe the answer to what an execution waits for, with the deployment's model if it has one."""
     durable = deployment.durable
     model = durable.resume_model if durable is not None else None
     body, components = _body(deployment, model) if model is not None else ({JSON: {}}, {})
