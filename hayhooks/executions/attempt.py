@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from loguru import logger as log
 
-from hayhooks.executions.dbos_engine import Engine, Row
+from hayhooks.executions.dbos_engine import Engine
 from hayhooks.executions.execution import (
     TIMED_OUT,
     Attempt,
@@ -23,6 +23,7 @@ from hayhooks.executions.execution import (
 )
 from hayhooks.executions.journal import EngineJournal, check_payload
 from hayhooks.executions.projection import ATTEMPTS_EXHAUSTED, attempts_of, order_of, result_to_json
+from hayhooks.executions.rows import Row
 from hayhooks.executions.side_loop import LoopCall, SideLoop
 
 T = TypeVar("T")

@@ -12,19 +12,20 @@ import datetime
 import json
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import dbos._serialization
-from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, EnqueueOptions, WorkflowStatus
+from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, EnqueueOptions
 from dbos import error as dbos_error
 from loguru import logger as log
 
 from hayhooks.errors import ConflictError, StartError
 from hayhooks.executions.alive import FileLiveness, Liveness, PostgresLiveness
 from hayhooks.executions.database_url import file_of, postgres_url
+from hayhooks.executions.rows import Row, row_of
 from hayhooks.executions.sqlite import sqlite_engine
 
 # With the execution's id, its order, the message that woke it, the number of its pauses, and the context to keep in.
@@ -43,17 +44,6 @@ UNFINISHED = ("ENQUEUED", "DELAYED", "PENDING", "ERROR")  # ERROR: it waits
 ENDED = ("SUCCESS", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 
 
-# The outcome of what cannot be read.
-INVALID = {
-    "kind": "failed",
-    "error": {
-        "type": "ExecutionStoreCorruptionError",
-        "message": "Durable execution failed",
-        "code": "stored_execution_invalid",
-    },
-}
-
-
 class _PausedError(Exception):
     """The workflow ends until somebody wakes it; the message is the outcome of its last attempt, as JSON."""
 
@@ -68,22 +58,6 @@ def _refuse_pickle(serializer: object, serialized: str) -> Any:
 
 # Rows say how they were written, and DBOS unpickles what says so, whatever is configured.
 dbos._serialization.DefaultSerializer.deserialize = _refuse_pickle  # type: ignore[method-assign, assignment]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What the database has of an execution."""
-
-    workflow_id: str  # "NAME~ID"
-    status: str  # DBOS's
-    attributes: Mapping[str, Any]
-    created_at: float  # Unix seconds
-    updated_at: float
-    delayed_until: float | None
-    executor: str  # the process that runs it
-    owner: str
-    order: Mapping[str, Any] | None  # None where it was not asked for
-    outcome: Mapping[str, Any] | None  # of the last attempt; None where it was not asked for, or there is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +167,7 @@ class Engine:
         if not workflow_ids:
             return None
         found = await DBOS.list_workflows_async(workflow_ids=list(workflow_ids), load_input=whole, load_output=whole)
-        return _row(found[0]) if found else None
+        return row_of(found[0]) if found else None
 
     async def rows(
         self,
@@ -227,7 +201,7 @@ class Engine:
             load_input=False,
             load_output=False,
         )
-        return [_row(each) for each in found]
+        return [row_of(each) for each in found]
 
     async def event(self, workflow_id: str, key: str) -> Any:
         """Return what was kept under *key*, or None."""
@@ -397,29 +371,6 @@ async def _wake(engine: Engine, workflow_id: str, pause: int, message: dict[str,
 
 def _topic(pause: int) -> str:
     return f"go-on:{pause}"
-
-
-def _row(status: WorkflowStatus) -> Row:
-    # What is no JSON, a pickle for example, comes as text.
-    order: Any = status.input["args"][0] if isinstance(status.input, dict) else status.input
-    outcome = status.output if isinstance(status.output, dict | None) else INVALID
-    if outcome is None and status.error is not None:
-        try:
-            outcome = json.loads(str(status.error))
-        except ValueError:  # none of ours
-            outcome = INVALID
-    return Row(
-        workflow_id=status.workflow_id,
-        status=status.status,
-        attributes=status.attributes or {},
-        created_at=(status.created_at or 0) / 1000,
-        updated_at=(status.updated_at or 0) / 1000,
-        delayed_until=status.delay_until_epoch_ms / 1000 if status.delay_until_epoch_ms else None,
-        executor=status.executor_id or "",
-        owner=status.authenticated_user or "",
-        order=order if isinstance(order, dict) else None,
-        outcome=INVALID if order is not None and not isinstance(order, dict) else outcome,
-    )
 
 
 def _iso(seconds: float) -> str:

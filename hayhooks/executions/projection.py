@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from hayhooks.executions.dbos_engine import INVALID, Row
 from hayhooks.executions.execution import TERMINAL, Attempt, AttemptResult, Execution, ExecutionError, Order, Status
+from hayhooks.executions.rows import INVALID, Row
 
 ATTEMPTS_EXHAUSTED = ExecutionError(  # each ended with the death of its process
     "RunAttemptsExhaustedError", "run attempts exhausted", code="run_attempts_exhausted"

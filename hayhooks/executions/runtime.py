@@ -12,7 +12,7 @@ from loguru import logger as log
 
 from hayhooks.errors import ConflictError, RefusedError, UnavailableError, shortened, type_and_message
 from hayhooks.executions.attempt import AttemptLimits, Attempts
-from hayhooks.executions.dbos_engine import ENDED, UNFINISHED, Engine, EngineOptions, KeyInUseError, Row
+from hayhooks.executions.dbos_engine import ENDED, UNFINISHED, Engine, EngineOptions, KeyInUseError
 from hayhooks.executions.execution import TERMINAL, Counts, Execution, Host, Order, Page, Query, Status
 from hayhooks.executions.journal import SHOWN, check_payload
 from hayhooks.executions.options import ServiceOptions
@@ -25,6 +25,7 @@ from hayhooks.executions.projection import (
     status_of,
     workflow_id_of,
 )
+from hayhooks.executions.rows import Row
 from hayhooks.executions.side_loop import SideLoop
 
 _COUNTED_S = 0.5  # for which a count of the unfinished executions is good
