@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args
 
-from hayhooks.toolkit.durable import ExecutionControl, Journal, ProgressEvent
+from hayhooks.toolkit.durable import ExecutionControl
+from hayhooks.toolkit.journal import Journal, ProgressEvent
 
 # What runs: `run_durable` of a wrapper with a pipeline or an agent, or a request that is sent in the background.
 Kind = Literal["pipeline", "agent", "run", "response"]

@@ -13,7 +13,7 @@ from hayhooks.errors import type_and_message
 from hayhooks.executions.dbos_engine import Engine
 from hayhooks.executions.execution import SupersededError
 from hayhooks.executions.side_loop import SideLoop
-from hayhooks.toolkit.durable import PayloadError, ProgressEvent, TooLargeError
+from hayhooks.toolkit.journal import PayloadError, ProgressEvent, TooLargeError
 
 SHOWN = "shown"  # the event with what is shown of an execution: its progress and the names of its steps
 _MAX_PROGRESS = 100

@@ -29,12 +29,11 @@ from hayhooks.toolkit.durable import (
     DurableContext,
     DurableExecutionCancelledError,
     ExecutionControl,
-    Journal,
     RetryRequested,
     Suspended,
-    TooLargeError,
 )
 from hayhooks.toolkit.durable_scope import durable_context_scope
+from hayhooks.toolkit.journal import Journal, TooLargeError
 from hayhooks.toolkit.tracing import trace_operation
 
 _RECANCEL_S = 5.0

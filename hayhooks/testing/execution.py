@@ -10,16 +10,9 @@ from hayhooks.kernel.durable import durable_method
 from hayhooks.kernel.haystack_hooks import pipelines
 from hayhooks.kernel.operations import DurableMethod
 from hayhooks.toolkit.agent_memo import remember
-from hayhooks.toolkit.durable import (
-    DurableContext,
-    DurableExecutionCancelledError,
-    PayloadError,
-    ProgressEvent,
-    RetryRequested,
-    Suspended,
-    TooLargeError,
-)
+from hayhooks.toolkit.durable import DurableContext, DurableExecutionCancelledError, RetryRequested, Suspended
 from hayhooks.toolkit.durable_scope import durable_context_scope
+from hayhooks.toolkit.journal import PayloadError, ProgressEvent, TooLargeError
 from hayhooks.wrapper import BasePipelineWrapper
 
 

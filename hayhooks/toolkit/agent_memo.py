@@ -14,8 +14,9 @@ from haystack.dataclasses import ChatMessage
 from haystack.hooks import FunctionHook
 from loguru import logger as log
 
-from hayhooks.toolkit.durable import DurableContext, PayloadError, durable_streaming_callback
+from hayhooks.toolkit.durable import DurableContext, durable_streaming_callback
 from hayhooks.toolkit.durable_scope import current_durable_context
+from hayhooks.toolkit.journal import PayloadError
 from hayhooks.toolkit.memo import MARK, in_any_package, in_package, key_of, remember_components
 
 _OF_THE_RUN = ("tools", "hook_context")  # in a state: objects that a run makes anew

@@ -13,12 +13,13 @@ from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any, NoReturn, Protocol, TypedDict, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from loguru import logger as log
 
 from hayhooks.errors import shortened, type_and_message
 from hayhooks.toolkit.durable_scope import current_durable_context, durable_context_scope
+from hayhooks.toolkit.journal import Journal, ProgressEvent, as_json
 
 T = TypeVar("T")
 
@@ -27,56 +28,8 @@ _STATE = "state"
 _place: ContextVar[str] = ContextVar("hayhooks_durable_place", default="")  # the name of the step that runs here
 
 
-class ProgressEvent(TypedDict):
-    """Something that ``report_progress`` told."""
-
-    sequence: int  # from 1
-    kind: str
-    message: str
-    timestamp: str  # ISO 8601, UTC
-    metadata: Mapping[str, Any]
-
-
-class Journal(Protocol):
-    """What an attempt keeps for later attempts and for watchers; for the event loop that serves requests.
-
-    Each method may raise a BaseException that ends the attempt: the store has given the execution to another process.
-    """
-
-    @property
-    def entries(self) -> Mapping[str, Any]:
-        """What earlier attempts have kept: JSON by key."""
-
-    @property
-    def progress(self) -> int:
-        """Number of the last progress event of earlier attempts."""
-
-    async def keep(self, key: str, value: Any) -> None:
-        """Keep JSON under *key*, in place of what was there; it is stored when this returns.
-
-        PayloadError: it is larger than ``HAYHOOKS_DURABLE_MAX_PAYLOAD``, or no JSON.
-        """
-
-    async def report(self, events: list[ProgressEvent]) -> None:
-        """Add to the progress."""
-
-    async def emit(self, payload: Any) -> None:
-        """Send JSON to watchers, at best: it may be dropped."""
-
-    async def is_cancelled(self) -> bool:
-        """Whether somebody wants it to end; asks the store twice a second at most."""
-
-
 class DurableExecutionCancelledError(RuntimeError):
     """Somebody wants the execution to end."""
-
-
-class PayloadError(ValueError):
-    """What is to be kept is too large, or no JSON."""
-
-
-class TooLargeError(PayloadError):
-    """What is to be kept is larger than ``HAYHOOKS_DURABLE_MAX_PAYLOAD``."""
 
 
 class ExecutionControl(BaseException):
@@ -201,7 +154,7 @@ class DurableContext:
             timestamp=datetime.now(UTC).isoformat().replace("+00:00", "Z"),
             metadata=dict(metadata or {}),
         )
-        if len(_as_json(event, "a progress event")) > _MAX_PROGRESS_BYTES:
+        if len(as_json(event, "a progress event")) > _MAX_PROGRESS_BYTES:
             raise ValueError(f"a progress event must not be larger than {_MAX_PROGRESS_BYTES:,} bytes")
         self._progress += 1
         await self.journal.report([event])
@@ -225,7 +178,7 @@ class DurableContext:
         Clients see ``kind``, ``message`` and ``expected_input_schema`` of *wait*. After ``timeout`` seconds, if it has
         one, the execution is resumed with ``{"timed_out": true}``.
         """
-        _as_json(wait, "what is waited for")
+        as_json(wait, "what is waited for")
         timeout_s: Any = wait.get("timeout")
         if timeout_s is not None and (type(timeout_s) not in (int, float) or timeout_s < 0):
             raise ValueError(f"timeout is {timeout_s!r}: it must be a number of seconds, 0 or more, or None")
@@ -405,13 +358,6 @@ def _cancellation_unwrapped() -> Iterator[None]:
         if isinstance(error.__cause__, DurableExecutionCancelledError):
             raise error.__cause__ from None
         raise
-
-
-def _as_json(value: Any, what: str) -> bytes:
-    try:
-        return json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise PayloadError(f"{what} cannot be stored as JSON: {error}") from None
 
 
 def durable_streaming_callback(payload: Any) -> None:

@@ -11,8 +11,9 @@ from haystack import Pipeline
 from haystack.utils import base_serialization as serialization
 from loguru import logger as log
 
-from hayhooks.toolkit.durable import DurableContext, PayloadError
+from hayhooks.toolkit.durable import DurableContext
 from hayhooks.toolkit.durable_scope import current_durable_context
+from hayhooks.toolkit.journal import PayloadError
 
 MARK = "_hayhooks_remembers"  # an attribute of components and agents that are remembered
 _ABSENT = object()

@@ -10,7 +10,7 @@ import pytest
 from hayhooks.executions.execution import AttemptResult, AttemptStart, Execution, ExecutionError, Order
 from hayhooks.executions.options import ServiceOptions
 from hayhooks.executions.service import ExecutionService
-from hayhooks.toolkit.durable import Journal, PayloadError
+from hayhooks.toolkit.journal import Journal, PayloadError
 
 T = TypeVar("T")
 
