@@ -47,8 +47,11 @@ async def order(deployment: Deployment, body: Body, scope: Scope, receive: Recei
     """Order a response in the background, and answer with what it is now, or with its events."""
     service = executions_of(scope)
     if not service.is_available:
-        reason = 'a server with the extra: pip install "hayhooks[durable]"'
-        raise OpenAIError(400, f"'background' needs {reason}", param="background", code="unsupported_parameter")
+        message = (
+            "'background' needs executions, which this server lacks: they need pip install \"hayhooks[durable]\" "
+            "and a database (HAYHOOKS_DURABLE_URL or HAYHOOKS_STATE_DIR), and HAYHOOKS_DURABLE may turn them off"
+        )
+        raise OpenAIError(400, message, param="background", code="unsupported_parameter")
     if body.get("store") is False:
         message = "'background' needs 'store': true, or no 'store': the response is retrieved later"
         raise OpenAIError(400, message, param="store", code="unsupported_parameter")

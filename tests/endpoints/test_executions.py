@@ -256,6 +256,26 @@ def test_an_order_has_a_delay_and_a_priority(durable: LiveServer):
         assert durable.client.post(f"/it/run-durable?{query}", json={}).status_code == 422
 
 
+@pytest.mark.parametrize("settings", [{"durable": "false"}, {"state_dir": ""}])
+def test_a_server_without_executions_answers_at_once(tmp_path: Path, settings: dict[str, Any]):
+    folder = tmp_path / "pipelines"
+    folder.mkdir()
+    with serving(folder, **{"state_dir": str(tmp_path / "state"), **settings}) as server:
+        server.serve("it", source("openai_apis"))
+        body = {"model": "it", "input": "x", "background": True}
+        refused = server.client.post("/v1/responses", json=body)
+        stored = server.client.post("/v1/responses", json={**body, "background": False, "store": True})
+        server.serve("it", answer="said: ")
+        at_once = server.client.post("/it/run", json={"text": "x"}, headers={"Prefer": "respond-async"})
+
+        assert (at_once.status_code, "preference-applied" in at_once.headers) == (200, False)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "background")
+        assert stored.status_code == 200
+        assert server.client.get(f"/v1/responses/{stored.json()['id']}").status_code == 404
+        assert server.client.get("/executions").json()["executions"] == []
+        assert server.client.get(f"/it/executions/{'0' * 32}").status_code == 404
+
+
 SAVES: dict[str, Callable[[LiveServer, Path], object]] = {
     "an edit": lambda server, gate: server.serve("job", source("durable_actions") + "\n# edited\n", gate=str(gate)),
     "a broken edit": lambda server, gate: server.write("job", "this is no Python", gate=str(gate)),
