@@ -21,7 +21,7 @@ from hayhooks.executions.execution import (
     Order,
     SupersededError,
 )
-from hayhooks.executions.journal import EngineJournal, check_payload
+from hayhooks.executions.journal import MAX_CHUNK, EngineJournal, check_payload
 from hayhooks.executions.projection import ATTEMPTS_EXHAUSTED, attempts_of, order_of, result_to_json
 from hayhooks.executions.rows import Row
 from hayhooks.executions.side_loop import LoopCall, SideLoop
@@ -181,6 +181,7 @@ class Attempts:
                 number,
                 entries,
                 self._limits.payload,
+                self._limits.payload if order.wants_chunks else MAX_CHUNK,  # those of a response are all of it
                 partial(self._on_change, workflow_id),
             )
             resumed = pause if "input" in message else 0

@@ -61,6 +61,9 @@ class EngineJournal:
         self._cancel_checked_at = 0.0
         self._closing = asyncio.Event()
         self._is_closed = False
+        self.max_chunk = (
+            _MAX_CHUNK  # bytes; the chunks of a response are all of it, and may be as large as other values
+        )
 
     async def keep(self, key: str, value: Any) -> None:
         """Keep JSON under *key*; PayloadError if it is too large, or no JSON."""
@@ -80,7 +83,7 @@ class EngineJournal:
         if self._is_closed or self._rows >= _MAX_ROWS:
             return
         try:
-            check_payload(payload, _MAX_CHUNK, "chunk")
+            check_payload(payload, self.max_chunk, "chunk")
         except ValueError:
             return
         self._unsent.append(payload)

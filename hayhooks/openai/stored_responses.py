@@ -296,7 +296,9 @@ class _Encoder:
                 self._has_ended = payload["type"] in ("response.completed", "response.incomplete", "response.failed")
                 yield from self._event(payload, number)
             elif event.kind == "end" and not self._has_ended:
-                yield from self._event({"type": "response.failed", "response": _object(event.data)}, self._last + 1)
+                response = _object(event.data)  # the last event was too large to be kept, or there was none
+                kind = response["status"] if response["status"] in ("completed", "incomplete") else "failed"
+                yield from self._event({"type": f"response.{kind}", "response": response}, self._last + 1)
 
     def finish(self) -> bytes:
         return b""

@@ -130,6 +130,15 @@ def test_a_streamed_answer_is_stored_before_its_end_is_told(client: openai.OpenA
     assert (stored.output_text, stored.status, after.output_text) == ("a b ", "completed", "3")
 
 
+@pytest.mark.parametrize("length", [100_000, 450_000])
+def test_a_long_answer_comes_whole(client: openai.OpenAI, length: int):
+    events = list(client.responses.create(model="it", input="x" * length, background=True, stream=True))
+
+    assert events[-1].type == "response.completed"
+    assert events[-1].response.output_text == "x" * length + " "
+    assert sum(len(event.delta) for event in events if event.type == "response.output_text.delta") == length + 1
+
+
 def test_a_response_is_canceled_and_deleted(client: openai.OpenAI, gate: Path):
     response = client.responses.create(model="it", input="a b c", background=True)
     eventually(lambda: client.responses.retrieve(response.id).status == "in_progress")
