@@ -17,7 +17,7 @@ from hayhooks.toolkit.journal import PayloadError, ProgressEvent, TooLargeError
 
 SHOWN = "shown"  # the event with what is shown of an execution: its progress and the names of its steps
 _MAX_PROGRESS = 100
-_MAX_CHUNK = 64_000  # bytes
+MAX_CHUNK = 64_000  # bytes
 _MAX_ROWS = 10_000  # of chunks in one execution
 _SHOW_AFTER_S = 0.25  # two writes of `shown` are so far apart, at least
 _SEND_AFTER_S = 0.1  # two rows of chunks
@@ -36,6 +36,7 @@ class EngineJournal:
         number: int,
         entries: dict[str, Any],
         max_payload: int,
+        max_chunk: int,
         on_change: Callable[[], None],
     ) -> None:
         self.entries: Mapping[str, Any] = entries
@@ -45,6 +46,7 @@ class EngineJournal:
         self._workflow_id = workflow_id
         self._number = number
         self._max_payload = max_payload
+        self._max_chunk = max_chunk  # bytes
         self._on_change = on_change  # tells the watchers in this process
         shown = entries.get(SHOWN, {})
         self._progress: list[ProgressEvent] = shown.get("progress", [])
@@ -61,9 +63,6 @@ class EngineJournal:
         self._cancel_checked_at = 0.0
         self._closing = asyncio.Event()
         self._is_closed = False
-        self.max_chunk = (
-            _MAX_CHUNK  # bytes; the chunks of a response are all of it, and may be as large as other values
-        )
 
     async def keep(self, key: str, value: Any) -> None:
         """Keep JSON under *key*; PayloadError if it is too large, or no JSON."""
@@ -83,7 +82,7 @@ class EngineJournal:
         if self._is_closed or self._rows >= _MAX_ROWS:
             return
         try:
-            check_payload(payload, self.max_chunk, "chunk")
+            check_payload(payload, self._max_chunk, "chunk")
         except ValueError:
             return
         self._unsent.append(payload)
