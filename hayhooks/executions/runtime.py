@@ -209,8 +209,12 @@ class Runtime:
     async def _go_on(self, execution: Execution, message: dict[str, Any]) -> Execution:
         workflow_id = workflow_id_of(execution.order.deployment, execution.id)
         row = await self._row(workflow_id)
+        if (status := status_of(row)) != execution.status:  # as another caller was told to go on, or to cancel
+            raise ConflictError(f"the execution has changed meanwhile: it is {status}")
         # Before it is woken: its next attempt reads this.
-        noted = {"cancel_requested_at": None, "counted_from": len(row.attributes.get("attempts", ()))}
+        noted: dict[str, Any] = {"counted_from": len(row.attributes.get("attempts", ()))}
+        if "retry" in message:
+            noted["cancel_requested_at"] = None  # not for what waits: it may be canceled at this moment
         await self._engine.note(workflow_id, noted)
         await self._wake(row, message)
         return await self._shown(await self._row(workflow_id))

@@ -236,3 +236,19 @@ def test_many_at_once_are_each_run_once(bench: Bench):
     done = bench.run(work())
 
     assert [(each.status, each.result, each.attempt) for each in done] == [("completed", n, 1) for n in range(120)]
+
+
+@pytest.mark.parametrize("ends", ["resume", "cancel"])
+def test_what_has_ended_since_it_was_read_is_not_resumed(bench: Bench, ends: str):
+    async def work():
+        execution, _ = await bench.service.submit(bench.order(do="ask", wait={}))
+        waiting = await bench.reached(execution, "waiting")
+        await (bench.service.resume(waiting, 1) if ends == "resume" else bench.service.cancel(waiting))
+        ended = await bench.service.wait(waiting, 60, until_end=True)
+        with pytest.raises(ConflictError):
+            await bench.service.resume(waiting, 2)
+        return ended, await bench.service.get("it", waiting.id, None)
+
+    ended, after = bench.run(work())
+
+    assert after == ended
