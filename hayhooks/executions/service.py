@@ -41,6 +41,7 @@ class ExecutionService:
     def __init__(self, options: ServiceOptions) -> None:
         self.options = options
         self._url = ""
+        self._file: Path | None = None  # of a SQLite database
         self._feeds = Feeds(self)
         self._host: Host | None = None
         self._side: SideLoop | None = None
@@ -64,6 +65,11 @@ class ExecutionService:
         """Whether the database is open."""
         return self._runtime is not None and self._runtime.done()
 
+    @property
+    def _may_have_any(self) -> bool:
+        """Whether there may be executions: a database is not opened to find none in it."""
+        return self.is_available and (self._starting is not None or self._file is None or self._file.exists())
+
     @asynccontextmanager
     async def serving(self, host: Host, state_dir: Path | None) -> AsyncIterator[None]:
         """Run attempts with *host* in this context, once ``start`` was called.
@@ -74,6 +80,7 @@ class ExecutionService:
         self._url = self.options.url or (f"sqlite:///{file}" if file is not None else "")
         if self._url and self.options.mode != "false":
             file = file_of(self._url, self.options.root)
+        self._file = file
         if self.options.mode == "true" and not self.is_available:
             raise StartError(f"HAYHOOKS_DURABLE is true. {self._reason()}")
         self._host = host
@@ -108,7 +115,7 @@ class ExecutionService:
 
     async def get(self, deployment: str, execution_id: str, owner: str | None) -> Execution | None:
         """Return an execution of *deployment*, or of any if that is ""; None if there is none."""
-        if not self.is_available:
+        if not self._may_have_any:
             return None
         names = [deployment] if deployment else self._host.names() if self._host else ()
         return await self._call(lambda runtime: runtime.get(names, execution_id, owner))
@@ -119,7 +126,7 @@ class ExecutionService:
 
     async def page(self, query: Query) -> Page:
         """List executions; none where there can be none."""
-        if not self.is_available:
+        if not self._may_have_any:
             return Page([], "")
         return await self._call(lambda runtime: runtime.page(query))
 
