@@ -41,6 +41,7 @@ class ExecutionService:
     def __init__(self, options: ServiceOptions) -> None:
         self.options = options
         self._url = ""
+        self._problem = ""  # why the database cannot be opened
         self._file: Path | None = None  # of a SQLite database
         self._feeds = Feeds(self)
         self._host: Host | None = None
@@ -166,6 +167,8 @@ class ExecutionService:
         self.start()
         assert self._runtime is not None
         assert self._side is not None
+        if self._problem:
+            raise UnavailableError("the database of the executions cannot be opened; the log says why")
         try:
             async with asyncio.timeout(_ANSWER_S):
                 runtime = await asyncio.shield(self._runtime)
@@ -194,9 +197,12 @@ class ExecutionService:
                 runtime = await side.run(partial(self._launch, side, serving, self._host))
             except Exception as error:
                 reason = str(error) if isinstance(error, StartError) else type_and_message(error)
-                log.error("The database of the executions cannot be opened, which is tried again: {}", reason)
+                if reason != self._problem:
+                    log.error("The database of the executions cannot be opened, which is tried again: {}", reason)
+                self._problem = reason
                 await asyncio.sleep(_TRY_AGAIN_S)
                 continue
+            self._problem = ""
             self._background = LoopCall(side.loop, runtime.run)
             self._runtime.set_result(runtime)
             return

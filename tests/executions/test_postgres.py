@@ -89,11 +89,16 @@ def test_what_runs_while_postgres_is_away_goes_on_in_the_same_attempt(bench: Ben
     assert (done.status, done.attempt, done.steps) == ("completed", 1, ["late"])
 
 
-def test_a_database_that_is_not_there_is_tried_again(tmp_path: Path, instance: postgres.Postgres):
+def test_a_database_that_is_not_there_is_tried_again(tmp_path: Path, instance: postgres.Postgres, logged: list[str]):
     async def work():
-        service = ExecutionService(options(tmp_path, url="postgresql://tests@127.0.0.1:1/none", mode="true"))
+        service = ExecutionService(options(tmp_path, url="postgresql://tests:secret@127.0.0.1:1/none", mode="true"))
         async with service.serving(ScriptHost(), None):
             with pytest.raises(UnavailableError):
                 await service.submit(Bench.order(do="answer", value=1))
+            with pytest.raises(UnavailableError, match="cannot be opened"):
+                await service.submit(Bench.order(do="answer", value=1))
 
     asyncio.run(work())
+
+    assert any("cannot be opened" in line for line in logged)
+    assert not any("secret" in line for line in logged)
