@@ -78,6 +78,7 @@ class Engine:
         self.executor = f"hayhooks-{secrets.token_hex(8)}"
         self._queues: set[str] = set()
         self._liveness: Liveness | None = None
+        self._sqlite: Any = None  # SQLAlchemy's engine of a file
         self._stopping = asyncio.Event()
 
     async def launch(self) -> None:
@@ -91,8 +92,8 @@ class Engine:
             max_executor_threads=_THREADS,
         )
         if file is not None:
-            engine = await asyncio.to_thread(sqlite_engine, file)
-            config |= DBOSConfig(system_database_url=f"sqlite:///{file}", system_database_engine=engine)
+            self._sqlite = await asyncio.to_thread(sqlite_engine, file)
+            config |= DBOSConfig(system_database_url=f"sqlite:///{file}", system_database_engine=self._sqlite)
             self._liveness = FileLiveness(file.with_name(f"{file.name}.alive"), self.executor)
         else:
             config |= DBOSConfig(system_database_url=postgres_url(url))
@@ -117,6 +118,8 @@ class Engine:
         if _Current.engine is self:
             DBOS.destroy()
             _Current.engine = None
+        if self._sqlite is not None:
+            self._sqlite.dispose()  # which DBOS leaves to whoever has made it
 
     async def listen(self, concurrency: int) -> str:
         """Return the queue whose executions run *concurrency* at a time in one process, for each deployment."""
