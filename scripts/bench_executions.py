@@ -3,7 +3,7 @@
 import json
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -108,8 +108,9 @@ def pair(command: Path, directory: Path, url: str) -> Iterator[Pair]:
         yield Pair(command, directory, stack, url)
 
 
-def ask(url: str, method: str, path: str, body: Any = None) -> Any:
+def ask(url: str, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
     """Send a request, and return its JSON."""
     data = json.dumps(body).encode() if body is not None else None
-    with urlopen(Request(url + path, data, {"Content-Type": "application/json"}, method=method), timeout=60) as answer:
+    headers = {"Content-Type": "application/json", **(headers or {})}
+    with urlopen(Request(url + path, data, headers, method=method), timeout=60) as answer:
         return json.load(answer)
