@@ -62,7 +62,7 @@ class ExecutionRoute(DocumentedRoute):
             response: Response = await handlers[request.method](request)
             return response
 
-        super().__init__(path, endpoint, docs, shown=shown)
+        super().__init__(path, endpoint, docs, shown=shown, listed=shown and path == "/run-durable")
         self.app = without_lease(self.app)
 
 

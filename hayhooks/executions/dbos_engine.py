@@ -90,6 +90,7 @@ class Engine:
             executor_id=self.executor,
             serializer=DBOSPortableJSONSerializer(),
             max_executor_threads=_THREADS,
+            log_level="WARNING",
         )
         if file is not None:
             self._sqlite = await asyncio.to_thread(sqlite_engine, file)
