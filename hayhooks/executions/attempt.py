@@ -192,9 +192,7 @@ class Attempts:
             if running.stop_reason is None:
                 raise
             return AttemptResult("canceled")
-        except SupersededError:
-            return AttemptResult("again")  # which the engine does not keep: another process has it
-        except Exception as error:  # a bug of ours
+        except (Exception, SupersededError) as error:  # a bug of ours, or a write into another attempt that has ended
             log.opt(exception=error).error("An attempt of {} failed", workflow_id)
             return AttemptResult("failed", error=ExecutionError(type(error).__name__, "Internal server error"))
         if result.kind == "retry" and sum(each.outcome == "retry" for each in counted) >= self._limits.retries:

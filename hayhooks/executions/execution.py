@@ -233,4 +233,4 @@ class Host(Protocol):
 
 
 class SupersededError(ExecutionControl):
-    """The store has given the execution to another process: this attempt is void."""
+    """The attempt has ended: nothing more of it is kept."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import datetime
 import json
 import secrets
 import time
@@ -292,8 +293,9 @@ def _read_cursor(cursor: str) -> tuple[float, float, str] | None:
         return None
     try:
         created_at, ordered_at, workflow_id = json.loads(base64.urlsafe_b64decode(cursor))
+        datetime.datetime.fromtimestamp(created_at, datetime.UTC)  # as the engine does: it fails for what is no time
         return float(created_at), float(ordered_at), str(workflow_id)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, OSError):
         raise RefusedError(422, f"cursor is {shortened(cursor)!r}: it must be the next_cursor of a page") from None
 
 

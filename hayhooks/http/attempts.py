@@ -28,7 +28,6 @@ from hayhooks.observability.metrics import Metrics
 from hayhooks.toolkit.durable import (
     DurableContext,
     DurableExecutionCancelledError,
-    ExecutionControl,
     RetryRequested,
     Suspended,
 )
@@ -217,8 +216,6 @@ def _method_result(durable: DurableMethod, outcome: Outcome) -> AttemptResult:
             return AttemptResult("retry", error=asked, delay_s=retry.delay_s)
         case DurableExecutionCancelledError():
             return AttemptResult("canceled")
-        case ExecutionControl() as control:
-            raise control
         case TooLargeError() as too_large:
             return _failed("PayloadError", safe_str(too_large), "payload_too_large")
     raised = honest(outcome.error)

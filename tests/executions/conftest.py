@@ -21,6 +21,7 @@ class ScriptHost:
     def __init__(self) -> None:
         self.missing: set[str] = set()
         self.began: list[tuple[str, int]] = []  # id and number of each attempt
+        self.journals: list[Journal] = []  # that attempts have left
         self._changed = asyncio.Event()
 
     def names(self) -> Sequence[str]:
@@ -83,6 +84,14 @@ class ScriptHost:
         await asyncio.sleep(start.order.input["seconds"])
         await journal.keep("step:late", 1)
         return AttemptResult("completed", result=None)
+
+    async def leave_journal(self, start: AttemptStart, journal: Journal) -> AttemptResult:
+        self.journals.append(journal)
+        return AttemptResult("completed", result=None)
+
+    async def keep_in_left_journal(self, start: AttemptStart, journal: Journal) -> AttemptResult:
+        await self.journals[-1].keep("step:late", 1)
+        raise AssertionError
 
     async def keep(self, start: AttemptStart, journal: Journal) -> AttemptResult:
         try:

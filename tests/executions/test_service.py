@@ -1,6 +1,7 @@
 """Executions through the service: what is ordered is run, goes on, ends, and is told."""
 
 import asyncio
+import base64
 
 import pytest
 
@@ -252,3 +253,21 @@ def test_what_has_ended_since_it_was_read_is_not_resumed(bench: Bench, ends: str
     ended, after = bench.run(work())
 
     assert after == ended
+
+
+def test_who_writes_into_an_attempt_that_has_ended_fails_alone(bench: Bench):
+    bench.host.journals.clear()
+    assert bench.run(bench.ended(do="leave_journal")).status == "completed"
+
+    execution = bench.run(bench.ended(do="keep_in_left_journal"))
+
+    assert (execution.status, execution.attempt) == ("failed", 1)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-1e300", "1e300"])
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_cursors_of_no_time_are_refused(bench: Bench, number: str, newest_first: bool):
+    cursor = base64.urlsafe_b64encode(f'[{number}, 1, "it~a"]'.encode()).decode()
+
+    with pytest.raises(RefusedError, match="next_cursor"):
+        bench.run(bench.service.page(Query("it", cursor=cursor, newest_first=newest_first)))
