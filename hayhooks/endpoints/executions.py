@@ -196,8 +196,19 @@ async def _validated(request: Request, validator: Validator) -> Any:
     content = await request.body()
     if not content:
         raise InvalidInputError([{"type": "missing", "loc": ["body"], "msg": "Field required", "input": None}], 1)
-    model: Any = await parse_json(request.scope, content, validator.validate_json)
+    model: Any = await parse_json(request.scope, content, partial(_model_of, validator))
     return model.model_dump(mode="json", exclude_unset=True)
+
+
+def _model_of(validator: Validator, content: bytes) -> Any:
+    model = validator.validate_json(content)
+    try:
+        from_json(content, allow_inf_nan=False)  # pydantic accepts NaN, which is no JSON and cannot be kept
+    except ValueError as error:
+        raise InvalidInputError(
+            [{"type": "json_invalid", "loc": ["body"], "msg": f"Invalid JSON: {error}"}], 1
+        ) from None
+    return model
 
 
 def _parse(content: bytes) -> Any:

@@ -120,6 +120,8 @@ class DurableContext:
 
     async def checkpoint(self, adapter_checkpoint: Any = None) -> None:
         """Keep ``state``, and *adapter_checkpoint* unless it is None; later attempts begin with it."""
+        if not isinstance(self.state, dict):
+            raise ValueError(f"state is a {type(self.state).__name__}: it must be a dict of JSON")
         if adapter_checkpoint is not None:
             self.adapter_checkpoint = adapter_checkpoint
         kept = {"state": self.state, "adapter": self.adapter_checkpoint, "agents": self.agents}

@@ -76,7 +76,13 @@ def test_an_order_is_kept_and_its_end_is_told(durable: LiveServer):
 
 @pytest.mark.parametrize(
     ("content", "place"),
-    [({"value": -1}, ["body", "value"]), ({"value": "x"}, ["body", "value"]), ([], ["body"]), ("{", ["body"])],
+    [
+        ({"value": -1}, ["body", "value"]),
+        ({"value": "x"}, ["body", "value"]),
+        ([], ["body"]),
+        ("{", ["body"]),
+        ('{"more": [NaN]}', ["body"]),
+    ],
 )
 def test_a_wrong_body_is_refused(durable: LiveServer, content: Any, place: list[str]):
     body = content if isinstance(content, str) else json.dumps(content)

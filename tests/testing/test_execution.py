@@ -146,6 +146,7 @@ WRONG: dict[str, tuple[Callable[[DurableContext], Any], type[Exception], str]] =
     "a step twice": (lambda c: _twice(c), ValueError, "needs a name of its own"),
     "no JSON": (lambda c: c.step("x", object), ValueError, "JSON"),
     "a state that is no JSON": (lambda c: _state(c), ValueError, "JSON"),
+    "a state that is no dict": (lambda c: _list(c), ValueError, "state is a list"),
     "a sync method on the loop": (lambda c: _on_loop(c), RuntimeError, "without _sync"),
     "a delay": (lambda c: c.retry("x", delay=-1), ValueError, "0 or more"),
     "a large progress event": (lambda c: c.report_progress("x" * 9000), ValueError, "8,192"),
@@ -164,6 +165,11 @@ async def _twice(context: DurableContext) -> None:
 
 async def _state(context: DurableContext) -> None:
     context.state["x"] = object()
+    await context.checkpoint()
+
+
+async def _list(context: DurableContext) -> None:
+    context.state = []  # type: ignore[assignment]  # as users do
     await context.checkpoint()
 
 

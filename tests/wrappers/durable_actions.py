@@ -15,6 +15,7 @@ GATE: str
 class Request(BaseModel):
     action: str = "answer"
     value: int = Field(default=1, ge=0)
+    more: object = None
 
 
 class Approval(BaseModel):
