@@ -83,11 +83,6 @@ class Attempts:
         self._on_change = on_change  # with the id of an execution, on the serving loop
         self._running: dict[str, _Running] = {}
 
-    @property
-    def running(self) -> list[str]:
-        """The ids of what runs."""
-        return list(self._running)
-
     async def run(
         self,
         workflow_id: str,
