@@ -2,8 +2,9 @@
 
 import json
 import signal
+import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from tests import postgres
 from tests.cli.processes import Process, environment, started
 from tests.fork_server import HAYHOOKS, popen
-from tests.live_server import eventually
+from tests.live_server import eventually, replace
 from tests.wrappers import source
 
 STEPS = ["one", "two", "held", "four"]
@@ -289,3 +290,55 @@ def test_a_yaml_pipeline_in_the_background_goes_on_with_the_component_that_was_k
 
     assert (execution["error"], execution["result"]) == (None, {"four": {"words": ["one", "two", "held", "four"]}})
     assert [name for _, name in cluster.noted()] == ["one", "two", "held", "held", "four"]
+
+
+def save(cluster: Cluster, old: str, new: str) -> None:
+    file = cluster.path / "pipelines/job/pipeline_wrapper.py"
+    replace(file, file.read_text().replace(old, new))
+
+
+def test_what_outlives_the_drain_of_its_revision_goes_on_on_the_new_one(cluster: Cluster):
+    server = cluster.start(DRAIN_TIMEOUT="1", TRIAL_SECONDS="0")
+    execution_id = cluster.order(server, kind="sleeps")
+    cluster.who_holds()
+    save(cluster, "class Work", "# saved\n\n\nclass Work")
+    eventually(lambda: [name for _, name in cluster.noted()] == ["sleeps", "sleeps"], "the next attempt", 60)
+    server.post(f"/job/executions/{execution_id}/cancel", {})
+    execution = cluster.ended(server, execution_id)
+
+    assert [each["outcome"] for each in execution["attempts"]] == ["again", "canceled"]
+    assert len({each["revision"] for each in execution["attempts"]}) == 2
+
+
+def test_an_order_that_the_model_no_longer_takes_fails(cluster: Cluster):
+    server = cluster.start()
+    held = cluster.order(server, kind="steps", names=["held"])
+    cluster.who_holds()
+    queued = cluster.order(server, kind="steps", names=["one"])  # one runs at a time
+    revision = server.get("/status/job").json()["revision"]
+    save(cluster, "    kind: str", "    kind: int")
+    eventually(lambda: server.get("/status/job").json()["revision"] != revision, "the new revision", 60)
+    cluster.gate.touch()
+
+    assert cluster.ended(server, held)["status"] == "completed"  # on its revision
+    assert cluster.ended(server, queued)["error"]["code"] == "input_incompatible"
+    assert [name for _, name in cluster.noted()] == ["held"]
+
+
+def test_a_process_that_only_seems_dead_cannot_write(cluster: Cluster):
+    server = cluster.start()
+    cluster.start()
+    execution_id = cluster.order(server, kind="steps", names=STEPS)
+    holder = cluster.who_holds()
+    with closing(sqlite3.connect(cluster.path / "state/durable.sqlite")) as database:
+        ((executor,),) = database.execute(
+            "SELECT executor_id FROM workflow_status WHERE workflow_uuid = ?", (f"job~{execution_id}",)
+        )
+    (cluster.path / "state/durable.sqlite.alive" / executor).unlink()  # by which the others know that it lives
+    eventually(lambda: [name for _, name in cluster.noted()].count("held") == 2, "the other one to take it over", 60)
+    cluster.gate.touch()
+    execution = cluster.ended(cluster.other(holder), execution_id)
+
+    assert execution["result"] == {"done": STEPS, "attempt": 2}
+    assert [name for _, name in cluster.noted()] == ["one", "two", "held", "held", "four"]  # nobody did it twice
+    assert holder.get("/healthz").status_code == 200
