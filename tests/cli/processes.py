@@ -72,6 +72,13 @@ class Process:
         return self.process.wait(timeout=40)
 
 
+def _all_are_ready(client: httpx.Client) -> bool:
+    """Whether no worker still loads; one that does is soon another one than those that answered before."""
+    status = client.get("/status")
+    workers = status.json().get("workers", ()) if status.status_code == 200 else ()  # else it needs a key
+    return all(worker["ready"] for worker in workers)
+
+
 @contextmanager
 def started(
     tmp_path: Path,
@@ -104,6 +111,8 @@ def started(
     try:
         with server.client() as client:  # which is made once: to make one takes longer than to ask
             eventually(lambda: client.get("/readyz").status_code == ready, f"/readyz to be {ready}", 60)
+            if ready == 200 and ("--workers" in arguments or "WORKERS" in settings):
+                eventually(lambda: _all_are_ready(client), "all workers to be ready", 60)
         yield server
     finally:
         if process.poll() is None:

@@ -47,7 +47,8 @@ def test_it_serves_tls(tmp_path: Path, files: tuple[Path, Path, Path], command: 
         with pytest.raises(httpx.HTTPError):
             httpx.get(server.url.replace("https", "http") + "/status")
         assert command != ["dev"] or f"https://127.0.0.1:{server.port}/status" in server.output()
-        assert status(Settings(port=server.port, use_https=True, disable_ssl=True), as_json=True) == 0
+        settings = Settings(port=server.port, use_https=True, disable_ssl=True)
+        eventually(lambda: status(settings, as_json=True) == 0, "all workers to serve the same")
 
 
 def test_a_command_that_does_not_know_of_tls_says_how_to_tell_it(tmp_path: Path, files: tuple[Path, Path, Path]):

@@ -50,9 +50,13 @@ def test_the_command_line_says_when_workers_differ(tmp_path: Path):
     choosy = "import os\nif os.path.exists(TAKEN): raise RuntimeError('only the first')\nopen(TAKEN, 'x').close()\n"
     write(tmp_path / "pipelines/app", 10)
     with started(tmp_path, "run", "--workers", "2") as server:
-        eventually(lambda: len(workers(server)) == 2 and len({w["revision"] for w in workers(server)}) == 1)
-        same = hayhooks("status", "--port", str(server.port), cwd=tmp_path)
-        assert (same.returncode, "do not serve the same" in same.stdout) == (0, False)
+        port = str(server.port)
+
+        def same() -> bool:  # the two start with nothing, which is the same, and load at different moments
+            told = hayhooks("status", "--port", port, cwd=tmp_path)
+            return (told.returncode, "do not serve the same" in told.stdout, "app" in told.stdout) == (0, False, True)
+
+        eventually(lambda: len(workers(server)) == 2 and same(), "both to serve the same", 60)
         head = f"TAKEN = {str(tmp_path / 'taken')!r}\n{choosy}"
         (tmp_path / "pipelines/app/pipeline_wrapper.py").write_text(
             head + (tmp_path / "pipelines/app/pipeline_wrapper.py").read_text()
