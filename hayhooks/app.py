@@ -29,6 +29,7 @@ from hayhooks.http.api_keys import ApiKeys
 from hayhooks.http.attempts import AttemptHost
 from hayhooks.http.decorators import DecoratedStarlette
 from hayhooks.http.dispatch import (
+    Endpoints,
     build_deployment_routes,
     build_generation,
     dispatch,
@@ -50,7 +51,7 @@ from hayhooks.kernel.quarantine import Quarantine
 from hayhooks.kernel.reconcile import Reconciler
 from hayhooks.kernel.revision_store import open_store, state_dir_of
 from hayhooks.kernel.self_writes import self_writes
-from hayhooks.kernel.state import Change, Revision, Snapshot
+from hayhooks.kernel.state import Change, Deployment, Revision, Snapshot
 from hayhooks.kernel.static import WrapperFactory, check_directory, static_revisions
 from hayhooks.kernel.threads import NO_THREAD, DaemonThreadPool
 from hayhooks.kernel.trial import rollbacks
@@ -105,6 +106,8 @@ class Hayhooks(DecoratedStarlette):
     An application that mounts it must run its lifespan, see docs/application.md.
     """
 
+    describes_only = False  # the pipelines of its directory run in other processes
+
     def __init__(
         self,
         settings: Settings,
@@ -130,6 +133,8 @@ class Hayhooks(DecoratedStarlette):
         self.metrics = self.switch.metrics = Metrics() if settings.metrics else None
         self.access_log: AccessLog | None = None
         self.openapi_schema: dict[str, Any] | None = None  # where a function in place of `openapi` may keep its result
+        # What each replica serves, where there are several behind one address; asked for each `/status`.
+        self.replicas: Callable[[], Awaitable[list[dict[str, Any]]]] | None = None
         self.quarantine = Quarantine()  # what a supervisor says of deployments that end its workers
         self.worker_state = WorkerStateDir.of_environment()
         self.owns_process = False  # the process serves nothing else: process-wide effects are allowed
@@ -174,6 +179,15 @@ class Hayhooks(DecoratedStarlette):
         ``/openapi.json`` and the pages show what the function returns; it may change the result of this one.
         """
         return whole_document(self.switch.live, self.settings.root_path, has_keys=self.settings.has_keys)
+
+    def build_routes(self, deployment: Deployment) -> Endpoints:
+        """Build the routes of *deployment*, in the thread that loads it; what this raises is a failure of the load."""
+        return build_deployment_routes(deployment, self.plug_ins)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other process serves the same address."""
+        return self.worker_state.directory is None and self.replicas is None
 
     def log_requests(self) -> None:
         """Write the access log, if it is on; for servers that write none themselves."""
@@ -273,6 +287,7 @@ async def _deployer(app: Hayhooks, threads: DaemonThreadPool) -> AsyncIterator[N
         KernelOptions(
             python_path=settings.python_path,
             only=app.only,
+            describe_only=app.describes_only,
             threads=settings.threads,
             limits=Limits(
                 settings.request_timeout,
@@ -297,7 +312,7 @@ async def _deployer(app: Hayhooks, threads: DaemonThreadPool) -> AsyncIterator[N
             trim=app.owns_process,
         ),
         publish=publisher.publish,
-        build_routes=partial(build_deployment_routes, plug_ins=app.plug_ins),
+        build_routes=app.build_routes,
         transport=HTTP_TYPES,
         observe=publisher.observe,
         loop=loop,

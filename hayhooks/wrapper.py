@@ -1,6 +1,7 @@
 """The wrapper contract: the base class of ``PipelineWrapper`` in a ``pipeline_wrapper.py``."""
 
-from collections.abc import AsyncGenerator, Collection, Generator
+from collections.abc import AsyncGenerator, Collection, Generator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 
@@ -24,6 +25,7 @@ class BasePipelineWrapper:
         skip_mcp: whether it is left out of the tools of MCP.
         a2a: whether it is an agent of A2A, if it can chat; ``skip_a2a = True`` says the same as ``a2a = False``.
         a2a_card: fields of its agent card, instead of those that are made: name, description, skills, ...
+        ray_options: of its deployment on Ray Serve, if pipelines have one each: ``{"num_gpus": 1, "num_replicas": 2}``.
         mcp_chat: whether its chat is a tool of MCP too, which takes a ``message``.
         durable_revision: an execution runs only where this is as it was when it was ordered; None: on any revision.
         durable_resume_model: a pydantic model of what an execution is resumed with; None: any JSON.
@@ -44,6 +46,7 @@ class BasePipelineWrapper:
     a2a: bool = True
     skip_a2a: bool = False
     a2a_card: Any = None
+    ray_options: Mapping[str, Any] = MappingProxyType({})
     mcp_chat: bool = False
     durable_revision: str | None = None
     durable_resume_model: Any = None

@@ -216,9 +216,12 @@ def with_python_path_of_server(settings: Settings) -> Settings:
 
 
 def differing_workers(status: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return all workers in a body of ``/status`` if they serve different revisions."""
-    workers: list[dict[str, Any]] = status.get("workers", [])
-    return workers if len({worker["revision"] for worker in workers}) > 1 else []
+    """Return the workers in a body of ``/status``, or the replicas of a deployment on Ray, that serve different things."""
+    groups: dict[str | None, list[dict[str, Any]]] = {}
+    for each in (*status.get("workers", []), *status.get("replicas", [])):
+        groups.setdefault(each.get("deployment"), []).append(each)
+    differing = [group for group in groups.values() if len({each["revision"] for each in group}) > 1]
+    return [each for group in differing for each in group]
 
 
 def _json_object(content: bytes) -> dict[str, Any] | None:

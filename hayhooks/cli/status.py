@@ -110,8 +110,8 @@ def _notes(body: dict[str, Any]) -> Iterator[str]:
         seconds = watching["poll_interval_ms"] / 1000
         yield f"The directory is polled every {seconds:g} s: {watching['problem']}"
     if differing := differing_workers(body):
-        listed = ", ".join(f"{worker['pid']}: {worker['revision']}" for worker in differing)
-        yield f"The workers do not serve the same revisions ({listed})"
+        listed = ", ".join(f"{each.get('replica') or each['pid']}: {each['revision']}" for each in differing)
+        yield f"The {'replicas' if 'replica' in differing[0] else 'workers'} do not serve the same revisions ({listed})"
     yield from _loading(body)
     yield from _canaries(body)
     for retired in body.get("retired", []):

@@ -25,17 +25,9 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
         return JSONResponse({"status": "ok"})
 
     async def readyz(request: Request) -> JSONResponse:
-        switch = switch_of(request.scope)
-        live = switch.live.snapshot
-        if switch.stopping:
-            reason = "the server is stopping"
-        elif switch.kernel is not None and not switch.kernel.alive:
-            reason = "the deployer has ended: start the server again"
-        elif live.problem or not live.ready:
-            reason = live.problem or "the pipelines are being loaded for the first time"
-        else:
-            return JSONResponse({"status": "ready"})
-        return JSONResponse({"status": "not ready", "detail": reason}, status_code=503)
+        if reason := switch_of(request.scope).not_ready:
+            return JSONResponse({"status": "not ready", "detail": reason}, status_code=503)
+        return JSONResponse({"status": "ready"})
 
     yield DocumentedRoute("/healthz", healthz, {"GET": lambda: _HEALTHZ})
     yield DocumentedRoute("/readyz", readyz, {"GET": lambda: _READYZ})

@@ -56,6 +56,7 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
             "executions": executions_of(request.scope).is_started,
             "additional_python_path": python_path,
             "workers": worker_dir.read(summary),
+            "replicas": await replicas() if (replicas := request.app.replicas) else [],
         }
         return Response(encoded[:-1] + b"," + encode(live)[1:], media_type="application/json")
 
@@ -216,6 +217,11 @@ _SCHEMAS = {
             "description": "Replaced and removed revisions of which something still runs or is in memory.",
         },
         workers={},
+        replicas={
+            "type": "array",
+            "items": {"type": "object"},
+            "description": "What each replica serves, on Ray Serve: deployment, replica, generation, revision, ready.",
+        },
     ),
 }
 

@@ -38,6 +38,16 @@ class Switch:
         superseded, self._superseded = self._superseded, asyncio.Event()
         superseded.set()
 
+    @property
+    def not_ready(self) -> str:
+        """Why the server is not ready to serve: it stops, its deployer has ended, the directory cannot be read, ..."""
+        snapshot = self.live.snapshot
+        if self.stopping:
+            return "the server is stopping"
+        if self.kernel is not None and not self.kernel.alive:
+            return "the deployer has ended: start the server again"
+        return snapshot.problem or ("" if snapshot.ready else "the pipelines are being loaded for the first time")
+
     async def wait_until_known(self, name: str) -> Snapshot:
         """Return the live snapshot once it can tell whether *name* is served."""
         while True:

@@ -101,8 +101,8 @@ class ToolServer:
             on_subscriptions_listen=self._listen,
         )
         self.protocol.add_notification_handler("notifications/initialized", NotificationParams, self._initialized)
-        # With several workers the next request of a session may come to another one.
-        is_alone = app.worker_state.directory is None  # type: ignore[attr-defined]  # as above
+        # Else the next request of a session may come to another process.
+        is_alone: bool = app.is_alone  # type: ignore[attr-defined]  # as above
         self._manager = StreamableHTTPSessionManager(
             self.protocol,
             stateless=not is_alone,

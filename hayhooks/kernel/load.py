@@ -49,7 +49,7 @@ check_threads = DaemonThreadPool("check", limit=4, stuck_after_s=1.0)
 BuildRoutes = Callable[[Deployment], Any]
 
 _CLASS = "PipelineWrapper"
-_OPTIONS = (*LIMITS, *SWITCHES, "a2a_card")  # attributes of wrappers
+_OPTIONS = (*LIMITS, *SWITCHES, "a2a_card", "ray_options")  # attributes of wrappers
 _MISSPELLED = 0.85  # how much alike two names are, from 0 to 1
 _HAYSTACK_PACKAGES = ("haystack", "haystack_integrations", "haystack_experimental")
 
@@ -122,9 +122,11 @@ def _load(
     began = time.perf_counter()
     with running_package(package), phases.begin(revision, "import") as running:
         haystack_hooks.patch_haystack()
-        wrapper = _make_wrapper(revision, package, running)
+        wrapper = _make_wrapper(revision, package, running, set_up=not options.describe_only)
         running.enter("description of its methods")
         limits = options.limits.of(wrapper)
+        if options.describe_only:  # nothing of it runs here that could fail
+            limits = replace(limits, trial_s=0, canary=0)
         implemented = {  # methods that differ from the base class's: the wrapper class or setup has defined them
             name: method
             for name in OPERATIONS
@@ -143,7 +145,7 @@ def _load(
                 "{}: nothing calls {}() of {}: did you mean {}()?", revision.name, name, type(wrapper).__name__, right
             )
         operations = {name: _operation(revision.name, method, transport) for name, method in implemented.items()}
-        if wrapper.warm_up is not False:
+        if wrapper.warm_up is not False and not options.describe_only:
             running.enter("warm_up()")
             for warm_up in haystack_hooks.lifecycle_methods(wrapper, "warm_up"):
                 warm_up()
@@ -152,7 +154,8 @@ def _load(
                 for warm_up_async in haystack_hooks.lifecycle_methods(wrapper, "warm_up_async"):
                     _await_phase(warm_up_async, running, phases, on_loop)
         running.enter("check()")
-        _check(wrapper, options.check_s, running, phases, on_loop)
+        if not options.describe_only:
+            _check(wrapper, options.check_s, running, phases, on_loop)
     deployment = Deployment(
         revision=revision,
         package=package,
@@ -175,7 +178,7 @@ def _load(
     return replace(deployment, endpoints=build_routes(deployment))
 
 
-def _make_wrapper(revision: Revision, package: str, running: Phase) -> BasePipelineWrapper:
+def _make_wrapper(revision: Revision, package: str, running: Phase, *, set_up: bool) -> BasePipelineWrapper:
     wrapper: BasePipelineWrapper
     match revision.kind:
         case RevisionKind.FOLDER:
@@ -209,8 +212,9 @@ def _make_wrapper(revision: Revision, package: str, running: Phase) -> BasePipel
     _warn_of_misspelled_options(revision.name, wrapper)
     if isinstance(wrapper, YAMLPipelineWrapper) and revision.kind is not RevisionKind.YAML:
         import_public("haystack", haystack_hooks.patch_haystack)
-    running.enter("setup()")
-    wrapper.setup()
+    if set_up or revision.kind is RevisionKind.YAML:  # whose setup() defines its methods
+        running.enter("setup()")
+        wrapper.setup()
     return wrapper
 
 

@@ -12,6 +12,7 @@ class KernelOptions:
 
     python_path: Sequence[str] = ()  # directories of shared modules
     only: str | None = None  # the one name to serve; all if None
+    describe_only: bool = False  # wrappers of folders are made and described, not set up: other processes run them
     threads: int = 40  # sync calls of one deployment that run at a time
     limits: Limits = NO_LIMITS  # of a deployment's requests, unless its wrapper sets its own
     debounce_ms: int = 20  # a folder must be unchanged for this long before it is read

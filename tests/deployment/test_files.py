@@ -198,6 +198,46 @@ def test_the_pods_are_as_little_as_they_can_be(file: str):
         }
 
 
+def kuberay() -> dict[str, Any]:
+    """The resource of KubeRay's kind; no package has its schema."""
+    resource: dict[str, Any] = yaml.safe_load((FILES / "kuberay.yaml").read_text())
+    return resource
+
+
+def kuberay_pods() -> dict[str, dict[str, Any]]:
+    cluster = kuberay()["spec"]["rayClusterConfig"]
+    workers = {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
+    return {name: group["template"]["spec"] for name, group in {"head": cluster["headGroupSpec"], **workers}.items()}
+
+
+def test_the_pods_of_ray_are_as_kubernetes_describes_them():
+    assert (kuberay()["apiVersion"], kuberay()["kind"]) == ("ray.io/v1", "RayService")
+    for name, spec in kuberay_pods().items():
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+        kubernetes_validate.validate(pod, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_the_pods_of_ray_are_as_little_as_they_can_be():
+    port = yaml.safe_load(kuberay()["spec"]["serveConfigV2"])["http_options"]["port"]
+    for name, pod in kuberay_pods().items():
+        (container,) = pod["containers"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["automountServiceAccountToken"] is (name == "head")
+        assert f"USER {pod['securityContext']['runAsUser']}:" in (FILES / "Dockerfile").read_text()
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert {mount["name"] for mount in container["volumeMounts"]} == {each["name"] for each in pod["volumes"]}
+        assert {"name": "serve", "containerPort": port} in container["ports"]
+        for variable in container.get("env", ()):
+            assert variable["name"] in {each for field in Settings.model_fields for each in variable_names(field)}
+
+
+def test_ray_is_of_the_version_that_is_installed_with_hayhooks():
+    constraints = (ROOT / "scripts/constraints.txt").read_text()
+
+    assert f"\nray=={kuberay()['spec']['rayClusterConfig']['rayVersion']}\n" in constraints
+
+
 def test_the_number_of_pods_follows_a_metric_that_there_is():
     resources = kubernetes()
     autoscaler, deployment = resources["HorizontalPodAutoscaler"]["spec"], resources["Deployment"]
