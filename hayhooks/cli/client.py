@@ -216,7 +216,7 @@ def with_python_path_of_server(settings: Settings) -> Settings:
 
 
 def differing_workers(status: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the workers in a body of ``/status``, or the replicas of a deployment on Ray, that serve different things."""
+    """Return the workers in a body of ``/status``, or the replicas on Ray, that serve different revisions."""
     groups: dict[str | None, list[dict[str, Any]]] = {}
     for each in (*status.get("workers", []), *status.get("replicas", [])):
         groups.setdefault(each.get("deployment"), []).append(each)

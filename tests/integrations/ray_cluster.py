@@ -66,11 +66,12 @@ class Cluster:
     def wait_until(self, status: str, name: str = "hayhooks") -> dict[str, Any]:
         """The application *name* once it has that status."""
 
-        def reached() -> dict[str, Any] | None:
-            application: dict[str, Any] = self.applications()[name]
-            return application if application["status"] == status else None
+        def reached() -> bool:
+            return bool(self.applications()[name]["status"] == status)
 
-        return eventually(reached, f"{name} to be {status}", deadline_s=120)
+        eventually(reached, f"{name} to be {status}", deadline_s=120)
+        found: dict[str, Any] = self.applications()[name]
+        return found
 
     def eventually(self, condition: Callable[[], Any], what: str) -> Any:
         """Wait for *condition*; Ray takes seconds to start and to stop processes."""

@@ -75,11 +75,12 @@ class Served:
         """The process ids of the *number* replicas that answer for *name*."""
         found: set[int] = set()
 
-        def all_seen() -> set[int] | None:
+        def all_seen() -> bool:
             found.add(self.run(name)["pid"])
-            return found if len(found) >= number else None
+            return len(found) >= number
 
-        return self.cluster.eventually(all_seen, f"{number} processes to answer")
+        self.cluster.eventually(all_seen, f"{number} processes to answer")
+        return found
 
     def eventually(self, condition: Callable[[], Any], what: str) -> Any:
         return self.cluster.eventually(condition, what)
