@@ -111,6 +111,7 @@ replicated = pytest.mark.parametrize("served", ["replicated"], indirect=True)
 per_pipeline = pytest.mark.parametrize("served", ["per_pipeline"], indirect=True)
 
 
+@pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_the_files_that_are_shown_are_as_ray_and_hayhooks_describe_them() -> None:
     from ray.serve.schema import ServeDeploySchema
 
