@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -427,6 +427,33 @@ def executions(bench: Bench) -> list[Figure]:
     return figures
 
 
+@row("ray")
+def ray(bench: Bench) -> list[Figure]:
+    """Compare one process with Ray Serve, in both shapes, each with one replica."""
+    import bench_ray  # noqa: PLC0415 - only this row needs Ray
+
+    root = bench.directory / "ray"
+    servers.write_wrappers(root, with_haystack=False)
+    alone, figures = bench._hayhooks(OURS, HAYHOOKS, root), []
+    with bench_ray.serving(root, bench.directory):
+        proxy = Server("Ray", bench_ray.URL)
+        for title, unit, work in (
+            ("run, async method", "requests/s", Work("/run_async/run", SHOUT, "HELLO!!!")),
+            (
+                "run, async method, one at a time",
+                "requests/s",
+                Work("/run_async/run", SHOUT, "HELLO!!!", connections=1),
+            ),
+            ("chat, async method", "chunks/s", chat("/chat_async/chat", 100, 0.0, 16)),
+        ):
+            works = {OURS: (alone, work)}
+            for shape, prefix in bench_ray.SHAPES.items():
+                works[f"Ray Serve, {shape}"] = (proxy, replace(work, path=prefix + work.path))
+            row = [Figure("ray", title, label, unit, OURS) for label in works]
+            figures += bench.rounds(row, [bench.measure_of(server, work) for server, work in works.values()])
+    return figures
+
+
 @row("console")
 def console(bench: Bench) -> list[Figure]:
     """Compare a server that nobody watches with others; measure how long a save takes until the console shows it."""
@@ -715,7 +742,7 @@ def parse() -> argparse.Namespace:
         prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds; under two minutes")
-    parser.add_argument("--rows", type=chosen, help=f"run only these, separated by commas: {', '.join(ROWS)}")
+    parser.add_argument("--rows", "--only", type=chosen, help=f"run only these, separated by commas: {', '.join(ROWS)}")
     parser.add_argument(
         "--vs",
         action="append",
@@ -729,7 +756,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="duration of a round (default: 3; 0.5 with --quick)")
     parser.add_argument("--deployments", type=int, help="for rows with many (default: 1000; 300 with --quick)")
     options = parser.parse_args()
-    options.rows = options.rows or list(ROWS)
+    options.rows = options.rows or [name for name in ROWS if name != "ray"]  # it wants a network of its own
     options.rounds = options.rounds or (2 if options.quick else 5)
     options.seconds = options.seconds or (0.5 if options.quick else 3.0)
     options.deployments = options.deployments or (300 if options.quick else 1000)
