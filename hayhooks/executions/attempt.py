@@ -20,6 +20,7 @@ from hayhooks.executions.execution import (
     Host,
     Order,
     SupersededError,
+    split_workflow_id,
 )
 from hayhooks.executions.journal import MAX_CHUNK, EngineJournal, check_payload
 from hayhooks.executions.projection import ATTEMPTS_EXHAUSTED, attempts_of, order_of, result_to_json
@@ -180,7 +181,7 @@ class Attempts:
                 partial(self._on_change, workflow_id),
             )
             resumed = pause if "input" in message else 0
-            execution_id = workflow_id.rpartition("~")[2]
+            _, execution_id = split_workflow_id(workflow_id)
             start = AttemptStart(execution_id, order, number, row.created_at, resumed, message.get("input"))
             result = await self._on_host(running, partial(host.run, start, running.journal))
         except asyncio.CancelledError:

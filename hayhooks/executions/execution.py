@@ -22,6 +22,17 @@ TIMED_OUT = {"timed_out": True}  # what an execution is resumed with that has wa
 ANYBODY = ""  # the owner where a wrapper names none
 
 
+def workflow_id_of(deployment: str, execution_id: str) -> str:
+    """Return the engine's id: executions of a deployment are found by its beginning."""
+    return f"{deployment}~{execution_id}"
+
+
+def split_workflow_id(workflow_id: str) -> tuple[str, str]:
+    """Return the deployment's name and the execution's id."""
+    deployment, _, execution_id = workflow_id.rpartition("~")
+    return deployment, execution_id
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
     """What a client wants to be run."""
@@ -85,6 +96,11 @@ class Execution:
     def is_terminal(self) -> bool:
         """Whether nothing of it changes any more, unless it is retried."""
         return self.status in TERMINAL
+
+    @property
+    def workflow_id(self) -> str:
+        """The engine's id."""
+        return workflow_id_of(self.order.deployment, self.id)
 
 
 @dataclass(frozen=True, slots=True)

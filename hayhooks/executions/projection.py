@@ -6,17 +6,21 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from hayhooks.executions.execution import TERMINAL, Attempt, AttemptResult, Execution, ExecutionError, Order, Status
+from hayhooks.executions.execution import (
+    TERMINAL,
+    Attempt,
+    AttemptResult,
+    Execution,
+    ExecutionError,
+    Order,
+    Status,
+    split_workflow_id,
+)
 from hayhooks.executions.rows import INVALID, Row
 
 ATTEMPTS_EXHAUSTED = ExecutionError(  # each ended with the death of its process
     "RunAttemptsExhaustedError", "run attempts exhausted", code="run_attempts_exhausted"
 )
-
-
-def workflow_id_of(deployment: str, execution_id: str) -> str:
-    """Return the engine's id: executions of a deployment are found by its beginning."""
-    return f"{deployment}~{execution_id}"
 
 
 def keyed_id(order: Order) -> str:
@@ -80,8 +84,8 @@ def status_of(row: Row) -> Status:
 def execution_of(row: Row, shown: Mapping[str, Any] | None = None, waiting_for: str = "") -> Execution:
     """Return what is shown of *row*, with the event ``shown`` of its journal."""
     attributes, attempts, status = row.attributes, attempts_of(row), status_of(row)
-    name, _, execution_id = row.workflow_id.rpartition("~")
-    order = order_of(row.order) if row.order is not None else _order_of_list(name, row)
+    deployment, execution_id = split_workflow_id(row.workflow_id)
+    order = order_of(row.order) if row.order is not None else _order_of_list(deployment, row)
     progress = (shown or {}).get("progress", [])
     ended = sum(bool(each.outcome) for each in attempts)
     cancel_requested_at = attributes.get("cancel_requested_at")
@@ -110,9 +114,11 @@ def execution_of(row: Row, shown: Mapping[str, Any] | None = None, waiting_for: 
     )
 
 
-def _order_of_list(name: str, row: Row) -> Order:
+def _order_of_list(deployment: str, row: Row) -> Order:
     attributes = row.attributes
-    return Order(name, attributes.get("kind", "run"), None, owner=row.owner, revision=attributes.get("revision", ""))
+    return Order(
+        deployment, attributes.get("kind", "run"), None, owner=row.owner, revision=attributes.get("revision", "")
+    )
 
 
 def _error_of(row: Row) -> ExecutionError:

@@ -14,7 +14,18 @@ from loguru import logger as log
 from hayhooks.errors import ConflictError, RefusedError, UnavailableError, shortened, type_and_message
 from hayhooks.executions.attempt import AttemptLimits, Attempts
 from hayhooks.executions.dbos_engine import ENDED, UNFINISHED, Engine, EngineOptions, KeyInUseError
-from hayhooks.executions.execution import TERMINAL, Counts, Execution, Host, Order, Page, Query, Status
+from hayhooks.executions.execution import (
+    TERMINAL,
+    Counts,
+    Execution,
+    Host,
+    Order,
+    Page,
+    Query,
+    Status,
+    split_workflow_id,
+    workflow_id_of,
+)
 from hayhooks.executions.journal import SHOWN, check_payload
 from hayhooks.executions.options import ServiceOptions
 from hayhooks.executions.projection import (
@@ -24,7 +35,6 @@ from hayhooks.executions.projection import (
     order_of,
     order_to_json,
     status_of,
-    workflow_id_of,
 )
 from hayhooks.executions.rows import Row
 from hayhooks.executions.side_loop import SideLoop
@@ -122,7 +132,7 @@ class Runtime:
         while len(found) <= query.limit:
             rows = await self._engine.rows(
                 statuses=statuses,
-                prefix=f"{query.deployment}~" if query.deployment else "",
+                prefix=workflow_id_of(query.deployment, "") if query.deployment else "",
                 owner=query.owner,
                 since=after[0] if after and not query.newest_first else 0.0,
                 until=after[0] if after and query.newest_first else 0.0,
@@ -142,7 +152,7 @@ class Runtime:
         """See ``Executions``."""
         if execution.is_terminal:
             return execution
-        workflow_id = workflow_id_of(execution.order.deployment, execution.id)
+        workflow_id = execution.workflow_id
         noted = {"cancel_requested_at": time.time(), **({"cancel_reason": reason} if reason else {})}
         await self._engine.note(workflow_id, noted)
         row = await self._row(workflow_id)
@@ -184,18 +194,17 @@ class Runtime:
         """See ``Executions``."""
         if not execution.is_terminal:
             raise ConflictError("only ended executions can be deleted: cancel it first")
-        await self._engine.delete([workflow_id_of(execution.order.deployment, execution.id)])
+        await self._engine.delete([execution.workflow_id])
 
     async def chunks(self, execution: Execution, offset: int) -> list[Any]:
         """Return the rows of chunks from *offset* on that there are now."""
-        workflow_id = workflow_id_of(execution.order.deployment, execution.id)
-        return [row async for row in self._engine.stream(workflow_id, offset)]
+        return [row async for row in self._engine.stream(execution.workflow_id, offset)]
 
     async def counts(self) -> dict[str, Counts]:
         """Return the counts by deployment of what has not ended."""
         by_name: dict[str, list[Row]] = {}
         for row in await self._engine.rows(statuses=UNFINISHED, limit=max(self._options.max_unfinished, 1000) + 1):
-            by_name.setdefault(row.workflow_id.rpartition("~")[0], []).append(row)
+            by_name.setdefault(split_workflow_id(row.workflow_id)[0], []).append(row)
         return {name: _counts(rows) for name, rows in by_name.items()}
 
     async def stop(self, grace_s: float) -> None:
@@ -208,7 +217,7 @@ class Runtime:
         self._engine.destroy()
 
     async def _go_on(self, execution: Execution, message: dict[str, Any]) -> Execution:
-        workflow_id = workflow_id_of(execution.order.deployment, execution.id)
+        workflow_id = execution.workflow_id
         row = await self._row(workflow_id)
         if (status := status_of(row)) != execution.status:  # as another caller was told to go on, or to cancel
             raise ConflictError(f"the execution has changed meanwhile: it is {status}")
