@@ -155,7 +155,7 @@ class Engine:
             workflow_id_reuse_policy="reject",
             queue_partition_key=partition,
             priority=priority,
-            attributes=attributes,
+            attributes={**attributes, "queue": queue, "partition": partition},  # for `wake`
         )
         if delay_s:
             options["delay_seconds"] = delay_s
@@ -223,7 +223,7 @@ class Engine:
         """End what has not begun."""
         await DBOS.cancel_workflow_async(workflow_id)
 
-    async def wake(self, row: Row, message: dict[str, Any], *, queue: str, partition: str) -> None:
+    async def wake(self, row: Row, message: dict[str, Any]) -> None:
         """Let what has ended go on with *message*; ConflictError: it has not ended, or another was faster."""
         steps = await DBOS.list_workflow_steps_async(row.workflow_id, load_output=False)
         pauses = [step["function_id"] for step in steps if step["function_name"] == _RECV]
@@ -233,8 +233,8 @@ class Engine:
             await DBOS.rewind_workflow_async(
                 row.workflow_id,
                 start_step=pauses[-1] if has_waited else max(attempts, default=0) + 1,
-                queue_name=queue,
-                queue_partition_key=partition,
+                queue_name=row.attributes["queue"],
+                queue_partition_key=row.attributes["partition"],
             )
         except dbos_error.DBOSException as error:
             raise ConflictError(f"the execution has changed meanwhile: {error}") from None
@@ -366,7 +366,7 @@ async def _wake(engine: Engine, workflow_id: str, pause: int, message: dict[str,
             return
         if row.status == "ERROR":
             try:
-                await engine.wake(row, message, queue=row.attributes["queue"], partition=row.attributes["partition"])
+                await engine.wake(row, message)
             except ConflictError:
                 log.debug("{} was woken by another", workflow_id)
             return

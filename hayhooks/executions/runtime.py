@@ -92,8 +92,6 @@ class Runtime:
             "revision": order.revision,
             "digest": digest,
             "ordered_at": time.time(),  # the database's times may be whole seconds
-            "queue": queue,
-            "partition": partition,
         }
         try:
             await self._engine.submit(
@@ -158,7 +156,7 @@ class Runtime:
         row = await self._row(workflow_id)
         if row.status == "ERROR":  # it waits: woken and ended at once, it is no longer one that waits
             try:
-                await self._wake(row, {"cancel": True})
+                await self._engine.wake(row, {"cancel": True})
             except ConflictError:
                 log.debug("{} was woken by another", workflow_id)
             row = await self._row(workflow_id)
@@ -226,11 +224,8 @@ class Runtime:
         if "retry" in message:
             noted["cancel_requested_at"] = None  # not for what waits: it may be canceled at this moment
         await self._engine.note(workflow_id, noted)
-        await self._wake(row, message)
+        await self._engine.wake(row, message)
         return await self._shown(await self._row(workflow_id))
-
-    async def _wake(self, row: Row, message: dict[str, Any]) -> None:
-        await self._engine.wake(row, message, queue=row.attributes["queue"], partition=row.attributes["partition"])
 
     async def _row(self, workflow_id: str) -> Row:
         row = await self._engine.row([workflow_id])
