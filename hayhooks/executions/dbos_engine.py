@@ -183,7 +183,6 @@ class Engine:
         until: float = 0.0,
         ended_before: float = 0.0,
         ids: Sequence[str] = (),
-        executor: str = "",
         newest_first: bool = False,
         limit: int = 1000,
         offset: int = 0,
@@ -198,7 +197,6 @@ class Engine:
             start_time=_iso(since) if since else None,
             end_time=_iso(until) if until else None,
             completed_before=_iso(ended_before) if ended_before else None,
-            executor_id=executor or None,
             sort_desc=newest_first,
             limit=limit,
             offset=offset or None,
@@ -280,8 +278,8 @@ class Engine:
         except dbos_error.DBOSStreamTimeoutError:
             return
 
-    async def take_over(self) -> int:
-        """Let executions of processes that have died begin again; return how many such processes there were."""
+    async def take_over(self) -> None:
+        """Let executions of processes that have died begin again."""
         assert self._liveness is not None
         await asyncio.to_thread(self._liveness.hold)
         pending = await DBOS.list_workflows_async(status="PENDING", load_input=False, load_output=False)
@@ -292,7 +290,6 @@ class Engine:
         ]
         if dead:
             await asyncio.to_thread(DBOS._recover_pending_workflows, dead)
-        return len(dead)
 
     async def attempt(self, order: dict[str, Any], message: dict[str, Any], pause: int) -> dict[str, Any]:
         """Run one attempt; in the step of the workflow."""

@@ -45,7 +45,6 @@ class Order:
     idempotency_key: str = ""  # 1 to 512 bytes: a second order of this owner with it is the first one; "": none
     delay_s: float = 0.0
     priority: int = 50  # 1 is first, 100 is last
-    timeout_s: float = 0.0  # for one attempt; 0: no limit
     wants_chunks: bool = False  # a response: its events are kept as chunks
     id: str = ""  # of the execution, 32 hex digits; "": a new one
 
@@ -111,7 +110,6 @@ class Query:
     owner: str | None = None  # None: of all owners
     status: Sequence[Status] = ()  # none: all
     revision: str = ""
-    kind: str = ""
     search: str = ""  # part of an id
     limit: int = 50  # 1 to 100
     cursor: str = ""  # of the page before

@@ -266,12 +266,10 @@ class Runtime:
     def _fits(self, row: Row, query: Query, after: tuple[float, float, str] | None) -> bool:
         if after and (_key(row) >= after if query.newest_first else _key(row) <= after):
             return False
-        attributes = row.attributes
         return (
             (not query.status or status_of(row) in query.status)
             and (query.owner is None or row.owner == query.owner)
-            and (not query.revision or attributes.get("revision") == query.revision)
-            and (not query.kind or attributes.get("kind") == query.kind)
+            and (not query.revision or row.attributes.get("revision") == query.revision)
             and query.search in row.workflow_id
         )
 
