@@ -76,10 +76,7 @@ class Runtime:
 
     async def submit(self, order: Order, concurrency: int) -> tuple[Execution, bool]:
         """See ``Executions``; *concurrency* is that of its deployment."""
-        try:
-            check_payload(order.input, self._options.max_payload, "the input")
-        except ValueError as error:
-            raise RefusedError(413, str(error)) from None
+        self._check_input(order.input)
         execution_id = order.id or (keyed_id(order) if order.idempotency_key else secrets.token_hex(16))
         workflow_id, digest = workflow_id_of(order.deployment, execution_id), digest_of(order)
         if order.idempotency_key and (row := await self._engine.row([workflow_id])) is not None:
@@ -176,10 +173,7 @@ class Runtime:
         """See ``Executions``."""
         if execution.status != "waiting":
             raise ConflictError("only waiting executions can resume")
-        try:
-            check_payload(value, self._options.max_payload, "the input")
-        except ValueError as error:
-            raise RefusedError(413, str(error)) from None
+        self._check_input(value)
         return await self._go_on(execution, {"input": value})
 
     async def retry(self, execution: Execution) -> Execution:
@@ -213,6 +207,12 @@ class Runtime:
     def close(self) -> None:
         """Close the database; in a thread, after ``stop``."""
         self._engine.destroy()
+
+    def _check_input(self, value: Any) -> None:
+        try:
+            check_payload(value, self._options.max_payload, "the input")
+        except ValueError as error:
+            raise RefusedError(413, str(error)) from None
 
     async def _go_on(self, execution: Execution, message: dict[str, Any]) -> Execution:
         workflow_id = execution.workflow_id
