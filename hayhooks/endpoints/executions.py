@@ -179,16 +179,11 @@ async def _stream(request: Request) -> Response:
     cursor = request.headers.get("last-event-id") or request.query_params.get("after", "")
     all_events = request.query_params.get("events") == "all"
     events = executions_of(request.scope).watch(execution, cursor, all_events=all_events)
-    return EventStreamResponse(_Encoder(partial(_body_of, request)), _Watched(events))
+    return EventStreamResponse(_Encoder(partial(result_body, request)), _Watched(events))
 
 
 async def _execution(request: Request) -> Execution:
     return await execution_in(request, deployment_of(request.scope), request.path_params["execution_id"])
-
-
-def _body_of(request: Request, execution: Execution) -> dict[str, Any]:
-    root_path: str = request.scope["app_root_path"]
-    return result_body(execution, root_path, shows_errors=request.app.settings.show_tracebacks)
 
 
 async def _validated(request: Request, validator: Validator) -> Any:

@@ -147,25 +147,21 @@ def invalid(place: tuple[str, str], value: str, accepted: str) -> InvalidInputEr
     return InvalidInputError([detail], 1)
 
 
-def result_body(execution: Execution, root_path: str, *, shows_errors: bool) -> dict[str, Any]:
+def result_body(request: Request, execution: Execution) -> dict[str, Any]:
     """Return what a client is told of *execution*."""
-    order, error = execution.order, execution.error
-    path = root_path + path_of(execution)
-    tells = shows_errors or order.kind in ("run", "response")  # whose errors are those of a response
+    error = execution.error
+    path = f"{request.scope['app_root_path']}{path_of(execution)}"
+    # The errors of a request that was sent in the background are those of its response.
+    shows_errors = request.app.settings.show_tracebacks or execution.order.kind in ("run", "response")
     return {
-        "execution_id": execution.id,
-        "deployment": order.deployment,
-        "kind": order.kind,
-        "revision": order.revision,
-        "status": execution.status,
-        "attempt": execution.attempt,
+        **_common_fields(execution),
         "sequence": execution.sequence,
         "progress": list(execution.progress),
         "steps": list(execution.steps),
         "result": execution.result,
         "error": {
             "type": error.type,
-            "message": error.message if tells or error.code else "Durable execution failed",
+            "message": error.message if shows_errors or error.code else "Durable execution failed",
             "retryable": error.retryable,
             "code": error.code or None,
         }
@@ -189,14 +185,8 @@ def result_body(execution: Execution, root_path: str, *, shows_errors: bool) -> 
 
 def summary_body(execution: Execution) -> dict[str, Any]:
     """Return what a list tells of *execution*."""
-    order = execution.order
     return {
-        "execution_id": execution.id,
-        "deployment": order.deployment,
-        "kind": order.kind,
-        "revision": order.revision,
-        "status": execution.status,
-        "attempt": execution.attempt,
+        **_common_fields(execution),
         "created_at": time_text(execution.created_at),
         "updated_at": time_text(execution.updated_at),
         "cancellation_pending": execution.cancellation_requested_at is not None and not execution.is_terminal,
@@ -206,9 +196,7 @@ def summary_body(execution: Execution) -> dict[str, Any]:
 
 def execution_response(request: Request, execution: Execution, status: int = 200) -> Response:
     """Return the response with what a client is told of *execution*."""
-    root_path: str = request.scope["app_root_path"]
-    body = result_body(execution, root_path, shows_errors=request.app.settings.show_tracebacks)
-    return Response(encode(body), status, media_type="application/json")
+    return Response(encode(result_body(request, execution)), status, media_type="application/json")
 
 
 def path_of(execution: Execution) -> str:
@@ -221,6 +209,18 @@ def time_text(seconds: float | None) -> str | None:
     if seconds is None:
         return None
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _common_fields(execution: Execution) -> dict[str, Any]:
+    order = execution.order
+    return {
+        "execution_id": execution.id,
+        "deployment": order.deployment,
+        "kind": order.kind,
+        "revision": order.revision,
+        "status": execution.status,
+        "attempt": execution.attempt,
+    }
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:
