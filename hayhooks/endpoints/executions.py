@@ -3,7 +3,7 @@
 ``/executions`` lists those of all deployments.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,6 @@ from starlette.routing import BaseRoute
 from hayhooks.errors import ConflictError, InvalidInputError, RefusedError, shortened
 from hayhooks.executions.execution import STATUSES, Execution, Query, StreamEvent
 from hayhooks.http.context import deployment_of
-from hayhooks.http.dispatch import without_lease
 from hayhooks.http.executions import (
     execution_in,
     execution_response,
@@ -42,28 +41,12 @@ from hayhooks.openapi.executions import (
     RETRY_DOCS,
     SHOW_DOCS,
     STREAM_DOCS,
+    ExecutionRoute,
     order_docs,
     resume_docs,
 )
 
 _MAX_POLL_S = 60.0
-
-
-class ExecutionRoute(DocumentedRoute):
-    """A route that does not call the deployment: it has no lease of it."""
-
-    takes_slot = False
-
-    def __init__(self, path: str, methods: Mapping[str, Any], *, shown: bool) -> None:
-        handlers = {method: handler for method, (handler, _) in methods.items()}
-        docs = {method: describe for method, (_, describe) in methods.items()}
-
-        async def endpoint(request: Request) -> Response:
-            response: Response = await handlers[request.method](request)
-            return response
-
-        super().__init__(path, endpoint, docs, shown=shown, listed=shown and path == "/run-durable")
-        self.app = without_lease(self.app)
 
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
@@ -80,15 +63,14 @@ def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
     shown = deployment.durable is not None
     if shown:
         yield ExecutionRoute("/run-durable", {"POST": (_order, partial(order_docs, deployment))}, shown=True)
+    route = partial(ExecutionRoute, shown=shown, listed=False)
     one = "/executions/{execution_id}"
-    yield ExecutionRoute("/executions", {"GET": (_page_of_deployment, lambda: LIST_DOCS)}, shown=shown)
-    yield ExecutionRoute(
-        one, {"GET": (_show, lambda: SHOW_DOCS), "DELETE": (_delete, lambda: DELETE_DOCS)}, shown=shown
-    )
-    yield ExecutionRoute(f"{one}/cancel", {"POST": (_cancel, lambda: CANCEL_DOCS)}, shown=shown)
-    yield ExecutionRoute(f"{one}/resume", {"POST": (_resume, partial(resume_docs, deployment))}, shown=shown)
-    yield ExecutionRoute(f"{one}/retry", {"POST": (_retry, lambda: RETRY_DOCS)}, shown=shown)
-    yield ExecutionRoute(f"{one}/stream", {"GET": (_stream, lambda: STREAM_DOCS)}, shown=shown)
+    yield route("/executions", {"GET": (_page_of_deployment, lambda: LIST_DOCS)})
+    yield route(one, {"GET": (_show, lambda: SHOW_DOCS), "DELETE": (_delete, lambda: DELETE_DOCS)})
+    yield route(f"{one}/cancel", {"POST": (_cancel, lambda: CANCEL_DOCS)})
+    yield route(f"{one}/resume", {"POST": (_resume, partial(resume_docs, deployment))})
+    yield route(f"{one}/retry", {"POST": (_retry, lambda: RETRY_DOCS)})
+    yield route(f"{one}/stream", {"GET": (_stream, lambda: STREAM_DOCS)})
 
 
 async def _order(request: Request) -> Response:

@@ -18,7 +18,6 @@ from hayhooks.errors import HayhooksError, OpenAIError, safe_str, shortened
 from hayhooks.executions.execution import ANYBODY, Execution, Order, StreamEvent
 from hayhooks.http.api_keys import may_call
 from hayhooks.http.context import context_of, switch_of
-from hayhooks.http.dispatch import without_lease
 from hayhooks.http.executions import executions_of, owner_of, submit
 from hayhooks.http.json import JSONBytesResponse, encode_part
 from hayhooks.http.responses import EventStreamResponse
@@ -28,7 +27,7 @@ from hayhooks.observability.log import log
 from hayhooks.openai.bridge import Body
 from hayhooks.openai.response_encoder import ResponsesEncoder
 from hayhooks.openai.schemas import stored_docs
-from hayhooks.openapi.describe import DocumentedRoute
+from hayhooks.openapi.executions import ExecutionRoute
 
 _PREFIX = "resp_"
 _OF_AN_ATTEMPT = 1_000_000  # sequence numbers: those of a later attempt are above those of the one before
@@ -38,9 +37,12 @@ _STATUSES = {"queued": "queued", "running": "in_progress", "waiting": "in_progre
 def routes(path: str, *, shown: bool = False) -> Iterator[BaseRoute]:
     """Serve what is stored below *path*."""
     one = f"{path}/{{response_id}}"
-    yield _Route(one, {"GET": (_retrieve, "retrieve"), "DELETE": (_delete, "delete")}, shown=shown)
-    yield _Route(f"{one}/cancel", {"POST": (_cancel, "cancel")}, shown=shown)
-    yield _Route(f"{one}/input_items", {"GET": (_input_items, "input_items")}, shown=shown)
+    retrieve, delete, cancel, input_items = (
+        partial(stored_docs, name) for name in ("retrieve", "delete", "cancel", "input_items")
+    )
+    yield ExecutionRoute(one, {"GET": (_retrieve, retrieve), "DELETE": (_delete, delete)}, shown=shown)
+    yield ExecutionRoute(f"{one}/cancel", {"POST": (_cancel, cancel)}, shown=shown)
+    yield ExecutionRoute(f"{one}/input_items", {"GET": (_input_items, input_items)}, shown=shown)
 
 
 async def order(deployment: Deployment, body: Body, scope: Scope, receive: Receive, send: Send) -> None:
@@ -104,27 +106,6 @@ async def add_previous(body: Body, scope: Scope) -> None:
         previous = asked.get("previous_response_id")
     body["input"] = [*conversation, *_items(body["input"])]
     body["previous_response_id"] = None  # it is resolved
-
-
-class _Route(DocumentedRoute):
-    """A route of the server or of a deployment that does not call the deployment."""
-
-    takes_slot = False
-
-    def __init__(self, path: str, handlers: dict[str, tuple[Any, str]], *, shown: bool) -> None:
-        async def endpoint(request: Request) -> Response:
-            response: Response = await handlers[request.method][0](request)
-            return response
-
-        docs = {method: partial(stored_docs, name) for method, (_, name) in handlers.items()}
-        super().__init__(path, endpoint, docs, shown=shown)
-        plain, leaseless = self.app, without_lease(self.app)
-
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            has_lease = context_of(scope).deployment is not None
-            await (leaseless if has_lease else plain)(scope, receive, send)
-
-        self.app = app
 
 
 async def _retrieve(request: Request) -> Response:
