@@ -3,7 +3,7 @@
 ``/executions`` lists those of all deployments.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from hayhooks.errors import ConflictError, InvalidInputError, RefusedError, shor
 from hayhooks.executions.execution import STATUSES, Execution, Query, StreamEvent
 from hayhooks.http.context import deployment_of
 from hayhooks.http.executions import (
+    WatchedStream,
     execution_in,
     execution_response,
     executions_of,
@@ -30,7 +31,6 @@ from hayhooks.http.executions import (
 from hayhooks.http.json import JSONBytesResponse, encode
 from hayhooks.http.request_json import parse_json
 from hayhooks.http.responses import EventStreamResponse, format_event
-from hayhooks.http.stream import Stream
 from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.kernel.validation import Validator
 from hayhooks.openapi.describe import DocumentedRoute
@@ -161,7 +161,7 @@ async def _stream(request: Request) -> Response:
     cursor = request.headers.get("last-event-id") or request.query_params.get("after", "")
     all_events = request.query_params.get("events") == "all"
     events = executions_of(request.scope).watch(execution, cursor, all_events=all_events)
-    return EventStreamResponse(_Encoder(partial(result_body, request)), _Watched(events))
+    return EventStreamResponse(_Encoder(partial(result_body, request)), WatchedStream(events))
 
 
 async def _execution(request: Request) -> Execution:
@@ -193,25 +193,6 @@ def _parse(content: bytes) -> Any:
         return from_json(content)
     except ValueError as error:
         raise RefusedError(400, f"The body is not valid JSON: {error}") from None
-
-
-class _Watched(Stream):
-    """What one client reads of an execution; the first batch, None, only says that the stream has begun."""
-
-    def __init__(self, events: AsyncIterator[StreamEvent]) -> None:
-        super().__init__([None])
-        self._events = events
-
-    async def next(self, _on_wait: Any = None) -> list[StreamEvent | None]:
-        """Return the next event; none at the end."""
-        if self.first:
-            return await super().next()
-        event = await anext(self._events, None)
-        return [event] if event is not None else []
-
-    async def aclose(self) -> None:
-        """Watch no longer."""
-        await self._events.aclose()  # type: ignore[attr-defined]  # a generator
 
 
 class _Encoder:

@@ -1,7 +1,7 @@
 """Executions over HTTP: who owns them, what a client prefers, and what it is told of one."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,9 +12,10 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from hayhooks.errors import InvalidInputError, NotFoundError, PipelineError, shortened
-from hayhooks.executions.execution import ANYBODY, Attempt, Execution, Executions, Kind, Order
+from hayhooks.executions.execution import ANYBODY, Attempt, Execution, Executions, Kind, Order, StreamEvent
 from hayhooks.http.invoke import call_owner
 from hayhooks.http.json import encode
+from hayhooks.http.stream import Stream
 from hayhooks.kernel.state import Deployment
 
 _MAX_TEXT = 512  # bytes of an owner, and of a key
@@ -115,6 +116,25 @@ async def order_response(request: Request, execution: Execution, *, is_replay: b
     if preference.applied:
         response.headers["Preference-Applied"] = preference.applied
     return response
+
+
+class WatchedStream(Stream):
+    """What one client reads of an execution's events; the first batch is [None], so the stream begins at once."""
+
+    def __init__(self, events: AsyncIterator[StreamEvent]) -> None:
+        super().__init__([None])
+        self._events = events
+
+    async def next(self, _on_wait: Any = None) -> list[StreamEvent | None]:
+        """Return the next event; none at the end."""
+        if self.first:
+            return await super().next()
+        event = await anext(self._events, None)
+        return [event] if event is not None else []
+
+    async def aclose(self) -> None:
+        """Watch no longer."""
+        await self._events.aclose()  # type: ignore[attr-defined]  # a generator
 
 
 def idempotency_key(headers: Headers) -> str:
