@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from hayhooks.errors import InvalidInputError, NotFoundError, PipelineError, shortened
-from hayhooks.executions.execution import ANYBODY, Attempt, Execution, Executions, Kind, Order, StreamEvent
+from hayhooks.executions.execution import ANYBODY, Execution, Executions, Kind, Order, StreamEvent
 from hayhooks.http.invoke import call_owner
 from hayhooks.http.json import encode
 from hayhooks.http.stream import Stream
@@ -191,7 +191,16 @@ def result_body(request: Request, execution: Execution) -> dict[str, Any]:
         "waiting_for": execution.waiting_for or None,
         "cancellation_requested_at": time_text(execution.cancellation_requested_at),
         "delay_until": time_text(execution.delayed_until),
-        "attempts": [_attempt(attempt) for attempt in execution.attempts],
+        "attempts": [
+            {
+                "attempt": attempt.number,
+                "revision": attempt.revision,
+                "started_at": time_text(attempt.started_at),
+                "ended_at": time_text(attempt.ended_at),
+                "outcome": attempt.outcome or None,
+            }
+            for attempt in execution.attempts
+        ],
         "created_at": time_text(execution.created_at),
         "updated_at": time_text(execution.updated_at),
         "links": {
@@ -240,14 +249,4 @@ def _common_fields(execution: Execution) -> dict[str, Any]:
         "revision": order.revision,
         "status": execution.status,
         "attempt": execution.attempt,
-    }
-
-
-def _attempt(attempt: Attempt) -> dict[str, Any]:
-    return {
-        "attempt": attempt.number,
-        "revision": attempt.revision,
-        "started_at": time_text(attempt.started_at),
-        "ended_at": time_text(attempt.ended_at),
-        "outcome": attempt.outcome or None,
     }
