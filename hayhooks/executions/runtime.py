@@ -29,6 +29,7 @@ from hayhooks.executions.execution import (
 from hayhooks.executions.journal import SHOWN, check_payload
 from hayhooks.executions.options import ServiceOptions
 from hayhooks.executions.projection import (
+    attempts_of,
     digest_of,
     execution_of,
     keyed_id,
@@ -162,8 +163,8 @@ class Runtime:
             row = await self._row(workflow_id)
         self._attempts.cancel(workflow_id)
         for _ in range(_CANCEL_LOOKS):
-            attempts = row.attributes.get("attempts")
-            if row.status != "PENDING" or (attempts and not attempts[-1][4]):
+            attempts = attempts_of(row)
+            if row.status != "PENDING" or (attempts and not attempts[-1].outcome):
                 break
             await asyncio.sleep(_CANCEL_S)  # a process has just taken it, and ends it before its code begins
             row = await self._row(workflow_id)
