@@ -234,7 +234,7 @@ class Host(Protocol):
         """Wait until something deployed can run *order*, and return the id of its revision."""
 
     async def run(self, start: AttemptStart, journal: Journal) -> AttemptResult:
-        """Run one attempt; when this is cancelled it has ended once this returns or raises."""
+        """Run one attempt; a cancellation returns or raises only after the attempt has ended."""
 
     def reason_to_wait(self, order: Order) -> str:
         """Return what *order* waits for: "deployment", "revision v1"; "" if it can run. From any thread."""

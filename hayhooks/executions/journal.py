@@ -151,7 +151,7 @@ class EngineJournal:
 
 
 async def _in_background(write: Coroutine[Any, Any, None]) -> None:
-    """Await *write*; if it fails, so does the one in ``close``, where the attempt hears of it."""
+    """Await *write*; a failure is only logged, since the write in ``close`` fails too and ends the attempt."""
     try:
         await write
     except asyncio.CancelledError:
