@@ -12,7 +12,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from starlette.middleware.exceptions import ExceptionMiddleware
@@ -43,7 +42,6 @@ from hayhooks.http.middleware import BrowserCorsMiddleware, RequestContextMiddle
 from hayhooks.http.plug_in import PlugIn, lifespans, server_routes
 from hayhooks.http.switch import Generation, Switch
 from hayhooks.http.types import HTTP_TYPES
-from hayhooks.kernel.admission import Limits
 from hayhooks.kernel.executor import start_resolver, threads_by_deployment
 from hayhooks.kernel.options import KernelOptions
 from hayhooks.kernel.process_hooks import ProcessHooks
@@ -128,7 +126,7 @@ class Hayhooks(DecoratedStarlette):
         self.static = static_revisions(pipelines or {}, reserved_names(plug_ins))
         self.switch = Switch(build_generation(Snapshot(), plug_ins))
         self.reconciler: Reconciler | None = None  # while its lifespan runs
-        self.executions = ExecutionService(_execution_options(settings, self.root))
+        self.executions = ExecutionService(ServiceOptions.of(settings, self.root))
         self.keys = ApiKeys(settings)
         self.metrics = self.switch.metrics = Metrics() if settings.metrics else None
         self.access_log: AccessLog | None = None
@@ -217,9 +215,8 @@ class Hayhooks(DecoratedStarlette):
         if tracing is None:
             yield
             return
-        await threads.run(
-            tracing.connect
-        )  # before any load: threads that import Haystack together can break each other
+        # Before any load: threads that import Haystack together can break each other.
+        await threads.run(tracing.connect)
         self.hooks.on_request_end.append(tracing.end)  # also of the requests that are left at the end
         try:
             with self.hooks.use(on_request_start=tracing.begin):
@@ -284,33 +281,7 @@ async def _deployer(app: Hayhooks, threads: DaemonThreadPool) -> AsyncIterator[N
     publisher = _Publisher(app, worker_dir, loop)
     app.reconciler = app.switch.kernel = reconciler = Reconciler(
         app.root,
-        KernelOptions(
-            python_path=settings.python_path,
-            only=app.only,
-            describe_only=app.describes_only,
-            threads=settings.threads,
-            limits=Limits(
-                settings.request_timeout,
-                settings.concurrency,
-                settings.queue_size,
-                settings.trial_seconds,
-                settings.canary,
-            ),
-            debounce_ms=settings.debounce_ms,
-            poll_interval_ms=settings.poll_interval_ms,
-            removal_grace_ms=settings.removal_grace_ms,
-            drain_s=settings.drain_timeout,
-            trial_requests=settings.trial_requests,
-            trial_error_rate=settings.trial_error_rate,
-            canary_requests=settings.canary_requests,
-            canary_s=settings.canary_seconds,
-            canary_error_rate=settings.canary_error_rate,
-            canary_slowdown=settings.canary_slowdown,
-            check_s=settings.check_timeout,
-            events=settings.watch_events,
-            freeze=app.owns_process,
-            trim=app.owns_process,
-        ),
+        KernelOptions.of(settings, only=app.only, describe_only=app.describes_only, owns_process=app.owns_process),
         publish=publisher.publish,
         build_routes=app.build_routes,
         transport=HTTP_TYPES,
@@ -344,23 +315,6 @@ async def _deployer(app: Hayhooks, threads: DaemonThreadPool) -> AsyncIterator[N
             await threads.run(app.reconciler.stop, max(app.stop_by - time.monotonic(), 0.0))
             if app.access_log is not None:
                 await threads.run(app.access_log.close)
-
-
-def _execution_options(settings: Settings, root: Path) -> ServiceOptions:
-    return ServiceOptions(
-        mode=settings.durable,
-        url=settings.durable_url,
-        root=root,
-        concurrency=settings.durable_concurrency,
-        poll_s=settings.durable_poll_ms / 1000,
-        alive_s=settings.durable_alive_ms / 1000,
-        max_crashes=settings.durable_max_attempts,
-        max_retries=settings.durable_max_retries,
-        max_unfinished=settings.durable_max_unfinished,
-        max_payload=settings.durable_max_payload,
-        keep_s=settings.durable_keep,
-        grace_s=settings.durable_grace,
-    )
 
 
 @asynccontextmanager

@@ -73,15 +73,14 @@ def fold(error: BaseException, *, keeps_ours: bool = True) -> None:
     """
     found = [error]
     for each in found:  # it grows
-        each.__traceback__ = _folded(each.__traceback__) or (each.__traceback__ if keeps_ours else None)
+        frames = [
+            frame
+            for frame in each_frame(each.__traceback__)
+            if not frame.tb_frame.f_code.co_filename.startswith(_OUR_FILES)
+        ]
+        each.__traceback__ = traceback_of(frames) or (each.__traceback__ if keeps_ours else None)
         causes = [each.__cause__, each.__context__, *(each.exceptions if isinstance(each, BaseExceptionGroup) else ())]
         found += [cause for cause in causes if cause is not None and all(cause is not known for known in found)]
-
-
-def _folded(traceback: TracebackType | None) -> TracebackType | None:
-    return traceback_of(
-        [each for each in each_frame(traceback) if not each.tb_frame.f_code.co_filename.startswith(_OUR_FILES)]
-    )
 
 
 def each_frame(traceback: TracebackType | None) -> Iterator[TracebackType]:

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 from pydantic import AliasChoices, ByteSize, Field, ValidationError
 from pydantic_settings import (
@@ -15,7 +15,8 @@ from pydantic_settings import (
 )
 
 from hayhooks.current_app import current_app
-from hayhooks.env_file import ENCODING, env_file, env_file_names, env_file_values, upper_names
+from hayhooks.env_file import ENCODING, env_file, env_file_values, upper_names
+from hayhooks.setting_fields import PREFIX, problems, variable_names
 from hayhooks.setting_types import (
     LOG_LEVELS,
     ApiKey,
@@ -33,11 +34,6 @@ from hayhooks.setting_types import (
     TextList,
     read_keys,
 )
-
-PREFIX = "HAYHOOKS_"
-
-_MASK = "***"
-_MAX_SHOWN = 200  # characters of a wrong value
 
 
 def _aliases(*names: str) -> AliasChoices:
@@ -311,7 +307,8 @@ class Settings(BaseSettings):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            error.add_note("\n".join(problems(error)))  # shown where no command line reports it: uvicorn's factory
+            # Shown where no command line reports it: uvicorn's factory.
+            error.add_note("\n".join(problems(type(self), error)))
             raise
 
     @classmethod
@@ -365,7 +362,8 @@ class _PlainLogLevel(PydanticBaseSettingsSource):
         """Return the level, if there is one and it is wanted."""
         levels = (plain_log_level(source.env_vars) for source in self._sources)
         level = next(filter(None, levels), None)
-        return {} if level is None or self.current_state.keys() & {"log", *variable_names("log")} else {"log": level}
+        is_set = bool(self.current_state.keys() & {"log", *variable_names(Settings, "log")})
+        return {} if level is None or is_set else {"log": level}
 
 
 def plain_log_level(variables: Mapping[str, str | None]) -> str | None:
@@ -375,77 +373,14 @@ def plain_log_level(variables: Mapping[str, str | None]) -> str | None:
     return next((level for level in levels if level in LOG_LEVELS), None)
 
 
-def problems(error: ValidationError) -> list[str]:
-    """Describe each wrong setting in a line: name, masked value, accepted values."""
-    lines = []
-    for detail in error.errors(include_url=False):
-        location = str(detail["loc"][0]) if detail["loc"] else ""
-        field = next((name for name in Settings.model_fields if location in (name, *variable_names(name))), "")
-        if not field:
-            lines.append(f"{location}: {detail['msg']}".removeprefix(": "))
-            continue
-        value = repr(masked(field, detail["input"]))
-        value = value if len(value) <= _MAX_SHOWN else f"{value[:_MAX_SHOWN]}..."
-        why = f" ({detail['ctx']['error']})" if detail["type"] == "value_error" else ""
-        names = variable_names(field)
-        used = names & upper_names(os.environ) or names & upper_names(env_file_names())
-        lines.append(f"{min(used or {PREFIX + field.upper()})}={value}: must be {accepted(field)}{why}")
-    return lines
-
-
-def accepted(field: str) -> str:
-    """Describe the values that the setting *field* accepts."""
-    if field in _ACCEPTED_BY_FIELD:
-        return _ACCEPTED_BY_FIELD[field]
-    annotation = Settings.model_fields[field].annotation
-    if get_origin(annotation) is Literal:
-        return f"one of {', '.join(get_args(annotation))}"
-    if annotation not in (int, float):
-        return next(words for known, words in _ACCEPTED_BY_TYPE.items() if annotation in (known, known | None))
-    bounds = {type(bound).__name__: bound for bound in Settings.model_fields[field].metadata}
-    lowest = bounds["Ge"].ge
-    kind = "an integer" if annotation is int else "a number"
-    return f"{kind} from {lowest} to {bounds['Le'].le}" if "Le" in bounds else f"{kind} of at least {lowest}"
-
-
-_ACCEPTED_BY_FIELD = {
-    "root_path": "a path that begins with a slash, such as /hayhooks, or empty",
-    "cors_allow_origin_regex": "a regular expression",
-    "canary": "a share of the requests",
-    "canary_error_rate": "a share of the requests",
-    "canary_slowdown": "0, or a number from 1 on",
-    "trial_error_rate": "a share of the requests",
-}
-_ACCEPTED_BY_TYPE: Mapping[Any, str] = {
-    bool: "true or false",
-    ByteSize: "a size such as 100MiB, or a number of bytes",
-    list[str]: 'a list, as JSON (["a", "b"]) or separated by commas (a,b)',
-    Path: "a path",
-    str: "a text",
-}
-
-
 def export_env_file() -> None:
     """Put the variables of the environment file into the environment, for wrappers; what is set there stays."""
     present = upper_names(os.environ)
-    spellings = [variable_names(field) for field in Settings.model_fields]
+    spellings = [variable_names(Settings, field) for field in Settings.model_fields]
     for name, value in env_file_values().items():
         same = next((names for names in spellings if name.upper() in names), {name.upper()})
         if value is not None and not present & same:
             os.environ[name] = value
-
-
-def variable_names(field: str) -> set[str]:
-    """Return the environment variables that set *field*."""
-    alias = Settings.model_fields[field].validation_alias
-    return {str(choice) for choice in alias.choices} if isinstance(alias, AliasChoices) else {PREFIX + field.upper()}
-
-
-def masked(field: str, value: Any) -> Any:
-    """Return *value*, or a mask for it if *field* is a secret."""
-    if Settings.model_fields[field].repr or not value:
-        return value
-    return [_MASK] * len(value) if isinstance(value, list) else _MASK
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from hayhooks.cli.settings_report import sources, unknown
 from hayhooks.env_file import env_file
-from hayhooks.settings import Settings, accepted, export_env_file, problems
+from hayhooks.setting_fields import accepted, problems
+from hayhooks.settings import Settings, export_env_file
 
 NAMES = {
     "HOST": ("0.0.0.0", "host", "0.0.0.0"),
@@ -73,7 +74,7 @@ def test_what_does_not_fit_is_told_by_name_and_value(monkeypatch: pytest.MonkeyP
     with pytest.raises(ValidationError) as raised:
         Settings()
 
-    (problem,) = problems(raised.value)
+    (problem,) = problems(Settings, raised.value)
     assert problem.startswith(f"HAYHOOKS_{name}=")
     assert value in problem.lower() or json.dumps(value) in problem
 
@@ -105,11 +106,11 @@ def test_a_wrong_value_is_told_with_what_is_accepted(monkeypatch: pytest.MonkeyP
     with pytest.raises(ValidationError) as raised:
         Settings()
 
-    assert problems(raised.value)[0].startswith(told)
+    assert problems(Settings, raised.value)[0].startswith(told)
 
 
 def test_every_setting_says_what_it_accepts():
-    assert all(accepted(field) for field in Settings.model_fields)
+    assert all(accepted(Settings, field) for field in Settings.model_fields)
 
 
 def test_a_secret_is_in_no_message(monkeypatch: pytest.MonkeyPatch):
@@ -117,8 +118,8 @@ def test_a_secret_is_in_no_message(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(ValidationError) as raised:
         Settings()
 
-    assert problems(raised.value)[0].startswith("HAYHOOKS_API_KEYS='***': must be a list")
-    assert "sesame" not in "".join([*problems(raised.value), str(raised.value)])
+    assert problems(Settings, raised.value)[0].startswith("HAYHOOKS_API_KEYS='***': must be a list")
+    assert "sesame" not in "".join([*problems(Settings, raised.value), str(raised.value)])
     assert "sesame" not in repr(Settings(api_keys=["sesame"], ssl_keyfile_password="sesame"))
 
 
@@ -127,7 +128,7 @@ def test_a_long_value_is_cut(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(ValidationError) as raised:
         Settings()
 
-    assert len(problems(raised.value)[0]) < 300
+    assert len(problems(Settings, raised.value)[0]) < 300
 
 
 def test_environment_wins_over_file_in_any_spelling(monkeypatch: pytest.MonkeyPatch):

@@ -49,7 +49,14 @@ class AnswerPrinter:
     def add(self, chunk: dict[str, Any]) -> None:
         """Print one ``chat.completion.chunk``."""
         for choice in chunk.get("choices") or ():
-            self._add_message(choice.get("delta") or {})
+            delta = choice.get("delta") or {}
+            reasoning = delta.get("reasoning_content") or delta.get("reasoning")
+            if isinstance(reasoning, str):
+                self._add_reasoning(reasoning)
+            if content := delta.get("content"):
+                self._add_text(content if isinstance(content, str) else json.dumps(content))
+            for part in delta.get("tool_calls") or ():
+                self._add_call(part)
             self.answer.finish_reason = choice.get("finish_reason") or self.answer.finish_reason
         if isinstance(chunk.get("event"), dict):
             self._add_event(chunk["event"])
@@ -88,15 +95,6 @@ class AnswerPrinter:
             reason = self.answer.finish_reason
             facts += [f"ended by {reason}"] if reason not in ("", "stop", "tool_calls") else []
             self._line(("  ".join(fact for fact in facts if fact), "dim"))
-
-    def _add_message(self, delta: dict[str, Any]) -> None:
-        reasoning = delta.get("reasoning_content") or delta.get("reasoning")
-        if isinstance(reasoning, str):
-            self._add_reasoning(reasoning)
-        if content := delta.get("content"):
-            self._add_text(content if isinstance(content, str) else json.dumps(content))
-        for part in delta.get("tool_calls") or ():
-            self._add_call(part)
 
     def _add_text(self, text: str) -> None:
         self._fold_reasoning()

@@ -5,7 +5,8 @@ from collections.abc import Collection
 
 from hayhooks.cli.output import Cell, note, say_json, say_table
 from hayhooks.cli.settings_report import env_file_path, shown, sources, unknown
-from hayhooks.settings import PREFIX, Settings
+from hayhooks.setting_fields import PREFIX
+from hayhooks.settings import Settings
 
 _STYLES = {"default": "dim", "command line": "cyan", "environment": "green"}
 

@@ -43,7 +43,20 @@ class ExecutionClient:
             say_json(found)
         elif found:
             columns = ("id", "deployment", "kind", "status", "attempt", "age", "revision")
-            say_table(columns, [_cells(each) for each in found])
+            now = datetime.now(UTC)
+            cells: list[list[Cell]] = [
+                [
+                    each["execution_id"][:12],
+                    each["deployment"],
+                    each["kind"],
+                    _status_cell(each["status"]),
+                    str(each["attempt"]),
+                    f"{int((now - datetime.fromisoformat(each['created_at'])).total_seconds())} s",
+                    each["revision"],
+                ]
+                for each in found
+            ]
+            say_table(columns, cells)
         else:
             say("There are no executions.")
 
@@ -203,19 +216,6 @@ def _say_event(kind: str, data: Any) -> int | None:
             say_json(data["result"] if kind == "completed" else data["error"])
             return 0 if kind == "completed" else 1
     return None
-
-
-def _cells(execution: dict[str, Any]) -> list[Cell]:
-    age = datetime.now(UTC) - datetime.fromisoformat(execution["created_at"])
-    return [
-        execution["execution_id"][:12],
-        execution["deployment"],
-        execution["kind"],
-        _status_cell(execution["status"]),
-        str(execution["attempt"]),
-        f"{int(age.total_seconds())} s",
-        execution["revision"],
-    ]
 
 
 def _status_cell(status: str) -> Cell:

@@ -102,14 +102,15 @@ def settings_of(options: dict[str, Any]) -> "Settings":
     from pydantic import ValidationError  # noqa: PLC0415 - --help must stay fast
 
     from hayhooks.env_file import ENV_FILE_VARIABLE, env_file  # noqa: PLC0415 - --help must stay fast
-    from hayhooks.settings import Settings, problems  # noqa: PLC0415 - as above
+    from hayhooks.setting_fields import problems  # noqa: PLC0415 - as above
+    from hayhooks.settings import Settings  # noqa: PLC0415 - as above
 
     if file := options.pop("env_file", None):
         os.environ[ENV_FILE_VARIABLE] = os.path.abspath(file)
     try:
         return Settings(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
-        raise click.UsageError("\n".join(problems(error))) from None
+        raise click.UsageError("\n".join(problems(Settings, error))) from None
     except UnicodeDecodeError as error:
         raise click.UsageError(f"Cannot read {env_file()} as UTF-8 text: {error}") from None
     except OSError as error:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from hayhooks.env_file import ENV_FILE_VARIABLE, env_file, env_file_values, upper_names
-from hayhooks.settings import PREFIX, Settings, masked, plain_log_level, variable_names
+from hayhooks.setting_fields import PREFIX, masked, variable_names
+from hayhooks.settings import Settings, plain_log_level
 
 
 def shown(settings: Settings) -> dict[str, Any]:
     """Return all settings by environment variable, with secrets masked."""
     values = settings.model_dump(mode="json")
-    return {PREFIX + field.upper(): masked(field, value) for field, value in values.items()}
+    return {PREFIX + field.upper(): masked(Settings, field, value) for field, value in values.items()}
 
 
 def sources(options: Collection[str] = ()) -> dict[str, str]:
@@ -23,7 +24,7 @@ def sources(options: Collection[str] = ()) -> dict[str, str]:
     def source(field: str) -> str:
         if field in options:
             return "command line"
-        names = variable_names(field)
+        names = variable_names(Settings, field)
         found = [where for where, variables in read if upper_names(variables) & names]
         if field == "log":
             found += [where for where, variables in read if plain_log_level(variables)]
@@ -40,7 +41,7 @@ def env_file_path() -> str:
 
 def unknown() -> list[str]:
     """Return a warning for each ``HAYHOOKS_`` variable that is not a setting."""
-    known = {ENV_FILE_VARIABLE, *(name for field in Settings.model_fields for name in variable_names(field))}
+    known = {ENV_FILE_VARIABLE, *(name for field in Settings.model_fields for name in variable_names(Settings, field))}
     # Compared without the prefix, which would make every name similar to every other.
     suffixes = [name.removeprefix(PREFIX) for name in known]
     warnings = []

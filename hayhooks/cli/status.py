@@ -26,7 +26,18 @@ def status(settings: Settings, *, as_json: bool) -> int:
             say((body["error"], "red"))
         if body["deployments"]:
             columns = ("name", "state", "revision", "age", "endpoints", "error")
-            say_table(columns, [_status_cells(entry) for entry in body["deployments"]])
+            cells: list[list[Cell]] = [
+                [
+                    entry["name"],
+                    _state_cell(entry),
+                    entry["revision"] or entry["failed_revision"] or "",
+                    _age(entry["loaded_at"] or entry["failed_at"] or entry["loading_since"]),
+                    " ".join(entry["endpoints"]),
+                    (entry["error"] or "").partition("\n")[0],
+                ]
+                for entry in body["deployments"]
+            ]
+            say_table(columns, cells)
         else:
             say(f"Nothing is deployed. {FIRST_STEP}")
         for line in _notes(body):
@@ -91,17 +102,6 @@ def names_in(root: Path) -> dict[str, str]:
         elif (path / WRAPPER_FILE).is_file():
             found[path.name] = "link" if path.is_symlink() else "folder"
     return found
-
-
-def _status_cells(entry: dict[str, Any]) -> list[Cell]:
-    return [
-        entry["name"],
-        _state_cell(entry),
-        entry["revision"] or entry["failed_revision"] or "",
-        _age(entry["loaded_at"] or entry["failed_at"] or entry["loading_since"]),
-        " ".join(entry["endpoints"]),
-        (entry["error"] or "").partition("\n")[0],
-    ]
 
 
 def _notes(body: dict[str, Any]) -> Iterator[str]:

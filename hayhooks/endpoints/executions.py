@@ -3,7 +3,7 @@
 ``/executions`` lists those of all deployments.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -15,8 +15,8 @@ from starlette.routing import BaseRoute
 from hayhooks.errors import ConflictError, InvalidInputError, RefusedError, shortened
 from hayhooks.executions.execution import STATUSES, Execution, Query, StreamEvent
 from hayhooks.http.context import deployment_of
-from hayhooks.http.dispatch import without_lease
 from hayhooks.http.executions import (
+    WatchedStream,
     execution_in,
     execution_response,
     executions_of,
@@ -31,7 +31,6 @@ from hayhooks.http.executions import (
 from hayhooks.http.json import JSONBytesResponse, encode
 from hayhooks.http.request_json import parse_json
 from hayhooks.http.responses import EventStreamResponse, format_event
-from hayhooks.http.stream import Stream
 from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.kernel.validation import Validator
 from hayhooks.openapi.describe import DocumentedRoute
@@ -42,28 +41,12 @@ from hayhooks.openapi.executions import (
     RETRY_DOCS,
     SHOW_DOCS,
     STREAM_DOCS,
+    ExecutionRoute,
     order_docs,
     resume_docs,
 )
 
 _MAX_POLL_S = 60.0
-
-
-class ExecutionRoute(DocumentedRoute):
-    """A route that does not call the deployment: it has no lease of it."""
-
-    takes_slot = False
-
-    def __init__(self, path: str, methods: Mapping[str, Any], *, shown: bool) -> None:
-        handlers = {method: handler for method, (handler, _) in methods.items()}
-        docs = {method: describe for method, (_, describe) in methods.items()}
-
-        async def endpoint(request: Request) -> Response:
-            response: Response = await handlers[request.method](request)
-            return response
-
-        super().__init__(path, endpoint, docs, shown=shown, listed=shown and path == "/run-durable")
-        self.app = without_lease(self.app)
 
 
 def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
@@ -80,15 +63,14 @@ def deployment_routes(deployment: Deployment) -> Iterator[BaseRoute]:
     shown = deployment.durable is not None
     if shown:
         yield ExecutionRoute("/run-durable", {"POST": (_order, partial(order_docs, deployment))}, shown=True)
+    route = partial(ExecutionRoute, shown=shown, listed=False)
     one = "/executions/{execution_id}"
-    yield ExecutionRoute("/executions", {"GET": (_page_of_deployment, lambda: LIST_DOCS)}, shown=shown)
-    yield ExecutionRoute(
-        one, {"GET": (_show, lambda: SHOW_DOCS), "DELETE": (_delete, lambda: DELETE_DOCS)}, shown=shown
-    )
-    yield ExecutionRoute(f"{one}/cancel", {"POST": (_cancel, lambda: CANCEL_DOCS)}, shown=shown)
-    yield ExecutionRoute(f"{one}/resume", {"POST": (_resume, partial(resume_docs, deployment))}, shown=shown)
-    yield ExecutionRoute(f"{one}/retry", {"POST": (_retry, lambda: RETRY_DOCS)}, shown=shown)
-    yield ExecutionRoute(f"{one}/stream", {"GET": (_stream, lambda: STREAM_DOCS)}, shown=shown)
+    yield route("/executions", {"GET": (_page_of_deployment, lambda: LIST_DOCS)})
+    yield route(one, {"GET": (_show, lambda: SHOW_DOCS), "DELETE": (_delete, lambda: DELETE_DOCS)})
+    yield route(f"{one}/cancel", {"POST": (_cancel, lambda: CANCEL_DOCS)})
+    yield route(f"{one}/resume", {"POST": (_resume, partial(resume_docs, deployment))})
+    yield route(f"{one}/retry", {"POST": (_retry, lambda: RETRY_DOCS)})
+    yield route(f"{one}/stream", {"GET": (_stream, lambda: STREAM_DOCS)})
 
 
 async def _order(request: Request) -> Response:
@@ -179,16 +161,11 @@ async def _stream(request: Request) -> Response:
     cursor = request.headers.get("last-event-id") or request.query_params.get("after", "")
     all_events = request.query_params.get("events") == "all"
     events = executions_of(request.scope).watch(execution, cursor, all_events=all_events)
-    return EventStreamResponse(_Encoder(partial(_body_of, request)), _Watched(events))
+    return EventStreamResponse(_Encoder(partial(result_body, request)), WatchedStream(events))
 
 
 async def _execution(request: Request) -> Execution:
     return await execution_in(request, deployment_of(request.scope), request.path_params["execution_id"])
-
-
-def _body_of(request: Request, execution: Execution) -> dict[str, Any]:
-    root_path: str = request.scope["app_root_path"]
-    return result_body(execution, root_path, shows_errors=request.app.settings.show_tracebacks)
 
 
 async def _validated(request: Request, validator: Validator) -> Any:
@@ -216,25 +193,6 @@ def _parse(content: bytes) -> Any:
         return from_json(content)
     except ValueError as error:
         raise RefusedError(400, f"The body is not valid JSON: {error}") from None
-
-
-class _Watched(Stream):
-    """What one client reads of an execution; the first batch, None, only says that the stream has begun."""
-
-    def __init__(self, events: AsyncIterator[StreamEvent]) -> None:
-        super().__init__([None])
-        self._events = events
-
-    async def next(self, _on_wait: Any = None) -> list[StreamEvent | None]:
-        """Return the next event; none at the end."""
-        if self.first:
-            return await super().next()
-        event = await anext(self._events, None)
-        return [event] if event is not None else []
-
-    async def aclose(self) -> None:
-        """Watch no longer."""
-        await self._events.aclose()  # type: ignore[attr-defined]  # a generator
 
 
 class _Encoder:

@@ -1,10 +1,10 @@
-"""Attempts: run one after the other of the executions that this process was given. For the engine's loop."""
+"""Attempts: run the executions that this process was given. For the engine's loop."""
 
 import asyncio
 import contextvars
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -20,9 +20,10 @@ from hayhooks.executions.execution import (
     Host,
     Order,
     SupersededError,
+    split_workflow_id,
 )
 from hayhooks.executions.journal import MAX_CHUNK, EngineJournal, check_payload
-from hayhooks.executions.projection import ATTEMPTS_EXHAUSTED, attempts_of, order_of, result_to_json
+from hayhooks.executions.projection import ATTEMPTS_EXHAUSTED, attempts_of, attempts_to_json, order_of, result_to_json
 from hayhooks.executions.rows import Row
 from hayhooks.executions.side_loop import LoopCall, SideLoop
 
@@ -164,7 +165,7 @@ class Attempts:
         try:
             revision = await self._on_host(running, lambda: host.admit(order))
             number = len(attempts) + 1
-            begun = [*map(_stored, attempts), _stored(Attempt(number, revision, time.time()))]
+            begun = attempts_to_json([*attempts, Attempt(number, revision, time.time())])
             running.row = replace(row, attributes={**row.attributes, "attempts": begun})
             await engine.note(workflow_id, {"attempts": begun, "phase": ""})
             entries = await engine.events(workflow_id) if attempts else {}
@@ -180,7 +181,7 @@ class Attempts:
                 partial(self._on_change, workflow_id),
             )
             resumed = pause if "input" in message else 0
-            execution_id = workflow_id.rpartition("~")[2]
+            _, execution_id = split_workflow_id(workflow_id)
             start = AttemptStart(execution_id, order, number, row.created_at, resumed, message.get("input"))
             result = await self._on_host(running, partial(host.run, start, running.journal))
         except asyncio.CancelledError:
@@ -195,8 +196,10 @@ class Attempts:
             return AttemptResult("failed", error=_RETRIES_EXHAUSTED)
         try:
             check_payload(result.result, self._limits.payload, "the result")
-        except ValueError as error_:
-            return AttemptResult("failed", error=ExecutionError("ValueError", str(error_), False, "payload_too_large"))
+        except ValueError as too_large:
+            return AttemptResult(
+                "failed", error=ExecutionError("ValueError", str(too_large), False, "payload_too_large")
+            )
         return result
 
     async def _on_host(self, running: _Running, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -214,12 +217,12 @@ class Attempts:
         if row is None:
             return stored
         noted: dict[str, Any] = {"phase": result.kind, "pause": pause}
-        attempts = row.attributes.get("attempts", [])
-        if attempts and not attempts[-1][4]:
-            last = Attempt(*attempts[-1])
-            noted["attempts"] = [*attempts[:-1], _stored(replace(last, ended_at=time.time(), outcome=result.kind))]
+        attempts = attempts_of(row)
+        if attempts and not attempts[-1].outcome:
+            ended = replace(attempts[-1], ended_at=time.time(), outcome=result.kind)
+            noted["attempts"] = attempts_to_json([*attempts[:-1], ended])
         if result.kind == "retry":
-            retries = sum(each[4] == "retry" for each in attempts)
+            retries = sum(each.outcome == "retry" for each in attempts)
             delay_s = result.delay_s if result.delay_s is not None else min(_RETRY_S * 2**retries, _MAX_RETRY_S)
             noted["due_at"] = time.time() + delay_s
             await engine.wake_later(row.workflow_id, pause, delay_s, {})
@@ -230,7 +233,3 @@ class Attempts:
         await engine.note(row.workflow_id, noted)
         self._serving.call_soon_threadsafe(self._on_change, row.workflow_id)
         return stored
-
-
-def _stored(attempt: Attempt) -> list[Any]:
-    return list(astuple(attempt))

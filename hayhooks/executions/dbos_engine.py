@@ -155,7 +155,7 @@ class Engine:
             workflow_id_reuse_policy="reject",
             queue_partition_key=partition,
             priority=priority,
-            attributes=attributes,
+            attributes={**attributes, "queue": queue, "partition": partition},  # for `wake`
         )
         if delay_s:
             options["delay_seconds"] = delay_s
@@ -183,7 +183,6 @@ class Engine:
         until: float = 0.0,
         ended_before: float = 0.0,
         ids: Sequence[str] = (),
-        executor: str = "",
         newest_first: bool = False,
         limit: int = 1000,
         offset: int = 0,
@@ -198,7 +197,6 @@ class Engine:
             start_time=_iso(since) if since else None,
             end_time=_iso(until) if until else None,
             completed_before=_iso(ended_before) if ended_before else None,
-            executor_id=executor or None,
             sort_desc=newest_first,
             limit=limit,
             offset=offset or None,
@@ -223,7 +221,7 @@ class Engine:
         """End what has not begun."""
         await DBOS.cancel_workflow_async(workflow_id)
 
-    async def wake(self, row: Row, message: dict[str, Any], *, queue: str, partition: str) -> None:
+    async def wake(self, row: Row, message: dict[str, Any]) -> None:
         """Let what has ended go on with *message*; ConflictError: it has not ended, or another was faster."""
         steps = await DBOS.list_workflow_steps_async(row.workflow_id, load_output=False)
         pauses = [step["function_id"] for step in steps if step["function_name"] == _RECV]
@@ -233,8 +231,8 @@ class Engine:
             await DBOS.rewind_workflow_async(
                 row.workflow_id,
                 start_step=pauses[-1] if has_waited else max(attempts, default=0) + 1,
-                queue_name=queue,
-                queue_partition_key=partition,
+                queue_name=row.attributes["queue"],
+                queue_partition_key=row.attributes["partition"],
             )
         except dbos_error.DBOSException as error:
             raise ConflictError(f"the execution has changed meanwhile: {error}") from None
@@ -280,8 +278,8 @@ class Engine:
         except dbos_error.DBOSStreamTimeoutError:
             return
 
-    async def take_over(self) -> int:
-        """Let executions of processes that have died begin again; return how many such processes there were."""
+    async def take_over(self) -> None:
+        """Let executions of processes that have died begin again."""
         assert self._liveness is not None
         await asyncio.to_thread(self._liveness.hold)
         pending = await DBOS.list_workflows_async(status="PENDING", load_input=False, load_output=False)
@@ -292,7 +290,6 @@ class Engine:
         ]
         if dead:
             await asyncio.to_thread(DBOS._recover_pending_workflows, dead)
-        return len(dead)
 
     async def attempt(self, order: dict[str, Any], message: dict[str, Any], pause: int) -> dict[str, Any]:
         """Run one attempt; in the step of the workflow."""
@@ -366,7 +363,7 @@ async def _wake(engine: Engine, workflow_id: str, pause: int, message: dict[str,
             return
         if row.status == "ERROR":
             try:
-                await engine.wake(row, message, queue=row.attributes["queue"], partition=row.attributes["partition"])
+                await engine.wake(row, message)
             except ConflictError:
                 log.debug("{} was woken by another", workflow_id)
             return

@@ -22,6 +22,17 @@ TIMED_OUT = {"timed_out": True}  # what an execution is resumed with that has wa
 ANYBODY = ""  # the owner where a wrapper names none
 
 
+def workflow_id_of(deployment: str, execution_id: str) -> str:
+    """Return the engine's id: executions of a deployment are found by its beginning."""
+    return f"{deployment}~{execution_id}"
+
+
+def split_workflow_id(workflow_id: str) -> tuple[str, str]:
+    """Return the deployment's name and the execution's id."""
+    deployment, _, execution_id = workflow_id.rpartition("~")
+    return deployment, execution_id
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
     """What a client wants to be run."""
@@ -34,7 +45,6 @@ class Order:
     idempotency_key: str = ""  # 1 to 512 bytes: a second order of this owner with it is the first one; "": none
     delay_s: float = 0.0
     priority: int = 50  # 1 is first, 100 is last
-    timeout_s: float = 0.0  # for one attempt; 0: no limit
     wants_chunks: bool = False  # a response: its events are kept as chunks
     id: str = ""  # of the execution, 32 hex digits; "": a new one
 
@@ -86,6 +96,11 @@ class Execution:
         """Whether nothing of it changes any more, unless it is retried."""
         return self.status in TERMINAL
 
+    @property
+    def workflow_id(self) -> str:
+        """The engine's id."""
+        return workflow_id_of(self.order.deployment, self.id)
+
 
 @dataclass(frozen=True, slots=True)
 class Query:
@@ -95,7 +110,6 @@ class Query:
     owner: str | None = None  # None: of all owners
     status: Sequence[Status] = ()  # none: all
     revision: str = ""
-    kind: str = ""
     search: str = ""  # part of an id
     limit: int = 50  # 1 to 100
     cursor: str = ""  # of the page before
@@ -220,7 +234,7 @@ class Host(Protocol):
         """Wait until something deployed can run *order*, and return the id of its revision."""
 
     async def run(self, start: AttemptStart, journal: Journal) -> AttemptResult:
-        """Run one attempt; when this is cancelled it has ended once this returns or raises."""
+        """Run one attempt; a cancellation returns or raises only after the attempt has ended."""
 
     def reason_to_wait(self, order: Order) -> str:
         """Return what *order* waits for: "deployment", "revision v1"; "" if it can run. From any thread."""

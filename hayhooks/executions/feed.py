@@ -116,7 +116,7 @@ class Feeds:
 
     @asynccontextmanager
     async def _feed(self, execution: Execution) -> AsyncIterator[_Feed]:
-        key = f"{execution.order.deployment}~{execution.id}"
+        key = execution.workflow_id
         feed = self._feeds.setdefault(key, _Feed(execution))
         feed.watchers += 1
         if feed.reader is None:

@@ -2,9 +2,9 @@
 
 import asyncio
 import contextvars
-import json
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any
 
 from loguru import logger as log
@@ -13,7 +13,7 @@ from hayhooks.errors import type_and_message
 from hayhooks.executions.dbos_engine import Engine
 from hayhooks.executions.execution import SupersededError
 from hayhooks.executions.side_loop import SideLoop
-from hayhooks.toolkit.journal import PayloadError, ProgressEvent, TooLargeError
+from hayhooks.toolkit.journal import STEP, ProgressEvent, TooLargeError, as_json
 
 SHOWN = "shown"  # the event with what is shown of an execution: its progress and the names of its steps
 _MAX_PROGRESS = 100
@@ -52,7 +52,7 @@ class EngineJournal:
         self._progress: list[ProgressEvent] = shown.get("progress", [])
         self.progress = self._progress[-1]["sequence"] if self._progress else 0
         self._steps: list[str] = shown.get("steps", [])
-        self._is_stale = False  # what was stored of that
+        self._is_stale = False  # what is stored of these two
         self._shown_at = 0.0  # of a monotonic clock
         self._showing: asyncio.Task[None] | None = None
         self._unsent: list[Any] = []
@@ -68,8 +68,8 @@ class EngineJournal:
         """Keep JSON under *key*; PayloadError if it is too large, or no JSON."""
         check_payload(value, self._max_payload, key)
         await self._write(lambda: self._engine.keep(key, value))
-        if key.startswith("step:"):
-            self._steps.append(key.removeprefix("step:"))
+        if key.startswith(STEP):
+            self._steps.append(key.removeprefix(STEP))
             self._show_soon()
 
     async def report(self, events: list[ProgressEvent]) -> None:
@@ -130,14 +130,11 @@ class EngineJournal:
     async def _send(self) -> None:
         while self._unsent:
             await self._pause_until(self._sent_at + _SEND_AFTER_S)
-            await _in_background(self._send_now())
+            row = {"a": self._number, "c": self._unsent}
+            self._unsent, self._sent_at = [], time.monotonic()
+            self._rows += 1
+            await _in_background(self._write(partial(self._engine.append, row)))
         self._sending = None
-
-    async def _send_now(self) -> None:
-        chunks, self._unsent = self._unsent, []
-        self._sent_at = time.monotonic()
-        self._rows += 1
-        await self._write(lambda: self._engine.append({"a": self._number, "c": chunks}))
 
     async def _pause_until(self, due: float) -> None:
         try:
@@ -154,7 +151,7 @@ class EngineJournal:
 
 
 async def _in_background(write: Coroutine[Any, Any, None]) -> None:
-    """Await *write*; if it fails, so does the one in ``close``, where the attempt hears of it."""
+    """Await *write*; a failure is only logged, since the write in ``close`` fails too and ends the attempt."""
     try:
         await write
     except asyncio.CancelledError:
@@ -165,9 +162,6 @@ async def _in_background(write: Coroutine[Any, Any, None]) -> None:
 
 def check_payload(value: Any, longest: int, what: str) -> None:
     """Raise PayloadError if *value* is no JSON, TooLargeError if it is longer than *longest* bytes."""
-    try:
-        size = len(json.dumps(value, allow_nan=False, ensure_ascii=False).encode())
-    except (TypeError, ValueError, RecursionError) as error:
-        raise PayloadError(f"{what} cannot be stored as JSON: {error}") from None
+    size = len(as_json(value, what))
     if size > longest:
         raise TooLargeError(f"{what} has {size:,} bytes of JSON: HAYHOOKS_DURABLE_MAX_PAYLOAD allows {longest:,}")

@@ -3,20 +3,24 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hayhooks.executions.execution import TERMINAL, Attempt, AttemptResult, Execution, ExecutionError, Order, Status
+from hayhooks.executions.execution import (
+    TERMINAL,
+    Attempt,
+    AttemptResult,
+    Execution,
+    ExecutionError,
+    Order,
+    Status,
+    split_workflow_id,
+)
 from hayhooks.executions.rows import INVALID, Row
 
 ATTEMPTS_EXHAUSTED = ExecutionError(  # each ended with the death of its process
     "RunAttemptsExhaustedError", "run attempts exhausted", code="run_attempts_exhausted"
 )
-
-
-def workflow_id_of(deployment: str, execution_id: str) -> str:
-    """Return the engine's id: executions of a deployment are found by its beginning."""
-    return f"{deployment}~{execution_id}"
 
 
 def keyed_id(order: Order) -> str:
@@ -47,6 +51,11 @@ def attempts_of(row: Row) -> list[Attempt]:
     return [Attempt(*each) for each in row.attributes.get("attempts", ())]
 
 
+def attempts_to_json(attempts: Iterable[Attempt]) -> list[list[Any]]:
+    """Return *attempts* as they are stored."""
+    return [list(dataclasses.astuple(each)) for each in attempts]
+
+
 def result_to_json(result: AttemptResult) -> dict[str, Any]:
     """Return *result* as it is stored."""
     return {name: value for name, value in dataclasses.asdict(result).items() if value is not None}
@@ -56,13 +65,13 @@ def status_of(row: Row) -> Status:
     """Return the status of an execution."""
     if row.outcome is INVALID:
         return "failed"
-    attempts = row.attributes.get("attempts", ())
+    attempts = attempts_of(row)
     is_canceled = bool(row.attributes.get("cancel_requested_at"))
     match row.status:
         case "ENQUEUED" | "DELAYED":
             return "queued"
         case "PENDING":
-            is_over = attempts and attempts[-1][4] in ("again", "handed back", "retry")  # another attempt comes
+            is_over = attempts and attempts[-1].outcome in ("again", "handed back", "retry")  # another attempt comes
             return "running" if attempts and not is_over else "queued"
         case "ERROR" if is_canceled:
             return "canceled"
@@ -80,8 +89,12 @@ def status_of(row: Row) -> Status:
 def execution_of(row: Row, shown: Mapping[str, Any] | None = None, waiting_for: str = "") -> Execution:
     """Return what is shown of *row*, with the event ``shown`` of its journal."""
     attributes, attempts, status = row.attributes, attempts_of(row), status_of(row)
-    name, _, execution_id = row.workflow_id.rpartition("~")
-    order = order_of(row.order) if row.order is not None else _order_of_list(name, row)
+    deployment, execution_id = split_workflow_id(row.workflow_id)
+    if row.order is not None:
+        order = order_of(row.order)
+    else:  # in a list
+        kind, revision = attributes.get("kind", "run"), attributes.get("revision", "")
+        order = Order(deployment, kind, None, owner=row.owner, revision=revision)
     progress = (shown or {}).get("progress", [])
     ended = sum(bool(each.outcome) for each in attempts)
     cancel_requested_at = attributes.get("cancel_requested_at")
@@ -108,11 +121,6 @@ def execution_of(row: Row, shown: Mapping[str, Any] | None = None, waiting_for: 
         attempts=attempts,
         steps=(shown or {}).get("steps", ()),
     )
-
-
-def _order_of_list(name: str, row: Row) -> Order:
-    attributes = row.attributes
-    return Order(name, attributes.get("kind", "run"), None, owner=row.owner, revision=attributes.get("revision", ""))
 
 
 def _error_of(row: Row) -> ExecutionError:

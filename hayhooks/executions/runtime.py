@@ -14,17 +14,28 @@ from loguru import logger as log
 from hayhooks.errors import ConflictError, RefusedError, UnavailableError, shortened, type_and_message
 from hayhooks.executions.attempt import AttemptLimits, Attempts
 from hayhooks.executions.dbos_engine import ENDED, UNFINISHED, Engine, EngineOptions, KeyInUseError
-from hayhooks.executions.execution import TERMINAL, Counts, Execution, Host, Order, Page, Query, Status
+from hayhooks.executions.execution import (
+    TERMINAL,
+    Counts,
+    Execution,
+    Host,
+    Order,
+    Page,
+    Query,
+    Status,
+    split_workflow_id,
+    workflow_id_of,
+)
 from hayhooks.executions.journal import SHOWN, check_payload
 from hayhooks.executions.options import ServiceOptions
 from hayhooks.executions.projection import (
+    attempts_of,
     digest_of,
     execution_of,
     keyed_id,
     order_of,
     order_to_json,
     status_of,
-    workflow_id_of,
 )
 from hayhooks.executions.rows import Row
 from hayhooks.executions.side_loop import SideLoop
@@ -66,10 +77,7 @@ class Runtime:
 
     async def submit(self, order: Order, concurrency: int) -> tuple[Execution, bool]:
         """See ``Executions``; *concurrency* is that of its deployment."""
-        try:
-            check_payload(order.input, self._options.max_payload, "the input")
-        except ValueError as error:
-            raise RefusedError(413, str(error)) from None
+        self._check_input(order.input)
         execution_id = order.id or (keyed_id(order) if order.idempotency_key else secrets.token_hex(16))
         workflow_id, digest = workflow_id_of(order.deployment, execution_id), digest_of(order)
         if order.idempotency_key and (row := await self._engine.row([workflow_id])) is not None:
@@ -82,8 +90,6 @@ class Runtime:
             "revision": order.revision,
             "digest": digest,
             "ordered_at": time.time(),  # the database's times may be whole seconds
-            "queue": queue,
-            "partition": partition,
         }
         try:
             await self._engine.submit(
@@ -122,7 +128,7 @@ class Runtime:
         while len(found) <= query.limit:
             rows = await self._engine.rows(
                 statuses=statuses,
-                prefix=f"{query.deployment}~" if query.deployment else "",
+                prefix=workflow_id_of(query.deployment, "") if query.deployment else "",
                 owner=query.owner,
                 since=after[0] if after and not query.newest_first else 0.0,
                 until=after[0] if after and query.newest_first else 0.0,
@@ -142,13 +148,13 @@ class Runtime:
         """See ``Executions``."""
         if execution.is_terminal:
             return execution
-        workflow_id = workflow_id_of(execution.order.deployment, execution.id)
+        workflow_id = execution.workflow_id
         noted = {"cancel_requested_at": time.time(), **({"cancel_reason": reason} if reason else {})}
         await self._engine.note(workflow_id, noted)
         row = await self._row(workflow_id)
         if row.status == "ERROR":  # it waits: woken and ended at once, it is no longer one that waits
             try:
-                await self._wake(row, {"cancel": True})
+                await self._engine.wake(row, {"cancel": True})
             except ConflictError:
                 log.debug("{} was woken by another", workflow_id)
             row = await self._row(workflow_id)
@@ -157,8 +163,8 @@ class Runtime:
             row = await self._row(workflow_id)
         self._attempts.cancel(workflow_id)
         for _ in range(_CANCEL_LOOKS):
-            attempts = row.attributes.get("attempts")
-            if row.status != "PENDING" or (attempts and not attempts[-1][4]):
+            attempts = attempts_of(row)
+            if row.status != "PENDING" or (attempts and not attempts[-1].outcome):
                 break
             await asyncio.sleep(_CANCEL_S)  # a process has just taken it, and ends it before its code begins
             row = await self._row(workflow_id)
@@ -168,10 +174,7 @@ class Runtime:
         """See ``Executions``."""
         if execution.status != "waiting":
             raise ConflictError("only waiting executions can resume")
-        try:
-            check_payload(value, self._options.max_payload, "the input")
-        except ValueError as error:
-            raise RefusedError(413, str(error)) from None
+        self._check_input(value)
         return await self._go_on(execution, {"input": value})
 
     async def retry(self, execution: Execution) -> Execution:
@@ -184,18 +187,17 @@ class Runtime:
         """See ``Executions``."""
         if not execution.is_terminal:
             raise ConflictError("only ended executions can be deleted: cancel it first")
-        await self._engine.delete([workflow_id_of(execution.order.deployment, execution.id)])
+        await self._engine.delete([execution.workflow_id])
 
     async def chunks(self, execution: Execution, offset: int) -> list[Any]:
         """Return the rows of chunks from *offset* on that there are now."""
-        workflow_id = workflow_id_of(execution.order.deployment, execution.id)
-        return [row async for row in self._engine.stream(workflow_id, offset)]
+        return [row async for row in self._engine.stream(execution.workflow_id, offset)]
 
     async def counts(self) -> dict[str, Counts]:
         """Return the counts by deployment of what has not ended."""
         by_name: dict[str, list[Row]] = {}
         for row in await self._engine.rows(statuses=UNFINISHED, limit=max(self._options.max_unfinished, 1000) + 1):
-            by_name.setdefault(row.workflow_id.rpartition("~")[0], []).append(row)
+            by_name.setdefault(split_workflow_id(row.workflow_id)[0], []).append(row)
         return {name: _counts(rows) for name, rows in by_name.items()}
 
     async def stop(self, grace_s: float) -> None:
@@ -207,8 +209,14 @@ class Runtime:
         """Close the database; in a thread, after ``stop``."""
         self._engine.destroy()
 
+    def _check_input(self, value: Any) -> None:
+        try:
+            check_payload(value, self._options.max_payload, "the input")
+        except ValueError as error:
+            raise RefusedError(413, str(error)) from None
+
     async def _go_on(self, execution: Execution, message: dict[str, Any]) -> Execution:
-        workflow_id = workflow_id_of(execution.order.deployment, execution.id)
+        workflow_id = execution.workflow_id
         row = await self._row(workflow_id)
         if (status := status_of(row)) != execution.status:  # as another caller was told to go on, or to cancel
             raise ConflictError(f"the execution has changed meanwhile: it is {status}")
@@ -217,11 +225,8 @@ class Runtime:
         if "retry" in message:
             noted["cancel_requested_at"] = None  # not for what waits: it may be canceled at this moment
         await self._engine.note(workflow_id, noted)
-        await self._wake(row, message)
+        await self._engine.wake(row, message)
         return await self._shown(await self._row(workflow_id))
-
-    async def _wake(self, row: Row, message: dict[str, Any]) -> None:
-        await self._engine.wake(row, message, queue=row.attributes["queue"], partition=row.attributes["partition"])
 
     async def _row(self, workflow_id: str) -> Row:
         row = await self._engine.row([workflow_id])
@@ -262,12 +267,10 @@ class Runtime:
     def _fits(self, row: Row, query: Query, after: tuple[float, float, str] | None) -> bool:
         if after and (_key(row) >= after if query.newest_first else _key(row) <= after):
             return False
-        attributes = row.attributes
         return (
             (not query.status or status_of(row) in query.status)
             and (query.owner is None or row.owner == query.owner)
-            and (not query.revision or attributes.get("revision") == query.revision)
-            and (not query.kind or attributes.get("kind") == query.kind)
+            and (not query.revision or row.attributes.get("revision") == query.revision)
             and query.search in row.workflow_id
         )
 

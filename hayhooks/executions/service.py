@@ -176,7 +176,7 @@ class ExecutionService:
         except TimeoutError:
             raise UnavailableError(f"the database of the executions has not answered for {_ANSWER_S:g} s") from None
         if of is not None:
-            self._feeds.note_change(f"{of.order.deployment}~{of.id}")
+            self._feeds.note_change(of.workflow_id)
         return answer
 
     def _reason(self) -> str:

@@ -78,7 +78,7 @@ class AttemptHost:
         return self._live().deployments[order.deployment].revision.id
 
     async def run(self, start: AttemptStart, journal: Journal) -> AttemptResult:
-        """Run one attempt; when it is cancelled, its code has ended when this does, but for threads in vain."""
+        """Run one attempt; a cancellation waits for its code, but not for a thread that is past its timeout."""
         name, began = start.order.deployment, time.monotonic()
         if self._metrics is not None and start.number == 1:
             self._metrics.attempt_begun(name, max(time.time() - start.ordered_at, 0.0))
@@ -259,5 +259,5 @@ def _detail(content: Any) -> str:
     return shortened(str(content), 1000)
 
 
-def _failed(kind: str, message: str, code: str = "") -> AttemptResult:
-    return AttemptResult("failed", error=ExecutionError(kind, message, code=code))
+def _failed(error_type: str, message: str, code: str = "") -> AttemptResult:
+    return AttemptResult("failed", error=ExecutionError(error_type, message, code=code))

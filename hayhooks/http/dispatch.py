@@ -234,7 +234,7 @@ class CarryingRoute(Route):
 
 
 def without_lease(app: ASGIApp) -> ASGIApp:
-    """Return *app* for a deployment's route that does not call it: neither its limits nor its trial concern it."""
+    """Return *app* for a route that does not call the deployment: neither its limits nor its trial concern it."""
 
     async def served(scope: Scope, receive: Receive, send: Send) -> None:
         current_request.get().outcomes = None
@@ -246,11 +246,12 @@ def without_lease(app: ASGIApp) -> ASGIApp:
 
 @contextmanager
 def _let_go(scope: Scope) -> Iterator[None]:
-    """Give back the lease of the request: neither its timeout nor its drain concerns it any longer."""
-    lease, counts = current_lease.get(), current_request.get().counts
-    if lease is not None:
+    """Give back the lease of the request, if it has one: neither its timeout nor its drain concerns it any longer."""
+    deployment, lease = context_of(scope).deployment, current_lease.get()
+    counts = current_request.get().counts
+    if deployment is not None and lease is not None:  # else a route of the server: that lease is another request's
         lease.end()
-        deployment_of(scope).runtime.leases.give_back(lease)
+        deployment.runtime.leases.give_back(lease)
     if counts is not None:
         counts.in_flight -= 1  # whoever took the lease subtracts it once more
     try:

@@ -1,7 +1,7 @@
 """Executions over HTTP: who owns them, what a client prefers, and what it is told of one."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,9 +12,10 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from hayhooks.errors import InvalidInputError, NotFoundError, PipelineError, shortened
-from hayhooks.executions.execution import ANYBODY, Attempt, Execution, Executions, Kind, Order
+from hayhooks.executions.execution import ANYBODY, Execution, Executions, Kind, Order, StreamEvent
 from hayhooks.http.invoke import call_owner
 from hayhooks.http.json import encode
+from hayhooks.http.stream import Stream
 from hayhooks.kernel.state import Deployment
 
 _MAX_TEXT = 512  # bytes of an owner, and of a key
@@ -117,6 +118,25 @@ async def order_response(request: Request, execution: Execution, *, is_replay: b
     return response
 
 
+class WatchedStream(Stream):
+    """What one client reads of an execution's events; the first batch is [None], so the stream begins at once."""
+
+    def __init__(self, events: AsyncIterator[StreamEvent]) -> None:
+        super().__init__([None])
+        self._events = events
+
+    async def next(self, _on_wait: Any = None) -> list[StreamEvent | None]:
+        """Return the next event; none at the end."""
+        if self.first:
+            return await super().next()
+        event = await anext(self._events, None)
+        return [event] if event is not None else []
+
+    async def aclose(self) -> None:
+        """Watch no longer."""
+        await self._events.aclose()  # type: ignore[attr-defined]  # a generator
+
+
 def idempotency_key(headers: Headers) -> str:
     """Return the header ``Idempotency-Key``, "" without one; a 422 if it is empty or too long."""
     key = headers.get("idempotency-key")
@@ -147,25 +167,21 @@ def invalid(place: tuple[str, str], value: str, accepted: str) -> InvalidInputEr
     return InvalidInputError([detail], 1)
 
 
-def result_body(execution: Execution, root_path: str, *, shows_errors: bool) -> dict[str, Any]:
+def result_body(request: Request, execution: Execution) -> dict[str, Any]:
     """Return what a client is told of *execution*."""
-    order, error = execution.order, execution.error
-    path = root_path + path_of(execution)
-    tells = shows_errors or order.kind in ("run", "response")  # whose errors are those of a response
+    error = execution.error
+    path = f"{request.scope['app_root_path']}{path_of(execution)}"
+    # The errors of a request that was sent in the background are those of its response.
+    shows_errors = request.app.settings.show_tracebacks or execution.order.kind in ("run", "response")
     return {
-        "execution_id": execution.id,
-        "deployment": order.deployment,
-        "kind": order.kind,
-        "revision": order.revision,
-        "status": execution.status,
-        "attempt": execution.attempt,
+        **_common_fields(execution),
         "sequence": execution.sequence,
         "progress": list(execution.progress),
         "steps": list(execution.steps),
         "result": execution.result,
         "error": {
             "type": error.type,
-            "message": error.message if tells or error.code else "Durable execution failed",
+            "message": error.message if shows_errors or error.code else "Durable execution failed",
             "retryable": error.retryable,
             "code": error.code or None,
         }
@@ -175,7 +191,16 @@ def result_body(execution: Execution, root_path: str, *, shows_errors: bool) -> 
         "waiting_for": execution.waiting_for or None,
         "cancellation_requested_at": time_text(execution.cancellation_requested_at),
         "delay_until": time_text(execution.delayed_until),
-        "attempts": [_attempt(attempt) for attempt in execution.attempts],
+        "attempts": [
+            {
+                "attempt": attempt.number,
+                "revision": attempt.revision,
+                "started_at": time_text(attempt.started_at),
+                "ended_at": time_text(attempt.ended_at),
+                "outcome": attempt.outcome or None,
+            }
+            for attempt in execution.attempts
+        ],
         "created_at": time_text(execution.created_at),
         "updated_at": time_text(execution.updated_at),
         "links": {
@@ -189,14 +214,8 @@ def result_body(execution: Execution, root_path: str, *, shows_errors: bool) -> 
 
 def summary_body(execution: Execution) -> dict[str, Any]:
     """Return what a list tells of *execution*."""
-    order = execution.order
     return {
-        "execution_id": execution.id,
-        "deployment": order.deployment,
-        "kind": order.kind,
-        "revision": order.revision,
-        "status": execution.status,
-        "attempt": execution.attempt,
+        **_common_fields(execution),
         "created_at": time_text(execution.created_at),
         "updated_at": time_text(execution.updated_at),
         "cancellation_pending": execution.cancellation_requested_at is not None and not execution.is_terminal,
@@ -206,9 +225,7 @@ def summary_body(execution: Execution) -> dict[str, Any]:
 
 def execution_response(request: Request, execution: Execution, status: int = 200) -> Response:
     """Return the response with what a client is told of *execution*."""
-    root_path: str = request.scope["app_root_path"]
-    body = result_body(execution, root_path, shows_errors=request.app.settings.show_tracebacks)
-    return Response(encode(body), status, media_type="application/json")
+    return Response(encode(result_body(request, execution)), status, media_type="application/json")
 
 
 def path_of(execution: Execution) -> str:
@@ -223,11 +240,13 @@ def time_text(seconds: float | None) -> str | None:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _attempt(attempt: Attempt) -> dict[str, Any]:
+def _common_fields(execution: Execution) -> dict[str, Any]:
+    order = execution.order
     return {
-        "attempt": attempt.number,
-        "revision": attempt.revision,
-        "started_at": time_text(attempt.started_at),
-        "ended_at": time_text(attempt.ended_at),
-        "outcome": attempt.outcome or None,
+        "execution_id": execution.id,
+        "deployment": order.deployment,
+        "kind": order.kind,
+        "revision": order.revision,
+        "status": execution.status,
+        "attempt": execution.attempt,
     }

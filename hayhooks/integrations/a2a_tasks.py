@@ -128,15 +128,11 @@ def _join_texts(task: Task) -> None:
         if len(artifact.parts) < 2:
             continue
         parts: list[Part] = []
-        for is_plain, group in groupby(artifact.parts, _is_plain):
+        for is_text_alone, group in groupby(artifact.parts, lambda p: p.HasField("text") and len(p.ListFields()) == 1):
             run = list(group)
-            parts += [Part(text="".join(part.text for part in run))] if is_plain else run
+            parts += [Part(text="".join(part.text for part in run))] if is_text_alone else run
         del artifact.parts[:]
         artifact.parts.extend(parts)
-
-
-def _is_plain(part: Part) -> bool:
-    return part.HasField("text") and len(part.ListFields()) == 1
 
 
 class Conversations:

@@ -64,11 +64,16 @@ def _limit_of(wrapper: Any, name: str, kind: type, accepted: str) -> Any:
     value = getattr(wrapper, name)
     if value is None:
         return None
-    fits = isinstance(value, int) or (kind is float and isinstance(value, float) and math.isfinite(value))
-    if isinstance(value, bool) or not fits or value < 0:
+    if not is_number(value, kind, 0):
         setting = f"HAYHOOKS_{name.upper()}"
         raise LoadError(f"{name} of the wrapper is {value!r}: it must be {accepted}, or None to use {setting}")
     return value
+
+
+def is_number(value: Any, kind: type, least: int) -> bool:
+    """Whether *value* is an int, or for *kind* float a finite float too, and at least *least*; a bool is neither."""
+    fits = isinstance(value, int) or (kind is float and isinstance(value, float) and math.isfinite(value))
+    return fits and not isinstance(value, bool) and value >= least
 
 
 class Slot:

@@ -2,13 +2,13 @@
 
 import importlib.util
 import inspect
-import math
 from collections.abc import Callable
 from typing import Any, Literal, TypeGuard, cast
 
 from pydantic import BaseModel, TypeAdapter
 
 from hayhooks.errors import LoadError, shortened
+from hayhooks.kernel.admission import is_number
 from hayhooks.kernel.annotations import evaluated_annotations
 from hayhooks.kernel.haystack_hooks import pipelines
 from hayhooks.kernel.operations import DurableMethod, require_receiver
@@ -136,8 +136,7 @@ def _number(wrapper: BasePipelineWrapper, name: str, kind: type, least: int, acc
     value = getattr(wrapper, name)
     if value is None:
         return None
-    fits = isinstance(value, int) or (kind is float and isinstance(value, float) and math.isfinite(value))
-    if isinstance(value, bool) or not fits or value < least:
+    if not is_number(value, kind, least):
         setting = f"HAYHOOKS_{name.upper()}"
         raise LoadError(f"{name} is {shortened(repr(value))}: it must be {accepted}, or None to use {setting}")
     return value

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hayhooks.kernel.admission import NO_LIMITS, Limits
+from hayhooks.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +30,34 @@ class KernelOptions:
     events: bool = True  # use the file system's change events, not polling alone
     freeze: bool = False  # exclude imported modules from garbage collections; only in a process of our own
     trim: bool = False  # return memory to the system after garbage collections; only in a process of our own
+
+    @classmethod
+    def of(cls, settings: Settings, *, only: str | None, describe_only: bool, owns_process: bool) -> "KernelOptions":
+        """Return what *settings* say of the kernel; *owns_process*: nothing else is served by the process."""
+        return cls(
+            python_path=settings.python_path,
+            only=only,
+            describe_only=describe_only,
+            threads=settings.threads,
+            limits=Limits(
+                settings.request_timeout,
+                settings.concurrency,
+                settings.queue_size,
+                settings.trial_seconds,
+                settings.canary,
+            ),
+            debounce_ms=settings.debounce_ms,
+            poll_interval_ms=settings.poll_interval_ms,
+            removal_grace_ms=settings.removal_grace_ms,
+            drain_s=settings.drain_timeout,
+            trial_requests=settings.trial_requests,
+            trial_error_rate=settings.trial_error_rate,
+            canary_requests=settings.canary_requests,
+            canary_s=settings.canary_seconds,
+            canary_error_rate=settings.canary_error_rate,
+            canary_slowdown=settings.canary_slowdown,
+            check_s=settings.check_timeout,
+            events=settings.watch_events,
+            freeze=owns_process,
+            trim=owns_process,
+        )

@@ -4,7 +4,7 @@ A response is an execution of the kind ``response``; its id is the execution's. 
 it is sent to the deployment within the process; a whole answer with ``store`` is kept as it is.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,17 +18,15 @@ from hayhooks.errors import HayhooksError, OpenAIError, safe_str, shortened
 from hayhooks.executions.execution import ANYBODY, Execution, Order, StreamEvent
 from hayhooks.http.api_keys import may_call
 from hayhooks.http.context import context_of, switch_of
-from hayhooks.http.dispatch import without_lease
-from hayhooks.http.executions import executions_of, owner_of, submit
+from hayhooks.http.executions import WatchedStream, executions_of, owner_of, submit
 from hayhooks.http.json import JSONBytesResponse, encode_part
 from hayhooks.http.responses import EventStreamResponse
-from hayhooks.http.stream import Stream
 from hayhooks.kernel.state import Deployment
 from hayhooks.observability.log import log
 from hayhooks.openai.bridge import Body
 from hayhooks.openai.response_encoder import ResponsesEncoder
 from hayhooks.openai.schemas import stored_docs
-from hayhooks.openapi.describe import DocumentedRoute
+from hayhooks.openapi.executions import ExecutionRoute
 
 _PREFIX = "resp_"
 _OF_AN_ATTEMPT = 1_000_000  # sequence numbers: those of a later attempt are above those of the one before
@@ -38,9 +36,12 @@ _STATUSES = {"queued": "queued", "running": "in_progress", "waiting": "in_progre
 def routes(path: str, *, shown: bool = False) -> Iterator[BaseRoute]:
     """Serve what is stored below *path*."""
     one = f"{path}/{{response_id}}"
-    yield _Route(one, {"GET": (_retrieve, "retrieve"), "DELETE": (_delete, "delete")}, shown=shown)
-    yield _Route(f"{one}/cancel", {"POST": (_cancel, "cancel")}, shown=shown)
-    yield _Route(f"{one}/input_items", {"GET": (_input_items, "input_items")}, shown=shown)
+    retrieve, delete, cancel, input_items = (
+        partial(stored_docs, name) for name in ("retrieve", "delete", "cancel", "input_items")
+    )
+    yield ExecutionRoute(one, {"GET": (_retrieve, retrieve), "DELETE": (_delete, delete)}, shown=shown)
+    yield ExecutionRoute(f"{one}/cancel", {"POST": (_cancel, cancel)}, shown=shown)
+    yield ExecutionRoute(f"{one}/input_items", {"GET": (_input_items, input_items)}, shown=shown)
 
 
 async def order(deployment: Deployment, body: Body, scope: Scope, receive: Receive, send: Send) -> None:
@@ -104,27 +105,6 @@ async def add_previous(body: Body, scope: Scope) -> None:
         previous = asked.get("previous_response_id")
     body["input"] = [*conversation, *_items(body["input"])]
     body["previous_response_id"] = None  # it is resolved
-
-
-class _Route(DocumentedRoute):
-    """A route of the server or of a deployment that does not call the deployment."""
-
-    takes_slot = False
-
-    def __init__(self, path: str, handlers: dict[str, tuple[Any, str]], *, shown: bool) -> None:
-        async def endpoint(request: Request) -> Response:
-            response: Response = await handlers[request.method][0](request)
-            return response
-
-        docs = {method: partial(stored_docs, name) for method, (_, name) in handlers.items()}
-        super().__init__(path, endpoint, docs, shown=shown)
-        plain, leaseless = self.app, without_lease(self.app)
-
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            has_lease = context_of(scope).deployment is not None
-            await (leaseless if has_lease else plain)(scope, receive, send)
-
-        self.app = app
 
 
 async def _retrieve(request: Request) -> Response:
@@ -246,31 +226,15 @@ def _whole(execution: Execution, status: str = "") -> Response:
 
 
 def _stream(request: Request, execution: Execution, after: int) -> Response:
-    return EventStreamResponse(_Encoder(after), _Watched(execution, executions_of(request.scope).watch(execution)))
-
-
-class _Watched(Stream):
-    def __init__(self, execution: Execution, events: AsyncIterator[StreamEvent]) -> None:
-        super().__init__([execution])
-        self._execution = execution
-        self._events = events
-
-    async def next(self, _on_wait: Any = None) -> list[Any]:
-        """Return the execution, then what it sent: (event, execution)."""
-        if self.first:
-            return await super().next()
-        event = await anext(self._events, None)
-        return [(event, self._execution)] if event is not None else []
-
-    async def aclose(self) -> None:
-        """Watch no longer."""
-        await self._events.aclose()  # type: ignore[attr-defined]  # a generator
+    events = executions_of(request.scope).watch(execution)
+    return EventStreamResponse(_Encoder(execution, after), WatchedStream(events))
 
 
 class _Encoder:
-    """Encode the events of a response above the sequence number *after*."""
+    """Encode the events of the response that *execution* is, above the sequence number *after*."""
 
-    def __init__(self, after: int) -> None:
+    def __init__(self, execution: Execution, after: int) -> None:
+        self._execution = execution
         self._after = after
         self._last = 0
         self._has_ended = False
@@ -278,21 +242,21 @@ class _Encoder:
     def begin(self) -> bytes:
         return b""
 
-    def write(self, batch: list[Any]) -> Iterator[bytes]:
-        for each in batch:
-            if isinstance(each, Execution):
-                response = _object(replace(each, status="queued", error=None))  # as it was: its items follow
+    def write(self, batch: list[StreamEvent | None]) -> Iterator[bytes]:
+        for event in batch:
+            if event is None:
+                # As it was: its items follow.
+                response = _object(replace(self._execution, status="queued", error=None))
                 yield from self._event({"type": "response.created", "response": response}, 0)
                 yield from self._event({"type": "response.queued", "response": response}, 1)
                 continue
-            event, execution = each
             if event.kind == "chunk":
                 payload, attempt = dict(event.data["payload"]), event.data["attempt"]
                 if payload["type"] == "response.created" and attempt == 1:
                     continue  # it was told before
                 number = payload.get("sequence_number", self._last) + 1 + (attempt - 1) * _OF_AN_ATTEMPT
                 if "response" in payload:
-                    payload["response"] = {**payload["response"], **_own(execution)}
+                    payload["response"] = {**payload["response"], **_own(self._execution)}
                 self._has_ended = payload["type"] in ("response.completed", "response.incomplete", "response.failed")
                 yield from self._event(payload, number)
             elif event.kind == "end" and not self._has_ended:

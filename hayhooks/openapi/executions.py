@@ -1,14 +1,19 @@
-"""The OpenAPI descriptions of executions."""
+"""The routes of executions, and their OpenAPI descriptions."""
 
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from pydantic import TypeAdapter
+from starlette.requests import Request
+from starlette.responses import Response
 
 from hayhooks.executions.execution import STATUSES
+from hayhooks.http.dispatch import without_lease
 from hayhooks.kernel.state import Deployment
 from hayhooks.openapi.describe import (
     EVENTS,
     JSON,
+    DocumentedRoute,
     OperationDocs,
     error_responses,
     object_schema,
@@ -17,6 +22,8 @@ from hayhooks.openapi.describe import (
     response_object,
 )
 from hayhooks.openapi.type_schemas import schemas_of
+
+Handler = Callable[[Request], Awaitable[Response]]
 
 _TIME = {"type": ["string", "null"], "format": "date-time"}
 _TEXT = {"type": "string"}
@@ -62,6 +69,31 @@ _SCHEMAS = {
 }
 _EXECUTION = {JSON: ref("Execution")}
 _ID = parameter("execution_id", "The execution's id.", pattern="^[A-Za-z0-9_-]{1,128}$")
+
+
+class ExecutionRoute(DocumentedRoute):
+    """A route that does not call the deployment: it has no lease of it.
+
+    *methods*: HTTP method -> what handles it, and a function that returns its description.
+    """
+
+    takes_slot = False
+
+    def __init__(
+        self,
+        path: str,
+        methods: Mapping[str, tuple[Handler, Callable[[], OperationDocs]]],
+        *,
+        shown: bool,
+        listed: bool | None = None,
+    ) -> None:
+        async def endpoint(request: Request) -> Response:
+            handle, _ = methods[request.method]
+            return await handle(request)
+
+        docs = {method: describe for method, (_, describe) in methods.items()}
+        super().__init__(path, endpoint, docs, shown=shown, listed=listed)
+        self.app = without_lease(self.app)
 
 
 def _docs(

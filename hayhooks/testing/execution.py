@@ -12,7 +12,7 @@ from hayhooks.kernel.operations import DurableMethod
 from hayhooks.toolkit.agent_memo import remember
 from hayhooks.toolkit.durable import DurableContext, DurableExecutionCancelledError, RetryRequested, Suspended
 from hayhooks.toolkit.durable_scope import durable_context_scope
-from hayhooks.toolkit.journal import PayloadError, ProgressEvent, TooLargeError
+from hayhooks.toolkit.journal import PayloadError, ProgressEvent, TooLargeError, steps_of
 from hayhooks.wrapper import BasePipelineWrapper
 
 
@@ -98,7 +98,7 @@ class Execution:
     @property
     def steps(self) -> dict[str, Any]:
         """The kept results of steps, by name."""
-        return {key[5:]: value for key, value in self._journal.entries.items() if key.startswith("step:")}
+        return steps_of(self._journal.entries)
 
     @property
     def progress(self) -> list[str]:
@@ -121,23 +121,6 @@ class Execution:
         self._journal.read_again()
         for pipeline in pipelines(self._wrapper):
             remember(pipeline)
-        return await self._attempt()
-
-    def resume(self, value: Any) -> None:
-        """Answer what it waits for; the next ``run`` gets *value*, checked by ``durable_resume_model``."""
-        if self.waiting is None:
-            raise RuntimeError("it does not wait: run it first")
-        model = self._durable.resume_model
-        if model is not None:
-            value = model.model_validate(value).model_dump(mode="json", exclude_unset=True)
-        self._resumed += 1
-        self._resume_input = value
-
-    def cancel(self) -> None:
-        """Have ``check_cancelled`` raise from now on."""
-        self._journal.wants_end = True
-
-    async def _attempt(self) -> Any:
         context = DurableContext(
             self._journal,
             execution_id="test",
@@ -161,3 +144,17 @@ class Execution:
                 if not self._journal.wants_end:
                     raise
         return None
+
+    def resume(self, value: Any) -> None:
+        """Answer what it waits for; the next ``run`` gets *value*, checked by ``durable_resume_model``."""
+        if self.waiting is None:
+            raise RuntimeError("it does not wait: run it first")
+        model = self._durable.resume_model
+        if model is not None:
+            value = model.model_validate(value).model_dump(mode="json", exclude_unset=True)
+        self._resumed += 1
+        self._resume_input = value
+
+    def cancel(self) -> None:
+        """Have ``check_cancelled`` raise from now on."""
+        self._journal.wants_end = True

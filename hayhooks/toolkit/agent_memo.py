@@ -49,7 +49,7 @@ def remember(target: Any) -> None:
 
 @contextmanager
 def run_of_agent(agent: Any, run: str) -> Iterator[None]:
-    """Name the next run of *agent*, which begins within; TypeError if it is no Agent."""
+    """Name the run of *agent* that begins within this scope; TypeError if it is not an Agent."""
     if not isinstance(agent, Agent):
         raise TypeError(f"run_agent needs an Agent, not a {type(agent).__name__}")
     token = _ordered.set(run)
@@ -64,7 +64,7 @@ def _remember_agent(name: str, agent: Any) -> None:
         return
     setattr(agent, MARK, True)
     hooks: dict[Any, Any] = {point: list(listed) for point, listed in (agent.hooks or {}).items()}
-    hooks["before_run"] = [FunctionHook(_restore, _restore_async), *hooks.get("before_run", [])]
+    hooks["before_run"] = [FunctionHook(_restore), *hooks.get("before_run", [])]
     hooks["before_llm"] = [FunctionHook(_check, _check_async), *hooks.get("before_llm", [])]
     for point, hook in (
         ("after_tool", FunctionHook(_keep, _keep_async)),
@@ -152,10 +152,6 @@ def _restore(state: State) -> None:
         resumed = context.resume_input
         messages = [ChatMessage.from_dict(each) for each in resumed["messages"] if isinstance(each, dict)]
         state.data["messages"] = [*state.data.get("messages", []), *messages]
-
-
-async def _restore_async(state: State) -> None:
-    _restore(state)
 
 
 def _check(state: State) -> None:

@@ -19,7 +19,7 @@ from loguru import logger as log
 
 from hayhooks.errors import shortened, type_and_message
 from hayhooks.toolkit.durable_scope import current_durable_context, durable_context_scope
-from hayhooks.toolkit.journal import Journal, ProgressEvent, as_json
+from hayhooks.toolkit.journal import STEP, Journal, ProgressEvent, as_json, steps_of
 
 T = TypeVar("T")
 
@@ -100,7 +100,7 @@ class DurableContext:
         self._resume_input = resume_input
         self._has_read = bool(resumed) and kept.get("read") == resumed
         self._progress = journal.progress
-        self._steps = {key.removeprefix("step:"): value for key, value in journal.entries.items() if key[:5] == "step:"}
+        self._steps = steps_of(journal.entries)
         self._done: set[str] = set()  # steps of this attempt
 
     @property
@@ -115,7 +115,7 @@ class DurableContext:
 
     @property
     def unread_resume_input(self) -> Any:
-        """The same, which stays for the first who asks ``resume_input``."""
+        """What ``resume_input`` would return; it stays unread."""
         return None if self._has_read else self._resume_input
 
     async def checkpoint(self, adapter_checkpoint: Any = None) -> None:
@@ -330,7 +330,7 @@ class DurableContext:
             _place.reset(token)
 
     async def _keep_step(self, name: str, result: Any) -> Any:
-        await self.journal.keep(f"step:{name}", result)
+        await self.journal.keep(STEP + name, result)
         return json.loads(json.dumps(result))  # as a later attempt gets it: tuples are lists, keys are texts
 
     def _pipeline(self, checkpoint_at: str | None, pipeline: Any) -> Any:

@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, Protocol, TypedDict
 
+STEP = "step:"  # begins the key of what a step returned; its name follows
+
 
 class ProgressEvent(TypedDict):
     """Something that ``report_progress`` told."""
@@ -59,3 +61,8 @@ def as_json(value: Any, what: str) -> bytes:
         return json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise PayloadError(f"{what} cannot be stored as JSON: {error}") from None
+
+
+def steps_of(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what steps have returned, by their names."""
+    return {key.removeprefix(STEP): value for key, value in entries.items() if key.startswith(STEP)}

@@ -17,7 +17,7 @@ import yaml
 import hayhooks
 from hayhooks import Settings
 from hayhooks.observability.metrics import FAMILIES
-from hayhooks.settings import variable_names
+from hayhooks.setting_fields import variable_names
 from tests.cli.processes import started
 from tests.live_server import ECHO, LiveServer, eventually, replace
 
@@ -179,7 +179,7 @@ def test_each_setting_of_the_pods_is_one(file: str):
     resources = kubernetes(file)
     (server, *_) = resources["Deployment"]["spec"]["template"]["spec"]["containers"]
     data = resources["ConfigMap"]["data"] if "envFrom" in server else {}
-    names = {name for field in Settings.model_fields for name in variable_names(field)}
+    names = {name for field in Settings.model_fields for name in variable_names(Settings, field)}
 
     assert {*data, *(variable["name"] for variable in server.get("env", ()))} <= names
 

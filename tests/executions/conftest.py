@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -134,16 +135,23 @@ def options(root: Path, **changed: Any) -> ServiceOptions:
     return ServiceOptions(**values | changed)
 
 
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    root = tmp_path_factory.mktemp("executions")
-    with asyncio.Runner() as runner, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hayhooks.executions.runtime._CHECK_S", 0.01)  # what it does wrong is seen soon
+@contextmanager
+def running_bench(options: ServiceOptions, state_dir: Path | None = None) -> Iterator[Bench]:
+    with asyncio.Runner() as runner:
         host = ScriptHost()
-        service = ExecutionService(options(root))
-        serving = service.serving(host, root / "state")
+        service = ExecutionService(options)
+        serving = service.serving(host, state_dir)
         runner.run(serving.__aenter__())
         try:
             yield Bench(service, host, runner)
         finally:
             runner.run(serving.__aexit__(None, None, None))
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    root = tmp_path_factory.mktemp("executions")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hayhooks.executions.runtime._CHECK_S", 0.01)  # what it does wrong is seen soon
+        with running_bench(options(root), root / "state") as bench:
+            yield bench

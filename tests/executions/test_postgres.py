@@ -10,7 +10,7 @@ import pytest
 from hayhooks.errors import ConflictError, UnavailableError
 from hayhooks.executions.service import ExecutionService
 from tests import postgres
-from tests.executions.conftest import Bench, ScriptHost, options
+from tests.executions.conftest import Bench, ScriptHost, options, running_bench
 
 
 @pytest.fixture(scope="module")
@@ -21,16 +21,8 @@ def instance() -> Iterator[postgres.Postgres]:
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory, instance: postgres.Postgres) -> Iterator[Bench]:
-    root = tmp_path_factory.mktemp("executions")
-    with asyncio.Runner() as runner:
-        host = ScriptHost()
-        service = ExecutionService(options(root, url=instance.database()))
-        serving = service.serving(host, None)
-        runner.run(serving.__aenter__())
-        try:
-            yield Bench(service, host, runner)
-        finally:
-            runner.run(serving.__aexit__(None, None, None))
+    with running_bench(options(tmp_path_factory.mktemp("executions"), url=instance.database())) as bench:
+        yield bench
 
 
 def test_executions_run_wait_and_stream(bench: Bench):

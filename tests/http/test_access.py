@@ -26,8 +26,8 @@ from websockets.sync.client import connect
 
 from hayhooks import Settings, create_app
 from hayhooks.errors import StartError
+from hayhooks.setting_fields import problems
 from hayhooks.setting_types import ApiKey, read_keys
-from hayhooks.settings import problems
 from tests.live_server import ECHO, LiveServer, eventually, replace, serving
 
 KEY = "a-Key_of.letters~and/signs+=="
@@ -365,7 +365,7 @@ def test_keys_that_cannot_be_meant_so_stop_the_start_and_are_not_repeated(monkey
     with pytest.raises(ValueError, match="api_keys") as raised:
         Settings(_env_file=None)
 
-    (problem,) = problems(raised.value)  # type: ignore[arg-type]
+    (problem,) = problems(Settings, raised.value)  # type: ignore[arg-type]
     assert problem.startswith(f"HAYHOOKS_API_KEYS={'***' if value else ''!r}: must be a list")
     assert "secret" not in problem + str(raised.value)
 
@@ -416,7 +416,7 @@ def test_hosts_that_cannot_be_meant_so_stop_the_start(monkeypatch: pytest.Monkey
     with pytest.raises(ValueError, match="allowed_hosts") as raised:
         Settings(_env_file=None)
 
-    assert problems(raised.value)[0].startswith("HAYHOOKS_ALLOWED_HOSTS=")  # type: ignore[arg-type]
+    assert problems(Settings, raised.value)[0].startswith("HAYHOOKS_ALLOWED_HOSTS=")  # type: ignore[arg-type]
 
 
 # Bodies

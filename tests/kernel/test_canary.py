@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from hayhooks import Settings
-from hayhooks.settings import problems
+from hayhooks.setting_fields import problems
 from tests.live_server import LiveServer, again, eventually, serving
 
 TRIED = """
@@ -333,7 +333,7 @@ def test_a_wrong_setting_says_what_it_accepts(monkeypatch: pytest.MonkeyPatch, t
     with pytest.raises(ValidationError) as raised:
         Settings(_env_file=None)
     wanted = f"HAYHOOKS_CANARY={text!r}: must be a share of the requests (from 0 to 1, or a percentage such as 10%)"
-    assert problems(raised.value) == [wanted]
+    assert problems(Settings, raised.value) == [wanted]
 
 
 def test_a_restart_goes_on_with_both(root: Path, tmp_path: Path):
