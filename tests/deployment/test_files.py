@@ -229,7 +229,9 @@ def test_the_pods_of_ray_are_as_little_as_they_can_be():
         assert {mount["name"] for mount in container["volumeMounts"]} == {each["name"] for each in pod["volumes"]}
         assert {"name": "serve", "containerPort": port} in container["ports"]
         for variable in container.get("env", ()):
-            assert variable["name"] in {each for field in Settings.model_fields for each in variable_names(field)}
+            assert variable["name"] in {
+                each for field in Settings.model_fields for each in variable_names(Settings, field)
+            }
 
 
 def test_ray_is_of_the_version_that_is_installed_with_hayhooks():
