@@ -104,7 +104,7 @@ class Hayhooks(DecoratedStarlette):
     An application that mounts it must run its lifespan, see docs/application.md.
     """
 
-    describes_only = False  # the pipelines of its directory run in other processes
+    describe_only = False  # the pipelines of its directory run in other processes
 
     def __init__(
         self,
@@ -281,7 +281,7 @@ async def _deployer(app: Hayhooks, threads: DaemonThreadPool) -> AsyncIterator[N
     publisher = _Publisher(app, worker_dir, loop)
     app.reconciler = app.switch.kernel = reconciler = Reconciler(
         app.root,
-        KernelOptions.of(settings, only=app.only, describe_only=app.describes_only, owns_process=app.owns_process),
+        KernelOptions.of(settings, only=app.only, describe_only=app.describe_only, owns_process=app.owns_process),
         publish=publisher.publish,
         build_routes=app.build_routes,
         transport=HTTP_TYPES,

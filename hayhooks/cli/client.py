@@ -219,7 +219,7 @@ def differing_workers(status: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the workers in a body of ``/status``, or the replicas on Ray, that serve different revisions."""
     groups: dict[str | None, list[dict[str, Any]]] = {}
     for each in (*status.get("workers", []), *status.get("replicas", [])):
-        groups.setdefault(each.get("deployment"), []).append(each)
+        groups.setdefault(each.get("ray_deployment"), []).append(each)
     differing = [group for group in groups.values() if len({each["revision"] for each in group}) > 1]
     return [each for group in differing for each in group]
 

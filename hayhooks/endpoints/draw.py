@@ -38,9 +38,9 @@ def server_routes(snapshot: Snapshot) -> Iterator[BaseRoute]:
         deployment = snapshot.deployments.get(name)
         if deployment is None:
             raise not_served_error(switch_of(request.scope).live.snapshot, name)
-        if deployment.endpoints.elsewhere is not None:
-            elsewhere: Response = deployment.endpoints.elsewhere  # an ASGI app, which is all that Starlette asks for
-            return elsewhere
+        if deployment.endpoints.forward_to is not None:
+            forward: Response = deployment.endpoints.forward_to  # an ASGI app, which is all that Starlette asks for
+            return forward
         drawn = await _graphs_of(deployment)
         if wanted == "svg" or (wanted is None and _SVG in request.headers.get("accept", "")):
             return Response(await _svg_of(deployment, drawn), media_type=_SVG, headers=_HEADERS)

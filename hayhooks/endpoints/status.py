@@ -220,7 +220,7 @@ _SCHEMAS = {
         replicas={
             "type": "array",
             "items": {"type": "object"},
-            "description": "What each replica serves, on Ray Serve: deployment, replica, generation, revision, ready.",
+            "description": "On Ray Serve, what each replica serves: ray_deployment, replica, revision, ready.",
         },
     ),
 }

@@ -98,7 +98,7 @@ class Endpoints:
     exact: dict[str, Route]  # by path: the routes that need no pattern matching
     paths: tuple[str, ...]  # with the name in front, as clients see them
     header: tuple[bytes, bytes]  # with the revision
-    elsewhere: ASGIApp | None = None  # answers its requests in another process, which runs the wrapper
+    forward_to: ASGIApp | None = None  # answers its requests in another process, which runs the wrapper
 
     def app_at(self, path: str, scope: Scope) -> ASGIApp:
         """Return the app for *path*, the part of the URL path after ``/{name}``."""
@@ -201,7 +201,7 @@ async def serve_with_lease(deployment: Deployment, app: ASGIApp, scope: Scope, r
         # A canary's body tells which of the two serves it.
         if runtime.slots is not None and is_call and name not in context.switch.live.snapshot.canaries:
             _refuse_if_full(runtime.slots, deployment, scope)
-        await (deployment.endpoints.elsewhere or app)(scope, receive, send)
+        await (deployment.endpoints.forward_to or app)(scope, receive, send)
     except asyncio.CancelledError:
         lease.raise_expired()
         raise

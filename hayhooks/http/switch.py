@@ -64,6 +64,12 @@ class Switch:
             await self._next()
         return self.live.snapshot
 
+    async def wait_until_loaded(self) -> Snapshot:
+        """Return the live snapshot once all that the first look found has been loaded, however long it takes."""
+        while not self.live.snapshot.ready or self.live.snapshot.loading:
+            await self._next()
+        return self.live.snapshot
+
     async def _next(self) -> None:
         if self.kernel is None:
             raise UnavailableError(

@@ -3,16 +3,19 @@
     serve run hayhooks.integrations.ray:hayhooks_app pipelines_dir=/srv/pipelines
 
 Each replica serves the whole directory (``ray_replica.py``), or each pipeline has replicas of its own
-(``ray_pipelines.py``).
+behind an ingress (``ray_pipelines.py``, ``ray_ingress.py``).
 """
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from ray import serve
 
-from hayhooks.integrations.ray_pipelines import Deployer, Ingress
-from hayhooks.integrations.ray_replica import Replica, ReplicaTable, coordinator, deployment
+from hayhooks.errors import closest
+from hayhooks.integrations.ray_ingress import Ingress
+from hayhooks.integrations.ray_pipelines import ROLLOUTS, Rollouts
+from hayhooks.integrations.ray_replica import Replica, ReplicaRegistry, coordinator, ray_deployment
+from hayhooks.settings import Settings
 
 
 class RayOptions(BaseModel):
@@ -41,16 +44,24 @@ class RayOptions(BaseModel):
         "its actors, such as `num_cpus`.",
     )
 
+    @field_validator("settings")
+    @classmethod
+    def _names_settings(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        for name in settings.keys() - Settings.model_fields.keys():
+            meant = closest(name, Settings.model_fields)
+            raise ValueError(f"there is no setting {name!r}" + (f"; did you mean {meant!r}?" if meant else ""))
+        return settings
+
 
 def hayhooks_app(options: RayOptions = RayOptions()) -> serve.Application:  # noqa: B008 - Ray wants one parameter
     """Build the Serve application: for ``serve run``, ``serve.run`` and ``import_path`` in Ray's configuration file.
 
-    Raises ``pydantic.ValidationError`` for options that there are not, and ValueError for those that Ray refuses.
+    Raises ``pydantic.ValidationError`` for unknown options and settings, ValueError or TypeError for what Ray refuses.
     """
-    table = coordinator(ReplicaTable, "replicas").bind()
+    registry = coordinator(ReplicaRegistry, "replicas").bind()
     if options.shape == "replicated":
-        replica = deployment(Replica, "hayhooks", options.ray_options)
-        return replica.bind(options.pipelines_dir, options.settings, table)
-    ingress = deployment(Ingress, "hayhooks", options.ray_options)
-    deployer = coordinator(Deployer, "deployer").bind(options.settings, table)
-    return ingress.bind(options.pipelines_dir, options.settings, table, deployer)
+        replica = ray_deployment(Replica, "hayhooks", options.ray_options)
+        return replica.bind(options.pipelines_dir, options.settings, registry)
+    ingress = ray_deployment(Ingress, "hayhooks", options.ray_options)
+    rollouts = coordinator(Rollouts, ROLLOUTS).bind(options.settings, registry)
+    return ingress.bind(options.pipelines_dir, options.settings, registry, rollouts)

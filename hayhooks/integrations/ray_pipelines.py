@@ -1,13 +1,10 @@
-"""Pipelines as Ray deployments: each has replicas of its own, and an ingress sends requests to them by name.
-
-The ingress watches the directory. It imports wrappers and describes their methods, so all lists and pages of hayhooks
-are its own, but runs no ``setup``: it has the deployer deploy each revision, and forwards the requests.
-"""
+"""Pipelines as Ray deployments: each is a Serve application with replicas of its own."""
 
 import asyncio
+import hashlib
+import json
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,47 +12,30 @@ from typing import Any
 
 import anyio
 from ray import serve
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayActorError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Message, Scope
 
-from hayhooks.app import Hayhooks
-from hayhooks.endpoints import BUILTIN
-from hayhooks.errors import LoadError, UnavailableError
-from hayhooks.http.context import context_of
-from hayhooks.http.dispatch import Endpoints
-from hayhooks.http.within import INNER
-from hayhooks.integrations.ray_replica import Replica, deployment
-from hayhooks.kernel.state import Deployment, Revision, RevisionKind, Snapshot, digest_of
-from hayhooks.observability.change_log import failure_text, log_change
-from hayhooks.settings import Settings
+from hayhooks.errors import LoadError
+from hayhooks.integrations.ray_replica import Replica, ray_deployment
+from hayhooks.kernel.state import Revision, RevisionKind, Stamp, digest_of
+from hayhooks.kernel.threads import Outcome
+from hayhooks.observability.change_log import failure_text
 
 FailureParts = Mapping[str, Any]  # the arguments of a LoadError
 
-_MAX_FOLDER = 64 * 2**20  # bytes that are sent to each replica, through Ray's control store
-_RECORDED = "hayhooks.ray"  # key in the scope: the request as it came
-_SENT = (
-    "type",
-    "http_version",
-    "method",
-    "scheme",
-    "server",
-    "client",
-    "root_path",
-    "path",
-    "raw_path",
-    "query_string",
-)
-_FAILED_S = 60.0  # for which a revision that failed is not tried again
-_POLL_S = 0.2
-_OURS = frozenset({b"x-request-id", b"x-hayhooks-revision"})
+ROLLOUTS = "rollouts"  # the Ray deployment of `Rollouts`
+_MAX_FOLDER = 64 * 2**20  # bytes that each replica gets, through Ray's control store
+_POLL_S = 0.2  # between two looks at how a rollout goes
+_RETRY_S = 60.0  # after which the first revision of a pipeline is tried again, if it has failed
+_ANSWER_S = 10.0  # timeout of a call to a replica
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """One revision, as the replicas of its pipeline get it."""
+class ShippedRevision:
+    """A revision with its files, as the replicas of its pipeline get it."""
 
     name: str
     fingerprint: str
@@ -64,52 +44,67 @@ class Target:
     ray_options: Mapping[str, Any]
 
     @classmethod
-    def of(cls, revision: Revision, ray_options: Any) -> "Target":
-        """Read the files of *revision*; raise LoadError if they are too large or no longer those that were scanned."""
-        is_folder = revision.kind is RevisionKind.FOLDER
+    def of(cls, revision: Revision, ray_options: Any) -> "ShippedRevision":
+        """Read the files of *revision*; raise LoadError if they are too large, or no longer those that were scanned."""
+        if not isinstance(ray_options, Mapping):
+            raise LoadError(f"ray_options of the wrapper is {ray_options!r}: it must be a dict of options of Ray Serve")
         if (size := sum(file.stamp.size for file in revision.files.values())) > _MAX_FOLDER:
             message = f"its files have {size:,} bytes, and at most {_MAX_FOLDER:,} are sent to replicas"
             raise LoadError(f"{message}: keep large data where all nodes can read it")
+        is_folder = revision.kind is RevisionKind.FOLDER
         files = {}
         for path, file in revision.files.items():
-            content = file.source
-            if content is None:
-                content = (revision.path / path if is_folder else revision.path).read_bytes()
-            if digest_of(content) != file.digest:
+            origin = revision.path / path if is_folder else revision.path
+            content = file.source if file.source is not None else origin.read_bytes()
+            # Of large files the scan knows the stamp alone.
+            if digest_of(content) != file.digest and Stamp.at(str(origin)) != file.stamp:
                 raise LoadError(f"{path} has changed while it was read")
             files[f"{revision.name}/{path}" if is_folder else path] = content
-        if not isinstance(ray_options, Mapping):
-            raise LoadError(f"ray_options of the wrapper is {ray_options!r}: it must be a dict of options of Ray Serve")
         return cls(revision.name, revision.fingerprint, files, str(revision.path.parent), dict(ray_options))
 
 
 class Pipeline(Replica):
-    """One replica of one pipeline: it serves the revision that it was deployed with, whatever the directory has now."""
+    """One replica of one pipeline: it serves the revision that it was deployed with."""
 
-    def __init__(self, target: Target, settings: Mapping[str, Any], table: DeploymentHandle) -> None:
-        self._target = target
+    def __init__(
+        self,
+        shipped: ShippedRevision,
+        version: str,
+        settings: Mapping[str, Any],
+        registry: DeploymentHandle,
+        ingress: str,
+    ) -> None:
+        self._shipped = shipped
+        self._version = version
+        self._rollouts = serve.get_deployment_handle(ROLLOUTS, app_name=ingress)
         self._folder = tempfile.TemporaryDirectory(prefix="hayhooks-")
-        for path, content in target.files.items():
+        for path, content in shipped.files.items():
             file = Path(self._folder.name, path)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
-        super().__init__(self._folder.name, {**settings, "watch_events": False}, table)
+        super().__init__(self._folder.name, {**settings, "watch_events": False}, registry)
+
+    def __del__(self) -> None:
+        """Remove the files: Ray kills the process."""
+        self._folder.cleanup()
 
     async def check_health(self) -> None:
-        """Raise if this replica cannot serve, with the reason why the wrapper did not load."""
-        snapshot = await self._hayhooks.switch.wait_until_ready()
-        if failure := snapshot.failures.get(self._target.name):
+        """Raise if this replica does not serve; report why the wrapper did not load."""
+        snapshot = await self._hayhooks.switch.wait_until_loaded()
+        name = self._shipped.name
+        failure = snapshot.failures.get(name)
+        if failure is not None and name not in snapshot.deployments:
             place = failure.place
             if place is not None:  # where its author looks
-                place = replace(place, file=place.file.replace(self._folder.name, self._target.root, 1))
-            parts = {"reason": failure.reason, "place": place, "hint": failure.hint}
-            await self._table.report_failure.remote(self._target.fingerprint, parts)
-            raise RuntimeError(f"pipeline {self._target.name!r} cannot be served: {failure_text(failure)}")
+                place = replace(place, file=place.file.replace(self._folder.name, self._shipped.root, 1))
+            parts = {"reason": failure.reason, "place": place, "hint": failure.hint, "traceback": failure.traceback}
+            await self._rollouts.report_failure.remote(name, self._version, parts)
+            raise RuntimeError(f"pipeline {name!r} cannot be served: {failure_text(failure)}")
         await super().check_health()
 
-    async def fingerprint(self) -> str:
-        """Return which revision this replica serves."""
-        return self._target.fingerprint
+    async def version(self) -> str:
+        """Return what this replica was deployed as."""
+        return self._version
 
     async def forwarded(self, scope: Scope, body: bytes) -> AsyncIterator[Message]:
         """Serve one request of the ingress; yield the messages of its response."""
@@ -123,233 +118,155 @@ class Pipeline(Replica):
             await left.wait()
             return {"type": "http.disconnect"}
 
-        async def serving() -> None:
+        async def serve_request() -> None:
             async with send_message:
                 await self._hayhooks(scope, receive, send_message.send)
 
-        task = asyncio.create_task(serving())
+        # A task of its own: a wrapper may raise SystemExit, and its clean-up must not be cancelled again and again.
+        serving = asyncio.create_task(Outcome.awaited(serve_request()))
         try:
             async with messages:
                 async for message in messages:
                     yield message
-            await task
+            (await serving).unwrap()
         finally:
             left.set()
-            await asyncio.wait({task})
+            await asyncio.wait({serving})
 
 
-class Deployer:
-    """Deploys pipelines for all replicas of the ingress, as one Serve application each."""
+@dataclass(eq=False, slots=True)
+class Rollout:
+    """One version of one pipeline, on its way to Ray's replicas."""
 
-    def __init__(self, settings: Mapping[str, Any], table: DeploymentHandle) -> None:
+    shipped: ShippedRevision
+    version: str
+    result: "asyncio.Task[FailureParts | None]"
+    failed_at: float = 0.0
+
+
+class Rollouts:
+    """Deploys pipelines for all replicas of the ingress, as one Serve application each; there is one for all."""
+
+    def __init__(self, settings: Mapping[str, Any], registry: DeploymentHandle) -> None:
         self._settings = settings
-        self._table = table
-        self._prefix = serve.get_replica_context().app_name
-        self._targets: dict[str, Target] = {}  # by name: what Ray was told last
-        self._served: dict[str, Target] = {}  # the last ones of which all replicas have been ready
-        self._failed: dict[str, tuple[str, float, FailureParts]] = {}  # fingerprint, when, and why
-        self._submitting: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._registry = registry
+        self._ingress = serve.get_replica_context().app_name
+        self._newest: dict[str, Rollout] = {}  # by name
+        self._told: dict[str, str] = {}  # by name: the version that Ray was told last
+        self._served: dict[str, tuple[ShippedRevision, str]] = {}  # what all replicas were ready with, and its version
+        self._failures: dict[str, tuple[str, FailureParts]] = {}  # by name: what a replica has reported, and of which
+        self._locks: dict[str, asyncio.Lock] = {}  # of what Ray is told of a name
 
-    async def deploy(self, target: Target) -> FailureParts | None:
-        """Let the pipeline serve the revision *target*; return None when it does, else why it does not.
+    async def deploy(self, shipped: ShippedRevision) -> FailureParts | None:
+        """Let the pipeline serve the revision *shipped*; return None when it does, else why it does not.
 
-        Ray starts new replicas before it stops old ones. If they fail, it keeps the old ones, whose revision is made
-        the target again.
+        Ray starts new replicas before it stops old ones. If they fail, it keeps the old ones, and is told of their
+        revision again.
         """
-        name = target.name
-        async with self._submitting[name]:
-            fingerprint, failed_at, failure = self._failed.get(name, ("", 0.0, {}))
-            if fingerprint == target.fingerprint and time.monotonic() - failed_at < _FAILED_S:
-                return failure  # another replica of the ingress has had it tried
-            if name not in self._targets and target.fingerprint == await self._running(name):
-                self._targets[name] = target  # this deployer has been started again
-            if name not in self._targets or self._targets[name].fingerprint != target.fingerprint:
-                try:
-                    await self._submit(target)
-                except (TypeError, ValueError) as error:
-                    return {"reason": f"ray_options of the wrapper: {error}"}
-        return await self._outcome(target)
+        name = shipped.name
+        options = json.dumps([self._settings, shipped.ray_options], sort_keys=True, default=repr)
+        version = hashlib.blake2b(f"{shipped.fingerprint} {options}".encode(), digest_size=16).hexdigest()
+        newest = self._newest.get(name)
+        is_due = newest is None or newest.version != version
+        if newest is not None and newest.failed_at and name not in self._served:
+            is_due |= time.monotonic() - newest.failed_at > _RETRY_S
+        if newest is not None and newest.result.done():
+            is_due |= newest.result.exception() is not None  # of Ray itself
+        if is_due:
+            newest = self._newest[name] = Rollout(
+                shipped, version, asyncio.create_task(self._roll_out(shipped, version))
+            )
+        assert newest is not None
+        return await asyncio.shield(newest.result)
 
     async def remove(self, name: str) -> None:
         """Delete the application of the pipeline *name*, when its requests have ended."""
-        async with self._submitting[name]:
-            for known in (self._targets, self._served, self._failed):
+        async with self._lock(name):
+            for known in (self._newest, self._told, self._served, self._failures):
                 known.pop(name, None)
-            await asyncio.to_thread(serve.delete, app_name(self._prefix, name), _blocking=False)
+            await asyncio.to_thread(serve.delete, self._application(name), _blocking=False)
+
+    async def keep(self, names: set[str]) -> None:
+        """Delete the applications of pipelines that are not in *names*, and that no ingress has had deployed since."""
+        for application in (await asyncio.to_thread(serve.status)).applications:
+            name = application.removeprefix(self._application(""))
+            if name != application and name not in names and name not in self._newest:
+                await self.remove(name)
+
+    async def report_failure(self, name: str, version: str, failure: FailureParts) -> None:
+        """Note why a replica of the pipeline *name* could not load that version."""
+        self._failures[name] = version, failure
 
     async def __del__(self) -> None:
         """Delete the pipelines' applications with that of the ingress."""
-        applications = (await asyncio.to_thread(serve.status)).applications
-        ours = applications.get(self._prefix)
-        if ours is not None and ours.status == ApplicationStatus.DELETING:
-            for name in applications:
-                if name.startswith(app_name(self._prefix, "")):
-                    await asyncio.to_thread(serve.delete, name, _blocking=False)
+        ours = (await asyncio.to_thread(serve.status)).applications.get(self._ingress)
+        if ours is None or ours.status == ApplicationStatus.DELETING or ROLLOUTS not in ours.deployments:
+            self._newest.clear()
+            await self.keep(set())
+
+    def _application(self, name: str) -> str:
+        return f"{self._ingress}/{name}"
+
+    def _lock(self, name: str) -> asyncio.Lock:
+        return self._locks.setdefault(name, asyncio.Lock())
+
+    async def _roll_out(self, shipped: ShippedRevision, version: str) -> FailureParts | None:
+        name, is_told = shipped.name, False
+        while True:
+            status = None
+            if is_told:
+                await asyncio.sleep(_POLL_S)
+                status = (await asyncio.to_thread(serve.status)).applications.get(self._application(name))
+            async with self._lock(name):
+                if self._is_superseded(name, version):
+                    return {"reason": "another revision has taken its place before it was ready"}
+                if not is_told:
+                    try:
+                        await self._tell_if_new(shipped, version)
+                    except (TypeError, ValueError) as error:
+                        return self._failed(name, {"reason": f"ray_options of the wrapper: {error}"})
+                    is_told = True
+                elif status is not None and status.status == ApplicationStatus.RUNNING:
+                    self._served[name] = shipped, version
+                    return None
+                elif status is not None and status.status == ApplicationStatus.DEPLOY_FAILED:
+                    reported, failure = self._failures.pop(name, ("", {}))
+                    if reported != version:  # it is not the wrapper's fault
+                        messages = [each.message for each in status.deployments.values() if each.message]
+                        failure = {"reason": "\n".join(messages or [status.message])}
+                    del self._told[name]
+                    if name in self._served:
+                        await self._tell(*self._served[name])
+                    return self._failed(name, failure)
+
+    def _failed(self, name: str, failure: FailureParts) -> FailureParts:
+        self._newest[name].failed_at = time.monotonic()
+        return failure
+
+    async def _tell_if_new(self, shipped: ShippedRevision, version: str) -> None:
+        name = shipped.name
+        if name not in self._told and version == await self._running(name):
+            self._told[name] = version  # this process has been started again
+        if self._told.get(name) != version:
+            await self._tell(shipped, version)
+
+    def _is_superseded(self, name: str, version: str) -> bool:
+        return name not in self._newest or self._newest[name].version != version
 
     async def _running(self, name: str) -> str | None:
-        """Return the fingerprint that a replica of the pipeline *name* serves, if there is one."""
+        """Return the version that a replica of the pipeline *name* serves, if one answers."""
         try:
-            found: str = await serve.get_app_handle(app_name(self._prefix, name)).fingerprint.remote()
-        except (RayError, RayServeException):
+            handle = serve.get_app_handle(self._application(name))
+            found: str = await asyncio.wait_for(handle.version.remote(), _ANSWER_S)
+        except (RayActorError, RayServeException, TimeoutError):
             return None
         return found
 
-    async def _submit(self, target: Target) -> None:
-        options = {"max_constructor_retry_count": 1, **target.ray_options}
-        application = deployment(Pipeline, target.name, options).bind(target, self._settings, self._table)
-        run = serve.RunTarget(application, name=app_name(self._prefix, target.name), route_prefix=None)
-        self._targets[target.name] = target
-        await asyncio.to_thread(serve.run_many, [run], wait_for_applications_running=False)
-
-    async def _outcome(self, target: Target) -> FailureParts | None:
-        """Wait until all replicas of *target* are ready, or one has failed."""
-        name = target.name
-        while True:
-            status = (await asyncio.to_thread(serve.status)).applications.get(app_name(self._prefix, name))
-            if name not in self._targets or self._targets[name].fingerprint != target.fingerprint:
-                return {"reason": "another revision has taken its place before it was ready"}
-            if status is not None and status.status == ApplicationStatus.RUNNING:
-                self._served[name] = target
-                return None
-            if status is not None and status.status == ApplicationStatus.DEPLOY_FAILED:
-                failure: FailureParts | None = await self._table.failure.remote(target.fingerprint)
-                if failure is None:  # not by the wrapper's fault
-                    messages = [each.message for each in status.deployments.values() if each.message]
-                    failure = {"reason": "\n".join(messages or [status.message])}
-                self._failed[name] = target.fingerprint, time.monotonic(), failure
-                if name in self._served:
-                    await self._submit(self._served[name])
-                return failure
-            await asyncio.sleep(_POLL_S)
-
-
-def app_name(prefix: str, name: str) -> str:
-    """Return the name of the Serve application of the pipeline *name*."""
-    return f"{prefix}/{name}"
-
-
-class Ingress(Replica):
-    """A replica that watches the directory, and forwards requests to the replicas of the pipelines."""
-
-    def __init__(
-        self, pipelines_dir: str, settings: Mapping[str, Any], table: DeploymentHandle, deployer: DeploymentHandle
-    ) -> None:
-        self._deployer = deployer
-        super().__init__(pipelines_dir, {"durable": "false", **settings}, table)
-
-    def new_app(self, settings: Settings) -> Hayhooks:
-        """Return the application of this replica."""
-        return IngressApp(settings, self._deployer, serve.get_replica_context().app_name)
-
-
-class IngressApp(Hayhooks):
-    """An application whose pipelines run in other processes."""
-
-    describes_only = True
-
-    def __init__(self, settings: Settings, deployer: DeploymentHandle, prefix: str) -> None:
-        super().__init__(settings, plug_ins=BUILTIN, observe=log_change)
-        self._deployer = deployer
-        self._prefix = prefix
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._told: dict[str, str] = {}  # by name: the fingerprint that the deployer was given last
-        self.hooks.on_publish.append(self._align)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request, and keep it as it came, to forward it."""
-        if scope["type"] == "http":
-            recorded = RecordedRequest(scope, receive)
-            scope, receive = {**scope, _RECORDED: recorded}, recorded.receive
-        await super().__call__(scope, receive, send)
-
-    def build_routes(self, deployed: Deployment) -> Endpoints:
-        """Have the revision deployed, and return routes that forward."""
-        endpoints = super().build_routes(deployed)
-        target = Target.of(deployed.revision, deployed.wrapper.ray_options)
-        self._told[target.name] = target.fingerprint
-        while True:
-            try:
-                failure = self._deployer.deploy.remote(target).result()
-            except RayActorError:  # it has died, and Ray starts it again
-                time.sleep(1)
-            else:
-                break
-        if failure is not None:
-            self._told[target.name] = ""  # the deployer has gone back to another
-        assert self._loop is not None
-        self._loop.call_soon_threadsafe(self._align)
-        if failure is not None:
-            raise LoadError(**failure)
-        handle = serve.get_app_handle(app_name(self._prefix, target.name))
-        return replace(endpoints, elsewhere=Forwarder(handle.options(stream=True), target))
-
-    def _align(self, *_: Snapshot) -> None:
-        """Have Ray serve what is live here, also where it was told of a revision that a newer load has superseded."""
-        self._loop = asyncio.get_running_loop()
-        snapshot = self.switch.live.snapshot
-        for name, live in snapshot.deployments.items():
-            if name not in snapshot.loading and self._told.get(name) != live.revision.fingerprint:
-                self._told[name] = live.revision.fingerprint
-                self._deployer.deploy.remote(live.endpoints.elsewhere.target)
-        for name in (
-            self._told.keys() - snapshot.deployments.keys() - snapshot.failures.keys() - snapshot.loading.keys()
-        ):
-            del self._told[name]
-            self._deployer.remove.remote(name)
-
-
-class RecordedRequest:
-    """A request, and the part of its body that has been read."""
-
-    def __init__(self, scope: Scope, receive: Receive) -> None:
-        self.scope = {key: scope[key] for key in _SENT if key in scope}
-        self.headers = [pair for pair in scope["headers"] if pair[0] != b"origin"]  # the ingress is CORS
-        self._receive = receive
-        self._chunks: list[bytes] = []
-        self._is_whole = False
-
-    async def receive(self) -> Message:
-        """Return the next message of the request."""
-        message = await self._receive()
-        if message["type"] == "http.request":
-            self._chunks.append(message.get("body", b""))
-            self._is_whole = not message.get("more_body")
-        return message
-
-    async def body(self) -> bytes:
-        """Return the whole body."""
-        while not self._is_whole and (await self.receive())["type"] == "http.request":
-            pass
-        return b"".join(self._chunks)
-
-
-class Forwarder:
-    """ASGI app: send a request to a replica of one pipeline, and its response back as it comes."""
-
-    def __init__(self, handle: DeploymentHandle, target: Target) -> None:
-        self.target = target
-        self._handle = handle
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        recorded: RecordedRequest = scope[_RECORDED]
-        context = context_of(scope)
-        sent = {**recorded.scope, "headers": recorded.headers, "asgi": {"version": "3.0"}, INNER: context.api_key}
-        has_begun = False
-        response = self._handle.forwarded.remote(sent, await recorded.body())
-        try:
-            async for message in response:
-                if message["type"] == "http.response.start":
-                    has_begun = True
-                    revision = [pair for pair in message["headers"] if pair[0] == b"x-hayhooks-revision"]
-                    context.response_headers[:] = revision
-                    message["headers"] = [pair for pair in message["headers"] if pair[0] not in _OURS]
-                await send(message)
-        except asyncio.CancelledError:
-            response.cancel()
-            raise
-        except (RayError, RayServeException) as error:
-            if has_begun:
-                raise
-            name = self.target.name
-            raise UnavailableError(f"no replica of the pipeline {name!r} can answer: {type(error).__name__}") from error
+    async def _tell(self, shipped: ShippedRevision, version: str) -> None:
+        """Tell Ray what the application of a pipeline is to be, without waiting for it."""
+        options = {"max_constructor_retry_count": 1, **shipped.ray_options}
+        replicas = ray_deployment(Pipeline, shipped.name, options)
+        application = replicas.bind(shipped, version, self._settings, self._registry, self._ingress)
+        target = serve.RunTarget(application, name=self._application(shipped.name), route_prefix=None)
+        await asyncio.to_thread(serve.run_many, [target], wait_for_applications_running=False)
+        self._told[shipped.name] = version

@@ -1,6 +1,7 @@
-"""Replica: an application of hayhooks as Ray Serve runs it, and the table of what all of them serve."""
+"""Replica: an application of hayhooks as Ray Serve runs it, and the registry of what all of them serve."""
 
 import asyncio
+import inspect
 import logging
 import time
 from collections.abc import Coroutine, Mapping
@@ -20,30 +21,21 @@ from hayhooks.observability.request_record import RequestRecord
 from hayhooks.settings import Settings
 
 _GONE_S = 30.0  # a replica that has not reported for so long is gone; Ray checks its health every 10 s
-_MAX_FAILURES = 1_000
-_TABLE_S = 2.0  # for which the table may take to answer
+_ANSWER_S = 2.0  # timeout of a call to the registry
 
-# What is an option of a replica's actor, and not of the deployment.
-_ACTOR_OPTIONS = frozenset(
-    {"accelerator_type", "fallback_strategy", "label_selector", "memory", "num_cpus", "num_gpus", "resources"}
-    | {"runtime_env"}
-)
+_DEPLOYMENT_OPTIONS = inspect.signature(serve.deployment).parameters.keys()  # others are options of the actors
 
 
-def deployment(cls: type["Replica"], name: str, options: Mapping[str, Any]) -> serve.Deployment:
-    """Return the deployment *name* of replicas of *cls*; *options* are those of both, deployment and actor.
+def ray_deployment(cls: type["Replica"], name: str, options: Mapping[str, Any]) -> serve.Deployment:
+    """Return the Ray deployment *name*, whose replicas are of *cls*; *options* are its own and those of its actors.
 
-    New replicas start before old ones stop, which finish their requests. Raises ValueError for options that Ray does
-    not take.
+    New replicas start before old ones stop, and old ones finish their requests. Raises ValueError or TypeError for
+    options that Ray does not take.
     """
     ours = {"max_ongoing_requests": 100, "graceful_shutdown_timeout_s": 600, "max_surge_percent": 100}
-    actor = {key: value for key, value in options.items() if key in _ACTOR_OPTIONS}
-    own = {key: value for key, value in options.items() if key not in _ACTOR_OPTIONS}
-    actor = {**own.pop("ray_actor_options", {}), **actor}
-    try:
-        return serve.deployment(serve.ingress()(cls)).options(name=name, ray_actor_options=actor, **(ours | own))
-    except TypeError as error:  # an unknown name
-        raise ValueError(f"Ray Serve does not take these options of a deployment: {error}") from None
+    own = {key: value for key, value in options.items() if key in _DEPLOYMENT_OPTIONS}
+    actor = {**own.pop("ray_actor_options", {}), **{key: options[key] for key in options.keys() - _DEPLOYMENT_OPTIONS}}
+    return serve.deployment(serve.ingress()(cls)).options(name=name, ray_actor_options=actor, **(ours | own))
 
 
 def coordinator(cls: type, name: str) -> serve.Deployment:
@@ -59,12 +51,12 @@ def coordinator(cls: type, name: str) -> serve.Deployment:
 class Replica:
     """One replica, which serves a pipelines directory; Ray runs its lifespan and sends it requests."""
 
-    def __init__(self, pipelines_dir: str, settings: Mapping[str, Any], table: DeploymentHandle) -> None:
+    def __init__(self, pipelines_dir: str, settings: Mapping[str, Any], registry: DeploymentHandle) -> None:
         self._checkout = GitCheckout.of(pipelines_dir)
         if self._checkout is not None:
             pipelines_dir = str(self._checkout.folder)
         self._settings = Settings(**{**settings, **({"pipelines_dir": pipelines_dir} if pipelines_dir else {})})
-        self._table = table
+        self._registry = registry
 
     def new_app(self, settings: Settings) -> Hayhooks:
         """Return the application of this replica."""
@@ -75,65 +67,54 @@ class Replica:
         _log_to_ray(self._settings.log)
         self._hayhooks = app = self.new_app(self._settings)
         app.hooks.on_request_end.append(_RayMetrics())
-        self._reports = Reports(app, self._table)
+        self._reports = Reports(app, self._registry)
         if self._checkout is not None:
-            self._reports.begin(self._checkout.follow())
+            self._following = asyncio.ensure_future(self._checkout.follow())
         return _without_request_id(app)
 
     async def check_health(self) -> None:
         """Raise if this replica cannot serve; the first call waits until everything in the directory is loaded."""
         switch = self._hayhooks.switch
-        await switch.wait_until_ready()
+        await switch.wait_until_loaded()
         if switch.not_ready:
             raise RuntimeError(switch.not_ready)
         await self._reports.send()
 
 
-class ReplicaTable:
+class ReplicaRegistry:
     """What each replica serves, by its last report; one for all replicas."""
 
     def __init__(self) -> None:
         self._reports: dict[str, tuple[float, dict[str, Any]]] = {}
-        self._failures: dict[str, Mapping[str, Any]] = {}
 
     async def report(self, replica: str, facts: dict[str, Any]) -> None:
         """Note the *facts* of a *replica*, in place of its earlier ones."""
         self._reports[replica] = time.monotonic(), facts
-
-    async def report_failure(self, fingerprint: str, failure: Mapping[str, Any]) -> None:
-        """Note why the revision *fingerprint* could not be loaded by a replica."""
-        self._failures[fingerprint] = failure
-        while len(self._failures) > _MAX_FAILURES:
-            del self._failures[next(iter(self._failures))]
-
-    async def failure(self, fingerprint: str) -> Mapping[str, Any] | None:
-        """Return why the revision *fingerprint* could not be loaded, if a replica has said so."""
-        return self._failures.get(fingerprint)
+        self._forget_gone()
 
     async def forget(self, replica: str) -> None:
         """Remove a *replica* that stops."""
         self._reports.pop(replica, None)
 
     async def read(self) -> list[dict[str, Any]]:
-        """Return the facts of all replicas that live, by deployment and replica."""
+        """Return the facts of all replicas that live."""
+        self._forget_gone()
+        return [{"replica": replica, **facts} for replica, (_, facts) in self._reports.items()]
+
+    def _forget_gone(self) -> None:
         oldest = time.monotonic() - _GONE_S
         self._reports = {replica: report for replica, report in self._reports.items() if report[0] > oldest}
-        found = [{"replica": replica, **facts} for replica, (_, facts) in self._reports.items()]
-        return sorted(found, key=lambda facts: (facts["deployment"], facts["replica"]))
 
 
 class Reports:
-    """Tells the table what this replica serves: at each change and each health check."""
+    """Tells the registry what this replica serves: at each change and each health check."""
 
-    def __init__(self, app: Hayhooks, table: DeploymentHandle) -> None:
+    def __init__(self, app: Hayhooks, registry: DeploymentHandle) -> None:
         context = serve.get_replica_context()
         self._app = app
-        self._table = table
+        self._registry = registry
         self._replica = context.replica_tag
-        name = (
-            context.deployment if context.app_name == context.deployment else f"{context.app_name}/{context.deployment}"
-        )
-        self._deployment = name
+        self._ray_deployment = f"{context.app_name}/{context.deployment}"
         self._tasks: set[asyncio.Task[Any]] = set()
         app.replicas = self.read
         app.hooks.on_publish.append(lambda _: self.begin(self.send()))
@@ -150,20 +131,20 @@ class Reports:
         await self._call("report", self._replica, self._facts())
 
     async def read(self) -> list[dict[str, Any]]:
-        """Return what each replica serves; this one alone if the table does not answer."""
+        """Return what each replica serves; this one alone if the registry does not answer."""
         mine = {"replica": self._replica, **self._facts()}
         others = await self._call("read") or []
         found = {each["replica"]: each for each in (*others, mine)}
-        return sorted(found.values(), key=lambda each: (each["deployment"], each["replica"]))
+        return sorted(found.values(), key=lambda each: (each["ray_deployment"], each["replica"]))
 
     def _facts(self) -> dict[str, Any]:
-        return {"deployment": self._deployment, **serving_summary(self._app.switch.live.snapshot)}
+        return {"ray_deployment": self._ray_deployment, **serving_summary(self._app.switch.live.snapshot)}
 
     async def _call(self, method: str, *arguments: Any) -> Any:
         try:
-            return await asyncio.wait_for(getattr(self._table, method).remote(*arguments), _TABLE_S)
+            return await asyncio.wait_for(getattr(self._registry, method).remote(*arguments), _ANSWER_S)
         except Exception as error:  # it may be starting again on another node; what serves does not depend on it
-            log.debug("The table of replicas does not answer: {}", error)
+            log.debug("The registry of replicas does not answer: {}", error)
 
 
 class _RayMetrics:
@@ -189,7 +170,7 @@ class _RayMetrics:
 
 def _log_to_ray(level: str) -> None:
     """Write the log of hayhooks, and Haystack's, where Ray writes that of the replica."""
-    handlers = logging.getLogger("ray.serve").handlers
+    handlers = [*logging.getLogger("ray.serve").handlers]
     log.remove()
     for handler in handlers:
         log.add(handler, level=level, format="{message}", backtrace=False, diagnose=False)

@@ -89,7 +89,9 @@ def unload(deployment: Deployment, on_loop: OnLoop, phases: Phases) -> None:
     """Tear down the wrapper, close its pipelines and forget its modules."""
     revision = deployment.revision
     with running_package(deployment.package), phases.begin(revision, "teardown()") as running:
-        steps: list[tuple[str, Callable[[], Any]]] = [("teardown()", deployment.wrapper.teardown)]
+        steps: list[tuple[str, Callable[[], Any]]] = []
+        if deployment.is_set_up:
+            steps.append(("teardown()", deployment.wrapper.teardown))
         if any(operation.on_loop for operation in deployment.operations.values()):
             closings = haystack_hooks.lifecycle_methods(deployment.wrapper, "close_async")
             steps += [("close_async()", partial(_await_phase, close, running, phases, on_loop)) for close in closings]
@@ -174,8 +176,10 @@ def _load(
         canary=limits.canary,
         durable=durable,
         owner=owner,
+        is_set_up=not options.describe_only,
     )
-    return replace(deployment, endpoints=build_routes(deployment))
+    with phases.begin(revision, "its routes"):
+        return replace(deployment, endpoints=build_routes(deployment))
 
 
 def _make_wrapper(revision: Revision, package: str, running: Phase, *, set_up: bool) -> BasePipelineWrapper:

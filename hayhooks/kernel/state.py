@@ -133,6 +133,7 @@ class Deployment:
     durable: DurableMethod | None = None  # what its executions run
     owner: Callable[..., Any] | None = None  # `durable_owner_id` of the wrapper: whose executions a request may see
     endpoints: Any = None  # what `build_routes` made of it; the kernel does not look inside
+    is_set_up: bool = True  # else it is only described here
 
     @property
     def name(self) -> str:

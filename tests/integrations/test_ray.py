@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -68,8 +69,8 @@ class Served:
     def entry(self, name: str) -> Any:
         return {entry["name"]: entry for entry in self.status()["deployments"]}[name]
 
-    def replicas(self, deployment: str = "hayhooks") -> list[dict[str, Any]]:
-        return [each for each in self.status()["replicas"] if each["deployment"] == deployment]
+    def replicas(self, deployment: str = "hayhooks/hayhooks") -> list[dict[str, Any]]:
+        return [each for each in self.status()["replicas"] if each["ray_deployment"] == deployment]
 
     def processes(self, name: str, number: int) -> set[int]:
         """The process ids of the *number* replicas that answer for *name*."""
@@ -236,7 +237,7 @@ def test_a_change_reaches_all_replicas(served: Served) -> None:
 @replicated
 def test_hayhooks_status_says_that_replicas_differ(served: Served) -> None:
     served.processes("it", 2)
-    shutil.rmtree(served.left / "one", ignore_errors=True)
+    (served.left / "one").unlink(missing_ok=True)
     served.write(version=3, problem="in one process")
     served.eventually(lambda: len({each["revision"] for each in served.replicas()}) == 2, "the replicas to differ")
     told = served.cluster.run("hayhooks", "status", "--port", "8000", check=False)
@@ -254,6 +255,7 @@ class Load:
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads)
         self._is_running = True
+        self._lock = threading.Lock()
         self.answers: Counter[Any] = Counter()
 
     def __enter__(self) -> "Load":
@@ -272,15 +274,17 @@ class Load:
                 try:
                     answer = client.post("/it/run", json={"wait_s": 0.01})
                 except httpx.HTTPError as error:
-                    self.answers[type(error).__name__] += 1
+                    got: Any = type(error).__name__
                 else:
-                    self.answers[answer.json()["result"]["pid"] if answer.is_success else answer.text] += 1
+                    got = answer.json()["result"]["pid"] if answer.is_success else answer.text
+                with self._lock:
+                    self.answers[got] += 1
 
     def sent(self) -> int:
-        return self.answers.total()
+        return self.answers.copy().total()
 
     def lost(self) -> dict[Any, int]:
-        return {answer: count for answer, count in self.answers.items() if not isinstance(answer, int)}
+        return {answer: count for answer, count in self.answers.copy().items() if not isinstance(answer, int)}
 
 
 @replicated
@@ -392,6 +396,80 @@ def test_a_broken_change_of_a_pipeline_takes_nothing_down(served: Served) -> Non
     assert failure["reason"] == "ValueError: broken here"
     assert failure["place"]["file"] == str(served.root / "it" / "pipeline_wrapper.py")
     assert before["revision"] != served.entry("it")["revision"]
+
+
+@per_pipeline
+def test_the_ingress_sets_nothing_up(served: Served) -> None:
+    torn_down = {int(file.name.removeprefix("teardown-")) for file in served.left.glob("teardown-*")}
+    ingress = {each["pid"] for each in served.status()["workers"]}
+
+    assert not torn_down & ingress
+
+
+@per_pipeline
+def test_files_of_any_kind_and_yaml_are_served(served: Served) -> None:
+    (served.root / "sums.yml").write_text(
+        "components: {prompt: {type: haystack.components.builders.prompt_builder.PromptBuilder,"
+        " init_parameters: {template: 'Hello {{name}}'}}}\n"
+        "connections: []\ninputs: {name: prompt.name}\noutputs: {text: prompt.prompt}\n"
+    )
+    replace(served.root / "large" / "data" / "numbers.bin", "x" * 20_000_000)
+    served.write("large", num_cpus=0.1)
+    served.eventually(lambda: served.run("large"), "the folder with much data")
+    served.eventually(
+        lambda: served.client.post("/sums/run", json={"name": "you"}).json()["result"] == {"text": "Hello you"},
+        "the YAML pipeline",
+    )
+    shutil.rmtree(served.root / "large")
+    (served.root / "sums.yml").unlink()
+
+
+@per_pipeline
+def test_processes_that_are_killed_come_back(served: Served) -> None:
+    for name in ("ServeReplica:hayhooks:rollouts", "ServeReplica:hayhooks:replicas", "ServeReplica:hayhooks/it:it"):
+        served.cluster.run("pkill", "-9", "--full", name)
+        served.write(version=6, num_cpus=0.1)
+        served.eventually(lambda: served.run()["version"] == 6, f"a change after {name} was killed")
+        served.write(num_cpus=0.1)
+        served.eventually(lambda: served.run()["version"] == 1, "the next one")
+
+
+@per_pipeline
+def test_many_changes_end_with_the_last_for_all_ingresses(served: Served) -> None:
+    served.deploy(ray_options={"num_replicas": 2, "num_cpus": 0.1})
+    served.eventually(lambda: len(served.replicas()) == 2, "two ingresses")
+    served.cluster.wait_until("RUNNING")
+    for problem in ("", "everywhere", "", "everywhere", ""):
+        served.write(version=7, problem=problem, num_cpus=0.1)
+        time.sleep(0.3)  # for each to be noticed, and none to be done
+    served.write(version=8, num_cpus=0.1)
+
+    def is_settled() -> bool:
+        answers = [served.run()["version"] for _ in range(20)]
+        revisions = {each["revision"] for each in (*served.replicas(), *served.replicas("hayhooks/it/it"))}
+        return set(answers) == {8} and len(revisions) == 1 and served.entry("it")["state"] == "serving"
+
+    served.eventually(is_settled, "the last change everywhere")
+
+
+@per_pipeline
+def test_settings_that_are_deployed_reach_the_pipelines(served: Served) -> None:
+    before = served.run()["pid"]
+    served.deploy(settings={"max_body_size": 1_000})
+    served.eventually(lambda: served.client.post("/it/run", json={"text": "x" * 2_000}).status_code == 413, "the limit")
+    served.eventually(lambda: served.run()["pid"] != before, "the pipeline to have them")
+    served.deploy()
+    served.eventually(lambda: served.client.post("/it/run", json={"text": "x" * 2_000}).is_success, "no limit again")
+
+
+@per_pipeline
+def test_a_change_that_fails_late_takes_nothing_down(served: Served) -> None:
+    with Load(served) as load:
+        served.write(problem="late", num_cpus=0.1)
+        served.eventually(lambda: served.entry("it")["state"] == "stale", "the failure")
+    assert load.lost() == {}
+    served.write(num_cpus=0.1)
+    served.eventually(lambda: served.entry("it")["state"] == "serving", "the mended one")
 
 
 @per_pipeline

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from pathlib import Path
 
 from haystack import Pipeline
@@ -22,6 +23,9 @@ class PipelineWrapper(BasePipelineWrapper):
         """Build the pipeline."""
         if PROBLEM == "everywhere":
             raise ValueError("broken here")
+        if PROBLEM == "late":  # when a server would be ready without it
+            time.sleep(35)
+            raise ValueError("broken late")
         if PROBLEM == "in one process":
             (folder / "one").touch(exist_ok=False)
         self.pipeline = Pipeline()
