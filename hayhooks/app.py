@@ -281,6 +281,8 @@ async def _deployer(app: Hayhooks, threads: DaemonThreadPool) -> AsyncIterator[N
                 settings.trial_seconds,
                 settings.canary,
             ),
+            loads_at_a_time=settings.loads_at_a_time,
+            load_jitter_ms=settings.load_jitter_ms,
             debounce_ms=settings.debounce_ms,
             poll_interval_ms=settings.poll_interval_ms,
             removal_grace_ms=settings.removal_grace_ms,
