@@ -12,7 +12,7 @@ from hayhooks.cli.dev import _served
 from hayhooks.kernel.threads import DaemonThreadPool
 from hayhooks.settings import Settings
 from hayhooks.testing import client
-from tests.live_server import ECHO, LiveServer, eventually, serving
+from tests.live_server import ECHO, LiveServer, again, eventually, serving
 
 # Leaves a file with the time while its setup() runs, and one in its place afterwards.
 GATED = """
@@ -128,8 +128,23 @@ def test_a_load_that_hangs_for_long_makes_room_and_that_is_told(
         eventually(lambda: server.run("hangs") == 1)
 
 
+def test_what_served_before_is_restored_though_the_load_that_hangs_has_the_only_place(
+    root: Path, tmp_path: Path, notes: Path
+):
+    state = tmp_path / "state"
+    with again(root, state) as server:
+        server.serve("chat", answer="before")
+    (root / "chat/pipeline_wrapper.py").write_text(f"NOTES, OWN_NAME, VERSION = {str(notes)!r}, 'chat', 2\n" + GATED)
+    with again(root, state, loads_at_a_time=1) as server:
+        eventually(lambda: server.run("chat") == "before")
+        assert in_setup(notes) == ["chat 2"]
+        let_end(notes, "chat", version=2)
+        eventually(lambda: server.run("chat") == 2)
+
+
 def test_no_more_run_beside_each_other_after_some_have_made_room():
-    pool, gate, lock = DaemonThreadPool("room", 1, stuck_after_s=0.05), threading.Event(), threading.Lock()
+    pool = DaemonThreadPool("room", 1, stuck_after_s=0.05, idle_s=1000)
+    gate, lock = threading.Event(), threading.Lock()
     running: list[int] = []
     most: list[int] = []
 
