@@ -209,16 +209,23 @@ class DaemonThreadPool:
                 job()
             except BaseException:  # a fault of ours; the thread, and the count of threads, must survive it
                 log.exception("A job of {} failed", threading.current_thread().name)
+            if can_be_stuck:
+                with self._lock:  # and here nothing that the job refers to ends
+                    self._busy.pop(threading.get_ident(), None)
             del job  # or its referents would live until the next job
-            if jobs is not self._jobs:  # the job has forked, and returned in the child too: it ends with this thread
+            # Where the job has forked, and returned in the child too, that ends with this thread.
+            if jobs is not self._jobs or not self._becomes_idle():
                 return
-            with self._lock:
-                self._busy.pop(threading.get_ident(), None)
-                is_surplus = can_be_stuck and self._counted() > self.limit  # another one has taken its place
-                if is_surplus or (self._closed and self._idle >= 0):
-                    self._threads -= 1
-                    return
-                self._idle += 1
+
+    def _becomes_idle(self) -> bool:
+        """Count the thread as idle; or as one that ends, and return False."""
+        with self._lock:
+            is_surplus = self._threads > self.limit and self._counted() > self.limit  # another one has taken its place
+            if is_surplus or (self._closed and self._idle >= 0):
+                self._threads -= 1
+                return False
+            self._idle += 1
+            return True
 
 
 def require_threads(count: int) -> None:
