@@ -259,6 +259,18 @@ class Settings(BaseSettings):
     debounce_ms: int = Field(
         20, ge=0, description="Milliseconds for which a folder must be unchanged before it is loaded."
     )
+    loads_at_a_time: int = Field(
+        0,
+        ge=0,
+        description="Pipelines that one process loads at a time. One that takes longer than 60 seconds no longer "
+        "counts, which is logged. `0`: four, and one that takes longer than a second no longer counts.",
+    )
+    load_jitter_ms: int = Field(
+        0,
+        ge=0,
+        description="Maximum time in milliseconds that a new revision waits before it is loaded. Each process takes a "
+        "random time, so that many do not call a model provider at once; at the start too. Not with `hayhooks dev`.",
+    )
     removal_grace_ms: int = Field(
         400, ge=0, description="Milliseconds for which a folder must be absent before it is undeployed."
     )

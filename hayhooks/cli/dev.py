@@ -72,6 +72,7 @@ def _served(settings: Settings, path: Path | None) -> tuple[Settings, str | None
     """Return the settings that *path* is served with, and its name if it is one deployment and not a directory."""
     defaults: dict[str, object] = {"traces": _TRACES, "trial_seconds": 0, "canary_seconds": 0}
     update = {name: value for name, value in defaults.items() if name not in settings.model_fields_set}
+    update["load_jitter_ms"] = 0  # whatever is set for many servers: somebody waits for the result of a save
     only = None
     if path is not None:
         only = single_name(path)

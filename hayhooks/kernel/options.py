@@ -16,6 +16,8 @@ class KernelOptions:
     describe_only: bool = False  # wrappers of folders are made and described, not set up: other processes run them
     threads: int = 40  # sync calls of one deployment that run at a time
     limits: Limits = NO_LIMITS  # of a deployment's requests, unless its wrapper sets its own
+    loads_at_a_time: int = 0  # 0: a few, and a slow one makes room for another
+    load_jitter_ms: int = 0  # the longest of the random times that a revision waits before it is loaded
     debounce_ms: int = 20  # a folder must be unchanged for this long before it is read
     poll_interval_ms: int = 1000  # between two looks at the whole directory, see `Watch`
     removal_grace_ms: int = 400  # a folder must be absent for this long before it is undeployed
@@ -46,6 +48,8 @@ class KernelOptions:
                 settings.trial_seconds,
                 settings.canary,
             ),
+            loads_at_a_time=settings.loads_at_a_time,
+            load_jitter_ms=settings.load_jitter_ms,
             debounce_ms=settings.debounce_ms,
             poll_interval_ms=settings.poll_interval_ms,
             removal_grace_ms=settings.removal_grace_ms,

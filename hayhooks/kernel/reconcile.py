@@ -131,6 +131,7 @@ class Reconciler:
         )
         self._load_threads = LoadThreads(
             load_,
+            at_a_time=options.loads_at_a_time,
             quarantine=self._quarantine,
             restorer=self._restorer,
             canaries=self.canaries,
@@ -143,8 +144,10 @@ class Reconciler:
             threads=self._load_threads,
             scanner=self._scanner,
             phases=phases,
+            jitter_s=options.load_jitter_ms / 1000,
             retire=self.retirement.add,
         )
+        self._ready_after_s = _READY_AFTER_S + options.load_jitter_ms / 1000
         self._pools = (*self._load_threads.pools, check_threads)
         self.store = store
         self._thread = threading.Thread(target=self._run, name="hayhooks reconcile", daemon=True)
@@ -240,7 +243,7 @@ class Reconciler:
         if todo.load:
             self._preloader.start(todo.load)
         for revision in todo.load:
-            self._loads.start(revision)
+            self._loads.start(revision, waits=True)
         while self._reloads:
             name = self._reloads.pop()
             if name in revisions and revisions[name] not in todo.load:
@@ -293,7 +296,7 @@ class Reconciler:
 
     @property
     def _is_late(self) -> bool:
-        return time.monotonic() - self._began_at > _READY_AFTER_S
+        return time.monotonic() - self._began_at > self._ready_after_s
 
     def _go_live(self, snapshot: Snapshot, given_up: Sequence[str]) -> None:
         """Publish *snapshot*; retire replaced deployments when requests cannot reach them."""
@@ -331,6 +334,7 @@ class Reconciler:
             for job in self._restorer.hanging(self._loads.jobs.values(), self._phases):
                 self._load_threads.restore(job)
             interval_s = _LOADING_INTERVAL_S if self._loads.jobs else _HOUSEKEEPING_INTERVAL_S
+            interval_s = min(interval_s, self._loads.tick())
             if self._trials.failed or self.canaries.decided:
                 interval_s = 0.0
             ticks = self._receive(min(self._debounce_s, interval_s) if self._last_scan.pending else interval_s)
@@ -361,8 +365,7 @@ class Reconciler:
 
     def _report_slow(self) -> None:
         # A method of its own, so that no local variable holds a retired deployment in memory while the deployer waits.
-        for job in self._loads.jobs.values():
-            job.tell_if_slow(self._phases)
+        self._loads.tell_slow()
         self._abandoned.tick(self._left_behind(), [*self.snapshot.loaded, *self.retirement.draining()])
 
     def _receive(self, timeout_s: float) -> list[frozenset[str]]:

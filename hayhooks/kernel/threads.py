@@ -78,8 +78,8 @@ _pools: "WeakSet[DaemonThreadPool]" = WeakSet()
 class DaemonThreadPool:
     """Runs at most *limit* jobs at a time in daemon threads, started on demand.
 
-    A job that runs longer than *stuck_after_s* no longer counts towards *limit*: ``tick`` starts a thread in its place.
-    Where the system starts no more threads, jobs wait for those that there are.
+    A job that runs longer than *stuck_after_s* no longer counts towards *limit*: ``tick`` starts a thread in its place,
+    and its own thread ends with it. Where the system starts no more threads, jobs wait for those that there are.
     """
 
     # Not ThreadPoolExecutor: the interpreter joins its threads at exit, so a pipeline that hangs would keep the server
@@ -98,7 +98,8 @@ class DaemonThreadPool:
         self._threads = 0
         self._kept = 0  # of them, however long they are idle
         self._idle = 0  # idle threads minus queued jobs; negative when jobs wait
-        self._busy_since: dict[int, float] = {}  # by thread; only with a finite stuck_after_s
+        # By thread, its job and until when that counts; only with a finite stuck_after_s.
+        self._busy: dict[int, tuple[Job, float]] = {}
         self._closed = False
         self._lacks_threads = False  # the system did not start the last one
         _pools.add(self)
@@ -134,6 +135,14 @@ class DaemonThreadPool:
         call = partial(contextvars.copy_context().run, function, *args)
         return await asyncio.wrap_future(self.call(call))
 
+    def make_room(self, job: Job, after_s: float) -> None:
+        """Count *job* for *after_s* at most from now on, if it runs: nobody waits for its result any more."""
+        end = time.monotonic() + after_s
+        with self._lock:
+            for thread, (running, counts_until) in self._busy.items():
+                if running is job:
+                    self._busy[thread] = job, min(counts_until, end)
+
     def tick(self) -> None:
         """Start threads in place of stuck ones; call it about once a second."""
         with self._lock:
@@ -150,14 +159,17 @@ class DaemonThreadPool:
 
     def forget_threads(self) -> None:
         """Begin anew in a forked child: the threads, the jobs and whoever held the lock are its parent's."""
-        self._jobs, self._lock, self._busy_since = queue.SimpleQueue(), threading.Lock(), {}
+        self._jobs, self._lock, self._busy = queue.SimpleQueue(), threading.Lock(), {}
         self._threads = self._kept = self._idle = 0
         self._closed = False
 
-    def _start_threads(self, wanted: int) -> None:
+    def _counted(self) -> int:
+        """Return the number of threads without those whose job is stuck."""
         now = time.monotonic()
-        counted = self._threads - sum(now - since > self._stuck_after_s for since in self._busy_since.values())
-        for _ in range(min(wanted, self.limit - counted)):
+        return self._threads - sum(now > counts_until for _, counts_until in self._busy.values())
+
+    def _start_threads(self, wanted: int) -> None:
+        for _ in range(min(wanted, self.limit - self._counted())):
             try:
                 threading.Thread(target=self._work, name=f"hayhooks {self._name}", daemon=True).start()
             except RuntimeError:  # of the system: later calls try again
@@ -176,7 +188,7 @@ class DaemonThreadPool:
     def _work(self) -> None:
         if self.remembered_frames:
             sys.set_coroutine_origin_tracking_depth(self.remembered_frames)
-        jobs = self._jobs
+        jobs, can_be_stuck = self._jobs, self._stuck_after_s != float("inf")
         while True:
             try:
                 job = jobs.get(timeout=self._idle_s)
@@ -190,22 +202,30 @@ class DaemonThreadPool:
                     return
             if job is None:
                 return
-            if self._stuck_after_s != float("inf"):
+            if can_be_stuck:
                 with self._lock:
-                    self._busy_since[threading.get_ident()] = time.monotonic()
+                    self._busy[threading.get_ident()] = job, time.monotonic() + self._stuck_after_s
             try:
                 job()
             except BaseException:  # a fault of ours; the thread, and the count of threads, must survive it
                 log.exception("A job of {} failed", threading.current_thread().name)
+            if can_be_stuck:
+                with self._lock:  # and here nothing that the job refers to ends
+                    self._busy.pop(threading.get_ident(), None)
             del job  # or its referents would live until the next job
-            if jobs is not self._jobs:  # the job has forked, and returned in the child too: it ends with this thread
+            # Where the job has forked, and returned in the child too, that ends with this thread.
+            if jobs is not self._jobs or not self._becomes_idle():
                 return
-            with self._lock:
-                self._busy_since.pop(threading.get_ident(), None)
-                if self._closed and self._idle >= 0:
-                    self._threads -= 1
-                    return
-                self._idle += 1
+
+    def _becomes_idle(self) -> bool:
+        """Count the thread as idle; or as one that ends, and return False."""
+        with self._lock:
+            is_surplus = self._threads > self.limit and self._counted() > self.limit  # another one has taken its place
+            if is_surplus or (self._closed and self._idle >= 0):
+                self._threads -= 1
+                return False
+            self._idle += 1
+            return True
 
 
 def require_threads(count: int) -> None:

@@ -48,6 +48,7 @@ _SETTINGS: Mapping[str, Any] = {
     "ssl_certfile": None,
     "ssl_keyfile": None,
     "graceful_shutdown_timeout": 5,
+    "load_jitter_ms": 0,
 }
 
 
