@@ -20,10 +20,11 @@ from starlette.types import Message, Receive, Scope, Send
 from hayhooks.app import Hayhooks
 from hayhooks.endpoints import BUILTIN
 from hayhooks.errors import LoadError, UnavailableError
-from hayhooks.http.context import context_of
+from hayhooks.http.context import BodyLimit, context_of
 from hayhooks.http.dispatch import Endpoints
+from hayhooks.http.middleware import VARY
 from hayhooks.http.within import INNER
-from hayhooks.integrations.ray_pipelines import ROLLOUTS, FailureParts, ShippedRevision
+from hayhooks.integrations.ray_pipelines import ROLLOUTS, SUPERSEDED, FailureParts, ShippedRevision, application_name
 from hayhooks.integrations.ray_replica import Replica
 from hayhooks.kernel.state import Deployment, Snapshot
 from hayhooks.observability.change_log import log_change
@@ -83,34 +84,48 @@ class IngressApp(Hayhooks):
         self._deployed[shipped.name] = shipped.fingerprint
         failure = self._deploy(shipped)
         if failure is not None:
-            self._deployed[shipped.name] = ""  # Ray was told of an earlier one again
+            self._deployed[shipped.name] = ""  # Ray was told of another one
         self._loop.call_soon_threadsafe(self._align, self.switch.live.snapshot)
         if failure is not None:
             raise LoadError(**failure)
-        handle = serve.get_app_handle(f"{self._ingress}/{shipped.name}")
-        return replace(endpoints, forward_to=Forwarder(handle, shipped))
+        handle = serve.get_app_handle(application_name(self._ingress, shipped.name))
+        form_limit = ("HAYHOOKS_MAX_UPLOAD_SIZE", self.settings.max_upload_size)
+        return replace(endpoints, forward_to=Forwarder(handle, shipped, form_limit))
 
     def _deploy(self, shipped: ShippedRevision) -> FailureParts | None:
-        for _ in range(_CALLS):
+        """Have *shipped* deployed; again where another ingress, which saw a change later, had another deployed."""
+        calls = 0
+        while True:
             try:
                 failure: FailureParts | None = self._rollouts.deploy.remote(shipped).result()
-            except RayActorError:  # its process has died, and Ray starts another
-                time.sleep(1)
+            except (RayActorError, RayServeException):  # its process has died or is replaced, and Ray starts another
+                if (calls := calls + 1) > _CALLS:
+                    raise LoadError(
+                        f"the Ray deployment {ROLLOUTS!r} does not answer: `serve status` says why"
+                    ) from None
             else:
-                return failure
-        raise LoadError(f"the Ray deployment {ROLLOUTS!r} does not answer: `serve status` says why")
+                if failure != SUPERSEDED or not self._is_on_disk(shipped.name, shipped.fingerprint):
+                    return failure
+            time.sleep(1)
 
-    def _align(self, snapshot: Snapshot) -> None:
-        """Have Ray serve what is live here, though it was told of a revision that a newer load has superseded.
+    def _is_on_disk(self, name: str, fingerprint: str) -> bool:
+        """Whether the directory has that revision now."""
+        found = self.reconciler and self.reconciler.found(name)
+        return bool(found) and found.fingerprint == fingerprint
+
+    def _align(self, _: Snapshot) -> None:
+        """Have Ray serve what is live here and in the directory, where it was told of a revision in between.
 
         And have the applications of pipelines deleted that are no longer in the directory.
         """
         snapshot = self.switch.live.snapshot
         for name, live in snapshot.deployments.items():
-            if name not in snapshot.loading and self._deployed.get(name) != live.revision.fingerprint:
-                self._deployed[name] = live.revision.fingerprint
+            fingerprint = live.revision.fingerprint
+            is_other = name not in snapshot.loading and self._deployed.get(name) != fingerprint
+            if is_other and self._is_on_disk(name, fingerprint):
+                self._deployed[name] = fingerprint
                 self._begin("deploy", live.endpoints.forward_to.shipped)
-        if not snapshot.ready:
+        if not snapshot.ready or snapshot.problem:
             return
         names = {*snapshot.deployments, *snapshot.failures, *snapshot.loading}
         if self._names is None:
@@ -127,7 +142,7 @@ class IngressApp(Hayhooks):
             for _ in range(_CALLS):
                 try:
                     await getattr(self._rollouts, method).remote(argument)
-                except RayActorError:
+                except (RayActorError, RayServeException):
                     await asyncio.sleep(1)
                 else:
                     return
@@ -167,8 +182,9 @@ class RecordedRequest:
 class Forwarder:
     """ASGI app: send a request to a replica of one pipeline, and its response back as it comes."""
 
-    def __init__(self, handle: DeploymentHandle, shipped: ShippedRevision) -> None:
+    def __init__(self, handle: DeploymentHandle, shipped: ShippedRevision, form_limit: BodyLimit) -> None:
         self.shipped = shipped
+        self._form_limit = form_limit
         self._handle = handle.options(stream=True, method_name="forwarded")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -176,12 +192,17 @@ class Forwarder:
         recorded: RecordedRequest = scope[_RECORDED]
         context = context_of(scope)
         sent = {**recorded.scope, "headers": recorded.headers, "asgi": {"version": "3.0"}, INNER: context.api_key}
+        if context.headers.get(b"content-type", b"").lower().startswith(b"multipart/form-data"):
+            context.body_limit = self._form_limit
         body = await recorded.body(receive)
-        context.response_headers.clear()  # the replica's say which revision it serves
+        # The replica's headers say which revision it serves, and are not those for other origins.
+        context.response_headers[:] = [pair for pair in context.response_headers if pair == VARY]
         response, has_begun = self._handle.remote(sent, body), False
         try:
             async for message in response:
                 has_begun = True
+                if "headers" in message:
+                    message["headers"] = [pair for pair in message["headers"] if pair != VARY]
                 await send(message)
         except (RayActorError, RayServeException) as error:
             if has_begun:

@@ -3,12 +3,14 @@
 import asyncio
 import hashlib
 import json
+import os
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import anyio
 from ray import serve
@@ -26,6 +28,7 @@ from hayhooks.observability.change_log import failure_text
 
 FailureParts = Mapping[str, Any]  # the arguments of a LoadError
 
+SUPERSEDED: FailureParts = {"reason": "another revision has taken its place before it was ready"}
 ROLLOUTS = "rollouts"  # the Ray deployment of `Rollouts`
 _MAX_FOLDER = 64 * 2**20  # bytes that each replica gets, through Ray's control store
 _POLL_S = 0.2  # between two looks at how a rollout goes
@@ -39,7 +42,7 @@ class ShippedRevision:
 
     name: str
     fingerprint: str
-    files: Mapping[str, bytes]  # by path below the pipelines directory
+    files: Mapping[str, tuple[bytes, bool]]  # by path below the pipelines directory: content, and whether it may be run
     root: str  # the pipelines directory
     ray_options: Mapping[str, Any]
 
@@ -59,7 +62,7 @@ class ShippedRevision:
             # Of large files the scan knows the stamp alone.
             if digest_of(content) != file.digest and Stamp.at(str(origin)) != file.stamp:
                 raise LoadError(f"{path} has changed while it was read")
-            files[f"{revision.name}/{path}" if is_folder else path] = content
+            files[f"{revision.name}/{path}" if is_folder else path] = content, os.access(origin, os.X_OK)
         return cls(revision.name, revision.fingerprint, files, str(revision.path.parent), dict(ray_options))
 
 
@@ -78,10 +81,11 @@ class Pipeline(Replica):
         self._version = version
         self._rollouts = serve.get_deployment_handle(ROLLOUTS, app_name=ingress)
         self._folder = tempfile.TemporaryDirectory(prefix="hayhooks-")
-        for path, content in shipped.files.items():
+        for path, (content, may_be_run) in shipped.files.items():
             file = Path(self._folder.name, path)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
+            file.chmod(0o755 if may_be_run else 0o644)
         super().__init__(self._folder.name, {**settings, "watch_events": False}, registry)
 
     def __del__(self) -> None:
@@ -155,7 +159,7 @@ class Rollouts:
         self._told: dict[str, str] = {}  # by name: the version that Ray was told last
         self._served: dict[str, tuple[ShippedRevision, str]] = {}  # what all replicas were ready with, and its version
         self._failures: dict[str, tuple[str, FailureParts]] = {}  # by name: what a replica has reported, and of which
-        self._locks: dict[str, asyncio.Lock] = {}  # of what Ray is told of a name
+        self._lock = asyncio.Lock()  # of what Ray is told: it cannot pickle in two threads
 
     async def deploy(self, shipped: ShippedRevision) -> FailureParts | None:
         """Let the pipeline serve the revision *shipped*; return None when it does, else why it does not.
@@ -181,7 +185,7 @@ class Rollouts:
 
     async def remove(self, name: str) -> None:
         """Delete the application of the pipeline *name*, when its requests have ended."""
-        async with self._lock(name):
+        async with self._lock:
             for known in (self._newest, self._told, self._served, self._failures):
                 known.pop(name, None)
             await asyncio.to_thread(serve.delete, self._application(name), _blocking=False)
@@ -189,8 +193,8 @@ class Rollouts:
     async def keep(self, names: set[str]) -> None:
         """Delete the applications of pipelines that are not in *names*, and that no ingress has had deployed since."""
         for application in (await asyncio.to_thread(serve.status)).applications:
-            name = application.removeprefix(self._application(""))
-            if name != application and name not in names and name not in self._newest:
+            name = unquote(application.removeprefix(self._application("")))
+            if application == self._application(name) and name not in names and name not in self._newest:
                 await self.remove(name)
 
     async def report_failure(self, name: str, version: str, failure: FailureParts) -> None:
@@ -205,10 +209,7 @@ class Rollouts:
             await self.keep(set())
 
     def _application(self, name: str) -> str:
-        return f"{self._ingress}/{name}"
-
-    def _lock(self, name: str) -> asyncio.Lock:
-        return self._locks.setdefault(name, asyncio.Lock())
+        return application_name(self._ingress, name)
 
     async def _roll_out(self, shipped: ShippedRevision, version: str) -> FailureParts | None:
         name, is_told = shipped.name, False
@@ -217,9 +218,9 @@ class Rollouts:
             if is_told:
                 await asyncio.sleep(_POLL_S)
                 status = (await asyncio.to_thread(serve.status)).applications.get(self._application(name))
-            async with self._lock(name):
+            async with self._lock:
                 if self._is_superseded(name, version):
-                    return {"reason": "another revision has taken its place before it was ready"}
+                    return SUPERSEDED
                 if not is_told:
                     try:
                         await self._tell_if_new(shipped, version)
@@ -265,8 +266,13 @@ class Rollouts:
     async def _tell(self, shipped: ShippedRevision, version: str) -> None:
         """Tell Ray what the application of a pipeline is to be, without waiting for it."""
         options = {"max_constructor_retry_count": 1, **shipped.ray_options}
-        replicas = ray_deployment(Pipeline, shipped.name, options)
+        replicas = ray_deployment(Pipeline, "pipeline", options)
         application = replicas.bind(shipped, version, self._settings, self._registry, self._ingress)
         target = serve.RunTarget(application, name=self._application(shipped.name), route_prefix=None)
         await asyncio.to_thread(serve.run_many, [target], wait_for_applications_running=False)
         self._told[shipped.name] = version
+
+
+def application_name(ingress: str, name: str) -> str:
+    """Return the name of the Serve application of the pipeline *name*; others than ASCII would end Ray's controller."""
+    return f"{ingress}/{quote(name)}"
