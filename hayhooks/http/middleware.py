@@ -30,7 +30,7 @@ from hayhooks.observability.log import log, printable
 from hayhooks.observability.request_record import POLLED, RequestRecord, current_request
 
 _REQUEST_ID = b"x-request-id"
-_VARY = (b"vary", b"Origin")  # for caches: a request with Origin gets other headers
+VARY = (b"vary", b"Origin")  # for caches: a request with Origin gets other headers
 _MAX_ID_BYTES = 200
 
 
@@ -70,7 +70,7 @@ class RequestContextMiddleware:
             return self._serve_websocket(scope, receive, send)
         if b"origin" in headers:
             return self._serve_with_cors(scope, receive, send)
-        context.response_headers.append(_VARY)
+        context.response_headers.append(VARY)
         return self._serve_request(scope, receive, send)
 
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:

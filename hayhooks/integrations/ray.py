@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 
-from hayhooks.integrations.ray_pipelines import Deployer, Ingress
+from hayhooks.integrations.ray_pipelines import DEPLOYER, Configuration, Deployer, Ingress
 from hayhooks.integrations.ray_replica import Replica, ReplicaTable, coordinator, deployment
 
 
@@ -52,5 +52,6 @@ def hayhooks_app(options: RayOptions = RayOptions()) -> serve.Application:  # no
         replica = deployment(Replica, "hayhooks", options.ray_options)
         return replica.bind(options.pipelines_dir, options.settings, table)
     ingress = deployment(Ingress, "hayhooks", options.ray_options)
-    deployer = coordinator(Deployer, "deployer").bind(options.settings, table)
-    return ingress.bind(options.pipelines_dir, options.settings, table, deployer)
+    configuration = Configuration(options.pipelines_dir, options.settings)
+    deployer = coordinator(Deployer, DEPLOYER).bind(configuration, table)
+    return ingress.bind(configuration, table, deployer)

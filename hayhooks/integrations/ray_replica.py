@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Coroutine, Mapping
 from typing import Any
+from urllib.parse import quote
 
 from ray import serve
 from ray.serve import metrics
@@ -182,7 +183,8 @@ class _RayMetrics:
 
     def __call__(self, record: RequestRecord) -> None:
         """Count a request that has ended."""
-        tags = {"pipeline": record.pipeline or "-", "endpoint": record.endpoint or "-"}
+        # Ray takes no other than ASCII: percent-encoded, as in a URL.
+        tags = {"pipeline": quote(record.pipeline or "-"), "endpoint": quote(record.endpoint or "-", safe="/{}")}
         self._requests.inc(tags={**tags, "status": str(record.status)})
         self._seconds.observe(record.took_s, tags=tags)
 

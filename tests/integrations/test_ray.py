@@ -5,6 +5,7 @@ import itertools
 import os
 import re
 import shutil
+import socket
 import subprocess
 import time
 from collections import Counter
@@ -70,6 +71,11 @@ class Served:
 
     def replicas(self, deployment: str = "hayhooks") -> list[dict[str, Any]]:
         return [each for each in self.status()["replicas"] if each["deployment"] == deployment]
+
+    def kill(self, deployment: str) -> None:
+        """Kill a replica of one of the application's deployments."""
+        replica = self.cluster.applications()["hayhooks"]["deployments"][deployment]["replicas"][0]
+        self.cluster.run("kill", "-9", str(replica["pid"]))
 
     def processes(self, name: str, number: int) -> set[int]:
         """The process ids of the *number* replicas that answer for *name*."""
@@ -151,6 +157,29 @@ def test_errors_are_those_of_one_machine(served: Served) -> None:
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
     wrong = served.client.post("/v1/chat/completions", json={"model": "it", "messages": "hi"})
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "messages")
+
+
+@pytest.mark.parametrize("name", ["ünï.::x", "n" * 150])
+def test_names_need_not_be_such_as_ray_takes(served: Served, name: str) -> None:
+    served.write(name, num_cpus=0.1)
+    served.eventually(lambda: served.run(name)["pid"], "it to be served")
+    served.write(name, version=2, num_cpus=0.1)  # Ray goes on
+    served.eventually(lambda: served.run(name)["version"] == 2, "the change to be served")
+    shutil.rmtree(served.root / name)
+    served.eventually(lambda: served.client.post(f"/{name}/run", json={}).status_code == 404, "it to be gone")
+
+
+def test_headers_for_browsers_are_those_of_one_machine(served: Served) -> None:
+    for headers, allowed in (({"Origin": "https://elsewhere.example"}, ["*"]), ({}, [])):
+        answer = served.client.post("/it/run", json={}, headers=headers)
+        assert answer.headers.get_list("access-control-allow-origin") == allowed
+        assert answer.headers.get_list("vary", split_commas=True) == ["Origin"]
+
+
+def test_a_body_that_is_announced_as_too_large_is_not_read(served: Served) -> None:
+    with socket.create_connection(("127.0.0.1", 8000), timeout=20) as client:
+        client.sendall(b"POST /it/run HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000000\r\n\r\n{")
+        assert client.recv(1000).startswith(b"HTTP/1.1 413 ")
 
 
 def test_files_are_uploaded(served: Served) -> None:
@@ -351,11 +380,11 @@ def test_a_repository_is_checked_out_and_followed(served: Served, tmp_path: Path
 def test_each_pipeline_has_replicas_of_its_own(served: Served) -> None:
     served.write("large", num_replicas=2, num_cpus=0.2)
     served.eventually(lambda: served.run("large"), "it to be served")
-    large = served.cluster.wait_until("RUNNING", "hayhooks/large")["deployments"]["large"]
+    large = served.cluster.wait_until("RUNNING", "hayhooks/large")["deployments"]["pipeline"]
     assert large["target_num_replicas"] == 2
     assert large["deployment_config"]["ray_actor_options"]["num_cpus"] == 0.2
     assert not served.processes("large", 2) & served.processes("it", 1)
-    assert len(served.replicas("hayhooks/large/large")) == 2
+    assert len(served.replicas("hayhooks/large/pipeline")) == 2
 
     shutil.rmtree(served.root / "large")
     served.eventually(lambda: "hayhooks/large" not in served.cluster.applications(), "its application to be deleted")
@@ -403,6 +432,61 @@ def test_options_that_ray_does_not_take_are_a_failure(served: Served) -> None:
 
 
 @per_pipeline
+def test_scripts_of_a_folder_may_be_run(served: Served) -> None:
+    for name, mode in (("tool", 0o755), ("data", 0o644)):
+        (served.root / "it" / name).write_bytes(b"\0\xff")
+        (served.root / "it" / name).chmod(mode)
+    served.write(num_cpus=0.1)
+    served.eventually(lambda: served.run()["executable"] == ["tool"], "the script to be served")
+
+
+@per_pipeline
+def test_a_mended_pipeline_is_served_though_the_deployer_has_died_while_it_waited_for_resources(served: Served) -> None:
+    served.write("large", num_gpus=1, graceful_shutdown_timeout_s=1)
+    served.eventually(lambda: "hayhooks/large" in served.cluster.applications(), "it to wait")
+    served.kill("deployer")
+    served.write("large", num_cpus=0.1)
+    served.eventually(lambda: served.run("large"), "the mended one to be served")
+
+
+@per_pipeline
+def test_what_was_removed_while_no_ingress_ran_is_deleted(served: Served) -> None:
+    served.write("other", num_cpus=0.1)
+    served.eventually(lambda: served.run("other"), "it to be served")
+    served.kill("hayhooks")
+    shutil.rmtree(served.root / "other")
+    served.eventually(lambda: "hayhooks/other" not in served.cluster.applications(), "its application to be deleted")
+    assert served.run()
+
+
+@per_pipeline
+def test_two_replicas_of_the_ingress_come_to_the_same_revision(served: Served) -> None:
+    before = served.run()["pid"]
+    served.deploy(ray_options={"num_replicas": 2, "num_cpus": 0.1}, settings={"request_timeout": 50})
+    served.eventually(lambda: served.run()["pid"] != before, "the pipeline to get the settings")
+    served.cluster.wait_until("RUNNING")
+    for version in range(6, 10):
+        served.write(version=version, num_cpus=0.1)
+        time.sleep(0.4)  # seen by both, but not served yet
+    served.eventually(lambda: served.run()["version"] == 9, "the last change to be served")
+    served.eventually(
+        lambda: {served.entry("it")["state"] for _ in range(10)} == {"serving"}, "both to know that it is served"
+    )
+    assert served.run()["version"] == 9
+
+
+@per_pipeline
 def test_with_the_application_its_pipelines_are_deleted(served: Served) -> None:
     served.cluster.run("python", "-c", "import ray; from ray import serve; ray.init('auto'); serve.delete('hayhooks')")
     served.eventually(lambda: not served.cluster.applications(), "all to be deleted")
+
+
+@per_pipeline
+def test_another_shape_leaves_no_pipelines(served: Served) -> None:
+    served.deploy()
+    served.cluster.wait_until("RUNNING")
+    assert "hayhooks/it" in served.cluster.applications()
+    served.deploy(shape="replicated")
+    served.eventually(
+        lambda: list(served.cluster.applications()) == ["hayhooks"], "those of the pipelines to be deleted"
+    )

@@ -34,7 +34,10 @@ class PipelineWrapper(BasePipelineWrapper):
     async def run_api_async(self, text: str = "", wait_s: float = 0) -> dict:
         """Say who answers."""
         await asyncio.sleep(wait_s)
-        return {"text": text, "pid": os.getpid(), "version": VERSION}
+        executable = [
+            file.name for file in Path(__file__).parent.iterdir() if file.is_file() and os.access(file, os.X_OK)
+        ]
+        return {"text": text, "pid": os.getpid(), "version": VERSION, "executable": executable}
 
     def run_file_upload(self, file: UploadFile, purpose: str) -> dict:
         """Count the bytes."""
