@@ -8,11 +8,12 @@ Each replica serves the whole directory (``ray_replica.py``), or each pipeline h
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from ray import serve
 
 from hayhooks.integrations.ray_pipelines import DEPLOYER, Configuration, Deployer, Ingress
 from hayhooks.integrations.ray_replica import Replica, ReplicaTable, coordinator, deployment
+from hayhooks.settings import Settings
 
 
 class RayOptions(BaseModel):
@@ -40,6 +41,13 @@ class RayOptions(BaseModel):
         description="Options of the deployment that Ray sends requests to: what `serve.deployment` takes, and those of "
         "its actors, such as `num_cpus`.",
     )
+
+    @field_validator("settings")
+    @classmethod
+    def _has_no_unknown(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        if unknown := settings.keys() - Settings.model_fields.keys():
+            raise ValueError(f"hayhooks has no settings {sorted(unknown)}")
+        return settings
 
 
 def hayhooks_app(options: RayOptions = RayOptions()) -> serve.Application:  # noqa: B008 - Ray wants one parameter

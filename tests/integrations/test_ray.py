@@ -140,6 +140,13 @@ def test_the_files_that_are_shown_are_as_ray_and_hayhooks_describe_them() -> Non
     ]
 
 
+def test_a_setting_that_there_is_not_is_refused() -> None:
+    from hayhooks.integrations.ray import RayOptions
+
+    with pytest.raises(ValueError, match="api_key"):
+        RayOptions(settings={"api_key": "0123456789"})  # without it anyone could call
+
+
 def test_requests_have_one_id_and_the_revision(served: Served) -> None:
     answer = served.client.post("/it/run", json={"text": "hello"}, headers={"X-Request-Id": "mine"})
 
