@@ -110,8 +110,8 @@ class IngressApp(Hayhooks):
 
     def _is_on_disk(self, name: str, fingerprint: str) -> bool:
         """Whether the directory has that revision now."""
-        found = self.reconciler and self.reconciler.found(name)
-        return bool(found) and found.fingerprint == fingerprint
+        found = self.reconciler.found(name) if self.reconciler is not None else None
+        return found is not None and found.fingerprint == fingerprint
 
     def _align(self, _: Snapshot) -> None:
         """Have Ray serve what is live here and in the directory, where it was told of a revision in between.
