@@ -65,6 +65,19 @@ def popen(
     return subprocess.Popen(command, env=env, **options)
 
 
+def run_code(
+    code: str, *arguments: str, cwd: Path, env: Mapping[str, str], imports: tuple[str, ...], timeout_s: float = 170
+) -> subprocess.CompletedProcess[str]:
+    """Run *code*, as ``python -c`` does, in a process that has imported *imports* already."""
+    command, pipe = [*CHECK, code, *arguments], subprocess.PIPE
+    with popen(command, cwd=cwd, env=dict(env), imports=imports, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            output, errors = process.communicate(timeout=timeout_s)
+        finally:
+            process.kill()
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
+
+
 def _read_at_start(env: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in env.items() if _READ_AT_START.match(name)}
 
@@ -201,7 +214,8 @@ def _run(files: list[int], start: dict[str, Any]) -> None:
         for number in (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
             signal.signal(number, signal.SIG_DFL)
         sys.argv = sys.argv[sys.argv.index("-c") :]
-        exec(sys.argv.pop(1), {})
+        exec(sys.argv.pop(1), {"__name__": "__main__"})
+        return
     if not {"-w", "--workers", "HAYHOOKS_WORKERS"}.isdisjoint([*sys.argv, *os.environ]):
         _fork_workers()
     runpy.run_path(sys.argv[0], run_name="__main__")
