@@ -5,6 +5,9 @@ nothing else: not Haystack, no wrapper. For each start it forks a child, which r
 arguments, environment, directory, standard streams, session and terminal. That is a process as any other, with real
 signals, ports and an exit status; ``popen`` gives a ``subprocess.Popen`` of it.
 
+Tests that start many servers whose wrappers import the same large packages name those as *imports*: another fork
+server, itself a fork of the first, has imported them too.
+
 It differs from a new interpreter in its parent, in the name that ``ps`` shows, and in that all is imported already: a
 test of these starts ``HAYHOOKS`` with ``subprocess``, or with ``started(..., forks=False)``.
 """
@@ -12,6 +15,7 @@ test of these starts ``HAYHOOKS`` with ``subprocess``, or with ``started(..., fo
 import atexit
 import fcntl
 import gc
+import importlib
 import io
 import json
 import multiprocessing.popen_spawn_posix
@@ -44,15 +48,34 @@ _TERMINAL_AND_EXEC = (  # after setsid the terminal is to be the process's own, 
 )
 
 
-def popen(command: list[str], *, env: dict[str, str], terminal: bool = False, **options: Any) -> subprocess.Popen[Any]:
-    """Start *command*, forking if that is ``hayhooks``; *terminal*: standard input becomes its controlling terminal."""
+def popen(
+    command: list[str], *, env: dict[str, str], terminal: bool = False, imports: tuple[str, ...] = (), **options: Any
+) -> subprocess.Popen[Any]:
+    """Start *command*, forking if that is ``hayhooks``, which has then imported *imports* already.
+
+    With *terminal* standard input becomes its controlling terminal.
+    """
     can_fork = hasattr(os, "pidfd_open") and not any(name.startswith("COVERAGE_") for name in env)
     is_ours = command[0] == HAYHOOKS or command[:3] == CHECK
     if can_fork and is_ours and _read_at_start(env) == _fork_server()[1]:
-        return _Fork(_fork_server()[0], command, env=env, terminal=terminal, **options)
+        server = _with_imports(imports) if imports else _fork_server()[0]
+        return _Fork(server, command, env=env, terminal=terminal, **options)
     if terminal:
         command = [sys.executable, "-c", _TERMINAL_AND_EXEC, *command]
     return subprocess.Popen(command, env=env, **options)
+
+
+def run_code(
+    code: str, *arguments: str, cwd: Path, env: Mapping[str, str], imports: tuple[str, ...], timeout_s: float = 170
+) -> subprocess.CompletedProcess[str]:
+    """Run *code*, as ``python -c`` does, in a process that has imported *imports* already."""
+    command, pipe = [*CHECK, code, *arguments], subprocess.PIPE
+    with popen(command, cwd=cwd, env=dict(env), imports=imports, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            output, errors = process.communicate(timeout=timeout_s)
+        finally:
+            process.kill()
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
 def _read_at_start(env: Mapping[str, str]) -> dict[str, str]:
@@ -69,6 +92,20 @@ def _fork_server() -> tuple[socket.socket, dict[str, str]]:
     atexit.register(process.wait)
     atexit.register(ours.close)
     return ours, _read_at_start(os.environ)
+
+
+@cache
+def _with_imports(names: tuple[str, ...]) -> socket.socket:
+    """Let the fork server fork one that imports *names* too; return the connection to that."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    channel, other_end = socket.socketpair()
+    with theirs, other_end:
+        message = json.dumps({"imports": names}).encode()
+        socket.send_fds(_fork_server()[0], [message], [theirs.fileno(), other_end.fileno()])
+    channel.recv(8)  # its process id
+    atexit.register(channel.close)
+    atexit.register(ours.close)
+    return ours
 
 
 class _Fork(subprocess.Popen[Any]):
@@ -134,13 +171,29 @@ def _serve(connection: socket.socket) -> None:
                 return None
             *files, channel = descriptors
             if (pid := os.fork()) == 0:
+                start = json.loads(message)
+                if "imports" in start:
+                    connection.close()
+                    for other in (channel, *children):
+                        os.close(other)
+                    return _serve_with(start["imports"], socket.socket(fileno=files[0]))
                 connection.detach()  # closed with all others
-                return _run(files, json.loads(message))
+                return _run(files, start)
             for file in files:
                 os.close(file)
             os.write(channel, pid.to_bytes(8))
             children[channel] = pid
             poll.register(channel, select.POLLIN)
+
+
+def _serve_with(imports: list[str], connection: socket.socket) -> None:
+    """Be another fork server."""
+    gc.disable()
+    for name in imports:
+        importlib.import_module(name)
+    gc.freeze()
+    gc.enable()
+    _serve(connection)
 
 
 def _run(files: list[int], start: dict[str, Any]) -> None:
@@ -161,7 +214,8 @@ def _run(files: list[int], start: dict[str, Any]) -> None:
         for number in (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
             signal.signal(number, signal.SIG_DFL)
         sys.argv = sys.argv[sys.argv.index("-c") :]
-        exec(sys.argv.pop(1), {})
+        exec(sys.argv.pop(1), {"__name__": "__main__"})
+        return
     if not {"-w", "--workers", "HAYHOOKS_WORKERS"}.isdisjoint([*sys.argv, *os.environ]):
         _fork_workers()
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 DEADLINE_S = 60.0
 
+HAYSTACK = ("haystack.components.agents", "haystack.components.builders", "haystack.components.generators.chat")
+
 ECHO = "\n" + source("echo")
 
 
@@ -150,7 +152,7 @@ def freeze(_hundreds_of_modules: int) -> None:
     Looking through all of them took more than half of the time of the tests that deploy something. So did LiteLLM alone
     in the rest of a process that had imported it: it is done again for each new number.
     """
-    for name in ("haystack.components.agents", "haystack.components.builders", "haystack.components.generators.chat"):
+    for name in HAYSTACK:
         importlib.import_module(name)
     gc.collect()
     gc.freeze()

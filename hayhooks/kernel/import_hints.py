@@ -37,6 +37,7 @@ from hayhooks.kernel.state import Revision
 _PATH_SETTING = "HAYHOOKS_ADDITIONAL_PYTHON_PATH"
 _LEVELS_UP = 3  # from the pipelines directory, to look for a module of the user's own
 _ENTRIES = 500  # looked at in each directory
+_METADATA = (".dist-info", ".egg-info", ".egg", "EGG-INFO")  # how names of what tells of a distribution end
 _PROJECT_FILES = (".git", "pyproject.toml", "setup.py")  # nothing of a project is above them
 
 _MIGRATION = "https://docs.haystack.deepset.ai/docs/migration"
@@ -221,11 +222,15 @@ def _installed(top: str) -> str:
 
 
 def _search_path() -> tuple[tuple[str, int], ...]:
-    """Return the directories of ``sys.path``, and when something was installed in or removed from each."""
+    """Return where on ``sys.path`` something is installed, and when that last changed.
+
+    Directories of shared modules change with each save, but have no distributions.
+    """
     found = []
-    for directory in sys.path:
+    for place in sys.path:
         with suppress(OSError):
-            found.append((directory, os.stat(directory).st_mtime_ns))
+            if not os.path.isdir(place) or any(name.endswith(_METADATA) for name in os.listdir(place)):
+                found.append((place, os.stat(place).st_mtime_ns))
     return tuple(found)
 
 

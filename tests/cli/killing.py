@@ -1,6 +1,6 @@
 """Run a command again and again, and kill it with SIGKILL one step later each time; say what it leaves behind.
 
-``python -m tests.cli.killing SPEC``: *SPEC* is JSON, see ``Spec``; a line of JSON comes out for each kill. A step is a
+``main`` takes the JSON of a ``Spec`` as its argument; a line of JSON comes out for each kill. A step is a
 call that Python audits and that may change files, folders or locks, and each line of the functions whose calls it does
 not see: between two of these the directory stays as it is.
 
@@ -17,11 +17,11 @@ import re
 import shutil
 import signal
 import struct
-import subprocess
 import sys
 import tempfile
-from contextlib import suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict, dataclass, field
+from io import StringIO
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -31,6 +31,7 @@ import click
 import hayhooks.cli.new  # noqa: F401 - before the forks
 from hayhooks.cli import main as command_line
 from hayhooks.cli.deploy import usable_name
+from tests.fork_server import run_code
 
 UNSEEN = "hayhooks/cli/atomic.py"
 SYNCS = ("sync", "sync_tree")  # functions of that module which change nothing that a process can see
@@ -54,14 +55,12 @@ class Spec:
 
 def killed(spec: Spec, cwd: Path) -> list[dict[str, Any]]:
     """What each kill has left, and at the end what there is when it was not killed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.cli.killing", json.dumps(asdict(spec))],
+    done = run_code(
+        "from tests.cli.killing import main; main()",
+        json.dumps(asdict(spec)),
         cwd=Path(__file__).parent.parent.parent,
         env={**os.environ, "TMPDIR": str(cwd)},
-        capture_output=True,
-        text=True,
-        timeout=170,
-        check=False,
+        imports=("tests.cli.killing",),
     )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -84,10 +83,12 @@ def main() -> None:
     spec = Spec(**json.loads(sys.argv[1]))
     os.environ.update({f"HAYHOOKS_{name}": value for name, value in spec.settings.items()})
     os.environ["HAYHOOKS_PIPELINES_DIR"] = spec.root
+    # Once here, so that no child needs to import, and to fill the caches of libraries, again.
     usable_name("imports-what-it-needs")
-    reset(spec)
-    with suppress(click.ClickException):  # once here, so that no child needs to fill the caches of libraries again
-        command_line(["pipeline", "undeploy", "no-such-name"], standalone_mode=False)
+    for command in (["pipeline", "undeploy", "no-such-name"], spec.command):
+        reset(spec)
+        with suppress(click.ClickException, SystemExit), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            command_line(command, standalone_mode=False)
     if spec.without_exchange:
         forbid_renameat2()
     gc.freeze()  # or each child would look through, and so copy, all that was imported
@@ -187,7 +188,3 @@ def forbid_renameat2() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     assert libc.prctl(38, 1, 0, 0, 0) == 0  # no new privileges
     assert libc.prctl(22, 2, ctypes.create_string_buffer(head), 0, 0) == 0, os.strerror(ctypes.get_errno())
-
-
-if __name__ == "__main__":
-    main()

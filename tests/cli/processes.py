@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -88,18 +89,19 @@ def started(
     cafile: Path | None = None,
     ready: int = 200,
     forks: bool = True,
+    imports: tuple[str, ...] = (),
     variables: dict[str, str] | None = None,
     **settings: str,
 ) -> Iterator[Process]:
     """A serving command that is ready, or whose ``/readyz`` has the status *ready*; with *cafile* it serves TLS.
 
-    *settings* are in its environment, and other *variables*. Without *forks* it is a new interpreter, see
-    ``tests.fork_server``.
+    *settings* are in its environment, and other *variables*. Without *forks* it is a new interpreter; a fork has
+    *imports* already. See ``tests.fork_server``.
     """
     port = port or free_port()
     output = tmp_path / f"output-{port}"
     with output.open("wb") as file:
-        process = (popen if forks else subprocess.Popen)(
+        process = (partial(popen, imports=imports) if forks else subprocess.Popen)(
             [executable, *arguments, "--port", str(port)],
             cwd=tmp_path,
             env={**environment(**settings), **(variables or {})},

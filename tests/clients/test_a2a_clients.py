@@ -1,13 +1,12 @@
 """Clients of A2A that cannot live beside ours: the last one of a2a-sdk 0.3, and the TypeScript SDK."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.clients.environments import CACHE, install, python_with, ran
+from tests.clients.environments import npm_with, python_with, ran
 from tests.live_server import LiveServer, replace, serving
 from tests.wrappers import source
 
@@ -43,14 +42,7 @@ def test_the_last_client_of_0_3(server: LiveServer) -> None:
 
 def test_the_typescript_client(server: LiveServer) -> None:
     """It resolves the card's path from the URL, which ends with a slash."""
-    if shutil.which("npm") is None:
-        pytest.skip("no Node here")
-    folder = CACHE / "a2a-npm-1.3.0"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("package.json", "check.mjs"):
-        shutil.copy(HERE / name, folder)
-    install("npm", "install", "--no-audit", "--no-fund", "--silent", "--prefer-offline", cwd=folder)
-    assert json.loads(ran("node", "check.mjs", f"{server.url}/it/", cwd=folder)) == {
+    assert json.loads(ran("node", "check.mjs", f"{server.url}/it/", cwd=npm_with(HERE))) == {
         "sent": ["TASK_STATE_COMPLETED", HELLO],
         "streamed": ["TASK_STATE_COMPLETED", HELLO],
         "task": True,

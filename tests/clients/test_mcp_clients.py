@@ -1,7 +1,6 @@
 """Clients of MCP that cannot live beside ours: mcp 1.x, fastmcp, and those of npm."""
 
 import json
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.clients.environments import CACHE, install, python_with, ran
+from tests.clients.environments import npm_with, python_with, ran
 from tests.live_server import LiveServer, replace, serving
 from tests.wrappers import source
 
@@ -39,19 +38,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 @pytest.fixture(scope="module")
 def npm() -> Path:
     """A folder with the packages of npm."""
-    if shutil.which("npm") is None:
-        pytest.skip("no Node here")
-    folder = CACHE / "mcp-npm"
-    folder.mkdir(parents=True, exist_ok=True)
-    if (
-        not (folder / "package.json").exists()
-        or (folder / "package.json").read_text() != (HERE / "package.json").read_text()
-    ):
-        (folder / "complete").unlink(missing_ok=True)
-    for name in ("package.json", "check.mjs"):
-        shutil.copy(HERE / name, folder)
-    install("npm", "install", "--no-audit", "--no-fund", "--silent", "--prefer-offline", cwd=folder)
-    return folder
+    return npm_with(HERE)
 
 
 def test_the_last_client_of_1_x(server: LiveServer) -> None:

@@ -1,29 +1,20 @@
 """The official npm package."""
 
 import json
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.clients.conftest import MODELS, WEATHER
+from tests.clients.environments import npm_with, ran
 
 NPM = Path(__file__).parent / "npm"
 SAID = "You said: hello"
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("npm") is None, reason="no Node here")
-def test_everything_that_people_do_with_it(base_url: str, tmp_path: Path):
-    for name in ("package.json", "check.mjs"):
-        shutil.copy(NPM / name, tmp_path)
-    install = ["npm", "install", "--no-audit", "--no-fund", "--silent", "--prefer-offline"]
-    subprocess.run(install, cwd=tmp_path, check=True, timeout=120)
-    command = ["node", "check.mjs", base_url, json.dumps([WEATHER])]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
-    assert result.returncode == 0, result.stderr
-    found = json.loads(result.stdout)
+def test_everything_that_people_do_with_it(base_url: str):
+    found = json.loads(ran("node", "check.mjs", base_url, json.dumps([WEATHER]), cwd=npm_with(NPM, required=True)))
 
     assert found["whole"] == [SAID, "stop", 7]
     assert (found["streamed"], found["usage"]) == (SAID, 7)

@@ -17,6 +17,13 @@ from tests.fork_server import HAYHOOKS, popen
 from tests.live_server import eventually, replace
 from tests.wrappers import source
 
+IMPORTS = (  # of the wrappers, and for them
+    "haystack.components.agents.agent",
+    "hayhooks.executions.dbos_engine",
+    "hayhooks.executions.runtime",
+    "hayhooks.toolkit.agent_memo",
+    "dbos._sys_db_sqlite",
+)
 STEPS = ["one", "two", "held", "four"]
 
 
@@ -41,7 +48,7 @@ class Cluster:
             "DURABLE_ALIVE_MS": "200",
             **settings,
         }
-        server = self._stack.enter_context(started(self.path, "run", **settings))  # type: ignore[arg-type]
+        server = self._stack.enter_context(started(self.path, "run", imports=IMPORTS, **settings))  # type: ignore[arg-type]
         self.servers.append(server)
         return server
 

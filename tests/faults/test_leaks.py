@@ -1,11 +1,14 @@
 """A process that reloads again and again has in the end what it had in the beginning."""
 
 import json
-import subprocess
-import sys
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.fork_server import run_code
+from tests.live_server import HAYSTACK
 
 PROCESS = '''
 import gc, json, logging, os, sys, threading
@@ -101,6 +104,14 @@ with serving(Path(sys.argv[1])) as server:
 '''
 
 
+def told_by(code: str, *arguments: str) -> Any:
+    """What *code*, in a process of its own, tells as JSON."""
+    root = Path(__file__).parent.parent.parent
+    result = run_code(code, *arguments, cwd=root, env=os.environ, imports=("tests.live_server", *HAYSTACK))
+    assert result.returncode == 0, result.stderr[-3000:]
+    return json.loads(result.stdout)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "rounds", "held", "growth_mb"),
@@ -109,12 +120,7 @@ with serving(Path(sys.argv[1])) as server:
 )
 def test_reloads_leave_nothing(tmp_path: Path, kind: str, rounds: int, held: int, growth_mb: int):
     """What stayed of 100 reloads of 5 MB would be 500 MB; the bounds are what the allocator may keep."""
-    arguments = [str(tmp_path), str(held), kind, str(rounds)]
-    result = subprocess.run(
-        [sys.executable, "-c", PROCESS, *arguments], capture_output=True, text=True, check=False, timeout=170
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    before, after = json.loads(result.stdout)
+    before, after = told_by(PROCESS, str(tmp_path), str(held), kind, str(rounds))
 
     assert (after["packages"], after["wrappers"], after["components"]) == (1, 1, 1)
     assert after["modules"] <= before["modules"] + 3, (before, after)
@@ -149,10 +155,6 @@ with serving(root) as server:
 @pytest.mark.slow
 def test_the_sources_of_old_revisions_are_forgotten(tmp_path: Path):
     """What stayed of 39 reloads with 2 MB of source would be 78 MB."""
-    result = subprocess.run(
-        [sys.executable, "-c", LARGE, str(tmp_path)], capture_output=True, text=True, check=False, timeout=120
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    before, after = json.loads(result.stdout)
+    before, after = told_by(LARGE, str(tmp_path))
 
     assert after <= before + 40, (before, after)
