@@ -191,10 +191,10 @@ class Rollouts:
             await asyncio.to_thread(serve.delete, self._application(name), _blocking=False)
 
     async def keep(self, names: set[str]) -> None:
-        """Delete the applications of pipelines that are not in *names*, and that no ingress has had deployed since."""
+        """Delete the applications of all other pipelines: their folders went while no ingress saw it."""
         for application in (await asyncio.to_thread(serve.status)).applications:
             name = unquote(application.removeprefix(self._application("")))
-            if application == self._application(name) and name not in names and name not in self._newest:
+            if application == self._application(name) and name not in names:
                 await self.remove(name)
 
     async def report_failure(self, name: str, version: str, failure: FailureParts) -> None:
@@ -205,7 +205,6 @@ class Rollouts:
         """Delete the pipelines' applications with that of the ingress."""
         ours = (await asyncio.to_thread(serve.status)).applications.get(self._ingress)
         if ours is None or ours.status == ApplicationStatus.DELETING or ROLLOUTS not in ours.deployments:
-            self._newest.clear()
             await self.keep(set())
 
     def _application(self, name: str) -> str:

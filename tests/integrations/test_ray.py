@@ -73,10 +73,14 @@ class Served:
     def replicas(self, deployment: str = "hayhooks/hayhooks") -> list[dict[str, Any]]:
         return [each for each in self.status()["replicas"] if each["ray_deployment"] == deployment]
 
-    def kill(self, deployment: str) -> None:
-        """Kill a replica of one of the application's deployments."""
-        replica = self.cluster.applications()["hayhooks"]["deployments"][deployment]["replicas"][0]
-        self.cluster.run("kill", "-9", str(replica["pid"]))
+    def kill(self, deployment: str, application: str = "hayhooks") -> None:
+        """Kill a replica that runs, of a deployment of Ray's."""
+
+        def running() -> list[int]:
+            replicas = self.cluster.applications()[application]["deployments"][deployment]["replicas"]
+            return [replica["pid"] for replica in replicas if replica["state"] == "RUNNING"]
+
+        self.cluster.run("kill", "-9", str(self.eventually(running, "a replica to run")[0]))
 
     def processes(self, name: str, number: int) -> set[int]:
         """The process ids of the *number* replicas that answer for *name*."""
@@ -133,7 +137,8 @@ def test_the_files_that_are_shown_are_as_ray_and_hayhooks_describe_them() -> Non
         hayhooks_app(RayOptions.model_validate(application.args))
     for text in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
         exec(text.replace("class PipelineWrapper(BasePipelineWrapper)", "class PipelineWrapper"), {})
-    rows = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \|$", page, re.MULTILINE)
+    table = page[page.index("| option | default | meaning |") : page.index("The address is Ray's")]
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \|$", table, re.MULTILINE)
     fields = RayOptions.model_fields.items()
     defaults = {name: field.get_default(call_default_factory=True) for name, field in fields}
     assert rows == [
@@ -350,6 +355,7 @@ def test_what_a_killed_replica_was_not_answering_is_not_lost(served: Served) -> 
     served.eventually(lambda: len(served.processes("it", 2) - {victim}) == 2, "two replicas again")
 
 
+@pytest.mark.slow
 @replicated
 def test_a_directory_that_cannot_be_read_is_never_ready(served: Served, tmp_path: Path) -> None:
     before = served.processes("it", 2)
@@ -361,6 +367,7 @@ def test_a_directory_that_cannot_be_read_is_never_ready(served: Served, tmp_path
     served.cluster.wait_until("RUNNING")
 
 
+@pytest.mark.slow
 @replicated
 def test_a_repository_is_checked_out_and_followed(served: Served, tmp_path: Path) -> None:
     def commit() -> None:
@@ -463,20 +470,18 @@ def test_files_of_any_kind_and_yaml_are_served(served: Served) -> None:
     (served.root / "sums.yml").unlink()
 
 
+@pytest.mark.slow
 @per_pipeline
 def test_processes_that_are_killed_come_back(served: Served) -> None:
-    for name in (
-        "ServeReplica:hayhooks:rollouts",
-        "ServeReplica:hayhooks:replicas",
-        "ServeReplica:hayhooks/it:pipeline",
-    ):
-        served.cluster.run("pkill", "-9", "--full", name)
+    for killed in (("rollouts",), ("replicas",), ("pipeline", "hayhooks/it")):
+        served.kill(*killed)
         served.write(version=6, num_cpus=0.1)
-        served.eventually(lambda: served.run()["version"] == 6, f"a change after {name} was killed")
+        served.eventually(lambda: served.run()["version"] == 6, f"a change after {killed} was killed")
         served.write(num_cpus=0.1)
         served.eventually(lambda: served.run()["version"] == 1, "the next one")
 
 
+@pytest.mark.slow
 @per_pipeline
 def test_many_changes_end_with_the_last_for_all_ingresses(served: Served) -> None:
     served.deploy(ray_options={"num_replicas": 2, "num_cpus": 0.1})
@@ -495,6 +500,7 @@ def test_many_changes_end_with_the_last_for_all_ingresses(served: Served) -> Non
     served.eventually(is_settled, "the last change everywhere")
 
 
+@pytest.mark.slow
 @per_pipeline
 def test_settings_that_are_deployed_reach_the_pipelines(served: Served) -> None:
     before = served.run()["pid"]
@@ -505,6 +511,7 @@ def test_settings_that_are_deployed_reach_the_pipelines(served: Served) -> None:
     served.eventually(lambda: served.client.post("/it/run", json={"text": "x" * 2_000}).is_success, "no limit again")
 
 
+@pytest.mark.slow
 @per_pipeline
 def test_a_change_that_fails_late_takes_nothing_down(served: Served) -> None:
     with Load(served) as load:
@@ -532,6 +539,7 @@ def test_scripts_of_a_folder_may_be_run(served: Served) -> None:
     served.eventually(lambda: served.run()["executable"] == ["tool"], "the script to be served")
 
 
+@pytest.mark.slow
 @per_pipeline
 def test_a_mended_pipeline_is_served_though_rollouts_died_while_it_waited_for_resources(served: Served) -> None:
     served.write("large", num_gpus=1, graceful_shutdown_timeout_s=1)
@@ -541,6 +549,7 @@ def test_a_mended_pipeline_is_served_though_rollouts_died_while_it_waited_for_re
     served.eventually(lambda: served.run("large"), "the mended one to be served")
 
 
+@pytest.mark.slow
 @per_pipeline
 def test_what_was_removed_while_no_ingress_ran_is_deleted(served: Served) -> None:
     served.write("other", num_cpus=0.1)
@@ -557,6 +566,7 @@ def test_with_the_application_its_pipelines_are_deleted(served: Served) -> None:
     served.eventually(lambda: not served.cluster.applications(), "all to be deleted")
 
 
+@pytest.mark.slow
 @per_pipeline
 def test_another_shape_leaves_no_pipelines(served: Served) -> None:
     served.deploy()
