@@ -93,7 +93,20 @@ def running() -> Iterator[Cluster]:
     )
     with (folder / "start.log").open("w") as log:
         outer = subprocess.Popen(
-            ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", command],
+            [
+                "setpriv",
+                "--pdeathsig",
+                "KILL",
+                "unshare",
+                "--net",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "--mount-proc",
+                "sh",
+                "-c",
+                command,
+            ],
             env=_ENVIRONMENT,
             stdout=log,
             stderr=log,
