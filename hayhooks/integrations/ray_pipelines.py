@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -42,7 +42,8 @@ class ShippedRevision:
 
     name: str
     fingerprint: str
-    files: Mapping[str, tuple[bytes, bool]]  # by path below the pipelines directory: content, and whether it may be run
+    # By path below the pipelines directory: content, and whether it may be run.
+    files: Mapping[str, tuple[bytes, bool]] = field(repr=False)
     root: str  # the pipelines directory
     ray_options: Mapping[str, Any]
 
