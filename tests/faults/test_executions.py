@@ -1,6 +1,7 @@
 """Executions outlive the death, the stop and the replacement of what runs them."""
 
 import json
+import os
 import signal
 import sqlite3
 from collections.abc import Iterator
@@ -67,6 +68,19 @@ class Cluster:
         eventually(lambda: any(name in ("held", "sleeps") for _, name in self.noted()), "a step to be held")
         pid = self.noted()[-1][0]
         return next(server for server in self.servers if server.process.pid == pid)
+
+    def freeze(self, server: Process) -> None:
+        """Stop *server* where it has not locked the database."""
+        while True:
+            os.kill(server.process.pid, signal.SIGSTOP)
+            with closing(
+                sqlite3.connect(self.path / "state/durable.sqlite", timeout=1, isolation_level=None)
+            ) as database:
+                try:
+                    database.execute("BEGIN IMMEDIATE")
+                    return
+                except sqlite3.OperationalError:
+                    os.kill(server.process.pid, signal.SIGCONT)
 
     def other(self, server: Process) -> Process:
         return next(each for each in self.servers if each is not server)
@@ -341,8 +355,10 @@ def test_a_process_that_only_seems_dead_cannot_write(cluster: Cluster):
         ((executor,),) = database.execute(
             "SELECT executor_id FROM workflow_status WHERE workflow_uuid = ?", (f"job~{execution_id}",)
         )
+    cluster.freeze(holder)  # else it might take over itself what it has lost
     (cluster.path / "state/durable.sqlite.alive" / executor).unlink()  # by which the others know that it lives
     eventually(lambda: [name for _, name in cluster.noted()].count("held") == 2, "the other one to take it over", 60)
+    os.kill(holder.process.pid, signal.SIGCONT)
     cluster.gate.touch()
     execution = cluster.ended(cluster.other(holder), execution_id)
 
