@@ -42,7 +42,11 @@ def test_a_question_is_found_answered_and_watched(durable: LiveServer, execution
 
     assert "May I?" in shown.stdout
     assert "progress" in shown.stdout
-    assert (resumed.returncode, "queued" in resumed.stdout) == (0, True)
+    # It may have begun, or ended, before the answer.
+    assert (resumed.returncode, any(state in resumed.stdout for state in ("queued", "running", "completed"))) == (
+        0,
+        True,
+    )
     assert (watched.returncode, json.loads(watched.stdout)["note"]) == (0, "True True")
     assert json.loads(executions("show", execution_id, "--json").stdout)["status"] == "completed"
     assert [each["execution_id"] for each in json.loads(executions("list", "it", "--json").stdout)] == [execution_id]
