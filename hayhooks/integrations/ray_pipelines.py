@@ -32,6 +32,7 @@ SUPERSEDED: FailureParts = {"reason": "another revision has taken its place befo
 ROLLOUTS = "rollouts"  # the Ray deployment of `Rollouts`
 _MAX_FOLDER = 64 * 2**20  # bytes that each replica gets, through Ray's control store
 _POLL_S = 0.2  # between two looks at how a rollout goes
+_TRIES = 5  # to tell Ray of a version
 _RETRY_S = 60.0  # after which the first revision of a pipeline is tried again, if it has failed
 _ANSWER_S = 10.0  # timeout of a call to a replica
 
@@ -266,10 +267,18 @@ class Rollouts:
     async def _tell(self, shipped: ShippedRevision, version: str) -> None:
         """Tell Ray what the application of a pipeline is to be, without waiting for it."""
         options = {"max_constructor_retry_count": 1, **shipped.ray_options}
-        replicas = ray_deployment(Pipeline, "pipeline", options)
-        application = replicas.bind(shipped, version, self._settings, self._registry, self._ingress)
-        target = serve.RunTarget(application, name=self._application(shipped.name), route_prefix=None)
-        await asyncio.to_thread(serve.run_many, [target], wait_for_applications_running=False)
+        for left in reversed(range(_TRIES)):
+            try:
+                replicas = ray_deployment(Pipeline, "pipeline", options)
+                application = replicas.bind(shipped, version, self._settings, self._registry, self._ingress)
+                target = serve.RunTarget(application, name=self._application(shipped.name), route_prefix=None)
+                await asyncio.to_thread(serve.run_many, [target], wait_for_applications_running=False)
+                break
+            except ValueError:
+                # Wrong options, or Ray's own threads that pickle at the same moment: "not registered for pickle by value".
+                if not left:
+                    raise
+                await asyncio.sleep(_POLL_S)
         self._told[shipped.name] = version
 
 
