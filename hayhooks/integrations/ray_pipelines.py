@@ -275,7 +275,7 @@ class Rollouts:
                 await asyncio.to_thread(serve.run_many, [target], wait_for_applications_running=False)
                 break
             except ValueError:
-                # Wrong options, or Ray's own threads that pickle at the same moment: "not registered for pickle by value".
+                # Wrong options, or a thread of Ray pickles at the same moment: "not registered for pickle by value".
                 if not left:
                     raise
                 await asyncio.sleep(_POLL_S)
