@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from starlette.types import ASGIApp, Message, Scope
+from starlette.types import ASGIApp, Message, Receive, Scope
 
 from hayhooks.errors import type_and_message
 from hayhooks.http.context import context_of
@@ -53,15 +53,8 @@ async def request_within(
     needs no key. With *is_background* it may take longer than the deployment allows. When *left* is set, or this is
     cancelled, its client has gone away. *on_chunk* gets each part of a stream of text.
     """
-    unread: list[Message] = [{"type": "http.request", "body": body}]
     left = left or asyncio.Event()
     status, media_type, chunks = 0, "", list[bytes]()
-
-    async def receive() -> Message:
-        if unread:
-            return unread.pop()
-        await left.wait()
-        return {"type": "http.disconnect"}
 
     async def send(message: Message) -> None:
         nonlocal status, media_type
@@ -77,13 +70,26 @@ async def request_within(
     if is_background:
         scope[BACKGROUND] = True
     # A task of its own: a wrapper may raise SystemExit, and its clean-up must not be cancelled again and again.
-    serving = asyncio.create_task(Outcome.awaited(app(scope, receive, send)))
+    serving = asyncio.create_task(Outcome.awaited(app(scope, receive_of(body, left), send)))
     try:
         outcome = await asyncio.shield(serving)
     except asyncio.CancelledError:
         left.set()
         raise
     return Answer(status, media_type, b"".join(chunks), type_and_message(outcome.error) if outcome.error else "")
+
+
+def receive_of(body: bytes, left: asyncio.Event) -> Receive:
+    """Return what receives a request with that *body*, whose client leaves when *left* is set."""
+    unread: list[Message] = [{"type": "http.request", "body": body}]
+
+    async def receive() -> Message:
+        if unread:
+            return unread.pop()
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    return receive
 
 
 def _scope(method: str, path: str, content_type: str, outer: Scope | None) -> Scope:

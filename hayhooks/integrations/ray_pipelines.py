@@ -21,6 +21,7 @@ from ray.serve.schema import ApplicationStatus
 from starlette.types import Message, Scope
 
 from hayhooks.errors import LoadError
+from hayhooks.http.within import receive_of
 from hayhooks.integrations.ray_replica import Replica, ray_deployment
 from hayhooks.kernel.state import Revision, RevisionKind, Stamp, digest_of
 from hayhooks.kernel.threads import Outcome
@@ -114,19 +115,12 @@ class Pipeline(Replica):
 
     async def forwarded(self, scope: Scope, body: bytes) -> AsyncIterator[Message]:
         """Serve one request of the ingress; yield the messages of its response."""
-        unread: list[Message] = [{"type": "http.request", "body": body}]
         left = asyncio.Event()
         send_message, messages = anyio.create_memory_object_stream[Message](0)
 
-        async def receive() -> Message:
-            if unread:
-                return unread.pop()
-            await left.wait()
-            return {"type": "http.disconnect"}
-
         async def serve_request() -> None:
             async with send_message:
-                await self._hayhooks(scope, receive, send_message.send)
+                await self._hayhooks(scope, receive_of(body, left), send_message.send)
 
         # A task of its own: a wrapper may raise SystemExit, and its clean-up must not be cancelled again and again.
         serving = asyncio.create_task(Outcome.awaited(serve_request()))
