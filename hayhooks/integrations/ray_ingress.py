@@ -26,7 +26,7 @@ from hayhooks.http.middleware import VARY
 from hayhooks.http.within import INNER
 from hayhooks.integrations.ray_pipelines import ROLLOUTS, SUPERSEDED, FailureParts, ShippedRevision, application_name
 from hayhooks.integrations.ray_replica import Replica
-from hayhooks.kernel.state import Deployment, Snapshot
+from hayhooks.kernel.state import Deployment
 from hayhooks.observability.change_log import log_change
 from hayhooks.observability.log import log
 from hayhooks.settings import Settings
@@ -66,7 +66,7 @@ class IngressApp(Hayhooks):
         self._deployed: dict[str, str] = {}  # by name: the fingerprint that `Rollouts` got last from here
         self._names: set[str] | None = None  # of all that is in the directory; None until it has been read
         self._tasks: set[asyncio.Task[None]] = set()
-        self.hooks.on_publish.append(self._align)
+        self.hooks.on_publish.append(lambda _: self._align())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, and keep it as it came, to forward it."""
@@ -85,7 +85,7 @@ class IngressApp(Hayhooks):
         failure = self._deploy(shipped)
         if failure is not None:
             self._deployed[shipped.name] = ""  # Ray was told of another one
-        self._loop.call_soon_threadsafe(self._align, self.switch.live.snapshot)
+        self._loop.call_soon_threadsafe(self._align)
         if failure is not None:
             raise LoadError(**failure)
         handle = serve.get_app_handle(application_name(self._ingress, shipped.name))
@@ -94,18 +94,12 @@ class IngressApp(Hayhooks):
 
     def _deploy(self, shipped: ShippedRevision) -> FailureParts | None:
         """Have *shipped* deployed; again where another ingress, which saw a change later, had another deployed."""
-        calls = 0
+        assert self._loop is not None
         while True:
-            try:
-                failure: FailureParts | None = self._rollouts.deploy.remote(shipped).result()
-            except (RayActorError, RayServeException):  # its process has died or is replaced, and Ray starts another
-                if (calls := calls + 1) > _CALLS:
-                    raise LoadError(
-                        f"the Ray deployment {ROLLOUTS!r} does not answer: `serve status` says why"
-                    ) from None
-            else:
-                if failure != SUPERSEDED or not self._is_on_disk(shipped.name, shipped.fingerprint):
-                    return failure
+            asked = asyncio.run_coroutine_threadsafe(self._ask("deploy", shipped), self._loop)
+            failure: FailureParts | None = asked.result()
+            if failure != SUPERSEDED or not self._is_on_disk(shipped.name, shipped.fingerprint):
+                return failure
             time.sleep(1)
 
     def _is_on_disk(self, name: str, fingerprint: str) -> bool:
@@ -113,7 +107,7 @@ class IngressApp(Hayhooks):
         found = self.reconciler.found(name) if self.reconciler is not None else None
         return found is not None and found.fingerprint == fingerprint
 
-    def _align(self, _: Snapshot) -> None:
+    def _align(self) -> None:
         """Have Ray serve what is live here and in the directory, where it was told of a revision in between.
 
         And have the applications of pipelines deleted that are no longer in the directory.
@@ -136,21 +130,26 @@ class IngressApp(Hayhooks):
         self._names = names
 
     def _begin(self, method: str, argument: Any) -> None:
-        """Call *method* of ``Rollouts`` in the background, again and again until it has answered."""
+        """Call *method* of ``Rollouts`` in the background."""
 
         async def call() -> None:
-            for _ in range(_CALLS):
-                try:
-                    await getattr(self._rollouts, method).remote(argument)
-                except (RayActorError, RayServeException):
-                    await asyncio.sleep(1)
-                else:
-                    return
-            log.warning("The Ray deployment {!r} does not answer: {}({}) is not done", ROLLOUTS, method, argument)
+            try:
+                await self._ask(method, argument)
+            except LoadError as error:
+                log.warning("{}: {}({}) is not done", error, method, argument)
 
         task = asyncio.ensure_future(call())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _ask(self, method: str, argument: Any) -> Any:
+        """Return what *method* of ``Rollouts`` returns, which has a minute to start again; raise LoadError after it."""
+        for _ in range(_CALLS):
+            try:
+                return await getattr(self._rollouts, method).remote(argument)
+            except (RayActorError, RayServeException):  # its process has died or is replaced, and Ray starts another
+                await asyncio.sleep(1)
+        raise LoadError(f"the Ray deployment {ROLLOUTS!r} does not answer: `serve status` says why")
 
 
 class RecordedRequest:

@@ -17,7 +17,7 @@ from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
-from ray.serve.schema import ApplicationStatus
+from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 from starlette.types import Message, Scope
 
 from hayhooks.errors import LoadError
@@ -138,7 +138,6 @@ class Pipeline(Replica):
 class Rollout:
     """One version of one pipeline, on its way to Ray's replicas."""
 
-    shipped: ShippedRevision
     version: str
     result: "asyncio.Task[FailureParts | None]"
     failed_at: float = 0.0
@@ -173,9 +172,8 @@ class Rollouts:
         if newest is not None and newest.result.done():
             is_due |= newest.result.exception() is not None  # of Ray itself
         if is_due:
-            newest = self._newest[name] = Rollout(
-                shipped, version, asyncio.create_task(self._roll_out(shipped, version))
-            )
+            rolling_out = asyncio.create_task(self._roll_out(shipped, version))
+            newest = self._newest[name] = Rollout(version, rolling_out)
         assert newest is not None
         return await asyncio.shield(newest.result)
 
@@ -207,33 +205,36 @@ class Rollouts:
         return application_name(self._ingress, name)
 
     async def _roll_out(self, shipped: ShippedRevision, version: str) -> FailureParts | None:
-        name, is_told = shipped.name, False
+        name = shipped.name
+        async with self._lock:
+            if self._is_superseded(name, version):
+                return SUPERSEDED
+            try:
+                await self._tell_if_new(shipped, version)
+            except (TypeError, ValueError) as error:
+                return self._failed(name, {"reason": f"ray_options of the wrapper: {error}"})
         while True:
-            status = None
-            if is_told:
-                await asyncio.sleep(_POLL_S)
-                status = (await asyncio.to_thread(serve.status)).applications.get(self._application(name))
+            await asyncio.sleep(_POLL_S)
+            status = (await asyncio.to_thread(serve.status)).applications.get(self._application(name))
             async with self._lock:
                 if self._is_superseded(name, version):
                     return SUPERSEDED
-                if not is_told:
-                    try:
-                        await self._tell_if_new(shipped, version)
-                    except (TypeError, ValueError) as error:
-                        return self._failed(name, {"reason": f"ray_options of the wrapper: {error}"})
-                    is_told = True
-                elif status is not None and status.status == ApplicationStatus.RUNNING:
+                if status is not None and status.status == ApplicationStatus.RUNNING:
                     self._served[name] = shipped, version
                     return None
-                elif status is not None and status.status == ApplicationStatus.DEPLOY_FAILED:
-                    reported, failure = self._failures.pop(name, ("", {}))
-                    if reported != version:  # it is not the wrapper's fault
-                        messages = [each.message for each in status.deployments.values() if each.message]
-                        failure = {"reason": "\n".join(messages or [status.message])}
-                    del self._told[name]
-                    if name in self._served:
-                        await self._tell(*self._served[name])
-                    return self._failed(name, failure)
+                if status is not None and status.status == ApplicationStatus.DEPLOY_FAILED:
+                    return await self._fall_back(name, version, status)
+
+    async def _fall_back(self, name: str, version: str, status: ApplicationStatusOverview) -> FailureParts:
+        """Tell Ray of what served before; return why *version* does not."""
+        reported, failure = self._failures.pop(name, ("", {}))
+        if reported != version:  # it is not the wrapper's fault
+            messages = [each.message for each in status.deployments.values() if each.message]
+            failure = {"reason": "\n".join(messages or [status.message])}
+        del self._told[name]
+        if name in self._served:
+            await self._tell(*self._served[name])
+        return self._failed(name, failure)
 
     def _failed(self, name: str, failure: FailureParts) -> FailureParts:
         self._newest[name].failed_at = time.monotonic()
